@@ -1,0 +1,1 @@
+"""Train image classifiers from few, class-imbalanced labels and many unlabelled images."""

@@ -1,0 +1,65 @@
+"""``daso evaluate``: measure the model of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from daso.cli.tables import class_table, percent
+from daso.data.open import open_source
+from daso.data.store import prepare_data
+from daso.errors import DataError, RunError
+from daso.train.config import RunConfig, read_json
+from daso.train.fit import evaluate_network
+from daso.train.jsonl import plain
+from daso.train.model import load_model
+from daso.train.training import choose_device
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Measure the moving-average network of a run's newest checkpoint on its test and hold-out images."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    data: Path | None = None
+    """Where the files of a named source are, if they have moved."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the first accelerator there is."""
+    json: bool = False
+    """Print all numbers as JSON."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Evaluate as the arguments say."""
+    command = tyro.cli(EvaluateCommand, args=list(argv), prog="daso evaluate")
+    device = choose_device(command.device)
+    model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
+    config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
+    path = command.data or (Path(config.data) if config.data else None)
+    source = open_source(config.source, data=path, size=config.size, skip_bad=config.skip_bad)
+    data = prepare_data(source, config.split, config.train.seed, device)
+    saved = read_json(command.folder / "data.json")["split_fingerprint"]
+    if data.fingerprint != saved:
+        raise RunError(f"these are other images: the run's split was {saved}, this one is {data.fingerprint}")
+    numbers = evaluate_network(model.network, data)
+    if not numbers:
+        raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
+    if command.json:
+        print(json.dumps(plain({"step": model.step, **numbers}), indent=1))
+        return
+    console = Console()
+    for name, metrics in numbers.items():
+        adjusted = metrics["logit_adjusted"]
+        console.print(
+            f"{name}, after {model.step:,} steps: accuracy {percent(metrics['accuracy'])}%, balanced accuracy "
+            f"{percent(metrics['balanced_accuracy'])}% ({percent(adjusted['balanced_accuracy'])}% logit-adjusted)"
+        )
+        console.print(class_table(model.class_names, model.labeled_counts, metrics))

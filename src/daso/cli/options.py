@@ -1,0 +1,106 @@
+"""Options of the command line from typed dataclasses and, for a method's, from its constructor."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from daso.data.longtail import SplitOptions
+from daso.methods.compose import hyperparameters, parts_of
+from daso.train.batches import ViewOptions
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+
+DEFAULT_METHOD = "fixmatch+daso"
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train an image classifier from few labelled and many unlabelled images."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """digits, fashion-mnist, cifar10, cifar100, stl10, or the path of your own images."""
+    out: Path | None = None
+    """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
+    method: str = DEFAULT_METHOD
+    """supervised, fixmatch or fixmatch+daso; its hyper-parameters are options too."""
+    data: Path | None = None
+    """Where the files of a named source are."""
+    size: int | None = None
+    """Side in pixels to which the images of a folder are resized (default: chosen from the images)."""
+    skip_bad: bool = False
+    """Go on without images that cannot be read, and list them."""
+    download: bool = False
+    """Fetch a named source's files if they are missing."""
+    split: tyro.conf.OmitArgPrefixes[SplitOptions] = dataclasses.field(default_factory=SplitOptions)
+    train: tyro.conf.OmitArgPrefixes[TrainOptions] = dataclasses.field(default_factory=TrainOptions)
+    augmentation: tyro.conf.OmitArgPrefixes[ViewOptions] = dataclasses.field(default_factory=ViewOptions)
+
+
+def named_method(argv: Sequence[str]) -> str:
+    """Return the value of ``--method``: it decides which further options there are."""
+    method = DEFAULT_METHOD
+    for index, argument in enumerate(argv):
+        if argument == "--method" and index + 1 < len(argv):
+            method = argv[index + 1]
+        elif argument.startswith("--method="):
+            method = argument.partition("=")[2]
+    return method
+
+
+def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
+    """Parse ``daso train``'s arguments into its command and the method's hyper-parameters.
+
+    Raises:
+        OptionError: the method is unknown.
+        SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
+    """
+    known = hyperparameters(parts_of(named_method(argv)))
+    fields: list[Any] = []
+    for name, parameter in known.items():
+        help_text = tyro.conf.arg(help=f"{parameter.part}: {parameter.help}")
+        kind: Any = Annotated[parameter.annotation, help_text]
+        fields.append((name, kind, dataclasses.field(default=parameter.default)))
+    hyperparameter_type: Any = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
+    hyperparameter_type.__doc__ = f"Hyper-parameters of {named_method(argv)}."
+    flat: Any = tyro.conf.OmitArgPrefixes
+    parts = [("train", flat[TrainCommand]), ("method", flat[hyperparameter_type])]
+    both = dataclasses.make_dataclass("Both", parts, frozen=True)
+    both.__doc__ = TrainCommand.__doc__
+    parsed: Any = tyro.cli(both, args=list(argv), prog="daso train")
+    return parsed.train, dataclasses.asdict(parsed.method)
+
+
+def to_config(command: TrainCommand, method_options: dict[str, Any]) -> RunConfig:
+    """Turn a parsed command into a run's configuration."""
+    from daso.presets.splits import DEFAULT_SPLITS
+
+    split = command.split
+    if split == SplitOptions() and command.source in DEFAULT_SPLITS:
+        split = DEFAULT_SPLITS[command.source]
+        print(f"split: {_describe(split)} (the default of {command.source})", file=sys.stderr)
+    return RunConfig(
+        source=command.source,
+        method=command.method,
+        data=None if command.data is None else str(command.data),
+        size=command.size,
+        skip_bad=command.skip_bad,
+        split=split,
+        method_options=method_options,
+        train=command.train,
+        augmentation=command.augmentation,
+    )
+
+
+def _describe(split: SplitOptions) -> str:
+    return " ".join(
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in dataclasses.asdict(split).items()
+        if value is not None
+    )

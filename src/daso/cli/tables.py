@@ -1,0 +1,55 @@
+"""Tables that the command line prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+
+def percent(value: float | None) -> str:
+    """Format a share of 1 as a percentage; ``-`` where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Show the answers of a run's summary side by side, each named."""
+    answers = {"median_last_20": f"median of last {summary['evaluations']}", "last": "last"}
+    answers["best_on_holdout"] = "best on hold-out"
+    rows = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "geometric_mean": "geometric mean of recalls",
+        "recall_many": "recall, many labels",
+        "recall_medium": "recall, medium",
+        "recall_few": "recall, few labels",
+        "calibration_error": "calibration error",
+    }
+    shown = [name for name in answers if name in summary]
+    title = f"on {summary['measured_on']} images, in % (in brackets: logit-adjusted for balanced classes)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for name in shown:
+        table.add_column(answers[name], justify="right")
+    for key, label in rows.items():
+        cells = [
+            f"{percent(summary[name][key])} ({percent(summary[name]['logit_adjusted'][key])})"
+            for name in shown
+        ]
+        table.add_row(label, *cells)
+    return table
+
+
+def class_table(class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]) -> Table:
+    """Show recall and precision of each class, beside its number of labelled images."""
+    table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("class", "labelled", "recall", "precision"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for k, name in enumerate(class_names):
+        table.add_row(
+            name, str(labeled_counts[k]), percent(metrics["recall"][k]), percent(metrics["precision"][k])
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Readers: image folders, arrays and published data sets, each turned into one ``Source``."""

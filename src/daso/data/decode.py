@@ -1,0 +1,145 @@
+"""Turn one encoded image, a file or its bytes, into a uint8 array."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from daso.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+"""File name endings, in lower case, that count as images."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+"""What Pillow may open whatever the file is called; formats that run other programs stay out."""
+
+ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file's header says, after its EXIF orientation: height and width in pixels, grey or colour."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read_header(source: Path | bytes) -> ImageHeader:
+    """Read the size and the colour of an image without decoding its pixels.
+
+    Raises:
+        DataError: the file is not a readable image, or it is too large; the message is the reason alone.
+    """
+    with _opened(source) as image:
+        width, height = image.size
+        if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
+            width, height = height, width
+        return ImageHeader(height, width, _is_grey(image))
+
+
+def decode(
+    source: Path | bytes, *, channels: int | None = None, size: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Decode one image to uint8 (C, H, W).
+
+    The EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8 bits, and of an
+    animation the first frame is taken. Colour profiles are not applied.
+
+    Args:
+        source: a file, or the bytes of one.
+        channels: 1 (grey) or 3 (RGB); None: as the file has it.
+        size: the central square is resized to ``size x size`` (bilinear, antialiased), which equals
+            resizing the shorter side and cropping the centre; None: the file's own size.
+
+    Raises:
+        DataError: the file is damaged, cut short, too large, or no image; the message is the reason alone.
+    """
+    with _opened(source) as image:
+        if size is not None:
+            _reduce_while_decoding(image, size)
+        image.load()
+        grey = _is_grey(image) if channels is None else channels == 1
+        ImageOps.exif_transpose(image, in_place=True)
+        plain = _to_eight_bits(image, "L" if grey else "RGB")
+        if size is not None:
+            plain = _central_square(plain, size)
+        pixels = np.asarray(plain, dtype=np.uint8)
+        return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """Open an image; whatever Pillow raises on damaged content comes out as a DataError with the reason."""
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+        ) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise DataError(
+                    f"{image.width} x {image.height} pixels are over the limit of {limit:,}; make it smaller"
+                )
+            yield image
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"not a readable image ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"too many pixels: {error}") from None
+    # Decoders given damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, KeyError.
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(reason or type(error).__name__) from error
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16")
+
+
+def _orientation(image: Image.Image) -> int:
+    # PNG's getexif() would decode all pixels to look for a block behind them.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    value = image.getexif().get(ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) else 1
+
+
+def _reduce_while_decoding(image: Image.Image, size: int) -> None:
+    shorter = min(image.size)
+    if shorter > size:
+        scale = size / shorter
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+
+
+def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise DataError("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise DataError("32-bit pixels beyond 0 to 65535; convert it to 8 or 16 bits")
+        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert(mode)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+        return Image.alpha_composite(background, coloured).convert(mode)
+    return image.convert("RGB").convert(mode) if image.mode == "P" else image.convert(mode)
+
+
+def _central_square(image: Image.Image, size: int) -> Image.Image:
+    shorter = min(image.size)
+    left, top = (image.width - shorter) / 2, (image.height - shorter) / 2
+    return image.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + shorter, top + shorter)
+    )

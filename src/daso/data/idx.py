@@ -1,0 +1,140 @@
+"""Fashion-MNIST, and data sets in the same IDX files, compressed with gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.source import Images, Source
+from daso.errors import DataError
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+LARGEST = 2**30
+"""A file that unpacks to more bytes is refused."""
+CHUNK = 2**20
+
+
+def locate_idx(folder: Path) -> Path:
+    """Return *folder*, or ``raw`` in it, whichever holds the four IDX files.
+
+    Raises:
+        DataError: some are missing; the message names them.
+    """
+    for candidate in (folder, folder / "raw"):
+        if all(_file(candidate, name) for name in FILES):
+            return candidate
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    missing = ", ".join(f"{name}[.gz]" for name in FILES if not _file(folder, name))
+    raise DataError(f"{folder}: missing {missing}")
+
+
+def read_fashion_mnist(folder: Path) -> Source:
+    """Read Fashion-MNIST (60,000 and 10,000 grey 28 x 28 images of 10 classes) from its four IDX files.
+
+    Raises:
+        DataError: a file is missing, or its header, length or labels are wrong.
+    """
+    return _read(folder, "fashion-mnist", FASHION_CLASSES, flip=True)
+
+
+def read_idx(folder: Path) -> Source:
+    """Read any data set in MNIST's four IDX files; classes are called by their number and not flipped.
+
+    Raises:
+        DataError: a file is missing, or its header, length or labels are wrong.
+    """
+    return _read(folder, folder.resolve().name, None, flip=False)
+
+
+def read_idx_file(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes with the given number of dimensions, unpacking gzip.
+
+    Raises:
+        DataError: the magic number, the sizes or the length are wrong, or the file is damaged or too large.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
+            return _parse(stream, path, dimensions)
+    except (EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; fetch the file again") from error
+
+
+def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    header = stream.read(4 + 4 * dimensions)
+    magic = bytes((0, 0, 8, dimensions))
+    if header[:4] != magic:
+        raise DataError(
+            f"{path}: begins with {header[:4].hex() or 'nothing'}, "
+            f"an IDX file of unsigned bytes in {dimensions} dimension(s) with {magic.hex()}"
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise DataError(f"{path}: ends within its header; fetch the file again")
+    shape = tuple(int(length) for length in np.frombuffer(header, dtype=">u4", offset=4))
+    promised = math.prod(shape)
+    if promised > LARGEST:
+        raise DataError(f"{path}: its header promises {promised:,} bytes; the limit is {LARGEST:,}")
+    content = bytearray()
+    while len(content) < promised and (chunk := stream.read(min(CHUNK, promised - len(content)))):
+        content += chunk
+    if len(content) < promised or stream.read(1):
+        found = "more" if len(content) == promised else f"{len(content):,}"
+        raise DataError(f"{path}: its header promises {promised:,} bytes {shape}, but it holds {found}")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    return None
+
+
+def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip: bool) -> Source:
+    folder = locate_idx(folder)
+    train = _pool(folder, FILES[0], FILES[1])
+    test = _pool(folder, FILES[2], FILES[3])
+    if class_names is None:
+        count = 1 + int(max(train.labels.max(), test.labels.max()))
+        class_names = tuple(str(label) for label in range(count))
+    return Source(name=name, class_names=class_names, train=train, test=test, flip=flip)
+
+
+def _pool(folder: Path, images_name: str, labels_name: str) -> Images:
+    images_path, labels_path = _file(folder, images_name), _file(folder, labels_name)
+    assert images_path is not None
+    assert labels_path is not None
+    images, labels = read_idx_file(images_path, 3), read_idx_file(labels_path, 1)
+    if len(images) != len(labels) or not images.size:
+        raise DataError(
+            f"{images_path} holds {len(images)} images {images.shape[1:]}, "
+            f"{labels_path} {len(labels)} labels; they must agree, and there must be some"
+        )
+    return Images(images[:, None], labels.astype(np.int64))

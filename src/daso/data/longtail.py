@@ -1,0 +1,218 @@
+"""Long-tailed, semi-supervised splits as pure functions over a label array.
+
+The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C): a class-balanced
+hold-out is taken first; then every class gives its first N1 images (in a shuffled order) to the labelled
+pool and the next M1 to the unlabelled one, so the two are disjoint; then each pool is thinned to its
+class counts. Random draws follow the authors' code, so their seeds give their index sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.errors import DataError, OptionError
+
+Indices = npt.NDArray[np.int64]
+Shape = Literal["consistent", "uniform", "reversed"]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Which images of a source are labelled, unlabelled and held out."""
+
+    labeled_head: int | None = None
+    """N1: labelled images of the most frequent class. Without it, all labelled images of the source are used."""
+    unlabeled_head: int | None = None
+    """M1: unlabelled images of the most frequent class. Without it, the source's own unlabelled images."""
+    gamma_labeled: float = 100.0
+    """Imbalance ratio of the labelled images: the largest class count over the smallest; 1 is balanced."""
+    gamma_unlabeled: float = 100.0
+    """Imbalance ratio of the unlabelled images."""
+    unlabeled_shape: Shape = "consistent"
+    """Class distribution of the unlabelled images: as the labelled one, uniform, or in reversed order."""
+    holdout: int | None = None
+    """Images, in equal number of each class, set aside before the split to choose a model on
+    (default: a tenth of the images that benchmark splits are drawn from; 0: none)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint index arrays into a source's labelled pool.
+
+    Attributes:
+        labeled: int64, images whose label the training may see.
+        unlabeled: int64, images whose label only the evaluation may see.
+        holdout: int64, images that the training never sees.
+    """
+
+    labeled: Indices
+    unlabeled: Indices
+    holdout: Indices
+
+    def fingerprint(self, labels: npt.NDArray[np.int64]) -> str:
+        """Return 16 hexadecimal digits that change with any index or any label of the split.
+
+        The order within a part does not matter: training shuffles it anyway.
+        """
+        digest = hashlib.sha256()
+        for part in (self.labeled, self.unlabeled, self.holdout):
+            ordered = np.sort(part)
+            digest.update(np.ascontiguousarray(ordered, dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(labels[ordered], dtype="<i8").tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()[:16]
+
+
+def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
+    """Return the class counts of an exponential long tail, most frequent class first.
+
+    ``n_k = floor(head * (1 / gamma) ** (k / (K - 1)))``, computed in double precision in this order
+    of operations, as the published counts were.
+
+    Args:
+        head: images of class 0, at least 1.
+        gamma: imbalance ratio head / tail, at least 1.
+        num_classes: K, at least 2.
+
+    Returns:
+        int64, (K,).
+
+    Raises:
+        OptionError: an argument is out of range, or the tail would be empty.
+    """
+    if num_classes < 2:
+        raise OptionError(f"a long tail needs at least 2 classes, got {num_classes}")
+    if head < 1:
+        raise OptionError(f"the head class needs at least 1 image, got {head}")
+    if not gamma >= 1:
+        raise OptionError(
+            f"an imbalance ratio is at least 1, got {gamma}; for a reversed order use the shape 'reversed'"
+        )
+    counts = [int(head * ((1.0 / gamma) ** (rank / (num_classes - 1.0)))) for rank in range(num_classes)]
+    if counts[-1] < 1:
+        raise OptionError(
+            f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} empty; "
+            f"use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
+        )
+    return np.array(counts, dtype=np.int64)
+
+
+def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) -> Indices:
+    """Return the class counts of the unlabelled images, int64 (K,), for a *shape* of their distribution.
+
+    ``consistent``: long-tailed like the labelled ones; ``uniform``: *head* images of every class, whatever
+    *gamma*; ``reversed``: the long tail with the class order reversed (written gamma_u = 1/gamma in the paper).
+    """
+    if shape == "uniform":
+        return longtail_counts(head, 1.0, num_classes)
+    counts = longtail_counts(head, gamma, num_classes)
+    if shape == "consistent":
+        return counts
+    if shape == "reversed":
+        return counts[::-1].copy()
+    raise OptionError(f"unknown shape {shape!r}; valid: consistent, uniform, reversed")
+
+
+def split_holdout(
+    labels: npt.NDArray[np.int64], per_class: int, seed: int, num_classes: int
+) -> tuple[Indices, Indices]:
+    """Set aside *per_class* random images of every class: return (remaining, held out) indices.
+
+    Both are grouped by class, in shuffled order within a class, as the authors' code leaves them: what is
+    drawn afterwards depends on that order.
+
+    Raises:
+        DataError: a class would have no image left.
+    """
+    random = np.random.RandomState(seed)
+    remaining, held = [], []
+    for k in range(num_classes):
+        members = np.flatnonzero(labels == k)
+        if len(members) <= per_class:
+            raise DataError(
+                f"class {k} has {len(members)} images: a hold-out of {per_class} per class leaves none; "
+                f"use a smaller hold-out (0: none)"
+            )
+        random.shuffle(members)
+        remaining.append(members[per_class:])
+        held.append(members[:per_class])
+    return np.concatenate(remaining), np.concatenate(held)
+
+
+def _thin(labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool) -> Indices:
+    """Draw ``counts[k]`` images of every class from *pool*; *reverse*: visit the classes in reversed order."""
+    random = np.random.RandomState(seed)
+    chosen = []
+    for k in reversed(range(len(counts))) if reverse else range(len(counts)):
+        members = pool[labels[pool] == k]
+        random.shuffle(members)
+        chosen.append(members[: counts[k]])
+    return np.concatenate(chosen)
+
+
+def longtail_split(
+    labels: npt.NDArray[np.int64],
+    labeled_counts: Indices,
+    unlabeled_counts: Indices | None,
+    *,
+    holdout: int = 0,
+    seed: int = 0,
+) -> Split:
+    """Split the images of a source into labelled, unlabelled and hold-out ones, disjointly.
+
+    Args:
+        labels: int64, (N,), 0 <= label < K; every image's class.
+        labeled_counts: int64, (K,), labelled images of each class, at least 1 each.
+        unlabeled_counts: int64, (K,), unlabelled images of each class in any distribution, or None for none.
+        holdout: images to set aside first, in all; the same number, ``holdout // K``, of every class.
+        seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
+
+    Raises:
+        DataError: a class has too few images for its counts, or a label is out of range.
+        OptionError: the counts do not fit each other.
+
+    Departure from the authors' code: where a class has too few images they silently take fewer; here that is
+    an error.
+    """
+    num_classes = len(labeled_counts)
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+        raise DataError(f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}")
+    if labeled_counts.min() < 1:
+        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labelled image")
+    if unlabeled_counts is not None and (len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0):
+        raise OptionError(f"unlabelled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}")
+
+    remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
+    if holdout:
+        remaining, held = split_holdout(labels, holdout // num_classes, seed, num_classes)
+
+    random = np.random.RandomState(seed)
+    head = int(labeled_counts.max())
+    unlabeled_head = 0 if unlabeled_counts is None else int(unlabeled_counts.max())
+    labeled_pool, unlabeled_pool = [], []
+    for k in range(num_classes):
+        members = remaining[labels[remaining] == k]
+        random.shuffle(members)
+        first, second = members[:head], members[head : head + unlabeled_head]
+        wanted = 0 if unlabeled_counts is None else int(unlabeled_counts[k])
+        if len(first) < labeled_counts[k] or len(second) < wanted:
+            raise DataError(
+                f"class {k} has {len(members)} images after the hold-out; the split wants {labeled_counts[k]} "
+                f"labelled from the first {head} and {wanted} unlabelled from the next {unlabeled_head}: "
+                f"use smaller heads or a smaller hold-out"
+            )
+        labeled_pool.append(first)
+        unlabeled_pool.append(second)
+
+    labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
+    unlabeled = np.empty(0, dtype=np.int64)
+    if unlabeled_counts is not None:
+        # The authors visit the classes from head to tail: a rising distribution is visited from the last class.
+        rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
+        unlabeled = _thin(labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising)
+    return Split(labeled, unlabeled, held)

@@ -1,0 +1,97 @@
+"""What every reader returns: decoded images with labels, in one layout, on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.errors import DataError
+
+UNLABELED = -1
+"""The label of an image whose class is unknown."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A pool of images that have one size.
+
+    Attributes:
+        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB).
+        labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
+        paths: for images read from files, the N paths as given; empty otherwise.
+
+    Raises:
+        DataError: the arrays' types or shapes are not these.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    paths: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise DataError(
+                f"images must be uint8 of shape (N, 1 or 3, H, W), got {self.images.dtype} {self.images.shape}"
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"labels must be int64 of shape ({len(self.images)},), "
+                f"got {self.labels.dtype} {self.labels.shape}"
+            )
+        if self.paths and len(self.paths) != len(self.images):
+            raise DataError(f"{len(self.paths)} paths were given for {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as its reader found it, before any split.
+
+    Attributes:
+        name: how the source is called in a run folder, e.g. ``"cifar10"``.
+        class_names: the K class names; a label indexes them.
+        train: images with known labels (a folder's ``labeled/``); benchmark splits are drawn from them.
+        unlabeled: the source's own unlabelled images (STL-10's, a folder's ``unlabeled/``), or None.
+        validation: the source's own hold-out, or None.
+        test: the source's own test set, or None.
+        flip: whether a mirrored image keeps its class (not so for digits).
+        mean, std: per channel, in [0, 1], the published normalisation; None: computed from the training pool.
+        skipped: files that could not be read, with the reason, where the caller asked to go on without them.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Images
+    unlabeled: Images | None = None
+    validation: Images | None = None
+    test: Images | None = None
+    flip: bool = True
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise DataError(
+                f"{self.name}: a classifier needs at least two classes, found {list(self.class_names)}"
+            )
+        for part in ("train", "unlabeled", "validation", "test"):
+            pool: Images | None = getattr(self, part)
+            if pool is None:
+                continue
+            if pool.images.shape[1:] != self.train.images.shape[1:]:
+                raise DataError(
+                    f"{self.name}: {part} images are {pool.images.shape[1:]}, "
+                    f"train images {self.train.images.shape[1:]} (channels, height, width); they must agree"
+                )
+            bad = np.flatnonzero((pool.labels < UNLABELED) | (pool.labels >= len(self.class_names)))
+            if len(bad):
+                raise DataError(
+                    f"{self.name}: {part} label {pool.labels[bad[0]]} at index {bad[0]} is out of range; "
+                    f"labels must be 0 to {len(self.class_names) - 1}, or -1 for unknown "
+                    f"({len(bad)} such labels)"
+                )

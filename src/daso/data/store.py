@@ -1,0 +1,199 @@
+"""The images of a run as tensors on its device, and the order in which training visits them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daso.data.longtail import (
+    Indices,
+    Split,
+    SplitOptions,
+    longtail_counts,
+    longtail_split,
+    split_holdout,
+    unlabeled_counts,
+)
+from daso.data.source import Images, Source
+from daso.errors import DataError, OptionError
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Decoded images on the training device.
+
+    Attributes:
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,); of unlabelled images the truth where it is known, for evaluation only, else -1.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that a run reads, after its split.
+
+    Attributes:
+        class_names: K names.
+        class_counts: int64, (K,), labelled images of each class.
+        labeled, unlabeled, holdout, test: the pools; None where there are no such images.
+        mean, std: of each channel, in [0, 1].
+        flip: whether a mirrored image keeps its class.
+        split: index arrays into the source's labelled pool.
+        fingerprint: 16 hexadecimal digits that change with the split or its labels.
+    """
+
+    class_names: tuple[str, ...]
+    class_counts: Indices
+    labeled: Pool
+    unlabeled: Pool | None
+    holdout: Pool | None
+    test: Pool | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    split: Split
+    fingerprint: str
+
+
+def _pool(source: Images | None, device: torch.device, indices: Indices | None = None) -> Pool | None:
+    if source is None or (indices is not None and not len(indices)):
+        return None
+    images, labels = source.images, source.labels
+    if indices is not None:
+        images, labels = images[indices], labels[indices]
+    # A reader may hand out a read-only view of a file; torch wants memory of its own.
+    images = np.require(images, requirements=["C", "W"])
+    return Pool(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+
+def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each channel, in [0, 1], of at most 20,000 images."""
+    counted = images[:20_000]
+    channels = counted.shape[1]
+    histogram = torch.stack(
+        [torch.bincount(counted[:, c].flatten().long(), minlength=256) for c in range(channels)]
+    ).double()
+    share = histogram / histogram.sum(1, keepdim=True)
+    values = torch.arange(256, device=images.device, dtype=torch.float64) / 255
+    mean = share @ values
+    std = ((share @ values.square()) - mean.square()).clamp(min=1e-6).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
+    """Decide which of a source's labelled images are labelled, unlabelled and held out.
+
+    Without ``labeled_head`` every labelled image stays labelled, but for the hold-out.
+
+    Raises:
+        DataError: a class has too few images.
+        OptionError: the options do not fit each other or the source.
+    """
+    labels, classes = source.train.labels, len(source.class_names)
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    if counts.min() == 0:
+        empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
+        raise DataError(f"{source.name}: no labelled image of class {', '.join(map(repr, empty))}")
+    if options.labeled_head is None:
+        if options.unlabeled_head is not None:
+            raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
+        everything = np.arange(len(labels))
+        if not options.holdout:
+            return Split(everything, everything[:0], everything[:0])
+        rest, held = split_holdout(labels, max(1, options.holdout // classes), seed, classes)
+        return Split(rest, everything[:0], held)
+    if options.unlabeled_head is not None and source.unlabeled is not None:
+        raise OptionError(
+            f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
+        )
+    holdout = len(labels) // 10 if options.holdout is None else options.holdout
+    wanted = None
+    if options.unlabeled_head is not None:
+        wanted = unlabeled_counts(
+            options.unlabeled_shape, options.unlabeled_head, options.gamma_unlabeled, classes
+        )
+    labeled = longtail_counts(options.labeled_head, options.gamma_labeled, classes)
+    return longtail_split(labels, labeled, wanted, holdout=holdout, seed=seed)
+
+
+def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch.device) -> TrainingData:
+    """Split a source and put its images on a device.
+
+    Args:
+        source: as a reader returned it.
+        options: of the split.
+        seed: of the split; the authors' seed gives the authors' split.
+        device: where the images shall lie.
+
+    Raises:
+        DataError, OptionError: see ``make_split``.
+    """
+    split = make_split(source, options, seed)
+    labeled = _pool(source.train, device, split.labeled)
+    assert labeled is not None  # every class has at least one labelled image
+    unlabeled = _pool(source.unlabeled, device) or _pool(source.train, device, split.unlabeled)
+    mean, std = source.mean, source.std
+    if mean is None or std is None:
+        seen = labeled.images if unlabeled is None else torch.cat([unlabeled.images[:20_000], labeled.images])
+        mean, std = _channel_statistics(seen)
+    return TrainingData(
+        class_names=source.class_names,
+        class_counts=np.bincount(source.train.labels[split.labeled], minlength=len(source.class_names)),
+        labeled=labeled,
+        unlabeled=unlabeled,
+        holdout=_pool(source.validation, device) or _pool(source.train, device, split.holdout),
+        test=_pool(source.test, device),
+        mean=mean,
+        std=std,
+        flip=source.flip,
+        split=split,
+        fingerprint=split.fingerprint(source.train.labels),
+    )
+
+
+def derive_seed(seed: int, purpose: str, index: int) -> int:
+    """Return the seed, below 2**63, of one random stream among many, independent of the others."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Order:
+    """Shuffled passes over n images, as a function of the step alone: nothing to save, nothing to restore.
+
+    Every image comes once per pass; a batch may span two passes (or more, where n < batch).
+
+    Args:
+        count: n, at least 1.
+        batch: images per step, at least 1.
+        seed: of the order.
+        name: keeps the orders of one run's pools apart.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, name: str) -> None:
+        self.count, self.batch, self.seed, self.name = count, batch, seed, name
+        self._passes: dict[int, Tensor] = {}
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
+        first, last = step * self.batch, (step + 1) * self.batch - 1
+        wanted = range(first // self.count, last // self.count + 1)
+        self._passes = {number: self._pass(number) for number in wanted}
+        images = torch.cat([self._passes[number] for number in wanted])
+        start = first - wanted[0] * self.count
+        return images[start : start + self.batch]
+
+    def _pass(self, number: int) -> Tensor:
+        if number in self._passes:
+            return self._passes[number]
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.name, number))
+        return torch.randperm(self.count, generator=generator)

@@ -1,0 +1,32 @@
+"""The errors that daso raises for its users: each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DasoError(Exception):
+    """Base of every error that a user can mend; the command line prints it without a traceback."""
+
+
+class DataError(DasoError, ValueError):
+    """Something in the data is wrong or missing: a file, an image, a label, a class, a split."""
+
+
+class OptionError(DasoError, ValueError):
+    """An option, a method or a configuration key is unknown, out of range, or does not fit the others."""
+
+
+class RunError(DasoError, RuntimeError):
+    """A run folder or a checkpoint is missing, damaged, in use, or of another configuration."""
+
+
+class MissingDependencyError(DasoError, ImportError):
+    """An optional package is needed for what was asked; the message names the extra that brings it."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the valid name nearest to *name*, or ``""`` if none is near."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,138 @@
+"""Classification metrics that show rare classes: from logits and labels to plain numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def confusion_matrix(labels: Array, predictions: Array, num_classes: int) -> Array:
+    """Count, int64 (K, K): row = true class, column = predicted class. Labels < 0 are left out."""
+    known = labels >= 0
+    flat = labels[known] * num_classes + predictions[known]
+    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def recall_precision(confusion: Array) -> tuple[Array, Array]:
+    """Return per-class recall and precision, float (K,), of a confusion matrix.
+
+    NaN: the recall of a class that has no image, the precision of a class that is never predicted.
+    """
+    hits = np.diag(confusion).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return hits / confusion.sum(1), hits / confusion.sum(0)
+
+
+def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
+    """Return the expected calibration error in [0, 1] over bins of equal width (Guo et al., 2017).
+
+    The mean over images of |accuracy - confidence| of the image's confidence bin.
+    """
+    confidence = probs.max(1)
+    correct = (probs.argmax(1) == labels).astype(float)
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(index, correct - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def class_groups(class_counts: Array) -> dict[str, list[int]]:
+    """Split the classes into thirds by their number of labelled images: many, medium, few.
+
+    The usual thresholds of 100 and 20 images suit ImageNet-LT; with the few labels of semi-supervised learning
+    thirds say more. Ties go by class index. With fewer than three classes, some groups are empty.
+    """
+    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    parts = np.array_split(order, 3)
+    return {
+        name: sorted(int(k) for k in part)
+        for name, part in zip(("many", "medium", "few"), parts, strict=True)
+    }
+
+
+def _softmax(logits: Array) -> tuple[Array, Array]:
+    """Return probabilities and log-probabilities in double precision."""
+    shifted = logits - logits.max(1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return np.exp(log_probs), log_probs
+
+
+def _mean(values: Array) -> float:
+    """Mean over the classes that have images; NaN if none has."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def classification_metrics(logits: Array, labels: Array, class_counts: Array) -> dict[str, Any]:
+    """Measure logits against labels.
+
+    Args:
+        logits: float, (N, K).
+        labels: int64, (N,), 0 <= label < K.
+        class_counts: int64, (K,), labelled training images; they define the groups many, medium and few.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if any class is
+        never found), ``recall`` and ``precision`` (K numbers), ``recall_many``, ``recall_medium``,
+        ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All in [0, 1] but the loss.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    probs, log_probs = _softmax(logits)
+    confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
+    recall, precision = recall_precision(confusion)
+    present = recall[~np.isnan(recall)]
+    geometric = float(np.exp(np.log(present).mean())) if len(present) and present.min() > 0 else 0.0
+    groups = class_groups(class_counts)
+    return {
+        "accuracy": float(np.diag(confusion).sum() / len(labels)),
+        "balanced_accuracy": _mean(recall),
+        "geometric_mean": geometric,
+        **{f"recall_{name}": _mean(recall[members]) for name, members in groups.items()},
+        "loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
+        "calibration_error": calibration_error(probs, labels),
+        "recall": recall.tolist(),
+        "precision": precision.tolist(),
+    }
+
+
+def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> Array:
+    """Subtract the log prior of the labelled images from logits (N, K).
+
+    Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9: right where the test classes are balanced.
+    """
+    prior = np.asarray(class_counts, dtype=np.float64)
+    adjusted: Array = logits - strength * np.log(prior / prior.sum())
+    return adjusted
+
+
+def evaluate_logits(logits: Array, labels: Array, class_counts: Array) -> dict[str, Any]:
+    """Return ``classification_metrics`` and, under ``"logit_adjusted"``, the same after post-hoc adjustment."""
+    adjusted = classification_metrics(adjust_logits(logits, class_counts), labels, class_counts)
+    return {**classification_metrics(logits, labels, class_counts), "logit_adjusted": adjusted}
+
+
+def pseudo_label_metrics(confusion: Array) -> dict[str, Any]:
+    """Measure pseudo-labels from their counts by true class.
+
+    Args:
+        confusion: int64, (K + 1, K): row = true class (the last row: unknown), column = pseudo-label.
+
+    Returns:
+        ``distribution`` (share of each pseudo-label) and, where truth is known, ``truth`` (share of each class
+        among the known), ``recall``, ``precision`` per class and ``accuracy``.
+    """
+    total = confusion.sum()
+    known = confusion[:-1]
+    metrics: dict[str, Any] = {"distribution": (confusion.sum(0) / max(total, 1)).tolist()}
+    if known.sum():
+        recall, precision = recall_precision(known)
+        metrics |= {
+            "truth": (known.sum(1) / known.sum()).tolist(),
+            "recall": recall.tolist(),
+            "precision": precision.tolist(),
+            "accuracy": float(np.diag(known).sum() / known.sum()),
+        }
+    return metrics

@@ -1,0 +1,1 @@
+"""Methods: how labels and beliefs about unlabelled images become losses."""

@@ -1,0 +1,1 @@
+"""Encoders, the network (encoder, normalisation and named heads) and its moving average."""

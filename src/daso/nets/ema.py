@@ -1,0 +1,52 @@
+"""The exponential moving average of a network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+from daso.nets.network import Network
+
+
+class MovingAverage:
+    """A copy of a network whose parameters and batch-norm statistics follow it slowly (Tarvainen & Valpola, 2017).
+
+    After step t (from 0) the decay is ``min(1 - 1 / (t + 1), decay)``: the first update copies.
+    Floating-point buffers are averaged like parameters; integer ones are copied.
+
+    Args:
+        network: the network to follow; it is deep-copied.
+        decay: rho, 0 <= decay < 1.
+
+    Attributes:
+        network: the averaged copy; its parameters need no gradient.
+
+    Raises:
+        OptionError: the decay is out of range.
+    """
+
+    def __init__(self, network: Network, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise OptionError(f"the decay of a moving average is in [0, 1), got {decay}")
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        averages, values = list(_tensors(self.network)), list(_tensors(network))
+        floating = [average.is_floating_point() for average in averages]
+        self._averages = [a for a, keep in zip(averages, floating, strict=True) if keep]
+        self._values = [v for v, keep in zip(values, floating, strict=True) if keep]
+        self._copies = [(a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the network after step *step*, counted from 0."""
+        decay = min(1 - 1 / (step + 1), self.decay)
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        for average, value in self._copies:
+            average.copy_(value)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*(p.data for p in module.parameters()), *module.buffers()]

@@ -1,0 +1,107 @@
+"""The network: normalisation, encoder and named linear heads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from daso.errors import OptionError, nearest
+from daso.nets.resnet import ResNet
+from daso.nets.small import SmallConvNet
+from daso.nets.wrn import WideResNet
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Encoder(Protocol):
+    """Any module that maps normalised images (B, C, H, W) to features (B, dim)."""
+
+    dim: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the features."""
+
+
+class Network(nn.Module):
+    """Images in, features out; a named linear head turns features into logits.
+
+    The encoder may run in bfloat16; features, heads and everything after them are float32.
+
+    Args:
+        encoder: maps normalised float images to features (B, D); its ``dim`` is D.
+        heads: outputs of each linear head by name. The head ``"class"`` classifies.
+        mean, std: of each channel, in [0, 1].
+        precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        heads: dict[str, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        if precision not in ("float32", "bfloat16"):
+            raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
+        self.encoder = encoder
+        self.dim = encoder.dim
+        self.precision = precision
+        self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
+        for head in self.heads.values():
+            linear = cast(nn.Linear, head)
+            nn.init.xavier_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        # Convolutions are faster on images whose channels lie next to each other, on a CPU as on a GPU.
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 images (B, C, H, W) into normalised float32 ones; float images pass through unchanged."""
+        if images.dtype != torch.uint8:
+            return images
+        return (images.float() / 255 - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W)."""
+        x = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            features = self.encoder(x)
+        return features.float()
+
+    def classify(self, features: Tensor, head: str = "class") -> Tensor:
+        """Return the logits, float32 (B, outputs), of features (B, D) by the named head."""
+        logits: Tensor = self.heads[head](features)
+        return logits
+
+
+def build_encoder(name: str, channels: int, size: int) -> Encoder:
+    """Build an encoder by name.
+
+    Args:
+        name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or ``small-<width>``.
+        channels: of the images, 1 or 3.
+        size: side of the images in pixels; up to 64, ResNets get a small stem.
+
+    Raises:
+        OptionError: there is no such network; the message names the nearest one.
+    """
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        return WideResNet(int(match[1]), int(match[2]), channels)
+    if match := re.fullmatch(r"resnet(\d+)", name):
+        return ResNet(int(match[1]), channels, "small" if size <= 64 else "large")
+    if match := re.fullmatch(r"small(?:-(\d+))?", name):
+        return SmallConvNet(int(match[1] or 32), channels)
+    valid = ["wrn-28-2", "wrn-10-1", "resnet18", "resnet34", "resnet50", "small"]
+    raise OptionError(f"unknown network {name!r}; valid: {', '.join(valid)}.{nearest(name, valid)}")

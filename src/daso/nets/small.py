@@ -1,0 +1,39 @@
+"""A small convolutional network for small images (8 x 8 digits, 28 x 28 grey ones)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daso.nets.wrn import LEAKY_SLOPE, initialise_convolutions
+
+
+class SmallConvNet(nn.Module):
+    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of them of stride 2, then average pooling.
+
+    Args:
+        width: channels of the first layer; the last has 4 * width.
+        channels: of the images, 1 or 3.
+
+    Attributes:
+        dim: D = 4 * width, the length of a feature vector.
+    """
+
+    def __init__(self, width: int = 32, channels: int = 1) -> None:
+        super().__init__()
+        sizes = [
+            (channels, width, 1),
+            (width, 2 * width, 2),
+            (2 * width, 2 * width, 1),
+            (2 * width, 4 * width, 2),
+        ]
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in sizes)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o, _ in sizes)
+        self.dim = 4 * width
+        initialise_convolutions(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(x)), LEAKY_SLOPE)
+        return x.mean(dim=(2, 3))

@@ -1,0 +1,81 @@
+"""Wide residual networks as semi-supervised learning uses them."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+
+LEAKY_SLOPE = 0.1
+
+
+def initialise_convolutions(module: nn.Module) -> None:
+    """Draw every convolution from He's normal distribution with fan-out; batch norms start at (1, 0)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+class _Block(nn.Module):
+    """Pre-activation residual block; the first one of the network activates before the shortcut too."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activate_shortcut: bool) -> None:
+        super().__init__()
+        self.activate_shortcut = activate_shortcut
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = F.leaky_relu(self.norm1(x), LEAKY_SLOPE)
+        shortcut = self.shortcut(activated if self.activate_shortcut else x)
+        inner = F.leaky_relu(self.norm2(self.conv1(activated)), LEAKY_SLOPE)
+        out: Tensor = shortcut + self.conv2(inner)
+        return out
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width with leaky ReLU 0.1 (Zagoruyko & Komodakis, 2016; the form of Oliver et al., 2018).
+
+    Bias-free convolutions, batch norm with momentum 0.1, global average pooling.
+
+    Args:
+        depth: 10, 16, 22, 28, 40, ...: 6 n + 4, three groups of n blocks.
+        width: channels are 16 w, 32 w, 64 w.
+        channels: of the images, 1 or 3.
+
+    Attributes:
+        dim: D = 64 * width, the length of a feature vector.
+
+    Raises:
+        OptionError: no network has this depth or width.
+    """
+
+    def __init__(self, depth: int = 28, width: int = 2, channels: int = 3) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6 or width < 1:
+            raise OptionError(
+                f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...), the width at least 1"
+            )
+        blocks_per_group = (depth - 4) // 6
+        self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
+        blocks: list[nn.Module] = []
+        inputs = 16
+        for group, outputs in enumerate((16 * width, 32 * width, 64 * width)):
+            for index in range(blocks_per_group):
+                stride = 2 if group and not index else 1
+                blocks.append(_Block(inputs, outputs, stride, activate_shortcut=not blocks))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(inputs)
+        self.dim = inputs
+        initialise_convolutions(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        x = F.leaky_relu(self.norm(self.blocks(self.stem(x))), LEAKY_SLOPE)
+        return x.mean(dim=(2, 3))

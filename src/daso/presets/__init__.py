@@ -1,0 +1,1 @@
+"""Named settings: what the papers and the benchmarks use."""

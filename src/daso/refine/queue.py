@@ -1,0 +1,66 @@
+"""A first-in-first-out memory of labelled features per class, and the class prototypes it holds."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PrototypeQueue(nn.Module):
+    """Keeps the last L_k features of every class k; a prototype is the mean of its class's queue.
+
+    One ring buffer of fixed shape for all classes: a row's slot is (rows of its class seen so far + its rank
+    among the batch's rows of its class) mod L_k, so a step is one indexed write, without a loop over classes
+    and without a word to the host. A class that was never seen has the zero prototype, whose cosine is 0.
+
+    Args:
+        lengths: int64, (K,), L_k, at least 1 each.
+        dim: D, the length of a feature.
+
+    Attributes:
+        prototypes: float, (K, D), after the last ``push``.
+    """
+
+    features: Tensor
+    seen: Tensor
+    lengths: Tensor
+    prototypes: Tensor
+
+    def __init__(self, lengths: Tensor, dim: int) -> None:
+        super().__init__()
+        classes, longest = len(lengths), int(lengths.max())
+        # One more row than the queues need: rows that a later one of the same batch overwrites go there.
+        self.register_buffer("features", torch.zeros(classes * longest + 1, dim))
+        self.register_buffer("seen", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("lengths", lengths.clone())
+        self.register_buffer("prototypes", torch.zeros(classes, dim))
+        self.longest = longest
+
+    @torch.no_grad()
+    def push(self, features: Tensor, labels: Tensor) -> None:
+        """Append labelled features, float (B, D), int64 (B,), in batch order, and renew the prototypes."""
+        classes = len(self.lengths)
+        one_hot = F.one_hot(labels, classes)
+        arrivals = one_hot.sum(0)
+        rank = (one_hot.cumsum(0) - 1).gather(1, labels[:, None]).squeeze(1)
+        lengths = self.lengths[labels]
+        slot = labels * self.longest + (self.seen[labels] + rank) % lengths
+        overwritten = rank < arrivals[labels] - lengths
+        self.features[torch.where(overwritten, classes * self.longest, slot)] = features
+        self.seen += arrivals
+        # Only classes of this batch have changed: with more classes than rows, visit the rows' classes alone.
+        if len(labels) < classes:
+            self.prototypes[labels] = self._mean(labels)
+        else:
+            self.prototypes.copy_(self._mean(torch.arange(classes, device=labels.device)))
+
+    def _mean(self, classes: Tensor) -> Tensor:
+        queues = self.features[:-1].view(len(self.lengths), self.longest, -1)[classes]
+        filled = torch.minimum(self.seen, self.lengths)[classes]
+        # Slots never written hold zeros, so a plain sum over the ring is the sum over what it holds.
+        return queues.sum(1) / filled.clamp(min=1)[:, None]
+
+    def similarity(self, features: Tensor) -> Tensor:
+        """Return the cosines (N, K) between features (N, D) and the prototypes."""
+        return F.normalize(features, dim=1, eps=1e-8) @ F.normalize(self.prototypes, dim=1, eps=1e-8).T

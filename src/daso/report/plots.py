@@ -1,0 +1,198 @@
+"""Pictures of run folders, by matplotlib, for files, notebooks and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from daso.report.runs import Array, RunFolder, as_array, read_run
+
+COLORS = {
+    "labeled": "#555555",
+    "truth": "#000000",
+    "linear": "#D55E00",
+    "semantic": "#0072B2",
+    "final": "#009E73",
+}
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def _figure(columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(columns * width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _class_ticks(axis: Axes, names: Sequence[str]) -> None:
+    axis.set_xlabel("class, most labelled images first")
+    if len(names) <= 20:
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+
+
+def frequent_first(run: RunFolder) -> list[int]:
+    """Return the class indices by falling number of labelled images."""
+    return list(np.argsort(-as_array(run.data["labeled_counts"]), kind="stable"))
+
+
+def plot_class_counts(axis: Axes, run: RunFolder) -> None:
+    """Draw how many images of each class are labelled and, where known, unlabelled."""
+    order = frequent_first(run)
+    places = np.arange(len(order))
+    labeled = as_array(run.data["labeled_counts"])[order]
+    axis.bar(places - 0.2, labeled, 0.4, color=METHOD_COLORS[2], label="labelled")
+    if run.data.get("unlabeled_counts"):
+        unlabeled = as_array(run.data["unlabeled_counts"])[order]
+        axis.bar(places + 0.2, unlabeled, 0.4, color=METHOD_COLORS[4], label="unlabelled (truth)")
+    axis.set_yscale("log")
+    axis.set_ylabel("images")
+    axis.set_title("class distribution", loc="left")
+    axis.legend(frameon=False)
+    _class_ticks(axis, [run.class_names[k] for k in order])
+
+
+def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
+    """Draw recall per class of each group of runs (name: runs that differ in the seed), mean and deviation."""
+    first = next(iter(groups.values()))[0]
+    order = frequent_first(first)
+    width = 0.8 / len(groups)
+    for index, (name, runs) in enumerate(groups.items()):
+        recall = 100 * np.stack([run.recall()[order] for run in runs])
+        places = np.arange(len(order)) + (index - (len(groups) - 1) / 2) * width
+        error = recall.std(0, ddof=1) if len(runs) > 1 else None
+        axis.bar(places, recall.mean(0), width, yerr=error, color=METHOD_COLORS[index], label=name)
+    axis.set_ylim(0, 105)
+    axis.set_ylabel("recall, %")
+    axis.set_title(f"recall per class on {first.summary['measured_on']} images", loc="left")
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    _class_ticks(axis, [first.class_names[k] for k in order])
+
+
+def pseudo_label_series(run: RunFolder, part: str, number: str) -> tuple[Array, Array]:
+    """Return steps (T,) and a number per class (T, K) of one part of the pseudo-labels over time.
+
+    Args:
+        run: the run.
+        part: ``"linear"``, ``"semantic"``, ``"final"`` or ``"confident"``.
+        number: ``"recall"``, ``"precision"``, ``"distribution"`` or ``"truth"``.
+    """
+    rows = [row for row in run.evaluations() if number in row.get("pseudo_labels", {}).get(part, {})]
+    steps = as_array([row["step"] for row in rows])
+    values = as_array([row["pseudo_labels"][part][number] for row in rows])
+    return steps, values.reshape(len(rows), -1)
+
+
+def plot_pseudo_label_bias(axis: Axes, run: RunFolder) -> None:
+    """Draw, over time, how over- or under-represented the rare third of the classes is among pseudo-labels.
+
+    1 is unbiased: the share that the truth has. Without truth, the share itself is drawn.
+    """
+    order = frequent_first(run)
+    rare = order[-max(1, len(order) // 3) :]
+    drawn = False
+    for part in ("linear", "semantic", "final"):
+        steps, share = pseudo_label_series(run, part, "distribution")
+        if not len(steps):
+            continue
+        _, truth = pseudo_label_series(run, part, "truth")
+        value = share[:, rare].sum(1)
+        drawn = bool(truth.size)
+        if drawn:
+            value = value / truth[:, rare].sum(1)
+        axis.plot(steps, value, color=COLORS[part], label=part)
+    if drawn:
+        axis.axhline(1, color=COLORS["truth"], linewidth=0.8, linestyle=":")
+    names = ", ".join(run.class_names[k] for k in rare) if len(rare) <= 3 else f"{len(rare)} rarest classes"
+    axis.set_ylabel("share of pseudo-labels / share of truth" if drawn else "share of pseudo-labels")
+    axis.set_title(f"{run.method}: bias towards {names}", loc="left", fontsize=10)
+    axis.set_xlabel("step")
+    axis.set_ylim(bottom=0)
+    if axis.lines:
+        axis.legend(frameon=False)
+
+
+def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
+    """Draw balanced accuracy over time of each group of runs, as mean and band of one standard deviation."""
+    for index, (name, runs) in enumerate(groups.items()):
+        series: list[list[Any]] = []
+        for run in runs:
+            measured = [(row["step"], row.get("test") or row.get("holdout")) for row in run.evaluations()]
+            series.append([(step, metrics["balanced_accuracy"]) for step, metrics in measured if metrics])
+        length = min(map(len, series))
+        if not length:
+            continue
+        steps = [step for step, _ in series[0][:length]]
+        values = 100 * as_array([[value for _, value in s[:length]] for s in series])
+        color = METHOD_COLORS[index]
+        axis.plot(steps, values.mean(0), color=color, label=name)
+        if len(runs) > 1:
+            deviation = values.std(0, ddof=1)
+            axis.fill_between(
+                steps,
+                values.mean(0) - deviation,
+                values.mean(0) + deviation,
+                color=color,
+                alpha=0.2,
+                linewidth=0,
+            )
+    axis.set_xlabel("step")
+    axis.set_ylabel("balanced accuracy, %")
+    axis.set_title("moving-average network over time", loc="left")
+    if axis.lines:
+        axis.legend(frameon=False)
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """Draw the pictures of a run into its ``plots`` folder; return their paths.
+
+    ``classes.png`` (counts), ``training.png`` (balanced accuracy over time), and where there is something to show,
+    ``recall.png`` and ``pseudo_labels.png``.
+
+    Raises:
+        RunError: it is no run folder.
+    """
+    run = read_run(folder)
+    groups = {run.method: [run]}
+    pictures: dict[str, Any] = {
+        "classes": lambda axis: plot_class_counts(axis, run),
+        "training": lambda axis: plot_accuracy(axis, groups),
+    }
+    if "per_class_recall" in run.summary:
+        pictures["recall"] = lambda axis: plot_recall(axis, groups)
+    if any("pseudo_labels" in row for row in run.evaluations()):
+        pictures["pseudo_labels"] = lambda axis: plot_pseudo_label_bias(axis, run)
+    (folder / "plots").mkdir(exist_ok=True)
+    paths = []
+    for name, draw in pictures.items():
+        figure, (axis,) = _figure(1, 6.0, 4.0)
+        draw(axis)
+        paths.append(folder / "plots" / f"{name}.png")
+        figure.savefig(paths[-1], dpi=130)
+    return paths
+
+
+def draw_comparison(groups: Mapping[str, Sequence[RunFolder]], path: Path) -> None:
+    """Draw one picture that compares groups of runs: class counts, recall per class, pseudo-label bias.
+
+    Args:
+        groups: name of each method and its runs, which differ in the seed.
+        path: of the PNG file to write.
+    """
+    guessing = [
+        runs[0] for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())
+    ]
+    figure, axes = _figure(2 + len(guessing))
+    plot_class_counts(axes[0], next(iter(groups.values()))[0])
+    plot_recall(axes[1], groups)
+    for axis, run in zip(axes[2:], guessing, strict=True):
+        plot_pseudo_label_bias(axis, run)
+    figure.savefig(path, dpi=110)

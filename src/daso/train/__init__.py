@@ -1,0 +1,1 @@
+"""Training: options, batches, the loop, checkpoints and run folders."""

@@ -1,0 +1,103 @@
+"""Batches: a pure function of the seed and the step, so a resumed run sees what an undisturbed one sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from daso import views
+from daso.data.store import Order, Pool, TrainingData, derive_seed
+from daso.errors import OptionError
+from daso.methods.method import Batch, Method, View
+from daso.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How images are augmented: RandAugment(2, 10) with probability 0.5 an operation, and cutout."""
+
+    flip: bool | None = None
+    """Mirror images at random (default: unless the classes forbid it, as with digits)."""
+    crop_padding: int | None = None
+    """Reflected pixels around an image before the random crop (default: an eighth of the side, at most 4)."""
+    strong_operations: int = 2
+    """Operations drawn for each strong view."""
+    strong_magnitude: int = 10
+    """Operation levels are 1 to this number less 1."""
+    strong_probability: float = 0.5
+    """Probability that a drawn operation is applied."""
+    cutout: int | None = None
+    """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion; 0: none)."""
+
+
+class Batches:
+    """Draws the images of a step and puts them into the views that a method names.
+
+    Args:
+        data: the pools.
+        method: names its views.
+        options: batch size and seed.
+        augmentation: of the views.
+
+    Raises:
+        OptionError: the method learns from unlabelled images and there are none.
+    """
+
+    def __init__(
+        self, data: TrainingData, method: Method, options: TrainOptions, augmentation: ViewOptions
+    ) -> None:
+        self.labeled, self.labeled_views = data.labeled, method.labeled_views
+        self.unlabeled, self.unlabeled_views = data.unlabeled, method.unlabeled_views
+        if self.unlabeled_views and data.unlabeled is None:
+            raise OptionError(
+                f"{type(method).__name__} learns from unlabelled images and the data has none: give some "
+                f"(an unlabelled folder, --unlabeled-head) or use --method supervised"
+            )
+        self.device = data.labeled.images.device
+        self.seed = options.seed
+        side = min(data.labeled.images.shape[2:])
+        padding = augmentation.crop_padding
+        flip = data.flip if augmentation.flip is None else augmentation.flip
+        padding = min(4, side // 8) if padding is None else padding
+        # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
+        cutout = round(side * 17 / 32) - 1 if augmentation.cutout is None else augmentation.cutout
+        self._make: dict[View, Callable[[Tensor, torch.Generator], Tensor]] = {
+            "identity": lambda images, generator: images,
+            "weak": partial(views.weak, flip=flip, padding=padding),
+            "strong": partial(
+                views.strong,
+                flip=flip,
+                padding=padding,
+                operations=augmentation.strong_operations,
+                magnitude=augmentation.strong_magnitude,
+                probability=augmentation.strong_probability,
+                cutout=cutout,
+            ),
+        }
+        self._labeled_order = Order(len(data.labeled), options.batch, options.seed, "labeled")
+        if data.unlabeled is not None:
+            size = options.batch * options.unlabeled_ratio
+            self._unlabeled_order = Order(len(data.unlabeled), size, options.seed, "unlabeled")
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of step *step*, counted from 0."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "views", step))
+        at = self._labeled_order(step).to(self.device)
+        labeled = self._views(self.labeled, at, self.labeled_views, generator)
+        labels = self.labeled.labels[at]
+        unlabeled: tuple[Tensor, ...] = ()
+        indices = at[:0]
+        if self.unlabeled_views and self.unlabeled is not None:
+            indices = self._unlabeled_order(step).to(self.device)
+            unlabeled = self._views(self.unlabeled, indices, self.unlabeled_views, generator)
+        return Batch(labeled, labels, unlabeled, indices, torch.tensor(step, device=self.device))
+
+    def _views(
+        self, pool: Pool, at: Tensor, names: tuple[View, ...], generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        images = pool.images[at]
+        return tuple(self._make[name](images, generator) for name in names)

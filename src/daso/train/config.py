@@ -1,0 +1,93 @@
+"""The configuration of a run: everything that, with the data, determines it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daso.data.longtail import SplitOptions
+from daso.errors import RunError, nearest
+from daso.train.batches import ViewOptions
+from daso.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is trained, on what, and how.
+
+    Attributes:
+        source: a source's name or path.
+        data: where the files of a named source are; None: where they usually are.
+        size: side in pixels to which a folder's images are resized; None: the reader chooses.
+        skip_bad: go on without images that cannot be read.
+        split: labelled, unlabelled and held-out images.
+        method: e.g. ``"fixmatch+daso"``.
+        method_options: hyper-parameters of the method, all of them once a run has started.
+        train: length, optimiser, network.
+        augmentation: of the views.
+    """
+
+    source: str
+    method: str
+    data: str | None = None
+    size: int | None = None
+    skip_bad: bool = False
+    split: SplitOptions = field(default_factory=SplitOptions)
+    method_options: dict[str, Any] = field(default_factory=dict)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    augmentation: ViewOptions = field(default_factory=ViewOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str) -> RunConfig:
+        """Build a configuration from JSON values; *where* names their file in errors.
+
+        Raises:
+            RunError: a key is unknown or missing.
+        """
+        nested: dict[str, type[Any]] = {
+            "split": SplitOptions,
+            "train": TrainOptions,
+            "augmentation": ViewOptions,
+        }
+        parts = {
+            name: _build(kind, values.get(name, {}), f"{where}, {name}") for name, kind in nested.items()
+        }
+        config: RunConfig = _build(cls, {**values, **parts}, where)
+        return config
+
+
+def _build(kind: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise RunError(f"{where}: expected an object, found {type(values).__name__}")
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in values:
+        if key not in known:
+            raise RunError(f"{where}: unknown key {key!r}.{nearest(key, known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RunError(f"{where}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a run folder.
+
+    Raises:
+        RunError: it is not there, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds {type(value).__name__}, not an object")
+    return value

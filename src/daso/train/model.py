@@ -1,0 +1,64 @@
+"""A trained network from a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from daso.errors import RunError
+from daso.nets.network import Network, build_encoder
+from daso.train.checkpoint import load_checkpoint
+from daso.train.config import RunConfig, read_json
+
+
+@dataclass(frozen=True)
+class Model:
+    """The moving-average network of a run, ready to classify.
+
+    Attributes:
+        network: in evaluation mode.
+        class_names: K names.
+        labeled_counts: labelled training images of each class.
+        image_shape: channels, height and width of the images it was trained on.
+        step: training steps it had.
+    """
+
+    network: Network
+    class_names: tuple[str, ...]
+    labeled_counts: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    step: int
+
+
+def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
+    """Load the moving-average network of a run's newest whole checkpoint; the data is not needed.
+
+    Args:
+        folder: of the run.
+        device: where the network shall be.
+        warn: is told of damaged checkpoints.
+
+    Raises:
+        RunError: the folder is no run, has no whole checkpoint, or its files do not fit each other.
+    """
+    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    data = read_json(folder / "data.json")
+    checkpoint = load_checkpoint(folder / "checkpoints", warn)
+    try:
+        names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
+        channels, height, width = map(int, data["image_shape"])
+        encoder = build_encoder(str(config.train.network), channels, min(height, width))
+        network = Network(encoder, {"class": len(names)}, data["mean"], data["std"], config.train.precision)
+        prefix = "average."
+        state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+        network.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{folder}: configuration, data and checkpoint do not fit each other: {reason}"
+        ) from error
+    network = network.to(device).eval()
+    return Model(network, names, counts, (channels, height, width), checkpoint.step)

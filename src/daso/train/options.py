@@ -1,0 +1,91 @@
+"""The options of a training, with the paper's values as defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from daso.errors import OptionError
+
+Schedule = Literal["constant", "cosine", "multistep"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long, how fast and on what a network is trained."""
+
+    steps: int = 250_000
+    """Training steps."""
+    batch: int = 64
+    """B: labelled images per step."""
+    unlabeled_ratio: int = 2
+    """mu: unlabelled images per labelled one in a step."""
+    learning_rate: float | None = None
+    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1)."""
+    schedule: Schedule | None = None
+    """Learning rate over time: constant; cosine = cos(7 pi t / 16 T); multistep = linear warm-up over 2.5% of
+    the steps, then x 0.01 at 80% and again at 90% (default: the method's)."""
+    momentum: float = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of all parameters, batch norms and biases included."""
+    ema_decay: float = 0.999
+    """rho: decay of the network's moving average, which is what is evaluated."""
+    network: str | None = None
+    """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's activations; weights and losses stay float32."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
+    compile: bool = False
+    """Compile the step with torch.compile."""
+    evaluate_every: int | None = None
+    """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short run)."""
+    log_every: int = 50
+    """Steps between rows of training numbers."""
+    seed: int = 0
+    """Of the split, the initial weights, the order of the images and their augmentation."""
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("steps", self.steps, self.steps >= 1),
+            ("batch", self.batch, self.batch >= 1),
+            ("unlabeled_ratio", self.unlabeled_ratio, self.unlabeled_ratio >= 1),
+            ("learning_rate", self.learning_rate, self.learning_rate is None or self.learning_rate > 0),
+            ("momentum", self.momentum, 0 <= self.momentum < 1),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0),
+            ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1),
+            ("evaluate_every", self.evaluate_every, self.evaluate_every is None or self.evaluate_every >= 1),
+            ("log_every", self.log_every, self.log_every >= 1),
+            ("seed", self.seed, 0 <= self.seed < 2**32),
+        ):
+            if not valid:
+                raise OptionError(f"{name} = {value!r} is out of range")
+
+    @property
+    def evaluation_period(self) -> int:
+        """Steps between evaluations: the option, or 500, or a fiftieth of a short run."""
+        return self.evaluate_every or max(1, min(500, self.steps // 50))
+
+
+def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
+    """Return the learning rate of step *step* (from 0) of *steps*.
+
+    ``constant``; ``cosine``: base * cos(7 pi step / (16 steps)), FixMatch's; ``multistep``: linear warm-up over
+    the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from 90% on, the DASO paper's for
+    supervised learning.
+
+    Raises:
+        OptionError: there is no such schedule.
+    """
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * math.cos(7 * math.pi * step / (16 * steps))
+    if schedule == "multistep":
+        warmup = round(0.025 * steps)
+        if step < warmup:
+            return base * (step + 1) / warmup
+        return base * 0.01 ** ((step >= 0.8 * steps) + (step >= 0.9 * steps))
+    raise OptionError(f"unknown schedule {schedule!r}; valid: constant, cosine, multistep")

@@ -1,0 +1,215 @@
+"""A run: a configuration, a folder that explains itself, and the training between them.
+
+The folder holds ``config.json`` (everything resolved), ``data.json`` (classes, counts, normalisation, the split's
+fingerprint), ``environment.json``, ``metrics.jsonl`` (a row per event), ``checkpoints/`` and, once the training is
+over, ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.data.store import TrainingData, derive_seed, prepare_data
+from daso.errors import RunError
+from daso.evaluate.summary import summarize
+from daso.methods.compose import Facts, compose, parts_of, resolved_options
+from daso.nets.network import Network, build_encoder
+from daso.train.batches import Batches
+from daso.train.checkpoint import load_checkpoint, save_checkpoint, save_json, write_atomically
+from daso.train.config import RunConfig, read_json
+from daso.train.environment import describe_environment
+from daso.train.fit import Row, fit
+from daso.train.jsonl import plain, read_rows, to_line
+from daso.train.training import Training, choose_device
+
+SMALL_IMAGE = 28
+"""Up to this side in pixels the default network is the small one."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything built from a configuration, ready to train."""
+
+    config: RunConfig
+    data: TrainingData
+    training: Training
+    batches: Batches
+
+
+def _notice(message: str) -> None:
+    """Drop a message."""
+
+
+def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
+    """Build data, network, method and training from a configuration, and resolve its defaults.
+
+    Args:
+        config: what is wanted.
+        source: the opened source, if the caller has it; else it is opened from the configuration.
+
+    Raises:
+        DasoError: an option or the data does not fit; nothing has been written.
+    """
+    options = config.train
+    parts_of(config.method)
+    device = choose_device(options.device)
+    if source is None:
+        data_path = None if config.data is None else Path(config.data)
+        source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
+    data = prepare_data(source, config.split, options.seed, device)
+    channels, height, width = data.labeled.images.shape[1:]
+    name = options.network or ("small" if max(height, width) <= SMALL_IMAGE else "wrn-28-2")
+
+    torch.manual_seed(derive_seed(options.seed, "weights", 0))
+    encoder = build_encoder(name, channels, min(height, width))
+    network = Network(encoder, {"class": len(data.class_names)}, data.mean, data.std, options.precision)
+    facts = Facts(
+        num_classes=len(data.class_names),
+        dim=encoder.dim,
+        class_counts=torch.from_numpy(data.class_counts),
+        total_steps=options.steps,
+        num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
+    )
+    method = compose(config.method, facts, config.method_options)
+    batches = Batches(data, method, options, config.augmentation)
+    training = Training(network.to(device), method.to(device), options)
+
+    resolved = dataclasses.replace(
+        config,
+        method_options=resolved_options(config.method, method),
+        train=dataclasses.replace(
+            options,
+            network=name,
+            learning_rate=training.base_rate,
+            schedule=training.schedule,
+            evaluate_every=options.evaluation_period,
+        ),
+    )
+    return Prepared(resolved, data, training, batches)
+
+
+def describe_data(data: TrainingData) -> dict[str, Any]:
+    """Return what a run folder says of its data; enough, with the configuration, to rebuild the network."""
+
+    def count(pool: Any) -> int:
+        return 0 if pool is None else len(pool)
+
+    truth = None
+    if data.unlabeled is not None and bool((data.unlabeled.labels >= 0).all()):
+        truth = torch.bincount(data.unlabeled.labels, minlength=len(data.class_names)).tolist()
+    return {
+        "class_names": list(data.class_names),
+        "labeled_counts": data.class_counts.tolist(),
+        "unlabeled_counts": truth,
+        "unlabeled": count(data.unlabeled),
+        "holdout": count(data.holdout),
+        "test": count(data.test),
+        "image_shape": list(data.labeled.images.shape[1:]),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "split_fingerprint": data.fingerprint,
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the lock goes with the process, however it ends."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process is training in {folder}") from error
+        yield
+
+
+def train_run(prepared: Prepared, folder: Path) -> Iterator[Row]:
+    """Train into a new run folder, yielding the rows that ``fit`` yields.
+
+    Raises:
+        RunError: the folder holds a run already, or cannot be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(
+            f"{folder} exists and is not empty; go on with a run by 'daso resume {folder}', "
+            f"or name another folder with --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}") from error
+    device = prepared.data.labeled.images.device
+    save_json(folder / "environment.json", describe_environment(device))
+    save_json(folder / "data.json", describe_data(prepared.data))
+    save_json(folder / "config.json", prepared.config.to_dict())
+    yield from _go_on(prepared, folder)
+
+
+def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Prepared, Iterator[Row]]:
+    """Go on with a run from its newest whole checkpoint; a run without one starts anew.
+
+    Rows after the checkpoint are dropped from ``metrics.jsonl``: the run writes them again.
+
+    Args:
+        folder: of the run.
+        warn: is told of damaged checkpoints.
+
+    Returns:
+        What was prepared, and the remaining rows, none if the run was complete.
+
+    Raises:
+        RunError: the folder is no run, or its data or configuration has changed.
+    """
+    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    saved = read_json(folder / "data.json")
+    prepared = prepare(config)
+    if prepared.data.fingerprint != saved.get("split_fingerprint"):
+        raise RunError(
+            f"the data of {folder} has changed: its split was {saved.get('split_fingerprint')}, "
+            f"the same options now give {prepared.data.fingerprint}"
+        )
+    checkpoints = folder / "checkpoints"
+    if any(checkpoints.glob("step-*.json")):
+        checkpoint = load_checkpoint(checkpoints, warn)
+        prepared.training.load(checkpoint.tensors, checkpoint.step, checkpoint.seconds)
+    else:
+        warn(f"{folder} has no checkpoint: it starts from the beginning")
+    return prepared, _go_on(prepared, folder)
+
+
+def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
+    training = prepared.training
+    with _locked(folder):
+        metrics = folder / "metrics.jsonl"
+        rows = [row for row in read_rows(metrics) if row["step"] <= training.step]
+        write_atomically(metrics, "".join(map(to_line, rows)).encode())
+        with metrics.open("a", encoding="utf-8") as file:
+            for row in fit(training, prepared.batches, prepared.data):
+                file.write(to_line(row))
+                file.flush()
+                if row["event"] == "evaluate":
+                    rows.append(row)
+                    save_checkpoint(
+                        folder / "checkpoints", training.tensors(), training.step, training.seconds
+                    )
+                yield row
+        summary = {
+            "method": prepared.config.method,
+            "source": prepared.config.source,
+            "seed": prepared.config.train.seed,
+            "steps": training.step,
+            "seconds": round(training.seconds, 3),
+            "split_fingerprint": prepared.data.fingerprint,
+            **summarize(rows),
+        }
+        save_json(folder / "summary.json", plain(summary))

@@ -1,0 +1,129 @@
+"""The state of a training and its one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from daso.data.store import derive_seed
+from daso.errors import OptionError, RunError
+from daso.methods.method import Batch, Method, Step
+from daso.nets.ema import MovingAverage
+from daso.nets.network import Network
+from daso.train.options import TrainOptions, learning_rate
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called *name*; ``"auto"`` is the first accelerator there is, or the CPU.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(
+            f"device {name!r} cannot be used here: {reason}; use --device cpu or auto"
+        ) from error
+    return device
+
+
+class Training:
+    """Network, moving average, method and optimiser, and how far they are.
+
+    Args:
+        network: on its device.
+        method: on the same device.
+        options: schedule, optimiser, precision.
+
+    Attributes:
+        step: training steps done.
+        seconds: spent in training so far, earlier processes of a resumed run included.
+    """
+
+    def __init__(self, network: Network, method: Method, options: TrainOptions) -> None:
+        self.network = network
+        self.average = MovingAverage(network, options.ema_decay)
+        self.method = method
+        self.options = options
+        self.base_rate = options.learning_rate or method.learning_rate
+        self.schedule = options.schedule or method.schedule
+        device = next(network.parameters()).device
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=self.base_rate,
+            momentum=options.momentum,
+            nesterov=options.momentum > 0,
+            weight_decay=options.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self._forward: Callable[[Network, Network, Batch], Step] = (
+            torch.compile(method, fullgraph=True) if options.compile else method
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    def advance(self, batch: Batch) -> tuple[Step, Tensor]:
+        """Train one step on a batch; return what the method returned and the total loss, on the device."""
+        # Whatever a method or network draws (dropout, mixing) is a function of the seed and the step.
+        torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
+        rate = learning_rate(self.schedule, self.base_rate, self.step, self.options.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        self.average.network.train(self.method.teacher_uses_batch_statistics)
+        result = self._forward(self.network, self.average.network, batch)
+        total = torch.stack(list(result.losses.values())).sum()
+        self.optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.average.update(self.step)
+        self.step += 1
+        return result, total.detach()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state by name, not copied."""
+        return dict(self._named_tensors())
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        modules = {"network": self.network, "average": self.average.network, "method": self.method}
+        for prefix, module in modules.items():
+            for name, value in module.state_dict().items():
+                yield f"{prefix}.{name}", value
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                yield f"momentum.{name}", momentum
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
+        """Take over a saved state.
+
+        Raises:
+            RunError: the tensors are not those of this network and method.
+        """
+        own = {name: value for name, value in self.tensors().items() if not name.startswith("momentum.")}
+        momentum = {n[len("momentum.") :]: v for n, v in tensors.items() if n.startswith("momentum.")}
+        given = {n: v for n, v in tensors.items() if not n.startswith("momentum.")}
+        wrong = sorted(own.keys() ^ given.keys())
+        wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
+        if wrong:
+            raise RunError(
+                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name or shape, "
+                f"the first is {wrong[0]!r}"
+            )
+        for name, value in own.items():
+            value.copy_(given[name])
+        for name, parameter in self.network.named_parameters():
+            if name in momentum:
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.step, self.seconds = step, seconds

@@ -1,0 +1,103 @@
+"""The random numbers behind the views: tiny CPU tensors, so that one seed gives one view on every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from daso.errors import OptionError
+
+POOL_SIZE = 14
+"""The number of operations in the RandAugment pool of FixMatch."""
+
+HIGHEST_LEVEL = 9
+"""The highest level of an operation; the lowest that is drawn is 1."""
+
+
+@dataclass(frozen=True)
+class WeakDraws:
+    """The draws of a weak view: for each of B images, whether it is flipped and where it is cropped.
+
+    ``flipped`` is bool; ``top`` and ``left`` are int64 in 0..2·padding, offsets into the image padded by
+    ``padding`` pixels on every side.
+    """
+
+    flipped: Tensor
+    top: Tensor
+    left: Tensor
+    padding: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a strong view of B images, with n operations for each.
+
+    ``weak`` holds the flip and crop. ``operation`` (B, n) holds int64 places in ``OPERATIONS``, ``applied``
+    (B, n) says which of them are carried out, ``level`` (B, n) is int64 from 1 to magnitude − 1, ``sign``
+    (B, n) is −1 or 1, and ``centre`` (B, 2) holds the float64 x and y of the cutout's centre in pixels.
+    """
+
+    weak: WeakDraws
+    operation: Tensor
+    applied: Tensor
+    level: Tensor
+    sign: Tensor
+    centre: Tensor
+
+
+def draw_weak(count: int, generator: torch.Generator, *, flip: bool = True, padding: int = 4) -> WeakDraws:
+    """Draw the flips (probability one half, or never) and the crop offsets of *count* weak views.
+
+    Raises ``OptionError`` if *generator* is not on the CPU or *padding* is negative.
+    """
+    if generator.device.type != "cpu":
+        raise OptionError(
+            f"The views draw from a CPU generator, but this one is on {generator.device}; "
+            "pass torch.Generator() whatever the device of the images."
+        )
+    if padding < 0:
+        raise OptionError(f"padding must be 0 or more, not {padding}.")
+    flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).unbind()
+    return WeakDraws(flipped, top, left, padding)
+
+
+def draw(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    flip: bool = True,
+    padding: int = 4,
+    operations: int = 2,
+    magnitude: int = 10,
+    probability: float = 0.5,
+) -> Draws:
+    """Draw everything random in *count* strong views of images of *height* × *width* pixels.
+
+    The operations are uniform over the pool, with replacement; each is carried out with *probability*, at a
+    level uniform over 1..magnitude − 1; the cutout's centre is uniform over the image. All are independent
+    between the images and between the operations of one image. Raises ``OptionError`` for *operations*
+    below 0, *magnitude* outside 2..10, *probability* outside 0..1, and as :func:`draw_weak` does.
+    """
+    if operations < 0:
+        raise OptionError(f"operations must be 0 or more, not {operations}.")
+    if not 2 <= magnitude <= HIGHEST_LEVEL + 1:
+        raise OptionError(
+            f"magnitude must lie in 2..{HIGHEST_LEVEL + 1}, not {magnitude}: "
+            "levels are drawn from 1 to magnitude - 1."
+        )
+    if not 0.0 <= probability <= 1.0:
+        raise OptionError(f"probability must lie in 0..1, not {probability}.")
+    weak = draw_weak(count, generator, flip=flip, padding=padding)
+    shape = (count, operations)
+    operation = torch.randint(0, POOL_SIZE, shape, generator=generator)
+    applied = torch.rand(shape, generator=generator) < probability
+    level = torch.randint(1, magnitude, shape, generator=generator)
+    sign = torch.randint(0, 2, shape, generator=generator) * 2 - 1
+    centre = torch.rand((count, 2), generator=generator, dtype=torch.float64)
+    centre *= torch.tensor((width, height), dtype=torch.float64)
+    return Draws(weak, operation, applied, level, sign, centre)

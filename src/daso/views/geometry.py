@@ -1,0 +1,128 @@
+"""Geometric operations with nearest resampling that reproduce Pillow's fixed-point arithmetic exactly.
+
+Each operation has few variants (ten levels, two signs), so where every pixel comes from is worked out once
+for a size and kept. Where whole stretches of a row move together, a view is put together from row windows,
+which copies memory instead of looking up single pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from daso.views.draws import HIGHEST_LEVEL
+
+Matrix = tuple[float, float, float, float, float, float]
+
+_ONE = 65536
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to *device* without making the host wait; a tensor already there is returned."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # A copy from pageable memory may wait for the device; one from pinned memory does not.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def windows(flat: Tensor, starts: Tensor, width: int, *, out: Tensor | None = None) -> Tensor:
+    """Return the *width* elements of the 1-d tensor *flat* from each of *starts*: (len(starts), width)."""
+    # Overlapping views let one index_select copy whole rows from any offset, many times as fast as a gather.
+    view = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
+    return torch.index_select(view, 0, starts, out=out)
+
+
+def _fixed(value: float) -> int:
+    return math.floor(value * _ONE + 0.5)
+
+
+def _rotation(degrees: int, height: int, width: int) -> Matrix:
+    angle = -math.radians(degrees % 360.0)
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    across, down = width / 2, height / 2
+    horizontal = cosine * -across + sine * -down + across
+    vertical = -sine * -across + cosine * -down + down
+    return cosine, sine, horizontal, -sine, cosine, vertical
+
+
+def _matrix(name: str, level: int, sign: int, height: int, width: int) -> Matrix:
+    """Return the matrix that takes a pixel of the result to its source, as Pillow's AFFINE has it."""
+    if name == "Rotate":
+        return _rotation(sign * int(level / 10 * 30), height, width)
+    value = sign * (level / 10 * 0.3)
+    if name == "ShearX":
+        return 1.0, value, 0.0, 0.0, 1.0, 0.0
+    if name == "ShearY":
+        return 1.0, 0.0, 0.0, value, 1.0, 0.0
+    if name == "TranslateX":
+        return 1.0, 0.0, float(int(value * width)), 0.0, 1.0, 0.0
+    return 1.0, 0.0, 0.0, 0.0, 1.0, float(int(value * height))
+
+
+def _source(matrix: Matrix, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the source row and column of each pixel, in Pillow's fixed point with 16 fractional bits."""
+    a, b, c, d, e, f = matrix
+    column = _fixed(c + a * 0.5 + b * 0.5) + _fixed(a) * columns + _fixed(b) * rows
+    row = _fixed(f + d * 0.5 + e * 0.5) + _fixed(d) * columns + _fixed(e) * rows
+    return row >> 16, column >> 16
+
+
+def _variants(name: str, height: int, width: int) -> list[Matrix]:
+    return [
+        _matrix(name, level, sign, height, width) for level in range(HIGHEST_LEVEL + 1) for sign in (1, -1)
+    ]
+
+
+def _variant(level: Tensor, sign: Tensor) -> Tensor:
+    return level * 2 + (sign < 0)
+
+
+@lru_cache(maxsize=64)
+def _pixel_table(name: str, height: int, width: int, device: torch.device) -> Tensor:
+    """Return the source of every pixel, (variants, height·width) int32; height·width stands for black."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    table = torch.empty(2 * (HIGHEST_LEVEL + 1), height * width, dtype=torch.int32)
+    for index, matrix in enumerate(_variants(name, height, width)):
+        row, column = _source(matrix, rows, columns)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        table[index] = torch.where(inside, row * width + column, height * width).flatten()
+    return move(table, device)
+
+
+@lru_cache(maxsize=64)
+def _row_table(name: str, height: int, width: int, device: torch.device) -> Tensor:
+    """Return where each row starts in a plane with *width* zeros before every row: (variants, height)."""
+    rows = torch.arange(height)
+    table = torch.empty(2 * (HIGHEST_LEVEL + 1), height, dtype=torch.int64)
+    for index, matrix in enumerate(_variants(name, height, width)):
+        row, column = _source(matrix, rows, torch.zeros_like(rows))
+        start = row * 2 * width + width + column.clamp(-width, width)
+        table[index] = torch.where((row >= 0) & (row < height), start, 2 * width)
+    return move(table, device)
+
+
+def by_pixel(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+    """Carry out a geometric operation by looking up every pixel."""
+    count, channels, height, width = images.shape
+    area = height * width
+    table = _pixel_table(name, height, width, images.device)
+    planes = torch.nn.functional.pad(images.reshape(count, channels, area), (0, 1))
+    base = torch.arange(count * channels, dtype=torch.int32, device=images.device) * (area + 1)
+    index = table.index_select(0, _variant(level, sign))[:, None] + base.view(count, channels, 1)
+    return planes.view(-1).index_select(0, index.view(-1)).view(images.shape)
+
+
+def by_row(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+    """Carry out a geometric operation that only moves rows, or shifts each as a whole."""
+    count, channels, height, width = images.shape
+    rows = count * channels * height
+    table = _row_table(name, height, width, images.device)
+    # Each row is followed by the zeros before the next, and the last one by zeros of its own.
+    padded = images.new_zeros((rows + 1) * 2 * width)
+    padded[: rows * 2 * width].view(rows, 2 * width)[:, width:].copy_(images.reshape(rows, width))
+    base = torch.arange(count * channels, device=images.device) * (2 * height * width)
+    starts = table.index_select(0, _variant(level, sign))[:, None] + base.view(count, channels, 1)
+    return windows(padded, starts.view(-1), width).view(images.shape)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daso.data.arrays import from_arrays
+from daso.errors import DataError
+
+LABELS = np.array([0, 1, 0, 1])
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (IMAGES, (4, 3, 5, 6)),
+        (IMAGES.transpose(0, 3, 1, 2), (4, 3, 5, 6)),
+        (IMAGES[..., 0], (4, 1, 5, 6)),
+        (IMAGES[..., :1], (4, 1, 5, 6)),
+    ],
+)
+def test_shapes(images: np.ndarray, shape: tuple[int, ...]) -> None:
+    source = from_arrays(images, LABELS)
+    assert source.train.images.shape == shape
+    assert np.array_equal(source.train.images[:, 0], IMAGES[..., 0])
+    assert source.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_become_the_bytes_they_came_from(dtype: type) -> None:
+    source = from_arrays((IMAGES / 255).astype(dtype), LABELS)
+    assert np.array_equal(source.train.images, IMAGES.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5, -0.1])
+def test_the_first_bad_value_is_named(value: float) -> None:
+    images = np.zeros((2000, 4, 4))
+    images[1500, 2, 2] = value
+    with pytest.raises(DataError, match=f"image 1500 has the value {value}"):
+        from_arrays(images, np.arange(2000) % 2)
+
+
+def test_unknown_labels_and_unlabeled_images_make_one_pool() -> None:
+    source = from_arrays(IMAGES, [0, 1, -1, -1], unlabeled=IMAGES[:3])
+    assert source.train.labels.tolist() == [0, 1]
+    assert source.unlabeled is not None
+    assert len(source.unlabeled) == 5
+    assert np.array_equal(source.unlabeled.images[2], source.train.images[0])
+    assert set(source.unlabeled.labels.tolist()) == {-1}
+
+
+def test_hold_outs_and_names() -> None:
+    source = from_arrays(
+        IMAGES,
+        LABELS[:, None],
+        validation_images=IMAGES[:1],
+        validation_labels=[1],
+        test_images=IMAGES,
+        test_labels=LABELS.astype(np.uint8),
+        class_names=["no", "yes"],
+        flip=False,
+    )
+    assert source.class_names == ("no", "yes")
+    assert source.validation is not None
+    assert source.validation.labels.tolist() == [1]
+    assert source.test is not None
+    assert source.test.labels.dtype == np.int64
+    assert not source.flip
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "options", "message"),
+    [
+        (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3 is out of range"),
+        (IMAGES, [0, 1, 2, 3], {"class_names": ["a", "b"]}, r"2 at index 2 is out of range \(2 such\)"),
+        (IMAGES, [0, 2, 2, 0], {}, "no labelled image of class '1'"),
+        (IMAGES, [0, 1, 1, 10**9], {}, "number the classes 0, 1, 2"),
+        (IMAGES, [-1] * 4, {"class_names": ["a", "b"]}, "no labelled image of class 'a', 'b'"),
+        (IMAGES, [0, 0, 0, 0], {}, "at least two classes"),
+        (IMAGES, [0.0, 1.0, 0.0, np.nan], {}, "must be integers"),
+        (IMAGES, np.eye(4, dtype=int), {}, "several labels to an image"),
+        (IMAGES, [0, 1], {}, "4 images, but 2 labels"),
+        (IMAGES[:0], [], {}, "must be integers"),
+        (IMAGES[:0], np.zeros(0, dtype=int), {}, "there must be some"),
+        (IMAGES[0], LABELS, {}, "but 4 labels"),
+        (IMAGES[0, 0], LABELS, {}, "got"),
+        (np.zeros((4, 5, 6, 4), np.uint8), LABELS, {}, "channels, first or last"),
+        (np.zeros((4, 3, 5, 3), np.uint8), LABELS, {}, "first or last"),
+        (IMAGES.astype(np.int32), LABELS, {}, "must be uint8, or floats"),
+        (IMAGES, LABELS, {"unlabeled": IMAGES[:, 1:]}, "they must agree"),
+        (IMAGES, LABELS, {"test_images": IMAGES}, "go together"),
+        (IMAGES, LABELS, {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]}, "at index 2; a hold-out"),
+        (IMAGES, LABELS, {"test_images": IMAGES[:, 1:], "test_labels": LABELS}, "test images are"),
+        (IMAGES, LABELS, {"class_names": ["a", "a"]}, "must be different"),
+    ],
+)
+def test_wrong_arrays(images: object, labels: object, options: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        from_arrays(images, labels, **options)

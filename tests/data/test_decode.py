@@ -1,0 +1,179 @@
+"""Every kind of image becomes uint8 (C, H, W) as a viewer would show it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daso.data.decode import decode, read_header
+from daso.errors import DataError
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def colours(height: int = 6, width: int = 10) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_colours_keep_their_values(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(encoded(Image.fromarray(colours()), form))
+    assert np.array_equal(decode(path), colours().transpose(2, 0, 1))
+
+
+def test_grey_has_one_channel_unless_three_are_wanted() -> None:
+    grey = colours()[:, :, 0]
+    content = encoded(Image.fromarray(grey), "PNG")
+    assert np.array_equal(decode(content), grey[None])
+    assert np.array_equal(decode(content, channels=3), np.stack([grey] * 3))
+    assert read_header(content).grey
+
+
+def test_black_and_white_becomes_0_and_255() -> None:
+    content = encoded(Image.fromarray(np.eye(4, dtype=bool)), "PNG")
+    assert np.array_equal(decode(content)[0], np.eye(4, dtype=np.uint8) * 255)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
+    deep = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    content = encoded(Image.fromarray(deep), form)
+    assert decode(content).tolist() == [[[0, 1, 128, 255]]]
+    assert read_header(content).grey
+
+
+def test_32_bit_and_floating_point_images_are_refused_with_the_reason() -> None:
+    with pytest.raises(DataError, match="8 or 16 bits"):
+        decode(encoded(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)), "TIFF"))
+    with pytest.raises(DataError, match="floating-point"):
+        decode(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
+
+
+def test_transparency_is_laid_on_white() -> None:
+    pixels = np.zeros((1, 3, 4), dtype=np.uint8)
+    pixels[0, :, 3] = 0, 128, 255
+    for form in ("PNG", "TIFF"):
+        assert decode(encoded(Image.fromarray(pixels), form))[:, 0].tolist() == [[255, 127, 0]] * 3
+    lossless = decode(encoded(Image.fromarray(pixels), "WEBP", lossless=True))
+    assert lossless[:, 0].tolist() == [[255, 127, 0]] * 3
+    grey = Image.fromarray(pixels[:, :, [0, 3]])
+    assert grey.mode == "LA"
+    assert decode(encoded(grey, "PNG")).tolist() == [[[255, 127, 0]]]
+
+
+def test_palette_and_its_transparent_colour() -> None:
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    assert decode(encoded(image, "PNG"))[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
+    content = encoded(image, "PNG", transparency=1)
+    assert decode(content)[:, 0].T.tolist() == [[255, 0, 0], [255, 255, 255]]
+    assert not read_header(content).grey
+
+
+def test_cmyk_becomes_rgb() -> None:
+    red = Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK")
+    for form in ("JPEG", "TIFF"):
+        pixels = decode(encoded(red, form))
+        assert pixels.shape == (3, 16, 16)
+        assert np.abs(pixels.mean(axis=(1, 2)) - (250, 10, 10)).max() < 6
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for form in ("GIF", "WEBP", "PNG"):
+        content = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+        pixels = decode(content)
+        assert pixels.shape == (3, 4, 4)
+        assert pixels[0].min() > 200 > 50 > pixels[2].max()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
+    seen = np.zeros((32, 48), dtype=np.uint8)
+    seen[:16, :16] = 255
+    # The stored pixels that a viewer turns into `seen`.
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.T,
+        6: lambda a: np.rot90(a),
+        7: lambda a: a[::-1, ::-1].T,
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(np.ascontiguousarray(undo(seen))).convert("RGB"), form, exif=exif)
+    pixels = decode(content, channels=1)
+    assert pixels.shape == (1, 32, 48)
+    assert np.abs(pixels[0].astype(int) - seen).mean() < 3
+    header = read_header(content)
+    assert (header.height, header.width) == (32, 48)
+
+
+def test_resizing_takes_the_central_square() -> None:
+    wide = np.zeros((20, 60, 3), dtype=np.uint8)
+    wide[:, 20:40] = 200
+    pixels = decode(encoded(Image.fromarray(wide), "PNG"), size=8)
+    assert pixels.shape == (3, 8, 8)
+    assert (pixels[:, :, 1:7] == 200).all()
+
+
+def test_a_large_jpeg_is_reduced_while_decoding_and_looks_the_same() -> None:
+    smooth = np.linspace(0, 255, 400 * 300).reshape(300, 400).astype(np.uint8)
+    image = Image.fromarray(smooth).convert("RGB")
+    from_jpeg = decode(encoded(image, "JPEG", quality=95), size=32)
+    from_png = decode(encoded(image, "PNG"), size=32)
+    assert np.abs(from_jpeg.astype(int) - from_png).max() < 8
+
+
+def test_an_extreme_aspect_ratio_needs_little_memory() -> None:
+    assert decode(encoded(Image.new("L", (60_000, 1)), "PNG"), size=224).shape == (1, 224, 224)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
+def test_damaged_files_raise_data_errors_only() -> None:
+    generator = np.random.default_rng(1)
+    for form in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"):
+        whole = encoded(Image.fromarray(colours(40, 40)), form)
+        for length in (0, 1, 10, len(whole) // 2):
+            with pytest.raises(DataError):
+                decode(whole[:length])
+        for _ in range(30):
+            damaged = bytearray(whole)
+            damaged[int(generator.integers(len(whole)))] = int(generator.integers(256))
+            try:
+                assert decode(bytes(damaged), channels=3).dtype == np.uint8
+            except DataError:
+                continue
+
+
+def test_only_the_listed_formats_are_opened_whatever_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="not a readable image"):
+        decode(path)
+
+
+def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.new("L", (30, 30)), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(DataError, match="over the limit of 500"),
+    ):
+        decode(content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match="too many pixels"):
+        decode(content)

@@ -1,0 +1,193 @@
+"""Image folders: layouts, sizes, order, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daso.data.folder import read_folder
+from daso.data.source import Source
+from daso.errors import DataError, OptionError
+
+
+def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(("cat", "dog")):
+        for index in range(3):
+            picture(tmp_path / "labeled" / name / f"{index}.png", 10 * number + index)
+    for index in range(2):
+        picture(tmp_path / "unlabeled" / "deep" / "er" / f"{index}.png", 100 + index)
+    picture(tmp_path / "unlabeled" / "flat.PNG", 102)
+    picture(tmp_path / "val" / "dog" / "0.png", 50)
+    picture(tmp_path / "test" / "cat" / "0.png", 60)
+    return tmp_path
+
+
+def first_values(source: Source, part: str) -> list[int]:
+    return getattr(source, part).images[:, 0, 0, 0].tolist()
+
+
+def test_all_parts_in_the_order_of_their_paths(folder: Path) -> None:
+    source = read_folder(folder)
+    assert source.class_names == ("cat", "dog")
+    assert source.name == folder.name
+    assert source.train.images.shape == (6, 3, 8, 8)
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert first_values(source, "train") == [0, 1, 2, 10, 11, 12]
+    assert source.train.paths[3] == str(folder / "labeled" / "dog" / "0.png")
+    assert first_values(source, "unlabeled") == [100, 101, 102]
+    assert source.unlabeled is not None
+    assert source.unlabeled.labels.tolist() == [-1, -1, -1]
+    assert source.validation is not None
+    assert source.validation.labels.tolist() == [1]
+    assert source.test is not None
+    assert source.test.labels.tolist() == [0]
+    assert source.skipped == ()
+
+
+def test_train_may_stand_for_labeled_but_not_beside_it(folder: Path) -> None:
+    (folder / "labeled").rename(folder / "train")
+    assert len(read_folder(folder).train) == 6
+    picture(folder / "labeled" / "cat" / "0.png")
+    with pytest.raises(DataError, match="both 'labeled' and 'train'"):
+        read_folder(folder)
+
+
+def test_hidden_and_other_files_are_passed_over(folder: Path) -> None:
+    (folder / "labeled" / "cat" / "notes.txt").write_text("x")
+    (folder / "labeled" / "cat" / ".hidden.png").write_bytes(b"x")
+    (folder / "labeled" / ".cache").mkdir()
+    (folder / "labeled" / "list.csv").write_text("x")
+    os.mkfifo(folder / "unlabeled" / "pipe.png")
+    assert len(read_folder(folder).train) == 6
+
+
+def test_linked_folders_are_followed_and_loops_end(folder: Path) -> None:
+    (folder / "unlabeled" / "loop").symlink_to(folder / "unlabeled")
+    (folder / "unlabeled" / "more").symlink_to(folder / "labeled" / "dog")
+    assert sorted(first_values(read_folder(folder), "unlabeled")) == [10, 11, 12, 100, 101, 102]
+
+
+def test_grey_only_if_all_are_grey(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    grey = tmp_path_factory.mktemp("grey")
+    for name in ("a", "b"):
+        picture(grey / "labeled" / name / "0.png", 7, mode="L")
+    assert read_folder(grey).train.images.shape == (2, 1, 8, 8)
+    picture(grey / "unlabeled" / "0.png", 7)
+    assert read_folder(grey).train.images.shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(40, 30), (40, 30), (40, 30)], (30, 40)),
+        ([(200, 130), (200, 130), (200, 130)], (128, 128)),
+        ([(40, 30), (90, 50), (70, 65)], (48, 48)),
+        ([(400, 300), (500, 600), (700, 800)], (224, 224)),
+        ([(3, 3), (4, 4), (5, 5)], (8, 8)),
+    ],
+)
+def test_chosen_size(tmp_path: Path, sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
+    for index, size in enumerate(sizes):
+        picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index}.png", 0, size)
+    assert read_folder(tmp_path).train.images.shape[2:] == expected
+
+
+def test_given_size_makes_squares(folder: Path) -> None:
+    assert read_folder(folder, size=5).train.images.shape == (6, 3, 5, 5)
+    with pytest.raises(OptionError, match="at least 1"):
+        read_folder(folder, size=0)
+
+
+def test_all_unreadable_files_are_named_at_once(folder: Path) -> None:
+    cut = folder / "labeled" / "cat" / "cut.jpg"
+    Image.effect_noise((64, 64), 80).save(cut, "JPEG")
+    cut.write_bytes(cut.read_bytes()[:1500])
+    empty = folder / "unlabeled" / "empty.png"
+    empty.touch()
+    with pytest.raises(DataError) as caught:
+        read_folder(folder, size=8)
+    assert "2 images could not be read" in str(caught.value)
+    assert str(cut) in str(caught.value)
+    assert str(empty) in str(caught.value)
+    source = read_folder(folder, size=8, skip_bad=True)
+    assert [name for name, _ in source.skipped] == [str(cut), str(empty)]
+    assert all(reason for _, reason in source.skipped)
+    assert first_values(source, "train") == [0, 1, 2, 10, 11, 12]
+    assert str(cut) not in source.train.paths
+    assert first_values(source, "unlabeled") == [100, 101, 102]
+
+
+def test_a_long_list_of_unreadable_files_is_cut(folder: Path) -> None:
+    for index in range(25):
+        (folder / "unlabeled" / f"bad{index:02}.png").touch()
+    with pytest.raises(DataError, match="and 5 more") as caught:
+        read_folder(folder)
+    assert "bad19.png" in str(caught.value)
+    assert "bad20.png" not in str(caught.value)
+
+
+def test_nothing_readable_raises_even_when_skipping(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "labeled" / name).mkdir(parents=True)
+        (tmp_path / "labeled" / name / "0.png").touch()
+    with pytest.raises(DataError, match="2 images could not be read"):
+        read_folder(tmp_path, skip_bad=True)
+
+
+def test_a_class_that_loses_all_its_images_is_named(folder: Path) -> None:
+    for index in range(3):
+        (folder / "labeled" / "dog" / f"{index}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no readable image .*'dog'"):
+        read_folder(folder, skip_bad=True)
+
+
+def test_empty_classes_are_named(folder: Path) -> None:
+    (folder / "labeled" / "emu").mkdir()
+    (folder / "labeled" / "emu" / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"'emu'.*images end in"):
+        read_folder(folder)
+
+
+def test_unknown_classes_get_the_nearest_name(folder: Path) -> None:
+    (folder / "test" / "cat").rename(folder / "test" / "cats")
+    with pytest.raises(DataError, match="Did you mean 'cat'"):
+        read_folder(folder)
+
+
+def test_images_outside_class_folders_are_not_lost_silently(folder: Path) -> None:
+    picture(folder / "labeled" / "stray.png")
+    with pytest.raises(DataError, match=r"outside a class folder.*stray\.png"):
+        read_folder(folder)
+
+
+def test_wrong_layouts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="labeled/<class>/"):
+        read_folder(tmp_path)
+    (tmp_path / "labeled").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        read_folder(tmp_path)
+    picture(tmp_path / "labeled" / "only" / "0.png")
+    with pytest.raises(DataError, match="at least two classes"):
+        read_folder(tmp_path)
+    picture(tmp_path / "labeled" / "other" / "0.png")
+    (tmp_path / "unlabeled").mkdir()
+    with pytest.raises(DataError, match="no images in it"):
+        read_folder(tmp_path)
+
+
+def test_many_large_images_decode_in_order_with_threads(tmp_path: Path) -> None:
+    for index in range(60):
+        picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index:02}.jpg", 4 * index, (120, 100))
+    values = np.array(first_values(read_folder(tmp_path, size=16), "train"))
+    assert np.abs(values - [*range(0, 240, 8), *range(4, 240, 8)]).max() <= 3

@@ -1,0 +1,131 @@
+"""Names and paths lead to the right reader, and to an error that helps where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_cifar
+import test_idx
+import test_parquet
+from PIL import Image
+
+from daso.data import open as opening
+from daso.data.cifar import CIFAR10, CIFAR100
+from daso.data.open import NAMES, open_source
+from daso.errors import DataError, OptionError
+
+
+@pytest.fixture(autouse=True)
+def _empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for files below a fresh folder only."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(opening.USUAL_PLACES, "fashion-mnist", (tmp_path / "debian",))
+
+
+def test_digits() -> None:
+    assert open_source("digits").name == "digits"
+    with pytest.raises(OptionError, match="come with scikit-learn"):
+        open_source("digits", data=Path())
+
+
+@pytest.mark.parametrize("place", ["data/fashion-mnist", "debian", "cache/daso/fashion-mnist"])
+def test_a_name_is_looked_for_in_all_places(tmp_path: Path, place: str) -> None:
+    test_idx.write(tmp_path / place)
+    assert open_source("fashion-mnist").name == "fashion-mnist"
+    assert open_source("fashion-mnist", data=tmp_path / place).name == "fashion-mnist"
+    with pytest.raises(DataError, match="no such folder"):
+        open_source("fashion-mnist", data=tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("place", ["data", "data/cifar10", "cache/daso/cifar10"])
+def test_cifar_is_found_by_name(tmp_path: Path, place: str) -> None:
+    test_cifar.write(tmp_path / place, CIFAR10)
+    assert open_source("cifar10").name == "cifar10"
+
+
+def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Path) -> None:
+    names = list(CIFAR10.class_names)
+    test_parquet.write(tmp_path / "train.parquet", test_parquet.values(10), list(range(10)), names=names)
+    source = open_source("cifar10", data=tmp_path)
+    assert (source.name, source.mean) == ("cifar10", CIFAR10.mean)
+    assert open_source(str(tmp_path)).mean is None
+    with pytest.raises(DataError, match="10 classes, cifar100 has 100"):
+        open_source("cifar100", data=tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
+def test_missing_files_say_which_where_and_how(name: str, tmp_path: Path) -> None:
+    (tmp_path / "data" / name).mkdir(parents=True)
+    with pytest.raises(DataError) as caught:
+        open_source(name)
+    message = str(caught.value)
+    assert f"data/{name}: missing " in message
+    assert str(tmp_path / "cache" / "daso" / name) in message
+    assert "https://" in message
+    assert "--download" in message
+
+
+def test_download_goes_where_data_says_and_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(name: str, folder: Path | None, *, progress: object) -> Path:
+        assert name == "cifar100"
+        return test_cifar.write(folder or tmp_path / "cache", CIFAR100)
+
+    monkeypatch.setattr(opening, "download", pretend)
+    assert len(open_source("cifar100", download=True, data=tmp_path / "here").class_names) == 100
+    assert (tmp_path / "here" / "cifar-100-python" / "train").is_file()
+    open_source("cifar100", download=True)
+
+
+def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
+    test_cifar.write(tmp_path / "ten", CIFAR10)
+    folder = test_cifar.write(tmp_path / "hundred", CIFAR100)
+    archive = test_cifar.pack(folder, tmp_path / "archive.tar.gz")
+    test_idx.write(tmp_path / "kana")
+    test_idx.write(tmp_path / "my-fashion")
+    test_parquet.write(tmp_path / "hub" / "data" / "train.parquet", test_parquet.values(3), [0, 1, 2])
+    np.savez(tmp_path / "some.npz", images=np.zeros((2, 8, 8), np.uint8), labels=[0, 1])
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / "labeled" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "labeled" / name / "0.png")
+    found = {
+        "ten": "cifar10",
+        "hundred": "cifar100",
+        str(folder): "cifar100",
+        str(archive): "cifar100",
+        "kana": "kana",
+        "my-fashion": "fashion-mnist",
+        "hub": "hub",
+        "some.npz": "some",
+        "pictures": "pictures",
+    }
+    assert {path: open_source(path).name for path in found} == found
+    assert open_source("pictures", size=4).train.images.shape[2:] == (4, 4)
+    assert open_source("some.npz", size=8).name == "some"
+    with pytest.raises(OptionError, match="whose images are 8 x 8"):
+        open_source("some.npz", size=4)
+    with pytest.raises(OptionError, match="is a path"):
+        open_source("pictures", data=tmp_path)
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Did you mean 'cifar10'"):
+        open_source("cifar-10")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no known layout.*holds nothing"):
+        open_source("empty")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"end in \.npz"):
+        open_source("notes.txt")
+
+
+def test_reading_needs_neither_torch_nor_the_optional_packages_at_import() -> None:
+    code = (
+        "import sys, daso.data.open; print([m for m in ('torch', 'pyarrow', 'sklearn') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

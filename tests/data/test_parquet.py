@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daso.data.parquet import read_parquet
+from daso.errors import DataError, MissingDependencyError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+NAMES = ["cat", "dog", "emu"]
+
+
+def png(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, (value, 0, 255)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(
+    path: Path,
+    contents: list[bytes | None],
+    labels: list[int | None],
+    *,
+    image: str = "img",
+    label: str = "label",
+    names: list[str] | None = NAMES,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    structs = [{"bytes": content, "path": f"{i}.png"} for i, content in enumerate(contents)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({image: pa.array(structs, kind), label: pa.array(labels, pa.int64())})
+    if names is not None:
+        features = {image: {"_type": "Image"}, label: {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=4)
+    return path
+
+
+def values(count: int, start: int = 0) -> list[bytes | None]:
+    return [png(start + i) for i in range(count)]
+
+
+@pytest.mark.parametrize("subfolder", [".", "data", "plain_text"])
+@pytest.mark.parametrize(("image", "label"), [("img", "label"), ("image", "fine_label")])
+def test_parts_and_names(tmp_path: Path, subfolder: str, image: str, label: str) -> None:
+    for part, count in (("train", 9), ("validation", 3), ("test", 6)):
+        write(
+            tmp_path / subfolder / f"{part}-00000-of-00001.parquet",
+            values(count),
+            [i % 3 for i in range(count)],
+            image=image,
+            label=label,
+        )
+    source = read_parquet(tmp_path)
+    assert source.class_names == tuple(NAMES)
+    assert source.train.images[:, 0, 0, 0].tolist() == list(range(9))
+    assert source.train.labels.tolist() == [0, 1, 2] * 3
+    assert source.validation is not None
+    assert source.test is not None
+    assert (len(source.validation), len(source.test)) == (3, 6)
+
+
+def test_shards_are_read_in_order_and_must_all_be_there(tmp_path: Path) -> None:
+    write(tmp_path / "train-00001-of-00002.parquet", values(3, 100), [0, 1, 2])
+    with pytest.raises(DataError, match="1 of 2 files"):
+        read_parquet(tmp_path)
+    write(tmp_path / "train-00000-of-00002.parquet", values(3), [2, 1, 0])
+    source = read_parquet(tmp_path)
+    assert source.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    assert source.test is None
+
+
+def test_rows_without_a_label_join_the_unlabelled_pool(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", values(5), [0, None, 1, -1, 2])
+    source = read_parquet(tmp_path)
+    assert source.train.labels.tolist() == [0, 1, 2]
+    assert source.unlabeled is not None
+    assert source.unlabeled.images[:, 0, 0, 0].tolist() == [1, 3]
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", values(4), [0, 1, 0, 1], names=None)
+    assert read_parquet(tmp_path, name="mine").class_names == ("0", "1")
+
+
+def test_sizes(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [png(0, (20, 30)), png(1, (40, 16)), png(2)], [0, 1, 2])
+    assert read_parquet(tmp_path).train.images.shape == (3, 3, 16, 16)
+    assert read_parquet(tmp_path, size=6).train.images.shape == (3, 3, 6, 6)
+
+
+def test_unreadable_rows_are_named_or_skipped(tmp_path: Path) -> None:
+    contents = [*values(9), png(9)[:50], None, b"no image"]
+    write(tmp_path / "train-00000-of-00001.parquet", contents, [i % 3 for i in range(12)])
+    with pytest.raises(DataError, match="3 images could not be read") as caught:
+        read_parquet(tmp_path)
+    assert "train-00000-of-00001.parquet, row 10:" in str(caught.value)
+    source = read_parquet(tmp_path, skip_bad=True)
+    assert len(source.train) == 9
+    assert [name.split(", ")[1] for name, _ in source.skipped] == ["row 9", "row 10", "row 11"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([0, 1, 3], {}, "train row 2 has label 3"),
+        ([0, 1, -2], {}, "train row 2 has label -2"),
+        ([0, 1, 1], {}, "no training image of class emu"),
+        ([0, 1, 2], {"image": "picture"}, "needs a column img or image"),
+        ([0, 1, 2], {"label": "target"}, "needs a column img or image"),
+        ([0, 1, 2], {"names": ["a", "a", "b"]}, "names a class twice"),
+    ],
+)
+def test_wrong_contents(
+    tmp_path: Path, labels: list[int | None], options: dict[str, object], message: str
+) -> None:
+    write(tmp_path / "train.parquet", values(3), labels, **options)
+    with pytest.raises(DataError, match=message):
+        read_parquet(tmp_path)
+
+
+def test_hold_outs_need_labels(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", values(3), [0, 1, 2])
+    write(tmp_path / "test.parquet", values(3), [-1, -1, -1])
+    with pytest.raises(DataError, match="test row 0 has label -1"):
+        read_parquet(tmp_path)
+
+
+def test_wrong_types(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"img": ["a", "b"], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match="must be struct"):
+        read_parquet(tmp_path)
+    pq.write_table(pa.table({"img": [b"a", b"b"], "label": ["x", "y"]}), path)
+    with pytest.raises(DataError, match="must be integers, found string"):
+        read_parquet(tmp_path)
+    table = pa.table({"img": values(2), "label": [0, 1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": "{"}), path)
+    with pytest.raises(DataError, match="metadata does not describe"):
+        read_parquet(tmp_path)
+    pq.write_table(table.slice(0, 0), path)
+    with pytest.raises(DataError, match="no rows"):
+        read_parquet(tmp_path)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", values(30), [i % 3 for i in range(30)])
+    whole = path.read_bytes()
+    for content in (b"", b"PAR1 and no more", whole[:-20], whole[:40] + bytes(400) + whole[440:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"train\.parquet"):
+            read_parquet(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"missing train-\*\.parquet"):
+        read_parquet(tmp_path)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "train.parquet", values(3), [0, 1, 2])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'daso\[parquet\]'"):
+        read_parquet(tmp_path)
+
+
+def test_images_keep_their_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
+    contents: list[bytes | None] = []
+    for image in pixels:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        contents.append(stream.getvalue())
+    write(tmp_path / "train.parquet", contents, [0, 1, 2])
+    assert np.array_equal(read_parquet(tmp_path).train.images, pixels.transpose(0, 3, 1, 2))

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pillow_views
+import pytest
+import torch
+
+from daso.errors import DataError, OptionError
+from daso.views import OPERATIONS, crop, cut_out, draw, draw_weak, strong, strong_from_draws, weak
+
+SIZES = [(8, 8), (28, 28), (32, 32), (40, 56)]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
+    images = torch.tensor(pillow_views.real_images(height, width, channels))
+    return images.repeat(count // len(images) + 1, 1, 1, 1)[:count]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("padding", [0, 1, 4, 7])
+def test_flip_and_crop_equal_numpy(size: tuple[int, int], channels: int, padding: int) -> None:
+    images = batch(60, channels, *size)
+    draws = draw_weak(60, seeded(padding), padding=padding)
+    result = crop(images, draws)
+    numbers = zip(
+        images.numpy(), draws.flipped.tolist(), draws.top.tolist(), draws.left.tolist(), strict=True
+    )
+    expected = np.stack([pillow_views.flip_and_crop(*one, padding) for one in numbers])
+    assert np.array_equal(result.numpy(), expected)
+    assert torch.equal(weak(images, seeded(padding), padding=padding), result)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [0, 1, 7, 16, 100])
+def test_cutout_equals_pillow(size: int, channels: int) -> None:
+    images = batch(80, channels, 32, 40)
+    centre = torch.rand((80, 2), generator=seeded(), dtype=torch.float64) * torch.tensor((40.0, 32.0))
+    centre[:4] = torch.tensor(((0.0, 0.0), (39.999, 31.999), (20.0, 16.0), (8.5, 8.0)))
+    result = cut_out(images, centre, size=size)
+    if size == 0:
+        assert torch.equal(result, images)
+        return
+    expected = [
+        pillow_views.from_pillow(pillow_views.cut_out(pillow_views.to_pillow(image), x, y, size))
+        for image, (x, y) in zip(images.numpy(), centre.tolist(), strict=True)
+    ]
+    assert np.array_equal(result.numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("operations", [0, 1, 2, 3])
+def test_strong_equals_the_steps_of_pillow(size: tuple[int, int], channels: int, operations: int) -> None:
+    images = batch(150, channels, *size)
+    draws = draw(150, *size, seeded(operations), operations=operations)
+    result = strong_from_draws(images, draws, cutout=size[0] // 2).numpy().astype(int)
+    weak_views = crop(images, draws.weak)
+    exact = 0
+    for index, view in enumerate(weak_views.numpy()):
+        image = pillow_views.to_pillow(view)
+        for step in range(operations):
+            if draws.applied[index, step]:
+                name = OPERATIONS[int(draws.operation[index, step])][0]
+                level, sign = int(draws.level[index, step]), int(draws.sign[index, step])
+                image = pillow_views.operate(name, image, level, sign)
+        image = pillow_views.cut_out(image, *draws.centre[index].tolist(), size[0] // 2)
+        exact += np.array_equal(result[index], pillow_views.from_pillow(image))
+    # Where a blend rounds the other way, a second operation may enlarge the difference; seldom, if at all.
+    assert exact >= 0.97 * len(images)
+    assert torch.equal(
+        strong(images, seeded(operations), operations=operations, cutout=size[0] // 2).int(),
+        torch.tensor(result).int(),
+    )
+
+
+def uniform(values: torch.Tensor, choices: list[int]) -> bool:
+    """Whether a chi-square statistic stays below its mean plus six standard deviations."""
+    counts = torch.stack([(values == choice).sum() for choice in choices]).double()
+    assert counts.sum() == values.numel()
+    expected = values.numel() / len(choices)
+    freedom = len(choices) - 1
+    return bool(((counts - expected) ** 2 / expected).sum() < freedom + 6 * (2 * freedom) ** 0.5)
+
+
+def test_draws_are_distributed_as_published() -> None:
+    count = 60_000
+    draws = draw(count, 32, 64, seeded())
+    for step in range(2):
+        assert uniform(draws.operation[:, step], list(range(14)))
+        assert uniform(draws.level[:, step], list(range(1, 10)))
+        assert uniform(draws.sign[:, step], [-1, 1])
+        assert uniform(draws.applied[:, step].int(), [0, 1])
+    assert uniform(draws.operation[:, 0] * 14 + draws.operation[:, 1], list(range(196)))
+    assert uniform(
+        draws.level[:, 0] * 10 + draws.level[:, 1], [10 * i + j for i in range(1, 10) for j in range(1, 10)]
+    )
+    assert uniform(draws.applied.int() @ torch.tensor([2, 1], dtype=torch.int32), [0, 1, 2, 3])
+    assert uniform(draws.weak.flipped.int(), [0, 1])
+    assert uniform(draws.weak.top * 9 + draws.weak.left, list(range(81)))
+    assert uniform(draws.centre[:, 0].long() // 8 * 4 + draws.centre[:, 1].long() // 8, list(range(32)))
+
+
+def test_options_of_the_draws() -> None:
+    draws = draw(500, 8, 8, seeded(), flip=False, padding=0, operations=3, magnitude=2, probability=1.0)
+    assert draws.operation.shape == (500, 3)
+    assert draws.applied.all()
+    assert (draws.level == 1).all()
+    assert not draws.weak.flipped.any()
+    assert not draws.weak.top.any()
+    assert not draw(500, 8, 8, seeded(), probability=0.0).applied.any()
+
+
+def test_one_batch_gets_different_operations_and_levels() -> None:
+    draws = draw(256, 32, 32, seeded())
+    assert len(draws.operation[:, 0].unique()) == 14
+    assert len(draws.level[:, 1].unique()) == 9
+    same = torch.tensor(pillow_views.real_images(32, 32, 3)[:1]).repeat(256, 1, 1, 1)
+    assert len(strong(same, seeded(), padding=0, flip=False, cutout=0).flatten(1).unique(dim=0)) > 50
+
+
+# The default cutout would hide the whole of an image of 8 x 8.
+@pytest.mark.parametrize("view", [weak, partial(strong, cutout=4)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_seeds_shapes_and_inputs(view, size: tuple[int, int], channels: int) -> None:
+    images = batch(33, channels, *size)
+    before = images.clone()
+    state = torch.get_rng_state()
+    first = view(images, seeded(5))
+    assert first.shape == images.shape
+    assert first.dtype == torch.uint8
+    assert first.is_contiguous()
+    assert torch.equal(first, view(images, seeded(5)))
+    assert not torch.equal(first, view(images, seeded(6)))
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(view(channels_last, seeded(5)), first)
+    assert torch.equal(view(images.repeat_interleave(2, dim=0)[::2], seeded(5)), first)
+    assert view(images[:1], seeded(5)).shape == images[:1].shape
+    assert view(images[:0], seeded(5)).shape == images[:0].shape
+
+
+def test_identical_settings_leave_the_image_as_it_is() -> None:
+    images = batch(20, 3, 28, 28)
+    assert torch.equal(weak(images, seeded(), flip=False, padding=0), images)
+    assert torch.equal(strong(images, seeded(), flip=False, padding=0, probability=0.0, cutout=0), images)
+
+
+@pytest.mark.parametrize("view", [weak, strong])
+def test_errors_say_what_is_wrong(view) -> None:
+    images = torch.zeros((2, 3, 8, 12), dtype=torch.uint8)
+    for padding in (8, -1):
+        with pytest.raises(OptionError, match=rf"8 x 12; it is {padding}"):
+            view(images, seeded(), padding=padding)
+    with pytest.raises(DataError, match=r"float32"):
+        view(images.float(), seeded())
+    with pytest.raises(DataError, match="ndarray"):
+        view(images.numpy(), seeded())
+    with pytest.raises(OptionError, match="for 3 images, not for 2"):
+        crop(images, draw_weak(3, seeded()))
+    for wrong in (images[0], images[:, :2], images[..., :0]):
+        with pytest.raises(DataError, match="1 or 3 channels"):
+            view(wrong, seeded())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("operations", -1), ("magnitude", 1), ("magnitude", 11), ("probability", 1.5), ("cutout", -2)],
+)
+def test_strong_refuses_options_out_of_range(option: str, value: float) -> None:
+    with pytest.raises(OptionError, match=option):
+        strong(torch.zeros((2, 3, 8, 8), dtype=torch.uint8), seeded(), **{option: value})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cuda_gives_the_same_views_without_waiting(channels: int) -> None:
+    images = batch(200, channels, 32, 32)
+    remote = images.cuda()
+    strong(remote, seeded(1))
+    with torch.cuda.device(0):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            weak_view, strong_view = weak(remote, seeded(2)), strong(remote, seeded(2))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(weak_view.cpu(), weak(images, seeded(2)))
+    difference = strong_view.cpu().int() - strong(images, seeded(2)).int()
+    assert (difference != 0).flatten(1).any(dim=1).float().mean() <= 0.03

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pillow_views
+import pytest
+import torch
+
+from daso.errors import DataError, OptionError
+from daso.views import OPERATIONS, apply
+
+NAMES = [name for name, _ in OPERATIONS]
+BLENDED = {"Brightness", "Color", "Contrast", "Sharpness"}
+"""Arithmetic in float32, where a compiler may round once or twice; all others must agree exactly."""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(32, 32), (96, 96), (40, 56), (56, 40), (8, 8), (28, 28), (3, 70), (2, 2)])
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_pillow_at_every_level_and_sign(name: str, size: tuple[int, int], channels: int) -> None:
+    images = pillow_views.real_images(*size, channels)
+    variants = [(level, sign) for level in range(1, 10) for sign in (-1, 1)]
+    batch = torch.from_numpy(np.repeat(images, len(variants), axis=0))
+    level, sign = torch.tensor(variants * len(images)).unbind(1)
+    result = apply(name, batch, level, sign)
+    assert result.dtype == torch.uint8
+    expected = np.stack(
+        [
+            pillow_views.from_pillow(pillow_views.operate(name, pillow_views.to_pillow(image), *variant))
+            for image in images
+            for variant in variants
+        ]
+    )
+    difference = np.abs(result.numpy().astype(int) - expected.astype(int)).max()
+    assert difference <= (1 if name in BLENDED else 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_one_image_at_a_time_and_leaves_the_input_alone(name: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (70, 96, 96, 3), generator=generator, dtype=torch.uint8).permute(
+        0, 3, 1, 2
+    )
+    before = images.clone()
+    level = torch.randint(0, 10, (70,), generator=generator)
+    sign = torch.randint(0, 2, (70,), generator=generator) * 2 - 1
+    together = apply(name, images, level, sign)
+    assert torch.equal(images, before)
+    parts = slice(0, 70, 7)
+    alone = [
+        apply(name, images[i : i + 1], level[i : i + 1], sign[i : i + 1]) for i in range(*parts.indices(70))
+    ]
+    assert torch.equal(together[parts], torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_level_nought_of_a_geometric_operation_changes_nothing(name: str) -> None:
+    images = torch.randint(
+        0, 256, (2, 3, 9, 13), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    result = apply(name, images, torch.zeros(2, dtype=torch.int64), torch.tensor([1, -1]))
+    assert result.shape == images.shape
+    if name[:5] in ("Rotat", "Shear", "Trans"):
+        assert torch.equal(result, images)
+
+
+def test_errors_say_what_is_wrong() -> None:
+    images = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
+    level, sign = torch.ones(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
+    with pytest.raises(OptionError, match="Did you mean 'Rotate'"):
+        apply("Rotat", images, level, sign)
+    with pytest.raises(OptionError, match=r"level must lie in 0\.\.9"):
+        apply("Rotate", images, level * 10, sign)
+    with pytest.raises(OptionError, match=r"sign must lie in -1\.\.1"):
+        apply("Rotate", images, level, sign * 2)
+    with pytest.raises(OptionError, match="one number for each of the 2 images"):
+        apply("Rotate", images, level[:1], sign)
+    with pytest.raises(DataError, match=r"float32"):
+        apply("Rotate", images.float(), level, sign)
+    with pytest.raises(DataError, match="1 or 3 channels"):
+        apply("Rotate", images[:, :2], level, sign)
