@@ -17,7 +17,7 @@ def percent(value: float | None) -> str:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """Show the answers of a run's summary side by side, each named."""
-    answers = {"median_last_20": f"median of last {summary['evaluations']}", "last": "last"}
+    answers = {"median_of_last": f"median of last {summary['evaluations']}", "last": "last"}
     answers["best_on_holdout"] = "best on hold-out"
     rows = {
         "accuracy": "accuracy",

@@ -59,7 +59,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if "measured_on" in summary:
         console.print(summary_table(summary))
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
-        console.print(class_table(names, counts, summary["median_last_20"]))
+        console.print(class_table(names, counts, summary["median_of_last"]))
     else:
         console.print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
     console.print(

@@ -11,7 +11,9 @@ import numpy as np
 Row = dict[str, Any]
 
 QUOTED_EVALUATIONS = 20
-"""The DASO paper reports the median over the last 20 evaluations."""
+"""The DASO paper reports the median over the last 20 evaluations, of 500."""
+QUOTED_SHARE = 0.25
+"""Of a short run with few evaluations at most this share is quoted: earlier ones belong to a worse network."""
 
 
 def _median(metrics: Sequence[Row]) -> Row:
@@ -34,16 +36,17 @@ def summarize(rows: Sequence[Row]) -> Row:
 
     Returns:
         ``measured_on`` (``"test"``, or ``"holdout"`` where there is no test set), and three answers side by side,
-        each a full set of metrics: ``median_last_20`` (or of as many as there are; ``evaluations`` says how many),
-        ``last``, and ``best_on_holdout`` (at the step of best balanced accuracy on the hold-out; only with a
+        each a full set of metrics: ``median_of_last`` (over the last 20 evaluations, fewer in a short run;
+        ``evaluations`` says how many), ``last``, and ``best_on_holdout`` (at the step of best balanced accuracy on the hold-out; only with a
         hold-out). ``accuracy``, ``balanced_accuracy`` and ``per_class_recall`` at the top are those of
-        ``median_last_20``, the paper's measure. {} where nothing was evaluated.
+        ``median_of_last``, the paper's measure. {} where nothing was evaluated.
     """
     evaluations = [row for row in rows if row["event"] == "evaluate" and ("test" in row or "holdout" in row)]
     if not evaluations:
         return {}
     measured_on = "test" if "test" in evaluations[-1] else "holdout"
-    last = evaluations[-QUOTED_EVALUATIONS:]
+    quoted = min(QUOTED_EVALUATIONS, max(1, round(QUOTED_SHARE * len(evaluations))))
+    last = evaluations[-quoted:]
     median = _median([row[measured_on] for row in last])
     summary: Row = {
         "measured_on": measured_on,
@@ -52,7 +55,7 @@ def summarize(rows: Sequence[Row]) -> Row:
         "balanced_accuracy": median["balanced_accuracy"],
         "per_class_recall": median["recall"],
         "evaluations": len(last),
-        "median_last_20": median,
+        "median_of_last": median,
         "last": evaluations[-1][measured_on],
     }
     if "holdout" in evaluations[-1]:

@@ -1,0 +1,198 @@
+"""Supervised, FixMatch and DASO on CPU-sized long-tailed benchmarks, several seeds, paired splits.
+
+    python benchmarks/lite.py --settings fashion-consistent fashion-reversed --seeds 0 1 2 3 4
+    python benchmarks/lite.py --settings cifar10-consistent --data PATH_OF_CIFAR10
+
+A cell (setting, method, seed, precision) that has its row in the results file is not run again, a run that was
+stopped is resumed, so a campaign goes on where it was; several processes may share one results file. All methods of
+a seed see the same split, initial weights and order of labelled images.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.train.config import RunConfig, read_json
+from daso.train.fit import Row
+from daso.train.options import TrainOptions
+from daso.train.run import prepare, resume_run, train_run
+
+FASHION = SplitOptions(
+    labeled_head=250, unlabeled_head=3000, gamma_labeled=50, gamma_unlabeled=50, holdout=1000
+)
+CIFAR10 = SplitOptions(
+    labeled_head=500, unlabeled_head=4000, gamma_labeled=100, gamma_unlabeled=100, holdout=1000
+)
+FASHION_TRAIN = TrainOptions(steps=4000, batch=32, network="wrn-10-1", evaluate_every=200)
+CIFAR10_TRAIN = TrainOptions(steps=4000, batch=32, network="wrn-10-2", evaluate_every=200)
+
+SETTINGS: dict[str, tuple[str, SplitOptions, TrainOptions]] = {
+    "fashion-consistent": ("fashion-mnist", FASHION, FASHION_TRAIN),
+    "fashion-reversed": ("fashion-mnist", replace(FASHION, unlabeled_shape="reversed"), FASHION_TRAIN),
+    "cifar10-consistent": ("cifar10", CIFAR10, CIFAR10_TRAIN),
+    "cifar10-reversed": ("cifar10", replace(CIFAR10, unlabeled_shape="reversed"), CIFAR10_TRAIN),
+}
+"""Source, split and training of each setting. What scales with the length: the warm-up of DASO is a fifth of it."""
+
+DIST_TEMPERATURE = {"consistent": 1.5, "uniform": 0.3, "reversed": 0.3}
+"""T_dist as the paper sets it, by the shape of the unlabelled distribution."""
+
+
+@dataclass(frozen=True)
+class Lite:
+    """Run the missing cells and append a row of each to the results file."""
+
+    settings: tuple[str, ...] = tuple(SETTINGS)
+    """Which settings."""
+    methods: tuple[str, ...] = ("supervised", "fixmatch", "fixmatch+daso")
+    """Which methods."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Which seeds."""
+    data: Path | None = None
+    """Where the files of the source are."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the encoder."""
+    variant: str = ""
+    """Name of a variant of the method whose options --options gives; a column of the results."""
+    options: str = "{}"
+    """Hyper-parameters of the method, as a JSON object."""
+    steps: int | None = None
+    """Another length than the setting's."""
+    threads: int = 1
+    """Threads of torch: two processes of one thread do more than one process of two."""
+    results: Path = Path("results/lite.csv")
+    """Rows are appended here."""
+    runs: Path = Path("runs/lite")
+    """Run folders go here."""
+
+
+KEY = ("setting", "method", "variant", "seed", "precision", "steps")
+
+
+def done(path: Path) -> set[tuple[str, ...]]:
+    """Return the keys of the cells that have a row."""
+    if not path.exists():
+        return set()
+    with path.open(newline="", encoding="utf-8") as file:
+        return {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append a row, with a header if the file is new, while no other process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, list(row))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def result_row(folder: Path, key: dict[str, Any], started: str) -> Row:
+    """Turn a finished run folder into a row."""
+    summary, environment = read_json(folder / "summary.json"), read_json(folder / "environment.json")
+    median = summary["median_of_last"]
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last: Row = next(r for r in map(json.loads, reversed(lines)) if r["event"] == "evaluate")
+    pseudo = last.get("pseudo_labels", {})
+    return {
+        **key,
+        "date": started,
+        "command": shlex.join(["python", "benchmarks/lite.py", *sys.argv[1:]]),
+        "commit": environment["commit"],
+        "hardware": f"{environment['hardware']}, {environment['threads']} thread",
+        "torch": environment["torch"],
+        "split": summary["split_fingerprint"],
+        "seconds": round(summary["seconds"]),
+        **{
+            name: round(100 * median[name], 2)
+            for name in ("accuracy", "balanced_accuracy", "recall_many", "recall_medium", "recall_few")
+        },
+        "balanced_accuracy_logit_adjusted": round(100 * median["logit_adjusted"]["balanced_accuracy"], 2),
+        "balanced_accuracy_last": round(100 * summary["last"]["balanced_accuracy"], 2),
+        "balanced_accuracy_best_on_holdout": round(100 * summary["best_on_holdout"]["balanced_accuracy"], 2),
+        "calibration_error": round(100 * median["calibration_error"], 2),
+        "recall": json.dumps([round(100 * value, 1) for value in median["recall"]]),
+        "share_confident": round(pseudo.get("share_confident", 0), 4),
+        **{
+            f"pseudo_{part}_{name}": json.dumps(
+                [None if v is None else round(100 * v, 1) for v in pseudo.get(part, {}).get(name, [])]
+            )
+            for part in ("linear", "semantic", "final")
+            for name in ("recall", "precision")
+        },
+    }
+
+
+def train(config: RunConfig, source: Source, folder: Path) -> None:
+    """Train into *folder*, or go on with the run that is there."""
+    if (folder / "config.json").exists():
+        _, rows = resume_run(folder, lambda message: print(message, file=sys.stderr))
+    else:
+        rows = train_run(prepare(config, source), folder)
+    for row in rows:
+        if row["event"] == "evaluate" and row["step"] % 500 == 0:
+            print(f"{folder} {row['step']} {100 * row['test']['balanced_accuracy']:.2f}", flush=True)
+
+
+def main(lite: Lite) -> None:
+    torch.set_num_threads(lite.threads)
+    sources: dict[str, Source] = {}
+    for seed in lite.seeds:
+        for setting in lite.settings:
+            name, split, options = SETTINGS[setting]
+            for method in lite.methods:
+                options = replace(
+                    options,
+                    seed=seed,
+                    precision=lite.precision,
+                    steps=lite.steps or options.steps,
+                    device="cpu",
+                )
+                key = {
+                    "setting": setting,
+                    "method": method,
+                    "variant": lite.variant,
+                    "seed": str(seed),
+                    "precision": lite.precision,
+                    "steps": str(options.steps),
+                }
+                if tuple(key.values()) in done(lite.results):
+                    continue
+                if name not in sources:
+                    sources[name] = open_source(name, data=lite.data)
+                method_options = json.loads(lite.options)
+                if "daso" in method:
+                    temperature = DIST_TEMPERATURE[split.unlabeled_shape]
+                    method_options = {"dist_temperature": temperature, **method_options}
+                data = None if lite.data is None else str(lite.data)
+                config = RunConfig(
+                    source=name,
+                    data=data,
+                    method=method,
+                    method_options=method_options,
+                    split=split,
+                    train=options,
+                )
+                folder = lite.runs / "-".join(filter(None, key.values()))
+                started = time.strftime("%Y-%m-%d")
+                train(config, sources[name], folder)
+                append(lite.results, result_row(folder, key, started))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Lite))
