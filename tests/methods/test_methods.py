@@ -101,7 +101,10 @@ def test_before_its_warm_up_daso_is_fixmatch_bit_for_bit() -> None:
     network, teacher = make_network(), make_network()
     plain = gradients(compose("fixmatch", FACTS, options), copy.deepcopy(network), teacher, batch)
     daso = gradients(
-        compose("fixmatch+daso", FACTS, {**options, "warmup_steps": 9}), copy.deepcopy(network), teacher, batch
+        compose("fixmatch+daso", FACTS, {**options, "warmup_steps": 9}),
+        copy.deepcopy(network),
+        teacher,
+        batch,
     )
     assert len(plain) == len(daso)
     assert all(torch.equal(a, b) for a, b in zip(plain, daso, strict=True))

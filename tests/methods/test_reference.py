@@ -42,7 +42,11 @@ def reference_loss(config: dict[str, Any], prior: Tensor) -> Callable[[Tensor, T
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_every_step_agrees_with_the_authors(name: str) -> None:
-    vectors = {key: torch.from_numpy(value) for key, value in np.load(REFERENCE / f"{name}.npz").items() if value.ndim}
+    vectors = {
+        key: torch.from_numpy(value)
+        for key, value in np.load(REFERENCE / f"{name}.npz").items()
+        if value.ndim
+    }
     config = json.loads(str(np.load(REFERENCE / f"{name}.npz")["config"]))
     steps, classes = len(vectors["labels"]), config["num_classes"]
     daso = DASO(

@@ -137,7 +137,9 @@ def test_initial_weights_follow_the_protocol() -> None:
     head = network.heads["class"]
     assert head.bias.abs().max() == 0
     assert head.weight.std().item() == pytest.approx((2 / (128 + 10)) ** 0.5, rel=0.1)
-    assert not any(module.bias is not None for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    assert not any(
+        module.bias is not None for module in network.modules() if isinstance(module, torch.nn.Conv2d)
+    )
 
 
 def test_unknown_networks_are_refused_with_the_nearest_name() -> None:
@@ -161,7 +163,9 @@ def test_the_average_starts_as_a_copy_then_decays() -> None:
             weight.add_(1.0)
         average.update(step)
         decay = min(1 - 1 / (step + 1), 0.9)
-        expected = weight.detach().clone() if expected is None else decay * expected + (1 - decay) * weight.detach()
+        expected = (
+            weight.detach().clone() if expected is None else decay * expected + (1 - decay) * weight.detach()
+        )
         torch.testing.assert_close(averaged, expected)
     assert not averaged.requires_grad
     with pytest.raises(OptionError, match="decay"):

@@ -76,7 +76,12 @@ def test_the_blend_is_the_papers_formula_image_by_image(blend: str) -> None:
         cosines = torch.stack([z @ c / (z.norm() * c.norm()) for c in daso.queue.prototypes])
         q = (cosines / 0.05).softmax(0)
         scaled = shares.double() ** 2
-        v = {"distribution": float(scaled[p.argmax()] / scaled.max()), "linear": 0, "semantic": 1, "fixed": 0.3}[blend]
+        v = {
+            "distribution": float(scaled[p.argmax()] / scaled.max()),
+            "linear": 0,
+            "semantic": 1,
+            "fixed": 0.3,
+        }[blend]
         torch.testing.assert_close(refined.probs[index], (1 - v) * p + v * q, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(refined.parts["semantic"][index], q, rtol=1e-4, atol=1e-6)
     assert refined.parts["linear"] is guess.probs

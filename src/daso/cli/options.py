@@ -13,6 +13,7 @@ import tyro
 
 from daso.data.longtail import SplitOptions
 from daso.methods.compose import hyperparameters, parts_of
+from daso.presets.splits import DEFAULT_RESOLUTION, DEFAULT_SPLITS, DEFAULT_STEPS, OWN_DATA_STEPS
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -77,14 +78,16 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     return parsed.train, dataclasses.asdict(parsed.method)
 
 
-def to_config(command: TrainCommand, method_options: dict[str, Any]) -> RunConfig:
-    """Turn a parsed command into a run's configuration."""
-    from daso.presets.splits import DEFAULT_SPLITS
-
-    split = command.split
-    if split == SplitOptions() and command.source in DEFAULT_SPLITS:
-        split = DEFAULT_SPLITS[command.source]
-        print(f"split: {_describe(split)} (the default of {command.source})", file=sys.stderr)
+def to_config(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]) -> RunConfig:
+    """Turn a parsed command into a run's configuration; what *argv* leaves open, the source decides, aloud."""
+    source, split, train = command.source, command.split, command.train
+    if split == SplitOptions() and source in DEFAULT_SPLITS:
+        split = DEFAULT_SPLITS[source]
+        print(f"split: {_describe(split)} (the default of {source})", file=sys.stderr)
+    if not any(argument.partition("=")[0] == "--steps" for argument in argv):
+        train = dataclasses.replace(train, steps=DEFAULT_STEPS.get(source, OWN_DATA_STEPS))
+    if train.resolution is None:
+        train = dataclasses.replace(train, resolution=DEFAULT_RESOLUTION.get(source))
     return RunConfig(
         source=command.source,
         method=command.method,
@@ -93,7 +96,7 @@ def to_config(command: TrainCommand, method_options: dict[str, Any]) -> RunConfi
         skip_bad=command.skip_bad,
         split=split,
         method_options=method_options,
-        train=command.train,
+        train=train,
         augmentation=command.augmentation,
     )
 

@@ -70,7 +70,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
 def run(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     command, method_options = parse_train(argv)
-    config = to_config(command, method_options)
+    config = to_config(command, method_options, argv)
     folder = command.out or free_folder(command.source, command.method)
     if folder.exists() and any(folder.iterdir()):
         raise RunError(

@@ -80,11 +80,13 @@ def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float,
     """Return the mean and standard deviation of each channel, in [0, 1], of at most 20,000 images."""
     counted = images[:20_000]
     channels = counted.shape[1]
-    histogram = torch.stack(
-        [torch.bincount(counted[:, c].flatten().long(), minlength=256) for c in range(channels)]
-    ).double()
+    histogram = (
+        torch.stack([torch.bincount(counted[:, c].flatten().long(), minlength=256) for c in range(channels)])
+        .cpu()
+        .double()
+    )
     share = histogram / histogram.sum(1, keepdim=True)
-    values = torch.arange(256, device=images.device, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ values
     std = ((share @ values.square()) - mean.square()).clamp(min=1e-6).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError, nearest
@@ -36,6 +37,11 @@ class Network(nn.Module):
         heads: outputs of each linear head by name. The head ``"class"`` classifies.
         mean, std: of each channel, in [0, 1].
         precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
+        resolution: side in pixels to which uint8 images of another size are resized (bilinear, antialiased); None:
+            they stay as they are. The STL-10 protocol augments at 96 pixels and trains at 32.
+
+    Raises:
+        OptionError: the precision is unknown.
     """
 
     mean: Tensor
@@ -48,6 +54,7 @@ class Network(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         precision: Precision = "float32",
+        resolution: int | None = None,
     ) -> None:
         super().__init__()
         if precision not in ("float32", "bfloat16"):
@@ -55,6 +62,7 @@ class Network(nn.Module):
         self.encoder = encoder
         self.dim = encoder.dim
         self.precision = precision
+        self.resolution = resolution
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
         for head in self.heads.values():
             linear = cast(nn.Linear, head)
@@ -71,7 +79,11 @@ class Network(nn.Module):
         """Turn uint8 images (B, C, H, W) into normalised float32 ones; float images pass through unchanged."""
         if images.dtype != torch.uint8:
             return images
-        return (images.float() / 255 - self.mean) / self.std
+        pixels = images.float()
+        side = self.resolution
+        if side is not None and images.shape[2:] != (side, side):
+            pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+        return (pixels / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W)."""

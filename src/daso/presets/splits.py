@@ -1,4 +1,4 @@
-"""The long-tailed split that a named source gets when the command line names none."""
+"""What a named source gets when the command line does not say: its split, its length, its resolution."""
 
 from __future__ import annotations
 
@@ -16,3 +16,17 @@ DEFAULT_SPLITS = {
     "stl10": SplitOptions(labeled_head=150, gamma_labeled=10),
 }
 """The first column of the DASO paper's tables for the benchmarks; for the small sources, settings of like shape."""
+
+DEFAULT_STEPS = {
+    "digits": 1_000,
+    "fashion-mnist": 10_000,
+    "cifar10": 250_000,
+    "cifar100": 250_000,
+    "stl10": 250_000,
+}
+"""The paper's 250,000 for its benchmarks."""
+OWN_DATA_STEPS = 10_000
+"""For people's own data."""
+
+DEFAULT_RESOLUTION = {"stl10": 32}
+"""The paper's STL-10 images are augmented at 96 pixels and resized to 32."""

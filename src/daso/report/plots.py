@@ -88,7 +88,7 @@ def pseudo_label_series(run: RunFolder, part: str, number: str) -> tuple[Array, 
     rows = [row for row in run.evaluations() if number in row.get("pseudo_labels", {}).get(part, {})]
     steps = as_array([row["step"] for row in rows])
     values = as_array([row["pseudo_labels"][part][number] for row in rows])
-    return steps, values.reshape(len(rows), -1)
+    return steps, values.reshape(len(rows), len(run.class_names))
 
 
 def plot_pseudo_label_bias(axis: Axes, run: RunFolder) -> None:

@@ -47,11 +47,13 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
     data = read_json(folder / "data.json")
     checkpoint = load_checkpoint(folder / "checkpoints", warn)
+    resolution = config.train.resolution
     try:
         names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
         channels, height, width = map(int, data["image_shape"])
-        encoder = build_encoder(str(config.train.network), channels, min(height, width))
-        network = Network(encoder, {"class": len(names)}, data["mean"], data["std"], config.train.precision)
+        encoder = build_encoder(str(config.train.network), channels, resolution or max(height, width))
+        heads = {"class": len(names)}
+        network = Network(encoder, heads, data["mean"], data["std"], config.train.precision, resolution)
         prefix = "average."
         state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
         network.load_state_dict(state)

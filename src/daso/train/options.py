@@ -16,7 +16,7 @@ class TrainOptions:
     """How long, how fast and on what a network is trained."""
 
     steps: int = 250_000
-    """Training steps."""
+    """Training steps (default on the command line: the paper's 250,000 for its benchmarks, less for others)."""
     batch: int = 64
     """B: labelled images per step."""
     unlabeled_ratio: int = 2
@@ -34,6 +34,9 @@ class TrainOptions:
     """rho: decay of the network's moving average, which is what is evaluated."""
     network: str | None = None
     """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size)."""
+    resolution: int | None = None
+    """Side in pixels to which images are resized on their way into the network, after augmentation (default: as
+    they are; stl10: 32)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's activations; weights and losses stay float32."""
     device: str = "auto"
@@ -57,6 +60,7 @@ class TrainOptions:
             ("weight_decay", self.weight_decay, self.weight_decay >= 0),
             ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1),
             ("evaluate_every", self.evaluate_every, self.evaluate_every is None or self.evaluate_every >= 1),
+            ("resolution", self.resolution, self.resolution is None or self.resolution >= 8),
             ("log_every", self.log_every, self.log_every >= 1),
             ("seed", self.seed, 0 <= self.seed < 2**32),
         ):

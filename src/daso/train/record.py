@@ -35,8 +35,9 @@ class PseudoLabelRecord:
     def _count(self, name: str, cells: Tensor, weight: Tensor) -> None:
         if name not in self._counts:
             size = (self.num_classes + 1) * self.num_classes
-            self._counts[name] = torch.zeros(size, dtype=torch.float64, device=cells.device)
-        self._counts[name].scatter_add_(0, cells, weight.double())
+            self._counts[name] = torch.zeros(size, device=cells.device)
+        # float32 counts whole numbers exactly up to 16.7 million, far more than come between two looks.
+        self._counts[name].scatter_add_(0, cells, weight)
 
     def take(self) -> dict[str, Any]:
         """Return the numbers since the last call and start anew; {} if nothing was counted.

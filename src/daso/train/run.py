@@ -31,9 +31,6 @@ from daso.train.fit import Row, fit
 from daso.train.jsonl import plain, read_rows, to_line
 from daso.train.training import Training, choose_device
 
-SMALL_IMAGE = 28
-"""Up to this side in pixels the default network is the small one."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -43,6 +40,13 @@ class Prepared:
     data: TrainingData
     training: Training
     batches: Batches
+
+
+def default_network(size: int) -> str:
+    """Return the network for images of *size* pixels when none is named."""
+    if size <= 28:
+        return "small"
+    return "wrn-28-2" if size <= 64 else "resnet18"
 
 
 def _notice(message: str) -> None:
@@ -67,11 +71,14 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
         source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, options.seed, device)
     channels, height, width = data.labeled.images.shape[1:]
-    name = options.network or ("small" if max(height, width) <= SMALL_IMAGE else "wrn-28-2")
+    size = options.resolution or max(height, width)
+    name = options.network or default_network(size)
 
     torch.manual_seed(derive_seed(options.seed, "weights", 0))
-    encoder = build_encoder(name, channels, min(height, width))
-    network = Network(encoder, {"class": len(data.class_names)}, data.mean, data.std, options.precision)
+    encoder = build_encoder(name, channels, size)
+    network = Network(
+        encoder, {"class": len(data.class_names)}, data.mean, data.std, options.precision, options.resolution
+    )
     facts = Facts(
         num_classes=len(data.class_names),
         dim=encoder.dim,

@@ -1,0 +1,134 @@
+"""``daso demo``: Supervised, FixMatch and FixMatch with DASO on long-tailed digits, a few seeds each."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from daso.errors import RunError
+from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
+from daso.report.plots import draw_comparison, draw_run, frequent_first
+from daso.report.runs import RunFolder, read_run
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Train three methods on scikit-learn's handwritten digits, made long-tailed, and compare them per class."""
+
+    out: Path | None = None
+    """Folder for the runs and the picture (default: runs/demo-1, -2, ...)."""
+    seeds: tuple[int, ...] = SEEDS
+    """One run of each method for every seed; methods of a seed share split and initial weights."""
+    jobs: int | None = None
+    """Runs at a time, one thread each (default: one for each processor)."""
+
+
+def _one_run(method: str, seed: int, folder: Path) -> None:
+    """Train one run of the demonstration, in a process of its own."""
+    import torch
+
+    from daso.train.run import prepare, train_run
+
+    torch.set_num_threads(1)
+    for _ in train_run(prepare(demo_config(method, seed)), folder):
+        pass
+    draw_run(folder)
+
+
+def _train_all(command: DemoCommand, folder: Path) -> None:
+    cells = [(method, seed) for seed in command.seeds for method in METHODS]
+    jobs = command.jobs or len(os.sched_getaffinity(0))
+    # One thread a process: the threads of several on the same processors would wait for one another.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
+    ):
+        task = progress.add_task("training", total=len(cells))
+        futures = {
+            pool.submit(_one_run, method, seed, folder / f"{method}-{seed}"): (method, seed)
+            for method, seed in cells
+        }
+        for number, future in enumerate(as_completed(futures), 1):
+            if future.exception() is not None:
+                pool.shutdown(cancel_futures=True)
+            future.result()
+            method, seed = futures[future]
+            progress.advance(task)
+            summary = read_run(folder / f"{method}-{seed}").summary
+            console.print(
+                f"[{number}/{len(cells)}] {method}, seed {seed}: balanced accuracy "
+                f"{100 * summary['balanced_accuracy']:.1f}% in {summary['seconds']:.0f} s",
+                markup=False,
+                highlight=False,
+            )
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = 100 * float(np.mean(values))
+    return f"{mean:.1f} ± {100 * float(np.std(values, ddof=1)):.1f}" if len(values) > 1 else f"{mean:.1f}"
+
+
+def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
+    """Show recall per class, rarest last, and balanced accuracy of each method: mean ± standard deviation."""
+    first = next(iter(groups.values()))[0]
+    table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("class")
+    table.add_column("labelled", justify="right")
+    for name in groups:
+        table.add_column(name, justify="right")
+    for k in frequent_first(first):
+        cells = [_spread([float(run.recall()[k]) for run in runs]) for runs in groups.values()]
+        table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
+    table.add_section()
+    for title, path in (
+        ("balanced accuracy", ("balanced_accuracy",)),
+        ("rarest third of the classes", ("recall_few",)),
+        ("balanced accuracy, logit-adjusted", ("logit_adjusted", "balanced_accuracy")),
+    ):
+        numbers = [[reduce(getitem, path, r.summary["median_of_last"]) for r in g] for g in groups.values()]
+        table.add_row(title, "", *map(_spread, numbers))
+    return table
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the demonstration as the arguments say."""
+    command = tyro.cli(DemoCommand, args=list(argv), prog="daso demo")
+    folder = command.out or next(
+        path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()
+    )
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} exists and is not empty; name another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(
+        f"digits: {SPLIT.labeled_head} labelled images of the most frequent class, imbalance ratio "
+        f"{SPLIT.gamma_labeled:g}; {SPLIT.unlabeled_head} unlabelled of every class: their balance is unknown "
+        f"to the methods.\n{len(METHODS)} methods x {len(command.seeds)} seeds",
+        file=sys.stderr,
+    )
+    _train_all(command, folder)
+    groups = {method: [read_run(folder / f"{method}-{seed}") for seed in command.seeds] for method in METHODS}
+    picture = folder / "comparison.png"
+    draw_comparison(groups, picture)
+    console = Console(width=max(100, Console().width))
+    console.print(comparison_table(groups))
+    console.print(
+        f"picture: {picture}\nruns:    {folder}/METHOD-SEED (each with its own plots)", soft_wrap=True
+    )

@@ -1,0 +1,117 @@
+"""Tiny trainings and image folders that the tests of training, command line and report share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+# Networks this small are fastest on one thread; it must be said before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+from daso.train.run import prepare, train_run
+
+SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+
+MakeConfig = Callable[..., RunConfig]
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Source:
+    """Return the digits, which come with scikit-learn."""
+    return open_source("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> MakeConfig:
+    """Return a function that makes the configuration of a training of a few seconds at most."""
+
+    def make(
+        method: str = "fixmatch+daso",
+        *,
+        split: SplitOptions = SPLIT,
+        method_options: dict[str, object] | None = None,
+        **train: object,
+    ) -> RunConfig:
+        options = {"steps": 20, "batch": 8, "network": "small-4", "evaluate_every": 5, "device": "cpu"}
+        return RunConfig(
+            source="digits",
+            method=method,
+            split=split,
+            method_options=method_options or {},
+            train=TrainOptions(**(options | train)),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _finished_runs(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: MakeConfig, digits: Source
+) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for method in ("fixmatch+daso", "supervised"):
+        folder = tmp_path_factory.mktemp("finished") / method
+        # A threshold of 0.2 lets a network that has hardly learned teach itself, so every loss is at work.
+        options: dict[str, object] = (
+            {"threshold": 0.2, "warmup_steps": 4, "histogram_period": 4} if method != "supervised" else {}
+        )
+        list(train_run(prepare(tiny_config(method, method_options=options), digits), folder))
+        folders[method] = folder
+    return folders
+
+
+@pytest.fixture
+def finished_run(_finished_runs: dict[str, Path], tmp_path: Path) -> Path:
+    """Return a copy, for the test to damage, of a complete run of fixmatch+daso on digits, 20 steps."""
+    return Path(shutil.copytree(_finished_runs["fixmatch+daso"], tmp_path / "finished"))
+
+
+@pytest.fixture
+def finished_supervised_run(_finished_runs: dict[str, Path], tmp_path: Path) -> Path:
+    """Return a copy of a complete supervised run on digits, 20 steps."""
+    return Path(shutil.copytree(_finished_runs["supervised"], tmp_path / "finished-supervised"))
+
+
+@pytest.fixture
+def make_image_folder(tmp_path: Path) -> MakeFolder:
+    """Return a function that writes an image folder in which a class is a colour."""
+    colors = {"blue": (30, 40, 200), "green": (30, 200, 40), "red": (200, 40, 30)}
+
+    def write(where: Path, color: tuple[int, int, int], count: int, random: np.random.Generator) -> None:
+        where.mkdir(parents=True)
+        for number in range(count):
+            noisy = np.array(color) + random.integers(-30, 30, (12, 12, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(where / f"{number:03d}.png")
+
+    def make(
+        name: str = "images",
+        *,
+        classes: tuple[str, ...] = ("blue", "green", "red"),
+        labeled: int = 6,
+        unlabeled: int = 8,
+        val: int = 2,
+        test: int = 4,
+    ) -> Path:
+        folder, random = tmp_path / name, np.random.default_rng(0)
+        for label, class_name in enumerate(classes):
+            color = colors[class_name]
+            for part, count in (("labeled", labeled - label), ("val", val), ("test", test)):
+                if count:
+                    write(folder / part / class_name, color, count, random)
+            if unlabeled:
+                write(folder / "unlabeled" / f"camera-{label}", color, unlabeled, random)
+        return folder
+
+    return make

@@ -1,0 +1,234 @@
+"""Pictures of complete, incomplete, unmeasured and damaged run folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from daso.errors import RunError
+from daso.report.plots import (
+    draw_comparison,
+    draw_run,
+    frequent_first,
+    plot_accuracy,
+    plot_pseudo_label_bias,
+    plot_recall,
+    pseudo_label_series,
+)
+from daso.report.runs import RunFolder, read_run
+
+Row = dict[str, Any]
+ALL = ["classes.png", "pseudo_labels.png", "recall.png", "training.png"]
+
+
+@pytest.fixture(autouse=True)
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+@pytest.fixture
+def axis() -> Axes:
+    return Figure().subplots()
+
+
+def assert_pictures(folder: Path, names: list[str]) -> None:
+    paths = draw_run(folder)
+    assert sorted(path.name for path in paths) == names
+    assert all(path.parent == folder / "plots" for path in paths)
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert min(image.size) >= 300
+            pixels = np.asarray(image.convert("L"))
+        # Lines, bars and letters: more than an empty frame, on a white ground.
+        assert (pixels < 200).mean() > 0.005
+        assert (pixels > 250).mean() > 0.3
+
+
+def write_rows(folder: Path, rows: list[Row]) -> None:
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_complete_run(finished_run: Path) -> None:
+    assert_pictures(finished_run, ALL)
+    assert_pictures(finished_run, ALL)
+
+
+def test_a_supervised_run_has_no_pseudo_labels(finished_supervised_run: Path) -> None:
+    assert_pictures(finished_supervised_run, ["classes.png", "recall.png", "training.png"])
+
+
+def test_an_incomplete_run(finished_run: Path) -> None:
+    (finished_run / "summary.json").unlink()
+    metrics = finished_run / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-100])
+    assert_pictures(finished_run, ["classes.png", "pseudo_labels.png", "training.png"])
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_run_that_has_just_begun(finished_run: Path, remove: bool) -> None:
+    (finished_run / "summary.json").unlink()
+    (finished_run / "metrics.jsonl").unlink() if remove else write_rows(finished_run, [])
+    assert_pictures(finished_run, ["classes.png", "training.png"])
+
+
+def test_a_run_that_was_not_measured(finished_run: Path) -> None:
+    rows = read_run(finished_run).rows
+    write_rows(finished_run, [{k: v for k, v in row.items() if k not in ("test", "holdout")} for row in rows])
+    (finished_run / "summary.json").write_text(json.dumps({"steps": 20, "seconds": 1.0}))
+    assert_pictures(finished_run, ["classes.png", "pseudo_labels.png", "training.png"])
+
+
+def test_many_classes_and_no_truth(finished_run: Path) -> None:
+    data = json.loads((finished_run / "data.json").read_text())
+    data |= {
+        "class_names": [f"class {k}" for k in range(30)],
+        "labeled_counts": list(range(1, 31)),
+        "unlabeled_counts": None,
+    }
+    (finished_run / "data.json").write_text(json.dumps(data))
+    (finished_run / "summary.json").unlink()
+    (finished_run / "metrics.jsonl").unlink()
+    assert_pictures(finished_run, ["classes.png", "training.png"])
+    assert frequent_first(read_run(finished_run)) == list(range(29, -1, -1))
+
+
+def test_pseudo_label_series(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    for part in ("linear", "semantic", "final", "confident"):
+        steps, values = pseudo_label_series(run, part, "distribution")
+        assert steps.tolist() == [5, 10, 15, 20]
+        assert values.shape == (4, 10)
+        np.testing.assert_allclose(values.sum(1), 1)
+    written = [row["pseudo_labels"]["final"]["recall"] for row in run.evaluations()]
+    _, recall = pseudo_label_series(run, "final", "recall")
+    np.testing.assert_array_equal(recall, np.array(written, dtype=float))
+    steps, values = pseudo_label_series(run, "nothing", "recall")
+    assert len(steps) == len(values) == 0
+
+
+def guessing(folder: RunFolder, truths: list[list[float] | None]) -> RunFolder:
+    """Return a run of three classes whose evaluations know the truth of the pseudo-labels, or not."""
+    rows: list[Row] = []
+    for number, truth in enumerate(truths, 1):
+        part: Row = {"distribution": [0.6, 0.3, 0.1]} | ({} if truth is None else {"truth": truth})
+        rows.append({"event": "evaluate", "step": 5 * number, "pseudo_labels": {"final": part}})
+    data = {"class_names": ["a", "b", "c"], "labeled_counts": [9, 5, 2]}
+    return RunFolder(folder.path, folder.config, data, rows, {})
+
+
+def test_bias_is_the_share_of_the_rare_relative_to_the_truth(finished_run: Path, axis: Axes) -> None:
+    plot_pseudo_label_bias(axis, guessing(read_run(finished_run), [[0.5, 0.3, 0.2], [0.4, 0.2, 0.4]]))
+    assert axis.lines[0].get_xdata().tolist() == [5, 10]  # type: ignore[union-attr]
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.5, 0.25])
+    assert "c" in axis.get_title(loc="left")
+
+
+def test_bias_without_truth_is_the_share(finished_run: Path, axis: Axes) -> None:
+    plot_pseudo_label_bias(axis, guessing(read_run(finished_run), [None, None]))
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.1, 0.1])
+    assert axis.get_ylabel() == "share of pseudo-labels"
+
+
+def test_bias_where_only_some_evaluations_know_the_truth(finished_run: Path, axis: Axes) -> None:
+    plot_pseudo_label_bias(axis, guessing(read_run(finished_run), [None, [0.5, 0.3, 0.2]]))
+    assert axis.lines
+
+
+def test_bias_where_no_rare_image_came_by(finished_run: Path, axis: Axes) -> None:
+    plot_pseudo_label_bias(axis, guessing(read_run(finished_run), [[0.7, 0.3, 0.0], [0.4, 0.2, 0.4]]))
+    value = np.asarray(axis.lines[0].get_ydata(), dtype=float)
+    assert not np.isinf(value).any()
+    assert value[1] == pytest.approx(0.25)
+
+
+def test_comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> None:
+    daso, supervised = read_run(finished_run), read_run(finished_supervised_run)
+    path = tmp_path / "comparison.png"
+    draw_comparison({"supervised": [supervised], "DASO": [daso, daso]}, path)
+    with Image.open(path) as image:
+        assert image.size[0] > 2 * image.size[1]
+
+
+def test_more_groups_than_colours(finished_run: Path, axis: Axes) -> None:
+    run = read_run(finished_run)
+    groups = {f"method {n}": [run] for n in range(9)}
+    plot_recall(axis, groups)
+    plot_accuracy(axis, groups)
+    assert len(axis.lines) == 9
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def _without_key(name: str, key: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        value = json.loads((folder / name).read_text())
+        del value[key]
+        (folder / name).write_text(json.dumps(value))
+
+    return change
+
+
+def _row_in_the_middle(content: bytes) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "metrics.jsonl").write_bytes(lines[0] + content + b"\n" + b"".join(lines[2:]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda folder: (folder / "config.json").unlink(), id="no config"),
+        pytest.param(lambda folder: (folder / "data.json").unlink(), id="no data"),
+        pytest.param(lambda folder: shutil.rmtree(folder), id="no folder"),
+        pytest.param(_write("config.json", b"{"), id="config cut off"),
+        pytest.param(_write("data.json", b"\xff\xfe\x00"), id="data binary"),
+        pytest.param(_write("data.json", b"[]"), id="data a list"),
+        pytest.param(_write("summary.json", b"{]"), id="summary garbage"),
+        pytest.param(_write("summary.json", b"3"), id="summary a number"),
+        pytest.param(_row_in_the_middle(b"no JSON"), id="row garbage"),
+        pytest.param(_row_in_the_middle(b"\xff\xfe"), id="row binary"),
+        pytest.param(_row_in_the_middle(b"3"), id="row a number"),
+        pytest.param(_row_in_the_middle(b"{}"), id="row without event"),
+        pytest.param(_without_key("data.json", "class_names"), id="no class names"),
+        pytest.param(_without_key("data.json", "labeled_counts"), id="no counts"),
+        pytest.param(_without_key("config.json", "method"), id="no method"),
+    ],
+)
+def test_a_damaged_folder_is_a_run_error(finished_run: Path, damage: Callable[[Path], None]) -> None:
+    damage(finished_run)
+    with pytest.raises(RunError, match=str(finished_run)):
+        draw_run(finished_run)
+    assert not (finished_run / "plots").exists()
+
+
+def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> None:
+    (finished_run / "plots").write_text("a file stands in the way")
+    with pytest.raises(RunError, match="plots"):
+        draw_run(finished_run)
+
+
+def test_reports_and_metrics_need_no_torch() -> None:
+    code = "import daso.report.plots, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
+    code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "[]")

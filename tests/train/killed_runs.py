@@ -1,0 +1,43 @@
+"""Ways to die: the command line in a process that kills itself while it writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from daso.cli import main
+
+
+def die_in_write(arguments: list[str], number: int) -> None:
+    """Run the command line; at its *number*-th write to the disk, cut the file off and be killed."""
+    writes = 0
+    to_disk = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == number:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        to_disk(descriptor)
+
+    os.fsync = fsync
+    main(arguments)
+
+
+def die_in_removal(arguments: list[str], number: int) -> None:
+    """Run the command line; be killed just after the *number*-th file of an old checkpoint was removed."""
+    removed = 0
+    unlink = Path.unlink
+
+    def counting(path: Path, missing_ok: bool = False) -> None:
+        nonlocal removed
+        unlink(path, missing_ok)
+        if path.name.startswith("step-"):
+            removed += 1
+        if removed == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.unlink = counting
+    main(arguments)

@@ -1,0 +1,265 @@
+"""Checkpoints: whole, vouched for, two of them, or a clear error."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from daso.errors import RunError
+from daso.train import checkpoint as checkpoints
+from daso.train.checkpoint import load_checkpoint, save_checkpoint, save_json, write_atomically
+
+
+def state(value: int) -> dict[str, Tensor]:
+    return {
+        "weights": torch.full((3, 4), float(value)).contiguous(),
+        "seen": torch.tensor([value, 2**40], dtype=torch.int64),
+        "step": torch.tensor(value),
+        "mask": torch.tensor([True, False]),
+    }
+
+
+def saved(folder: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(folder, state(step), step, seconds=step / 2)
+
+
+def damage_flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def damage_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_remove(path: Path) -> None:
+    path.unlink()
+
+
+def damage_voucher_removed(path: Path) -> None:
+    path.with_suffix(".json").unlink()
+
+
+def damage_voucher_garbage(path: Path) -> None:
+    path.with_suffix(".json").write_bytes(b"\xff\x00 no JSON {")
+
+
+def damage_voucher_empty(path: Path) -> None:
+    path.with_suffix(".json").write_bytes(b"")
+
+
+def damage_voucher_list(path: Path) -> None:
+    path.with_suffix(".json").write_text("[1, 2]")
+
+
+def damage_voucher_without_checksum(path: Path) -> None:
+    path.with_suffix(".json").write_text('{"step": 15, "seconds": 1}')
+
+
+def damage_voucher_step(path: Path) -> None:
+    text = path.with_suffix(".json").read_text()
+    path.with_suffix(".json").write_text(text.replace('"step": 15', '"step": 14'))
+
+
+DAMAGES: list[Callable[[Path], None]] = [
+    damage_flip,
+    damage_truncate,
+    damage_empty,
+    damage_remove,
+    damage_voucher_removed,
+    damage_voucher_garbage,
+    damage_voucher_empty,
+    damage_voucher_list,
+    damage_voucher_without_checksum,
+    damage_voucher_step,
+]
+
+
+def test_a_checkpoint_comes_back_exactly(tmp_path: Path) -> None:
+    tensors = state(7) | {
+        "across": torch.arange(12.0).view(3, 4).T,
+        "channels_last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "odd": torch.tensor([float("nan"), float("inf"), -0.0, 1e-42]),
+    }
+    warnings: list[str] = []
+    path = save_checkpoint(tmp_path / "new" / "folder", tensors, 7, 1.25)
+    loaded = load_checkpoint(tmp_path / "new" / "folder", warnings.append)
+    assert (loaded.path, loaded.step, loaded.seconds, warnings) == (path, 7, 1.25, [])
+    assert loaded.tensors.keys() == tensors.keys()
+    for name, value in tensors.items():
+        own = loaded.tensors[name]
+        assert own.dtype == value.dtype
+        assert (
+            own.contiguous().view(torch.uint8).equal(value.contiguous().view(torch.uint8))
+            if value.dim()
+            else (own.equal(value))
+        )
+
+
+def test_the_two_newest_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 1000, 2_000_000_000):
+        saved(tmp_path, step)
+        assert load_checkpoint(tmp_path, pytest.fail).step == step
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-000001000.json",
+        "step-000001000.safetensors",
+        "step-2000000000.json",
+        "step-2000000000.safetensors",
+    ]
+
+
+def test_no_pickle(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    length = int.from_bytes((tmp_path / "step-000000005.safetensors").read_bytes()[:8], "little")
+    header = (tmp_path / "step-000000005.safetensors").read_bytes()[8 : 8 + length]
+    assert {"weights", "seen", "step", "mask"} <= set(json.loads(header))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    saved(tmp_path, 10, 15)
+    damage(tmp_path / "step-000000015.safetensors")
+    warnings: list[str] = []
+    loaded = load_checkpoint(tmp_path, warnings.append)
+    assert loaded.step == 10
+    assert torch.equal(loaded.tensors["weights"], state(10)["weights"])
+    assert len(warnings) == 1
+    assert "step-000000015" in warnings[0]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
+def test_a_new_checkpoint_replaces_a_damaged_one(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    saved(tmp_path, 10, 15)
+    damage(tmp_path / "step-000000015.safetensors")
+    saved(tmp_path, 15)
+    assert load_checkpoint(tmp_path, pytest.fail).step == 15
+
+
+def test_all_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 15)
+    damage_flip(tmp_path / "step-000000015.safetensors")
+    damage_truncate(tmp_path / "step-000000010.safetensors")
+    with pytest.raises(RunError, match="every checkpoint .* is damaged") as caught:
+        load_checkpoint(tmp_path, lambda message: None)
+    assert "step-000000015" in str(caught.value)
+    assert "step-000000010" in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_no_checkpoint_is_an_error(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(RunError, match="no checkpoint"):
+        load_checkpoint(tmp_path / folder, pytest.fail)
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("when", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_older_checkpoints_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    saved(tmp_path, 5, 10)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full) if when == "fsync" else patch.setattr(Path, "replace", _full)
+        with pytest.raises(RunError, match="No space left on device"):
+            saved(tmp_path, 15)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert load_checkpoint(tmp_path, pytest.fail).step == 10
+
+
+def test_a_disk_that_fills_up_before_the_voucher_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 5, 10)
+    calls: list[int] = []
+
+    def full_the_second_time(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            _full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_the_second_time)
+        with pytest.raises(RunError, match="No space left on device"):
+            saved(tmp_path, 15)
+    assert load_checkpoint(tmp_path, lambda message: None).step == 10
+    assert not list(tmp_path.glob(".*"))
+    saved(tmp_path, 15)
+    assert load_checkpoint(tmp_path, pytest.fail).step == 15
+
+
+def test_a_folder_that_cannot_be_made_is_a_run_error(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file stands in the way")
+    with pytest.raises(RunError, match="cannot"):
+        saved(tmp_path / "checkpoints", 5)
+
+
+def test_a_folder_that_cannot_be_written_is_a_run_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 5)
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(RunError, match="Permission denied"):
+            saved(tmp_path, 10)
+    assert load_checkpoint(tmp_path, pytest.fail).step == 5
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 5, 10)
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        try:
+            saved(tmp_path, 15)
+        except RunError as error:
+            assert "Permission denied" in str(error)
+    assert load_checkpoint(tmp_path, pytest.fail).step == 15
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    save_json(tmp_path / "a.json", {"b": [1, None], "c": "é"})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"b": [1, None], "c": "é"}
+    assert checkpoints.KEPT == 2

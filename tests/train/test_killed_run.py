@@ -1,0 +1,179 @@
+"""A run that is killed, at any moment, and resumed ends bit for bit as one that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import killed_runs
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from daso.cli import main
+from daso.train.config import read_json
+
+METHODS = ("fixmatch+daso", "supervised")
+STEPS = 60
+PROCESSES = multiprocessing.get_context("forkserver")
+# Only imported there, not used: each process is forked before any thread of torch has started.
+PROCESSES.set_forkserver_preload(["daso.cli.train", "daso.cli.resume", "sklearn.datasets", "torch._dynamo"])
+Row = dict[str, Any]
+
+
+def arguments(method: str, folder: Path) -> list[str]:
+    options = {
+        "--method": method,
+        "--network": "small-8",
+        "--steps": str(STEPS),
+        "--batch": "16",
+        "--evaluate-every": "5",
+        "--log-every": "3",
+        "--device": "cpu",
+        "--out": str(folder),
+    }
+    if method == "fixmatch+daso":
+        # Every part of the state is at work from early on: blending, histogram, confident pseudo-labels.
+        options |= {"--threshold": "0.3", "--warmup-steps": "7", "--histogram-period": "8"}
+    return ["train", "digits", *(word for option in options.items() for word in option)]
+
+
+def start(target: Callable[..., object], *given: object) -> multiprocessing.process.BaseProcess:
+    process = PROCESSES.Process(target=target, args=given)
+    process.start()
+    return process
+
+
+def finish(process: multiprocessing.process.BaseProcess) -> int | None:
+    process.join(120)
+    return process.exitcode
+
+
+def newest_step(folder: Path) -> int:
+    names = [path.stem for path in (folder / "checkpoints").glob("step-*.json")]
+    return max((int(name.partition("-")[2]) for name in names), default=0)
+
+
+def kill_after(
+    process: subprocess.Popen[bytes] | multiprocessing.process.BaseProcess,
+    folder: Path,
+    step: int,
+    pause: float,
+) -> None:
+    """Kill a process once it has saved *step*, and a little later: anywhere between two checkpoints."""
+    deadline = time.monotonic() + 120
+    while newest_step(folder) < step and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.kill()
+
+
+def rows_of(folder: Path) -> list[Row]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows]
+
+
+def final_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return load_file(folder / "checkpoints" / f"step-{STEPS:09d}.safetensors")
+
+
+def assert_same_end(folder: Path, undisturbed: Path) -> None:
+    tensors, expected = final_tensors(folder), final_tensors(undisturbed)
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        assert tensors[name].dtype == value.dtype
+        assert tensors[name].tobytes() == value.tobytes(), f"{name} differs"
+    assert rows_of(folder) == rows_of(undisturbed)
+    summaries = [read_json(path / "summary.json") for path in (folder, undisturbed)]
+    for summary in summaries:
+        assert summary.pop("seconds") > 0
+    assert summaries[0] == summaries[1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {method: tmp_path_factory.mktemp("undisturbed") / "run" for method in METHODS}
+    processes = [start(main, arguments(method, folder)) for method, folder in folders.items()]
+    assert [finish(process) for process in processes] == [0, 0]
+    return folders
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
+    folder = tmp_path / "run"
+    draw = random.Random()
+    command = [sys.executable, "-m", "daso", *arguments(method, folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        kill_after(first, folder, draw.randrange(5, 15), draw.uniform(0, 0.02))
+    assert first.returncode == -signal.SIGKILL
+    for target in (draw.randrange(15, 25), draw.randrange(25, 40)):
+        life = start(main, ["resume", str(folder)])
+        kill_after(life, folder, target, draw.uniform(0, 0.02))
+        assert finish(life) == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    # Once it may die before it has trained a step, or even before it has begun to load.
+    life = start(main, ["resume", str(folder)])
+    time.sleep(draw.uniform(0, 0.4))
+    life.kill()
+    finish(life)
+
+    assert finish(start(main, ["resume", str(folder)])) == 0
+    assert_same_end(folder, undisturbed[method])
+
+
+@pytest.fixture(scope="module")
+def died_writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int | None]]:
+    """Return a completed run whose earlier lives all ended in the middle of a write, and how they ended."""
+    folder = tmp_path_factory.mktemp("died") / "run"
+    resume = ["resume", str(folder)]
+    # A new run writes environment, data, configuration and an empty record, then two files per checkpoint.
+    lives = [
+        (killed_runs.die_in_write, arguments("fixmatch+daso", folder), 5),  # tensors of step 5
+        (killed_runs.die_in_write, resume, 7),  # voucher of step 15, after the record and two checkpoints
+        (killed_runs.die_in_write, resume, 1),  # the record of rows
+        (killed_runs.die_in_removal, resume, 1),  # a voucher removed, its tensors not
+        (killed_runs.die_in_write, resume, 4),  # tensors of a later checkpoint
+    ]
+    ends = [finish(start(*life)) for life in lives]
+    ends.append(finish(start(main, resume)))
+    return folder, ends
+
+
+def test_killed_while_writing(
+    died_writing: tuple[Path, list[int | None]], undisturbed: dict[str, Path]
+) -> None:
+    folder, ends = died_writing
+    assert ends == [-signal.SIGKILL] * 5 + [0]
+    assert_same_end(folder, undisturbed["fixmatch+daso"])
+
+
+def test_killed_while_writing_leaves_no_temporary_file(died_writing: tuple[Path, list[int | None]]) -> None:
+    folder, _ = died_writing
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*.tmp")] == []
+
+
+def test_killed_while_removing_leaves_no_old_checkpoint(
+    died_writing: tuple[Path, list[int | None]], undisturbed: dict[str, Path]
+) -> None:
+    left, expected = (
+        sorted(path.name for path in (folder / "checkpoints").glob("step-*"))
+        for folder in (died_writing[0], undisturbed["fixmatch+daso"])
+    )
+    assert left == expected
+
+
+def test_killed_before_the_configuration_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert finish(start(killed_runs.die_in_write, arguments("supervised", folder), 3)) == -signal.SIGKILL
+    assert main(["resume", str(folder)]) == 1
+    assert "is no run folder" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""The learning rate over time, and the ranges of the options."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from daso.errors import OptionError
+from daso.train.options import TrainOptions, learning_rate
+
+
+def test_constant() -> None:
+    assert [learning_rate("constant", 0.03, step, 100) for step in (0, 50, 99)] == [0.03] * 3
+
+
+def test_cosine_ends_at_seven_sixteenths_of_pi() -> None:
+    assert learning_rate("cosine", 0.2, 0, 1000) == 0.2
+    assert learning_rate("cosine", 0.2, 500, 1000) == pytest.approx(0.2 * math.cos(7 * math.pi / 32))
+    assert learning_rate("cosine", 0.2, 1000, 1000) == pytest.approx(0.2 * math.cos(7 * math.pi / 16))
+    rates = [learning_rate("cosine", 1.0, step, 100) for step in range(100)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_multistep_warms_up_and_falls_twice() -> None:
+    rates = [learning_rate("multistep", 0.1, step, 1000) for step in range(1000)]
+    assert rates[:25] == pytest.approx([0.1 * (step + 1) / 25 for step in range(25)])
+    assert rates[25:800] == [0.1] * 775
+    assert rates[800:900] == pytest.approx([0.001] * 100)
+    assert rates[900:] == pytest.approx([0.00001] * 100)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 60, 250_000])
+def test_multistep_never_stands_still(steps: int) -> None:
+    probes = {0, steps // 40, steps // 2, int(0.8 * steps), steps - 1}
+    assert all(0 < learning_rate("multistep", 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes)
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(OptionError, match="unknown schedule 'cosin'"):
+        learning_rate("cosin", 0.1, 0, 10)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("batch", 0),
+        ("unlabeled_ratio", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", -0.1),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+        ("weight_decay", -1e-4),
+        ("weight_decay", math.inf),
+        ("ema_decay", 1.0),
+        ("ema_decay", -0.5),
+        ("evaluate_every", 0),
+        ("log_every", 0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("schedule", "cosin"),
+        ("precision", "float16"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(OptionError, match=name):
+        TrainOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "period"), [(250_000, None, 500), (1000, None, 20), (10, None, 1), (60, 7, 7)]
+)
+def test_evaluation_period(steps: int, every: int | None, period: int) -> None:
+    assert TrainOptions(steps=steps, evaluate_every=every).evaluation_period == period
