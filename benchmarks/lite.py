@@ -11,14 +11,12 @@ a seed see the same split, initial weights and order of labelled images.
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
-import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -26,8 +24,9 @@ import tyro
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
-from daso.train.config import RunConfig, read_json
-from daso.train.fit import Row
+from daso.report.results import append_row, result_row
+from daso.report.runs import read_run
+from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.run import prepare, resume_run, train_run
 
@@ -91,53 +90,6 @@ def done(path: Path) -> set[tuple[str, ...]]:
         return {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Append a row, with a header if the file is new, while no other process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, list(row))
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def result_row(folder: Path, key: dict[str, Any], started: str) -> Row:
-    """Turn a finished run folder into a row."""
-    summary, environment = read_json(folder / "summary.json"), read_json(folder / "environment.json")
-    median = summary["median_of_last"]
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last: Row = next(r for r in map(json.loads, reversed(lines)) if r["event"] == "evaluate")
-    pseudo = last.get("pseudo_labels", {})
-    return {
-        **key,
-        "date": started,
-        "command": shlex.join(["python", "benchmarks/lite.py", *sys.argv[1:]]),
-        "commit": environment["commit"],
-        "hardware": f"{environment['hardware']}, {environment['threads']} thread",
-        "torch": environment["torch"],
-        "split": summary["split_fingerprint"],
-        "seconds": round(summary["seconds"]),
-        **{
-            name: round(100 * median[name], 2)
-            for name in ("accuracy", "balanced_accuracy", "recall_many", "recall_medium", "recall_few")
-        },
-        "balanced_accuracy_logit_adjusted": round(100 * median["logit_adjusted"]["balanced_accuracy"], 2),
-        "balanced_accuracy_last": round(100 * summary["last"]["balanced_accuracy"], 2),
-        "balanced_accuracy_best_on_holdout": round(100 * summary["best_on_holdout"]["balanced_accuracy"], 2),
-        "calibration_error": round(100 * median["calibration_error"], 2),
-        "recall": json.dumps([round(100 * value, 1) for value in median["recall"]]),
-        "share_confident": round(pseudo.get("share_confident", 0), 4),
-        **{
-            f"pseudo_{part}_{name}": json.dumps(
-                [None if v is None else round(100 * v, 1) for v in pseudo.get(part, {}).get(name, [])]
-            )
-            for part in ("linear", "semantic", "final")
-            for name in ("recall", "precision")
-        },
-    }
-
-
 def train(config: RunConfig, source: Source, folder: Path) -> None:
     """Train into *folder*, or go on with the run that is there."""
     if (folder / "config.json").exists():
@@ -191,7 +143,7 @@ def main(lite: Lite) -> None:
                 folder = lite.runs / "-".join(filter(None, key.values()))
                 started = time.strftime("%Y-%m-%d")
                 train(config, sources[name], folder)
-                append(lite.results, result_row(folder, key, started))
+                append_row(lite.results, {**key, "date": started, **result_row(read_run(folder))})
 
 
 if __name__ == "__main__":

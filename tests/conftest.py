@@ -84,9 +84,9 @@ def finished_supervised_run(_finished_runs: dict[str, Path], tmp_path: Path) -> 
     return Path(shutil.copytree(_finished_runs["supervised"], tmp_path / "finished-supervised"))
 
 
-@pytest.fixture
-def make_image_folder(tmp_path: Path) -> MakeFolder:
-    """Return a function that writes an image folder in which a class is a colour."""
+@pytest.fixture(scope="session")
+def make_image_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
+    """Return a function that writes a new image folder in which a class is a colour."""
     colors = {"blue": (30, 40, 200), "green": (30, 200, 40), "red": (200, 40, 30)}
 
     def write(where: Path, color: tuple[int, int, int], count: int, random: np.random.Generator) -> None:
@@ -96,7 +96,6 @@ def make_image_folder(tmp_path: Path) -> MakeFolder:
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(where / f"{number:03d}.png")
 
     def make(
-        name: str = "images",
         *,
         classes: tuple[str, ...] = ("blue", "green", "red"),
         labeled: int = 6,
@@ -104,7 +103,7 @@ def make_image_folder(tmp_path: Path) -> MakeFolder:
         val: int = 2,
         test: int = 4,
     ) -> Path:
-        folder, random = tmp_path / name, np.random.default_rng(0)
+        folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
         for label, class_name in enumerate(classes):
             color = colors[class_name]
             for part, count in (("labeled", labeled - label), ("val", val), ("test", test)):

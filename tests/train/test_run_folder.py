@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -330,7 +332,7 @@ def test_a_damaged_file_is_a_run_error_that_names_it(finished_run: Path, name: s
 def test_changed_data_is_detected(finished_run: Path) -> None:
     before = contents(finished_run)
     edit(finished_run / "config.json", lambda config: config["split"].update(labeled_head=21))
-    with pytest.raises(RunError, match="data of .* has changed"):
+    with pytest.raises(RunError, match=r"data of .* has changed"):
         resume_run(finished_run)
     (finished_run / "config.json").write_bytes(before["config.json"])
     assert contents(finished_run) == before
@@ -369,6 +371,47 @@ def test_a_configuration_changed_by_hand_is_refused_even_where_the_tensors_fit(
     rewind(finished_run)
     edit(finished_run / "config.json", change)
     with pytest.raises(RunError, match="configuration"):
+        list(resume_run(finished_run)[1])
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_up_in_the_middle_costs_nothing_that_was_saved(
+    tiny_config: MakeConfig,
+    digits: Source,
+    finished_supervised_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run"
+    rows = train_run(prepare(tiny_config("supervised"), digits), folder)
+    while next(rows).get("step") != 15:
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="No space left"):
+            list(rows)
+    assert not list(folder.rglob("*.tmp"))
+    list(resume_run(folder, pytest.fail)[1])
+    assert comparable(folder) == comparable(finished_supervised_run)
+
+
+def test_a_record_that_cannot_be_written_is_a_run_error(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = train_run(prepare(tiny_config("supervised"), digits), tmp_path / "run")
+    next(rows)
+    monkeypatch.setattr(runs, "to_line", full)
+    with pytest.raises(RunError, match="No space left"):
+        list(rows)
+
+
+def test_a_lock_that_cannot_be_made_is_a_run_error(finished_run: Path) -> None:
+    (finished_run / ".lock").unlink(missing_ok=True)
+    (finished_run / ".lock").mkdir()
+    with pytest.raises(RunError, match="lock"):
         list(resume_run(finished_run)[1])
 
 

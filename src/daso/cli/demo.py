@@ -23,6 +23,7 @@ from rich.table import Table
 from daso.errors import RunError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.plots import draw_comparison, draw_run, frequent_first
+from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
 
 
@@ -125,10 +126,11 @@ def run(argv: Sequence[str]) -> None:
     )
     _train_all(command, folder)
     groups = {method: [read_run(folder / f"{method}-{seed}") for seed in command.seeds] for method in METHODS}
-    picture = folder / "comparison.png"
+    picture, results = folder / "comparison.png", folder / "results.csv"
     draw_comparison(groups, picture)
+    for finished in itertools.chain(*groups.values()):
+        append_row(results, result_row(finished))
     console = Console(width=max(100, Console().width))
     console.print(comparison_table(groups))
-    console.print(
-        f"picture: {picture}\nruns:    {folder}/METHOD-SEED (each with its own plots)", soft_wrap=True
-    )
+    console.print(f"picture: {picture}\nnumbers: {results}", soft_wrap=True)
+    console.print(f"runs:    {folder}/METHOD-SEED, each with its own plots", soft_wrap=True)

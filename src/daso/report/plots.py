@@ -24,13 +24,15 @@ COLORS = {
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def _figure(columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(columns * width, height), layout="constrained")
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of *count* axes, one or two to a row."""
+    columns, rows = min(count, 2), (count + 1) // 2
+    figure = Figure(figsize=(6.0 * columns, 3.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)
+    return figure, axes
 
 
 def _class_ticks(axis: Axes, names: Sequence[str]) -> None:
@@ -54,9 +56,10 @@ def plot_class_counts(axis: Axes, run: RunFolder) -> None:
         unlabeled = as_array(run.data["unlabeled_counts"])[order]
         axis.bar(places + 0.2, unlabeled, 0.4, color=METHOD_COLORS[4], label="unlabelled (truth)")
     axis.set_yscale("log")
+    axis.set_ylim(0.7, 3 * axis.get_ylim()[1])
     axis.set_ylabel("images")
     axis.set_title("class distribution", loc="left")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right", ncols=2)
     _class_ticks(axis, [run.class_names[k] for k in order])
 
 
@@ -69,11 +72,15 @@ def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
         recall = 100 * np.stack([run.recall()[order] for run in runs])
         places = np.arange(len(order)) + (index - (len(groups) - 1) / 2) * width
         error = recall.std(0, ddof=1) if len(runs) > 1 else None
-        axis.bar(places, recall.mean(0), width, yerr=error, color=METHOD_COLORS[index], label=name)
-    axis.set_ylim(0, 105)
+        spread = {"ecolor": "#333333", "elinewidth": 0.8}
+        axis.bar(
+            places, recall.mean(0), width, yerr=error, color=METHOD_COLORS[index], label=name, error_kw=spread
+        )
+    axis.set_ylim(0, 125)
+    axis.set_yticks(range(0, 101, 20))
     axis.set_ylabel("recall, %")
     axis.set_title(f"recall per class on {first.summary['measured_on']} images", loc="left")
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    axis.legend(frameon=False, loc="upper right", ncols=3)
     _class_ticks(axis, [first.class_names[k] for k in order])
 
 
@@ -91,33 +98,36 @@ def pseudo_label_series(run: RunFolder, part: str, number: str) -> tuple[Array, 
     return steps, values.reshape(len(rows), len(run.class_names))
 
 
-def plot_pseudo_label_bias(axis: Axes, run: RunFolder) -> None:
+def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
     """Draw, over time, how over- or under-represented the rare third of the classes is among pseudo-labels.
 
-    1 is unbiased: the share that the truth has. Without truth, the share itself is drawn.
+    1 is unbiased: the share that the truth has. Without truth, the share itself is drawn. Of several runs, which
+    differ in the seed, the mean is drawn.
     """
-    order = frequent_first(run)
+    order = frequent_first(runs[0])
     rare = order[-max(1, len(order) // 3) :]
-    drawn = False
+    known = all(pseudo_label_series(run, "final", "truth")[1].size for run in runs)
     for part in ("linear", "semantic", "final"):
-        steps, share = pseudo_label_series(run, part, "distribution")
-        if not len(steps):
-            continue
-        _, truth = pseudo_label_series(run, part, "truth")
-        value = share[:, rare].sum(1)
-        drawn = bool(truth.size)
-        if drawn:
-            value = value / truth[:, rare].sum(1)
-        axis.plot(steps, value, color=COLORS[part], label=part)
-    if drawn:
+        curves = []
+        for run in runs:
+            steps, share = pseudo_label_series(run, part, "distribution")
+            curves.append(share[:, rare].sum(1))
+            if known:
+                curves[-1] = curves[-1] / pseudo_label_series(run, part, "truth")[1][:, rare].sum(1)
+        length = min(map(len, curves))
+        if length:
+            mean = np.mean([curve[:length] for curve in curves], axis=0)
+            width = {"linear": 3.0, "semantic": 1.5, "final": 1.5}[part]
+            axis.plot(steps[:length], mean, color=COLORS[part], label=part, linewidth=width)
+    if known:
         axis.axhline(1, color=COLORS["truth"], linewidth=0.8, linestyle=":")
-    names = ", ".join(run.class_names[k] for k in rare) if len(rare) <= 3 else f"{len(rare)} rarest classes"
-    axis.set_ylabel("share of pseudo-labels / share of truth" if drawn else "share of pseudo-labels")
-    axis.set_title(f"{run.method}: bias towards {names}", loc="left", fontsize=10)
+    rarest = "rarest class" if len(rare) == 1 else f"{len(rare)} rarest classes"
+    axis.set_ylabel("share of pseudo-labels\n/ share of truth" if known else "share of pseudo-labels")
+    axis.set_title(f"{runs[0].method}: pseudo-labels of the {rarest}", loc="left")
     axis.set_xlabel("step")
     axis.set_ylim(bottom=0)
     if axis.lines:
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower right", ncols=3)
 
 
 def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
@@ -169,11 +179,11 @@ def draw_run(folder: Path) -> list[Path]:
     if "per_class_recall" in run.summary:
         pictures["recall"] = lambda axis: plot_recall(axis, groups)
     if any("pseudo_labels" in row for row in run.evaluations()):
-        pictures["pseudo_labels"] = lambda axis: plot_pseudo_label_bias(axis, run)
+        pictures["pseudo_labels"] = lambda axis: plot_pseudo_label_bias(axis, [run])
     (folder / "plots").mkdir(exist_ok=True)
     paths = []
     for name, draw in pictures.items():
-        figure, (axis,) = _figure(1, 6.0, 4.0)
+        figure, (axis,) = _figure(1)
         draw(axis)
         paths.append(folder / "plots" / f"{name}.png")
         figure.savefig(paths[-1], dpi=130)
@@ -187,12 +197,11 @@ def draw_comparison(groups: Mapping[str, Sequence[RunFolder]], path: Path) -> No
         groups: name of each method and its runs, which differ in the seed.
         path: of the PNG file to write.
     """
-    guessing = [
-        runs[0] for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())
-    ]
+    guessing = [runs for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())]
     figure, axes = _figure(2 + len(guessing))
     plot_class_counts(axes[0], next(iter(groups.values()))[0])
     plot_recall(axes[1], groups)
-    for axis, run in zip(axes[2:], guessing, strict=True):
-        plot_pseudo_label_bias(axis, run)
+    for axis, runs in zip(axes[2:], guessing, strict=True):
+        plot_pseudo_label_bias(axis, runs)
+        axis.set_ylim(0, max(other.get_ylim()[1] for other in axes[2:]))
     figure.savefig(path, dpi=110)

@@ -22,7 +22,7 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        config, data: as written when the run began.
+        config, data, environment: as written when the run began.
         rows: of ``metrics.jsonl``.
         summary: {} while the run is not complete.
     """
@@ -30,6 +30,7 @@ class RunFolder:
     path: Path
     config: Row
     data: Row
+    environment: Row
     rows: list[Row]
     summary: Row
 
@@ -85,4 +86,4 @@ def read_run(path: Path) -> RunFolder:
             if number < len(lines):
                 raise RunError(f"{metrics}, line {number}: not JSON ({error})") from error
     summary = read("summary.json") if (path / "summary.json").exists() else {}
-    return RunFolder(path, read("config.json"), read("data.json"), rows, summary)
+    return RunFolder(path, read("config.json"), read("data.json"), read("environment.json"), rows, summary)

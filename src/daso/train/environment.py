@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def _commit() -> str | None:
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to repeat a run or to doubt it, as JSON values."""
     return {
-        "command": " ".join(["daso", *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "daso": importlib.metadata.version("daso"),
         "commit": _commit(),
         "python": platform.python_version(),

@@ -1,0 +1,94 @@
+"""Rows of a results file: one line for each finished run, with what is needed to repeat it."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+from daso.errors import RunError
+from daso.report.runs import RunFolder
+
+Row = dict[str, Any]
+
+QUOTED = (
+    "accuracy",
+    "balanced_accuracy",
+    "geometric_mean",
+    "recall_many",
+    "recall_medium",
+    "recall_few",
+    "calibration_error",
+)
+
+
+def _percent(values: Any) -> Any:
+    """Turn a share, or a list of them, into per cent; None stays."""
+    if isinstance(values, list):
+        return [_percent(value) for value in values]
+    return None if values is None else round(100 * values, 2)
+
+
+def result_row(run: RunFolder) -> Row:
+    """Turn a finished run into one flat row; numbers in per cent, medians of its last evaluations unless named.
+
+    Raises:
+        RunError: the run is not complete, or measured nothing.
+    """
+    if "median_of_last" not in run.summary:
+        raise RunError(f"{run.path} is not complete, or has nothing to measure on")
+    train, summary, environment = run.config["train"], run.summary, run.environment
+    median = summary["median_of_last"]
+    pseudo_labels = run.evaluations()[-1].get("pseudo_labels", {})
+    row = {
+        "source": run.config["source"],
+        "unlabeled_shape": run.config["split"]["unlabeled_shape"],
+        "method": run.method,
+        "method_options": json.dumps(run.config["method_options"]),
+        "seed": train["seed"],
+        "network": train["network"],
+        "precision": train["precision"],
+        "steps": summary["steps"],
+        "split": summary["split_fingerprint"],
+        "commit": environment["commit"],
+        "hardware": f"{environment['hardware']}, {environment['threads']} thread(s)",
+        "torch": environment["torch"],
+        "command": environment["command"],
+        "seconds": round(summary["seconds"]),
+        "evaluations": summary["evaluations"],
+        **{name: _percent(median[name]) for name in QUOTED},
+        "balanced_accuracy_logit_adjusted": _percent(median["logit_adjusted"]["balanced_accuracy"]),
+        "balanced_accuracy_last": _percent(summary["last"]["balanced_accuracy"]),
+        "balanced_accuracy_best_on_holdout": _percent(
+            summary.get("best_on_holdout", {}).get("balanced_accuracy")
+        ),
+        "recall": json.dumps(_percent(median["recall"])),
+        "share_confident": _percent(pseudo_labels.get("share_confident")),
+    }
+    for part in ("linear", "semantic", "final"):
+        for number in ("recall", "precision"):
+            values = pseudo_labels.get(part, {}).get(number)
+            row[f"pseudo_label_{part}_{number}"] = json.dumps(_percent(values))
+    return row
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Append a row to a CSV file, after a header if the file is new, while no other process does.
+
+    Raises:
+        RunError: the file has other columns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        header = next(csv.reader(file), None)
+        if header is not None and header != list(row):
+            raise RunError(f"{path} has other columns: {sorted(set(header) ^ set(row))}")
+        file.seek(0, 2)
+        writer = csv.DictWriter(file, list(row))
+        if header is None:
+            writer.writeheader()
+        writer.writerow(row)

@@ -1,0 +1,208 @@
+"""Help and wrong usage: fast, short, and with the name that was probably meant."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daso.cli import VERBS, main
+
+Capture = pytest.CaptureFixture[str]
+
+TINY = ["--network", "small-4", "--steps", "4", "--batch", "8", "--evaluate-every", "2", "--device", "cpu"]
+
+
+def status_of(arguments: list[str]) -> int:
+    """Return the exit status, whether it is returned or raised."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def refused(arguments: list[str], capsys: Capture) -> str:
+    """Return what a refused command said, having checked that it failed briefly and without a traceback."""
+    status = status_of(arguments)
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert status in (1, 2), said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 12, said
+    return said
+
+
+def test_help_needs_neither_torch_nor_numpy_and_lists_the_verbs() -> None:
+    code = (
+        "import sys\nfrom daso.cli import main\nstatus = main(['--help'])\n"
+        "print(sorted({'torch', 'numpy', 'tyro', 'rich', 'matplotlib'} & set(sys.modules)), file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.strip()) == (0, "[]")
+    for verb in ("demo", "train", "resume", "evaluate", "predict", "plot"):
+        assert f"  {verb} " in result.stdout
+
+
+def test_the_module_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "daso", "trian"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "Did you mean 'train'?" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["help"], ["--help"]])
+def test_help(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 0
+    assert "usage: daso VERB" in capsys.readouterr().out
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.count(".") == 2
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
+    assert status_of([verb, "--help"]) == 0
+    assert f"daso {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "present", "absent"),
+    [
+        ("fixmatch+daso", ["--threshold", "--dist-temperature", "--queue-length", "--no-balanced-queue"], []),
+        ("fixmatch", ["--threshold", "--unlabeled-weight"], ["--dist-temperature"]),
+        ("supervised", ["--labeled-head", "--seed"], ["--threshold", "--dist-temperature"]),
+    ],
+)
+def test_help_shows_the_options_of_the_method(
+    method: str, present: list[str], absent: list[str], capsys: Capture
+) -> None:
+    assert status_of(["train", "--method", method, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in present)
+    assert not any(option in shown for option in absent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["evalute", "run"], "'evaluate'"),
+        (["train", "digits", "--method", "fixmach"], "'fixmatch'"),
+        (["train", "digits", "--method=fixmatch+dazo"], "'daso'"),
+        (["train", "digits", "--treshold", "0.5"], "--threshold"),
+        (["train", "digits", "--dist-temprature", "0.5"], "--dist-temperature"),
+        (["train", "digits", "--step", "5"], "--steps"),
+        (["train", "digits", "--network", "smal"], "'small'"),
+        (["train", "digit"], "'digits'"),
+        (["train", "fashion_mnist"], "'fashion-mnist'"),
+        (["train", "digits", "--schedule", "cosin"], "cosine"),
+        (["predict", "run", "image.png", "--probabilites"], "--probabilities"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_right_one(
+    arguments: list[str], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = status_of(arguments)
+    captured = capsys.readouterr()
+    assert status in (1, 2)
+    assert meant in captured.out + captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_does_not_exist(tmp_path: Path, capsys: Capture) -> None:
+    said = refused(["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")], capsys)
+    assert "nowhere" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--steps", "0"),
+        ("--batch", "-2"),
+        ("--learning-rate", "nan"),
+        ("--learning-rate", "inf"),
+        ("--momentum", "1"),
+        ("--ema-decay", "1"),
+        ("--seed", "-1"),
+        ("--evaluate-every", "0"),
+        ("--threshold", "1.5"),
+        ("--threshold", "nan"),
+        ("--unlabeled-weight", "-1"),
+        ("--unlabeled-weight", "nan"),
+        ("--dist-temperature", "0"),
+        ("--align-weight", "inf"),
+        ("--queue-length", "0"),
+        ("--blend", "fixd"),
+        ("--fixed-blend", "2"),
+        ("--network", "small-0"),
+        ("--device", "nonsense"),
+        ("--device", "meta"),
+        ("--size", "0"),
+        ("--crop-padding", "-3"),
+        ("--crop-padding", "100"),
+        ("--strong-operations", "-1"),
+        ("--strong-magnitude", "0"),
+        ("--strong-probability", "7"),
+        ("--cutout", "-1"),
+        ("--gamma-labeled", "0.5"),
+        ("--labeled-head", "0"),
+        ("--labeled-head", "100000"),
+        ("--holdout", "-5"),
+        ("--steps", "many"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_before_a_folder_is_made(
+    option: str, value: str, tmp_path: Path, capsys: Capture
+) -> None:
+    options = {
+        "--labeled-head": "10",
+        "--unlabeled-head": "20",
+        "--gamma-labeled": "5",
+        "--gamma-unlabeled": "5",
+        "--holdout": "0",
+        "--network": "small-4",
+        "--steps": "4",
+        "--batch": "8",
+        "--device": "cpu",
+    } | {option: value}
+    words = [word for pair in options.items() for word in pair]
+    said = refused(["train", "digits", *words, "--out", str(tmp_path / "run")], capsys)
+    spelled = option.removeprefix("--").split("-")[-1]
+    assert spelled in said or value in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_negative_holdout_is_refused_by_its_name(tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["train", "digits", "--method", "supervised", *TINY, "--holdout", "-5"]
+    assert "holdout" in refused([*arguments, "--out", str(tmp_path / "run")], capsys)
+
+
+def test_a_method_without_the_unlabeled_images_it_needs(tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["train", "digits", "--method", "fixmatch", *TINY, "--holdout", "0"]
+    assert "unlabelled images" in refused([*arguments, "--out", str(tmp_path / "run")], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "plot"])
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_no_run_folder(verb: str, folder: str, tmp_path: Path, capsys: Capture) -> None:
+    assert "is no run folder" in refused([verb, str(tmp_path / folder)], capsys)
+
+
+def test_interrupted_by_the_keyboard(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    from daso.cli import plot
+
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plot, "run", interrupt)
+    assert main(["plot", "run"]) == 130
+    assert "daso resume" in capsys.readouterr().err
