@@ -53,7 +53,7 @@ def _one_run(method: str, seed: int, folder: Path) -> None:
 
 def _train_all(command: DemoCommand, folder: Path) -> None:
     cells = [(method, seed) for seed in command.seeds for method in METHODS]
-    jobs = command.jobs or len(os.sched_getaffinity(0))
+    jobs = command.jobs or os.cpu_count() or 1
     # One thread a process: the threads of several on the same processors would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console(file=sys.stderr)

@@ -13,7 +13,7 @@ import tyro
 
 from daso.data.longtail import SplitOptions
 from daso.methods.compose import hyperparameters, parts_of
-from daso.presets.splits import DEFAULT_RESOLUTION, DEFAULT_SPLITS, DEFAULT_STEPS, OWN_DATA_STEPS
+from daso.presets.sources import OWN_DATA, SOURCES
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -80,14 +80,17 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
 
 def to_config(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]) -> RunConfig:
     """Turn a parsed command into a run's configuration; what *argv* leaves open, the source decides, aloud."""
-    source, split, train = command.source, command.split, command.train
-    if split == SplitOptions() and source in DEFAULT_SPLITS:
-        split = DEFAULT_SPLITS[source]
-        print(f"split: {_describe(split)} (the default of {source})", file=sys.stderr)
+    defaults = SOURCES.get(command.source, OWN_DATA)
+    split, train, augmentation = command.split, command.train, command.augmentation
+    if split == SplitOptions() and defaults.split is not None:
+        split = defaults.split
+        print(f"split: {_describe(split)} (the default of {command.source})", file=sys.stderr)
     if not any(argument.partition("=")[0] == "--steps" for argument in argv):
-        train = dataclasses.replace(train, steps=DEFAULT_STEPS.get(source, OWN_DATA_STEPS))
+        train = dataclasses.replace(train, steps=defaults.steps)
     if train.resolution is None:
-        train = dataclasses.replace(train, resolution=DEFAULT_RESOLUTION.get(source))
+        train = dataclasses.replace(train, resolution=defaults.resolution)
+    if augmentation.cutout is None:
+        augmentation = dataclasses.replace(augmentation, cutout=defaults.cutout)
     return RunConfig(
         source=command.source,
         method=command.method,
@@ -97,7 +100,7 @@ def to_config(command: TrainCommand, method_options: dict[str, Any], argv: Seque
         split=split,
         method_options=method_options,
         train=train,
-        augmentation=command.augmentation,
+        augmentation=augmentation,
     )
 
 

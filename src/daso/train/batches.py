@@ -31,7 +31,8 @@ class ViewOptions:
     strong_probability: float = 0.5
     """Probability that a drawn operation is applied."""
     cutout: int | None = None
-    """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion; 0: none)."""
+    """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion,
+    16 for stl10; 0: none)."""
 
 
 class Batches:

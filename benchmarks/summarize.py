@@ -1,0 +1,78 @@
+"""Turn a results file of benchmarks/lite.py into the Markdown table of LEADERBOARD.md.
+
+    python benchmarks/summarize.py results/lite.csv
+
+Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired: same split, same
+initial weights), with its standard error and the number of seeds in which it is above zero.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+COLUMNS = {
+    "balanced_accuracy": "balanced accuracy",
+    "recall_many": "many",
+    "recall_medium": "medium",
+    "recall_few": "few",
+    "balanced_accuracy_logit_adjusted": "logit-adjusted",
+    "balanced_accuracy_last": "last",
+    "balanced_accuracy_best_on_holdout": "best on hold-out",
+}
+
+
+@dataclass(frozen=True)
+class Summarize:
+    """Print a table for each setting of a results file."""
+
+    results: Annotated[Path, tyro.conf.Positional]
+    """CSV file."""
+    baseline: str = "fixmatch"
+    """Method that the differences are to."""
+
+
+def spread(values: list[float]) -> str:
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
+
+
+def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
+    """Describe the difference of the seeds that both have."""
+    seeds = sorted(values.keys() & baseline.keys())
+    if not seeds or values == baseline:
+        return ""
+    difference = np.array([values[seed] - baseline[seed] for seed in seeds])
+    if len(seeds) == 1:
+        return f"{difference[0]:+.1f}"
+    error = difference.std(ddof=1) / np.sqrt(len(seeds))
+    return f"{difference.mean():+.1f} ± {error:.1f} ({(difference > 0).sum()} of {len(seeds)})"
+
+
+def main(summarize: Summarize) -> None:
+    with summarize.results.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
+        name = " ".join(filter(None, (row["method"], row["variant"])))
+        settings[setting][name][row["seed"]] = row
+    for setting, methods in sorted(settings.items()):
+        print(f"\n**{setting}**\n")
+        print(f"| method | seeds | {' | '.join(COLUMNS.values())} | difference to {summarize.baseline} |")
+        print("|---" * (len(COLUMNS) + 3) + "|")
+        baseline = {s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()}
+        for name, seeds in methods.items():
+            cells = [spread([float(row[column]) for row in seeds.values()]) for column in COLUMNS]
+            difference = paired({s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline)
+            print(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {difference} |")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Summarize))
