@@ -14,7 +14,8 @@ import daso
 ROOT = Path(daso.__file__).parent
 LEVELS = {
     "": 0,
-    "errors": 0,
+    "errors": -1,
+    "files": 0,
     "data": 1,
     "nets": 1,
     "refine": 1,
@@ -84,9 +85,9 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "report").rglob("*.py")), ids=name_of)
-def test_reports_import_only_the_errors_of_the_package(path: Path) -> None:
+def test_reports_import_only_errors_and_file_formats(path: Path) -> None:
     parts = {part_of(module) for module in imports(path) if module.split(".")[0] == "daso"}
-    assert parts <= {"report", "errors"}
+    assert parts <= {"report", "errors", "files"}
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_impossible_splits_are_refused() -> None:
         longtail_split(LABELS, np.array([5, 4, 0, 3, 2]), None)
     with pytest.raises(OptionError, match="leaves class 2 empty"):
         longtail_counts(3, 10, 5)
-    with pytest.raises(OptionError, match="at least 1, got 0.5"):
+    with pytest.raises(OptionError, match=r"at least 1, got 0\.5"):
         longtail_counts(10, 0.5, 5)
     with pytest.raises(OptionError, match="at least 1, got nan"):
         longtail_counts(10, float("nan"), 5)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from daso.evaluate.summary import QUOTED_EVALUATIONS, summarize
-from daso.train.jsonl import plain
+from daso.files import plain
 
 Row = dict[str, Any]
 

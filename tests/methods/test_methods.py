@@ -178,7 +178,7 @@ def test_names_that_make_no_sense_are_refused_with_the_reason(name: str, message
 def test_options_that_no_part_has_are_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match="Did you mean 'threshold'"):
         compose("fixmatch", FACTS, {"treshold": 0.9})
-    with pytest.raises(OptionError, match="threshold = 1.5"):
+    with pytest.raises(OptionError, match=r"threshold = 1.5"):
         compose("fixmatch", FACTS, {"threshold": 1.5})
     with pytest.raises(OptionError, match="unlabeled_weight = -1"):
         compose("fixmatch", FACTS, {"unlabeled_weight": -1})

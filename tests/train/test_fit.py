@@ -14,9 +14,9 @@ from torch import Tensor
 
 from daso.data.source import Source
 from daso.errors import RunError
+from daso.files import to_line
 from daso.train.config import RunConfig
 from daso.train.fit import fit
-from daso.train.jsonl import to_line
 from daso.train.run import Prepared, prepare, train_run
 
 MakeConfig = Callable[..., RunConfig]

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from daso.cli import main
-from daso.train.config import read_json
+from daso.files import read_json
 
 METHODS = ("fixmatch+daso", "supervised")
 STEPS = 60

@@ -17,9 +17,9 @@ import pytest
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import DasoError, OptionError, RunError
+from daso.files import plain, read_json, read_rows, to_line
 from daso.train import run as runs
-from daso.train.config import RunConfig, read_json
-from daso.train.jsonl import plain, read_rows, to_line
+from daso.train.config import RunConfig
 from daso.train.run import prepare, resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -233,7 +233,11 @@ def test_a_record_that_ends_in_zeros_after_a_power_cut_resumes(finished_run: Pat
     assert comparable(finished_run) == expected
 
 
-@pytest.mark.parametrize("garbage", [b"no JSON\n", b"\xff\xfe\x00\n", b"3\n", b'{"event": "train"}\n'])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"no JSON\n", b"\xff\xfe\x00\n", b"3\n", b'{"event": "train"}\n'],
+    ids=["text", "binary", "a number", "no step"],
+)
 def test_a_damaged_row_in_the_middle_is_a_run_error(finished_run: Path, garbage: bytes) -> None:
     metrics = finished_run / "metrics.jsonl"
     lines = metrics.read_bytes().splitlines(keepends=True)
@@ -310,6 +314,21 @@ def test_no_run_folder(tmp_path: Path, folder: str) -> None:
         (lambda c: c.pop("source"), "source"),
         (lambda c: c.pop("method"), "method"),
     ],
+    ids=[
+        "unknown key",
+        "unknown key of train",
+        "unknown key of split",
+        "unknown key of the method",
+        "out of range",
+        "text for a number",
+        "unknown schedule",
+        "unknown method",
+        "list for train",
+        "list for method options",
+        "no method's name",
+        "no source",
+        "no method",
+    ],
 )
 def test_a_wrong_configuration_is_an_error_that_helps(
     finished_run: Path, change: Callable[[Row], object], message: str
@@ -345,6 +364,7 @@ def test_changed_data_is_detected(finished_run: Path) -> None:
         lambda c: c.update(method="fixmatch", method_options={}),
         lambda c: c["method_options"].update(queue_length=11),
     ],
+    ids=["network", "method", "queue length"],
 )
 def test_a_checkpoint_of_another_configuration_says_so(
     finished_run: Path, change: Callable[[Row], object]
@@ -364,6 +384,7 @@ def test_a_checkpoint_of_another_configuration_says_so(
         lambda c: c["train"].update(batch=4),
         lambda c: c["augmentation"].update(cutout=0),
     ],
+    ids=["threshold", "momentum", "batch", "cutout"],
 )
 def test_a_configuration_changed_by_hand_is_refused_even_where_the_tensors_fit(
     finished_run: Path, change: Callable[[Row], object]

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from daso.errors import RunError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.plots import draw_comparison, draw_run, frequent_first
 from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
+from daso.train.lock import refuse_taken
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ def run(argv: Sequence[str]) -> None:
     folder = command.out or next(
         path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()
     )
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists and is not empty; name another folder with --out")
+    refuse_taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f"digits: {SPLIT.labeled_head} labelled images of the most frequent class, imbalance ratio "
@@ -130,7 +129,5 @@ def run(argv: Sequence[str]) -> None:
     draw_comparison(groups, picture)
     for finished in itertools.chain(*groups.values()):
         append_row(results, result_row(finished))
-    console = Console(width=max(100, Console().width))
-    console.print(comparison_table(groups))
-    console.print(f"picture: {picture}\nnumbers: {results}", soft_wrap=True)
-    console.print(f"runs:    {folder}/METHOD-SEED, each with its own plots", soft_wrap=True)
+    Console(width=max(100, Console().width)).print(comparison_table(groups))
+    print(f"picture: {picture}\nnumbers: {results}\nruns:    {folder}/METHOD-SEED, each with its own plots")

@@ -16,9 +16,9 @@ from daso.cli.tables import class_table, percent
 from daso.data.open import open_source
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
-from daso.train.config import RunConfig, read_json
+from daso.files import plain, read_json
+from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
-from daso.train.jsonl import plain
 from daso.train.model import load_model
 from daso.train.training import choose_device
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
     path = command.data or (Path(config.data) if config.data else None)
     source = open_source(config.source, data=path, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, config.train.seed, device)
-    saved = read_json(command.folder / "data.json")["split_fingerprint"]
+    saved = read_json(command.folder / "data.json").get("split_fingerprint")
     if data.fingerprint != saved:
         raise RunError(f"these are other images: the run's split was {saved}, this one is {data.fingerprint}")
     numbers = evaluate_network(model.network, data)

@@ -92,9 +92,10 @@ def to_config(command: TrainCommand, method_options: dict[str, Any], argv: Seque
     if augmentation.cutout is None:
         augmentation = dataclasses.replace(augmentation, cutout=defaults.cutout)
     return RunConfig(
-        source=command.source,
+        # A run folder must find its data again from wherever it is resumed.
+        source=command.source if command.source in SOURCES else str(Path(command.source).resolve()),
         method=command.method,
-        data=None if command.data is None else str(command.data),
+        data=None if command.data is None else str(command.data.resolve()),
         size=command.size,
         skip_bad=command.skip_bad,
         split=split,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,16 +103,19 @@ def run(argv: Sequence[str]) -> int:
         )
     files = image_files(command.images)
     if command.out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
         return _write(command, model, files, sys.stdout)
     temporary = command.out.with_name(f".{command.out.name}.tmp")
     try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             status = _write(command, model, files, file)
         temporary.replace(command.out)
     except OSError as error:
         raise DataError(f"cannot write {command.out}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     print(f"{len(files)} images: {command.out}", file=sys.stderr)
     return status
 

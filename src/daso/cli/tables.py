@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -50,6 +51,9 @@ def class_table(class_names: Sequence[str], labeled_counts: Sequence[int], metri
         table.add_column(column, justify="left" if column == "class" else "right")
     for k, name in enumerate(class_names):
         table.add_row(
-            name, str(labeled_counts[k]), percent(metrics["recall"][k]), percent(metrics["precision"][k])
+            escape(name),
+            str(labeled_counts[k]),
+            percent(metrics["recall"][k]),
+            percent(metrics["precision"][k]),
         )
     return table

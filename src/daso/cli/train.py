@@ -14,9 +14,9 @@ from daso.cli.options import parse_train, to_config
 from daso.cli.progress import follow
 from daso.cli.tables import class_table, summary_table
 from daso.data.open import open_source
-from daso.errors import RunError
+from daso.files import read_json
 from daso.report.plots import draw_run
-from daso.train.config import read_json
+from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, prepare, train_run
 
 
@@ -61,10 +61,8 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
-        console.print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
-    console.print(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s; run folder: {folder}", soft_wrap=True
-    )
+        print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
+    print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; run folder: {folder}")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -72,11 +70,7 @@ def run(argv: Sequence[str]) -> None:
     command, method_options = parse_train(argv)
     config = to_config(command, method_options, argv)
     folder = command.out or free_folder(command.source, command.method)
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} exists and is not empty; go on with a run by 'daso resume {folder}', "
-            f"or name another folder with --out"
-        )
+    refuse_taken(folder)
     source = open_source(
         command.source,
         data=command.data,

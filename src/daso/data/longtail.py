@@ -39,6 +39,22 @@ class SplitOptions:
     """Images, in equal number of each class, set aside before the split to choose a model on
     (default: a tenth of the images that benchmark splits are drawn from; 0: none)."""
 
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("labeled_head", 1),
+            ("unlabeled_head", 1),
+            ("gamma_labeled", 1),
+            ("gamma_unlabeled", 1),
+            ("holdout", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise OptionError(f"{name} = {value!r} is out of range: at least {least}")
+        if self.unlabeled_shape not in ("consistent", "uniform", "reversed"):
+            raise OptionError(
+                f"unknown unlabeled_shape {self.unlabeled_shape!r}; valid: consistent, uniform, reversed"
+            )
+
 
 @dataclass(frozen=True)
 class Split:

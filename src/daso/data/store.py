@@ -50,6 +50,7 @@ class TrainingData:
         flip: whether a mirrored image keeps its class.
         split: index arrays into the source's labelled pool.
         fingerprint: 16 hexadecimal digits that change with the split or its labels.
+        images_fingerprint: 16 that change with any pixel of the labelled and unlabelled images, or their order.
     """
 
     class_names: tuple[str, ...]
@@ -63,6 +64,7 @@ class TrainingData:
     flip: bool
     split: Split
     fingerprint: str
+    images_fingerprint: str
 
 
 def _pool(source: Images | None, device: torch.device, indices: Indices | None = None) -> Pool | None:
@@ -90,6 +92,15 @@ def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float,
     mean = share @ values
     std = ((share @ values.square()) - mean.square()).clamp(min=1e-6).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _images_fingerprint(*pools: Pool | None) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for pool in pools:
+        if pool is not None:
+            digest.update(repr(tuple(pool.images.shape)).encode())
+            digest.update(np.ascontiguousarray(pool.images.cpu().numpy()).data)
+    return digest.hexdigest()
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
@@ -160,6 +171,7 @@ def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch
         flip=source.flip,
         split=split,
         fingerprint=split.fingerprint(source.train.labels),
+        images_fingerprint=_images_fingerprint(labeled, unlabeled),
     )
 
 

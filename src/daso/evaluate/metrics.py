@@ -30,8 +30,10 @@ def recall_precision(confusion: Array) -> tuple[Array, Array]:
 def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
     """Return the expected calibration error in [0, 1] over bins of equal width (Guo et al., 2017).
 
-    The mean over images of |accuracy - confidence| of the image's confidence bin.
+    The mean over images of |accuracy - confidence| of the image's confidence bin; NaN if a probability is.
     """
+    if not np.isfinite(probs).all():
+        return float("nan")
     confidence = probs.max(1)
     correct = (probs.argmax(1) == labels).astype(float)
     index = np.minimum((confidence * bins).astype(int), bins - 1)

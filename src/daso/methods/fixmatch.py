@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -47,7 +49,7 @@ class FixMatch(Method):
         unlabeled_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1 or unlabeled_weight < 0:
+        if not (0 <= threshold <= 1 and 0 <= unlabeled_weight < math.inf):
             raise OptionError(
                 f"FixMatch: threshold = {threshold} must be in [0, 1], "
                 f"unlabeled_weight = {unlabeled_weight} at least 0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from daso.errors import OptionError
 from daso.nets.wrn import LEAKY_SLOPE, initialise_convolutions
 
 
@@ -17,10 +18,15 @@ class SmallConvNet(nn.Module):
 
     Attributes:
         dim: D = 4 * width, the length of a feature vector.
+
+    Raises:
+        OptionError: the width is less than 1.
     """
 
     def __init__(self, width: int = 32, channels: int = 1) -> None:
         super().__init__()
+        if width < 1:
+            raise OptionError(f"small-{width}: the width must be at least 1")
         sizes = [
             (channels, width, 1),
             (width, 2 * width, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -88,9 +89,9 @@ class DASO(Refiner):
             warmup_steps = min(5000, total_steps // 5)
         for name, value, valid in (
             ("queue_length", queue_length, queue_length >= 1),
-            ("prototype_temperature", prototype_temperature, prototype_temperature > 0),
-            ("dist_temperature", dist_temperature, dist_temperature > 0),
-            ("align_weight", align_weight, align_weight >= 0),
+            ("prototype_temperature", prototype_temperature, 0 < prototype_temperature < math.inf),
+            ("dist_temperature", dist_temperature, 0 < dist_temperature < math.inf),
+            ("align_weight", align_weight, 0 <= align_weight < math.inf),
             ("warmup_steps", warmup_steps, warmup_steps >= 0),
             ("histogram_period", histogram_period, histogram_period >= 1),
             ("blend", blend, blend in ("distribution", "linear", "semantic", "fixed")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from daso.errors import RunError
 from daso.report.runs import Array, RunFolder, as_array, read_run
 
 COLORS = {
@@ -68,13 +70,20 @@ def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
     first = next(iter(groups.values()))[0]
     order = frequent_first(first)
     width = 0.8 / len(groups)
+    colors = itertools.cycle(METHOD_COLORS)
     for index, (name, runs) in enumerate(groups.items()):
         recall = 100 * np.stack([run.recall()[order] for run in runs])
         places = np.arange(len(order)) + (index - (len(groups) - 1) / 2) * width
         error = recall.std(0, ddof=1) if len(runs) > 1 else None
         spread = {"ecolor": "#333333", "elinewidth": 0.8}
         axis.bar(
-            places, recall.mean(0), width, yerr=error, color=METHOD_COLORS[index], label=name, error_kw=spread
+            places,
+            recall.mean(0),
+            width,
+            yerr=error,
+            color=next(colors),
+            label=name,
+            error_kw=spread,
         )
     axis.set_ylim(0, 125)
     axis.set_yticks(range(0, 101, 20))
@@ -111,9 +120,13 @@ def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
         curves = []
         for run in runs:
             steps, share = pseudo_label_series(run, part, "distribution")
-            curves.append(share[:, rare].sum(1))
+            curve = share[:, rare].sum(1)
             if known:
-                curves[-1] = curves[-1] / pseudo_label_series(run, part, "truth")[1][:, rare].sum(1)
+                seen, truth = pseudo_label_series(run, part, "truth")
+                curve, steps = curve[np.isin(steps, seen)], seen
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    curve = np.where(truth[:, rare].sum(1) > 0, curve / truth[:, rare].sum(1), np.nan)
+            curves.append(curve)
         length = min(map(len, curves))
         if length:
             mean = np.mean([curve[:length] for curve in curves], axis=0)
@@ -132,7 +145,7 @@ def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
 
 def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
     """Draw balanced accuracy over time of each group of runs, as mean and band of one standard deviation."""
-    for index, (name, runs) in enumerate(groups.items()):
+    for color, (name, runs) in zip(itertools.cycle(METHOD_COLORS), groups.items(), strict=False):
         series: list[list[Any]] = []
         for run in runs:
             measured = [(row["step"], row.get("test") or row.get("holdout")) for row in run.evaluations()]
@@ -142,7 +155,6 @@ def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None
             continue
         steps = [step for step, _ in series[0][:length]]
         values = 100 * as_array([[value for _, value in s[:length]] for s in series])
-        color = METHOD_COLORS[index]
         axis.plot(steps, values.mean(0), color=color, label=name)
         if len(runs) > 1:
             deviation = values.std(0, ddof=1)
@@ -180,13 +192,16 @@ def draw_run(folder: Path) -> list[Path]:
         pictures["recall"] = lambda axis: plot_recall(axis, groups)
     if any("pseudo_labels" in row for row in run.evaluations()):
         pictures["pseudo_labels"] = lambda axis: plot_pseudo_label_bias(axis, [run])
-    (folder / "plots").mkdir(exist_ok=True)
     paths = []
-    for name, draw in pictures.items():
-        figure, (axis,) = _figure(1)
-        draw(axis)
-        paths.append(folder / "plots" / f"{name}.png")
-        figure.savefig(paths[-1], dpi=130)
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+        for name, draw in pictures.items():
+            figure, (axis,) = _figure(1)
+            draw(axis)
+            paths.append(folder / "plots" / f"{name}.png")
+            figure.savefig(paths[-1], dpi=130)
+    except OSError as error:
+        raise RunError(f"cannot write into {folder / 'plots'}: {error.strerror or error}") from error
     return paths
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.errors import RunError
+from daso.files import Row, read_json, read_rows
 
-Row = dict[str, Any]
 Array = npt.NDArray[np.float64]
 
 
@@ -65,25 +64,14 @@ def read_run(path: Path) -> RunFolder:
         RunError: it is no run folder, or a file is damaged.
     """
 
-    def read(name: str) -> Row:
-        try:
-            value = json.loads((path / name).read_bytes())
-        except FileNotFoundError as error:
-            raise RunError(f"{path} is no run folder: it has no {name}") from error
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path / name} cannot be read: {error}") from error
-        if not isinstance(value, dict):
-            raise RunError(f"{path / name} holds no JSON object")
-        return value
-
-    rows: list[Row] = []
-    metrics = path / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise RunError(f"{metrics}, line {number}: not JSON ({error})") from error
-    summary = read("summary.json") if (path / "summary.json").exists() else {}
-    return RunFolder(path, read("config.json"), read("data.json"), read("environment.json"), rows, summary)
+    config, data = read_json(path / "config.json"), read_json(path / "data.json")
+    for name, value, keys in (
+        ("config.json", config, ("method", "source", "train", "split")),
+        ("data.json", data, ("class_names", "labeled_counts")),
+    ):
+        missing = [key for key in keys if value.get(key) is None]
+        if missing:
+            raise RunError(f"{path / name} does not say {', '.join(missing)}")
+    summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    environment = read_json(path / "environment.json")
+    return RunFolder(path, config, data, environment, read_rows(path / "metrics.jsonl"), summary)

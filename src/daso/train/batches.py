@@ -34,6 +34,17 @@ class ViewOptions:
     """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion,
     16 for stl10; 0: none)."""
 
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("crop_padding", self.crop_padding, self.crop_padding is None or self.crop_padding >= 0),
+            ("strong_operations", self.strong_operations, self.strong_operations >= 0),
+            ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
+            ("strong_probability", self.strong_probability, 0 <= self.strong_probability <= 1),
+            ("cutout", self.cutout, self.cutout is None or self.cutout >= 0),
+        ):
+            if not valid:
+                raise OptionError(f"{name} = {value!r} is out of range")
+
 
 class Batches:
     """Draws the images of a step and puts them into the views that a method names.
@@ -64,6 +75,8 @@ class Batches:
         padding = augmentation.crop_padding
         flip = data.flip if augmentation.flip is None else augmentation.flip
         padding = min(4, side // 8) if padding is None else padding
+        if padding >= side:
+            raise OptionError(f"crop_padding = {padding} must be less than the images' side, {side} pixels")
         # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
         cutout = round(side * 17 / 32) - 1 if augmentation.cutout is None else augmentation.cutout
         self._make: dict[View, Callable[[Tensor, torch.Generator], Tensor]] = {

@@ -6,64 +6,63 @@ counts; the two newest are kept, so there is always a whole one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.errors import RunError
+from daso.files import save_json, write_atomically
 
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state: its tensors by name, and the step, seconds and configuration that it belongs to."""
+    """A saved state.
+
+    Attributes:
+        path: of its safetensors file.
+        tensors: by name.
+        step: training steps done.
+        seconds: spent in training.
+        configuration: fingerprint of the configuration that it belongs to.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     step: int
     seconds: float
+    configuration: str
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment either the old or the new content is there, on disk.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+def _tensor_files(folder: Path) -> list[Path]:
+    """Return the tensor files of all checkpoints, whole or not, newest first."""
+    return sorted({path.with_suffix(".safetensors") for path in folder.glob("step-*.*")}, reverse=True)
 
 
-def save_json(path: Path, value: Any) -> None:
-    """Write *value* as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether there is any checkpoint in *folder*, whole or not."""
+    return bool(_tensor_files(folder))
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], step: int, seconds: float) -> Path:
-    """Write a checkpoint into *folder* and remove all but the two newest.
+def save_checkpoint(
+    folder: Path, tensors: dict[str, Tensor], step: int, seconds: float, configuration: str = ""
+) -> Path:
+    """Write a checkpoint and remove all but the two newest.
 
     Args:
         folder: made if it is not there.
         tensors: the state; copied to the host.
         step: training steps done.
         seconds: spent in training.
+        configuration: fingerprint of the configuration that the state belongs to.
 
     Returns:
         The path of the safetensors file.
@@ -71,21 +70,22 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], step: int, seconds
     Raises:
         RunError: it cannot be written; older checkpoints stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}") from error
     path = folder / f"step-{step:09d}.safetensors"
     content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
     write_atomically(path, content)
-    vouch = {"step": step, "seconds": seconds, "sha256": hashlib.sha256(content).hexdigest()}
+    checksum = hashlib.sha256(content).hexdigest()
+    vouch = {"step": step, "seconds": seconds, "configuration": configuration, "sha256": checksum}
     save_json(path.with_suffix(".json"), vouch)
-    for old in _vouchers(folder)[KEPT:]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    for old in _tensor_files(folder)[KEPT:]:
+        # What cannot be removed now is tried again at the next checkpoint.
+        with contextlib.suppress(OSError):
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
     return path
-
-
-def _vouchers(folder: Path) -> list[Path]:
-    """Return the JSON files of the checkpoints, newest first."""
-    return sorted(folder.glob("step-*.json"), reverse=True)
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
@@ -95,15 +95,17 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
         RunError: there is none.
     """
     damaged = []
-    for voucher in _vouchers(folder):
-        path = voucher.with_suffix(".safetensors")
+    for path in _tensor_files(folder):
         try:
-            vouch = json.loads(voucher.read_bytes())
+            vouch = json.loads(path.with_suffix(".json").read_bytes())
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != vouch["sha256"]:
                 raise ValueError("its checksum does not fit")
+            if path.stem != f"step-{int(vouch['step']):09d}":
+                raise ValueError(f"it says step {vouch['step']}")
             tensors = safetensors.torch.load(content)
-            return Checkpoint(path, tensors, int(vouch["step"]), float(vouch["seconds"]))
+            seconds, configuration = float(vouch["seconds"]), str(vouch["configuration"])
+            return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path.name}: {error}")
             warn(f"damaged checkpoint {path} is passed over ({error})")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from daso.data.longtail import SplitOptions
-from daso.errors import RunError, nearest
+from daso.errors import OptionError, RunError, nearest
 from daso.train.batches import ViewOptions
 from daso.train.options import TrainOptions
 
@@ -40,6 +40,11 @@ class RunConfig:
     train: TrainOptions = field(default_factory=TrainOptions)
     augmentation: ViewOptions = field(default_factory=ViewOptions)
 
+    def __post_init__(self) -> None:
+        for name, kind in (("source", str), ("method", str), ("method_options", dict)):
+            if not isinstance(getattr(self, name), kind):
+                raise OptionError(f"{name} must be of type {kind.__name__}, got {getattr(self, name)!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
         return dataclasses.asdict(self)
@@ -62,6 +67,15 @@ class RunConfig:
         config: RunConfig = _build(cls, {**values, **parts}, where)
         return config
 
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that change with anything that changes the training's result.
+
+        Where the data lies and on what device it is trained are left out.
+        """
+        values = self.to_dict()
+        del values["data"], values["train"]["device"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
 
 def _build(kind: type[Any], values: Any, where: str) -> Any:
     if not isinstance(values, dict):
@@ -72,22 +86,5 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
             raise RunError(f"{where}: unknown key {key!r}.{nearest(key, known)}")
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, OptionError) as error:
         raise RunError(f"{where}: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a run folder.
-
-    Raises:
-        RunError: it is not there, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent} is no run folder: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} holds {type(value).__name__}, not an object")
-    return value

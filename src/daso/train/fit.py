@@ -42,7 +42,7 @@ def fit(training: Training, batches: Callable[[int], Batch], data: TrainingData)
     state of *training* is consistent whenever a row is yielded, so that is when to save it.
 
     Raises:
-        RunError: a loss is not finite; noticed at the next ``"train"`` row, to spare every step a
+        RunError: a loss or a weight is not finite; noticed at the next ``"train"`` row, to spare every step a
             synchronisation with the device.
     """
     options = training.options
@@ -64,9 +64,10 @@ def fit(training: Training, batches: Callable[[int], Batch], data: TrainingData)
         if not evaluates and done % options.log_every:
             continue
         means = losses.take()
-        if not all(abs(value) < float("inf") for value in means.values()):
+        finite = all(abs(value) < float("inf") for value in means.values())
+        if not finite or (evaluates and not training.is_finite()):
             raise RunError(
-                f"a loss became infinite or NaN between step {last_step} and {done}: {means}; "
+                f"a loss or a weight became infinite or NaN between step {last_step} and {done}: {means}; "
                 f"the last checkpoint is kept. Try a lower --learning-rate"
                 + (" or --precision float32" if options.precision != "float32" else "")
             )

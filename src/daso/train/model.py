@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from daso.errors import RunError
+from daso.files import read_json
 from daso.nets.network import Network, build_encoder
 from daso.train.checkpoint import load_checkpoint
-from daso.train.config import RunConfig, read_json
+from daso.train.config import RunConfig
 
 
 @dataclass(frozen=True)

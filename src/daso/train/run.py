@@ -7,7 +7,6 @@ over, ``summary.json``.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,14 +20,15 @@ from daso.data.source import Source
 from daso.data.store import TrainingData, derive_seed, prepare_data
 from daso.errors import RunError
 from daso.evaluate.summary import summarize
+from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
 from daso.methods.compose import Facts, compose, parts_of, resolved_options
 from daso.nets.network import Network, build_encoder
 from daso.train.batches import Batches
-from daso.train.checkpoint import load_checkpoint, save_checkpoint, save_json, write_atomically
-from daso.train.config import RunConfig, read_json
+from daso.train.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from daso.train.config import RunConfig
 from daso.train.environment import describe_environment
 from daso.train.fit import Row, fit
-from daso.train.jsonl import plain, read_rows, to_line
+from daso.train.lock import claim_folder, lock_folder
 from daso.train.training import Training, choose_device
 
 
@@ -124,42 +124,22 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
+        "images_fingerprint": data.images_fingerprint,
     }
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock goes with the process, however it ends."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"another process is training in {folder}") from error
-        yield
 
 
 def train_run(prepared: Prepared, folder: Path) -> Iterator[Row]:
     """Train into a new run folder, yielding the rows that ``fit`` yields.
 
     Raises:
-        RunError: the folder holds a run already, or cannot be written.
+        RunError: the folder holds something already, another process has it, or it cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} exists and is not empty; go on with a run by 'daso resume {folder}', "
-            f"or name another folder with --out"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}") from error
-    device = prepared.data.labeled.images.device
-    save_json(folder / "environment.json", describe_environment(device))
-    save_json(folder / "data.json", describe_data(prepared.data))
-    save_json(folder / "config.json", prepared.config.to_dict())
-    yield from _go_on(prepared, folder)
+    with claim_folder(folder):
+        device = prepared.data.labeled.images.device
+        save_json(folder / "environment.json", describe_environment(device))
+        save_json(folder / "data.json", describe_data(prepared.data))
+        save_json(folder / "config.json", prepared.config.to_dict())
+        yield from _go_on(prepared, folder)
 
 
 def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Prepared, Iterator[Row]]:
@@ -175,48 +155,70 @@ def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Pre
         What was prepared, and the remaining rows, none if the run was complete.
 
     Raises:
-        RunError: the folder is no run, or its data or configuration has changed.
+        RunError: the folder is no run, another process has it, or its data or configuration has changed.
     """
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
     saved = read_json(folder / "data.json")
-    prepared = prepare(config)
-    if prepared.data.fingerprint != saved.get("split_fingerprint"):
-        raise RunError(
-            f"the data of {folder} has changed: its split was {saved.get('split_fingerprint')}, "
-            f"the same options now give {prepared.data.fingerprint}"
-        )
-    checkpoints = folder / "checkpoints"
-    if any(checkpoints.glob("step-*.json")):
-        checkpoint = load_checkpoint(checkpoints, warn)
-        prepared.training.load(checkpoint.tensors, checkpoint.step, checkpoint.seconds)
-    else:
-        warn(f"{folder} has no checkpoint: it starts from the beginning")
-    return prepared, _go_on(prepared, folder)
+    lock = lock_folder(folder)
+    try:
+        prepared = prepare(config)
+        found = describe_data(prepared.data)
+        for key, what in (("split_fingerprint", "split"), ("images_fingerprint", "images")):
+            if saved.get(key) != found[key]:
+                raise RunError(
+                    f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
+                    f"the same options now give {found[key]}"
+                )
+        checkpoints = folder / "checkpoints"
+        for place in (folder, checkpoints):
+            remove_leftovers(place)
+        if has_checkpoint(checkpoints):
+            checkpoint = load_checkpoint(checkpoints, warn)
+            if checkpoint.configuration != prepared.config.fingerprint():
+                raise RunError(
+                    f"the checkpoint is of another configuration: {folder / 'config.json'} has been changed since; "
+                    f"undo that, or train anew with 'daso train'"
+                )
+            prepared.training.load(checkpoint.tensors, checkpoint.step, checkpoint.seconds)
+        else:
+            warn(f"{folder} has no checkpoint: it starts from the beginning")
+    except BaseException:
+        lock.close()
+        raise
+
+    def rows() -> Iterator[Row]:
+        with lock:
+            yield from _go_on(prepared, folder)
+
+    return prepared, rows()
 
 
 def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
+    """Train on from where the training stands, writing rows, checkpoints and at the end the summary."""
     training = prepared.training
-    with _locked(folder):
-        metrics = folder / "metrics.jsonl"
-        rows = [row for row in read_rows(metrics) if row["step"] <= training.step]
-        write_atomically(metrics, "".join(map(to_line, rows)).encode())
-        with metrics.open("a", encoding="utf-8") as file:
-            for row in fit(training, prepared.batches, prepared.data):
+    configuration = prepared.config.fingerprint()
+    metrics = folder / "metrics.jsonl"
+    rows = [row for row in read_rows(metrics) if row["step"] <= training.step]
+    write_atomically(metrics, "".join(map(to_line, rows)).encode())
+    for row in fit(training, prepared.batches, prepared.data):
+        try:
+            with metrics.open("a", encoding="utf-8") as file:
                 file.write(to_line(row))
-                file.flush()
-                if row["event"] == "evaluate":
-                    rows.append(row)
-                    save_checkpoint(
-                        folder / "checkpoints", training.tensors(), training.step, training.seconds
-                    )
-                yield row
-        summary = {
-            "method": prepared.config.method,
-            "source": prepared.config.source,
-            "seed": prepared.config.train.seed,
-            "steps": training.step,
-            "seconds": round(training.seconds, 3),
-            "split_fingerprint": prepared.data.fingerprint,
-            **summarize(rows),
-        }
-        save_json(folder / "summary.json", plain(summary))
+        except OSError as error:
+            raise RunError(f"cannot write {metrics}: {error.strerror or error}") from error
+        if row["event"] == "evaluate":
+            rows.append(row)
+            save_checkpoint(
+                folder / "checkpoints", training.tensors(), training.step, training.seconds, configuration
+            )
+        yield row
+    summary = {
+        "method": prepared.config.method,
+        "source": prepared.config.source,
+        "seed": prepared.config.train.seed,
+        "steps": training.step,
+        "seconds": round(training.seconds, 3),
+        "split_fingerprint": prepared.data.fingerprint,
+        **summarize(rows),
+    }
+    save_json(folder / "summary.json", plain(summary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -27,6 +28,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"devices of type {device.type!r} are not supported")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -89,6 +92,11 @@ class Training:
         self.step += 1
         return result, total.detach()
 
+    def is_finite(self) -> bool:
+        """Tell whether all weights, of the network and of its average, are finite; waits for the device."""
+        weights = itertools.chain(self.network.parameters(), self.average.network.parameters())
+        return bool(torch.stack([w.isfinite().all() for w in weights]).all())
+
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state by name, not copied."""
         return dict(self._named_tensors())
@@ -113,7 +121,10 @@ class Training:
         own = {name: value for name, value in self.tensors().items() if not name.startswith("momentum.")}
         momentum = {n[len("momentum.") :]: v for n, v in tensors.items() if n.startswith("momentum.")}
         given = {n: v for n, v in tensors.items() if not n.startswith("momentum.")}
-        wrong = sorted(own.keys() ^ given.keys())
+        parameters = dict(self.network.named_parameters())
+        moved = parameters.keys() if step and self.options.momentum else set()
+        wrong = sorted((own.keys() ^ given.keys()) | {f"momentum.{n}" for n in momentum.keys() ^ moved})
+        wrong += [name for name in momentum.keys() & moved if momentum[name].shape != parameters[name].shape]
         wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
         if wrong:
             raise RunError(
@@ -122,7 +133,7 @@ class Training:
             )
         for name, value in own.items():
             value.copy_(given[name])
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in parameters.items():
             if name in momentum:
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer

@@ -1,0 +1,104 @@
+"""The files of a run folder: JSON, rows of JSON, and writes that leave nothing half done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from daso.errors import RunError
+
+Row = dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment either the old or the new content is there, on disk.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote into *folder*."""
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write *value* as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a run folder.
+
+    Raises:
+        RunError: it is not there, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds {type(value).__name__}, not an object")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not know, by None, all the way down."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_line(row: Row) -> str:
+    """Return a row as one line of JSON."""
+    return json.dumps(plain(row), allow_nan=False) + "\n"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a file, none if it is not there. A last line that was cut off is left out.
+
+    Raises:
+        RunError: another line is damaged, or the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not {"event", "step"} <= row.keys():
+                raise ValueError("not a row with an event and a step")
+            rows.append(row)
+        except ValueError as error:
+            if number < len(lines):
+                raise RunError(f"{path}, line {number}, is damaged: {error}") from error
+    return rows
