@@ -87,7 +87,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W)."""
-        x = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        x = _channels_last(self.normalize(images))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.encoder(x)
         return features.float()
@@ -96,6 +96,16 @@ class Network(nn.Module):
         """Return the logits, float32 (B, outputs), of features (B, D) by the named head."""
         logits: Tensor = self.heads[head](features)
         return logits
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Return images (B, C, H, W) with the channels of a pixel side by side, as convolutions are fastest."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = images.shape
+    if channels > 1:
+        return images
+    # With one channel both layouts are the same bytes and torch takes the slow one, unless the strides say otherwise.
+    return images.as_strided(images.shape, (height * width, 1, width, 1))
 
 
 def build_encoder(name: str, channels: int, size: int) -> Encoder:

@@ -40,8 +40,8 @@ class _Residual(nn.Module):
         for number in range(1, self.depth + 1):
             out = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(out))
             if number < self.depth:
-                out = F.relu(out)
-        return F.relu(out + self.downsample(x))
+                out = F.relu(out, inplace=True)
+        return F.relu(out + self.downsample(x), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         if self.large:
             x = F.max_pool2d(x, 3, 2, 1)
         for group in range(1, 5):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError
-from daso.nets.wrn import LEAKY_SLOPE, initialise_convolutions
+from daso.nets.wrn import activate, initialise_convolutions
 
 
 class SmallConvNet(nn.Module):
@@ -41,5 +40,5 @@ class SmallConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.leaky_relu(norm(convolution(x)), LEAKY_SLOPE)
+            x = activate(norm(convolution(x)))
         return x.mean(dim=(2, 3))

@@ -17,6 +17,11 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
+def activate(x: Tensor) -> Tensor:
+    """Apply the leaky ReLU in place: the batch norm before it needs only its input again, not its output."""
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+
+
 class _Block(nn.Module):
     """Pre-activation residual block; the first one of the network activates before the shortcut too."""
 
@@ -31,9 +36,9 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.leaky_relu(self.norm1(x), LEAKY_SLOPE)
+        activated = activate(self.norm1(x))
         shortcut = self.shortcut(activated if self.activate_shortcut else x)
-        inner = F.leaky_relu(self.norm2(self.conv1(activated)), LEAKY_SLOPE)
+        inner = activate(self.norm2(self.conv1(activated)))
         out: Tensor = shortcut + self.conv2(inner)
         return out
 
@@ -77,5 +82,5 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
-        x = F.leaky_relu(self.norm(self.blocks(self.stem(x))), LEAKY_SLOPE)
+        x = activate(self.norm(self.blocks(self.stem(x))))
         return x.mean(dim=(2, 3))

@@ -49,14 +49,14 @@ class PrototypeQueue(nn.Module):
         overwritten = rank < arrivals[labels] - lengths
         self.features[torch.where(overwritten, classes * self.longest, slot)] = features
         self.seen += arrivals
+        queues = self.features[:-1].view(classes, self.longest, -1)
         # Only classes of this batch have changed: with more classes than rows, visit the rows' classes alone.
         if len(labels) < classes:
-            self.prototypes[labels] = self._mean(labels)
+            self.prototypes[labels] = self._mean(queues[labels], labels)
         else:
-            self.prototypes.copy_(self._mean(torch.arange(classes, device=labels.device)))
+            self.prototypes.copy_(self._mean(queues, slice(None)))
 
-    def _mean(self, classes: Tensor) -> Tensor:
-        queues = self.features[:-1].view(len(self.lengths), self.longest, -1)[classes]
+    def _mean(self, queues: Tensor, classes: Tensor | slice) -> Tensor:
         filled = torch.minimum(self.seen, self.lengths)[classes]
         # Slots never written hold zeros, so a plain sum over the ring is the sum over what it holds.
         return queues.sum(1) / filled.clamp(min=1)[:, None]
