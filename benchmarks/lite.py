@@ -24,6 +24,9 @@ import tyro
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.errors import RunError
+from daso.files import read_json
+from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES
 from daso.report.results import append_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
@@ -46,9 +49,6 @@ SETTINGS: dict[str, tuple[str, SplitOptions, TrainOptions]] = {
     "cifar10-reversed": ("cifar10", replace(CIFAR10, unlabeled_shape="reversed"), CIFAR10_TRAIN),
 }
 """Source, split and training of each setting. What scales with the length: the warm-up of DASO is a fifth of it."""
-
-DIST_TEMPERATURE = {"consistent": 1.5, "uniform": 0.3, "reversed": 0.3}
-"""T_dist as the paper sets it, by the shape of the unlabelled distribution."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,16 @@ def done(path: Path) -> set[tuple[str, ...]]:
 
 def train(config: RunConfig, source: Source, folder: Path) -> None:
     """Train into *folder*, or go on with the run that is there."""
+    prepared = prepare(config, source)
     if (folder / "config.json").exists():
+        there = RunConfig.from_dict(read_json(folder / "config.json"), str(folder))
+        if there.fingerprint() != prepared.config.fingerprint():
+            raise RunError(
+                f"{folder} holds a run of another configuration; remove it or give --runs another folder"
+            )
         _, rows = resume_run(folder, lambda message: print(message, file=sys.stderr))
     else:
-        rows = train_run(prepare(config, source), folder)
+        rows = train_run(prepared, folder)
     for row in rows:
         if row["event"] == "evaluate" and row["step"] % 500 == 0:
             print(f"{folder} {row['step']} {100 * row['test']['balanced_accuracy']:.2f}", flush=True)
@@ -129,7 +135,8 @@ def main(lite: Lite) -> None:
                     sources[name] = open_source(name, data=lite.data)
                 method_options = json.loads(lite.options)
                 if "daso" in method:
-                    temperature = DIST_TEMPERATURE[split.unlabeled_shape]
+                    consistent = split.unlabeled_shape == "consistent"
+                    temperature = SOURCES[name].dist_temperature if consistent else MISMATCH_TEMPERATURE
                     method_options = {"dist_temperature": temperature, **method_options}
                 data = None if lite.data is None else str(lite.data)
                 config = RunConfig(

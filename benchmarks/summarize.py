@@ -39,6 +39,8 @@ class Summarize:
 
 
 def spread(values: list[float]) -> str:
+    if not values:
+        return ""
     mean = f"{np.mean(values):.1f}"
     return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
@@ -65,11 +67,17 @@ def main(summarize: Summarize) -> None:
         settings[setting][name][row["seed"]] = row
     for setting, methods in sorted(settings.items()):
         print(f"\n**{setting}**\n")
-        print(f"| method | seeds | {' | '.join(COLUMNS.values())} | difference to {summarize.baseline} |")
-        print("|---" * (len(COLUMNS) + 3) + "|")
+        columns = [
+            "method",
+            "seeds",
+            *COLUMNS.values(),
+            f"difference to {summarize.baseline} ± standard error",
+        ]
+        print(f"| {' | '.join(columns)} |")
+        print("|---" * len(columns) + "|")
         baseline = {s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()}
         for name, seeds in methods.items():
-            cells = [spread([float(row[column]) for row in seeds.values()]) for column in COLUMNS]
+            cells = [spread([float(row[c]) for row in seeds.values() if row[c]]) for c in COLUMNS]
             difference = paired({s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline)
             print(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {difference} |")
 

@@ -92,6 +92,7 @@ def test_every_step_agrees_with_the_authors(name: str) -> None:
             semantic_steps += 1
             assert torch.equal(labels["semantic"], at["semantic_label"])
         for actual, expected in (
+            (result.pseudo_labels.confidence, "confidence"),
             (daso.queue.prototypes, "prototypes"),
             (in_force, "pl_dist"),
             (result.losses["labeled"], "loss_cls"),

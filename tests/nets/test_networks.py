@@ -170,3 +170,33 @@ def test_the_average_starts_as_a_copy_then_decays() -> None:
     assert not averaged.requires_grad
     with pytest.raises(OptionError, match="decay"):
         MovingAverage(network, 1.0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_activations_keep_the_channels_of_a_pixel_side_by_side(channels: int) -> None:
+    network = Network(build_encoder("wrn-10-1", channels, 28), {}, [0.5] * channels, [0.25] * channels)
+    layouts: list[bool] = []
+    for module in network.encoder.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            module.register_forward_hook(
+                lambda module, inputs, output: layouts.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+    network(torch.zeros(4, channels, 28, 28, dtype=torch.uint8))
+    assert len(layouts) > 10
+    assert all(layouts)
+
+
+def test_images_are_resized_on_their_way_in_as_pillow_does() -> None:
+    from PIL import Image
+
+    network = Network(build_encoder("small-8", 3, 32), {}, [0.0] * 3, [1.0] * 3, resolution=32)
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 96))
+    images = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    expected = np.array(picture.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    resized = 255 * network.normalize(images)[0].numpy()
+    assert np.abs(resized - expected).max() <= 1
+    unchanged = images[:, :, :32, :32]
+    torch.testing.assert_close(network.normalize(unchanged), unchanged / 255)

@@ -25,7 +25,10 @@ def test_pseudo_labels_are_counted_by_true_class() -> None:
     final, linear = torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 0, 0])
     for _ in range(2):
         labels = {"linear": linear, "final": final}
-        record.add(PseudoLabels(labels, torch.tensor([1.0, 0.0, 1.0, 0.0])), torch.tensor([0, 1, 2, 3]))
+        record.add(
+            PseudoLabels(labels, torch.ones(4), torch.tensor([1.0, 0.0, 1.0, 0.0])),
+            torch.tensor([0, 1, 2, 3]),
+        )
     numbers = record.take()
     assert numbers["share_confident"] == 0.5
     assert numbers["linear"]["distribution"] == [1.0, 0.0]
@@ -42,7 +45,7 @@ def test_pseudo_labels_are_counted_by_true_class() -> None:
 def test_indices_choose_the_truth() -> None:
     record = PseudoLabelRecord(3, torch.tensor([2, 1, 0]))
     labels = {"final": torch.tensor([2, 2])}
-    record.add(PseudoLabels(labels, torch.zeros(2)), torch.tensor([0, 0]))
+    record.add(PseudoLabels(labels, torch.ones(2), torch.zeros(2)), torch.tensor([0, 0]))
     numbers = record.take()
     assert numbers["final"]["truth"] == [0.0, 0.0, 1.0]
     assert numbers["final"]["accuracy"] == 1.0
@@ -53,5 +56,5 @@ def test_indices_choose_the_truth() -> None:
 def test_unknown_truth_leaves_the_distribution() -> None:
     record = PseudoLabelRecord(2, torch.tensor([-1, -1]))
     labels = {"final": torch.tensor([1, 1])}
-    record.add(PseudoLabels(labels, torch.ones(2)), torch.tensor([0, 1]))
+    record.add(PseudoLabels(labels, torch.ones(2), torch.ones(2)), torch.tensor([0, 1]))
     assert record.take()["final"] == {"distribution": [0.0, 1.0]}

@@ -61,5 +61,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("daso: stopped; a run goes on with 'daso resume RUN'", file=sys.stderr)
+        print("daso: stopped", file=sys.stderr)
         return INTERRUPTED

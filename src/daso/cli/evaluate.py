@@ -20,6 +20,7 @@ from daso.files import plain, read_json
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.model import load_model
+from daso.train.run import describe_data, moved
 from daso.train.training import choose_device
 
 
@@ -30,7 +31,7 @@ class EvaluateCommand:
     folder: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     data: Path | None = None
-    """Where the files of a named source are, if they have moved."""
+    """Where the run's images are now, if they have moved."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator there is."""
     json: bool = False
@@ -43,12 +44,19 @@ def run(argv: Sequence[str]) -> None:
     device = choose_device(command.device)
     model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
     config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
-    path = command.data or (Path(config.data) if config.data else None)
-    source = open_source(config.source, data=path, size=config.size, skip_bad=config.skip_bad)
+    config = moved(config, command.data)
+    place = None if config.data is None else Path(config.data)
+    source = open_source(config.source, data=place, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, config.train.seed, device)
-    saved = read_json(command.folder / "data.json").get("split_fingerprint")
-    if data.fingerprint != saved:
-        raise RunError(f"these are other images: the run's split was {saved}, this one is {data.fingerprint}")
+    saved, found = read_json(command.folder / "data.json"), describe_data(data)
+    for key in ("class_names", "image_shape", "split_fingerprint"):
+        if saved.get(key) != found[key]:
+            raise RunError(
+                f"these are other images than the run's: {key} was {saved.get(key)}, now {found[key]}"
+            )
+    for pool, fingerprint in (saved.get("images_fingerprints") or {}).items():
+        if found["images_fingerprints"][pool] != fingerprint:
+            print(f"note: the {pool} images are not those of the run", file=sys.stderr)
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from daso.data.longtail import SplitOptions
+from daso.data.open import NAMES
 from daso.methods.compose import hyperparameters, parts_of
-from daso.presets.sources import OWN_DATA, SOURCES
+from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -25,7 +25,7 @@ DEFAULT_METHOD = "fixmatch+daso"
 class TrainCommand:
     """Train an image classifier from few labelled and many unlabelled images."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """digits, fashion-mnist, cifar10, cifar100, stl10, or the path of your own images."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
@@ -78,36 +78,57 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     return parsed.train, dataclasses.asdict(parsed.method)
 
 
-def to_config(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]) -> RunConfig:
-    """Turn a parsed command into a run's configuration; what *argv* leaves open, the source decides, aloud."""
-    defaults = SOURCES.get(command.source, OWN_DATA)
-    split, train, augmentation = command.split, command.train, command.augmentation
-    if split == SplitOptions() and defaults.split is not None:
-        split = defaults.split
-        print(f"split: {_describe(split)} (the default of {command.source})", file=sys.stderr)
-    if not any(argument.partition("=")[0] == "--steps" for argument in argv):
-        train = dataclasses.replace(train, steps=defaults.steps)
-    if train.resolution is None:
-        train = dataclasses.replace(train, resolution=defaults.resolution)
-    if augmentation.cutout is None:
-        augmentation = dataclasses.replace(augmentation, cutout=defaults.cutout)
+def _given(argv: Sequence[str], option: str) -> bool:
+    return any(argument.partition("=")[0] == option for argument in argv)
+
+
+def to_config(
+    command: TrainCommand,
+    method_options: dict[str, Any],
+    argv: Sequence[str],
+    defaults: SourceDefaults,
+    notice: Callable[[str], None],
+) -> RunConfig:
+    """Turn a parsed command into a run's configuration.
+
+    Args:
+        command: as parsed.
+        method_options: as parsed.
+        argv: tells what was given and what was left open.
+        defaults: decide what was left open.
+        notice: is told what they decided.
+    """
+    split = command.split.or_else(defaults.split)
+    train, augmentation, options = command.train, command.augmentation, dict(method_options)
+    chosen: dict[str, Any] = {
+        name: value for name, value in vars(split).items() if getattr(command.split, name) != value
+    }
+    for name in ("steps", "batch", "network", "resolution"):
+        value = getattr(defaults, name)
+        if value is not None and not _given(argv, f"--{name}"):
+            train, chosen[name] = dataclasses.replace(train, **{name: value}), value
+    for name in ("cutout", "crop_padding"):
+        value = getattr(defaults, name)
+        if value is not None and getattr(augmentation, name) is None:
+            augmentation, chosen[name] = dataclasses.replace(augmentation, **{name: value}), value
+    if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
+        mismatch = split.unlabeled_shape in ("uniform", "reversed")
+        value = MISMATCH_TEMPERATURE if mismatch else defaults.dist_temperature
+        options["dist_temperature"] = chosen["dist_temperature"] = value
+    if chosen:
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
+        notice(f"chosen for {command.source}: {flags}")
     return RunConfig(
         # A run folder must find its data again from wherever it is resumed.
-        source=command.source if command.source in SOURCES else str(Path(command.source).resolve()),
+        source=command.source
+        if command.source in NAMES
+        else str(Path(command.source).expanduser().resolve()),
         method=command.method,
-        data=None if command.data is None else str(command.data.resolve()),
+        data=None if command.data is None else str(command.data.expanduser().resolve()),
         size=command.size,
         skip_bad=command.skip_bad,
         split=split,
-        method_options=method_options,
+        method_options=options,
         train=train,
         augmentation=augmentation,
-    )
-
-
-def _describe(split: SplitOptions) -> str:
-    return " ".join(
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in dataclasses.asdict(split).items()
-        if value is not None
     )

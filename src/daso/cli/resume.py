@@ -10,8 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from daso.cli.progress import follow
-from daso.cli.train import announce, conclude
+from daso.cli.train import announce, conclude, follow_run
 from daso.train.run import resume_run
 
 
@@ -21,14 +20,22 @@ class ResumeCommand:
 
     folder: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
+    data: Path | None = None
+    """Where the run's images are now, if they have moved."""
+    device: str | None = None
+    """Another device than the run's: cpu, cuda, mps."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Resume as the arguments say."""
     command = tyro.cli(ResumeCommand, args=list(argv), prog="daso resume")
-    prepared, rows = resume_run(command.folder, lambda message: print(f"daso: {message}", file=sys.stderr))
+    prepared, rows = resume_run(
+        command.folder,
+        lambda message: print(f"daso: {message}", file=sys.stderr),
+        data=command.data,
+        device=command.device,
+    )
     announce(prepared, command.folder)
-    training = prepared.training
-    print(f"going on from step {training.step:,}", file=sys.stderr)
-    follow(rows, total=prepared.config.train.steps, done=training.step, label=prepared.config.method)
+    print(f"going on from step {prepared.training.step:,}", file=sys.stderr)
+    follow_run(prepared, rows, command.folder)
     conclude(prepared, command.folder)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from daso.cli.options import parse_train, to_config
+from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
 from daso.cli.tables import class_table, summary_table
 from daso.data.open import open_source
-from daso.files import read_json
+from daso.data.source import Source
+from daso.files import Row, read_json
+from daso.presets.sources import OWN_DATA, OWN_DATA_ON_CPU, SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, prepare, train_run
+from daso.train.training import choose_device
 
 
 def free_folder(source: str, method: str) -> Path:
@@ -43,11 +46,22 @@ def announce(prepared: Prepared, folder: Path) -> None:
         + f", on {data.labeled.images.device}, {config.train.precision}\nrun folder: {folder}",
         file=sys.stderr,
     )
-    if len(data.labeled) < config.train.batch:
-        print(
-            f"note: {len(data.labeled)} labelled images are fewer than a batch of {config.train.batch}: "
-            f"a batch holds some of them more than once",
-            file=sys.stderr,
+    sizes = {"labelled": (data.labeled, config.train.batch)}
+    if prepared.batches.unlabeled_views and data.unlabeled is not None:
+        sizes["unlabelled"] = (data.unlabeled, config.train.batch * config.train.unlabeled_ratio)
+    for name, (pool, batch) in sizes.items():
+        if len(pool) < batch:
+            _notice(
+                f"note: {len(pool)} {name} images are fewer than a batch of {batch}: it repeats some of them"
+            )
+    if data.test is None and data.holdout is None:
+        _notice("note: no test or hold-out images: nothing will be measured (--holdout N sets some aside)")
+    elif data.test is None and data.holdout is not None:
+        missing = sorted(set(range(len(data.class_names))) - set(data.holdout.labels.tolist()))
+        names = ", ".join(data.class_names[k] for k in missing)
+        _notice(
+            f"note: no test images: measured on {len(data.holdout)} labelled images that are held out"
+            + (f"; too few labels to hold any of {names} out, so these are not measured" if names else "")
         )
 
 
@@ -65,22 +79,71 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; run folder: {folder}")
 
 
+def read_source(command: TrainCommand, size: int | None) -> Source:
+    """Read the images that a command names."""
+    return open_source(
+        command.source,
+        data=command.data,
+        size=size,
+        skip_bad=command.skip_bad,
+        download=command.download,
+        progress=_report_download(),
+    )
+
+
+def _report_download() -> Callable[[str, int, int | None], None]:
+    shown: dict[str, int] = {}
+
+    def report(name: str, done: int, total: int | None) -> None:
+        tenths = done // 10_000_000
+        if shown.get(name) != tenths:
+            shown[name] = tenths
+            of = "" if total is None else f" of {total / 1e6:.0f}"
+            print(f"{name}: {done / 1e6:.0f}{of} MB", file=sys.stderr)
+
+    return report
+
+
+def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, SourceDefaults]:
+    """Return what to take for what a command leaves open; images of a folder may be read anew, smaller."""
+    if command.source in SOURCES:
+        return source, SOURCES[command.source]
+    side = max(source.train.images.shape[2:])
+    if choose_device(command.train.device).type != "cpu":
+        return source, OWN_DATA
+    wanted = OWN_DATA_ON_CPU.size
+    if command.size is None and wanted is not None and side > wanted and Path(command.source).is_dir():
+        _notice(
+            f"no accelerator: images are resized to {wanted} x {wanted} pixels; --size {side} keeps {side}"
+        )
+        source = read_source(command, wanted)
+    return source, OWN_DATA_ON_CPU
+
+
+def _notice(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
+    """Show a training as it goes; an interruption says how to go on."""
+    config, done = prepared.config, prepared.training.step
+    try:
+        follow(rows, total=config.train.steps, done=done, label=config.method)
+    except KeyboardInterrupt:
+        _notice(f"stopped after {prepared.training.step:,} steps; go on with: daso resume {folder}")
+        raise
+
+
 def run(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     command, method_options = parse_train(argv)
-    config = to_config(command, method_options, argv)
     folder = command.out or free_folder(command.source, command.method)
     refuse_taken(folder)
-    source = open_source(
-        command.source,
-        data=command.data,
-        size=command.size,
-        skip_bad=command.skip_bad,
-        download=command.download,
-    )
+    source, defaults = choose_defaults(command, read_source(command, command.size))
+    config = to_config(command, method_options, argv, defaults, _notice)
     for path, reason in source.skipped:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
+        _notice(f"skipped {path}: {reason}")
     prepared = prepare(config, source)
     announce(prepared, folder)
-    follow(train_run(prepared, folder), total=prepared.config.train.steps, label=command.method)
+    follow_run(prepared, train_run(prepared, folder), folder)
     conclude(prepared, folder)

@@ -8,6 +8,7 @@ class counts. Random draws follow the authors' code, so their seeds give their i
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import Literal
@@ -23,21 +24,20 @@ Shape = Literal["consistent", "uniform", "reversed"]
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which images of a source are labelled, unlabelled and held out."""
+    """Which images of a source are labelled, unlabelled and held out. What is left out, the source decides."""
 
     labeled_head: int | None = None
-    """N1: labelled images of the most frequent class. Without it, all labelled images of the source are used."""
+    """N1: labelled images of the most frequent class (without it: all labelled images of the source)."""
     unlabeled_head: int | None = None
-    """M1: unlabelled images of the most frequent class. Without it, the source's own unlabelled images."""
-    gamma_labeled: float = 100.0
+    """M1: unlabelled images of the most frequent class (without it: the source's own unlabelled images)."""
+    gamma_labeled: float | None = None
     """Imbalance ratio of the labelled images: the largest class count over the smallest; 1 is balanced."""
-    gamma_unlabeled: float = 100.0
+    gamma_unlabeled: float | None = None
     """Imbalance ratio of the unlabelled images."""
-    unlabeled_shape: Shape = "consistent"
+    unlabeled_shape: Shape | None = None
     """Class distribution of the unlabelled images: as the labelled one, uniform, or in reversed order."""
     holdout: int | None = None
-    """Images, in equal number of each class, set aside before the split to choose a model on
-    (default: a tenth of the images that benchmark splits are drawn from; 0: none)."""
+    """Images set aside before the split, the same number of each class, to choose a model on (0: none)."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -50,10 +50,15 @@ class SplitOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise OptionError(f"{name} = {value!r} is out of range: at least {least}")
-        if self.unlabeled_shape not in ("consistent", "uniform", "reversed"):
+        if self.unlabeled_shape not in (None, "consistent", "uniform", "reversed"):
             raise OptionError(
                 f"unknown unlabeled_shape {self.unlabeled_shape!r}; valid: consistent, uniform, reversed"
             )
+
+    def or_else(self, defaults: SplitOptions) -> SplitOptions:
+        """Return these options, and for each one that is left out the one of *defaults*."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return dataclasses.replace(defaults, **given)
 
 
 @dataclass(frozen=True)
@@ -134,29 +139,32 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
     raise OptionError(f"unknown shape {shape!r}; valid: consistent, uniform, reversed")
 
 
-def split_holdout(
-    labels: npt.NDArray[np.int64], per_class: int, seed: int, num_classes: int
-) -> tuple[Indices, Indices]:
-    """Set aside *per_class* random images of every class: return (remaining, held out) indices.
+def split_holdout(labels: npt.NDArray[np.int64], per_class: Indices, seed: int) -> tuple[Indices, Indices]:
+    """Set aside random images of every class: return (remaining, held out) indices.
 
     Both are grouped by class, in shuffled order within a class, as the authors' code leaves them: what is
     drawn afterwards depends on that order.
+
+    Args:
+        labels: int64, (N,).
+        per_class: int64, (K,), images to set aside of each class.
+        seed: 0 <= seed < 2**32.
 
     Raises:
         DataError: a class would have no image left.
     """
     random = np.random.RandomState(seed)
     remaining, held = [], []
-    for k in range(num_classes):
+    for k, number in enumerate(per_class):
         members = np.flatnonzero(labels == k)
-        if len(members) <= per_class:
+        if len(members) <= number:
             raise DataError(
-                f"class {k} has {len(members)} images: a hold-out of {per_class} per class leaves none; "
+                f"class {k} has {len(members)} images: a hold-out of {number} per class leaves none; "
                 f"use a smaller hold-out (0: none)"
             )
         random.shuffle(members)
-        remaining.append(members[per_class:])
-        held.append(members[:per_class])
+        remaining.append(members[number:])
+        held.append(members[:number])
     return np.concatenate(remaining), np.concatenate(held)
 
 
@@ -193,7 +201,7 @@ def longtail_split(
         OptionError: the counts do not fit each other.
 
     Departure from the authors' code: where a class has too few images they silently take fewer; here that is
-    an error.
+    an error. Every class with at least N1 + M1 images gives the images that theirs gives.
     """
     num_classes = len(labeled_counts)
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
@@ -205,25 +213,29 @@ def longtail_split(
 
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     if holdout:
-        remaining, held = split_holdout(labels, holdout // num_classes, seed, num_classes)
+        if holdout < num_classes:
+            raise OptionError(
+                f"a hold-out takes as many images of each of {num_classes} classes: {holdout} are too few"
+            )
+        remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
 
     random = np.random.RandomState(seed)
-    head = int(labeled_counts.max())
-    unlabeled_head = 0 if unlabeled_counts is None else int(unlabeled_counts.max())
+    wanted = np.zeros_like(labeled_counts) if unlabeled_counts is None else unlabeled_counts
+    head, unlabeled_head = int(labeled_counts.max()), int(wanted.max())
     labeled_pool, unlabeled_pool = [], []
     for k in range(num_classes):
         members = remaining[labels[remaining] == k]
         random.shuffle(members)
-        first, second = members[:head], members[head : head + unlabeled_head]
-        wanted = 0 if unlabeled_counts is None else int(unlabeled_counts[k])
-        if len(first) < labeled_counts[k] or len(second) < wanted:
+        if len(members) < labeled_counts[k] + wanted[k]:
             raise DataError(
                 f"class {k} has {len(members)} images after the hold-out; the split wants {labeled_counts[k]} "
-                f"labelled from the first {head} and {wanted} unlabelled from the next {unlabeled_head}: "
-                f"use smaller heads or a smaller hold-out"
+                f"labelled and {wanted[k]} unlabelled: use smaller heads or a smaller hold-out"
             )
-        labeled_pool.append(first)
-        unlabeled_pool.append(second)
+        # As the authors: the first N1 images may be labelled, the next M1 unlabelled, whatever the class's counts.
+        # A class with fewer images than that gives what its own counts want.
+        cut = head if len(members) >= head + unlabeled_head else int(labeled_counts[k])
+        labeled_pool.append(members[:cut])
+        unlabeled_pool.append(members[cut : cut + max(unlabeled_head, int(wanted[k]))])
 
     labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
     unlabeled = np.empty(0, dtype=np.int64)

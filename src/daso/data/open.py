@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,14 +108,15 @@ def _open_name(
         except DataError as error:
             reasons.append(str(error))
             continue
-        return reader()
+        return dataclasses.replace(reader(), place=str(place.resolve()))
     if fetch_missing:
-        return read(download(name, data, progress=progress))()
+        place = download(name, data, progress=progress)
+        return dataclasses.replace(read(place)(), place=str(place.resolve()))
     files = ", ".join(remote.file_name for remote in REMOTES[name])
     looked = "\n".join(f"  {reason}" for reason in reasons)
     raise DataError(
         f"{name}: its files were not found. Looked in:\n{looked}\n"
-        f"Get {files} from {PAGES[name]} and say with data where they are, "
+        f"Get {files} from {PAGES[name]} and say with --data where they are, "
         "or have them fetched with --download."
     )
 

@@ -192,5 +192,5 @@ def _unreadable(skipped: Sequence[tuple[str, str]], where: str) -> str:
     return (
         f"{where}: {len(skipped)} {plural} could not be read:\n"
         + "\n".join(lines)
-        + "\nMend or remove them, or go on without them with skip_bad."
+        + "\nMend or remove them, or go on without them: --skip-bad."
     )

@@ -60,6 +60,7 @@ class Source:
         test: the source's own test set, or None.
         flip: whether a mirrored image keeps its class (not so for digits).
         mean, std: per channel, in [0, 1], the published normalisation; None: computed from the training pool.
+        place: the file or folder that a named source was read from; None where there is none.
         skipped: files that could not be read, with the reason, where the caller asked to go on without them.
     """
 
@@ -72,6 +73,7 @@ class Source:
     flip: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    place: str | None = None
     skipped: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -88,10 +90,11 @@ class Source:
                     f"{self.name}: {part} images are {pool.images.shape[1:]}, "
                     f"train images {self.train.images.shape[1:]} (channels, height, width); they must agree"
                 )
-            bad = np.flatnonzero((pool.labels < UNLABELED) | (pool.labels >= len(self.class_names)))
+            least = UNLABELED if part == "unlabeled" else 0
+            bad = np.flatnonzero((pool.labels < least) | (pool.labels >= len(self.class_names)))
             if len(bad):
                 raise DataError(
                     f"{self.name}: {part} label {pool.labels[bad[0]]} at index {bad[0]} is out of range; "
-                    f"labels must be 0 to {len(self.class_names) - 1}, or -1 for unknown "
-                    f"({len(bad)} such labels)"
+                    f"labels must be 0 to {len(self.class_names) - 1}; -1, for unknown, is for unlabelled images "
+                    f"only ({len(bad)} such labels)"
                 )

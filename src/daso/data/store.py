@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ from daso.data.longtail import (
 )
 from daso.data.source import Images, Source
 from daso.errors import DataError, OptionError
+
+COUNTED_IMAGES = 20_000
+"""Images that the normalisation is computed from, where it is not published."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class TrainingData:
         flip: whether a mirrored image keeps its class.
         split: index arrays into the source's labelled pool.
         fingerprint: 16 hexadecimal digits that change with the split or its labels.
-        images_fingerprint: 16 that change with any pixel of the labelled and unlabelled images, or their order.
+        images_fingerprints: of each pool by name, 16 that change with any pixel, label or their order; None where
+            there is no pool.
     """
 
     class_names: tuple[str, ...]
@@ -64,7 +69,7 @@ class TrainingData:
     flip: bool
     split: Split
     fingerprint: str
-    images_fingerprint: str
+    images_fingerprints: dict[str, str | None]
 
 
 def _pool(source: Images | None, device: torch.device, indices: Indices | None = None) -> Pool | None:
@@ -78,65 +83,85 @@ def _pool(source: Images | None, device: torch.device, indices: Indices | None =
     return Pool(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
 
 
-def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel, in [0, 1], of at most 20,000 images."""
-    counted = images[:20_000]
-    channels = counted.shape[1]
-    histogram = (
-        torch.stack([torch.bincount(counted[:, c].flatten().long(), minlength=256) for c in range(channels)])
-        .cpu()
-        .double()
-    )
+def _channel_statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each channel, in [0, 1], over at most 20,000 images of the pools.
+
+    These are spread evenly over all pools, whatever order their images are in.
+    """
+    total = sum(map(len, pools))
+    stride = max(1, -(-total // COUNTED_IMAGES))
+    histogram = torch.zeros(pools[0].images.shape[1], 256, dtype=torch.float64)
+    for pool in pools:
+        for chunk in torch.split(pool.images[::stride], 256):
+            for channel in range(len(histogram)):
+                values = chunk[:, channel].flatten().long()
+                histogram[channel] += torch.bincount(values, minlength=256).cpu()
     share = histogram / histogram.sum(1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = share @ values
-    std = ((share @ values.square()) - mean.square()).clamp(min=1e-6).sqrt()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ levels
+    std = ((share @ levels.square()) - mean.square()).clamp(min=1e-6).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _images_fingerprint(*pools: Pool | None) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for pool in pools:
-        if pool is not None:
-            digest.update(repr(tuple(pool.images.shape)).encode())
-            digest.update(np.ascontiguousarray(pool.images.cpu().numpy()).data)
+def _fingerprint(pool: Pool | None) -> str | None:
+    """Return 16 hexadecimal digits that change with any pixel or label of a pool, or with their order."""
+    if pool is None:
+        return None
+    digest = hashlib.blake2b(repr(tuple(pool.images.shape)).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(pool.images.cpu().numpy()).data)
+    digest.update(np.ascontiguousarray(pool.labels.cpu().numpy()).data)
     return digest.hexdigest()
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     """Decide which of a source's labelled images are labelled, unlabelled and held out.
 
-    Without ``labeled_head`` every labelled image stays labelled, but for the hold-out.
+    With ``labeled_head`` that is a long-tailed split, with a tenth of the images held out unless the options or the
+    source say otherwise. Without it, every labelled image stays labelled but for the hold-out: the number of the
+    options from every class that can spare it, or, where nothing else is there to measure on, a fifth of every class.
 
     Raises:
         DataError: a class has too few images.
         OptionError: the options do not fit each other or the source.
     """
     labels, classes = source.train.labels, len(source.class_names)
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    counts = np.bincount(labels, minlength=classes)
     if counts.min() == 0:
         empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
         raise DataError(f"{source.name}: no labelled image of class {', '.join(map(repr, empty))}")
-    if options.labeled_head is None:
-        if options.unlabeled_head is not None:
-            raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
-        everything = np.arange(len(labels))
-        if not options.holdout:
-            return Split(everything, everything[:0], everything[:0])
-        rest, held = split_holdout(labels, max(1, options.holdout // classes), seed, classes)
-        return Split(rest, everything[:0], held)
+    if source.validation is not None and options.holdout:
+        raise OptionError(f"{source.name} brings its own validation images: leave holdout out to use them")
     if options.unlabeled_head is not None and source.unlabeled is not None:
         raise OptionError(
             f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
         )
-    holdout = len(labels) // 10 if options.holdout is None else options.holdout
+    if options.labeled_head is None:
+        if options.unlabeled_head is not None:
+            raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
+        return _split_all(source, counts, options.holdout, seed)
+    holdout = options.holdout
+    if holdout is None:
+        tenth = len(labels) // 10
+        holdout = 0 if source.validation is not None or tenth < classes else tenth
+    labeled = longtail_counts(options.labeled_head, options.gamma_labeled or 1, classes)
     wanted = None
     if options.unlabeled_head is not None:
-        wanted = unlabeled_counts(
-            options.unlabeled_shape, options.unlabeled_head, options.gamma_unlabeled, classes
-        )
-    labeled = longtail_counts(options.labeled_head, options.gamma_labeled, classes)
+        shape = options.unlabeled_shape or "consistent"
+        wanted = unlabeled_counts(shape, options.unlabeled_head, options.gamma_unlabeled or 1, classes)
     return longtail_split(labels, labeled, wanted, holdout=holdout, seed=seed)
+
+
+def _split_all(source: Source, counts: Indices, holdout: int | None, seed: int) -> Split:
+    classes = len(counts)
+    per_class = np.zeros_like(counts)
+    if holdout:
+        if holdout < classes:
+            raise OptionError(f"a hold-out takes images of each of {classes} classes: {holdout} are too few")
+        per_class = np.minimum(holdout // classes, counts - 1)
+    elif holdout is None and source.test is None and source.validation is None:
+        per_class = counts // 5
+    rest, held = split_holdout(source.train.labels, per_class, seed)
+    return Split(rest, rest[:0], held)
 
 
 def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch.device) -> TrainingData:
@@ -155,23 +180,25 @@ def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch
     labeled = _pool(source.train, device, split.labeled)
     assert labeled is not None  # every class has at least one labelled image
     unlabeled = _pool(source.unlabeled, device) or _pool(source.train, device, split.unlabeled)
+    holdout = _pool(source.validation, device) or _pool(source.train, device, split.holdout)
+    test = _pool(source.test, device)
     mean, std = source.mean, source.std
     if mean is None or std is None:
-        seen = labeled.images if unlabeled is None else torch.cat([unlabeled.images[:20_000], labeled.images])
-        mean, std = _channel_statistics(seen)
+        mean, std = _channel_statistics([pool for pool in (labeled, unlabeled) if pool is not None])
+    pools = {"labeled": labeled, "unlabeled": unlabeled, "holdout": holdout, "test": test}
     return TrainingData(
         class_names=source.class_names,
         class_counts=np.bincount(source.train.labels[split.labeled], minlength=len(source.class_names)),
         labeled=labeled,
         unlabeled=unlabeled,
-        holdout=_pool(source.validation, device) or _pool(source.train, device, split.holdout),
-        test=_pool(source.test, device),
+        holdout=holdout,
+        test=test,
         mean=mean,
         std=std,
         flip=source.flip,
         split=split,
         fingerprint=split.fingerprint(source.train.labels),
-        images_fingerprint=_images_fingerprint(labeled, unlabeled),
+        images_fingerprints={name: _fingerprint(pool) for name, pool in pools.items()},
     )
 
 

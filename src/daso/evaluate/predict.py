@@ -7,15 +7,19 @@ from torch import Tensor
 
 from daso.nets.network import Network
 
+PIXELS = 512 * 32 * 32
+"""Of a batch: what its activations need grows with them."""
+
 
 @torch.no_grad()
-def predict_logits(network: Network, images: Tensor, batch: int = 512) -> Tensor:
+def predict_logits(network: Network, images: Tensor) -> Tensor:
     """Return the logits, float32 (N, K) on the host, of uint8 images (N, C, H, W) by the head ``"class"``.
 
     The network works in evaluation mode and is left in the mode it was in.
     """
     device = next(network.parameters()).device
     training = network.training
+    batch = max(1, PIXELS // (images.shape[2] * images.shape[3]))
     network.eval()
     parts = [network.classify(network(chunk.to(device))) for chunk in torch.split(images, batch)]
     network.train(training)

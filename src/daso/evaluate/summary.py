@@ -38,8 +38,9 @@ def summarize(rows: Sequence[Row]) -> Row:
         ``measured_on`` (``"test"``, or ``"holdout"`` where there is no test set), and three answers side by side,
         each a full set of metrics: ``median_of_last`` (over the last 20 evaluations, fewer in a short run;
         ``evaluations`` says how many), ``last``, and ``best_on_holdout`` (at the step of best balanced accuracy on
-        the hold-out; only with a hold-out). ``accuracy``, ``balanced_accuracy`` and ``per_class_recall`` at the top
-        are those of ``median_of_last``, the paper's measure. {} where nothing was evaluated.
+        the hold-out; only with a hold-out and a test set). ``accuracy``, ``balanced_accuracy`` and
+        ``per_class_recall`` at the top are those of ``median_of_last``, the paper's measure. {} where nothing was
+        evaluated.
     """
     evaluations = [row for row in rows if row["event"] == "evaluate" and ("test" in row or "holdout" in row)]
     if not evaluations:
@@ -58,7 +59,7 @@ def summarize(rows: Sequence[Row]) -> Row:
         "median_of_last": median,
         "last": evaluations[-1][measured_on],
     }
-    if "holdout" in evaluations[-1]:
+    if measured_on == "test" and "holdout" in evaluations[-1]:
         best = max(evaluations, key=lambda row: row["holdout"]["balanced_accuracy"])
         summary["best_on_holdout"] = {"step": best["step"], **best[measured_on]}
     return summary

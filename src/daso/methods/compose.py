@@ -88,13 +88,21 @@ def parts_of(name: str) -> list[type[nn.Module]]:
 
 
 def hyperparameters(parts: list[type[nn.Module]]) -> dict[str, Hyperparameter]:
-    """Return the hyper-parameters of parts by name: their keyword-only arguments but for other parts."""
+    """Return the hyper-parameters of parts by name: their keyword-only arguments but for other parts.
+
+    Raises:
+        OptionError: two parts have one of the same name.
+    """
     found: dict[str, Hyperparameter] = {}
     for part in parts:
         descriptions = _argument_descriptions(inspect.getdoc(part) or "")
         for argument in inspect.signature(part, eval_str=True).parameters.values():
             if argument.kind is not argument.KEYWORD_ONLY or argument.name in _SLOTS:
                 continue
+            if argument.name in found:
+                raise OptionError(
+                    f"{found[argument.name].part} and {part.__name__} both have {argument.name!r}"
+                )
             found[argument.name] = Hyperparameter(
                 argument.name,
                 argument.annotation,
@@ -159,6 +167,6 @@ def resolved_options(name: str, method: Method) -> dict[str, Any]:
     """
     parts = {type(module).__name__: module for module in method.modules()}
     return {
-        option: getattr(parts[parameter.part], option, parameter.default)
+        option: getattr(parts[parameter.part], option)
         for option, parameter in hyperparameters(parts_of(name)).items()
     }

@@ -91,4 +91,4 @@ class FixMatch(Method):
             **self.refine.losses(guess, strong_features),
         }
         labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
-        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, mask))
+        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, mask))

@@ -38,10 +38,12 @@ class PseudoLabels(NamedTuple):
 
     Attributes:
         labels: int64, (U,), by name: ``"final"``, and each part that entered it (``"linear"``, ``"semantic"``).
+        confidence: float, (U,), probability of the final one.
         mask: float, (U,), the weight with which each one teaches, 0 to 1.
     """
 
     labels: dict[str, Tensor]
+    confidence: Tensor
     mask: Tensor
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daso.data.longtail import SplitOptions
+from daso.presets.sources import MISMATCH_TEMPERATURE
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 
@@ -12,8 +13,6 @@ SEEDS = (0, 1, 2, 3, 4)
 SPLIT = SplitOptions(
     labeled_head=10, unlabeled_head=70, gamma_labeled=10, unlabeled_shape="uniform", holdout=0
 )
-DIST_TEMPERATURE = 0.3
-"""The paper's choice where labelled and unlabelled images are distributed differently."""
 
 
 def demo_config(method: str, seed: int) -> RunConfig:
@@ -21,7 +20,7 @@ def demo_config(method: str, seed: int) -> RunConfig:
     return RunConfig(
         source="digits",
         method=method,
-        method_options={"dist_temperature": DIST_TEMPERATURE} if "daso" in method else {},
+        method_options={"dist_temperature": MISMATCH_TEMPERATURE} if "daso" in method else {},
         split=SPLIT,
         train=TrainOptions(
             steps=800, batch=32, network="small-16", seed=seed, device="cpu", evaluate_every=20

@@ -131,8 +131,10 @@ class DASO(Refiner):
     def weights(self) -> Tensor:
         """Return v, float (K,): how much a guess of each class leans on the prototypes (equation 3)."""
         if self.blend == "distribution":
-            scaled = self.distribution ** (1 / self.dist_temperature)
-            return scaled / scaled.max().clamp(min=1e-12)
+            # Divided first: the power of a small share could vanish.
+            return (self.distribution / self.distribution.max().clamp(min=1e-12)) ** (
+                1 / self.dist_temperature
+            )
         constant = {"linear": 0.0, "semantic": 1.0, "fixed": self.fixed_blend}[self.blend]
         return torch.full_like(self.distribution, constant)
 

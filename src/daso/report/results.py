@@ -45,10 +45,13 @@ def result_row(run: RunFolder) -> Row:
     row = {
         "source": run.config["source"],
         "unlabeled_shape": run.config["split"]["unlabeled_shape"],
+        "split_options": json.dumps(run.config["split"]),
         "method": run.method,
         "method_options": json.dumps(run.config["method_options"]),
         "seed": train["seed"],
         "network": train["network"],
+        "batch": train["batch"],
+        "learning_rate": train["learning_rate"],
         "precision": train["precision"],
         "steps": summary["steps"],
         "split": summary["split_fingerprint"],

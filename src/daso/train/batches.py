@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from daso.data.store import Order, Pool, TrainingData, derive_seed
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.train.options import TrainOptions
+from daso.views.geometry import move
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ViewOptions:
     flip: bool | None = None
     """Mirror images at random (default: unless the classes forbid it, as with digits)."""
     crop_padding: int | None = None
-    """Reflected pixels around an image before the random crop (default: an eighth of the side, at most 4)."""
+    """Reflected pixels around an image before the random crop (default: an eighth of the side; stl10: 4)."""
     strong_operations: int = 2
     """Operations drawn for each strong view."""
     strong_magnitude: int = 10
@@ -55,6 +56,9 @@ class Batches:
         options: batch size and seed.
         augmentation: of the views.
 
+    Attributes:
+        augmentation: of the views, defaults worked out.
+
     Raises:
         OptionError: the method learns from unlabelled images and there are none.
     """
@@ -74,11 +78,12 @@ class Batches:
         side = min(data.labeled.images.shape[2:])
         padding = augmentation.crop_padding
         flip = data.flip if augmentation.flip is None else augmentation.flip
-        padding = min(4, side // 8) if padding is None else padding
+        padding = side // 8 if padding is None else padding
         if padding >= side:
             raise OptionError(f"crop_padding = {padding} must be less than the images' side, {side} pixels")
         # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
         cutout = round(side * 17 / 32) - 1 if augmentation.cutout is None else augmentation.cutout
+        self.augmentation = replace(augmentation, flip=flip, crop_padding=padding, cutout=cutout)
         self._make: dict[View, Callable[[Tensor, torch.Generator], Tensor]] = {
             "identity": lambda images, generator: images,
             "weak": partial(views.weak, flip=flip, padding=padding),
@@ -100,15 +105,15 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         """Return the batch of step *step*, counted from 0."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "views", step))
-        at = self._labeled_order(step).to(self.device)
+        at = move(self._labeled_order(step), self.device)
         labeled = self._views(self.labeled, at, self.labeled_views, generator)
         labels = self.labeled.labels[at]
         unlabeled: tuple[Tensor, ...] = ()
         indices = at[:0]
         if self.unlabeled_views and self.unlabeled is not None:
-            indices = self._unlabeled_order(step).to(self.device)
+            indices = move(self._unlabeled_order(step), self.device)
             unlabeled = self._views(self.unlabeled, indices, self.unlabeled_views, generator)
-        return Batch(labeled, labels, unlabeled, indices, torch.tensor(step, device=self.device))
+        return Batch(labeled, labels, unlabeled, indices, move(torch.tensor(step), self.device))
 
     def _views(
         self, pool: Pool, at: Tensor, names: tuple[View, ...], generator: torch.Generator

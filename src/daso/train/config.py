@@ -70,10 +70,12 @@ class RunConfig:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes the training's result.
 
-        Where the data lies and on what device it is trained are left out.
+        Where the data lies and on what device it is trained are left out; what the data is has fingerprints of its own.
         """
         values = self.to_dict()
-        del values["data"], values["train"]["device"]
+        for elsewhere in (values, values["train"]):
+            for key in ("source", "data", "device"):
+                elsewhere.pop(key, None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -26,13 +26,18 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that this package runs from, ``-dirty`` if it has changes, or None."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # Installed into an environment inside somebody else's checkout, that checkout's commit says nothing.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip() or None
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -25,9 +25,8 @@ def evaluate_network(network: Network, data: TrainingData) -> Row:
     """Measure a network on the test and hold-out images, where there are such: ``{"test": ..., "holdout": ...}``."""
 
     def measure(pool: Pool) -> Row:
-        known = pool.labels >= 0
-        logits = predict_logits(network, pool.images[known])
-        return evaluate_logits(logits.numpy(), pool.labels[known].cpu().numpy(), data.class_counts)
+        logits = predict_logits(network, pool.images)
+        return evaluate_logits(logits.numpy(), pool.labels.cpu().numpy(), data.class_counts)
 
     pools = {"test": data.test, "holdout": data.holdout}
     return {name: measure(pool) for name, pool in pools.items() if pool is not None}

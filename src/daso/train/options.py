@@ -45,7 +45,7 @@ class TrainOptions:
     """Compile the step with torch.compile."""
     evaluate_every: int | None = None
     """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short run)."""
-    log_every: int = 50
+    log_every: int = 20
     """Steps between rows of training numbers."""
     seed: int = 0
     """Of the split, the initial weights, the order of the images and their augmentation."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from daso.data.open import open_source
+from daso.data.open import NAMES, open_source
 from daso.data.source import Source
 from daso.data.store import TrainingData, derive_seed, prepare_data
-from daso.errors import RunError
+from daso.errors import OptionError, RunError
 from daso.evaluate.summary import summarize
 from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
 from daso.methods.compose import Facts, compose, parts_of, resolved_options
@@ -71,6 +71,8 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
         source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, options.seed, device)
     channels, height, width = data.labeled.images.shape[1:]
+    if options.resolution is not None and height != width:
+        raise OptionError(f"resolution makes images square, these are {height} x {width}")
     size = options.resolution or max(height, width)
     name = options.network or default_network(size)
 
@@ -90,8 +92,15 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     batches = Batches(data, method, options, config.augmentation)
     training = Training(network.to(device), method.to(device), options)
 
+    split = config.split
+    if split.labeled_head is not None:
+        split = dataclasses.replace(split, holdout=len(data.split.holdout))
     resolved = dataclasses.replace(
         config,
+        data=config.data or source.place,
+        size=height if height == width else None,
+        split=split,
+        augmentation=batches.augmentation,
         method_options=resolved_options(config.method, method),
         train=dataclasses.replace(
             options,
@@ -99,6 +108,7 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
             learning_rate=training.base_rate,
             schedule=training.schedule,
             evaluate_every=options.evaluation_period,
+            device=str(device),
         ),
     )
     return Prepared(resolved, data, training, batches)
@@ -124,7 +134,7 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
-        "images_fingerprint": data.images_fingerprint,
+        "images_fingerprints": data.images_fingerprints,
     }
 
 
@@ -142,7 +152,26 @@ def train_run(prepared: Prepared, folder: Path) -> Iterator[Row]:
         yield from _go_on(prepared, folder)
 
 
-def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Prepared, Iterator[Row]]:
+def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
+    """Return a run's configuration with its files, or its device, elsewhere."""
+    if data is not None:
+        place = str(data.resolve())
+        named = config.source in NAMES
+        config = (
+            dataclasses.replace(config, data=place) if named else dataclasses.replace(config, source=place)
+        )
+    if device is not None:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, device=device))
+    return config
+
+
+def resume_run(
+    folder: Path,
+    warn: Callable[[str], None] = _notice,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+) -> tuple[Prepared, Iterator[Row]]:
     """Go on with a run from its newest whole checkpoint; a run without one starts anew.
 
     Rows after the checkpoint are dropped from ``metrics.jsonl``: the run writes them again.
@@ -150,6 +179,8 @@ def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Pre
     Args:
         folder: of the run.
         warn: is told of damaged checkpoints.
+        data: where the run's files are now, if they have moved.
+        device: another one than the run's.
 
     Returns:
         What was prepared, and the remaining rows, none if the run was complete.
@@ -161,9 +192,9 @@ def resume_run(folder: Path, warn: Callable[[str], None] = _notice) -> tuple[Pre
     saved = read_json(folder / "data.json")
     lock = lock_folder(folder)
     try:
-        prepared = prepare(config)
+        prepared = prepare(moved(config, data, device))
         found = describe_data(prepared.data)
-        for key, what in (("split_fingerprint", "split"), ("images_fingerprint", "images")):
+        for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
             if saved.get(key) != found[key]:
                 raise RunError(
                     f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
@@ -200,6 +231,11 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     metrics = folder / "metrics.jsonl"
     rows = [row for row in read_rows(metrics) if row["step"] <= training.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
+    if 0 < training.step < prepared.config.train.steps:
+        environment = read_json(folder / "environment.json")
+        now = describe_environment(prepared.data.labeled.images.device)
+        environment.setdefault("resumed", []).append({"from_step": training.step, **now})
+        save_json(folder / "environment.json", environment)
     for row in fit(training, prepared.batches, prepared.data):
         try:
             with metrics.open("a", encoding="utf-8") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -93,9 +92,9 @@ class Training:
         return result, total.detach()
 
     def is_finite(self) -> bool:
-        """Tell whether all weights, of the network and of its average, are finite; waits for the device."""
-        weights = itertools.chain(self.network.parameters(), self.average.network.parameters())
-        return bool(torch.stack([w.isfinite().all() for w in weights]).all())
+        """Tell whether every number of the state is finite; waits for the device."""
+        floating = [value for value in self.tensors().values() if value.is_floating_point()]
+        return bool(torch.stack([value.isfinite().all() for value in floating]).all())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state by name, not copied."""
