@@ -225,3 +225,13 @@ def test_a_chain_refines_in_order_and_sums_up_its_parts() -> None:
     single = Shift(2.0)
     assert chain(single) is single
     assert Refiner()(guess) is guess
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.1, 1.5])
+def test_the_most_frequent_guess_is_fully_semantic_at_any_temperature(temperature: float) -> None:
+    counts = torch.ones(100, dtype=torch.int64)
+    daso = DASO(100, D, counts, 1000, dist_temperature=temperature)
+    shares = torch.linspace(1, 2, 100)
+    daso.distribution.copy_(shares / shares.sum())
+    assert daso.weights().max() == 1
+    assert daso.weights().argmax() == 99
