@@ -26,6 +26,9 @@ from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
 from daso.train.lock import refuse_taken
 
+BASELINE = "fixmatch"
+"""The method that differences, of the same seed, are to."""
+
 
 @dataclass(frozen=True)
 class DemoCommand:
@@ -35,18 +38,20 @@ class DemoCommand:
     """Folder for the runs and the picture (default: runs/demo-1, -2, ...)."""
     seeds: tuple[int, ...] = SEEDS
     """One run of each method for every seed; methods of a seed share split and initial weights."""
+    steps: int | None = None
+    """Another length of the runs."""
     jobs: int | None = None
     """Runs at a time, one thread each (default: one for each processor)."""
 
 
-def _one_run(method: str, seed: int, folder: Path) -> None:
+def _one_run(method: str, seed: int, steps: int | None, folder: Path) -> None:
     """Train one run of the demonstration, in a process of its own."""
     import torch
 
     from daso.train.run import prepare, train_run
 
     torch.set_num_threads(1)
-    for _ in train_run(prepare(demo_config(method, seed)), folder):
+    for _ in train_run(prepare(demo_config(method, seed, steps)), folder):
         pass
     draw_run(folder)
 
@@ -64,7 +69,7 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     ):
         task = progress.add_task("training", total=len(cells))
         futures = {
-            pool.submit(_one_run, method, seed, folder / f"{method}-{seed}"): (method, seed)
+            pool.submit(_one_run, method, seed, command.steps, folder / f"{method}-{seed}"): (method, seed)
             for method, seed in cells
         }
         for number, future in enumerate(as_completed(futures), 1):
@@ -106,6 +111,14 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     ):
         numbers = [[reduce(getitem, path, r.summary["median_of_last"]) for r in g] for g in groups.values()]
         table.add_row(title, "", *map(_spread, numbers))
+    table.add_section()
+    baseline = [run.summary["balanced_accuracy"] for run in groups[BASELINE]]
+    cells = []
+    for name, runs in groups.items():
+        gains = [run.summary["balanced_accuracy"] - base for run, base in zip(runs, baseline, strict=True)]
+        better = sum(gain > 0 for gain in gains)
+        cells.append("" if name == BASELINE else f"{_spread(gains)} ({better} of {len(gains)} seeds)")
+    table.add_row(f"gain over {BASELINE}, seed by seed", "", *cells)
     return table
 
 

@@ -15,14 +15,18 @@ SPLIT = SplitOptions(
 )
 
 
-def demo_config(method: str, seed: int) -> RunConfig:
+STEPS = 800
+
+
+def demo_config(method: str, seed: int, steps: int | None = None) -> RunConfig:
     """Return one run of the demonstration: scikit-learn's digits, long-tailed labels, uniform unlabelled images."""
+    options = TrainOptions(
+        steps=steps or STEPS, batch=32, network="small-16", seed=seed, device="cpu", evaluate_every=20
+    )
     return RunConfig(
         source="digits",
         method=method,
         method_options={"dist_temperature": MISMATCH_TEMPERATURE} if "daso" in method else {},
         split=SPLIT,
-        train=TrainOptions(
-            steps=800, batch=32, network="small-16", seed=seed, device="cpu", evaluate_every=20
-        ),
+        train=options,
     )

@@ -1,0 +1,29 @@
+"""The demonstration, end to end on a few steps."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from daso.cli import main
+
+
+def test_the_demonstration_compares_three_methods_seed_by_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "demo"
+    assert main(["demo", "--out", str(folder), "--seeds", "0", "3", "--steps", "40", "--jobs", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "gain over fixmatch" in printed.out
+    assert "[6/6]" in printed.err
+    assert (folder / "comparison.png").stat().st_size > 10_000
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], row["seed"]) for row in rows} == {
+        (method, seed) for method in ("supervised", "fixmatch", "fixmatch+daso") for seed in ("0", "3")
+    }
+    splits = {row["seed"]: row["split"] for row in rows}
+    assert all(row["split"] == splits[row["seed"]] for row in rows)
+    assert splits["0"] != splits["3"]
+    assert (folder / "fixmatch+daso-3" / "plots" / "pseudo_labels.png").exists()
+    assert main(["demo", "--out", str(folder)]) == 1
