@@ -9,7 +9,8 @@ import torch
 
 from daso.data.longtail import SplitOptions
 from daso.data.source import Images, Source
-from daso.data.store import TrainingData, make_split, prepare_data
+from daso.data.split import make_split
+from daso.data.store import TrainingData, prepare_data
 from daso.errors import DataError, OptionError
 
 CPU = torch.device("cpu")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from daso.data.longtail import SplitOptions
+from daso.data.order import Order, derive_seed
 from daso.data.source import Source
-from daso.data.store import Order, derive_seed, prepare_data
+from daso.data.store import prepare_data
 from daso.errors import OptionError
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch

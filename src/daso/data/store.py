@@ -1,4 +1,4 @@
-"""The images of a run as tensors on its device, and the order in which training visits them."""
+"""The images of a run, after its split, as tensors on its device."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daso.data.longtail import (
-    Indices,
-    Split,
-    SplitOptions,
-    longtail_counts,
-    longtail_split,
-    split_holdout,
-    unlabeled_counts,
-)
+from daso.data.longtail import Indices, Split, SplitOptions
 from daso.data.source import Images, Source
-from daso.errors import DataError, OptionError
+from daso.data.split import make_split
 
 COUNTED_IMAGES = 20_000
 """Images that the normalisation is computed from, where it is not published."""
@@ -113,57 +105,6 @@ def _fingerprint(pool: Pool | None) -> str | None:
     return digest.hexdigest()
 
 
-def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
-    """Decide which of a source's labelled images are labelled, unlabelled and held out.
-
-    With ``labeled_head`` that is a long-tailed split, with a tenth of the images held out unless the options or the
-    source say otherwise. Without it, every labelled image stays labelled but for the hold-out: the number of the
-    options from every class that can spare it, or, where nothing else is there to measure on, a fifth of every class.
-
-    Raises:
-        DataError: a class has too few images.
-        OptionError: the options do not fit each other or the source.
-    """
-    labels, classes = source.train.labels, len(source.class_names)
-    counts = np.bincount(labels, minlength=classes)
-    if counts.min() == 0:
-        empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(f"{source.name}: no labelled image of class {', '.join(map(repr, empty))}")
-    if source.validation is not None and options.holdout:
-        raise OptionError(f"{source.name} brings its own validation images: leave holdout out to use them")
-    if options.unlabeled_head is not None and source.unlabeled is not None:
-        raise OptionError(
-            f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
-        )
-    if options.labeled_head is None:
-        if options.unlabeled_head is not None:
-            raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
-        return _split_all(source, counts, options.holdout, seed)
-    holdout = options.holdout
-    if holdout is None:
-        tenth = len(labels) // 10
-        holdout = 0 if source.validation is not None or tenth < classes else tenth
-    labeled = longtail_counts(options.labeled_head, options.gamma_labeled or 1, classes)
-    wanted = None
-    if options.unlabeled_head is not None:
-        shape = options.unlabeled_shape or "consistent"
-        wanted = unlabeled_counts(shape, options.unlabeled_head, options.gamma_unlabeled or 1, classes)
-    return longtail_split(labels, labeled, wanted, holdout=holdout, seed=seed)
-
-
-def _split_all(source: Source, counts: Indices, holdout: int | None, seed: int) -> Split:
-    classes = len(counts)
-    per_class = np.zeros_like(counts)
-    if holdout:
-        if holdout < classes:
-            raise OptionError(f"a hold-out takes images of each of {classes} classes: {holdout} are too few")
-        per_class = np.minimum(holdout // classes, counts - 1)
-    elif holdout is None and source.test is None and source.validation is None:
-        per_class = counts // 5
-    rest, held = split_holdout(source.train.labels, per_class, seed)
-    return Split(rest, rest[:0], held)
-
-
 def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch.device) -> TrainingData:
     """Split a source and put its images on a device.
 
@@ -200,41 +141,3 @@ def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch
         fingerprint=split.fingerprint(source.train.labels),
         images_fingerprints={name: _fingerprint(pool) for name, pool in pools.items()},
     )
-
-
-def derive_seed(seed: int, purpose: str, index: int) -> int:
-    """Return the seed, below 2**63, of one random stream among many, independent of the others."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-class Order:
-    """Shuffled passes over n images, as a function of the step alone: nothing to save, nothing to restore.
-
-    Every image comes once per pass; a batch may span two passes (or more, where n < batch).
-
-    Args:
-        count: n, at least 1.
-        batch: images per step, at least 1.
-        seed: of the order.
-        name: keeps the orders of one run's pools apart.
-    """
-
-    def __init__(self, count: int, batch: int, seed: int, name: str) -> None:
-        self.count, self.batch, self.seed, self.name = count, batch, seed, name
-        self._passes: dict[int, Tensor] = {}
-
-    def __call__(self, step: int) -> Tensor:
-        """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
-        first, last = step * self.batch, (step + 1) * self.batch - 1
-        wanted = range(first // self.count, last // self.count + 1)
-        self._passes = {number: self._pass(number) for number in wanted}
-        images = torch.cat([self._passes[number] for number in wanted])
-        start = first - wanted[0] * self.count
-        return images[start : start + self.batch]
-
-    def _pass(self, number: int) -> Tensor:
-        if number in self._passes:
-            return self._passes[number]
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.name, number))
-        return torch.randperm(self.count, generator=generator)

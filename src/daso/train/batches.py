@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from daso import views
-from daso.data.store import Order, Pool, TrainingData, derive_seed
+from daso.data.order import Order, derive_seed
+from daso.data.store import Pool, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.train.options import TrainOptions

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from daso.data.open import NAMES, open_source
+from daso.data.order import derive_seed
 from daso.data.source import Source
-from daso.data.store import TrainingData, derive_seed, prepare_data
+from daso.data.store import TrainingData, prepare_data
 from daso.errors import OptionError, RunError
 from daso.evaluate.summary import summarize
 from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from daso.data.store import derive_seed
+from daso.data.order import derive_seed
 from daso.errors import OptionError, RunError
 from daso.methods.method import Batch, Method, Step
 from daso.nets.ema import MovingAverage
