@@ -182,3 +182,13 @@ def test_options_that_no_part_has_are_refused_with_the_nearest() -> None:
         compose("fixmatch", FACTS, {"threshold": 1.5})
     with pytest.raises(OptionError, match="unlabeled_weight = -1"):
         compose("fixmatch", FACTS, {"unlabeled_weight": -1})
+
+
+def test_the_names_on_offer_are_composable() -> None:
+    from daso.methods.compose import method_names
+
+    assert method_names() == ["supervised", "fixmatch", "fixmatch+daso"]
+    for name in method_names():
+        assert isinstance(compose(name, FACTS), Method)
+    with pytest.raises(OptionError, match=r"Did you mean 'fixmatch\+daso'"):
+        compose("fixmatch-daso", FACTS)

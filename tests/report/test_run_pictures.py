@@ -85,14 +85,14 @@ def test_an_incomplete_run(finished_run: Path) -> None:
 def test_a_run_that_has_just_begun(finished_run: Path, remove: bool) -> None:
     (finished_run / "summary.json").unlink()
     (finished_run / "metrics.jsonl").unlink() if remove else write_rows(finished_run, [])
-    assert_pictures(finished_run, ["classes.png", "training.png"])
+    assert_pictures(finished_run, ["classes.png"])
 
 
 def test_a_run_that_was_not_measured(finished_run: Path) -> None:
     rows = read_run(finished_run).rows
     write_rows(finished_run, [{k: v for k, v in row.items() if k not in ("test", "holdout")} for row in rows])
     (finished_run / "summary.json").write_text(json.dumps({"steps": 20, "seconds": 1.0}))
-    assert_pictures(finished_run, ["classes.png", "pseudo_labels.png", "training.png"])
+    assert_pictures(finished_run, ["classes.png", "pseudo_labels.png"])
 
 
 def test_many_classes_and_no_truth(finished_run: Path) -> None:
@@ -105,7 +105,7 @@ def test_many_classes_and_no_truth(finished_run: Path) -> None:
     (finished_run / "data.json").write_text(json.dumps(data))
     (finished_run / "summary.json").unlink()
     (finished_run / "metrics.jsonl").unlink()
-    assert_pictures(finished_run, ["classes.png", "training.png"])
+    assert_pictures(finished_run, ["classes.png"])
     assert frequent_first(read_run(finished_run)) == list(range(29, -1, -1))
 
 

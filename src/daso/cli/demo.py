@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from daso.cli.tables import wide_console
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.plots import draw_comparison, draw_run, frequent_first
 from daso.report.results import append_row, result_row
@@ -142,5 +143,5 @@ def run(argv: Sequence[str]) -> None:
     draw_comparison(groups, picture)
     for finished in itertools.chain(*groups.values()):
         append_row(results, result_row(finished))
-    Console(width=max(100, Console().width)).print(comparison_table(groups))
+    wide_console().print(comparison_table(groups))
     print(f"picture: {picture}\nnumbers: {results}\nruns:    {folder}/METHOD-SEED, each with its own plots")

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from daso.cli.tables import class_table, percent
+from daso.cli.tables import class_table, percent, wide_console
 from daso.data.open import open_source
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
@@ -63,7 +62,7 @@ def run(argv: Sequence[str]) -> None:
     if command.json:
         print(json.dumps(plain({"step": model.step, **numbers}), indent=1))
         return
-    console = Console()
+    console = wide_console()
     for name, metrics in numbers.items():
         adjusted = metrics["logit_adjusted"]
         console.print(

@@ -27,7 +27,10 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class PredictCommand:
-    """Classify images with the moving-average network of a run's newest checkpoint."""
+    """Classify images with the moving-average network of a run's newest checkpoint.
+
+    The exit status is 1 if an image could not be read; its row says why, and the others are classified.
+    """
 
     folder: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
@@ -94,6 +97,8 @@ def predict_files(
 def run(argv: Sequence[str]) -> int:
     """Predict as the arguments say; 1 if any image could not be read."""
     command = tyro.cli(PredictCommand, args=list(argv), prog="daso predict")
+    if not command.images:
+        raise OptionError("name the image files, or folders of images, that shall be classified")
     device = choose_device(command.device)
     model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
     _, height, width = model.image_shape

@@ -30,6 +30,13 @@ def _state(train: Row, evaluation: Row) -> str:
     return "  ".join(parts)
 
 
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+
+
 def follow(rows: Iterable[Row], *, total: int, done: int = 0, label: str = "training") -> list[Row]:
     """Consume the rows of a training while showing how it goes; return them.
 
@@ -59,6 +66,9 @@ def follow(rows: Iterable[Row], *, total: int, done: int = 0, label: str = "trai
             progress.update(task, completed=row["step"], state=state)
             finished = row["event"] == "evaluate" and row["step"] == total
             if not console.is_terminal and (time.monotonic() - last_line > PLAIN_PERIOD or finished):
-                print(f"{label}  step {row['step']}/{total}  {state}", file=sys.stderr, flush=True)
+                left = _duration((total - row["step"]) / latest["train"]["steps_per_second"])
+                print(
+                    f"{label}  step {row['step']}/{total}  {state}  {left} left", file=sys.stderr, flush=True
+                )
                 last_line = time.monotonic()
     return kept

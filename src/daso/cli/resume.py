@@ -35,7 +35,10 @@ def run(argv: Sequence[str]) -> None:
         data=command.data,
         device=command.device,
     )
-    announce(prepared, command.folder)
-    print(f"going on from step {prepared.training.step:,}", file=sys.stderr)
+    if prepared.training.step == prepared.config.train.steps:
+        print(f"{command.folder} is complete", file=sys.stderr)
+    else:
+        announce(prepared, command.folder)
+        print(f"going on from step {prepared.training.step:,}", file=sys.stderr)
     follow_run(prepared, rows, command.folder)
     conclude(prepared, command.folder)

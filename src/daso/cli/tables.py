@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+
+def wide_console() -> Console:
+    """Return a console for tables, at least 100 columns wide also where the output is not a terminal."""
+    return Console(width=max(100, Console().width))
 
 
 def percent(value: float | None) -> str:

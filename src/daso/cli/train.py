@@ -8,11 +8,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
-from daso.cli.tables import class_table, summary_table
+from daso.cli.tables import class_table, summary_table, wide_console
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.files import Row, read_json
@@ -69,7 +67,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     """Draw the pictures of a finished run and print what came out."""
     summary = read_json(folder / "summary.json")
     draw_run(folder)
-    console = Console()
+    console = wide_console()
     if "measured_on" in summary:
         console.print(summary_table(summary))
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
@@ -130,7 +128,16 @@ def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
     try:
         follow(rows, total=config.train.steps, done=done, label=config.method)
     except KeyboardInterrupt:
-        _notice(f"stopped after {prepared.training.step:,} steps; go on with: daso resume {folder}")
+        saved = sorted((folder / "checkpoints").glob("step-*.json"))
+        where = (
+            f"step {int(saved[-1].stem.partition('-')[2]):,}"
+            if saved
+            else "the beginning: nothing was saved yet"
+        )
+        _notice(
+            f"stopped after {prepared.training.step:,} steps; 'daso resume {folder}' goes on from {where} "
+            f"(saved every {config.train.evaluation_period:,} steps)"
+        )
         raise
 
 

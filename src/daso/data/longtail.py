@@ -37,7 +37,7 @@ class SplitOptions:
     unlabeled_shape: Shape | None = None
     """Class distribution of the unlabelled images: as the labelled one, uniform, or in reversed order."""
     holdout: int | None = None
-    """Images set aside before the split, the same number of each class, to choose a model on (0: none)."""
+    """Images set aside before the split, in all, the same number of each class, to choose a model on (0: none)."""
 
     def __post_init__(self) -> None:
         for name, least in (

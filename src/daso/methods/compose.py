@@ -61,6 +61,16 @@ class Hyperparameter:
     help: str
 
 
+def _refines(method: type[Method]) -> bool:
+    return "refine" in inspect.signature(method).parameters
+
+
+def method_names() -> list[str]:
+    """Return the methods, and each one that guesses with each refiner, as the command line takes them."""
+    composed = [f"{name}+{part}" for name, method in METHODS.items() if _refines(method) for part in REFINERS]
+    return [*METHODS, *composed]
+
+
 def parts_of(name: str) -> list[type[nn.Module]]:
     """Return the classes that a method's name stands for: the method, then its refiners in order.
 
@@ -69,9 +79,8 @@ def parts_of(name: str) -> list[type[nn.Module]]:
     """
     first, *rest = name.split("+")
     if first not in METHODS:
-        raise OptionError(
-            f"unknown method {first!r} in {name!r}; methods: {', '.join(METHODS)}.{nearest(first, METHODS)}"
-        )
+        valid = method_names()
+        raise OptionError(f"unknown method {name!r}; methods: {', '.join(valid)}.{nearest(name, valid)}")
     parts: list[type[nn.Module]] = [METHODS[first]]
     for part in rest:
         if part not in REFINERS:
@@ -79,7 +88,7 @@ def parts_of(name: str) -> list[type[nn.Module]]:
                 f"unknown part {part!r} in {name!r}; parts to add to a method: {', '.join(REFINERS)}."
                 f"{nearest(part, REFINERS)}"
             )
-        if "refine" not in inspect.signature(METHODS[first]).parameters:
+        if not _refines(METHODS[first]):
             raise OptionError(f"{first} makes no guesses about unlabelled images that {part!r} could refine")
         if rest.count(part) > 1:
             raise OptionError(f"{part!r} is named twice in {name!r}")

@@ -53,7 +53,8 @@ def plot_class_counts(axis: Axes, run: RunFolder) -> None:
     order = frequent_first(run)
     places = np.arange(len(order))
     labeled = as_array(run.data["labeled_counts"])[order]
-    axis.bar(places - 0.2, labeled, 0.4, color=METHOD_COLORS[2], label="labelled")
+    shift = 0.2 if run.data.get("unlabeled_counts") else 0.0
+    axis.bar(places - shift, labeled, 0.4, color=METHOD_COLORS[2], label="labelled")
     if run.data.get("unlabeled_counts"):
         unlabeled = as_array(run.data["unlabeled_counts"])[order]
         axis.bar(places + 0.2, unlabeled, 0.4, color=METHOD_COLORS[4], label="unlabelled (truth)")
@@ -176,7 +177,7 @@ def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None
 def draw_run(folder: Path) -> list[Path]:
     """Draw the pictures of a run into its ``plots`` folder; return their paths.
 
-    ``classes.png`` (counts), ``training.png`` (balanced accuracy over time), and where there is something to show,
+    ``classes.png`` (counts), and where there is something to show, ``training.png`` (balanced accuracy over time),
     ``recall.png`` and ``pseudo_labels.png``.
 
     Raises:
@@ -186,8 +187,9 @@ def draw_run(folder: Path) -> list[Path]:
     groups = {run.method: [run]}
     pictures: dict[str, Any] = {
         "classes": lambda axis: plot_class_counts(axis, run),
-        "training": lambda axis: plot_accuracy(axis, groups),
     }
+    if any("test" in row or "holdout" in row for row in run.evaluations()):
+        pictures["training"] = lambda axis: plot_accuracy(axis, groups)
     if "per_class_recall" in run.summary:
         pictures["recall"] = lambda axis: plot_recall(axis, groups)
     if any("pseudo_labels" in row for row in run.evaluations()):
