@@ -216,3 +216,17 @@ def test_a_diverging_training_leaves_no_checkpoint_of_broken_weights(
     for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors"):
         for name, value in load_file(path).items():
             assert bool(value.isfinite().all()), f"{path.name}: {name}"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "fixmatch+daso"])
+def test_on_cuda_a_step_does_not_wait_for_the_device(tiny_config: MakeConfig, method: str) -> None:
+    prepared = prepare(tiny_config(method, device="cuda"))
+    for step in range(3):
+        prepared.training.advance(prepared.batches(step))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(3, 6):
+            prepared.training.advance(prepared.batches(step))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
