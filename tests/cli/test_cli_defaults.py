@@ -68,4 +68,5 @@ def test_methods_without_the_temperature_do_not_get_one() -> None:
     assert config_of("cifar10", "--method", "fixmatch")[0].method_options.keys() == {
         "threshold",
         "unlabeled_weight",
+        "weak_pass",
     }

@@ -77,6 +77,7 @@ def test_every_hyper_parameter_is_an_option_and_is_written_down(tmp_path: Path) 
     wanted = {
         "threshold": 0.5,
         "unlabeled_weight": 2.0,
+        "weak_pass": "apart",
         "queue_length": 16,
         "prototype_temperature": 0.1,
         "dist_temperature": 0.3,

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from daso.compose import Recipe, compose
 from daso.errors import OptionError
-from daso.methods.compose import Facts, compose, hyperparameters, parts_of, resolved_options
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch, Method
 from daso.methods.supervised import Supervised
 from daso.nets.network import Network, build_encoder
+from daso.parts import Facts
+from daso.plans.plan import Plan
 from daso.refine.daso import DASO
 
 K = 4
-FACTS = Facts(K, 32, torch.tensor([9, 5, 2, 1]), 1000, 100)
+COUNTS = torch.tensor([9, 5, 2, 1])
+FACTS = Facts(K, 32, COUNTS, COUNTS, 1000, 100)
 METHODS = ("supervised", "fixmatch", "fixmatch+daso")
 
 
@@ -140,22 +143,22 @@ def test_state_is_tensors_of_fixed_shape(name: str) -> None:
 
 
 def test_hyperparameters_come_from_constructors_with_their_descriptions() -> None:
-    known = hyperparameters(parts_of("fixmatch+daso"))
+    known = Recipe.parse("fixmatch+daso").hyperparameters()
     assert known["threshold"].default == 0.95
     assert known["threshold"].part == "FixMatch"
     assert known["dist_temperature"].default == 1.5
     assert "T_dist" in known["dist_temperature"].help
     assert all(parameter.help for parameter in known.values())
     assert not {"refine", "supervised", "num_classes"} & known.keys()
-    assert hyperparameters(parts_of("supervised")) == {}
+    assert Recipe.parse("supervised").hyperparameters() == {}
 
 
 def test_options_reach_their_part_and_defaults_are_resolved() -> None:
     method = compose("fixmatch+daso", FACTS, {"threshold": 0.7, "queue_length": 3})
     assert isinstance(method, FixMatch)
     assert isinstance(method.refine, DASO)
-    resolved = resolved_options("fixmatch+daso", method)
-    assert resolved.keys() == hyperparameters(parts_of("fixmatch+daso")).keys()
+    resolved = Recipe.parse("fixmatch+daso").resolved_options(method, Plan(1000))
+    assert resolved.keys() == Recipe.parse("fixmatch+daso").hyperparameters().keys()
     assert (resolved["threshold"], resolved["queue_length"], resolved["warmup_steps"]) == (0.7, 3, 200)
 
 
@@ -182,13 +185,3 @@ def test_options_that_no_part_has_are_refused_with_the_nearest() -> None:
         compose("fixmatch", FACTS, {"threshold": 1.5})
     with pytest.raises(OptionError, match="unlabeled_weight = -1"):
         compose("fixmatch", FACTS, {"unlabeled_weight": -1})
-
-
-def test_the_names_on_offer_are_composable() -> None:
-    from daso.methods.compose import method_names
-
-    assert method_names() == ["supervised", "fixmatch", "fixmatch+daso"]
-    for name in method_names():
-        assert isinstance(compose(name, FACTS), Method)
-    with pytest.raises(OptionError, match=r"Did you mean 'fixmatch\+daso'"):
-        compose("fixmatch-daso", FACTS)

@@ -1,7 +1,6 @@
 """DASO on FixMatch agrees with the authors' code over whole sequences of steps."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from daso.losses.labeled import LabeledLoss
 from daso.methods.fixmatch import FixMatch
-from daso.methods.method import Batch, cross_entropy
+from daso.methods.method import Batch
 from daso.refine.daso import DASO
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -34,10 +34,15 @@ class FeaturesAsImages(nn.Module):
         return self.head(features)
 
 
-def reference_loss(config: dict[str, Any], prior: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    if not config["logit_adjustment"]:
-        return cross_entropy
-    return lambda logits, labels: F.cross_entropy(logits + config["tau"] * prior.log(), labels)
+class Adjusted(LabeledLoss):
+    """The reference's labelled loss."""
+
+    def __init__(self, config: dict[str, Any], prior: Tensor) -> None:
+        super().__init__()
+        self.offset = config["tau"] * prior.log() if config["logit_adjustment"] else 0
+
+    def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.offset, labels)
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
@@ -64,7 +69,7 @@ def test_every_step_agrees_with_the_authors(name: str) -> None:
         fixed_blend=config["fixed_blend"],
     )
     method = FixMatch(
-        refine=daso, threshold=config["threshold"], supervised=reference_loss(config, vectors["label_prior"])
+        refine=daso, threshold=config["threshold"], supervised=Adjusted(config, vectors["label_prior"])
     )
     network = FeaturesAsImages(vectors["class_weight"], vectors["class_bias"])
     semantic_steps = 0

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import tyro
 
+from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
-from daso.methods.compose import hyperparameters, parts_of
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
@@ -62,7 +62,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         OptionError: the method is unknown.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
-    known = hyperparameters(parts_of(named_method(argv)))
+    known = Recipe.parse(named_method(argv)).hyperparameters()
     fields: list[Any] = []
     for name, parameter in known.items():
         help_text = tyro.conf.arg(help=f"{parameter.part}: {parameter.help}")

@@ -35,10 +35,10 @@ def run(argv: Sequence[str]) -> None:
         data=command.data,
         device=command.device,
     )
-    if prepared.training.step == prepared.config.train.steps:
+    if prepared.step == prepared.total_steps:
         print(f"{command.folder} is complete", file=sys.stderr)
     else:
         announce(prepared, command.folder)
-        print(f"going on from step {prepared.training.step:,}", file=sys.stderr)
+        print(f"going on from step {prepared.step:,}", file=sys.stderr)
     follow_run(prepared, rows, command.folder)
     conclude(prepared, command.folder)

@@ -39,14 +39,14 @@ def announce(prepared: Prepared, folder: Path) -> None:
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
         + f"\n{config.method}: {config.train.network}, {parameters:,} parameters, "
-        f"{config.train.steps:,} steps of {config.train.batch} labelled images"
-        + (f" and {config.train.batch * config.train.unlabeled_ratio} unlabelled" if data.unlabeled else "")
+        f"{prepared.total_steps:,} steps of {config.train.batch} labelled images"
+        + (f" and {prepared.batches.unlabeled_batch} unlabelled" if prepared.batches.unlabeled_views else "")
         + f", on {data.labeled.images.device}, {config.train.precision}\nrun folder: {folder}",
         file=sys.stderr,
     )
     sizes = {"labelled": (data.labeled, config.train.batch)}
     if prepared.batches.unlabeled_views and data.unlabeled is not None:
-        sizes["unlabelled"] = (data.unlabeled, config.train.batch * config.train.unlabeled_ratio)
+        sizes["unlabelled"] = (data.unlabeled, prepared.batches.unlabeled_batch)
     for name, (pool, batch) in sizes.items():
         if len(pool) < batch:
             _notice(
@@ -124,9 +124,16 @@ def _notice(message: str) -> None:
 
 def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
     """Show a training as it goes; an interruption says how to go on."""
-    config, done = prepared.config, prepared.training.step
+    config, done = prepared.config, prepared.step
+
+    def counted() -> Iterator[Row]:
+        nonlocal done
+        for row in rows:
+            done = row["step"]
+            yield row
+
     try:
-        follow(rows, total=config.train.steps, done=done, label=config.method)
+        follow(counted(), total=prepared.total_steps, done=done, label=config.method)
     except KeyboardInterrupt:
         saved = sorted((folder / "checkpoints").glob("step-*.json"))
         where = (
@@ -135,7 +142,7 @@ def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
             else "the beginning: nothing was saved yet"
         )
         _notice(
-            f"stopped after {prepared.training.step:,} steps; 'daso resume {folder}' goes on from {where} "
+            f"stopped after {done:,} steps; 'daso resume {folder}' goes on from {where} "
             f"(saved every {config.train.evaluation_period:,} steps)"
         )
         raise

@@ -44,3 +44,22 @@ class Order:
             return self._passes[number]
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.name, number))
         return torch.randperm(self.count, generator=generator)
+
+
+class WeightedOrder:
+    """Draws with replacement, some images more often than others, as a function of the step alone.
+
+    Args:
+        weights: float64, (n,), how likely each image is, up to a factor.
+        batch: images per step, at least 1.
+        seed: of the draws.
+        name: keeps the draws of one run's pools apart.
+    """
+
+    def __init__(self, weights: Tensor, batch: int, seed: int, name: str) -> None:
+        self.weights, self.batch, self.seed, self.name = weights, batch, seed, name
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, f"weighted {self.name}", step))
+        return torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)

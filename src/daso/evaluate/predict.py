@@ -13,7 +13,7 @@ PIXELS = 512 * 32 * 32
 
 @torch.no_grad()
 def predict_logits(network: Network, images: Tensor) -> Tensor:
-    """Return the logits, float32 (N, K) on the host, of uint8 images (N, C, H, W) by the head ``"class"``.
+    """Return the logits, float32 (N, K) on the host, of uint8 images (N, C, H, W) by the network's output head.
 
     The network works in evaluation mode and is left in the mode it was in.
     """
@@ -21,6 +21,8 @@ def predict_logits(network: Network, images: Tensor) -> Tensor:
     training = network.training
     batch = max(1, PIXELS // (images.shape[2] * images.shape[3]))
     network.eval()
-    parts = [network.classify(network(chunk.to(device))) for chunk in torch.split(images, batch)]
+    parts = [
+        network.classify(network(chunk.to(device)), network.output) for chunk in torch.split(images, batch)
+    ]
     network.train(training)
     return torch.cat(parts).cpu()

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from daso.errors import OptionError
-from daso.methods.method import (
-    Batch,
-    Method,
-    PseudoLabels,
-    Step,
-    SupervisedLoss,
-    View,
-    cross_entropy,
-)
+from daso.losses.labeled import LabeledLoss
+from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.nets.network import Network
 from daso.refine.guess import Guess, Refiner
+from daso.terms.term import Outputs, Term
 
 
 class FixMatch(Method):
     """The class guessed on a weak view, where confident, is the target on a strong view of the same image.
 
-    Sohn et al.: *FixMatch*, NeurIPS 2020, arXiv 2001.07685, equations 3 and 4. One forward pass over labelled,
-    weak and strong images, so that batch-norm statistics are joint. The loss on unlabelled images is averaged
-    over all of them, confident or not.
+    Sohn et al.: *FixMatch*, NeurIPS 2020, arXiv 2001.07685, equations 3 and 4. The loss on unlabelled images is
+    averaged over all of them, confident or not.
 
     Args:
         refine: improves the guess before it is thresholded, e.g. DASO.
         supervised: the loss of logits and labels on labelled images.
+        terms: further losses, e.g. ABC.
         threshold: tau, probability from which a guess teaches, 0 to 1.
         unlabeled_weight: lambda_u, >= 0.
+        weak_pass: ``"joint"``: one forward pass over labelled, weak and strong images, whose batch-norm statistics
+            they share, as in the authors' code; ``"apart"``: the weak views go by themselves, without a gradient,
+            which is faster.
 
     Raises:
         OptionError: a value is out of range.
@@ -44,9 +44,11 @@ class FixMatch(Method):
         self,
         *,
         refine: Refiner | None = None,
-        supervised: SupervisedLoss = cross_entropy,
+        supervised: LabeledLoss | None = None,
+        terms: Sequence[Term] = (),
         threshold: float = 0.95,
         unlabeled_weight: float = 1.0,
+        weak_pass: Literal["joint", "apart"] = "joint",
     ) -> None:
         super().__init__()
         if not (0 <= threshold <= 1 and 0 <= unlabeled_weight < math.inf):
@@ -54,41 +56,45 @@ class FixMatch(Method):
                 f"FixMatch: threshold = {threshold} must be in [0, 1], "
                 f"unlabeled_weight = {unlabeled_weight} at least 0"
             )
+        if weak_pass not in ("joint", "apart"):
+            raise OptionError(f"FixMatch: weak_pass = {weak_pass!r} must be joint or apart")
         self.refine = refine or Refiner()
-        self.supervised = supervised
+        self.supervised = supervised or LabeledLoss()
+        self.terms = nn.ModuleList(terms)
         self.threshold = threshold
         self.unlabeled_weight = unlabeled_weight
-
-    @property
-    def teacher_uses_batch_statistics(self) -> bool:
-        """As the refiner wants it."""
-        return self.refine.teacher_uses_batch_statistics
-
-    def describe(self) -> dict[str, list[float]]:
-        """Return what the refiner has to show."""
-        return self.refine.describe()
+        self.weak_pass = weak_pass
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
-        """Return the losses ``"labeled"``, ``"unlabeled"`` and the refiner's, and the pseudo-labels."""
-        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        sizes = [len(labeled), len(weak), len(strong)]
-        features = network(torch.cat([labeled, weak, strong]))
-        labeled_features, weak_features, strong_features = torch.split(features, sizes)
-        labeled_logits, weak_logits, strong_logits = torch.split(network.classify(features), sizes)
+        """Return the losses ``"labeled"``, ``"unlabeled"``, the refiner's and the terms', and the pseudo-labels."""
+        (images,), (weak_images, strong_images) = batch.labeled, batch.unlabeled
+        if self.weak_pass == "joint":
+            features = network(torch.cat([images, weak_images, strong_images]))
+            sizes = [len(images), len(weak_images), len(strong_images)]
+            labeled, weak, strong = torch.split(features, sizes)
+        else:
+            with torch.no_grad():
+                weak = network(weak_images)
+            features = network(torch.cat([images, strong_images]))
+            labeled, strong = torch.split(features, [len(images), len(strong_images)])
 
-        self.refine.observe(labeled, labeled_features.detach(), batch.labels, teacher)
-        linear = weak_logits.detach().softmax(1)
-        guess = self.refine(
-            Guess(linear, weak_features.detach(), batch.indices, batch.step, {"linear": linear})
-        )
-        confidence, pseudo_label = guess.probs.max(1)
-        mask = (confidence >= self.threshold).float()
-        per_image = F.cross_entropy(strong_logits, pseudo_label, reduction="none")
+        self.refine.observe(images, labeled.detach(), batch.labels, teacher)
+        with torch.no_grad():
+            weak = weak.detach()
+            linear = network.classify(weak).softmax(1)
+            others = {name: p for term in self.terms for name, p in term.beliefs(network, weak).items()}  # type: ignore[operator]
+            guess = self.refine(Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others))
+            confidence, pseudo_label = guess.probs.max(1)
+            mask = (confidence >= self.threshold).float()
+        per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")
 
         losses = {
-            "labeled": self.supervised(labeled_logits, batch.labels),
+            "labeled": self.supervised(network.classify(labeled), batch.labels, batch.step),
             "unlabeled": self.unlabeled_weight * (mask * per_image).mean(),
-            **self.refine.losses(guess, strong_features),
+            **self.refine.losses(guess, strong),
         }
+        outputs = Outputs(labeled, batch.labels, strong, guess, batch.draws)
+        for term in self.terms:
+            losses |= term(network, outputs)
         labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
         return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, mask))

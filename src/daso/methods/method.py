@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from daso.nets.network import Network
+from daso.parts import Part
 
 View = Literal["identity", "weak", "strong"]
-SupervisedLoss = Callable[[Tensor, Tensor], Tensor]
-"""Maps logits (B, K) and labels (B,) to a scalar."""
 
 
 class Batch(NamedTuple):
@@ -24,6 +21,7 @@ class Batch(NamedTuple):
         unlabeled: uint8 (U, C, H, W), one tensor for each of the method's ``unlabeled_views``.
         indices: int64, (U,), of the unlabelled images in their pool.
         step: int64, (), steps done so far.
+        draws: what the method's parts drew for this step, by name.
     """
 
     labeled: tuple[Tensor, ...]
@@ -31,6 +29,7 @@ class Batch(NamedTuple):
     unlabeled: tuple[Tensor, ...]
     indices: Tensor
     step: Tensor
+    draws: dict[str, Tensor] = {}  # noqa: RUF012 - a tuple field, never written to
 
 
 class PseudoLabels(NamedTuple):
@@ -54,27 +53,25 @@ class Step(NamedTuple):
     pseudo_labels: PseudoLabels | None = None
 
 
-class Method(nn.Module):
+class Method(Part):
     """Maps (network, teacher, batch) to losses. A subclass names its views and writes ``forward``.
 
-    A constructor's positional arguments are facts of the run (``num_classes``, ``dim``, ``class_counts``,
-    ``total_steps``, ``num_unlabeled``), which the builder supplies by name; its keyword-only arguments are
-    hyper-parameters, which become options of the command line. State is buffers of fixed shape.
+    Constructor arguments called ``refine``, ``supervised`` and ``terms`` are places for other parts: a refiner of
+    the guesses, the loss on labelled images, further losses. A method without such an argument takes no such part;
+    ``refuses`` may say why, by the argument's name.
+
+    Attributes:
+        labeled_views, unlabeled_views: the views of a batch, in order.
+        learning_rate, schedule: what a training takes where it is not told.
+        unlabeled_ratio: mu, unlabelled images per labelled one in a step, where a training is not told.
     """
 
     labeled_views: tuple[View, ...] = ("weak",)
     unlabeled_views: tuple[View, ...] = ()
     learning_rate: float = 0.03
     schedule: Literal["constant", "cosine", "multistep"] = "constant"
-
-    @property
-    def teacher_uses_batch_statistics(self) -> bool:
-        """Whether the teacher normalises by the statistics of its batch, as in training, or by running ones."""
-        return True
-
-    def describe(self) -> dict[str, list[float]]:
-        """Return the numbers of the method's state that a reader of the run wants to see, by name."""
-        return {}
+    unlabeled_ratio: int = 2
+    refuses: ClassVar[dict[str, str]] = {}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return the losses of one step.
@@ -85,8 +82,3 @@ class Method(nn.Module):
             batch: the images in the views that the class names.
         """
         raise TypeError(f"{type(self).__name__} does not say how it learns: it has no forward method")
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of logits (B, K) and labels (B,)."""
-    return F.cross_entropy(logits, labels)

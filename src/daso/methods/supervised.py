@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from daso.methods.method import Batch, Method, Step, SupervisedLoss, cross_entropy
+from typing import ClassVar
+
+from daso.losses.labeled import LabeledLoss
+from daso.methods.method import Batch, Method, Step
 from daso.nets.network import Network
 
 
@@ -15,13 +18,17 @@ class Supervised(Method):
 
     learning_rate = 0.1
     schedule = "multistep"
+    refuses: ClassVar = {
+        "refine": "it makes no guesses about unlabelled images",
+        "terms": "it does not look at unlabelled images",
+    }
 
-    def __init__(self, *, supervised: SupervisedLoss = cross_entropy) -> None:
+    def __init__(self, *, supervised: LabeledLoss | None = None) -> None:
         super().__init__()
-        self.supervised = supervised
+        self.supervised = supervised or LabeledLoss()
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return the loss ``"labeled"``."""
         (labeled,) = batch.labeled
         logits = network.classify(network(labeled))
-        return Step({"labeled": self.supervised(logits, batch.labels)})
+        return Step({"labeled": self.supervised(logits, batch.labels, batch.step)})

@@ -34,11 +34,12 @@ class Network(nn.Module):
 
     Args:
         encoder: maps normalised float images to features (B, D); its ``dim`` is D.
-        heads: outputs of each linear head by name. The head ``"class"`` classifies.
+        heads: outputs of each linear head by name.
         mean, std: of each channel, in [0, 1].
         precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
         resolution: side in pixels to which uint8 images of another size are resized (bilinear, antialiased); None:
             they stay as they are. The STL-10 protocol augments at 96 pixels and trains at 32.
+        output: name of the head that classifies when the network is used.
 
     Raises:
         OptionError: the precision is unknown.
@@ -55,6 +56,7 @@ class Network(nn.Module):
         std: Sequence[float],
         precision: Precision = "float32",
         resolution: int | None = None,
+        output: str = "class",
     ) -> None:
         super().__init__()
         if precision not in ("float32", "bfloat16"):
@@ -63,6 +65,8 @@ class Network(nn.Module):
         self.dim = encoder.dim
         self.precision = precision
         self.resolution = resolution
+        self.output = output
+        self.encoder_is_frozen = False
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
         for head in self.heads.values():
             linear = cast(nn.Linear, head)
@@ -74,6 +78,20 @@ class Network(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is from now on, its batch-norm statistics too; only heads learn."""
+        self.encoder_is_frozen = True
+        for parameter in cast(nn.Module, self.encoder).parameters():
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Network:
+        """Set the mode of training or evaluation; a frozen encoder stays in that of evaluation."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            cast(nn.Module, self.encoder).eval()
+        return self
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, C, H, W) into normalised float32 ones; float images pass through unchanged."""

@@ -64,6 +64,8 @@ class DASO(Refiner):
 
     histogram: Tensor
     distribution: Tensor
+    observes = True
+    replaces_alignment = True
 
     def __init__(
         self,
@@ -115,7 +117,11 @@ class DASO(Refiner):
         self.balanced_queue = balanced_queue
         self.queue_encoder = queue_encoder
         self.queue_batch_statistics = queue_batch_statistics
-        self.teacher_uses_batch_statistics = queue_batch_statistics
+
+    @property
+    def teacher_uses_batch_statistics(self) -> bool:
+        """As ``queue_batch_statistics`` says."""
+        return self.queue_batch_statistics
 
     @torch.no_grad()
     def observe(
@@ -146,15 +152,19 @@ class DASO(Refiner):
     def forward(self, guess: Guess) -> Guess:
         """Blend the guess with the semantic label and count the result."""
         semantic = self.semantic_logits(guess.features).softmax(1)
-        active = guess.step >= self.warmup_steps
-        v = self.weights()[guess.probs.argmax(1)][:, None] * active
-        probs = (1 - v) * guess.probs + v * semantic
+        weights = self.weights() * (guess.step >= self.warmup_steps)
+
+        def blend(probs: Tensor) -> Tensor:
+            v = weights[probs.argmax(1)][:, None]
+            return (1 - v) * probs + v * semantic
+
+        probs, others = blend(guess.probs), {name: blend(other) for name, other in guess.others.items()}
 
         renew = (guess.step + 1) % self.histogram_period == 0
         self.histogram += F.one_hot(probs.argmax(1), len(self.histogram)).sum(0)
         self.distribution.copy_(torch.where(renew, self.histogram / self.histogram.sum(), self.distribution))
         self.histogram *= ~renew
-        return guess._replace(probs=probs, parts={**guess.parts, "semantic": semantic})
+        return guess._replace(probs=probs, parts={**guess.parts, "semantic": semantic}, others=others)
 
     def losses(self, guess: Guess, strong: Tensor) -> dict[str, Tensor]:
         """Return the semantic alignment loss (equation 4), over all unlabelled images, 0 before the warm-up."""

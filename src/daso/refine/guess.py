@@ -1,14 +1,16 @@
 """The belief about a batch of unlabelled images, and the refiners that map one belief to the next.
 
-Shape letters: B labelled images of a batch, U unlabelled ones, K classes, D features, L queue length.
+Shape letters: B labelled images of a batch, U unlabelled ones, K classes, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from daso.parts import Part
 
 
 class Guess(NamedTuple):
@@ -20,6 +22,8 @@ class Guess(NamedTuple):
         indices: int64, (U,), of the images in the unlabelled pool.
         step: int64, (), training steps done so far.
         parts: the probabilities (U, K) that entered the guess, by name (``"linear"``, ``"semantic"``).
+        others: the probabilities (U, K) that other heads give the same images, by name. A refiner that knows how
+            treats them as it treats ``probs``; they are not counted in its state.
     """
 
     probs: Tensor
@@ -27,21 +31,21 @@ class Guess(NamedTuple):
     indices: Tensor
     step: Tensor
     parts: dict[str, Tensor]
+    others: dict[str, Tensor] = {}  # noqa: RUF012 - a tuple field, never written to
 
 
-class Refiner(nn.Module):
+class Refiner(Part):
     """Maps a guess to a better one; this one returns it as it is.
 
-    A subclass overrides what it needs. Its only state is buffers of fixed shape, so that a checkpoint, a
-    device and a compiled graph take them as they are. Within a training step the order is
-    ``observe``, ``forward``, ``losses``.
+    A subclass overrides what it needs. Within a training step the order is ``observe``, ``forward``, ``losses``.
 
     Attributes:
-        teacher_uses_batch_statistics: whether the teacher that ``observe`` is given normalises by the statistics
-            of its batch, as in training, or by running ones.
+        observes: whether it wants to see the labelled features of the teacher.
+        replaces_alignment: whether it takes the place of a method's own distribution alignment.
     """
 
-    teacher_uses_batch_statistics: bool = True
+    observes: bool = False
+    replaces_alignment: bool = False
 
     def observe(
         self, images: Tensor, features: Tensor, labels: Tensor, teacher: Callable[[Tensor], Tensor]
@@ -68,10 +72,6 @@ class Refiner(nn.Module):
         """
         return {}
 
-    def describe(self) -> dict[str, list[float]]:
-        """Return the numbers of the state that a reader of the run wants to see, by name."""
-        return {}
-
 
 class Chain(Refiner):
     """Refiners one after the other; ``chain(a, b)`` refines with a, then with b."""
@@ -79,35 +79,30 @@ class Chain(Refiner):
     def __init__(self, *refiners: Refiner) -> None:
         super().__init__()
         self.refiners = nn.ModuleList(refiners)
-        self.teacher_uses_batch_statistics = all(r.teacher_uses_batch_statistics for r in refiners)
-
-    def _in_order(self) -> Iterator[Refiner]:
-        return (cast(Refiner, refiner) for refiner in self.refiners)
+        self.observes = any(refiner.observes for refiner in refiners)
+        self.replaces_alignment = any(refiner.replaces_alignment for refiner in refiners)
 
     def observe(
         self, images: Tensor, features: Tensor, labels: Tensor, teacher: Callable[[Tensor], Tensor]
     ) -> None:
         """Let every refiner see the labelled half of the batch."""
-        for refiner in self._in_order():
-            refiner.observe(images, features, labels, teacher)
+        for refiner in self.refiners:
+            refiner.observe(images, features, labels, teacher)  # type: ignore[operator]
 
     def forward(self, guess: Guess) -> Guess:
         """Return the guess refined by each in turn."""
-        for refiner in self._in_order():
+        for refiner in self.refiners:
             guess = refiner(guess)
         return guess
 
     def losses(self, guess: Guess, strong: Tensor) -> dict[str, Tensor]:
         """Return the losses of all refiners."""
-        return {
-            name: loss for refiner in self._in_order() for name, loss in refiner.losses(guess, strong).items()
-        }
-
-    def describe(self) -> dict[str, list[float]]:
-        """Return the numbers of all refiners."""
-        return {name: value for refiner in self._in_order() for name, value in refiner.describe().items()}
+        found: dict[str, Tensor] = {}
+        for refiner in self.refiners:
+            found |= refiner.losses(guess, strong)  # type: ignore[operator]
+        return found
 
 
 def chain(*refiners: Refiner) -> Refiner:
-    """Compose refiners, first one first."""
+    """Compose refiners, first one first; without any, a guess stays as it is."""
     return refiners[0] if len(refiners) == 1 else Chain(*refiners)

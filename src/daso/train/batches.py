@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from daso import views
-from daso.data.order import Order, derive_seed
+from daso.data.order import Order, WeightedOrder, derive_seed
 from daso.data.store import Pool, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
+from daso.plans.plan import Sampling
 from daso.train.options import TrainOptions
 from daso.views.geometry import move
 
@@ -46,6 +47,25 @@ class ViewOptions:
         ):
             if not valid:
                 raise OptionError(f"{name} = {value!r} is out of range")
+
+
+EFFECTIVE_NUMBER_BETA = 0.999
+
+
+def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
+    """Return how likely each labelled image is to be drawn, float64 (N,), up to a factor.
+
+    ``"class-balanced"``: 1 / n_k, so that all classes are equally likely (Kang et al., ICLR 2020);
+    ``"effective-number"``: (1 - beta) / (1 - beta^n_k) with beta = 0.999 (Cui et al., CVPR 2019), as the DASO
+    authors' code samples; ``"uniform"``: 1.
+    """
+    counts = torch.bincount(labels).double()
+    per_class = {
+        "uniform": torch.ones_like(counts),
+        "class-balanced": 1 / counts,
+        "effective-number": (1 - EFFECTIVE_NUMBER_BETA) / (1 - EFFECTIVE_NUMBER_BETA**counts),
+    }[sampling]
+    return per_class[labels]
 
 
 class Batches:
@@ -98,10 +118,20 @@ class Batches:
                 cutout=cutout,
             ),
         }
-        self._labeled_order = Order(len(data.labeled), options.batch, options.seed, "labeled")
+        self._draw = method.draw
+        self.batch = options.batch
+        self.unlabeled_batch = options.batch * (options.unlabeled_ratio or method.unlabeled_ratio)
+        if options.labeled_sampling == "uniform":
+            self._labeled_order: Callable[[int], Tensor] = Order(
+                len(data.labeled), options.batch, options.seed, "labeled"
+            )
+        else:
+            weights = sampling_weights(data.labeled.labels.cpu(), options.labeled_sampling)
+            self._labeled_order = WeightedOrder(weights, options.batch, options.seed, "labeled")
         if data.unlabeled is not None:
-            size = options.batch * options.unlabeled_ratio
-            self._unlabeled_order = Order(len(data.unlabeled), size, options.seed, "unlabeled")
+            self._unlabeled_order = Order(
+                len(data.unlabeled), self.unlabeled_batch, options.seed, "unlabeled"
+            )
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of step *step*, counted from 0."""
@@ -114,7 +144,10 @@ class Batches:
         if self.unlabeled_views and self.unlabeled is not None:
             indices = move(self._unlabeled_order(step), self.device)
             unlabeled = self._views(self.unlabeled, indices, self.unlabeled_views, generator)
-        return Batch(labeled, labels, unlabeled, indices, move(torch.tensor(step), self.device))
+        chance = torch.Generator().manual_seed(derive_seed(self.seed, "draws", step))
+        drawn = self._draw(len(labels), len(indices), chance)
+        draws = {name: move(value, self.device) for name, value in drawn.items()}
+        return Batch(labeled, labels, unlabeled, indices, move(torch.tensor(step), self.device), draws)
 
     def _views(
         self, pool: Pool, at: Tensor, names: tuple[View, ...], generator: torch.Generator

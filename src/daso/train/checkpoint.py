@@ -33,6 +33,7 @@ class Checkpoint:
         step: training steps done.
         seconds: spent in training.
         configuration: fingerprint of the configuration that it belongs to.
+        output: name of the head that classifies.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Checkpoint:
     step: int
     seconds: float
     configuration: str
+    output: str = "class"
 
 
 def _tensor_files(folder: Path) -> list[Path]:
@@ -53,7 +55,12 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def save_checkpoint(
-    folder: Path, tensors: dict[str, Tensor], step: int, seconds: float, configuration: str = ""
+    folder: Path,
+    tensors: dict[str, Tensor],
+    step: int,
+    seconds: float,
+    configuration: str = "",
+    output: str = "class",
 ) -> Path:
     """Write a checkpoint and remove all but the two newest.
 
@@ -63,6 +70,7 @@ def save_checkpoint(
         step: training steps done.
         seconds: spent in training.
         configuration: fingerprint of the configuration that the state belongs to.
+        output: name of the head that classifies.
 
     Returns:
         The path of the safetensors file.
@@ -78,7 +86,13 @@ def save_checkpoint(
     content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
     write_atomically(path, content)
     checksum = hashlib.sha256(content).hexdigest()
-    vouch = {"step": step, "seconds": seconds, "configuration": configuration, "sha256": checksum}
+    vouch = {
+        "step": step,
+        "seconds": seconds,
+        "configuration": configuration,
+        "output": output,
+        "sha256": checksum,
+    }
     save_json(path.with_suffix(".json"), vouch)
     for old in _tensor_files(folder)[KEPT:]:
         # What cannot be removed now is tried again at the next checkpoint.
@@ -105,7 +119,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
                 raise ValueError(f"it says step {vouch['step']}")
             tensors = safetensors.torch.load(content)
             seconds, configuration = float(vouch["seconds"]), str(vouch["configuration"])
-            return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration)
+            output = str(vouch.get("output", "class"))
+            return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration, output)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path.name}: {error}")
             warn(f"damaged checkpoint {path} is passed over ({error})")

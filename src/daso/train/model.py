@@ -53,10 +53,15 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
         names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
         channels, height, width = map(int, data["image_shape"])
         encoder = build_encoder(str(config.train.network), channels, resolution or max(height, width))
-        heads = {"class": len(names)}
-        network = Network(encoder, heads, data["mean"], data["std"], config.train.precision, resolution)
         prefix = "average."
         state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+        weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
+        heads = {name: len(bias) for name, bias in weights.items()}
+        if heads.get(checkpoint.output) != len(names):
+            raise ValueError(f"no head {checkpoint.output!r} for {len(names)} classes among {heads}")
+        network = Network(
+            encoder, heads, data["mean"], data["std"], config.train.precision, resolution, checkpoint.output
+        )
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

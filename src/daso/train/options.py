@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from daso.errors import OptionError
+from daso.plans.plan import Sampling
 
 Schedule = Literal["constant", "cosine", "multistep"]
 
@@ -19,8 +20,11 @@ class TrainOptions:
     """Training steps (default on the command line: the paper's 250,000 for its benchmarks, less for others)."""
     batch: int = 64
     """B: labelled images per step."""
-    unlabeled_ratio: int = 2
-    """mu: unlabelled images per labelled one in a step."""
+    unlabeled_ratio: int | None = None
+    """mu: unlabelled images per labelled one in a step (default: the method's, mostly 2)."""
+    labeled_sampling: Sampling = "uniform"
+    """How labelled images are drawn: uniform: shuffled passes over all of them; class-balanced: every class is as
+    likely as any other; effective-number: a class in inverse proportion to its effective number of images."""
     learning_rate: float | None = None
     """Base learning rate (default: the method's, 0.03 or, supervised, 0.1)."""
     schedule: Schedule | None = None
@@ -54,7 +58,12 @@ class TrainOptions:
         for name, value, valid in (
             ("steps", self.steps, self.steps >= 1),
             ("batch", self.batch, self.batch >= 1),
-            ("unlabeled_ratio", self.unlabeled_ratio, self.unlabeled_ratio >= 1),
+            (
+                "unlabeled_ratio",
+                self.unlabeled_ratio,
+                self.unlabeled_ratio is None or self.unlabeled_ratio >= 1,
+            ),
+            ("labeled_sampling", self.labeled_sampling, self.labeled_sampling in get_args(Sampling)),
             (
                 "learning_rate",
                 self.learning_rate,

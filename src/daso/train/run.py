@@ -8,13 +8,16 @@ over, ``summary.json``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
+from daso.compose import Recipe
 from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
@@ -22,10 +25,11 @@ from daso.data.store import TrainingData, prepare_data
 from daso.errors import OptionError, RunError
 from daso.evaluate.summary import summarize
 from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
-from daso.methods.compose import Facts, compose, parts_of, resolved_options
 from daso.nets.network import Network, build_encoder
+from daso.parts import Facts
+from daso.plans.plan import Plan
 from daso.train.batches import Batches
-from daso.train.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
 from daso.train.environment import describe_environment
 from daso.train.fit import Row, fit
@@ -35,12 +39,66 @@ from daso.train.training import Training, choose_device
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything built from a configuration, ready to train."""
+    """Everything built from a configuration, ready to train one stage of a run.
+
+    Attributes:
+        config: resolved.
+        data: of the run.
+        recipe: what the method's name stands for.
+        plan: the stages of the run and what they hand on.
+        stage: the one that is ready, counted from 0.
+        training, batches: of the stage.
+    """
 
     config: RunConfig
     data: TrainingData
+    recipe: Recipe
+    plan: Plan
+    stage: int
     training: Training
     batches: Batches
+
+    @property
+    def first_step(self) -> int:
+        """Steps of the stages before this one."""
+        return sum(stage.steps for stage in self.plan.stages()[: self.stage])
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.plan.stages())
+
+    @property
+    def step(self) -> int:
+        """Steps done, those of earlier stages included."""
+        return self.first_step + self.training.step
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state by name, not copied."""
+        plan = {f"plan.{name}": value for name, value in self.plan.state_dict().items()}
+        return {**self.training.tensors(), **plan}
+
+    def begin_stage(self, stage: int) -> Prepared:
+        """Return stage *stage*, ready to train; an encoder that is kept comes from this one's moving average."""
+        return _begin_stage(self.config, self.data, self.recipe, self.plan, stage, self.training)
+
+    def at(self, checkpoint: Checkpoint) -> Prepared:
+        """Return the stage of a checkpoint, in the state that it holds.
+
+        Raises:
+            RunError: its tensors are not those of this configuration.
+        """
+        state = {n[len("plan.") :]: t for n, t in checkpoint.tensors.items() if n.startswith("plan.")}
+        try:
+            self.plan.load_state_dict(state)
+        except RuntimeError as error:
+            raise RunError(f"{checkpoint.path} is of another configuration: {error}") from error
+        ends = list(itertools.accumulate(stage.steps for stage in self.plan.stages()))
+        stage = next((n for n, end in enumerate(ends) if checkpoint.step <= end), len(ends) - 1)
+        there = self if stage == self.stage else self.begin_stage(stage)
+        tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith("plan.")}
+        there.training.load(tensors, checkpoint.step - there.first_step, checkpoint.seconds)
+        return there
 
 
 def default_network(size: int) -> str:
@@ -61,37 +119,33 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
         config: what is wanted.
         source: the opened source, if the caller has it; else it is opened from the configuration.
 
+    Returns:
+        The first stage of the run.
+
     Raises:
         DasoError: an option or the data does not fit; nothing has been written.
     """
     options = config.train
-    parts_of(config.method)
+    recipe = Recipe.parse(config.method)
+    recipe.check_options(config.method_options)
     device = choose_device(options.device)
     if source is None:
         data_path = None if config.data is None else Path(config.data)
         source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, options.seed, device)
-    channels, height, width = data.labeled.images.shape[1:]
+    height, width = data.labeled.images.shape[2:]
     if options.resolution is not None and height != width:
         raise OptionError(f"resolution makes images square, these are {height} x {width}")
-    size = options.resolution or max(height, width)
-    name = options.network or default_network(size)
+    network = options.network or default_network(options.resolution or max(height, width))
+    config = dataclasses.replace(config, train=dataclasses.replace(options, network=network))
 
-    torch.manual_seed(derive_seed(options.seed, "weights", 0))
-    encoder = build_encoder(name, channels, size)
-    network = Network(
-        encoder, {"class": len(data.class_names)}, data.mean, data.std, options.precision, options.resolution
-    )
-    facts = Facts(
-        num_classes=len(data.class_names),
-        dim=encoder.dim,
-        class_counts=torch.from_numpy(data.class_counts),
-        total_steps=options.steps,
-        num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
-    )
-    method = compose(config.method, facts, config.method_options)
-    batches = Batches(data, method, options, config.augmentation)
-    training = Training(network.to(device), method.to(device), options)
+    plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
+    first = _begin_stage(config, data, recipe, plan, 0, None)
+    method = first.training.method
+    if plan.stages()[0].method is not None:
+        stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
+        facts = _facts(data, data, plan.stages()[stage].steps, first.training.network.dim)
+        method = recipe.build_method(plan.facts(stage, facts), config.method_options)
 
     split = config.split
     if split.labeled_head is not None:
@@ -101,18 +155,67 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
         data=config.data or source.place,
         size=height if height == width else None,
         split=split,
-        augmentation=batches.augmentation,
-        method_options=resolved_options(config.method, method),
+        augmentation=first.batches.augmentation,
+        method_options=recipe.resolved_options(method, plan),
         train=dataclasses.replace(
-            options,
-            network=name,
-            learning_rate=training.base_rate,
-            schedule=training.schedule,
+            config.train,
+            learning_rate=options.learning_rate or method.learning_rate,
+            schedule=options.schedule or method.schedule,
+            unlabeled_ratio=options.unlabeled_ratio or method.unlabeled_ratio,
             evaluate_every=options.evaluation_period,
             device=str(device),
         ),
     )
-    return Prepared(resolved, data, training, batches)
+    return dataclasses.replace(first, config=resolved)
+
+
+def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Facts:
+    return Facts(
+        num_classes=len(data.class_names),
+        dim=dim,
+        class_counts=torch.from_numpy(data.class_counts),
+        given_counts=torch.from_numpy(given.class_counts),
+        total_steps=steps,
+        num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
+    )
+
+
+def _begin_stage(
+    config: RunConfig, data: TrainingData, recipe: Recipe, plan: Plan, number: int, before: Training | None
+) -> Prepared:
+    stage = plan.stages()[number]
+    options = dataclasses.replace(config.train, steps=stage.steps)
+    if number > 0:
+        options = dataclasses.replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
+    if stage.method is not None:
+        options = dataclasses.replace(options, learning_rate=stage.learning_rate, schedule=stage.schedule)
+    if stage.sampling is not None:
+        options = dataclasses.replace(options, labeled_sampling=stage.sampling)
+    stage_data = plan.data(number, data)
+
+    channels, height, width = data.labeled.images.shape[1:]
+    torch.manual_seed(derive_seed(options.seed, "weights", 0))
+    encoder = build_encoder(str(options.network), channels, options.resolution or max(height, width))
+    facts = plan.facts(number, _facts(stage_data, data, stage.steps, encoder.dim))
+    wanted, values = recipe, config.method_options
+    if stage.method is not None:
+        wanted = Recipe.parse(stage.method)
+        values = {name: value for name, value in values.items() if name in wanted.hyperparameters()}
+    with torch.random.fork_rng(devices=[]):  # a method's own draws leave the initial weights as they are
+        method = wanted.build_method(facts, values)
+    heads = {"class": len(data.class_names), **method.heads}
+    network = Network(
+        encoder, heads, data.mean, data.std, options.precision, options.resolution, method.output
+    )
+    if stage.keeps_encoder:
+        assert before is not None
+        kept = cast(nn.Module, before.average.network.encoder).state_dict()
+        cast(nn.Module, network.encoder).load_state_dict(kept)
+        network.freeze_encoder()
+    device = data.labeled.images.device
+    batches = Batches(stage_data, method, options, config.augmentation)
+    training = Training(network.to(device), method.to(device), options)
+    return Prepared(config, data, recipe, plan, number, training, batches)
 
 
 def describe_data(data: TrainingData) -> dict[str, Any]:
@@ -211,7 +314,7 @@ def resume_run(
                     f"the checkpoint is of another configuration: {folder / 'config.json'} has been changed since; "
                     f"undo that, or train anew with 'daso train'"
                 )
-            prepared.training.load(checkpoint.tensors, checkpoint.step, checkpoint.seconds)
+            prepared = prepared.at(checkpoint)
         else:
             warn(f"{folder} has no checkpoint: it starts from the beginning")
     except BaseException:
@@ -227,35 +330,58 @@ def resume_run(
 
 def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     """Train on from where the training stands, writing rows, checkpoints and at the end the summary."""
-    training = prepared.training
-    configuration = prepared.config.fingerprint()
     metrics = folder / "metrics.jsonl"
-    rows = [row for row in read_rows(metrics) if row["step"] <= training.step]
+    rows = [row for row in read_rows(metrics) if row["step"] <= prepared.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
-    if 0 < training.step < prepared.config.train.steps:
+    if 0 < prepared.step < prepared.total_steps:
         environment = read_json(folder / "environment.json")
         now = describe_environment(prepared.data.labeled.images.device)
-        environment.setdefault("resumed", []).append({"from_step": training.step, **now})
+        environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
-    for row in fit(training, prepared.batches, prepared.data):
+    last = len(prepared.plan.stages()) - 1
+    while True:
+        for row in _train_stage(prepared, folder):
+            if row["event"] == "evaluate":
+                rows.append(row)
+            yield row
+        if prepared.stage == last:
+            break
+        prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
+        seconds = prepared.training.seconds
+        prepared = prepared.begin_stage(prepared.stage + 1)
+        prepared.training.seconds = seconds
+    summary = {
+        "method": prepared.config.method,
+        "source": prepared.config.source,
+        "seed": prepared.config.train.seed,
+        "steps": prepared.step,
+        "seconds": round(prepared.training.seconds, 3),
+        "split_fingerprint": prepared.data.fingerprint,
+        **summarize([row for row in rows if row.get("stage", 0) == last]),
+    }
+    save_json(folder / "summary.json", plain(summary))
+
+
+def _train_stage(prepared: Prepared, folder: Path) -> Iterator[Row]:
+    """Train to the end of a stage, writing rows and checkpoints."""
+    metrics = folder / "metrics.jsonl"
+    several = len(prepared.plan.stages()) > 1
+    configuration = prepared.config.fingerprint()
+    for row in fit(prepared.training, prepared.batches, prepared.data):
+        if several:
+            row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         try:
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(to_line(row))
         except OSError as error:
             raise RunError(f"cannot write {metrics}: {error.strerror or error}") from error
         if row["event"] == "evaluate":
-            rows.append(row)
             save_checkpoint(
-                folder / "checkpoints", training.tensors(), training.step, training.seconds, configuration
+                folder / "checkpoints",
+                prepared.tensors(),
+                prepared.step,
+                prepared.training.seconds,
+                configuration,
+                prepared.training.network.output,
             )
         yield row
-    summary = {
-        "method": prepared.config.method,
-        "source": prepared.config.source,
-        "seed": prepared.config.train.seed,
-        "steps": training.step,
-        "seconds": round(training.seconds, 3),
-        "split_fingerprint": prepared.data.fingerprint,
-        **summarize(rows),
-    }
-    save_json(folder / "summary.json", plain(summary))

@@ -60,7 +60,7 @@ class Training:
         self.schedule = options.schedule or method.schedule
         device = next(network.parameters()).device
         self.optimizer = torch.optim.SGD(
-            network.parameters(),
+            [p for p in network.parameters() if p.requires_grad],
             lr=self.base_rate,
             momentum=options.momentum,
             nesterov=options.momentum > 0,
@@ -75,11 +75,12 @@ class Training:
 
     def advance(self, batch: Batch) -> tuple[Step, Tensor]:
         """Train one step on a batch; return what the method returned and the total loss, on the device."""
-        # Whatever a method or network draws (dropout, mixing) is a function of the seed and the step.
+        # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
         torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
         rate = learning_rate(self.schedule, self.base_rate, self.step, self.options.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.method.begin_step(self.step)
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
         result = self._forward(self.network, self.average.network, batch)
@@ -120,7 +121,7 @@ class Training:
         own = {name: value for name, value in self.tensors().items() if not name.startswith("momentum.")}
         momentum = {n[len("momentum.") :]: v for n, v in tensors.items() if n.startswith("momentum.")}
         given = {n: v for n, v in tensors.items() if not n.startswith("momentum.")}
-        parameters = dict(self.network.named_parameters())
+        parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         moved = parameters.keys() if step and self.options.momentum else set()
         wrong = sorted((own.keys() ^ given.keys()) | {f"momentum.{n}" for n in momentum.keys() ^ moved})
         wrong += [name for name in momentum.keys() & moved if momentum[name].shape != parameters[name].shape]

@@ -1,0 +1,1 @@
+"""Losses on labelled images: what labels teach, and how rare classes are made to count."""

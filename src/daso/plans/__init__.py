@@ -1,0 +1,1 @@
+"""Plans: how a run is divided into trainings, one after the other."""

@@ -1,0 +1,1 @@
+"""Terms: further losses on the features that a method has computed."""

@@ -1,0 +1,90 @@
+"""ABC: an auxiliary classifier that sees all classes equally often."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from daso.errors import OptionError
+from daso.nets.network import Network
+from daso.terms.term import Outputs, Term
+
+EPOCHS = 500
+
+
+class ABC(Term):
+    """A second head learns from batches of which frequent classes are dropped at random, and classifies at test time.
+
+    The learner's own head learns from everything and shapes the features; the auxiliary head stands on them and
+    is taught by a balanced choice of labels and of its own confident pseudo-labels.
+
+    Lee, Shin, Kim: *ABC: Auxiliary Balanced Classifier for Class-Imbalanced Semi-Supervised Learning*,
+    NeurIPS 2021, arXiv 2110.10368, equations 1 to 5:
+
+    * a labelled image of class k teaches with probability N_min / N_k;
+    * an unlabelled image teaches if the head's probability on the weak view reaches the threshold, and with a
+      probability that falls in 500 stairs from 1 to N_min / N_k of the class that it guesses;
+    * the target on the strong view is the whole distribution guessed on the weak view, not its best class.
+
+    Args:
+        class_counts: int64, (K,), N_k, labelled images of each class, at least 1 each.
+        total_steps: of the training.
+        balanced_threshold: probability from which a guess of the auxiliary head teaches, 0 to 1.
+
+    Raises:
+        OptionError: a class has no labelled image, or a value is out of range.
+
+    Departures from the authors' code of DASO: N_min is the least count, not that of the last class; the loss on
+    labels is cross-entropy whatever the learner's own is (theirs takes over its class weights).
+    """
+
+    paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
+    kept_share: Tensor
+
+    def __init__(self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95) -> None:
+        super().__init__()
+        if not 0 <= balanced_threshold <= 1:
+            raise OptionError(f"ABC: balanced_threshold = {balanced_threshold} must be in [0, 1]")
+        if (class_counts < 1).any():
+            raise OptionError(f"ABC: class_counts = {class_counts.tolist()} must be at least 1 each")
+        self.register_buffer("kept_share", class_counts.min() / class_counts)
+        self.total_steps = total_steps
+        self.balanced_threshold = balanced_threshold
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """The auxiliary one."""
+        return {"abc": len(self.kept_share)}
+
+    @property
+    def output(self) -> str:
+        """The auxiliary head."""
+        return "abc"
+
+    def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return a number in [0, 1) for each image: it is kept where its probability is greater."""
+        return {
+            "abc_labeled": torch.rand(labeled, generator=generator),
+            "abc_unlabeled": torch.rand(unlabeled, generator=generator),
+        }
+
+    @torch.no_grad()
+    def beliefs(self, network: Network, weak: Tensor) -> dict[str, Tensor]:
+        """Return the auxiliary head's probabilities of the weak views."""
+        return {"abc": network.classify(weak, "abc").softmax(1)}
+
+    def forward(self, network: Network, outputs: Outputs) -> dict[str, Tensor]:
+        """Return the losses ``"abc_labeled"`` and ``"abc_unlabeled"``, averaged over all images, kept or not."""
+        logits = network.classify(outputs.labeled, "abc")
+        kept = outputs.draws["abc_labeled"] < self.kept_share[outputs.labels]
+        labeled = kept * F.cross_entropy(logits, outputs.labels, reduction="none")
+
+        pseudo_label = outputs.guess.others["abc"]
+        confidence, guessed = pseudo_label.max(1)
+        progress = EPOCHS * outputs.guess.step // self.total_steps / EPOCHS
+        kept_share = 1 - progress * (1 - self.kept_share)
+        kept = (confidence >= self.balanced_threshold) & (outputs.draws["abc_unlabeled"] < kept_share[guessed])
+        strong = network.classify(outputs.strong, "abc").log_softmax(1)
+        unlabeled = kept * -(pseudo_label * strong).sum(1)
+        return {"abc_labeled": labeled.mean(), "abc_unlabeled": unlabeled.mean()}
