@@ -13,6 +13,7 @@ import tyro
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
+from daso.errors import OptionError
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
@@ -63,8 +64,17 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
     known = Recipe.parse(named_method(argv)).hyperparameters()
+    taken = {
+        f.name
+        for kind in (TrainCommand, SplitOptions, TrainOptions, ViewOptions)
+        for f in dataclasses.fields(kind)
+    }
     fields: list[Any] = []
     for name, parameter in known.items():
+        if name in taken:
+            raise OptionError(
+                f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: rename it"
+            )
         help_text = tyro.conf.arg(help=f"{parameter.part}: {parameter.help}")
         kind: Any = Annotated[parameter.annotation, help_text]
         fields.append((name, kind, dataclasses.field(default=parameter.default)))

@@ -1,0 +1,139 @@
+"""Methods and parts of the user's own, from their files, by the command line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import daso
+from daso.cli import main
+from daso.compose import Recipe
+from daso.errors import OptionError
+
+PAGE = Path(daso.__file__).parents[2] / "docs" / "own_method.md"
+TINY = ["--steps", "6", "--batch", "8", "--network", "small-4", "--device", "cpu", "--evaluate-every", "3"]
+
+
+@pytest.fixture
+def code() -> str:
+    """Return the method that the documentation shows."""
+    if not PAGE.exists():
+        pytest.skip("the documentation is not beside an installed package")
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return block
+
+
+def test_the_documented_method_is_50_lines_and_trains(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len([line for line in code.splitlines() if line.strip()]) <= 50
+    (tmp_path / "debiased.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    name = "debiased.py:DebiasPL"
+    assert main(["train", "digits", "--method", name, "--debias", "0.25", "--out", "run", *TINY]) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["method"], config["method_options"]["debias"]) == (name, 0.25)
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["losses"].keys() == {"labeled", "unlabeled"}
+    assert main(["resume", "run"]) == 0
+    assert main(["evaluate", "run"]) == 0
+
+
+def test_a_method_of_ones_own_is_helped_and_checked_like_any_other(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine_to_help.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "--method", "mine_to_help:DebiasPL", "--help"])
+    assert "strength of the correction" in capsys.readouterr().out
+    arguments = ["train", "digits", "--method", "mine_to_help:DebiasPL", "--out", "run", *TINY]
+    assert main([*arguments, "--threshold", "2"]) == 2
+    assert "out of range" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert main(["train", "digits", "--method", "mine_to_help:DebiasPL+daso", "--out", "run", *TINY]) == 2
+    assert "does not take 'daso'" in capsys.readouterr().err
+
+
+def test_a_part_of_ones_own_is_added_to_a_method(tmp_path: Path) -> None:
+    file = tmp_path / "parts.py"
+    file.write_text(
+        """
+from daso.losses.labeled import LabeledLoss
+from daso.refine.guess import Refiner
+
+
+class Halved(LabeledLoss):
+    def forward(self, logits, labels, step):
+        return super().forward(logits, labels, step) / 2
+
+
+class Same(Refiner):
+    pass
+"""
+    )
+    recipe = Recipe.parse(f"fixmatch+{file}:Halved+{file}:Same+daso")
+    assert recipe.loss is not None
+    assert [recipe.loss.__name__, *(part.__name__ for part in recipe.refiners)] == ["Halved", "Same", "DASO"]
+    with pytest.raises(OptionError, match="Did you mean 'Halved'"):
+        Recipe.parse(f"fixmatch+{file}:Halve")
+    with pytest.raises(OptionError, match="no Method called 'Halved'"):
+        Recipe.parse(f"{file}:Halved")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:Mine", "cannot import 'no_such_module'"),
+        ("no/such/file.py:Mine", "there is no file"),
+        ("json:JSONDecoder", "no Method called 'JSONDecoder'"),
+        (":Mine", "cannot import ''"),
+    ],
+)
+def test_what_cannot_be_found_is_said(name: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Recipe.parse(name)
+
+
+def test_a_constructor_that_asks_for_what_is_no_fact_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "asks.py"
+    file.write_text(
+        """
+from daso.methods.method import Method
+
+
+class Asks(Method):
+    def __init__(self, learning_speed):
+        super().__init__()
+"""
+    )
+    assert main(["train", "digits", "--method", f"{file}:Asks", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert "'learning_speed', which is no fact of a run" in capsys.readouterr().err
+
+
+def test_a_file_with_an_error_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("class Broken(:\n")
+    with pytest.raises(OptionError, match=r"cannot import .*broken\.py"):
+        Recipe.parse(f"{file}:Broken")
+
+
+def test_a_hyper_parameter_with_the_name_of_an_option_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clash.py"
+    file.write_text(
+        """
+from daso.methods.method import Method
+
+
+class Clash(Method):
+    def __init__(self, *, momentum: float = 0.9):
+        super().__init__()
+"""
+    )
+    assert main(["train", "digits", "--method", f"{file}:Clash", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert "Clash has a hyper-parameter 'momentum'" in capsys.readouterr().err
