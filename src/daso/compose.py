@@ -14,21 +14,55 @@ from types import ModuleType
 from typing import Any, cast
 
 from daso.errors import OptionError, nearest
+from daso.losses.class_balanced import ClassBalanced
 from daso.losses.labeled import LabeledLoss
+from daso.losses.ldam import LDAM
+from daso.losses.logit_adjusted import LogitAdjusted
+from daso.methods.boss import BOSS
 from daso.methods.fixmatch import FixMatch
+from daso.methods.mean_teacher import MeanTeacher
 from daso.methods.method import Method
+from daso.methods.mixmatch import MixMatch
+from daso.methods.pseudo_label import PseudoLabel
+from daso.methods.remixmatch import ReMixMatch
 from daso.methods.supervised import Supervised
+from daso.methods.usadtm import USADTM
 from daso.parts import Facts, Part
+from daso.plans.crest import CReST, CReSTPlus
+from daso.plans.crt import CRT
+from daso.plans.estimate import EstimatePrior
 from daso.plans.plan import Plan
+from daso.refine.align import Align
+from daso.refine.darp import DARP
 from daso.refine.daso import DASO
 from daso.refine.guess import Refiner, chain
+from daso.refine.sharpen import Sharpen
+from daso.terms.abc import ABC
 from daso.terms.term import Term
 
-METHODS: dict[str, type[Method]] = {"supervised": Supervised, "fixmatch": FixMatch}
-LOSSES: dict[str, type[LabeledLoss]] = {}
-REFINERS: dict[str, type[Refiner]] = {"daso": DASO}
-TERMS: dict[str, type[Term]] = {}
-PLANS: dict[str, type[Plan]] = {}
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "pseudolabel": PseudoLabel,
+    "meanteacher": MeanTeacher,
+    "mixmatch": MixMatch,
+    "remixmatch": ReMixMatch,
+    "fixmatch": FixMatch,
+    "boss": BOSS,
+    "usadtm": USADTM,
+}
+LOSSES: dict[str, type[LabeledLoss]] = {
+    "la": LogitAdjusted,
+    "ldam": LDAM,
+    "class-balanced": ClassBalanced,
+}
+REFINERS: dict[str, type[Refiner]] = {"align": Align, "sharpen": Sharpen, "daso": DASO, "darp": DARP}
+TERMS: dict[str, type[Term]] = {"abc": ABC}
+PLANS: dict[str, type[Plan]] = {
+    "crest": CReST,
+    "crest-plus": CReSTPlus,
+    "crt": CRT,
+    "estimate": EstimatePrior,
+}
 ADDITIONS: dict[str, type[Part]] = {**LOSSES, **REFINERS, **TERMS, **PLANS}
 """What may be added to a method, by name."""
 
@@ -98,7 +132,9 @@ class Recipe:
         return recipe
 
     def _has(self, part: str) -> bool:
-        return REFINERS[part] in self.refiners or part in inspect.signature(self.method).parameters
+        own = part in inspect.signature(self.method).parameters
+        replaced = any(refiner.replaces_alignment for refiner in self.refiners)
+        return REFINERS[part] in self.refiners or (own and not replaced)
 
     def _add(self, part: type[Part], called: str) -> Recipe:
         if part in self.parts():

@@ -43,7 +43,12 @@ class Part(nn.Module):
     The positional arguments of a constructor are facts of the run, attributes of ``Facts``, supplied by name; its
     keyword-only arguments are hyper-parameters, which become options of the command line, and are kept under
     their names. State is buffers of fixed shape: so a checkpoint, a device and a compiled graph take it as it is.
+
+    Attributes:
+        paper: where the part was published.
     """
+
+    paper: str = ""
 
     def parts(self) -> Iterator[Part]:
         """Yield the pieces that this one is made of."""

@@ -20,7 +20,7 @@ from daso.refine.daso import DASO
 K = 4
 COUNTS = torch.tensor([9, 5, 2, 1])
 FACTS = Facts(K, 32, COUNTS, COUNTS, 1000, 100)
-METHODS = ("supervised", "fixmatch", "fixmatch+daso")
+METHODS = ("supervised", "fixmatch", "fixmatch+daso", "boss", "boss+la+daso")
 
 
 def make_network() -> Network:

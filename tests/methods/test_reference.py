@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from daso.losses.labeled import LabeledLoss
+from daso.losses.logit_adjusted import LogitAdjusted
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.refine.daso import DASO
@@ -34,15 +34,12 @@ class FeaturesAsImages(nn.Module):
         return self.head(features)
 
 
-class Adjusted(LabeledLoss):
-    """The reference's labelled loss."""
-
-    def __init__(self, config: dict[str, Any], prior: Tensor) -> None:
-        super().__init__()
-        self.offset = config["tau"] * prior.log() if config["logit_adjustment"] else 0
-
-    def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
-        return F.cross_entropy(logits + self.offset, labels)
+def labeled_loss(config: dict[str, Any], prior: Tensor) -> LabeledLoss:
+    """Return the reference's loss on labelled images."""
+    if not config["logit_adjustment"]:
+        return LabeledLoss()
+    counts = (prior.double() * 1e9).round().long()
+    return LogitAdjusted(counts, adjustment_strength=config["tau"])
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
@@ -69,7 +66,7 @@ def test_every_step_agrees_with_the_authors(name: str) -> None:
         fixed_blend=config["fixed_blend"],
     )
     method = FixMatch(
-        refine=daso, threshold=config["threshold"], supervised=Adjusted(config, vectors["label_prior"])
+        refine=daso, threshold=config["threshold"], supervised=labeled_loss(config, vectors["label_prior"])
     )
     network = FeaturesAsImages(vectors["class_weight"], vectors["class_bias"])
     semantic_steps = 0

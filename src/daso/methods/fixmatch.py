@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.losses.labeled import LabeledLoss
@@ -38,6 +38,7 @@ class FixMatch(Method):
         OptionError: a value is out of range.
     """
 
+    paper = "Sohn et al., NeurIPS 2020, arXiv 2001.07685"
     unlabeled_views: tuple[View, ...] = ("weak", "strong")
 
     def __init__(
@@ -65,6 +66,10 @@ class FixMatch(Method):
         self.unlabeled_weight = unlabeled_weight
         self.weak_pass = weak_pass
 
+    def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
+        """Return the weight with which each guess teaches, float (U,): 1 from the threshold on, else 0."""
+        return (confidence >= self.threshold).float()
+
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return the losses ``"labeled"``, ``"unlabeled"``, the refiner's and the terms', and the pseudo-labels."""
         (images,), (weak_images, strong_images) = batch.labeled, batch.unlabeled
@@ -85,7 +90,7 @@ class FixMatch(Method):
             others = {name: p for term in self.terms for name, p in term.beliefs(network, weak).items()}  # type: ignore[operator]
             guess = self.refine(Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others))
             confidence, pseudo_label = guess.probs.max(1)
-            mask = (confidence >= self.threshold).float()
+            mask = self.weigh(confidence, pseudo_label)
         per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")
 
         losses = {

@@ -38,7 +38,7 @@ class PseudoLabels(NamedTuple):
     Attributes:
         labels: int64, (U,), by name: ``"final"``, and each part that entered it (``"linear"``, ``"semantic"``).
         confidence: float, (U,), probability of the final one.
-        mask: float, (U,), the weight with which each one teaches, 0 to 1.
+        mask: float, (U,), the weight with which each one teaches; 0: not at all.
     """
 
     labels: dict[str, Tensor]

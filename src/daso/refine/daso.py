@@ -62,6 +62,7 @@ class DASO(Refiner):
     zero by zero if the warm-up were shorter than the period).
     """
 
+    paper = "Oh, Kim & Kweon, CVPR 2022, arXiv 2106.05682"
     histogram: Tensor
     distribution: Tensor
     observes = True
@@ -116,6 +117,7 @@ class DASO(Refiner):
         self.queue_length = queue_length
         self.balanced_queue = balanced_queue
         self.queue_encoder = queue_encoder
+        self.observes_network = queue_encoder == "online"
         self.queue_batch_statistics = queue_batch_statistics
 
     @property
@@ -125,10 +127,13 @@ class DASO(Refiner):
 
     @torch.no_grad()
     def observe(
-        self, images: Tensor, features: Tensor, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
     ) -> None:
         """Queue the features of the labelled images."""
-        self.queue.push(teacher(images) if self.queue_encoder == "ema" else features, labels)
+        if self.queue_encoder == "ema":
+            features = teacher(images)
+        assert features is not None
+        self.queue.push(features, labels)
 
     def semantic_logits(self, features: Tensor) -> Tensor:
         """Return cos(z, c_k) / T_proto, (N, K), of features (N, D)."""

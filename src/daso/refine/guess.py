@@ -41,20 +41,23 @@ class Refiner(Part):
 
     Attributes:
         observes: whether it wants to see the labelled features of the teacher.
+        observes_network: whether it wants to see those of the network in training too.
         replaces_alignment: whether it takes the place of a method's own distribution alignment.
     """
 
     observes: bool = False
+    observes_network: bool = False
     replaces_alignment: bool = False
 
     def observe(
-        self, images: Tensor, features: Tensor, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
     ) -> None:
         """See the labelled half of the batch.
 
         Args:
             images: uint8, (B, C, H, W), the labelled view.
-            features: float, (B, D), of these images by the network in training, without gradient.
+            features: float, (B, D), of these images by the network in training, without gradient; None where a
+                method has none and ``observes_network`` is false.
             labels: int64, (B,).
             teacher: the moving average of the network: images to features (B, D).
         """
@@ -80,10 +83,11 @@ class Chain(Refiner):
         super().__init__()
         self.refiners = nn.ModuleList(refiners)
         self.observes = any(refiner.observes for refiner in refiners)
+        self.observes_network = any(refiner.observes_network for refiner in refiners)
         self.replaces_alignment = any(refiner.replaces_alignment for refiner in refiners)
 
     def observe(
-        self, images: Tensor, features: Tensor, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
     ) -> None:
         """Let every refiner see the labelled half of the batch."""
         for refiner in self.refiners:

@@ -16,8 +16,8 @@ EPOCHS = 500
 class ABC(Term):
     """A second head learns from batches of which frequent classes are dropped at random, and classifies at test time.
 
-    The learner's own head learns from everything and shapes the features; the auxiliary head stands on them and
-    is taught by a balanced choice of labels and of its own confident pseudo-labels.
+    The learner's own head learns from everything, which makes good features; the auxiliary head stands on the same
+    features and is taught by a balanced choice of labels and of its own confident pseudo-labels.
 
     Lee, Shin, Kim: *ABC: Auxiliary Balanced Classifier for Class-Imbalanced Semi-Supervised Learning*,
     NeurIPS 2021, arXiv 2110.10368, equations 1 to 5:
@@ -82,9 +82,11 @@ class ABC(Term):
 
         pseudo_label = outputs.guess.others["abc"]
         confidence, guessed = pseudo_label.max(1)
-        progress = EPOCHS * outputs.guess.step // self.total_steps / EPOCHS
+        progress = (EPOCHS * outputs.guess.step // self.total_steps) / EPOCHS
         kept_share = 1 - progress * (1 - self.kept_share)
-        kept = (confidence >= self.balanced_threshold) & (outputs.draws["abc_unlabeled"] < kept_share[guessed])
+        kept = (confidence >= self.balanced_threshold) & (
+            outputs.draws["abc_unlabeled"] < kept_share[guessed]
+        )
         strong = network.classify(outputs.strong, "abc").log_softmax(1)
         unlabeled = kept * -(pseudo_label * strong).sum(1)
         return {"abc_labeled": labeled.mean(), "abc_unlabeled": unlabeled.mean()}

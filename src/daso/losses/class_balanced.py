@@ -1,0 +1,78 @@
+"""Class-balanced re-weighting: classes weigh by the effective number of their images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from daso.errors import OptionError
+from daso.losses.labeled import LabeledLoss
+
+
+def effective_number_weights(class_counts: Tensor, beta: float) -> Tensor:
+    """Return (1 - beta) / (1 - beta^n_k), for beta = 1 its limit 1 / n_k, scaled to sum to K: float (K,).
+
+    Args:
+        class_counts: int64, (K,), n_k, at least 1 each.
+        beta: 0 to 1.
+
+    Raises:
+        OptionError: a class has no image.
+    """
+    if (class_counts < 1).any():
+        raise OptionError(f"class_counts = {class_counts.tolist()} must be at least 1 each")
+    counts = class_counts.double()
+    weights = 1 / counts if beta == 1 else (1 - beta) / (1 - beta**counts)
+    return (weights * len(counts) / weights.sum()).float()
+
+
+class ClassBalanced(LabeledLoss):
+    """Late in the training, labels of rare classes weigh more: by the effective number of their images.
+
+    Cui et al.: *Class-Balanced Loss Based on Effective Number of Samples*, CVPR 2019, arXiv 1901.05555,
+    section 4: of n images only (1 - beta^n) / (1 - beta) are worth counting, since images overlap. The weight of a
+    class is the inverse of that number; the weights sum to K. The loss is the mean over the batch of weight times
+    cross-entropy.
+
+    Args:
+        class_counts: int64, (K,), labelled images of each class, at least 1 each.
+        total_steps: of the training.
+        effective_number_beta: beta, 0 to 1. 0: all classes weigh alike; 1: by the inverse of their count.
+        reweight_from: share of the training, 0 to 1, from which the classes are weighted; before, the loss is
+            plain cross-entropy. 0: from the start.
+
+    Raises:
+        OptionError: a class has no labelled image, or a value is out of range.
+
+    Departures from the paper: it weights from the start. The DASO authors' code defers it to the last fifth of
+    the training, and so does this default.
+    """
+
+    paper = "Cui et al., CVPR 2019, arXiv 1901.05555"
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        class_counts: Tensor,
+        total_steps: int,
+        *,
+        effective_number_beta: float = 0.999,
+        reweight_from: float = 0.8,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("effective_number_beta", effective_number_beta),
+            ("reweight_from", reweight_from),
+        ):
+            if not 0 <= value <= 1:
+                raise OptionError(f"ClassBalanced: {name} = {value} must be in [0, 1]")
+        self.register_buffer("class_weights", effective_number_weights(class_counts, effective_number_beta))
+        self.effective_number_beta = effective_number_beta
+        self.reweight_from = reweight_from
+        self.first_weighted_step = round(reweight_from * total_steps)
+
+    def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+        """Return the mean over the batch of weight times cross-entropy."""
+        weights = torch.where(step >= self.first_weighted_step, self.class_weights, 1.0)
+        return (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()

@@ -1,0 +1,91 @@
+"""Pseudo-Label: confident guesses teach the very view that they were made on."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from daso.errors import OptionError
+from daso.losses.labeled import LabeledLoss
+from daso.methods.method import Batch, Method, PseudoLabels, Step, View
+from daso.methods.ramp import ramp
+from daso.nets.network import Network
+from daso.refine.guess import Guess, Refiner
+
+
+class PseudoLabel(Method):
+    """The class guessed on a weak view, where confident, is the target on that same view.
+
+    Lee: *Pseudo-Label*, ICML 2013 workshop on challenges in representation learning, equations 14 to 16. The loss
+    on unlabelled images is averaged over all of them, confident or not.
+
+    Args:
+        total_steps: of the training.
+        refine: improves the guess before it is thresholded. Its own losses compare two views, of which there is
+            only one here, and are left out.
+        supervised: the loss of logits and labels on labelled images.
+        threshold: tau, probability from which a guess teaches, 0 to 1.
+        unlabeled_weight: of the loss on unlabelled images, >= 0.
+        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0, 0 to 1.
+
+    Raises:
+        OptionError: a value is out of range.
+
+    Departures from the paper: the threshold, and the length of the ramp, are those of the DASO authors' code.
+    """
+
+    paper = "Lee, ICML 2013 workshop"
+    unlabeled_views: tuple[View, ...] = ("weak",)
+    unlabeled_ratio = 1
+    refuses: ClassVar = {"terms": "it has no strong view, which a term works on"}
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        refine: Refiner | None = None,
+        supervised: LabeledLoss | None = None,
+        threshold: float = 0.95,
+        unlabeled_weight: float = 1.0,
+        unlabeled_ramp: float = 0.4,
+    ) -> None:
+        super().__init__()
+        for name, value, valid in (
+            ("threshold", threshold, 0 <= threshold <= 1),
+            ("unlabeled_weight", unlabeled_weight, 0 <= unlabeled_weight < math.inf),
+            ("unlabeled_ramp", unlabeled_ramp, 0 <= unlabeled_ramp <= 1),
+        ):
+            if not valid:
+                raise OptionError(f"PseudoLabel: {name} = {value!r} is out of range")
+        self.refine = refine or Refiner()
+        self.supervised = supervised or LabeledLoss()
+        self.total_steps = total_steps
+        self.threshold = threshold
+        self.unlabeled_weight = unlabeled_weight
+        self.unlabeled_ramp = unlabeled_ramp
+
+    def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
+        """Return the losses ``"labeled"`` and ``"unlabeled"``, and the pseudo-labels."""
+        (images,), (weak_images,) = batch.labeled, batch.unlabeled
+        features = network(torch.cat([images, weak_images]))
+        labeled, weak = torch.split(features, [len(images), len(weak_images)])
+        logits = network.classify(weak)
+
+        self.refine.observe(images, labeled.detach(), batch.labels, teacher)
+        with torch.no_grad():
+            linear = logits.softmax(1)
+            guess = self.refine(Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear}))
+            confidence, pseudo_label = guess.probs.max(1)
+            mask = (confidence >= self.threshold).float()
+        per_image = F.cross_entropy(logits, pseudo_label, reduction="none")
+
+        weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)
+        losses = {
+            "labeled": self.supervised(network.classify(labeled), batch.labels, batch.step),
+            "unlabeled": weight * (mask * per_image).mean(),
+        }
+        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
+        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, mask))

@@ -1,0 +1,170 @@
+"""CReST: generations from scratch, each with more labelled images, most of them of rare classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from daso.data.store import Pool, TrainingData
+from daso.errors import OptionError
+from daso.evaluate.predict import predict_logits
+from daso.nets.network import Network
+from daso.parts import Facts
+from daso.plans.plan import Plan, Stage
+
+
+class CReST(Plan):
+    """Trains several times from scratch; each time images that the last network labelled join the labelled ones.
+
+    A class that is rare among the labels is seldom guessed, but mostly rightly so: its guesses are adopted in full,
+    those of frequent classes only in part.
+
+    Wei et al.: *CReST: A Class-Rebalancing Self-Training Framework for Imbalanced Semi-Supervised Learning*, CVPR
+    2021, arXiv 2102.09559, section 3.2. After each generation but the last its moving average labels
+    all unlabelled images, without augmentation. Of those of the class with the r-th most labels (r from 0) the share
+    (N_(K-1-r) / N_0)^crest_power is adopted, the most confident first, where N_r is that class's number of given
+    labels. Every generation starts from the given labels anew, and the unlabelled images stay in their pool.
+
+    Args:
+        class_counts: int64, (K,), N, labelled images of each class.
+        total_steps: of all generations.
+        num_unlabeled: unlabelled images, at least 1.
+        generations: of equal length, >= 2; the last one also takes what the division leaves.
+        crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
+
+    Raises:
+        OptionError: a value is out of range, or there are no unlabelled images.
+
+    Departures from the authors' code of DASO: classes are ranked by their counts, where theirs come sorted; a method
+    with distribution alignment starts a generation without a memory of the one before.
+    """
+
+    paper = "Wei et al., CVPR 2021, arXiv 2102.09559"
+    adopted: Tensor
+    share: Tensor
+
+    def __init__(
+        self,
+        class_counts: Tensor,
+        total_steps: int,
+        num_unlabeled: int,
+        *,
+        generations: int = 5,
+        crest_power: float = 1 / 3,
+    ) -> None:
+        super().__init__(total_steps)
+        name = type(self).__name__
+        if not 2 <= generations <= total_steps:
+            raise OptionError(
+                f"{name}: generations = {generations} must be from 2 to the {total_steps} training steps"
+            )
+        if not 0 <= crest_power < math.inf:
+            raise OptionError(f"{name}: crest_power = {crest_power} must be at least 0")
+        if num_unlabeled < 1:
+            raise OptionError(f"{name} adopts unlabelled images, and the data has none")
+        self.generations = generations
+        self.crest_power = crest_power
+        counts, rank = class_counts.cpu().double().sort(descending=True, stable=True)
+        share = torch.empty_like(counts)
+        share[rank] = (counts.flip(0) / counts[0]) ** crest_power
+        self.register_buffer("share", share, persistent=False)
+        self.register_buffer("adopted", torch.full((num_unlabeled,), -1))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the generations."""
+        length = self.total_steps // self.generations
+        last = self.total_steps - (self.generations - 1) * length
+        return (*[Stage(length)] * (self.generations - 1), Stage(last))
+
+    def data(self, stage: int, data: TrainingData) -> TrainingData:
+        """Return the data of the run with the adopted images among the labelled ones."""
+        assert data.unlabeled is not None
+        given, device = data.labeled, data.labeled.labels.device
+        labels = self.adopted.to(device)
+        chosen = labels >= 0
+        pool = Pool(
+            torch.cat([given.images, data.unlabeled.images[chosen]]),
+            torch.cat([given.labels, labels[chosen]]),
+        )
+        counts = data.class_counts + self._adopted_counts().numpy()
+        return dataclasses.replace(data, labeled=pool, class_counts=counts)
+
+    def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
+        """Label the unlabelled images and choose those that the next generation adopts."""
+        assert data.unlabeled is not None
+        probs = predict_logits(network, data.unlabeled.images).double().softmax(1)
+        self.adopted.copy_(adopt(probs, self.share))
+
+    def describe(self) -> dict[str, list[float]]:
+        """Return the adopted images of each class."""
+        return {"adopted": self._adopted_counts().tolist()}
+
+    def _adopted_counts(self) -> Tensor:
+        return self.adopted[self.adopted >= 0].bincount(minlength=len(self.share))
+
+
+class CReSTPlus(CReST):
+    """CReST whose guesses are aligned to the class distribution, generation by generation to a more balanced one.
+
+    Wei et al., as above, section 3.3: the target of distribution alignment is raised to the power t = 1 - f + f t_min,
+    where f runs from 0 in the first generation to 1 in the last.
+
+    Args:
+        class_counts: int64, (K,), labelled images of each class.
+        total_steps: of all generations.
+        num_unlabeled: unlabelled images, at least 1.
+        generations: of equal length, >= 2; the last one also takes what the division leaves.
+        crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
+        align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
+
+    Raises:
+        OptionError: a value is out of range, or there are no unlabelled images.
+    """
+
+    brings = ("align",)
+
+    def __init__(
+        self,
+        class_counts: Tensor,
+        total_steps: int,
+        num_unlabeled: int,
+        *,
+        generations: int = 5,
+        crest_power: float = 1 / 3,
+        align_min: float = 0.5,
+    ) -> None:
+        super().__init__(
+            class_counts, total_steps, num_unlabeled, generations=generations, crest_power=crest_power
+        )
+        if not 0 <= align_min <= 1:
+            raise OptionError(f"CReSTPlus: align_min = {align_min} must be in [0, 1]")
+        self.align_min = align_min
+
+    def facts(self, stage: int, facts: Facts) -> Facts:
+        """Return the facts with the generation's power of the alignment's target."""
+        done = stage / (self.generations - 1)
+        return dataclasses.replace(facts, align_temperature=1 - done + done * self.align_min)
+
+
+def adopt(probs: Tensor, share: Tensor) -> Tensor:
+    """Choose, of the images predicted as each class, a share of that class, the most confident ones first.
+
+    Args:
+        probs: float, (N, K).
+        share: float, (K,), 0 to 1.
+
+    Returns:
+        int64, (N,): the predicted class of the chosen images, -1 of the others.
+    """
+    confidence, predicted = probs.max(1)
+    order = confidence.argsort(descending=True, stable=True)
+    order = order[predicted[order].argsort(stable=True)]  # class by class, the most confident first
+    counts = predicted.bincount(minlength=len(share))
+    within = torch.arange(len(probs)) - (counts.cumsum(0) - counts)[predicted[order]]
+    chosen = order[within < (share * counts).floor()[predicted[order]]]
+    adopted = torch.full_like(predicted, -1)
+    adopted[chosen] = predicted[chosen]
+    return adopted

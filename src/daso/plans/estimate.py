@@ -1,0 +1,136 @@
+"""An estimate of the class distribution of the unlabelled images, for the parts that want to know it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from daso.data.store import TrainingData
+from daso.errors import OptionError
+from daso.evaluate.predict import predict_logits
+from daso.nets.network import Network
+from daso.parts import Facts
+from daso.plans.plan import Plan, Stage
+
+
+class EstimatePrior(Plan):
+    """Trains on labels first and estimates from a hold-out, and what that network guesses, the unlabelled classes.
+
+    How often the network takes images of class y for each class is measured on the hold-out: C, whose column y is the
+    mean of its class probabilities on held-out images of class y. On the unlabelled images their mean is m; were the
+    images of a class alike here and there, m = C q with the wanted distribution q.
+
+    Lipton, Wang, Smola: *Detecting and Correcting for Label Shift with Black Box Predictors*, ICML 2018, arXiv
+    1802.03916; with probabilities in place of answers, as the authors of DASO do it for DARP.
+
+    Args:
+        num_classes: K.
+        total_steps: of the training of the method itself, after the estimate.
+        estimate_steps: of the training for the estimate, >= 1. Default: a fifth of *total_steps*.
+
+    Raises:
+        OptionError: a value is out of range; before the training, if no image of some class is held out, or there is
+            no unlabelled image.
+
+    Departures from the authors' code of DASO: q is the least-squares solution among distributions, one for all cases;
+    theirs inverts C, and takes the mean over those evaluations of the whole training in which the result has no
+    negative share and the condition of C is below 100. The moving average is asked, there the network itself.
+    """
+
+    paper = "Lipton et al., ICML 2018, arXiv 1802.03916"
+    provides = "unlabeled_prior"
+    prior: Tensor
+    condition: Tensor
+
+    def __init__(self, num_classes: int, total_steps: int, *, estimate_steps: int | None = None) -> None:
+        super().__init__(total_steps)
+        if estimate_steps is None:
+            estimate_steps = max(1, total_steps // 5)
+        if estimate_steps < 1:
+            raise OptionError(f"EstimatePrior: estimate_steps = {estimate_steps} must be at least 1")
+        self.estimate_steps = estimate_steps
+        self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("condition", torch.ones(1))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the training for the estimate and that of the method."""
+        return Stage(self.estimate_steps, method="supervised"), Stage(self.total_steps)
+
+    def data(self, stage: int, data: TrainingData) -> TrainingData:
+        """Return the data as it is, if it is enough for an estimate."""
+        if data.unlabeled is None:
+            raise OptionError("EstimatePrior: there are no unlabelled images whose classes it could estimate")
+        held_out = torch.empty(0, dtype=torch.int64) if data.holdout is None else data.holdout.labels.cpu()
+        missing = (held_out.bincount(minlength=len(data.class_names)) == 0).nonzero()[:, 0]
+        if len(missing):
+            names = ", ".join(data.class_names[k] for k in missing[:10])
+            raise OptionError(
+                f"EstimatePrior measures on held-out labelled images what its network takes for what, and none "
+                f"is held out of {len(missing)} classes ({names}{', ...' if len(missing) > 10 else ''}); "
+                f"hold out more with --holdout"
+            )
+        return data
+
+    def facts(self, stage: int, facts: Facts) -> Facts:
+        """Return the facts of the method's training with the estimate."""
+        return dataclasses.replace(facts, unlabeled_prior=self.prior) if stage else facts
+
+    def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
+        """Estimate the distribution."""
+        assert data.unlabeled is not None
+        assert data.holdout is not None
+        held_out, unlabeled = (
+            predict_logits(network, pool.images).double().softmax(1)
+            for pool in (data.holdout, data.unlabeled)
+        )
+        labels = data.holdout.labels.cpu()
+        sums = torch.zeros(len(self.prior), len(self.prior), dtype=torch.float64)
+        confusion = sums.index_add_(0, labels, held_out).t() / labels.bincount(minlength=len(self.prior))
+        self.prior.copy_(nearest_distribution(confusion, unlabeled.mean(0)))
+        self.condition.copy_(torch.linalg.cond(confusion))
+
+    def describe(self) -> dict[str, list[float]]:
+        """Return the estimate and the condition number of C, which says by how much an error of m may grow in it."""
+        return {"unlabeled_prior": self.prior.tolist(), "confusion_condition": self.condition.tolist()}
+
+
+def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:
+    """Return the distribution q, float64 (K,), for which |matrix q - target| is least.
+
+    An active-set method: exact, in a finite number of steps. From a distribution that is allowed it goes towards
+    the best one on the classes that are free, stops where a share becomes 0 and fixes that; once there, it frees the
+    class whose share would grow.
+
+    Args:
+        matrix: float64, (K, K).
+        target: float64, (K,).
+    """
+    size = len(target)
+    gram, linear = matrix.t() @ matrix, matrix.t() @ target
+    share = torch.full_like(target, 1 / size)
+    free = torch.ones(size, dtype=torch.bool)
+    for _ in range(10 * size):
+        # The minimum with sum 1 over the free classes, with its multiplier last.
+        system = torch.ones(int(free.sum()) + 1, int(free.sum()) + 1, dtype=torch.float64)
+        system[:-1, :-1], system[-1, -1] = gram[free][:, free], 0
+        right = torch.cat([linear[free], torch.ones(1, dtype=torch.float64)])
+        solution = torch.linalg.lstsq(system, right, driver="gelsd").solution
+        best = torch.zeros_like(share)
+        best[free] = solution[:-1]
+        falling = free & (best < 0)
+        if falling.any():
+            ratio = torch.where(falling, share / (share - best), torch.inf)
+            share = share + ratio.min() * (best - share)
+            free[ratio.argmin()] = False
+            share[~free] = 0
+            continue
+        share = best
+        pull = linear - gram @ share - solution[-1]
+        pull[free] = 0
+        if pull.max() <= 1e-12:
+            break
+        free[pull.argmax()] = True
+    share = share.clamp(min=0)
+    return share / share.sum()

@@ -1,0 +1,170 @@
+"""USADTM: agreement with the authors' code over a sequence of steps, its formula image by image, its loss's limits."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from daso.errors import OptionError
+from daso.methods.method import Batch
+from daso.methods.usadtm import USADTM, mutual_information
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "usadtm_k6.npz"
+K, D = 4, 6
+COUNTS = torch.tensor([4, 2, 1, 1])
+
+
+class FeaturesAsImages(nn.Module):
+    """A network whose images are its features."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        self.head.load_state_dict({"weight": weight, "bias": bias})
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
+
+def make_network() -> FeaturesAsImages:
+    generator = torch.Generator().manual_seed(0)
+    return FeaturesAsImages(torch.randn(K, D, generator=generator), torch.randn(K, generator=generator))
+
+
+def make_batch(step: int, labeled: int = 8, unlabeled: int = 12) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    centres = 3 * torch.randn(K, D, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(labeled) % (K - (step == 0))
+    truth = torch.randint(0, K, (unlabeled,), generator=generator)
+
+    def near(classes: Tensor, noise: float) -> Tensor:
+        return centres[classes] + noise * torch.randn(len(classes), D, generator=generator)
+
+    views = tuple(near(truth, noise) for noise in (0.5, 1.5, 2.0))
+    return Batch((near(labels, 1.0),), labels, views, torch.arange(unlabeled), torch.tensor(step))
+
+
+def test_every_step_agrees_with_the_authors() -> None:
+    stored = np.load(REFERENCE)
+    config = json.loads(str(stored["config"]))
+    vectors = {key: torch.from_numpy(value) for key, value in stored.items() if value.ndim}
+    steps = len(vectors["labels"])
+    method = USADTM(
+        torch.tensor(config["queue_lengths"]) // 5,
+        config["feature_dim"],
+        steps,
+        cosine_threshold=config["cosine_threshold"],
+        information_weight=config["mutual_information_weight"],
+        warmup_steps=config["pretrain_steps"],
+    )
+    network = FeaturesAsImages(vectors["class_weight"], vectors["class_bias"])
+    taught = 0
+    for step in range(steps):
+        at = {key: value[step] for key, value in vectors.items() if len(value) == steps}
+        views = tuple(at[f"{name}_features"] for name in ("identity", "weak", "strong"))
+        batch = Batch(
+            (at["labeled_features"],), at["labels"], views, torch.arange(len(views[0])), torch.tensor(step)
+        )
+        result = method(network, network, batch)
+        taught += int(result.pseudo_labels.mask.sum())
+        for actual, expected in (
+            (method.queue.prototypes, "prototypes"),
+            (result.losses["labeled"], "loss_cls"),
+            (result.losses["information"], "loss_mutual_information"),
+            (result.losses["unlabeled"], "loss_cons"),
+        ):
+            torch.testing.assert_close(actual, at[expected], rtol=1e-5, atol=1e-5)
+    assert taught > steps
+
+
+def plain_information(first: Tensor, second: Tensor) -> float:
+    joint = [[0.0] * K for _ in range(K)]
+    for p, q in zip(first.tolist(), second.tolist(), strict=True):
+        for i in range(K):
+            for j in range(K):
+                joint[i][j] += (p[i] * q[j] + q[i] * p[j]) / (2 * len(first))
+    row = [sum(line) for line in joint]
+    return sum(joint[i][j] * math.log(joint[i][j] / (row[i] * row[j])) for i in range(K) for j in range(K))
+
+
+def test_the_losses_are_the_formula_image_by_image() -> None:
+    network = make_network()
+    method = USADTM(COUNTS, D, 100, cosine_threshold=0.8, unlabeled_weight=0.7, warmup_steps=1)
+    queues: list[list[Tensor]] = [[] for _ in range(K)]
+    taught = 0
+    for step in range(4):
+        batch = make_batch(step)
+        result = method(network, network, batch)
+        for feature, label in zip(batch.labeled[0], batch.labels.tolist(), strict=True):
+            queues[label] = [*queues[label], feature][-5 * int(COUNTS[label]) :]
+        prototypes = [torch.stack(queue).mean(0) if queue else torch.zeros(D) for queue in queues]
+        total = 0.0
+        for row, weak in enumerate(batch.unlabeled[1]):
+            cosines = torch.stack([F.cosine_similarity(weak, c, dim=0) for c in prototypes])
+            distances = torch.stack([(weak - c).norm() for c in prototypes])
+            label = int(cosines.argmax())
+            teaches = step >= 1 and cosines.max() >= 0.8 and label == distances.argmin()
+            assert result.pseudo_labels.labels["final"][row] == label
+            assert result.pseudo_labels.mask[row] == teaches
+            taught += bool(teaches)
+            if teaches:
+                total -= network.classify(batch.unlabeled[2][row]).log_softmax(0)[label].item()
+        probs = [network.classify(view).softmax(1) for view in batch.unlabeled]
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        information = sum(plain_information(probs[i], probs[j]) for i, j in pairs) / 3
+        torch.testing.assert_close(result.losses["unlabeled"].item(), 0.7 * total / 12, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            result.losses["information"].item(), -0.1 * information, rtol=1e-4, atol=1e-6
+        )
+    assert 0 < taught < 36
+
+
+def test_views_that_agree_on_all_classes_share_the_most_information_and_unrelated_ones_none() -> None:
+    certain = F.one_hot(torch.arange(12) % K, K).float()
+    torch.testing.assert_close(mutual_information(certain, certain).item(), math.log(K))
+    flat = torch.full((12, K), 1 / K)
+    assert abs(mutual_information(certain, flat).item()) < 1e-6
+    one_class = F.one_hot(torch.zeros(12, dtype=torch.int64), K).float().requires_grad_()
+    information = mutual_information(one_class, one_class)
+    information.backward()
+    assert abs(information.item()) < 1e-6
+    assert one_class.grad.isfinite().all()
+
+
+def test_no_gradient_flows_through_the_pseudo_label() -> None:
+    network = make_network()
+    method = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)
+    method(network, network, make_batch(1))
+    batch = make_batch(2)
+    labeled = batch.labeled[0].requires_grad_()
+    views = tuple(view.requires_grad_() for view in batch.unlabeled)
+    method(network, network, batch._replace(labeled=(labeled,))).losses["unlabeled"].backward()
+    moved = [images.grad is not None and bool(images.grad.abs().max() > 0) for images in (labeled, *views)]
+    assert moved == [False, False, False, True]
+
+
+def test_the_default_warm_up_is_the_authors_or_a_twentieth() -> None:
+    assert USADTM(COUNTS, D, 250_000).warmup_steps == 500
+    assert USADTM(COUNTS, D, 4000).warmup_steps == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("cosine_threshold", 1.1),
+        ("unlabeled_weight", -1.0),
+        ("information_weight", float("inf")),
+        ("warmup_steps", -1),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(option: str, value: float) -> None:
+    with pytest.raises(OptionError, match=option):
+        USADTM(COUNTS, D, 100, **{option: value})
