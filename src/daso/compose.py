@@ -122,8 +122,10 @@ class Recipe:
         recipe = cls(name, cast(type[Method], _find(first, METHODS, Method, "method", name)))
         for addition in rest:
             recipe = recipe._add(_find(addition, ADDITIONS, Part, "part", name), addition)
-        missing = [REFINERS[part] for part in recipe.plan.brings if not recipe._has(part)]
-        recipe = replace(recipe, refiners=(*missing, *recipe.refiners))
+        for part in recipe.plan.brings:
+            if not recipe._has(part):
+                given = recipe.refiners
+                recipe = replace(recipe._add(REFINERS[part], part), refiners=(REFINERS[part], *given))
         provided = recipe.plan.provides
         asked = {argument for part in recipe.parts() for argument in inspect.signature(part).parameters}
         if provided is not None and provided not in asked:
@@ -258,10 +260,12 @@ def _find(name: str, known: Mapping[str, type[Part]], base: type[Part], what: st
     if name in known:
         return known[name]
     place = "" if name == within else f" in {within!r}"
-    every = {**METHODS, **ADDITIONS}
-    hint = nearest(name, known)
-    if not hint and name in every:
-        hint = " It is a part to add to a method." if name in ADDITIONS else " It is a method of its own."
+    if name in ADDITIONS:
+        hint = " It is a part to add to a method."
+    elif name in METHODS:
+        hint = " It is a method of its own."
+    else:
+        hint = nearest(name, known)
     raise OptionError(f"unknown {what} {name!r}{place}; there are {', '.join(known)}.{hint}")
 
 

@@ -20,11 +20,11 @@ class DARP(Refiner):
     """Moves the pseudo-labels of all unlabelled images, as little as possible, until the classes have their share.
 
     Kim et al.: *Distribution Aligning Refinery of Pseudo-label for Imbalanced Semi-supervised Learning*, NeurIPS
-    2020, arXiv 2007.08844, equations 2 to 5 and algorithm 1. A table holds the last guess about every unlabelled
-    image, and every few steps the whole of it is refined: of each class the most confident guesses are kept (the
-    paper's removal of noisy entries), and the rest is a convex problem, least entropy-weighted divergence from the
-    guesses so that every image has probability 1 and class k has M_k images, solved by coordinate ascent in its
-    dual variables. Guesses of other heads stay as they are.
+    2020, arXiv 2007.08844, section 3. A table holds the last guess about every unlabelled image, and every few steps
+    the whole of it is refined: of each class the most confident guesses are kept (the paper's removal of noisy
+    entries), and the rest is a convex problem, least entropy-weighted divergence from the guesses so that every image
+    has probability 1 and class k has M_k images, solved by coordinate ascent in its dual variables. Guesses of other
+    heads stay as they are.
 
     Args:
         num_classes: K.
@@ -43,7 +43,8 @@ class DARP(Refiner):
 
     Departures from the authors' code: the equation of each class is solved to the end and for all classes at once,
     where theirs stops at a change of 0.1 of the dual variable; logarithms keep it finite for certain guesses and
-    for classes that hardly exist. As there, from the start until the first refinement the guesses are uniform.
+    for classes that hardly exist; without an estimate theirs is told the true counts of the unlabelled images. As
+    there, from the start until the first refinement the guesses are uniform.
     """
 
     paper = "Kim et al., NeurIPS 2020, arXiv 2007.08844"

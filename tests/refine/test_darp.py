@@ -1,0 +1,243 @@
+"""DARP: against the authors' code, against a plain solver, its table, tables that are hard to refine."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from daso.compose import compose
+from daso.errors import OptionError
+from daso.methods.method import Batch
+from daso.nets.network import Network, build_encoder
+from daso.parts import Facts
+from daso.refine.darp import DARP, refine
+from daso.refine.guess import Guess
+
+K, N = 4, 30
+COUNTS = torch.tensor([8, 4, 2, 1])
+REFERENCE = Path(__file__).parent.parent / "reference" / "darp_k5.npz"
+
+
+def make(prior: Tensor | None = None, **options: Any) -> DARP:
+    options = {"darp_start": 0.2, "darp_period": 2, **options}
+    return DARP(K, COUNTS, N, prior, 20, **options)
+
+
+def guess_of(probs: Tensor, indices: Tensor, step: int) -> Guess:
+    return Guess(probs, torch.zeros(len(probs), 2), indices, torch.tensor(step), {"linear": probs})
+
+
+def random_probs(rows: int, classes: int = K, seed: int = 0, sharpness: float = 2.0) -> Tensor:
+    logits = torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
+    return (sharpness * logits + torch.linspace(1, -1, classes)).softmax(1)
+
+
+def take(darp: DARP, step: int, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Give DARP a random batch; return what went in and what came out."""
+    if indices is None:
+        indices = torch.randperm(N, generator=torch.Generator().manual_seed(step))[:12]
+    probs = random_probs(len(indices), seed=step)
+    darp.begin_step(step)
+    return probs, darp(guess_of(probs, indices, step)).probs
+
+
+def test_every_step_agrees_with_the_authors() -> None:
+    vectors = np.load(REFERENCE)
+    config = json.loads(str(vectors["config"]))
+    indices, probs, refined = (torch.from_numpy(vectors[name]) for name in ("indices", "probs", "refined"))
+    darp = DARP(
+        probs.shape[2],
+        torch.from_numpy(vectors["unlabeled_class_counts"]),
+        config["num_unlabeled"],
+        None,
+        config["total_steps"],
+        darp_start=config["warmup_ratio"],
+        darp_period=config["update_period"],
+        darp_keep=config["alpha"],
+        darp_iterations=config["num_iterations"],
+    )
+    for step in range(config["total_steps"]):
+        darp.begin_step(step)
+        actual = darp(guess_of(probs[step], indices[step], step)).probs
+        torch.testing.assert_close(actual, refined[step], rtol=0, atol=1e-4)
+
+
+def solve(mass: list[float], entropy: list[float], count: float) -> float:
+    """Return x with sum of mass * exp(-entropy * x) = count, by bisection."""
+    low, high = -1e4, 1e4
+    for _ in range(200):
+        middle = (low + high) / 2
+        exponents = (min(700.0, -h * middle + math.log(m)) for m, h in zip(mass, entropy, strict=True))
+        low, high = (middle, high) if sum(map(math.exp, exponents)) > count else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("keep", [0.8, 2.0, 50.0])
+def test_a_refinement_is_the_papers_coordinate_ascent_image_by_image(keep: float) -> None:
+    guesses, target = random_probs(N), N * COUNTS / COUNTS.sum()
+    rows = [[1e-6] * K for _ in range(N)]
+    for k in range(K):
+        best = sorted(range(N), key=lambda n, k=k: -guesses[n, k].item())[: int(keep * target[k])]
+        scale = (target[k].item() + 1e-6) / (sum(guesses[n, k].item() for n in best) + 1e-6)
+        for n in best:
+            rows[n][k] += scale * guesses[n, k].item()
+    rows = [[p / sum(row) for p in row] for row in rows]
+    entropy = [-sum(p * math.log(p + 1e-6) for p in row) for row in rows]
+    dual = [1.0] * K
+
+    def balanced() -> list[list[float]]:
+        new = []
+        for row, h in zip(rows, entropy, strict=True):
+            scaled = [p * math.exp(-h * x) for p, x in zip(row, dual, strict=True)]
+            new.append([p / sum(scaled) for p in scaled])
+        return new
+
+    for _ in range(4):
+        image_scale = [
+            sum(p * math.exp(-h * x) for p, x in zip(row, dual, strict=True))
+            for row, h in zip(rows, entropy, strict=True)
+        ]
+        dual = [
+            solve([row[k] / s for row, s in zip(rows, image_scale, strict=True)], entropy, target[k].item())
+            for k in range(K)
+        ]
+    torch.testing.assert_close(
+        refine(guesses, target, keep, 4), torch.tensor(balanced()), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_classes_get_their_shares_and_images_keep_probability_1() -> None:
+    guesses, target = random_probs(2000), 2000 * COUNTS / COUNTS.sum()
+    assert ((guesses.sum(0) - target).abs() > 100).any()
+    refined = refine(guesses, target, 2.0, 10)
+    torch.testing.assert_close(refined.sum(1), torch.ones(2000))
+    torch.testing.assert_close(refined.sum(0), target, rtol=1e-3, atol=0)
+
+
+def test_a_table_with_the_right_shares_stays_as_it_is() -> None:
+    guesses = random_probs(200)
+    torch.testing.assert_close(refine(guesses, guesses.sum(0), 100.0, 10), guesses, rtol=1e-3, atol=1e-4)
+
+
+HARD = {
+    "certain": torch.eye(K)[torch.randint(K, (200,), generator=torch.Generator().manual_seed(1))],
+    "all of one class": torch.eye(K)[torch.zeros(200, dtype=torch.int64)],
+    "never the last class": torch.cat([random_probs(200, K - 1), torch.zeros(200, 1)], 1),
+    "nearly certain": random_probs(200, sharpness=200.0),
+    "uniform": torch.full((200, K), 1 / K),
+    "half uniform": torch.cat([random_probs(100), torch.full((100, K), 1 / K)]),
+    "one image": random_probs(1),
+}
+SHARES = {
+    "long-tailed": [0.6, 0.3, 0.09, 0.01],
+    "reversed": [0.01, 0.09, 0.3, 0.6],
+    "one class": [1.0, 0.0, 0.0, 0.0],
+    "no last class": [0.4, 0.3, 0.3, 0.0],
+    "tiny": [1e-30, 1e-9, 0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
+@pytest.mark.parametrize("guesses", HARD.values(), ids=HARD)
+def test_a_table_that_cannot_be_met_gives_distributions_all_the_same(
+    guesses: Tensor, shares: list[float]
+) -> None:
+    refined = refine(guesses, len(guesses) * torch.tensor(shares), 2.0, 10)
+    assert (refined >= 0).all()
+    torch.testing.assert_close(refined.sum(1), torch.ones(len(guesses)))
+
+
+def test_permuting_the_classes_permutes_the_refined_table() -> None:
+    order, guesses, target = torch.tensor([2, 0, 3, 1]), random_probs(100), 100 * COUNTS / COUNTS.sum()
+    expected = refine(guesses, target, 2.0, 10)[:, order]
+    torch.testing.assert_close(refine(guesses[:, order], target[order], 2.0, 10), expected)
+
+
+def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement() -> None:
+    darp = make()
+    table = torch.full((N, K), 1 / K)
+    refined = table.clone()
+    for step in range(12):
+        indices = torch.randperm(N, generator=torch.Generator().manual_seed(step))[:12]
+        probs, actual = take(darp, step, indices)
+        table[indices] = probs
+        if step >= 4 and step % 2 == 1:
+            refined = refine(table, darp.target, 2.0, 10)
+        expected = probs if step < 4 else refined[indices]
+        assert torch.equal(actual, expected), step
+        assert torch.equal(darp.guesses, table)
+    assert darp.describe()["darp_refined"] == refined.sum(0).tolist()
+
+
+def test_of_an_image_that_comes_twice_the_later_guess_is_kept() -> None:
+    darp = make()
+    probs, _ = take(darp, 0, torch.tensor([3, 5, 3, 7, 5, 3]))
+    for image, row in ((3, 5), (5, 4), (7, 3)):
+        assert torch.equal(darp.guesses[image], probs[row])
+
+
+def test_guesses_of_other_heads_and_parts_stay_as_they_are() -> None:
+    darp = make(darp_start=0.0)
+    guess = guess_of(random_probs(12), torch.arange(12), 1)._replace(others={"abc": random_probs(12, seed=5)})
+    darp.begin_step(1)
+    refined = darp(guess)
+    assert not torch.equal(refined.probs, guess.probs)
+    assert refined.others is guess.others
+    assert refined.parts is guess.parts
+
+
+def test_the_target_is_the_prior_or_else_the_labelled_distribution() -> None:
+    torch.testing.assert_close(make().target, N * torch.tensor([8, 4, 2, 1]) / 15)
+    prior = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    torch.testing.assert_close(make(prior).target, N * prior)
+
+
+def test_state_goes_through_a_state_dict() -> None:
+    first, second = make(), make(torch.full((K,), 0.25))
+    for step in range(6):
+        take(first, step)
+    second.load_state_dict(first.state_dict())
+    for step in range(6, 10):
+        assert torch.equal(take(first, step)[1], take(second, step)[1])
+
+
+def test_steps_with_and_without_a_refinement_are_one_graph_each() -> None:
+    torch._dynamo.reset()
+    facts = Facts(K, 32, COUNTS, COUNTS, 10, 20)
+    options = {"darp_start": 0.2, "darp_period": 3, "threshold": 0.3}
+    plain, compiled = (compose("fixmatch+darp", facts, options) for _ in range(2))
+    torch.manual_seed(0)
+    network = Network(build_encoder("small-8", 1, 8), {"class": K}, [0.5], [0.25])
+    run = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for step in range(8):
+        images = torch.randint(0, 256, (3, 12, 1, 8, 8), dtype=torch.uint8)
+        indices = torch.randperm(20)[:12]
+        labels = torch.randint(K, (12,))
+        batch = Batch((images[0],), labels, (images[1], images[2]), indices, torch.tensor(step))
+        for method in (plain, compiled):
+            method.begin_step(step)
+        expected, actual = plain(network, network, batch), run(network, network, batch)
+        torch.testing.assert_close(actual.losses, expected.losses)
+        torch.testing.assert_close(actual.pseudo_labels.confidence, expected.pseudo_labels.confidence)
+    torch.testing.assert_close(compiled.refine.refined, plain.refine.refined)
+    assert not torch.equal(plain.refine.refined, torch.full((20, K), 1 / K))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("darp_start", 1.1),
+        ("darp_start", -0.1),
+        ("darp_period", 0),
+        ("darp_keep", 0.0),
+        ("darp_iterations", 0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(option: str, value: float) -> None:
+    with pytest.raises(OptionError, match=option):
+        make(**{option: value})
