@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daso.data.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -82,6 +84,21 @@ def finished_run(_finished_runs: dict[str, Path], tmp_path: Path) -> Path:
 def finished_supervised_run(_finished_runs: dict[str, Path], tmp_path: Path) -> Path:
     """Return a copy of a complete supervised run on digits, 20 steps."""
     return Path(shutil.copytree(_finished_runs["supervised"], tmp_path / "finished-supervised"))
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of CIFAR-10's files with 40 training and 4 test images of each class; a class is a colour."""
+    folder = tmp_path_factory.mktemp("data") / "cifar10" / CIFAR10.folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    colors = random.integers(0, 256, (10, 3, 1))
+    for name in CIFAR10.batches:
+        labels = np.arange(80 if name in CIFAR10.train else 40) % 10
+        noisy = colors[labels] + random.integers(-60, 60, (len(labels), 3, 1024))
+        images = noisy.clip(0, 255).astype(np.uint8).reshape(len(labels), -1)
+        (folder / name).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}, 2))
+    return folder.parent.parent
 
 
 @pytest.fixture(scope="session")

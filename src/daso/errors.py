@@ -22,6 +22,10 @@ class RunError(DasoError, RuntimeError):
     """A run folder or a checkpoint is missing, damaged, in use, or of another configuration."""
 
 
+class InUseError(RunError):
+    """Another process works in a run folder at this moment."""
+
+
 class MissingDependencyError(DasoError, ImportError):
     """An optional package is needed for what was asked; the message names the extra that brings it."""
 

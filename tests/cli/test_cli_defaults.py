@@ -70,3 +70,45 @@ def test_methods_without_the_temperature_do_not_get_one() -> None:
         "unlabeled_weight",
         "weak_pass",
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "steps", "supervised_steps", "epoch", "warmup"),
+    # 90 epochs of 26,640 or 148,848 images, 1,280 a step, or of 5,959 labelled ones, 256 a step.
+    [("semi-aves", 1_873, 2_095, 21, 416), ("semi-aves-open", 10_466, 2_095, 116, 2_326)],
+)
+def test_semi_aves_takes_the_papers_setting_in_epochs(
+    source: str, steps: int, supervised_steps: int, epoch: int, warmup: int
+) -> None:
+    config, notices = config_of(source)
+    train = config.train
+    assert (train.steps, train.batch, train.unlabeled_ratio, train.network) == (steps, 256, 5, "resnet34")
+    assert (train.learning_rate, train.schedule, train.evaluate_every) == (0.04, "thirds", epoch)
+    assert (train.weight_decay, train.ema_decay, config.augmentation.crop) == (3e-4, 0.9, "resized")
+    options = config.method_options
+    assert (options["dist_temperature"], options["warmup_steps"]) == (0.5, warmup)
+    assert options["histogram_period"] == epoch
+    assert config.split == SplitOptions()
+    for flag in ("--schedule thirds", "--crop resized", "--ema-decay 0.9", f"--warmup-steps {warmup}"):
+        assert flag in notices[0]
+
+    train = config_of(source, "--method", "supervised")[0].train
+    assert (train.steps, train.batch, train.schedule) == (supervised_steps, 256, "thirds")
+    assert train.learning_rate is None  # the method's own, 0.1 as in the paper
+    assert train.evaluate_every is None
+
+
+def test_what_is_given_goes_before_the_setting_of_semi_aves() -> None:
+    config, _ = config_of(
+        "semi-aves", "--weight_decay=0.1", "--schedule", "cosine", "--crop", "pad", "--histogram-period", "7"
+    )
+    assert (config.train.weight_decay, config.train.schedule) == (0.1, "cosine")
+    assert (config.augmentation.crop, config.method_options["histogram_period"]) == ("pad", 7)
+    # A run of another length has warm-up and evaluations in proportion, as any run has.
+    config, _ = config_of("semi-aves", "--steps", "90")
+    assert (config.train.steps, config.train.evaluate_every) == (90, None)
+    assert config.method_options["warmup_steps"] is None
+
+
+def test_the_warm_up_of_daso_is_not_another_parts() -> None:
+    assert config_of("semi-aves", "--method", "usadtm")[0].method_options["warmup_steps"] is None

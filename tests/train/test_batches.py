@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 
+from daso import views
 from daso.data.longtail import SplitOptions
 from daso.data.order import Order, derive_seed
 from daso.data.source import Source
@@ -126,6 +128,28 @@ def test_weak_views_without_crop_and_flip_are_the_images_of_the_indices(
     weak, strong = batch.unlabeled
     assert torch.equal(weak, prepared.data.unlabeled.images[batch.indices])
     assert not torch.equal(strong, weak)
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_the_crop_of_both_views(crop: Literal["pad", "resized"], digits: Source) -> None:
+    data = prepare_data(digits, SplitOptions(20, 40, 10, 10, "consistent"), 0, CPU)
+    assert data.unlabeled is not None
+    options = ViewOptions(flip=True, crop=crop, crop_padding=2, cutout=3, strong_operations=1)
+    batch = Batches(data, FixMatch(), TrainOptions(batch=6, seed=7), options)(4)
+    generator = torch.Generator().manual_seed(derive_seed(7, "views", 4))
+    labeled = data.labeled.images[Order(len(data.labeled), 6, 7, "labeled")(4)]
+    unlabeled = data.unlabeled.images[batch.indices]
+    if crop == "pad":
+        expected = [views.weak(images, generator, padding=2) for images in (labeled, unlabeled)]
+        expected.append(views.strong(unlabeled, generator, padding=2, operations=1, cutout=3))
+    else:
+        expected = [views.resized_crop(images, generator) for images in (labeled, unlabeled)]
+        cropped = views.resized_crop(unlabeled, generator)
+        expected.append(views.strong(cropped, generator, flip=False, padding=0, operations=1, cutout=3))
+    for found, wanted in zip((*batch.labeled, *batch.unlabeled), expected, strict=True):
+        assert torch.equal(found, wanted)
+    with pytest.raises(OptionError, match="crop = 'central' is out of range"):
+        ViewOptions(crop="central")  # type: ignore[arg-type]
 
 
 def test_a_batch_larger_than_the_pools_works(tiny_config: MakeConfig, digits: Source) -> None:

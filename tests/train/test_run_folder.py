@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daso.data.longtail import SplitOptions
@@ -56,6 +57,7 @@ def test_what_a_run_folder_holds(finished_run: Path) -> None:
     assert names == {
         "checkpoints",
         "config.json",
+        "confusion.json",
         "data.json",
         "environment.json",
         "metrics.jsonl",
@@ -71,6 +73,10 @@ def test_what_a_run_folder_holds(finished_run: Path) -> None:
         assert len(summary[answer]["recall"]) == 10
     assert summary["accuracy"] == summary["median_of_last"]["accuracy"]
     assert summary["balanced_accuracy"] == summary["median_of_last"]["balanced_accuracy"]
+    confusion = read_json(finished_run / "confusion.json")
+    counts = np.array(confusion["counts"])
+    assert (confusion["measured_on"], len(confusion["class_names"])) == ("test", 10)
+    np.testing.assert_allclose(np.diag(counts) / counts.sum(1), summary["last"]["recall"])
     data = read_json(finished_run / "data.json")
     assert data["labeled_counts"] == [20, 15, 11, 9, 7, 5, 4, 3, 2, 2]
     assert sum(data["unlabeled_counts"]) == data["unlabeled"]
@@ -444,6 +450,7 @@ def test_a_run_with_nothing_to_measure_on_is_summarised(
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["steps"] == 4
     assert "accuracy" not in summary
+    assert not (tmp_path / "run" / "confusion.json").exists()
 
 
 def test_preparing_names_what_is_wrong_before_anything_is_written(

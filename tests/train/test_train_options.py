@@ -7,7 +7,7 @@ import math
 import pytest
 
 from daso.errors import OptionError
-from daso.train.options import TrainOptions, learning_rate
+from daso.train.options import Schedule, TrainOptions, learning_rate
 
 
 def test_constant() -> None:
@@ -30,14 +30,23 @@ def test_multistep_warms_up_and_falls_twice() -> None:
     assert rates[900:] == pytest.approx([0.00001] * 100)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 60, 250_000])
-def test_multistep_never_stands_still(steps: int) -> None:
-    probes = {0, steps // 40, steps // 2, int(0.8 * steps), steps - 1}
-    assert all(0 < learning_rate("multistep", 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes)
+def test_thirds_warms_up_for_5_of_90_epochs_and_falls_after_30_and_60() -> None:
+    rates = [learning_rate("thirds", 0.04, step, 1800) for step in range(1800)]
+    assert rates[:100] == pytest.approx([0.04 * (step + 1) / 100 for step in range(100)])
+    assert rates[100:600] == [0.04] * 500
+    assert rates[600:1200] == pytest.approx([0.004] * 600)
+    assert rates[1200:] == pytest.approx([0.0004] * 600)
+
+
+@pytest.mark.parametrize("schedule", ["multistep", "thirds"])
+@pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 60, 1873, 250_000])
+def test_a_warm_up_never_stands_still(schedule: Schedule, steps: int) -> None:
+    probes = {0, steps // 40, steps // 18, steps // 3, steps // 2, int(0.8 * steps), steps - 1}
+    assert all(0 < learning_rate(schedule, 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes)
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(OptionError, match="unknown schedule 'cosin'"):
+    with pytest.raises(OptionError, match=r"unknown schedule 'cosin'; valid: constant, .*, thirds"):
         learning_rate("cosin", 0.1, 0, 10)  # type: ignore[arg-type]
 
 

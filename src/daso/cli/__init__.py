@@ -16,6 +16,9 @@ VERBS = {
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
     "plot": "Draw the pictures of a run anew: daso plot RUN",
+    "methods": "List the methods and the parts to add to them, or show one: daso methods fixmatch+daso",
+    "presets": "List the benchmark settings by name, or show one: daso presets cifar10-n500-g100",
+    "reproduce": "Run and print a table of the paper: daso reproduce 1 --scale lite",
 }
 
 INTERRUPTED = 130

@@ -14,12 +14,14 @@ from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
 from daso.errors import OptionError
-from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
+from daso.presets.sources import SourceDefaults
 from daso.train.batches import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
+TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
+VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class TrainCommand:
     """Train an image classifier from few labelled and many unlabelled images."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """digits, fashion-mnist, cifar10, cifar100, stl10, or the path of your own images."""
+    """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), or the
+    path of your own images."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     method: str = DEFAULT_METHOD
@@ -35,7 +38,8 @@ class TrainCommand:
     data: Path | None = None
     """Where the files of a named source are."""
     size: int | None = None
-    """Side in pixels to which the images of a folder are resized (default: chosen from the images)."""
+    """Side in pixels to which the images of a folder are resized (default: chosen from the images; semi-aves:
+    224)."""
     skip_bad: bool = False
     """Go on without images that cannot be read, and list them."""
     download: bool = False
@@ -89,7 +93,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
 
 
 def _given(argv: Sequence[str], option: str) -> bool:
-    return any(argument.partition("=")[0] == option for argument in argv)
+    return any(argument.partition("=")[0].replace("_", "-") == option for argument in argv)
 
 
 def to_config(
@@ -108,22 +112,29 @@ def to_config(
         defaults: decide what was left open.
         notice: is told what they decided.
     """
+    recipe = Recipe.parse(command.method)
+    known = recipe.hyperparameters()
+    if not recipe.method.unlabeled_views:
+        defaults = defaults.without_unlabeled()
+    if _given(argv, "--steps"):
+        defaults = dataclasses.replace(defaults, warmup_steps=None, evaluate_every=None)
     split = command.split.or_else(defaults.split)
     train, augmentation, options = command.train, command.augmentation, dict(method_options)
     chosen: dict[str, Any] = {
         name: value for name, value in vars(split).items() if getattr(command.split, name) != value
     }
-    for name in ("steps", "batch", "network", "resolution"):
-        value = getattr(defaults, name)
-        if value is not None and not _given(argv, f"--{name}"):
+    for name, value in vars(defaults).items():
+        if value is None or _given(argv, f"--{name.replace('_', '-')}"):
+            continue
+        if name in TRAIN_DEFAULTS:
             train, chosen[name] = dataclasses.replace(train, **{name: value}), value
-    for name in ("cutout", "crop_padding"):
-        value = getattr(defaults, name)
-        if value is not None and getattr(augmentation, name) is None:
+        elif name in VIEW_DEFAULTS:
             augmentation, chosen[name] = dataclasses.replace(augmentation, **{name: value}), value
+    for name, value in defaults.part_options(known).items():
+        if not _given(argv, f"--{name.replace('_', '-')}"):
+            options[name] = chosen[name] = value
     if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
-        mismatch = split.unlabeled_shape in ("uniform", "reversed")
-        value = MISMATCH_TEMPERATURE if mismatch else defaults.dist_temperature
+        value = defaults.temperature_for(split.unlabeled_shape)
         options["dist_temperature"] = chosen["dist_temperature"] = value
     if chosen:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())

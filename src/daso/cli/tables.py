@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 
-def wide_console() -> Console:
-    """Return a console for tables, at least 100 columns wide also where the output is not a terminal."""
-    return Console(width=max(100, Console().width))
+def wide_console(least: int = 100) -> Console:
+    """Return a console for tables, *least* columns wide at least, also where the output is not a terminal."""
+    return Console(width=max(least, Console().width))
 
 
 def percent(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
 from daso.cli.tables import class_table, summary_table, wide_console
-from daso.data.open import open_source
+from daso.data.open import NAMES, open_source
 from daso.data.source import Source
+from daso.errors import OptionError, nearest
 from daso.files import Row, read_json
+from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import OWN_DATA, OWN_DATA_ON_CPU, SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.train.lock import refuse_taken
@@ -102,6 +105,25 @@ def _report_download() -> Callable[[str, int, int | None], None]:
     return report
 
 
+def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults | None]:
+    """Return a command with a preset's name replaced by its source, and what the preset decides, if it is one.
+
+    Raises:
+        OptionError: the source looks like a misspelt name: it is none, and no path that exists.
+    """
+    name = command.source
+    if name in PRESETS:
+        return dataclasses.replace(command, source=PRESETS[name].source), PRESETS[name].defaults
+    if name not in NAMES and not Path(name).expanduser().exists():
+        hint = nearest(name, [*NAMES, *PRESETS])
+        if hint:
+            raise OptionError(
+                f"{name!r} is neither a data set's name ({', '.join(NAMES)}), nor a preset's (see daso presets), "
+                f"nor a file or folder that exists.{hint}"
+            )
+    return command, None
+
+
 def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, SourceDefaults]:
     """Return what to take for what a command leaves open; images of a folder may be read anew, smaller."""
     if command.source in SOURCES:
@@ -153,7 +175,11 @@ def run(argv: Sequence[str]) -> None:
     command, method_options = parse_train(argv)
     folder = command.out or free_folder(command.source, command.method)
     refuse_taken(folder)
-    source, defaults = choose_defaults(command, read_source(command, command.size))
+    command, preset = resolve_preset(command)
+    source = read_source(command, command.size)
+    defaults = preset
+    if defaults is None:
+        source, defaults = choose_defaults(command, source)
     config = to_config(command, method_options, argv, defaults, _notice)
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")

@@ -13,11 +13,12 @@ from daso.data.folder import is_image_folder, read_folder
 from daso.data.idx import locate_idx, read_fashion_mnist, read_idx
 from daso.data.npz import read_npz
 from daso.data.parquet import locate_parquet, read_parquet
+from daso.data.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.source import Source
 from daso.data.stl10 import locate_stl10, read_stl10
 from daso.errors import DataError, OptionError, nearest
 
-NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10")
+NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")
 """The data sets that have a name."""
 
 USUAL_PLACES = {
@@ -25,6 +26,8 @@ USUAL_PLACES = {
     "cifar10": (Path("data") / CIFAR10.folder,),
     "cifar100": (Path("data") / CIFAR100.folder,),
     "stl10": (Path("data/stl10_binary"),),
+    "semi-aves": (Path("data/semi_aves"),),
+    "semi-aves-open": (Path("data/semi-aves"), Path("data/semi_aves")),
 }
 """Where files are looked for besides ``data/NAME`` and the cache folder; the first is Debian's."""
 PAGES = {
@@ -33,6 +36,7 @@ PAGES = {
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "stl10": "https://cs.stanford.edu/~acoates/stl10/",
+    **dict.fromkeys(("semi-aves", "semi-aves-open"), f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"),
 }
 LAYOUTS = (
     "labeled/<class>/ with images",
@@ -40,6 +44,7 @@ LAYOUTS = (
     "MNIST's four IDX files",
     "CIFAR's pickles",
     "STL-10's .bin files",
+    "Semi-Aves's list files",
 )
 
 
@@ -55,11 +60,10 @@ def open_source(
     """Read a data set by name or path.
 
     Args:
-        source: ``digits``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``stl10``; or an image folder, a
-            folder of parquet, IDX, CIFAR or STL-10 files, a CIFAR .tar.gz, or an .npz. A folder called like a
-            name is opened as ``./name``.
+        source: one of ``NAMES``; or an image folder, a folder of parquet, IDX, CIFAR, STL-10 or Semi-Aves
+            files, a CIFAR .tar.gz, or an .npz. A folder called like a name is opened as ``./name``.
         data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder.
-        size: for image folders and parquet, the side of the square to resize to.
+        size: for image folders, parquet and Semi-Aves, the side of the square to resize to.
         skip_bad: for the same, leave unreadable images out and record them in ``Source.skipped``.
         download: for a name, fetch missing files into *data*, or else into the cache folder.
         progress: called as a download's bytes come.
@@ -82,7 +86,7 @@ def open_source(
     if size is not None and (height, width) != (size, size):
         raise OptionError(
             f"size {size} does not go with {source!r}, whose images are {width} x {height}: "
-            "only image folders and parquet files are resized"
+            "only image folders, parquet files and Semi-Aves are resized"
         )
     return found
 
@@ -109,15 +113,16 @@ def _open_name(
             reasons.append(str(error))
             continue
         return dataclasses.replace(reader(), place=str(place.resolve()))
-    if fetch_missing:
+    fetched = REMOTES.get(name, ())
+    if fetch_missing and fetched:
         place = download(name, data, progress=progress)
         return dataclasses.replace(read(place)(), place=str(place.resolve()))
-    files = ", ".join(remote.file_name for remote in REMOTES[name])
+    files = ", ".join(remote.file_name for remote in fetched) or "its list files"
     looked = "\n".join(f"  {reason}" for reason in reasons)
     raise DataError(
         f"{name}: its files were not found. Looked in:\n{looked}\n"
-        f"Get {files} from {PAGES[name]} and say with --data where they are, "
-        "or have them fetched with --download."
+        f"Get {files} from {PAGES[name]} and say with --data where they are"
+        + (", or have them fetched with --download." if fetched else "; --download cannot fetch them.")
     )
 
 
@@ -137,6 +142,13 @@ def _readers(size: int | None, skip_bad: bool) -> dict[str, Callable[[Path], Cal
     def stl10(place: Path) -> Callable[[], Source]:
         found = locate_stl10(place)
         return lambda: read_stl10(found)
+
+    def semi_aves(*, open_set: bool) -> Callable[[Path], Callable[[], Source]]:
+        def look(place: Path) -> Callable[[], Source]:
+            found = locate_semi_aves(place, open_set=open_set)
+            return lambda: read_semi_aves(found, open_set=open_set, size=size, skip_bad=skip_bad)
+
+        return look
 
     def cifar(layout: CifarLayout) -> Callable[[Path], Callable[[], Source]]:
         def look(place: Path) -> Callable[[], Source]:
@@ -166,6 +178,8 @@ def _readers(size: int | None, skip_bad: bool) -> dict[str, Callable[[Path], Cal
         "cifar10": cifar(CIFAR10),
         "cifar100": cifar(CIFAR100),
         "stl10": stl10,
+        "semi-aves": semi_aves(open_set=False),
+        "semi-aves-open": semi_aves(open_set=True),
     }
 
 
@@ -195,6 +209,7 @@ def _open_path(source: str, size: int | None, skip_bad: bool) -> Source:
         (lambda folder: locate_cifar(folder, CIFAR10), lambda found: read_cifar(found, CIFAR10)),
         (lambda folder: locate_cifar(folder, CIFAR100), lambda found: read_cifar(found, CIFAR100)),
         (locate_stl10, read_stl10),
+        (locate_semi_aves, lambda found: read_semi_aves(found, size=size, skip_bad=skip_bad)),
     )
     for locate, read in candidates:
         try:

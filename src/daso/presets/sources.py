@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from daso.data.longtail import SplitOptions
+from daso.compose import Hyperparameter
+from daso.data.longtail import Shape, SplitOptions
+from daso.train.batches import Crop
+from daso.train.options import Schedule
 
 PAPER_STEPS = 250_000
 
@@ -18,9 +23,13 @@ class SourceDefaults:
         steps: training steps.
         dist_temperature: DASO's T_dist where the unlabelled images are distributed like the labelled ones, as far
             as anyone knows.
-        batch, network, resolution: see ``TrainOptions``.
-        cutout, crop_padding: see ``ViewOptions``.
+        batch, network, resolution, unlabeled_ratio, learning_rate, schedule, weight_decay, ema_decay,
+        evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
+        cutout, crop_padding, crop: see ``ViewOptions``.
         size: side in pixels to which images of a folder are resized.
+        warmup_steps, histogram_period: DASO's; the first one goes with *steps*.
+        generations, crest_power: CReST's.
+        supervised_steps: training steps of a method that learns from labelled images alone.
     """
 
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -32,7 +41,39 @@ class SourceDefaults:
     cutout: int | None = None
     crop_padding: int | None = None
     size: int | None = None
+    unlabeled_ratio: int | None = None
+    learning_rate: float | None = None
+    schedule: Schedule | None = None
+    weight_decay: float | None = None
+    ema_decay: float | None = None
+    evaluate_every: int | None = None
+    crop: Crop | None = None
+    warmup_steps: int | None = None
+    histogram_period: int | None = None
+    generations: int | None = None
+    crest_power: float | None = None
+    supervised_steps: int | None = None
 
+    def part_options(self, known: Mapping[str, Hyperparameter]) -> dict[str, Any]:
+        """Return the hyper-parameters of a method's parts, out of those that it has, that are decided here."""
+        return {
+            name: value
+            for name, part in PARTS.items()
+            if (value := getattr(self, name)) is not None and name in known and part in known[name].part
+        }
+
+    def without_unlabeled(self) -> SourceDefaults:
+        """Return what goes for a method that learns from labelled images alone, at its own learning rate."""
+        steps = self.supervised_steps or self.steps
+        return replace(self, steps=steps, learning_rate=None, evaluate_every=None)
+
+    def temperature_for(self, shape: Shape | None) -> float:
+        """Return DASO's T_dist where the unlabelled images are distributed in a shape."""
+        return MISMATCH_TEMPERATURE if shape in ("uniform", "reversed") else self.dist_temperature
+
+
+PARTS = {"warmup_steps": "DASO", "histogram_period": "DASO", "generations": "CReST", "crest_power": "CReST"}
+"""Hyper-parameters that a source decides, and whose they are; other parts may have some of the same name."""
 
 MISMATCH_TEMPERATURE = 0.3
 """The paper's T_dist where labelled and unlabelled images are distributed differently."""
@@ -52,6 +93,33 @@ def _longtail(labeled: int, unlabeled: int | None, gamma: float, holdout: int | 
     return SplitOptions(labeled, unlabeled, gamma, gamma, "consistent", holdout)
 
 
+SEMI_AVES_LABELED, SEMI_AVES_IN_CLASS, SEMI_AVES_OUT_OF_CLASS = 5_959, 26_640, 122_208
+
+
+def _semi_aves(unlabeled: int) -> SourceDefaults:
+    """Return the paper's setting, which is told in epochs of the unlabelled images."""
+    batch, ratio = 256, 5
+    epoch = unlabeled / (batch * ratio)
+    return SourceDefaults(
+        steps=round(90 * epoch),
+        supervised_steps=round(90 * SEMI_AVES_LABELED / batch),
+        batch=batch,
+        unlabeled_ratio=ratio,
+        network="resnet34",
+        learning_rate=0.04,
+        schedule="thirds",
+        weight_decay=3e-4,
+        ema_decay=0.9,
+        evaluate_every=round(epoch),
+        crop="resized",
+        dist_temperature=0.5,
+        warmup_steps=round(20 * epoch),
+        histogram_period=round(epoch),
+        generations=3,
+        crest_power=0.7,
+    )
+
+
 SOURCES = {
     "digits": SourceDefaults(_longtail(30, 80, 15, holdout=100), steps=1_000),
     "fashion-mnist": SourceDefaults(_longtail(250, 3000, 50), steps=10_000),
@@ -61,5 +129,7 @@ SOURCES = {
     "stl10": SourceDefaults(
         _longtail(150, None, 10), dist_temperature=0.3, resolution=32, cutout=16, crop_padding=4
     ),
+    "semi-aves": _semi_aves(SEMI_AVES_IN_CLASS),
+    "semi-aves-open": _semi_aves(SEMI_AVES_IN_CLASS + SEMI_AVES_OUT_OF_CLASS),
 }
 """The first columns of the DASO paper's tables for its benchmarks; for small sources, settings of like shape."""

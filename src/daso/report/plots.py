@@ -26,7 +26,7 @@ COLORS = {
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def _figure(count: int) -> tuple[Figure, list[Axes]]:
+def make_figure(count: int) -> tuple[Figure, list[Axes]]:
     """Return a figure of *count* axes, one or two to a row."""
     columns, rows = min(count, 2), (count + 1) // 2
     figure = Figure(figsize=(6.0 * columns, 3.8 * rows), layout="constrained")
@@ -37,7 +37,8 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _class_ticks(axis: Axes, names: Sequence[str]) -> None:
+def class_ticks(axis: Axes, names: Sequence[str]) -> None:
+    """Name the classes on the horizontal axis, if there are few enough to read."""
     axis.set_xlabel("class, most labelled images first")
     if len(names) <= 20:
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
@@ -63,7 +64,7 @@ def plot_class_counts(axis: Axes, run: RunFolder) -> None:
     axis.set_ylabel("images")
     axis.set_title("class distribution", loc="left")
     axis.legend(frameon=False, loc="upper right", ncols=2)
-    _class_ticks(axis, [run.class_names[k] for k in order])
+    class_ticks(axis, [run.class_names[k] for k in order])
 
 
 def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
@@ -91,7 +92,7 @@ def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
     axis.set_ylabel("recall, %")
     axis.set_title(f"recall per class on {first.summary['measured_on']} images", loc="left")
     axis.legend(frameon=False, loc="upper right", ncols=3)
-    _class_ticks(axis, [first.class_names[k] for k in order])
+    class_ticks(axis, [first.class_names[k] for k in order])
 
 
 def pseudo_label_series(run: RunFolder, part: str, number: str) -> tuple[Array, Array]:
@@ -198,7 +199,7 @@ def draw_run(folder: Path) -> list[Path]:
     try:
         (folder / "plots").mkdir(exist_ok=True)
         for name, draw in pictures.items():
-            figure, (axis,) = _figure(1)
+            figure, (axis,) = make_figure(1)
             draw(axis)
             paths.append(folder / "plots" / f"{name}.png")
             figure.savefig(paths[-1], dpi=130)
@@ -215,7 +216,7 @@ def draw_comparison(groups: Mapping[str, Sequence[RunFolder]], path: Path) -> No
         path: of the PNG file to write.
     """
     guessing = [runs for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())]
-    figure, axes = _figure(2 + len(guessing))
+    figure, axes = make_figure(2 + len(guessing))
     plot_class_counts(axes[0], next(iter(groups.values()))[0])
     plot_recall(axes[1], groups)
     for axis, runs in zip(axes[2:], guessing, strict=True):

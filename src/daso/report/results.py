@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,21 @@ def result_row(run: RunFolder) -> Row:
     return row
 
 
-def append_row(path: Path, row: Row) -> None:
+def has_row(path: Path, key: Mapping[str, str]) -> bool:
+    """Tell whether a CSV file has a row with these values."""
+    if not path.exists():
+        return False
+    with path.open(newline="", encoding="utf-8") as file:
+        return any(key.items() <= row.items() for row in csv.DictReader(file))
+
+
+def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> None:
     """Append a row to a CSV file, after a header if the file is new, while no other process does.
+
+    Args:
+        path: of the file.
+        row: column to value.
+        key: if there is a row with these values already, nothing is appended.
 
     Raises:
         RunError: the file has other columns.
@@ -87,9 +101,12 @@ def append_row(path: Path, row: Row) -> None:
     with path.open("a+", newline="", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        header = next(csv.reader(file), None)
+        rows = csv.DictReader(file)
+        header = None if rows.fieldnames is None else list(rows.fieldnames)
         if header is not None and header != list(row):
             raise RunError(f"{path} has other columns: {sorted(set(header) ^ set(row))}")
+        if key is not None and any(key.items() <= there.items() for there in rows):
+            return
         file.seek(0, 2)
         writer = csv.DictWriter(file, list(row))
         if header is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from daso.plans.plan import Sampling
 from daso.train.options import TrainOptions
 from daso.views.geometry import move
 
+Crop = Literal["pad", "resized"]
+
 
 @dataclass(frozen=True)
 class ViewOptions:
@@ -25,8 +28,11 @@ class ViewOptions:
 
     flip: bool | None = None
     """Mirror images at random (default: unless the classes forbid it, as with digits)."""
+    crop: Crop = "pad"
+    """Random crop of weak views and, before RandAugment, of strong ones. pad: of the image's size, out of the image
+    with reflected pixels around it; resized: 8% to 100% of the image's area, resized to its size."""
     crop_padding: int | None = None
-    """Reflected pixels around an image before the random crop (default: an eighth of the side; stl10: 4)."""
+    """Reflected pixels around an image for --crop pad (default: an eighth of the side; stl10: 4)."""
     strong_operations: int = 2
     """Operations drawn for each strong view."""
     strong_magnitude: int = 10
@@ -39,6 +45,7 @@ class ViewOptions:
 
     def __post_init__(self) -> None:
         for name, value, valid in (
+            ("crop", self.crop, self.crop in get_args(Crop)),
             ("crop_padding", self.crop_padding, self.crop_padding is None or self.crop_padding >= 0),
             ("strong_operations", self.strong_operations, self.strong_operations >= 0),
             ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
@@ -105,19 +112,23 @@ class Batches:
         # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
         cutout = round(side * 17 / 32) - 1 if augmentation.cutout is None else augmentation.cutout
         self.augmentation = replace(augmentation, flip=flip, crop_padding=padding, cutout=cutout)
+        strong = partial(
+            views.strong,
+            operations=augmentation.strong_operations,
+            magnitude=augmentation.strong_magnitude,
+            probability=augmentation.strong_probability,
+            cutout=cutout,
+        )
         self._make: dict[View, Callable[[Tensor, torch.Generator], Tensor]] = {
             "identity": lambda images, generator: images,
             "weak": partial(views.weak, flip=flip, padding=padding),
-            "strong": partial(
-                views.strong,
-                flip=flip,
-                padding=padding,
-                operations=augmentation.strong_operations,
-                magnitude=augmentation.strong_magnitude,
-                probability=augmentation.strong_probability,
-                cutout=cutout,
-            ),
+            "strong": partial(strong, flip=flip, padding=padding),
         }
+        if augmentation.crop == "resized":
+            weak = self._make["weak"] = partial(views.resized_crop, flip=flip)
+            self._make["strong"] = lambda images, generator: strong(
+                weak(images, generator), generator, flip=False, padding=0
+            )
         self._draw = method.draw
         self.batch = options.batch
         self.unlabeled_batch = options.batch * (options.unlabeled_ratio or method.unlabeled_ratio)

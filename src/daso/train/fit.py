@@ -10,7 +10,7 @@ from torch import Tensor
 
 from daso.data.store import Pool, TrainingData
 from daso.errors import RunError
-from daso.evaluate.metrics import evaluate_logits
+from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.methods.method import Batch
 from daso.nets.network import Network
@@ -30,6 +30,16 @@ def evaluate_network(network: Network, data: TrainingData) -> Row:
 
     pools = {"test": data.test, "holdout": data.holdout}
     return {name: measure(pool) for name, pool in pools.items() if pool is not None}
+
+
+def count_confusions(network: Network, data: TrainingData) -> Row | None:
+    """Count a network's answers on the test images, or else the hold-out: row = true class, column = answer."""
+    measured_on, pool = ("holdout", data.holdout) if data.test is None else ("test", data.test)
+    if pool is None:
+        return None
+    answers = predict_logits(network, pool.images).argmax(1).numpy()
+    counts = confusion_matrix(pool.labels.cpu().numpy(), answers, len(data.class_names))
+    return {"measured_on": measured_on, "class_names": list(data.class_names), "counts": counts.tolist()}
 
 
 def fit(training: Training, batches: Callable[[int], Batch], data: TrainingData) -> Iterator[Row]:

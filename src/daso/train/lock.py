@@ -7,7 +7,7 @@ import fcntl
 from pathlib import Path
 from typing import IO
 
-from daso.errors import RunError
+from daso.errors import InUseError, RunError
 
 NAME = ".lock"
 
@@ -16,10 +16,17 @@ def lock_folder(folder: Path) -> IO[str]:
     """Keep other processes out of a run folder until the returned file is closed, or this process ends.
 
     Raises:
-        RunError: another process has it, or the folder cannot be written.
+        InUseError: another process has it.
+        RunError: the folder cannot be written.
     """
+    return lock_file(folder / NAME)
+
+
+def lock_file(path: Path) -> IO[str]:
+    """Keep other processes from locking a file, which is made where it is not there; see ``lock_folder``."""
+    folder = path.parent
     try:
-        lock = (folder / NAME).open("a")
+        lock = path.open("a")
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror}") from error
     try:
@@ -27,7 +34,7 @@ def lock_folder(folder: Path) -> IO[str]:
     except OSError as error:
         lock.close()
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise RunError(f"another process is training in {folder}") from error
+            raise InUseError(f"another process is training in {folder}") from error
         raise RunError(f"cannot lock {folder}: {error.strerror}") from error
     return lock
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from daso.errors import OptionError
 from daso.plans.plan import Sampling
 
-Schedule = Literal["constant", "cosine", "multistep"]
+Schedule = Literal["constant", "cosine", "multistep", "thirds"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TrainOptions:
     """Base learning rate (default: the method's, 0.03 or, supervised, 0.1)."""
     schedule: Schedule | None = None
     """Learning rate over time: constant; cosine = cos(7 pi t / 16 T); multistep = linear warm-up over 2.5% of
-    the steps, then x 0.01 at 80% and again at 90% (default: the method's)."""
+    the steps, then x 0.01 at 80% and again at 90%; thirds = linear warm-up over an eighteenth of the steps, then
+    x 0.1 at a third and again at two thirds (default: the method's)."""
     momentum: float = 0.9
     """Nesterov momentum of SGD."""
     weight_decay: float = 5e-4
@@ -69,7 +70,7 @@ class TrainOptions:
                 self.learning_rate,
                 self.learning_rate is None or 0 < self.learning_rate < math.inf,
             ),
-            ("schedule", self.schedule, self.schedule in (None, "constant", "cosine", "multistep")),
+            ("schedule", self.schedule, self.schedule is None or self.schedule in get_args(Schedule)),
             ("precision", self.precision, self.precision in ("float32", "bfloat16")),
             ("momentum", self.momentum, 0 <= self.momentum < 1),
             ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf),
@@ -93,7 +94,8 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
 
     ``constant``; ``cosine``: base * cos(7 pi step / (16 steps)), FixMatch's; ``multistep``: linear warm-up over
     the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from 90% on, the DASO paper's for
-    supervised learning.
+    supervised learning; ``thirds``: linear warm-up over the first eighteenth, then base, x 0.1 from a third and
+    x 0.01 from two thirds on, its schedule for Semi-Aves (5, 30 and 60 of 90 epochs).
 
     Raises:
         OptionError: there is no such schedule.
@@ -107,4 +109,9 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
         if step < warmup:
             return base * (step + 1) / warmup
         return base * 0.01 ** ((step >= 0.8 * steps) + (step >= 0.9 * steps))
-    raise OptionError(f"unknown schedule {schedule!r}; valid: constant, cosine, multistep")
+    if schedule == "thirds":
+        warmup = round(steps / 18)
+        if step < warmup:
+            return base * (step + 1) / warmup
+        return base * 0.1 ** ((3 * step >= steps) + (3 * step >= 2 * steps))
+    raise OptionError(f"unknown schedule {schedule!r}; valid: {', '.join(get_args(Schedule))}")

@@ -2,7 +2,7 @@
 
 The folder holds ``config.json`` (everything resolved), ``data.json`` (classes, counts, normalisation, the split's
 fingerprint), ``environment.json``, ``metrics.jsonl`` (a row per event), ``checkpoints/`` and, once the training is
-over, ``summary.json``.
+over, ``confusion.json`` (the answers on the test images, counted) and ``summary.json``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from daso.train.batches import Batches
 from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
 from daso.train.environment import describe_environment
-from daso.train.fit import Row, fit
+from daso.train.fit import Row, count_confusions, fit
 from daso.train.lock import claim_folder, lock_folder
 from daso.train.training import Training, choose_device
 
@@ -137,7 +137,9 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     if options.resolution is not None and height != width:
         raise OptionError(f"resolution makes images square, these are {height} x {width}")
     network = options.network or default_network(options.resolution or max(height, width))
-    config = dataclasses.replace(config, train=dataclasses.replace(options, network=network))
+    period = options.evaluation_period  # of the whole run, in each of its stages
+    options = dataclasses.replace(options, network=network, evaluate_every=period)
+    config = dataclasses.replace(config, train=options)
 
     plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
     first = _begin_stage(config, data, recipe, plan, 0, None)
@@ -162,7 +164,6 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
             learning_rate=options.learning_rate or method.learning_rate,
             schedule=options.schedule or method.schedule,
             unlabeled_ratio=options.unlabeled_ratio or method.unlabeled_ratio,
-            evaluate_every=options.evaluation_period,
             device=str(device),
         ),
     )
@@ -214,6 +215,8 @@ def _begin_stage(
         network.freeze_encoder()
     device = data.labeled.images.device
     batches = Batches(stage_data, method, options, config.augmentation)
+    if options.compile:
+        torch.compiler.reset()  # graphs of earlier stages would count towards its limit of versions of a function
     training = Training(network.to(device), method.to(device), options)
     return Prepared(config, data, recipe, plan, number, training, batches)
 
@@ -350,6 +353,9 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
         seconds = prepared.training.seconds
         prepared = prepared.begin_stage(prepared.stage + 1)
         prepared.training.seconds = seconds
+    confusions = count_confusions(prepared.training.average.network, prepared.data)
+    if confusions is not None:
+        write_atomically(folder / "confusion.json", to_line(confusions).encode())
     summary = {
         "method": prepared.config.method,
         "source": prepared.config.source,
@@ -370,6 +376,8 @@ def _train_stage(prepared: Prepared, folder: Path) -> Iterator[Row]:
     for row in fit(prepared.training, prepared.batches, prepared.data):
         if several:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
+        if row["event"] == "evaluate" and (handed_on := prepared.plan.describe()):
+            row["plan"] = handed_on
         try:
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(to_line(row))

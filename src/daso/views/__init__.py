@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from daso.views.draws import Draws, WeakDraws, draw, draw_weak
+from daso.views.draws import Draws, WeakDraws, draw, draw_weak, join_draws
 from daso.views.operations import OPERATIONS, apply
+from daso.views.resized_crop import resized_crop
 from daso.views.views import crop, cut_out, strong, strong_from_draws, weak
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "cut_out",
     "draw",
     "draw_weak",
+    "join_draws",
+    "resized_crop",
     "strong",
     "strong_from_draws",
     "weak",

@@ -1,0 +1,231 @@
+"""``daso reproduce``: the tables and figures of the paper, from as many runs as are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from daso.cli.progress import follow
+from daso.cli.tables import wide_console
+from daso.cli.workers import Workers
+from daso.errors import OptionError, nearest
+from daso.files import Row
+from daso.presets.benchmarks import PRESETS
+from daso.presets.campaign import Campaign, Outcome, run_cells
+from daso.presets.cells import Cell, table_cells
+from daso.presets.compare import compare, figure_groups, write_tables
+from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
+from daso.report.comparison import Comparison
+from daso.report.figures import draw_figures
+from daso.train.run import Prepared
+
+FIGURES = "figures"
+GUESSING = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}
+ANSWERING = {"FixMatch": "fixmatch", "DASO": "fixmatch+daso", "ABC + DASO": "fixmatch+abc+daso"}
+
+
+@dataclass(frozen=True)
+class ReproduceCommand:
+    """Run what is missing of tables of the paper, and print and write them beside the paper's numbers.
+
+    What is done is never done again: a campaign that was stopped goes on, and several processes, also on several
+    machines, may work on one folder.
+    """
+
+    tables: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
+    """One or more of 1 to 8 and 11 to 17; or figures."""
+    rows: tuple[str, ...] = ()
+    """Run only these rows: labels or methods (default: all)."""
+    columns: tuple[str, ...] = ()
+    """Run only these columns: settings, see daso presets (default: all)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Runs of each cell, one for each seed; a seed decides the split too."""
+    scale: Literal["full", "lite", "smoke"] | None = None
+    """full: as in the paper; lite: for a CPU; smoke: a few steps, to see that it works (default: the scale of --out,
+    or full)."""
+    jobs: int = 1
+    """Processes, of one thread each if several; more can be started by hand on the same folder."""
+    out: Path | None = None
+    """Folder of the campaign (default: runs/reproduce-SCALE)."""
+    data: Path | None = None
+    """Where the data sets are: in folders called as the sources, or itself the one needed (default: the usual
+    places)."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
+    list: bool = False
+    """Show the runs and how far they are; run nothing."""
+    table_only: bool = False
+    """Print and write the tables of what is there; run nothing."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A table and the part of it that is wanted."""
+
+    table: PaperTable
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
+
+
+def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> list[Selection]:
+    """Return the wanted part of each table; tables in which nothing is wanted are left out.
+
+    Raises:
+        OptionError: there is no such table, row or column; the nearest one is named.
+    """
+    known = {str(number): table for number, table in paper_tables().items()}
+    for name in tables:
+        if name not in known:
+            raise OptionError(
+                f"there is no table {name!r} to reproduce; there are {', '.join(known)}, {FIGURES}"
+            )
+    chosen = [known[name] for name in dict.fromkeys(tables)]
+    row_names = {name for table in chosen for row in table.rows for name in row.names}
+    column_names = {column.preset for table in chosen for column in table.columns}
+    for wanted, names, what in ((rows, row_names, "row"), (columns, column_names, "column")):
+        for name in wanted:
+            if name.lower() not in names:
+                raise OptionError(f"no such {what}: {name!r}.{nearest(name.lower(), sorted(names))}")
+    wanted_rows, wanted_columns = {name.lower() for name in rows}, {name.lower() for name in columns}
+    parts = [
+        Selection(
+            table,
+            tuple(row for row in table.rows if not wanted_rows or wanted_rows & row.names),
+            tuple(c for c in table.columns if not wanted_columns or c.preset in wanted_columns),
+        )
+        for table in chosen
+    ]
+    return [part for part in parts if part.rows and part.columns]
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Show own numbers, and below each the paper's."""
+    table = Table(box=SIMPLE_HEAD, leading=1)
+    table.add_column("")
+    for column in comparison.columns:
+        table.add_column(column, justify="right")
+    for label, _, entries in comparison.rows:
+        cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
+        table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)
+    return table
+
+
+def list_cells(campaign: Campaign, cells: Sequence[Cell], refused: Sequence[str]) -> None:
+    """Print the cells and how far they are."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("setting", "method", "seed", "state"):
+        table.add_column(name, overflow="fold")
+    for cell in cells:
+        table.add_row(cell.preset, escape(cell.variant.name), str(cell.seed), campaign.state(cell))
+    wide_console().print(table)
+    for reason in refused:
+        print(f"cannot be run: {reason}")
+
+
+def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
+    """Print the wanted parts of the tables, and write the whole tables."""
+    console = wide_console()
+    problems: dict[str, None] = {}
+    paths = write_tables(campaign, [part.table for part in parts])
+    for part, path in zip(parts, paths, strict=True):
+        comparison, found = compare(campaign, part.table, part.rows, part.columns)
+        problems |= dict.fromkeys(found)
+        print(comparison.title)
+        console.print(comparison_table(comparison))
+        print("\n".join(comparison.notes))
+        print(f"whole table: {path}, .csv, .tex\n")
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+
+
+def run_all(campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int) -> list[str]:
+    """Run the cells that are not complete; return what could not be done and why."""
+    complete = [cell for cell in cells if campaign.state(cell) == "complete"]
+    for cell in complete:
+        campaign.record(cell)
+    done = len(complete)
+    print(
+        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them complete",
+        file=sys.stderr,
+    )
+
+    def report(cell: Cell, outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        failed = "failed: " if outcome.state == "failed" else ""
+        print(f"[{done}/{len(cells)}] {cell}: {failed}{outcome.message}", file=sys.stderr, flush=True)
+        write_tables(campaign, [part.table for part in parts])
+
+    def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
+        follow(rows, total=prepared.total_steps, done=prepared.step, label=str(cell))
+
+    def in_turn(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
+        return ((cell, campaign.attempt(cell, watch)) for cell in cells)
+
+    with Workers(campaign, jobs) if jobs > 1 else nullcontext() as workers:
+        left = run_cells(
+            [cell for cell in cells if cell not in complete], workers.attempts if workers else in_turn, report
+        )
+    return [f"{cell}: {outcome.message}" for cell, outcome in left]
+
+
+def draw(campaign: Campaign, columns: Sequence[str]) -> None:
+    """Draw the figures of every setting, or the named ones, that has runs for them."""
+    for name in columns:
+        if name not in PRESETS:
+            raise OptionError(f"no such column: {name!r}.{nearest(name, PRESETS)}")
+    drawn = 0
+    for preset in columns or PRESETS:
+        guessing, answering = (figure_groups(campaign, preset, m) for m in (GUESSING, ANSWERING))
+        for path in draw_figures(guessing, answering, campaign.folder / "figures" / preset):
+            drawn += 1
+            print(path)
+    if not drawn:
+        raise OptionError(f"{campaign.folder} has no complete run of {', '.join({**GUESSING, **ANSWERING})}")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Reproduce as the arguments say."""
+    # Lists of numbers may have commas.
+    argv = [
+        word for given in argv for word in (given.split(",") if re.fullmatch(r"[\d,]+", given) else [given])
+    ]
+    command = tyro.cli(ReproduceCommand, args=[*argv], prog="daso reproduce")
+    out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
+    campaign = Campaign.open(out, command.scale, command.data, command.device)
+    if command.tables == (FIGURES,):
+        draw(campaign, command.columns)
+        return 0
+    if not command.tables:
+        raise OptionError(f"name a table: {', '.join(map(str, paper_tables()))}; or {FIGURES}")
+    if command.jobs < 1:
+        raise OptionError(f"jobs = {command.jobs} must be at least 1")
+    parts = select(command.tables, command.rows, command.columns)
+    cells, refused = table_cells([(part.rows, part.columns) for part in parts], command.seeds)
+    if command.list:
+        list_cells(campaign, cells, refused)
+        return 0
+    campaign.begin()
+    left = []
+    if not command.table_only:
+        try:
+            left = refused + run_all(campaign, cells, parts, command.jobs)
+        except KeyboardInterrupt:
+            again = shlex.join(["daso", "reproduce", *argv])
+            print(f"stopped; what is done is kept: '{again}' goes on", file=sys.stderr)
+            raise
+    show(campaign, parts)
+    if left:
+        print(f"{len(left)} not done:", *left, sep="\n  ", file=sys.stderr)
+    return 1 if left else 0

@@ -1,0 +1,44 @@
+"""How much memory is left, as far as the system says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+GROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where Linux says how much a container may take, in its two versions."""
+
+
+def available_memory() -> int | None:
+    """Return how many bytes a process can still take without swapping; None if the system does not say.
+
+    Of a container's limit nothing is subtracted for what is in use, since that counts files that are only cached.
+    """
+    known = [value for value in (_free(), *map(_limit, GROUP_LIMITS)) if value is not None]
+    return min(known, default=None)
+
+
+def _free() -> int | None:
+    try:
+        for line in MEMINFO.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return pages * size if pages > 0 and size > 0 else None
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max": no limit
+        return None

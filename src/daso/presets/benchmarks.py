@@ -1,0 +1,102 @@
+"""The settings of the DASO paper and of those who compare with it, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from daso.data.longtail import Indices, Shape, SplitOptions, longtail_counts, unlabeled_counts
+from daso.presets.sources import SOURCES, SourceDefaults
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A benchmark setting: on the command line its name stands for its source and all that it sets.
+
+    Attributes:
+        name: of the setting.
+        title: in words.
+        source: the source's name.
+        num_classes: K.
+        defaults: what the setting decides; any option on the command line goes before it.
+        mismatched: labelled and unlabelled images are distributed differently, or nobody knows whether they are.
+    """
+
+    name: str
+    title: str
+    source: str
+    num_classes: int
+    defaults: SourceDefaults
+    mismatched: bool
+
+    @property
+    def dist_temperature(self) -> float:
+        """DASO's T_dist in this setting."""
+        return self.defaults.temperature_for(self.defaults.split.unlabeled_shape)
+
+    def labeled_counts(self) -> Indices | None:
+        """Return the labelled images of each class (K,), or None where the source's own are taken as they are."""
+        split = self.defaults.split
+        if split.labeled_head is None:
+            return None
+        return longtail_counts(split.labeled_head, split.gamma_labeled or 1, self.num_classes)
+
+    def unlabeled_counts(self) -> Indices | None:
+        """Return the unlabelled images of each class (K,), or None where the source has its own."""
+        split = self.defaults.split
+        if split.unlabeled_head is None:
+            return None
+        shape, gamma = split.unlabeled_shape or "consistent", split.gamma_unlabeled or 1
+        return unlabeled_counts(shape, split.unlabeled_head, gamma, self.num_classes)
+
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "semi-aves": 200, "semi-aves-open": 200}
+UNLABELED_HEADS = {
+    ("cifar10", 500): 4000,
+    ("cifar10", 1500): 3000,
+    ("cifar100", 50): 400,
+    ("cifar100", 150): 300,
+}
+"""The paper's M1 for its N1; STL-10 brings its own unlabelled images."""
+HOLDOUTS = {"cifar10": 5000, "cifar100": 5000, "stl10": 500}
+TITLES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "stl10": "STL-10-LT"}
+SHAPES = {
+    "consistent": "",
+    "uniform": ", uniform unlabelled images",
+    "reversed": ", reversed unlabelled images",
+}
+
+
+def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent") -> Preset:
+    unlabeled = UNLABELED_HEADS.get((source, labeled))
+    split = SplitOptions(labeled, gamma_labeled=gamma, holdout=HOLDOUTS[source])
+    heads = f"N1 = {labeled}"
+    if unlabeled is not None:
+        split = replace(split, unlabeled_head=unlabeled, gamma_unlabeled=gamma, unlabeled_shape=shape)
+        heads += f", M1 = {unlabeled}"
+    return Preset(
+        name=f"{source}-n{labeled}-g{gamma}" + ("" if shape == "consistent" else f"-{shape}"),
+        title=f"{TITLES[source]}: {heads}, gamma = {gamma}{SHAPES[shape]}",
+        source=source,
+        num_classes=CLASSES[source],
+        defaults=replace(SOURCES[source], split=split, batch=64, network="wrn-28-2"),
+        mismatched=unlabeled is None or shape != "consistent",
+    )
+
+
+def _semi_aves(name: str, unlabeled: str) -> Preset:
+    title = f"Semi-Aves: birds of 200 species, unlabelled images {unlabeled}"
+    return Preset(name, title, name, CLASSES[name], SOURCES[name], mismatched=True)
+
+
+_ALL = (
+    *(_longtail("cifar10", n, g) for g in (100, 150) for n in (500, 1500)),
+    *(_longtail("cifar10", n, 100, s) for s in ("uniform", "reversed") for n in (500, 1500)),
+    *(_longtail("cifar100", n, g) for g in (10, 20) for n in (50, 150)),
+    # Not in the DASO paper, but measured with it by others.
+    *(_longtail("cifar100", n, 10, s) for s in ("uniform", "reversed") for n in (50, 150)),
+    *(_longtail("cifar100", 50, 20, s) for s in ("uniform", "reversed")),
+    *(_longtail("stl10", n, g) for g in (10, 20) for n in (150, 450)),
+    _semi_aves("semi-aves", "of these"),
+    _semi_aves("semi-aves-open", "of these and 800 other species"),
+)
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

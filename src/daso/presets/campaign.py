@@ -1,0 +1,275 @@
+"""A campaign: a folder with the runs that fill tables, which any number of processes can work on together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from daso.compose import Recipe
+from daso.data.open import USUAL_PLACES, open_source
+from daso.data.source import Source
+from daso.errors import DasoError, DataError, InUseError, OptionError, RunError
+from daso.files import Row, read_json, remove_leftovers, save_json
+from daso.presets.benchmarks import PRESETS
+from daso.presets.cells import Cell
+from daso.presets.scales import SCALES, Scale
+from daso.presets.tables import Variant
+from daso.report.results import append_row, has_row, result_row
+from daso.report.runs import read_run
+from daso.train.config import RunConfig
+from daso.train.lock import lock_file
+from daso.train.run import Prepared, prepare, resume_run, train_run
+from daso.train.training import choose_device
+
+DESCRIPTION = "campaign.json"
+BEFORE_CONFIG = ("environment.json", "data.json")
+"""What a run writes before its configuration; killed there, it has not begun."""
+
+State = Literal["complete", "running", "started", "missing", "of another configuration"]
+Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell: its accuracy in %, or why it could not be run; ``"in use"``: another process is at it."""
+
+    state: Literal["complete", "in use", "failed"]
+    message: str
+
+
+class Campaign:
+    """The runs of one scale, in one folder.
+
+    Args:
+        folder: of the campaign.
+        scale: of its runs.
+        data: folder of the data sets' files, or None.
+        device: to train on.
+    """
+
+    def __init__(self, folder: Path, scale: Scale, data: Path | None = None, device: str = "auto") -> None:
+        self.folder = folder
+        self.scale = scale
+        self.data = data
+        self.device = device
+
+    @classmethod
+    def open(
+        cls, folder: Path, scale: str | None = None, data: Path | None = None, device: str = "auto"
+    ) -> Campaign:
+        """Return the campaign of a folder as it began, or a new one, of which nothing is written yet.
+
+        Raises:
+            OptionError: the folder's campaign is of another scale.
+            RunError: its description is damaged.
+        """
+        if not (folder / DESCRIPTION).exists():
+            return cls(folder, SCALES[scale or "full"], data, device)
+        saved = read_json(folder / DESCRIPTION)
+        try:
+            definition = Scale(**saved["scale"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder / DESCRIPTION} does not say what the scale is: {error}") from error
+        if scale is not None and scale != definition.name:
+            raise OptionError(
+                f"{folder} holds a campaign of --scale {definition.name}; give another folder with --out"
+            )
+        place = saved.get("data")
+        return cls(folder, definition, data or (None if place is None else Path(place)), device)
+
+    def begin(self) -> None:
+        """Make the folder and write down what the campaign is, unless that was done before."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {self.folder}: {error.strerror}") from error
+        if not (self.folder / DESCRIPTION).exists():
+            place = None if self.data is None else str(self.data.resolve())
+            save_json(self.folder / DESCRIPTION, {"scale": self.scale.to_dict(), "data": place})
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process is in such a block of this campaign, and keep others waiting."""
+        with (self.folder / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def configure(self, cell: Cell) -> RunConfig:
+        """Return the configuration of a cell."""
+        preset, variant = PRESETS[cell.preset], cell.variant
+        return self.scale.configure(
+            preset, variant.method, variant.options, seed=cell.seed, device=self.device
+        )
+
+    def folder_of(self, cell: Cell) -> Path:
+        """Return the run folder of a cell."""
+        return self.folder / "runs" / cell.preset / cell.variant.name / f"seed-{cell.seed}"
+
+    def _lock_of(self, cell: Cell) -> Path:
+        return self.folder_of(cell).with_name(f".seed-{cell.seed}.lock")
+
+    def state(self, cell: Cell) -> State:
+        """Return how far a cell is."""
+        folder = self.folder_of(cell)
+        begun = (folder / "config.json").exists()
+        if begun:
+            try:
+                check_same(self.configure(cell), folder)
+            except RunError:
+                return "of another configuration"
+            if (folder / "summary.json").exists():
+                return "complete"
+        if self._lock_of(cell).exists():
+            try:
+                lock_file(self._lock_of(cell)).close()
+            except InUseError:
+                return "running"
+        return "started" if begun else "missing"
+
+    def attempt(self, cell: Cell, watch: Watch) -> Outcome:
+        """Run a cell, or the rest of it, unless it is complete or another process is at it.
+
+        Args:
+            cell: the cell.
+            watch: consumes the rows of the training.
+        """
+        try:
+            self._lock_of(cell).parent.mkdir(parents=True, exist_ok=True)
+            with lock_file(self._lock_of(cell)):
+                return Outcome("complete", self._run(cell, watch))
+        except InUseError as error:
+            return Outcome("in use", str(error))
+        except DasoError as error:
+            return Outcome("failed", str(error))
+        except Exception as error:  # what one cell meets, such as too little memory, must not stop the others
+            return Outcome("failed", f"{type(error).__name__}: {error}")
+
+    def _run(self, cell: Cell, watch: Watch) -> str:
+        config, folder = self.configure(cell), self.folder_of(cell)
+        if (folder / "config.json").exists():
+            check_same(config, folder)
+        if not (folder / "summary.json").exists():
+            source = _open(config.source, self.data)
+            if (folder / "config.json").exists():
+                data = None if source.place is None else Path(source.place)
+                device = str(choose_device(self.device))
+                prepared, rows = resume_run(folder, data=data, device=device)
+            else:
+                if folder.exists():
+                    remove_leftovers(folder)
+                    for name in BEFORE_CONFIG:
+                        (folder / name).unlink(missing_ok=True)
+                prepared = prepare(config, source)
+                rows = train_run(prepared, folder)
+            watch(cell, prepared, rows)
+        self.record(cell)
+        return f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%"
+
+    def record(self, cell: Cell) -> None:
+        """Append the row of a complete cell to ``results.csv``, unless it is there."""
+        path = self.folder / "results.csv"
+        key = {"setting": cell.preset, "variant": cell.variant.name, "seed": str(cell.seed)}
+        if not has_row(path, key):
+            append_row(path, {**key, **result_row(read_run(self.folder_of(cell)))}, key)
+
+    def complete_runs(self, preset: str, variant: Variant) -> dict[int, Path]:
+        """Return the folders of the complete runs of a variant in a setting, by seed.
+
+        Raises:
+            RunError: one holds a run of another configuration, or is damaged.
+        """
+        found = {}
+        for folder in (self.folder / "runs" / preset / variant.name).glob("seed-*"):
+            if (folder / "summary.json").exists():
+                seed = int(folder.name.removeprefix("seed-"))
+                check_same(self.configure(Cell(preset, variant, seed)), folder)
+                found[seed] = folder
+        return dict(sorted(found.items()))
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
+    report: Callable[[Cell, Outcome], None],
+) -> list[tuple[Cell, Outcome]]:
+    """Run cells; those that another process is at are passed over and looked at again at the end.
+
+    Args:
+        cells: the cells.
+        attempts: runs cells, in any order, and yields what came of each.
+        report: is told of each cell that is over.
+
+    Returns:
+        The cells that are not complete, and why.
+    """
+    left: list[tuple[Cell, Outcome]] = []
+    waiting = list(cells)
+    while waiting:
+        passed: list[tuple[Cell, Outcome]] = []
+        for cell, outcome in attempts(waiting):
+            if outcome.state == "in use":
+                passed.append((cell, outcome))
+                continue
+            report(cell, outcome)
+            if outcome.state == "failed":
+                left.append((cell, outcome))
+        if len(passed) == len(waiting):
+            left += passed
+            break
+        waiting = [cell for cell, _ in passed]
+    return left
+
+
+@lru_cache(maxsize=2)
+def _open(name: str, data: Path | None) -> Source:
+    """Open a source: in a folder of DATA called as it or its usual folder, in DATA, or where its files usually are."""
+    places: list[Path | None] = [None]
+    if data is not None:
+        usual = (place.name for place in USUAL_PLACES.get(name, ()))
+        places = [data / name, *(data / folder for folder in usual), data, None]
+    error: DataError | None = None
+    for place in places:
+        try:
+            return open_source(name, data=place)
+        except DataError as found:
+            error = found if error is None or place == data else error
+    assert error is not None
+    raise error
+
+
+def check_same(config: RunConfig, folder: Path) -> None:
+    """Check that the run of a folder is of a configuration, whose open values it has worked out.
+
+    Raises:
+        RunError: it is of another one; the message names the differences.
+    """
+    path = folder / "config.json"
+    saved = RunConfig.from_dict(read_json(path), str(path))
+    known = Recipe.parse(config.method).hyperparameters()
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    wanted = _flat({**config.to_dict(), "method_options": {**defaults, **config.method_options}})
+    found = _flat(saved.to_dict())
+    elsewhere = ("data", "train.device")
+    differences = [
+        f"{name} is {json.dumps(found.get(name))} there and {json.dumps(value)} here"
+        for name, value in wanted.items()
+        if value is not None and name not in elsewhere and found.get(name) != value
+    ]
+    if differences:
+        raise RunError(
+            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it away, or give "
+            f"another folder with --out"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

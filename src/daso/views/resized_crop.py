@@ -1,0 +1,173 @@
+"""A random part of each image, resized: the view for photographs, where objects come at many scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from daso.errors import OptionError
+from daso.views.geometry import move
+from daso.views.operations import check_images
+
+ATTEMPTS = 10
+BITS = 22
+"""Fractional bits of a weight, as in Pillow."""
+_HALF = BITS // 2
+
+
+@dataclass(frozen=True)
+class ResizedDraws:
+    """The draws of a resized crop: for each of B images, whether it is flipped, and which part of it is taken.
+
+    ``flipped`` is bool; ``top``, ``left``, ``height`` and ``width`` are int64, in pixels.
+    """
+
+    flipped: Tensor
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    size: int | None = None,
+    flip: bool = True,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Return a random part of each image, resized, and flipped left to right with probability one half.
+
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the result is
+    (B, C, size, size), or of the images' own height and width without a *size*. The part takes a share of
+    the image's area that is uniform in *area*, and its width to its height is log-uniform in *ratio*; its
+    place is uniform. Of ten such parts the first that fits into the image is taken, and if none does the
+    largest central part within *ratio*. *generator* is on the CPU; the same state gives the same view on
+    every device. Raises ``DataError`` for unfit images and ``OptionError`` for an option out of range.
+
+    Source: Szegedy et al. 2015 (arXiv 1409.4842), with the ranges that are customary for ImageNet.
+    Departure: whole batches of tensors; an image is what Pillow makes of the same draws, rows resized first.
+    """
+    check_images(images)
+    height, width = images.shape[2:]
+    draws = draw_resized(images.shape[0], height, width, generator, flip=flip, area=area, ratio=ratio)
+    return resize_parts(images, draws, height=size or height, width=size or width)
+
+
+def draw_resized(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    flip: bool = True,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> ResizedDraws:
+    """Draw the flips and the parts of *count* images of *height* × *width* pixels.
+
+    Raises ``OptionError`` if *generator* is not on the CPU, or a range is not positive and in order, or
+    *area* goes beyond 1.
+    """
+    if generator.device.type != "cpu":
+        raise OptionError(
+            f"The views draw from a CPU generator, but this one is on {generator.device}; "
+            "pass torch.Generator() whatever the device of the images."
+        )
+    for name, (low, high), most in (("area", area, 1.0), ("ratio", ratio, math.inf)):
+        if not 0 < low <= high <= most or high == math.inf:
+            raise OptionError(f"{name} must be two numbers in order, above 0, not {(low, high)}.")
+    flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+    share, shape = torch.rand((2, ATTEMPTS, count), generator=generator, dtype=torch.float64)
+    place = torch.rand((2, count), generator=generator, dtype=torch.float64)
+    pixels = height * width * (area[0] + (area[1] - area[0]) * share)
+    aspect = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * shape)
+    tall, wide = torch.sqrt(pixels / aspect).round().long(), torch.sqrt(pixels * aspect).round().long()
+    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    first = fits.int().argmax(dim=0, keepdim=True)
+    centre = _central_part(height, width, ratio)
+    tall = torch.where(fits.any(dim=0), tall.gather(0, first)[0], centre[0])
+    wide = torch.where(fits.any(dim=0), wide.gather(0, first)[0], centre[1])
+    free = torch.stack((height - tall, width - wide))
+    top, left = torch.where(fits.any(dim=0), (place * (free + 1)).long(), free // 2)
+    return ResizedDraws(flipped, top, left, tall, wide)
+
+
+def _central_part(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    if width / height < ratio[0]:
+        return max(1, min(height, round(width / ratio[0]))), width
+    if width / height > ratio[1]:
+        return height, max(1, min(width, round(height * ratio[1])))
+    return height, width
+
+
+def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int) -> Tensor:
+    """Return the part of each uint8 image (B, C, H, W) that *draws* names, resized to *height* × *width*.
+
+    The resampling equals Pillow's ``BILINEAR`` on the part, cut out first, along rows and then along columns:
+    linear between pixels where it enlarges, a triangle as wide as the reduction where it reduces, which is
+    antialiasing. (Where Pillow resizes both at once, recent versions take the cheaper of the two orders, which
+    moves some pixels by one level.) Each direction is a product with a matrix of its own for each image, so a
+    batch of parts of all sizes takes two batched matrix products. They are of whole numbers that float32
+    holds, so the result is the same on every device; beyond reductions of 16 times, but for ties.
+
+    Raises ``DataError`` for unfit images, and ``OptionError`` if they are not as many as the draws or the
+    size is not positive.
+    """
+    check_images(images)
+    count, channels = images.shape[:2]
+    if draws.flipped.numel() != count:
+        raise OptionError(f"The draws are for {draws.flipped.numel()} images, not for {count}.")
+    if height < 1 or width < 1:
+        raise OptionError(f"The size must be at least 1 x 1 pixels, not {height} x {width}.")
+    numbers = torch.stack((draws.flipped.long(), draws.top, draws.left, draws.height, draws.width))
+    flipped, top, left, tall, wide = move(numbers, images.device).unbind()
+    result = images.new_empty(count, channels, height, width)
+    for part in _pieces(images):
+        across = _weights(left[part], wide[part], images.shape[3], width, flipped[part])
+        down = _weights(top[part], tall[part], images.shape[2], height)
+        lines = _resampled(images[part].flatten(1, 2), across).view(-1, channels, images.shape[2], width)
+        lines = _resampled(lines.transpose(2, 3).flatten(1, 2), down).view(-1, channels, width, height)
+        result[part] = lines.transpose(2, 3)
+    return result
+
+
+def _pieces(images: Tensor) -> Iterator[slice]:
+    # Weights and sums take several times the images' memory.
+    limit = 2**21 if images.device.type == "cpu" else 2**25
+    size = max(1, limit // max(1, images[:1].numel()))
+    for start in range(0, len(images), size):
+        yield slice(start, start + size)
+
+
+def _weights(start: Tensor, length: Tensor, before: int, after: int, flipped: Tensor | None = None) -> Tensor:
+    """Return what each of *before* pixels adds to each of *after* that the stretch is resized to, (B, after, before).
+
+    In whole numbers throughout, so that it does not depend on the device: distances are in parts of 2 * *after*
+    to a pixel, weights in parts of 2^-22.
+    """
+    length = length[:, None, None]
+    target = torch.arange(after, device=start.device).expand(len(start), after)
+    if flipped is not None:
+        target = torch.where(flipped[:, None] != 0, after - 1 - target, target)
+    pixel = (torch.arange(before, device=start.device) - start[:, None])[:, None]
+    distance = (2 * pixel + 1) * after - (2 * target[:, :, None] + 1) * length
+    share = (2 * length.clamp(min=after) - distance.abs_()).clamp_(min=0)
+    share *= (pixel >= 0) & (pixel < length)
+    total = share.sum(dim=2, keepdim=True)
+    return share.mul_(2 << BITS).add_(total).div_(2 * total, rounding_mode="floor").int()
+
+
+def _resampled(lines: Tensor, weights: Tensor) -> Tensor:
+    """Return uint8 lines (B, N, before) times weights (B, after, before), rounded, as uint8 (B, N, after)."""
+    # Half of a weight's bits at a time, so that products with pixels add up in float32 without rounding.
+    halves = torch.cat((weights >> _HALF, weights & (2**_HALF - 1)), dim=1)
+    coarse, fine = (lines.float() @ halves.float().mT).int().chunk(2, dim=2)
+    total = coarse.mul_(1 << _HALF).add_(fine).add_(1 << (BITS - 1))
+    return torch.bitwise_right_shift(total, BITS).clamp_(max=255).to(torch.uint8)

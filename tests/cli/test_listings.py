@@ -1,0 +1,108 @@
+"""``daso presets`` and ``daso methods``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daso.cli import main
+from daso.compose import ADDITIONS, METHODS
+from daso.presets.benchmarks import PRESETS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def printed(capsys: Capture, *arguments: str) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def printed_json(capsys: Capture, *arguments: str) -> Any:
+    return json.loads(printed(capsys, *arguments, "--json"), parse_constant=pytest.fail)
+
+
+def test_all_presets(capsys: Capture) -> None:
+    lines = printed(capsys, "presets").splitlines()
+    rows = {words[0]: words for words in map(str.split, lines) if words and words[0] in PRESETS}
+    assert rows.keys() == PRESETS.keys()
+    expected = "cifar10 1,236 9,922 100 1/100 0.3 250,000 wrn-28-2 2"
+    assert rows["cifar10-n500-g100-reversed"][1:] == expected.split()
+    assert rows["cifar10-n500-g100"][-5:] == ["1", "5-8", "11", "13", "15-17"]
+    assert rows["stl10-n450-g20"][1:6] == ["stl10", "1,528", "own", "20", "unknown"]
+
+
+def test_one_preset(capsys: Capture) -> None:
+    shown = printed(capsys, "presets", "cifar10-n1500-g150")
+    for text in (
+        "3,496 images, 1,500 largest, 10 smallest",
+        "dist_temperature   1.5",
+        "tables             1, 14",
+    ):
+        assert text in shown
+    found = printed_json(capsys, "presets", "stl10-n150-g10")
+    assert (found["unlabelled"], found["holdout"], found["resolution"]) == (None, 500, 32)
+    assert found["tables"] == [2, 5, 6, 7, 8, 11, 12, 13, 15, 16, 17]
+    assert [preset["name"] for preset in printed_json(capsys, "presets")] == list(PRESETS)
+
+
+def test_an_unknown_preset(capsys: Capture) -> None:
+    assert main(["presets", "cifar10-n500-g1000"]) == 2
+    assert "Did you mean 'cifar10-n500-g100'?" in capsys.readouterr().err
+
+
+def test_all_methods(capsys: Capture) -> None:
+    shown = printed(capsys, "methods")
+    for name in [*METHODS, *ADDITIONS]:
+        assert f"  {name} " in shown
+    assert "Supervised does not take 'daso': it makes no guesses about unlabelled images" in shown
+    found = printed_json(capsys, "methods")
+    assert found["method"].keys() == METHODS.keys()
+    assert found["refiner"]["daso"]["description"].startswith("Blends a classifier's pseudo-labels")
+    assert "arXiv 2106.05682" in found["refiner"]["daso"]["paper"]
+    assert found["refused"]["fixmatch"].keys() & {"daso", "la", "abc"} == set()
+    assert {"daso", "abc"} <= found["refused"]["supervised"].keys()
+
+
+def test_every_method_and_part_says_what_it_is_and_where_it_is_from(capsys: Capture) -> None:
+    found = printed_json(capsys, "methods")
+    del found["refused"]
+    for known in found.values():
+        for name, part in known.items():
+            assert part["description"].endswith("."), name
+            assert part["paper"] or name == "supervised", name
+
+
+def test_a_composed_method(capsys: Capture) -> None:
+    shown = printed(capsys, "methods", "fixmatch+la+daso")
+    for text in (
+        "FixMatch (method)",
+        "LogitAdjusted (labelled loss)",
+        "DASO (refiner)",
+        "--dist-temperature",
+    ):
+        assert text in shown
+    found = printed_json(capsys, "methods", "fixmatch+la+daso")
+    assert [part["kind"] for part in found["parts"]] == ["method", "labelled loss", "refiner"]
+    defaults = {h["name"]: h["default"] for h in found["hyperparameters"]}
+    assert {"threshold": 0.95, "queue_length": 256, "warmup_steps": None}.items() <= defaults.items()
+    assert all(h["help"] for h in found["hyperparameters"])
+
+
+def test_a_method_of_ones_own(capsys: Capture, tmp_path: Path) -> None:
+    code = '''
+from daso.methods.supervised import Supervised
+
+class Mine(Supervised):
+    """Learns as I do."""
+'''
+    (tmp_path / "mine.py").write_text(code)
+    found = printed_json(capsys, "methods", f"{tmp_path / 'mine.py'}:Mine")
+    assert [part["description"] for part in found["parts"]] == ["Learns as I do."]
+
+
+def test_what_does_not_go_together(capsys: Capture) -> None:
+    assert main(["methods", "supervised+daso"]) == 2
+    assert "makes no guesses" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""``daso reproduce`` as a person would use it, on a few images and steps."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daso.cli import main
+from daso.errors import InUseError
+from daso.files import read_json
+from daso.train.lock import lock_file
+
+Capture = pytest.CaptureFixture[str]
+COLUMN = ["--columns", "cifar10-n500-g100"]
+
+
+def arguments(out: Path, data: Path, *more: str) -> list[str]:
+    places = ["--out", str(out), "--data", str(data)]
+    return ["reproduce", *more, *COLUMN, "--scale", "smoke", "--device", "cpu", *places]
+
+
+@pytest.fixture(scope="module")
+def campaign(cifar10_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a campaign with FixMatch and DASO in Table 1, two seeds."""
+    out = tmp_path_factory.mktemp("campaign") / "out"
+    wanted = ["1", "--rows", "fixmatch", "FixMatch + DASO", "--seeds", "0", "1"]
+    assert main(arguments(out, cifar10_folder, *wanted)) == 0
+    return out
+
+
+def summaries(out: Path) -> dict[Path, float]:
+    return {path: path.stat().st_mtime for path in out.rglob("summary.json")}
+
+
+def test_a_table_is_printed_and_written(campaign: Path, capsys: Capture) -> None:
+    before = summaries(campaign)
+    assert len(before) == 4
+    again = [
+        "reproduce",
+        "1",
+        *COLUMN,
+        "--rows",
+        "fixmatch+daso",
+        "--seeds",
+        "0",
+        "1",
+        "--out",
+        str(campaign),
+    ]
+    assert main(again) == 0
+    captured = capsys.readouterr()
+    assert "2 runs in" in captured.err
+    assert "2 of them complete" in captured.err
+    for text in ("Table 1", "FixMatch + DASO", "(2)", "76.0 ± 0.37", "not comparable", "table-1.md"):
+        assert text in captured.out
+    assert "Supervised" not in captured.out
+    assert summaries(campaign) == before
+    assert {path.name for path in campaign.glob("table-*")} == {"table-1.md", "table-1.csv", "table-1.tex"}
+    with (campaign / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_other_tables_show_the_same_runs(campaign: Path, capsys: Capture) -> None:
+    before = summaries(campaign)
+    assert main(["reproduce", "5", "8", *COLUMN, "--out", str(campaign), "--table-only"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("(2)") == 3  # FixMatch and DASO in Table 5, T_dist 1.5 in Table 8
+    assert "68.25" in printed
+    assert summaries(campaign) == before
+    assert (campaign / "table-8.tex").exists()
+
+
+def test_the_list_changes_nothing(
+    campaign: Path, cifar10_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["reproduce", "1", *COLUMN, "--out", str(campaign), "--list", "--seeds", "1,2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    states = {(words[1], words[2]): words[3] for words in map(str.split, lines) if len(words) == 4}
+    assert states["fixmatch+daso", "1"] == "complete"
+    assert states["fixmatch+daso", "2"] == states["supervised", "1"] == "missing"
+    assert main([*arguments(tmp_path / "new", cifar10_folder, "1"), "--list"]) == 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_figures(campaign: Path, capsys: Capture) -> None:
+    assert main(["reproduce", "figures", "--out", str(campaign)]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"cifar10-n500-g100-{name}.png" for name in ("pseudo-labels", "confusion", "accuracy")]
+    assert all((campaign / "figures" / name).stat().st_size > 5_000 for name in names)
+    assert main(["reproduce", "figures", "--out", str(campaign / "nothing")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["9"], "there is no table '9'"),
+        ([], "name a table: 1, 2, 3"),
+        (["1", "--rows", "fixmach"], "Did you mean 'fixmatch'?"),
+        (["1", "--columns", "cifar10-n500-g1000"], "Did you mean 'cifar10-n500-g100'?"),
+        (["5", "--columns", "cifar10-n500-g150"], "no such column"),
+        (["1", "--jobs", "0"], "jobs = 0"),
+        (["figures", "--columns", "cifar10"], "no such column"),
+    ],
+)
+def test_what_there_is_not(wanted: list[str], message: str, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["reproduce", *wanted, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_scale_of_the_same_folder_is_refused(campaign: Path, capsys: Capture) -> None:
+    assert main(["reproduce", "1", "--scale", "lite", "--out", str(campaign)]) == 2
+    assert "campaign of --scale smoke" in capsys.readouterr().err
+
+
+def test_cells_that_fail_are_reported_at_the_end(
+    cifar10_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    wanted = [
+        "1",
+        "--rows",
+        "supervised",
+        "--columns",
+        "cifar10-n500-g100",
+        "cifar100-n50-g10",
+        "--seeds",
+        "0",
+    ]
+    options = ["--scale", "smoke", "--data", str(cifar10_folder), "--device", "cpu"]
+    assert main(["reproduce", *wanted, "--out", str(tmp_path / "out"), *options]) == 1
+    captured = capsys.readouterr()
+    assert "1 not done" in captured.err
+    assert "cifar100: its files were not found" in captured.err
+    assert "(1)" not in captured.err
+    assert read_json(tmp_path / "out/runs/cifar10-n500-g100/supervised/seed-0/summary.json")["steps"] == 16
+
+
+def nobody_trains(out: Path) -> bool:
+    try:
+        for path in out.rglob("*.lock"):
+            lock_file(path).close()
+    except InUseError:
+        return False
+    return True
+
+
+def test_a_campaign_that_is_interrupted_goes_on(cifar10_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wanted = ["1", "--rows", "supervised", "--seeds", "0", "1", "2", "3", "4", "5"]
+    command = arguments(out, cifar10_folder, *wanted)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = [sys.executable, "-m", "daso", *command, "--jobs", "2"]
+    with subprocess.Popen(process, stderr=subprocess.PIPE, text=True, env=environment) as first:
+        while not summaries(out) and first.poll() is None:
+            time.sleep(0.02)
+        first.send_signal(signal.SIGINT)
+        said = first.communicate(timeout=120)[1]
+    assert first.returncode == 130
+    assert "stopped; what is done is kept: 'daso reproduce 1" in said
+    assert "Traceback" not in said
+    assert nobody_trains(out)
+    assert 1 <= len(summaries(out)) < 6
+    assert main(command) == 0
+    assert len(summaries(out)) == 6
+    with (out / "results.csv").open(newline="") as file:
+        assert sorted(row["seed"] for row in csv.DictReader(file)) == list("012345")

@@ -1,0 +1,306 @@
+"""Campaigns: what is run, what is not run again, and what comes out, on a few images and steps."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import campaign_process
+import numpy as np
+import pytest
+
+from daso.errors import OptionError, RunError
+from daso.files import Row, read_json
+from daso.presets import scales
+from daso.presets.benchmarks import PRESETS
+from daso.presets.campaign import Campaign, Outcome, run_cells
+from daso.presets.cells import Cell, table_cells
+from daso.presets.compare import accuracies, compare, write_tables
+from daso.presets.scales import SCALES
+from daso.presets.tables import TableColumn, TableRow, paper_tables, variant
+from daso.train.lock import lock_file
+from daso.train.run import Prepared
+
+PRESET = "cifar10-n500-g100"
+COLUMN = TableColumn(PRESET, PRESET, "median_of_last")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["daso.presets.campaign", "sklearn.datasets", "torch._dynamo"])
+
+
+def rows_of(number: int, *methods: str) -> list[TableRow]:
+    return [row for row in paper_tables()[number].rows if row.text in methods]
+
+
+def consume(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
+    for _ in rows:
+        pass
+
+
+def train_nothing(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
+    pytest.fail(f"{cell} was trained")
+
+
+def in_turn(campaign: Campaign, watch: Any = consume) -> Any:
+    def attempts(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
+        return ((cell, campaign.attempt(cell, watch)) for cell in cells)
+
+    return attempts
+
+
+def run(campaign: Campaign, cells: Sequence[Cell], watch: Any = consume) -> list[tuple[Cell, Outcome]]:
+    return run_cells(cells, in_turn(campaign, watch), lambda cell, outcome: None)
+
+
+def cell_of(method: str, seed: int = 0, **options: object) -> Cell:
+    row = TableRow(method, method, method, options, False)
+    return Cell(PRESET, variant(row, PRESETS[PRESET]), seed)
+
+
+@pytest.fixture(scope="module")
+def finished(cifar10_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """Return a campaign with two methods of Table 1 on two seeds."""
+    campaign = Campaign.open(tmp_path_factory.mktemp("campaign"), "smoke", cifar10_folder, "cpu")
+    campaign.begin()
+    cells, _ = table_cells([(rows_of(1, "supervised", "fixmatch+daso"), [COLUMN])], [0, 1])
+    assert run(campaign, cells) == []
+    write_tables(campaign, [paper_tables()[1]])
+    return campaign
+
+
+@pytest.fixture
+def campaign(cifar10_folder: Path, tmp_path: Path) -> Campaign:
+    campaign = Campaign.open(tmp_path / "campaign", "smoke", cifar10_folder, "cpu")
+    campaign.begin()
+    return campaign
+
+
+def test_mean_and_deviation_of_the_runs(finished: Campaign) -> None:
+    row = rows_of(1, "fixmatch+daso")[0]
+    folder = finished.folder / "runs" / PRESET / "fixmatch+daso"
+    summaries = [read_json(folder / f"seed-{seed}" / "summary.json") for seed in (0, 1)]
+    values = [100 * summary["median_of_last"]["accuracy"] for summary in summaries]
+    comparison, problems = compare(finished, paper_tables()[1], [row], [COLUMN])
+    entry = comparison.rows[0][2][0]
+    assert problems == []
+    assert entry.values == {0: values[0], 1: values[1]}
+    assert entry.mean == pytest.approx(sum(values) / 2)
+    assert entry.std == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
+    assert entry.paper == (76.0, 0.37)
+    last = dataclasses.replace(COLUMN, measure="last")
+    assert accuracies(finished, row, last)[0] == 100 * summaries[0]["last"]["accuracy"]
+    adjusted = dataclasses.replace(row, logit_adjusted=True)
+    expected = 100 * summaries[1]["median_of_last"]["logit_adjusted"]["accuracy"]
+    assert accuracies(finished, adjusted, COLUMN)[1] == expected
+
+
+def test_the_written_table(finished: Campaign) -> None:
+    text = (finished.folder / "table-1.md").read_text()
+    assert "not comparable with the paper's" in text
+    supervised, la = (
+        next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
+        for label in ("Supervised", "Supervised + LA")
+    )
+    assert "(2) / 47.3 ± 0.95" in supervised
+    assert "- / 53.3 ± 0.44" in la
+    with (finished.folder / "table-1.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 12 * 8
+    assert [line["seeds"] for line in lines if line["mean"]] == ["0 1", "0 1"]
+    assert r"\begin{tabular}{lcccccccc}" in (finished.folder / "table-1.tex").read_text()
+
+
+def test_a_row_of_each_run_once(finished: Campaign) -> None:
+    for cell in (cell_of("supervised"), cell_of("fixmatch+daso", 1)):
+        finished.record(cell)
+    with (finished.folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    keys = sorted((row["setting"], row["variant"], row["seed"]) for row in rows)
+    assert keys == [(PRESET, m, seed) for m in ("fixmatch+daso", "supervised") for seed in "01"]
+
+
+def test_tables_share_their_runs(finished: Campaign) -> None:
+    parts = [(rows_of(n, "fixmatch+daso"), [COLUMN]) for n in (1, 5, 6)]
+    parts.append((rows_of(8, "fixmatch+daso dist_temperature=1.5"), [COLUMN]))
+    cells, refused = table_cells(parts, [0, 1])
+    assert [str(cell) for cell in cells] == [f"{PRESET} fixmatch+daso seed {seed}" for seed in (0, 1)]
+    assert refused == []
+    assert run(finished, cells, train_nothing) == []
+    assert [finished.state(cell) for cell in cells] == ["complete", "complete"]
+
+
+def test_what_is_run_is_the_setting_at_the_scale(finished: Campaign) -> None:
+    config = read_json(finished.folder_of(cell_of("fixmatch+daso", 1)) / "config.json")
+    assert config["source"] == "cifar10"
+    assert config["method_options"]["dist_temperature"] == 1.5
+    assert config["train"]["seed"] == 1
+    assert {"steps": 16, "batch": 8, "network": "small-4"}.items() <= config["train"].items()
+    assert config["split"]["unlabeled_shape"] == "consistent"
+    assert config["split"]["labeled_head"] == 10
+
+
+def test_a_campaign_that_was_stopped_goes_on(finished: Campaign, campaign: Campaign) -> None:
+    def stop_at_8(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
+        for row in rows:
+            if row["event"] == "evaluate" and row["step"] == 8:
+                raise KeyboardInterrupt
+
+    cell = cell_of("fixmatch+daso")
+    with pytest.raises(KeyboardInterrupt):
+        run(campaign, [cell], stop_at_8)
+    assert campaign.state(cell) == "started"
+    steps: list[int] = []
+    assert run(campaign, [cell], lambda cell, prepared, rows: steps.extend(row["step"] for row in rows)) == []
+    assert steps == [12, 12, 16, 16]
+    ends = [read_json(c.folder_of(cell) / "summary.json") for c in (campaign, finished)]
+    for end in ends:
+        del end["seconds"]
+    assert ends[0] == ends[1]
+
+
+def test_a_run_that_was_killed_before_it_began_begins_anew(campaign: Campaign) -> None:
+    cell = cell_of("supervised")
+    campaign.folder_of(cell).mkdir(parents=True)
+    for name in ("environment.json", "data.json", ".config.json.1.tmp"):
+        (campaign.folder_of(cell) / name).write_text("{}")
+    assert run(campaign, [cell]) == []
+    assert campaign.state(cell) == "complete"
+
+
+def test_two_processes_at_once_do_no_cell_twice(campaign: Campaign, tmp_path: Path) -> None:
+    cells = [cell_of(method, seed) for method in ("supervised", "fixmatch") for seed in (0, 1)]
+    (tmp_path / "notes").mkdir()
+    barrier = PROCESSES.Barrier(2)
+    given = (campaign, cells, tmp_path / "notes", barrier)
+    processes = [PROCESSES.Process(target=campaign_process.work, args=given) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    trained = sorted(note.name.partition("-")[2] for note in (tmp_path / "notes").iterdir())
+    assert trained == sorted(map(str, cells))
+    assert {campaign.state(cell) for cell in cells} == {"complete"}
+    with (campaign.folder / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(cells)
+
+
+def test_a_cell_of_another_process_is_looked_at_again_at_the_end(campaign: Campaign) -> None:
+    first, second = cell_of("supervised"), cell_of("supervised", 1)
+    path = campaign.folder_of(first).with_name(".seed-0.lock")
+    path.parent.mkdir(parents=True)
+    lock = lock_file(path)
+    assert campaign.state(first) == "running"
+    [(left, outcome)] = run(campaign, [first], train_nothing)
+    assert (left, outcome.state) == (first, "in use")
+    order: list[int] = []
+
+    def other_ends_meanwhile(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
+        lock.close()
+        order.append(cell.seed)
+        consume(cell, prepared, rows)
+
+    assert run(campaign, [first, second], other_ends_meanwhile) == []
+    assert order == [1, 0]
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(campaign: Campaign) -> None:
+    bad, broken, good = cell_of("fixmatch+daso", queue_length=0), cell_of("fixmatch"), cell_of("supervised")
+
+    def watch(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
+        if cell is broken:
+            raise MemoryError("too little of it")
+        consume(cell, prepared, rows)
+
+    left = run(campaign, [bad, broken, good], watch)
+    assert [(cell, outcome.state) for cell, outcome in left] == [(bad, "failed"), (broken, "failed")]
+    assert "queue_length" in left[0][1].message
+    assert left[1][1].message == "MemoryError: too little of it"
+    assert campaign.state(good) == "complete"
+
+
+def test_a_folder_of_another_configuration_is_an_error_that_says_so(
+    finished: Campaign, tmp_path: Path
+) -> None:
+    longer = dataclasses.replace(finished.scale, train={**finished.scale.train, "steps": 17})
+    other = Campaign(finished.folder, longer, finished.data, "cpu")
+    cell = cell_of("fixmatch+daso")
+    assert other.state(cell) == "of another configuration"
+    [(_, outcome)] = run(other, [cell], train_nothing)
+    assert outcome.state == "failed"
+    assert "train.steps is 16 there and 17 here" in outcome.message
+    with pytest.raises(RunError, match=r"train\.steps"):
+        accuracies(other, rows_of(1, "fixmatch+daso")[0], COLUMN)
+    comparison, problems = compare(other, paper_tables()[1], rows_of(1, "fixmatch+daso"), [COLUMN])
+    assert comparison.rows[0][2][0].values == {}
+    assert "train.steps" in problems[0]
+
+
+def test_a_changed_default_of_a_method_is_noticed(finished: Campaign, campaign: Campaign) -> None:
+    cell = cell_of("supervised")
+    saved = read_json(finished.folder_of(cell_of("fixmatch+daso")) / "config.json")
+    campaign.folder_of(cell).mkdir(parents=True)
+    (campaign.folder_of(cell) / "config.json").write_text(json.dumps(saved))
+    assert campaign.state(cell) == "of another configuration"
+
+
+def test_rows_of_unknown_methods_are_named(campaign: Campaign) -> None:
+    rows = [
+        TableRow("Magic", "fixmatch+magic", "fixmatch+magic", {}, False),
+        TableRow("Unknown", "-", None, {}, False),
+    ]
+    cells, refused = table_cells([([*rows, *rows_of(1, "supervised")], [COLUMN])], [0])
+    assert [cell.variant.name for cell in cells] == ["supervised"]
+    [reason] = refused
+    assert reason.startswith("Magic: unknown part 'magic'")
+    assert accuracies(campaign, rows[0], COLUMN) == accuracies(campaign, rows[1], COLUMN) == {}
+
+
+def test_a_campaign_keeps_its_scale(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionError, match="--scale smoke"):
+        Campaign.open(campaign.folder, "lite")
+    shorter = dataclasses.replace(SCALES["smoke"], train={"steps": 1})
+    monkeypatch.setitem(scales.SCALES, "smoke", shorter)
+    again = Campaign.open(campaign.folder)
+    assert again.scale == campaign.scale
+    assert again.data == campaign.data
+    (campaign.folder / "campaign.json").write_text('{"scale": {"speed": 1}}')
+    with pytest.raises(RunError, match="speed"):
+        Campaign.open(campaign.folder)
+
+
+def test_data_is_found_in_a_folder_of_folders_or_itself(campaign: Campaign, cifar10_folder: Path) -> None:
+    cell = cell_of("supervised")
+    campaign.data = cifar10_folder / "cifar10"
+    found: list[Prepared] = []
+    campaign.attempt(cell, lambda cell, prepared, rows: found.append(prepared))
+    assert Path(str(found[0].config.data)).is_relative_to(cifar10_folder / "cifar10")
+    campaign.data = cifar10_folder.parent / "nowhere"
+    outcome = campaign.attempt(cell, train_nothing)
+    assert outcome.state == "failed"
+    assert "nowhere" in outcome.message
+
+
+def test_scales() -> None:
+    lite = SCALES["lite"].configure(PRESETS[PRESET], "fixmatch+daso", {"dist_temperature": 1.5}, seed=7)
+    assert (lite.split.labeled_head, lite.split.unlabeled_head, lite.split.holdout) == (500, 4000, 1000)
+    assert (lite.train.network, lite.train.steps, lite.train.batch) == ("wrn-10-2", 4000, 32)
+    assert (lite.train.precision, lite.train.evaluate_every, lite.train.seed) == ("bfloat16", 200, 7)
+    assert SCALES["lite"].configure(PRESETS["stl10-n150-g10"], "fixmatch", {}).split.holdout == 500
+    stl10 = SCALES["full"].configure(PRESETS["stl10-n450-g20"], "fixmatch", {})
+    assert (stl10.train.steps, stl10.train.network, stl10.train.resolution) == (250_000, "wrn-28-2", 32)
+    assert (stl10.augmentation.cutout, stl10.split.unlabeled_head) == (16, None)
+
+
+def test_lengths_that_are_told_in_epochs_belong_to_the_full_scale() -> None:
+    aves = PRESETS["semi-aves"]
+    full = SCALES["full"].configure(aves, "fixmatch+daso", {})
+    assert full.method_options.keys() == {"warmup_steps", "histogram_period"}
+    assert SCALES["lite"].configure(aves, "fixmatch+daso", {}).method_options == {}
+    supervised = SCALES["full"].configure(aves, "supervised", {})
+    assert supervised.train.steps == aves.defaults.supervised_steps
+    assert supervised.train.learning_rate is None
