@@ -18,7 +18,8 @@ from daso.errors import OptionError
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.methods.supervised import Supervised
-from daso.train.batches import Batches, ViewOptions
+from daso.train.augmentation import ViewOptions
+from daso.train.batches import Batches
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.run import prepare

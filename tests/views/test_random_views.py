@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from daso.errors import DataError, OptionError
-from daso.views import OPERATIONS, crop, cut_out, draw, draw_weak, strong, strong_from_draws, weak
+from daso.views import (
+    OPERATIONS,
+    crop,
+    cut_out,
+    draw,
+    draw_weak,
+    join_draws,
+    operations,
+    strong,
+    strong_from_draws,
+    weak,
+)
 
 SIZES = [(8, 8), (28, 28), (32, 32), (40, 56)]
 
@@ -67,7 +78,7 @@ def test_strong_equals_the_steps_of_pillow(size: tuple[int, int], channels: int,
         image = pillow_views.to_pillow(view)
         for step in range(operations):
             if draws.applied[index, step]:
-                name = OPERATIONS[int(draws.operation[index, step])][0]
+                name = OPERATIONS[int(draws.operation[index, step])]
                 level, sign = int(draws.level[index, step]), int(draws.sign[index, step])
                 image = pillow_views.operate(name, image, level, sign)
         image = pillow_views.cut_out(image, *draws.centre[index].tolist(), size[0] // 2)
@@ -78,6 +89,56 @@ def test_strong_equals_the_steps_of_pillow(size: tuple[int, int], channels: int,
         strong(images, seeded(operations), operations=operations, cutout=size[0] // 2).int(),
         torch.tensor(result).int(),
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [28, 32, 96])
+def test_the_steps_of_a_window_get_the_views_they_get_alone(size: int, channels: int) -> None:
+    steps = list(enumerate((64, 64, 1, 17)))
+    images = [batch(count, channels, size, size).roll(step, dims=0) for step, count in steps]
+    weak_draws = [draw_weak(count, seeded(step), padding=3) for step, count in steps]
+    draws = [draw(count, size, size, seeded(step)) for step, count in steps]
+    weak_views = crop(torch.cat(images), join_draws(weak_draws)).split([count for _, count in steps])
+    strong_views = strong_from_draws(torch.cat(images), join_draws(draws)).split([n for _, n in steps])
+    for step, _ in steps:
+        assert torch.equal(weak_views[step], weak(images[step], seeded(step), padding=3))
+        assert torch.equal(strong_views[step], strong(images[step], seeded(step)))
+    last = strong_from_draws(torch.cat(images[2:]), join_draws(draws[2:]))
+    assert torch.equal(last, torch.cat(strong_views[2:]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("images_at_once", [1, 7, 50])
+def test_pieces_of_any_size_give_the_same_views(
+    images_at_once: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = batch(300, channels, 28, 28)
+    centre = torch.rand((300, 2), generator=seeded(), dtype=torch.float64) * 28
+    whole = strong(images, seeded(4)), weak(images, seeded(4)), cut_out(images, centre)
+    monkeypatch.setattr(operations, "_GROUP_ON_CPU", images_at_once * images[0].numel())
+    assert torch.equal(strong(images, seeded(4)), whole[0])
+    monkeypatch.setattr(operations, "_BATCH_ON_CPU", 2 * images_at_once * images[0].numel())
+    for view, expected in zip(
+        (strong(images, seeded(4)), weak(images, seeded(4)), cut_out(images, centre)), whole, strict=True
+    ):
+        assert torch.equal(view, expected)
+
+
+def test_only_alike_draws_are_joined() -> None:
+    with pytest.raises(OptionError, match="no draws"):
+        join_draws([])
+    for other in (draw(2, 8, 8, seeded(), padding=3), draw(2, 8, 8, seeded(), operations=1)):
+        with pytest.raises(OptionError, match="the same kind of views"):
+            join_draws([draw(2, 8, 8, seeded()), other])
+
+
+@pytest.mark.parametrize("view", [weak, partial(strong, cutout=4)])
+def test_views_are_ordinary_tensors(view) -> None:
+    result = view(batch(8, 3, 28, 28), seeded())
+    assert not result.is_inference()
+    weights = torch.ones(8, 3, 28, 28, requires_grad=True)
+    (result.float().mul_(weights)).sum().backward()
+    assert torch.equal(weights.grad, result.float())
 
 
 def uniform(values: torch.Tensor, choices: list[int]) -> bool:

@@ -15,7 +15,7 @@ from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
 from daso.errors import OptionError
 from daso.presets.sources import SourceDefaults
-from daso.train.batches import ViewOptions
+from daso.train.augmentation import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 

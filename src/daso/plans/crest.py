@@ -23,8 +23,8 @@ class CReST(Plan):
     those of frequent classes only in part.
 
     Wei et al.: *CReST: A Class-Rebalancing Self-Training Framework for Imbalanced Semi-Supervised Learning*, CVPR
-    2021, arXiv 2102.09559, section 3.2. After each generation but the last its moving average labels
-    all unlabelled images, without augmentation. Of those of the class with the r-th most labels (r from 0) the share
+    2021, arXiv 2102.09559, section 3.2. After each generation but the last its moving average labels all unlabelled
+    images, without augmentation. Of those of the class with the r-th most labels (r from 0) the share
     (N_(K-1-r) / N_0)^crest_power is adopted, the most confident first, where N_r is that class's number of given
     labels. Every generation starts from the given labels anew, and the unlabelled images stay in their pool.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from daso.compose import Hyperparameter
 from daso.data.longtail import Shape, SplitOptions
-from daso.train.batches import Crop
+from daso.train.augmentation import Crop
 from daso.train.options import Schedule
 
 PAPER_STEPS = 250_000

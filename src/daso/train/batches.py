@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from daso import views
 from daso.data.order import Order, WeightedOrder, derive_seed
 from daso.data.store import Pool, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.plans.plan import Sampling
+from daso.train.augmentation import Augmentation, ViewOptions
 from daso.train.options import TrainOptions
 from daso.views.geometry import move
 
-Crop = Literal["pad", "resized"]
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """How images are augmented: RandAugment(2, 10) with probability 0.5 an operation, and cutout."""
-
-    flip: bool | None = None
-    """Mirror images at random (default: unless the classes forbid it, as with digits)."""
-    crop: Crop = "pad"
-    """Random crop of weak views and, before RandAugment, of strong ones. pad: of the image's size, out of the image
-    with reflected pixels around it; resized: 8% to 100% of the image's area, resized to its size."""
-    crop_padding: int | None = None
-    """Reflected pixels around an image for --crop pad (default: an eighth of the side; stl10: 4)."""
-    strong_operations: int = 2
-    """Operations drawn for each strong view."""
-    strong_magnitude: int = 10
-    """Operation levels are 1 to this number less 1."""
-    strong_probability: float = 0.5
-    """Probability that a drawn operation is applied."""
-    cutout: int | None = None
-    """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion,
-    16 for stl10; 0: none)."""
-
-    def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("crop", self.crop, self.crop in get_args(Crop)),
-            ("crop_padding", self.crop_padding, self.crop_padding is None or self.crop_padding >= 0),
-            ("strong_operations", self.strong_operations, self.strong_operations >= 0),
-            ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
-            ("strong_probability", self.strong_probability, 0 <= self.strong_probability <= 1),
-            ("cutout", self.cutout, self.cutout is None or self.cutout >= 0),
-        ):
-            if not valid:
-                raise OptionError(f"{name} = {value!r} is out of range")
-
-
+AHEAD_ELEMENTS = 2**22
+"""Of the images of the steps whose views are made at once: one large batch takes less time than several small ones."""
+AHEAD_STEPS = 16
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
@@ -103,32 +66,9 @@ class Batches:
             )
         self.device = data.labeled.images.device
         self.seed = options.seed
-        side = min(data.labeled.images.shape[2:])
-        padding = augmentation.crop_padding
-        flip = data.flip if augmentation.flip is None else augmentation.flip
-        padding = side // 8 if padding is None else padding
-        if padding >= side:
-            raise OptionError(f"crop_padding = {padding} must be less than the images' side, {side} pixels")
-        # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
-        cutout = round(side * 17 / 32) - 1 if augmentation.cutout is None else augmentation.cutout
-        self.augmentation = replace(augmentation, flip=flip, crop_padding=padding, cutout=cutout)
-        strong = partial(
-            views.strong,
-            operations=augmentation.strong_operations,
-            magnitude=augmentation.strong_magnitude,
-            probability=augmentation.strong_probability,
-            cutout=cutout,
-        )
-        self._make: dict[View, Callable[[Tensor, torch.Generator], Tensor]] = {
-            "identity": lambda images, generator: images,
-            "weak": partial(views.weak, flip=flip, padding=padding),
-            "strong": partial(strong, flip=flip, padding=padding),
-        }
-        if augmentation.crop == "resized":
-            weak = self._make["weak"] = partial(views.resized_crop, flip=flip)
-            self._make["strong"] = lambda images, generator: strong(
-                weak(images, generator), generator, flip=False, padding=0
-            )
+        height, width = data.labeled.images.shape[2:]
+        self._views = Augmentation(augmentation, height, width, data.flip)
+        self.augmentation = self._views.options
         self._draw = method.draw
         self.batch = options.batch
         self.unlabeled_batch = options.batch * (options.unlabeled_ratio or method.unlabeled_ratio)
@@ -144,24 +84,45 @@ class Batches:
                 len(data.unlabeled), self.unlabeled_batch, options.seed, "unlabeled"
             )
 
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of step *step*, counted from 0."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "views", step))
-        at = move(self._labeled_order(step), self.device)
-        labeled = self._views(self.labeled, at, self.labeled_views, generator)
-        labels = self.labeled.labels[at]
-        unlabeled: tuple[Tensor, ...] = ()
-        indices = at[:0]
-        if self.unlabeled_views and self.unlabeled is not None:
-            indices = move(self._unlabeled_order(step), self.device)
-            unlabeled = self._views(self.unlabeled, indices, self.unlabeled_views, generator)
-        chance = torch.Generator().manual_seed(derive_seed(self.seed, "draws", step))
-        drawn = self._draw(len(labels), len(indices), chance)
-        draws = {name: move(value, self.device) for name, value in drawn.items()}
-        return Batch(labeled, labels, unlabeled, indices, move(torch.tensor(step), self.device), draws)
+        largest = max(self.batch, self.unlabeled_batch) * data.labeled.images[0].numel()
+        self._ahead = max(1, min(AHEAD_STEPS, AHEAD_ELEMENTS // largest))
+        self._ready: dict[int, Batch] = {}
 
-    def _views(
-        self, pool: Pool, at: Tensor, names: tuple[View, ...], generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
-        images = pool.images[at]
-        return tuple(self._make[name](images, generator) for name in names)
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of step *step*, counted from 0; those of the next steps are made along with it."""
+        if step not in self._ready:
+            self._ready = dict(self._prepare(step))
+        return self._ready.pop(step)
+
+    def _prepare(self, first: int) -> Iterator[tuple[int, Batch]]:
+        """Yield some steps from *first* on and their batches. What is drawn for a step depends on it alone."""
+        steps = range(first, first + self._ahead)
+        generators = [torch.Generator().manual_seed(derive_seed(self.seed, "views", step)) for step in steps]
+        orders = [self._labeled_order(step) for step in steps]
+        indices, labeled = self._gather(self.labeled, orders, self.labeled_views, generators)
+        labels = [self.labeled.labels[at] for at in indices]
+        indices = [at[:0] for at in indices]
+        unlabeled: list[tuple[Tensor, ...]] = [()] * len(steps)
+        if self.unlabeled_views and self.unlabeled is not None:
+            orders = [self._unlabeled_order(step) for step in steps]
+            indices, unlabeled = self._gather(self.unlabeled, orders, self.unlabeled_views, generators)
+        for place, step in enumerate(steps):
+            chance = torch.Generator().manual_seed(derive_seed(self.seed, "draws", step))
+            drawn = self._draw(len(labels[place]), len(indices[place]), chance)
+            draws = {name: move(value, self.device) for name, value in drawn.items()}
+            number = move(torch.tensor(step), self.device)
+            yield step, Batch(labeled[place], labels[place], unlabeled[place], indices[place], number, draws)
+
+    def _gather(
+        self, pool: Pool, orders: list[Tensor], names: tuple[View, ...], generators: list[torch.Generator]
+    ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+        """Return, for each step, the places of its images in a pool, and their views."""
+        size = len(orders[0])
+        at = move(torch.cat(orders), self.device)
+        images = pool.images.index_select(0, at)
+        drawn = [[self._views.draw(name, size, generator) for name in names] for generator in generators]
+        made = [
+            torch.split(self._views.make(name, images, [step[place] for step in drawn]), size)
+            for place, name in enumerate(names)
+        ]
+        return list(torch.split(at, size)), list(zip(*made, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
-from daso.train.batches import ViewOptions
+from daso.train.augmentation import ViewOptions
 from daso.train.options import TrainOptions
 
 

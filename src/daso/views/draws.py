@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from daso.errors import OptionError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    AnyDraws = TypeVar("AnyDraws", bound=DataclassInstance)
 
 POOL_SIZE = 14
 """The number of operations in the RandAugment pool of FixMatch."""
@@ -45,6 +52,30 @@ class Draws:
     level: Tensor
     sign: Tensor
     centre: Tensor
+
+
+def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
+    """Join the draws of several batches to those of one, with the images in the same order.
+
+    The view of an image does not depend on the others of its batch, so those of the joint batch are the same
+    as those of the single ones; but a large batch takes less time than several small ones. Raises
+    ``OptionError`` if there are no draws or they differ in padding or in the number of operations.
+    """
+    if not parts:
+        raise OptionError("There are no draws to join.")
+    return replace(
+        parts[0],
+        **{field.name: _joined([getattr(part, field.name) for part in parts]) for field in fields(parts[0])},
+    )
+
+
+def _joined(values: list[Any]) -> Any:
+    if not isinstance(values[0], Tensor | int):
+        return join_draws(values)
+    alike = {value.shape[1:] if isinstance(value, Tensor) else value for value in values}
+    if len(alike) > 1:
+        raise OptionError(f"Draws to be joined must be for the same kind of views, not for {sorted(alike)}.")
+    return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
 
 
 def draw_weak(count: int, generator: torch.Generator, *, flip: bool = True, padding: int = 4) -> WeakDraws:

@@ -12,10 +12,20 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from daso.views.draws import HIGHEST_LEVEL
 
 Matrix = tuple[float, float, float, float, float, float]
+
+BY_ROW = ("ShearX", "TranslateX", "TranslateY")
+"""The operations that only move rows, or shift each as a whole."""
+
+BY_PIXEL = ("Rotate", "ShearY")
+"""The other geometric operations."""
+
+VARIANTS = 2 * (HIGHEST_LEVEL + 1)
+"""The number of pairs of a level and a sign."""
 
 _ONE = 65536
 
@@ -28,11 +38,11 @@ def move(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def windows(flat: Tensor, starts: Tensor, width: int, *, out: Tensor | None = None) -> Tensor:
-    """Return the *width* elements of the 1-d tensor *flat* from each of *starts*: (len(starts), width)."""
+def windows(flat: Tensor, starts: Tensor, width: int, out: Tensor) -> None:
+    """Copy the *width* elements of the 1-d tensor *flat* from each of *starts* to *out*, (B, width)."""
     # Overlapping views let one index_select copy whole rows from any offset, many times as fast as a gather.
     view = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
-    return torch.index_select(view, 0, starts, out=out)
+    torch.index_select(view, 0, starts, out=out)
 
 
 def _fixed(value: float) -> int:
@@ -70,22 +80,24 @@ def _source(matrix: Matrix, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     return row >> 16, column >> 16
 
 
-def _variants(name: str, height: int, width: int) -> list[Matrix]:
+def _variants(names: tuple[str, ...], height: int, width: int) -> list[Matrix]:
     return [
-        _matrix(name, level, sign, height, width) for level in range(HIGHEST_LEVEL + 1) for sign in (1, -1)
+        _matrix(name, level, sign, height, width)
+        for name in names
+        for level in range(HIGHEST_LEVEL + 1)
+        for sign in (1, -1)
     ]
 
 
-def _variant(level: Tensor, sign: Tensor) -> Tensor:
-    return level * 2 + (sign < 0)
-
-
 @lru_cache(maxsize=64)
-def _pixel_table(name: str, height: int, width: int, device: torch.device) -> Tensor:
-    """Return the source of every pixel, (variants, height·width) int32; height·width stands for black."""
+def _pixel_table(height: int, width: int, device: torch.device) -> Tensor:
+    """Return the source of every pixel, (variants, 1, height·width) int32.
+
+    The number height·width stands for black.
+    """
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    table = torch.empty(2 * (HIGHEST_LEVEL + 1), height * width, dtype=torch.int32)
-    for index, matrix in enumerate(_variants(name, height, width)):
+    table = torch.empty(len(BY_PIXEL) * VARIANTS, 1, height * width, dtype=torch.int32)
+    for index, matrix in enumerate(_variants(BY_PIXEL, height, width)):
         row, column = _source(matrix, rows, columns)
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         table[index] = torch.where(inside, row * width + column, height * width).flatten()
@@ -93,36 +105,36 @@ def _pixel_table(name: str, height: int, width: int, device: torch.device) -> Te
 
 
 @lru_cache(maxsize=64)
-def _row_table(name: str, height: int, width: int, device: torch.device) -> Tensor:
-    """Return where each row starts in a plane with *width* zeros before every row: (variants, height)."""
+def _row_table(height: int, width: int, device: torch.device) -> Tensor:
+    """Return where each row starts in a plane with *width* zeros before every row: (variants, 1, height)."""
     rows = torch.arange(height)
-    table = torch.empty(2 * (HIGHEST_LEVEL + 1), height, dtype=torch.int64)
-    for index, matrix in enumerate(_variants(name, height, width)):
+    table = torch.empty(len(BY_ROW) * VARIANTS, 1, height, dtype=torch.int64)
+    for index, matrix in enumerate(_variants(BY_ROW, height, width)):
         row, column = _source(matrix, rows, torch.zeros_like(rows))
         start = row * 2 * width + width + column.clamp(-width, width)
         table[index] = torch.where((row >= 0) & (row < height), start, 2 * width)
     return move(table, device)
 
 
-def by_pixel(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Carry out a geometric operation by looking up every pixel."""
+def by_pixel(images: Tensor, sizes: list[int], variant: Tensor) -> None:
+    """Carry out the operations ``BY_PIXEL`` by looking up every pixel."""
     count, channels, height, width = images.shape
     area = height * width
-    table = _pixel_table(name, height, width, images.device)
-    planes = torch.nn.functional.pad(images.reshape(count, channels, area), (0, 1))
-    base = torch.arange(count * channels, dtype=torch.int32, device=images.device) * (area + 1)
-    index = table.index_select(0, _variant(level, sign))[:, None] + base.view(count, channels, 1)
-    return planes.view(-1).index_select(0, index.view(-1)).view(images.shape)
+    planes = pad(images.view(count * channels, area), (0, 1))
+    base = torch.arange(0, planes.numel(), area + 1, dtype=torch.int32, device=images.device)
+    source = _pixel_table(height, width, images.device).index_select(0, variant)
+    index = source + base.view(count, channels, 1)
+    torch.index_select(planes.view(-1), 0, index.view(-1), out=images.view(-1))
 
 
-def by_row(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Carry out a geometric operation that only moves rows, or shifts each as a whole."""
+def by_row(images: Tensor, sizes: list[int], variant: Tensor) -> None:
+    """Carry out the operations ``BY_ROW`` by copying whole rows."""
     count, channels, height, width = images.shape
-    rows = count * channels * height
-    table = _row_table(name, height, width, images.device)
+    rows = images.view(-1, width)
     # Each row is followed by the zeros before the next, and the last one by zeros of its own.
-    padded = images.new_zeros((rows + 1) * 2 * width)
-    padded[: rows * 2 * width].view(rows, 2 * width)[:, width:].copy_(images.reshape(rows, width))
-    base = torch.arange(count * channels, device=images.device) * (2 * height * width)
-    starts = table.index_select(0, _variant(level, sign))[:, None] + base.view(count, channels, 1)
-    return windows(padded, starts.view(-1), width).view(images.shape)
+    padded = pad(rows, (width, 0, 0, 1))
+    plane = 2 * height * width
+    base = torch.arange(0, count * channels * plane, plane, device=images.device)
+    starts = _row_table(height, width, images.device).index_select(0, variant)
+    starts = starts + base.view(count, channels, 1)
+    windows(padded.view(-1), starts.view(-1), width, rows)

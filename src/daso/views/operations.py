@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from daso.errors import DataError, OptionError, nearest
-from daso.views import colour
+from daso.views import colour, geometry
 from daso.views.draws import HIGHEST_LEVEL
-from daso.views.geometry import by_pixel, by_row, move
+from daso.views.geometry import VARIANTS, move
 
-Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-OPERATIONS: tuple[tuple[str, Operation], ...] = (
-    ("AutoContrast", colour.autocontrast),
-    ("Brightness", colour.brightness),
-    ("Color", colour.colour),
-    ("Contrast", colour.contrast),
-    ("Equalize", colour.equalize),
-    ("Identity", colour.identity),
-    ("Posterize", colour.posterize),
-    ("Rotate", partial(by_pixel, "Rotate")),
-    ("Sharpness", colour.sharpness),
-    ("ShearX", partial(by_row, "ShearX")),
-    ("ShearY", partial(by_pixel, "ShearY")),
-    ("Solarize", colour.solarize),
-    ("TranslateX", partial(by_row, "TranslateX")),
-    ("TranslateY", partial(by_row, "TranslateY")),
+OPERATIONS = (
+    "AutoContrast",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Equalize",
+    "Identity",
+    "Posterize",
+    "Rotate",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "Solarize",
+    "TranslateX",
+    "TranslateY",
 )
-"""The pool, in the order of the numbers in :class:`Draws`: each operation's name and its function, which
-takes uint8 images (B, C, H, W) and int64 levels and signs (B,) on one device and returns new images."""
+"""The names of the pool, in the order of the numbers in :class:`Draws`."""
 
-IDENTITY = [name for name, _ in OPERATIONS].index("Identity")
+IDENTITY = OPERATIONS.index("Identity")
 """The place in the pool of the operation that changes nothing."""
 
-# Temporary arrays of this many elements stay in a CPU's cache, and off the path where every allocation
-# brings fresh pages; elsewhere the limit only keeps 32-bit indices in range.
-_PIECE_ON_CPU = 2**21
-_PIECE = 2**29
+Family = Callable[[Tensor, list[int], Tensor], None]
+"""Overwrites contiguous images, given how many there are of each operation and the variant of each image."""
+
+_FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
+    (geometry.by_row, geometry.BY_ROW),
+    (geometry.by_pixel, geometry.BY_PIXEL),
+    (colour.blend, colour.BLENDS),
+    (colour.bitwise, colour.BITWISE),
+    (colour.curves, colour.CURVES),
+)
+_SORTED = [*(name for _, names in _FAMILIES for name in names), "Identity"]
+
+RANKS = [_SORTED.index(name) for name in OPERATIONS]
+"""For each operation of the pool, its place in the order of :func:`operate`."""
+
+FIRST_VARIANTS = [
+    sum(names.index(name) * VARIANTS for _, names in _FAMILIES if name in names) for name in OPERATIONS
+]
+"""For each operation of the pool, its variant at level 0 and sign 1; one level is 2 more, and sign -1 is 1."""
+
+# On a CPU, temporary arrays stay in its cache, and off the path where every allocation brings fresh pages,
+# with this many elements in a batch and in a group that a family handles at once; smaller ones cost more calls
+# than they save. Elsewhere the limit only keeps 32-bit indices in range.
+_BATCH_ON_CPU = 2**22
+_GROUP_ON_CPU = 2**19
+_LIMIT = 2**29
 
 
 def check_images(images: Tensor) -> None:
@@ -55,18 +73,46 @@ def check_images(images: Tensor) -> None:
         )
 
 
+def _fitting(images: Tensor, limit_on_cpu: int) -> int:
+    """Return how many of the *images* may be handled at once."""
+    limit = limit_on_cpu if images.device.type == "cpu" else _LIMIT
+    return max(1, limit // images.shape[1:].numel())
+
+
 def pieces(images: Tensor) -> Iterator[slice]:
     """Yield slices of the batch that are small enough for temporary arrays to be cheap."""
-    limit = _PIECE_ON_CPU if images.device.type == "cpu" else _PIECE
-    size = max(1, limit // max(1, images[:1].numel()))
+    size = _fitting(images, _BATCH_ON_CPU)
     for start in range(0, images.shape[0], size):
         yield slice(start, start + size)
 
 
-def apply_in_place(operation: Operation, images: Tensor, level: Tensor, sign: Tensor) -> None:
-    """Overwrite contiguous *images* with the result of *operation*, a piece at a time."""
-    for part in pieces(images):
-        images[part].copy_(operation(images[part], level[part], sign[part]))
+def _groups(sizes: list[int], limit: int) -> Iterator[list[int]]:
+    """Split so many images of each operation into groups of up to *limit*, in the same order."""
+    while any(sizes):
+        room, group = limit, []
+        for size in sizes:
+            group.append(min(size, room))
+            room -= group[-1]
+        yield group
+        sizes = [size - taken for size, taken in zip(sizes, group, strict=True)]
+
+
+def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
+    """Overwrite contiguous *images*, sorted by the rank of their operation, with its result.
+
+    *sizes* says how many images have each rank, and *variant* (B,) holds the variant of each image.
+    """
+    limit = _fitting(images, _GROUP_ON_CPU)
+    ranks = iter(sizes)
+    groups = [
+        (family, group)
+        for family, names in _FAMILIES
+        for group in _groups([next(ranks) for _ in names], limit)
+    ]
+    lengths = [*(sum(group) for _, group in groups), next(ranks)]
+    parts = zip(groups, images.split_with_sizes(lengths), variant.split_with_sizes(lengths), strict=False)
+    for (family, group), part, variants in parts:
+        family(part, group, variants)
 
 
 def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
@@ -82,9 +128,8 @@ def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     al. 2020. Departure: whole batches of tensors here, single Pillow images there.
     """
     check_images(images)
-    functions = dict(OPERATIONS)
-    if name not in functions:
-        raise OptionError(f"Unknown operation {name!r}.{nearest(name, functions)}")
+    if name not in OPERATIONS:
+        raise OptionError(f"Unknown operation {name!r}.{nearest(name, OPERATIONS)}")
     for title, values, low in (("level", level, 0), ("sign", sign, -1)):
         if values.shape != images.shape[:1]:
             raise OptionError(
@@ -96,6 +141,10 @@ def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         if values.device.type == "cpu" and ((values < low) | (values > high)).any():
             raise OptionError(f"{title} must lie in {low}..{high}.")
     result = images.clone(memory_format=torch.contiguous_format)
-    level, sign = move(level.long(), images.device), move(sign.long(), images.device)
-    apply_in_place(functions[name], result, level, sign)
+    number = OPERATIONS.index(name)
+    variant = move(level.long() * 2 + (sign < 0) + FIRST_VARIANTS[number], images.device)
+    for part in pieces(images):
+        sizes = [0] * len(OPERATIONS)
+        sizes[RANKS[number]] = len(result[part])
+        operate(result[part], sizes, variant[part])
     return result

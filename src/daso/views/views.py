@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from daso.errors import OptionError
-from daso.views.draws import POOL_SIZE, Draws, WeakDraws, draw, draw_weak
+from daso.views.draws import Draws, WeakDraws, draw, draw_weak
 from daso.views.geometry import move, windows
-from daso.views.operations import IDENTITY, OPERATIONS, apply_in_place, check_images, pieces
-
-_GREY = 127
+from daso.views.operations import check_images, operate, pieces
+from daso.views.plan import plan_crops, plan_cutout, plan_rounds, send
 
 
 def weak(images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 4) -> Tensor:
@@ -81,55 +80,61 @@ def _check_padding(images: Tensor, padding: int) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _reflected(size: int, padding: int, device: torch.device) -> Tensor:
-    """Return the place in 0..size − 1 of each of the size + 2 · padding reflect-padded places."""
-    places = torch.arange(-padding, size + padding).abs()
-    return move(torch.minimum(places, 2 * (size - 1) - places), device)
-
-
-def _inverse(order: Tensor) -> Tensor:
-    return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel()))
-
-
-def crop(images: Tensor, draws: WeakDraws, *, order: Tensor | None = None) -> Tensor:
-    """Flip and crop uint8 images (B, C, H, W) by *draws*; *order*, on the CPU, permutes the results.
-
-    Raises ``DataError`` for unfit images, and ``OptionError`` if the padding of *draws* does not fit them or
-    they are not as many as the draws.
-    """
+def _check_draws(images: Tensor, draws: WeakDraws) -> None:
     check_images(images)
     _check_padding(images, draws.padding)
     if draws.flipped.numel() != images.shape[0]:
         raise OptionError(f"The draws are for {draws.flipped.numel()} images, not for {images.shape[0]}.")
-    order = torch.arange(images.shape[0]) if order is None else order
+
+
+def crop(images: Tensor, draws: WeakDraws) -> Tensor:
+    """Flip and crop uint8 images (B, C, H, W) by *draws*.
+
+    Raises ``DataError`` for unfit images, and ``OptionError`` if the padding of *draws* does not fit them or
+    they are not as many as the draws.
+    """
+    _check_draws(images, draws)
     result = images.new_empty(images.shape)
     for part in pieces(images):
-        _crop_part(images, draws, order[part], result[part])
+        _crop_part(images[part], draws, part, result[part])
     return result
 
 
-def _crop_part(images: Tensor, draws: WeakDraws, chosen: Tensor, result: Tensor) -> None:
-    """Write the crops of the *chosen* images, by their places on the CPU, to *result*."""
-    count, channels, height, width = result.shape
-    device, padding = images.device, draws.padding
-    flipped = draws.flipped[chosen]
-    # The flipped images go behind the others, so that flipping is one copy of a contiguous part.
-    behind = flipped.int().argsort(stable=True)
-    plain = count - int(flipped.sum())
-    where = torch.stack((chosen[behind], _inverse(behind), draws.top[chosen], draws.left[chosen]))
-    source, place, top, left = move(where, device).unbind()
-    padded = images.new_empty(count, channels, height, width + 2 * padding)
-    inner = padded[..., padding : padding + width]
-    inner[:plain] = images.index_select(0, source[:plain])
-    inner[plain:] = images.index_select(0, source[plain:]).flip(-1)
-    if padding:
-        padded[..., :padding] = inner[..., 1 : padding + 1].flip(-1)
-        padded[..., padding + width :] = inner[..., width - 1 - padding : width - 1].flip(-1)
-    row = _reflected(height, padding, device)[top[:, None] + torch.arange(height, device=device)]
-    plane = place[:, None] * channels + torch.arange(channels, device=device)
-    starts = (plane[:, :, None] * height + row[:, None]) * padded.shape[3] + left[:, None, None]
-    windows(padded.view(-1), starts.view(-1), width, out=result.view(-1, width))
+@torch.inference_mode()  # which makes every call on a tensor cheaper
+def _crop_part(images: Tensor, draws: WeakDraws, part: slice, result: Tensor) -> None:
+    plain, *numbers = plan_crops(draws, part, images.shape[1:])
+    source, top, start = send(numbers, images.device)
+    _crop(images, plain, source, top, start, draws.padding, result)
+
+
+@lru_cache(maxsize=64)
+def _row_table(channels: int, height: int, width: int, padding: int, device: torch.device) -> Tensor:
+    """Return, for each top of a crop, where its rows start in an image of rows of *width*: (tops, C, H)."""
+    places = torch.arange(-padding, height + padding).abs()
+    rows = torch.minimum(places, 2 * (height - 1) - places).unfold(0, height, 1)
+    return move((torch.arange(channels)[:, None] * height + rows[:, None]) * width, device)
+
+
+def _crop(
+    images: Tensor, plain: int, source: Tensor, top: Tensor, start: Tensor, padding: int, result: Tensor
+) -> None:
+    """Write to *result* the crop for each *top* and *start*, as :class:`~daso.views.plan.Crops` has them."""
+    count, channels, height, width = images.shape
+    sizes = (plain, count - plain)
+    chosen = images.index_select(0, source)
+    rows, mirrored = chosen.split_with_sizes(sizes), chosen.flip(-1).split_with_sizes(sizes)
+    joined = images.new_empty(count, channels, height, 2 * width - 1)
+    left, right = (
+        joined[..., :width].split_with_sizes(sizes),
+        joined[..., width - 1 :].split_with_sizes(sizes),
+    )
+    left[0].copy_(rows[0])
+    right[0].copy_(mirrored[0])
+    left[1].copy_(mirrored[1])
+    right[1].copy_(rows[1])
+    table = _row_table(channels, height, 2 * width - 1, padding, images.device)
+    starts = table.index_select(0, top).add_(start[:, None, None])
+    windows(joined.view(-1), starts.view(-1), width, result.view(-1, width))
 
 
 def strong_from_draws(images: Tensor, draws: Draws, *, cutout: int = 16) -> Tensor:
@@ -137,27 +142,33 @@ def strong_from_draws(images: Tensor, draws: Draws, *, cutout: int = 16) -> Tens
 
     Raises ``OptionError`` for a negative *cutout*, and as :func:`crop` does.
     """
-    chosen = torch.where(draws.applied, draws.operation, IDENTITY)
-    steps = chosen.shape[1]
-    # Sorted by operation, each group is one contiguous part of the batch: no scattering back.
-    orders = [chosen[:, step].argsort(stable=True) for step in range(steps)]
-    orders.append(torch.arange(images.shape[0]))
-    current = crop(images, draws.weak, order=orders[0])
-    # Two buffers take turns, because fresh memory costs more than what is written to it.
-    spare = torch.empty_like(current)
-    for step, order in enumerate(orders[:-1]):
-        controls = torch.stack((draws.level[order, step], draws.sign[order, step]))
-        level, sign = move(controls, images.device).unbind()
-        start = 0
-        for place, size in enumerate(torch.bincount(chosen[:, step], minlength=POOL_SIZE).tolist()):
-            part = slice(start, start + size)
-            if size and place != IDENTITY:
-                apply_in_place(OPERATIONS[place][1], current[part], level[part], sign[part])
-            start += size
-        following = move(_inverse(order)[orders[step + 1]], images.device)
-        torch.index_select(current, 0, following, out=spare)
-        current, spare = spare, current
-    return _cut_out_in_place(current, draws.centre, cutout)
+    _check_draws(images, draws.weak)
+    _check_cutout(cutout)
+    result = images.new_empty(images.shape)
+    for part in pieces(images):
+        _strong_part(images[part], draws, part, cutout, result[part])
+    return result
+
+
+@torch.inference_mode()
+def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result: Tensor) -> None:
+    rounds, place = plan_rounds(draws, part)
+    plain, *numbers = plan_crops(draws.weak, part, images.shape[1:], rounds[0].chosen)
+    numbers += [place, *plan_cutout(draws.centre[part], cutout)]
+    numbers += [array for one in rounds for array in (one.chosen, one.variant)]
+    source, top, start, last, left, above, *controls = send(numbers, images.device)
+    # Every round's results have a place of their own: what a round does not change is not copied.
+    results = images.new_empty(sum(one.chosen.size for one in rounds), *images.shape[1:])
+    end = len(images)
+    _crop(images, plain, source, top, start, draws.weak.padding, results[:end])
+    operate(results[:end], rounds[0].sizes, controls[1])
+    for one, chosen, variant in zip(rounds[1:], controls[2::2], controls[3::2], strict=True):
+        own = results[end : end + one.chosen.size]
+        torch.index_select(results[:end], 0, chosen, out=own)
+        operate(own, one.sizes, variant)
+        end += one.chosen.size
+    torch.index_select(results, 0, last, out=result)
+    _hide(result, left, above, cutout)
 
 
 def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
@@ -170,23 +181,40 @@ def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
     Source: Cutout, DeVries & Taylor 2017, with the rectangle that the code of FixMatch draws with Pillow.
     """
     check_images(images)
-    return _cut_out_in_place(images.clone(memory_format=torch.contiguous_format), centre, size)
+    _check_cutout(size)
+    result = images.clone(memory_format=torch.contiguous_format)
+    left, top = send([*plan_cutout(centre, size)], images.device)
+    for part in pieces(images):
+        _hide(result[part], left[part], top[part], size)
+    return result
 
 
-def _cut_out_in_place(images: Tensor, centre: Tensor, size: int) -> Tensor:
+def _check_cutout(size: int) -> None:
     if size < 0:
         raise OptionError(f"cutout must be 0 or more, not {size}.")
+
+
+@lru_cache(maxsize=64)
+def _band_tables(height: int, width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what a square covers: of the rows, by its first row, and of a row, by its first column.
+
+    The former is int64 of 0 and 1, (H, H), the latter uint8 of 0 and 128, (W + 1, W), with an empty row before
+    the first column.
+    """
+    row, column = torch.arange(height), torch.arange(width)
+    down = (row >= row[:, None]) & (row <= row[:, None] + size)
+    across = (column >= column[:, None]) & (column <= column[:, None] + size)
+    patterns = torch.cat((torch.zeros(1, width), across * 128)).to(torch.uint8)
+    return move(down.long(), device), move(patterns, device)
+
+
+def _hide(images: Tensor, left: Tensor, top: Tensor, size: int) -> None:
+    """Fill the squares of *size* that start at *left* and *top* in contiguous images."""
     if size == 0:
-        return images
-    height, width = images.shape[2:]
-    first = (centre.double() - size / 2).clamp(min=0).long()
-    last = torch.minimum(first + size, torch.tensor((width, height)))
-    left, top, right, bottom = move(torch.cat((first, last), dim=1), images.device)[:, :, None].unbind(1)
-    column = torch.arange(width, device=images.device)
-    row = torch.arange(height, device=images.device)
-    across = ((column >= left) & (column <= right)).to(torch.uint8)[:, None, None, :]
-    down = ((row >= top) & (row <= bottom)).to(torch.uint8)[:, None, :, None].mul_(255)
-    for part in pieces(images):
-        # In uint8 arithmetic, which is several times as fast as a boolean mask on a CPU.
-        images[part].bitwise_xor_((images[part] ^ _GREY).bitwise_and_(down[part] * across[part]))
-    return images
+        return
+    count, _, height, width = images.shape
+    down, patterns = _band_tables(height, width, size, images.device)
+    chosen = down.index_select(0, top).mul_((left + 1)[:, None])
+    hidden = patterns.index_select(0, chosen.view(-1)).view(count, 1, height, width)
+    # Clamped to 127..127 within the square and 0..255 elsewhere, many times as fast as by a boolean mask.
+    torch.clamp(images, hidden.clamp(max=127), ~hidden, out=images)
