@@ -276,9 +276,9 @@ def test_compiled_stages_have_room_for_graphs_of_their_own(
     monkeypatch.setattr(
         torch, "compile", lambda module, **options: compile_module(module, backend="eager", **options)
     )
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     config = tiny_config("fixmatch+crest-plus", method_options={"generations": 2}, steps=2, compile=True)
-    rows = list(train_run(prepare(config, digits), tmp_path / "run"))
+    with torch._dynamo.config.patch(recompile_limit=1):
+        rows = list(train_run(prepare(config, digits), tmp_path / "run"))
     assert rows[-1]["step"] == 2
 
 
