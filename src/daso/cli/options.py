@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
@@ -34,7 +34,8 @@ class TrainCommand:
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     method: str = DEFAULT_METHOD
-    """supervised, fixmatch or fixmatch+daso; its hyper-parameters are options too."""
+    """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
+    file.py:Class. Its hyper-parameters are options too."""
     data: Path | None = None
     """Where the files of a named source are."""
     size: int | None = None
@@ -44,9 +45,30 @@ class TrainCommand:
     """Go on without images that cannot be read, and list them."""
     download: bool = False
     """Fetch a named source's files if they are missing."""
-    split: tyro.conf.OmitArgPrefixes[SplitOptions] = dataclasses.field(default_factory=SplitOptions)
-    train: tyro.conf.OmitArgPrefixes[TrainOptions] = dataclasses.field(default_factory=TrainOptions)
-    augmentation: tyro.conf.OmitArgPrefixes[ViewOptions] = dataclasses.field(default_factory=ViewOptions)
+    split: SplitOptions = dataclasses.field(default_factory=SplitOptions)
+    train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
+    augmentation: ViewOptions = dataclasses.field(default_factory=ViewOptions)
+
+
+GROUPS: dict[str, type[Any]] = {"split": SplitOptions, "train": TrainOptions, "augmentation": ViewOptions}
+"""Fields of a command whose options stand beside its own."""
+
+
+def _default(text: str) -> str:
+    """Return what help says of a default; what is left open has its default in its description."""
+    return "" if text == "None" else f"(default: {text})"
+
+
+def _shown(kind: type[Any], groups: dict[str, type[Any]]) -> Any:
+    """Return a dataclass like *kind* for tyro to show, with a field for each of *groups*, made of their defaults."""
+    flat: Any = tyro.conf.OmitArgPrefixes
+    argument = tyro.conf.arg(help_behavior_hint=_default)
+    types = get_type_hints(kind, include_extras=True)
+    annotations = {name: Annotated[annotation, argument] for name, annotation in types.items()}
+    annotations |= {name: flat[group] for name, group in groups.items()}
+    fields = {name: dataclasses.field(default_factory=group) for name, group in groups.items()}
+    body = {"__annotations__": annotations, "__doc__": kind.__doc__, **fields}
+    return dataclass(frozen=True)(type(kind.__name__, (kind,), body))
 
 
 def named_method(argv: Sequence[str]) -> str:
@@ -68,28 +90,29 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
     known = Recipe.parse(named_method(argv)).hyperparameters()
-    taken = {
-        f.name
-        for kind in (TrainCommand, SplitOptions, TrainOptions, ViewOptions)
-        for f in dataclasses.fields(kind)
-    }
+    kinds: list[Any] = [TrainCommand, *GROUPS.values()]
+    taken = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     fields: list[Any] = []
     for name, parameter in known.items():
         if name in taken:
             raise OptionError(
                 f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: rename it"
             )
-        help_text = tyro.conf.arg(help=f"{parameter.part}: {parameter.help}")
-        kind: Any = Annotated[parameter.annotation, help_text]
+        description = f"{parameter.part}: {parameter.help}".replace("``", "")
+        argument = tyro.conf.arg(help=description, help_behavior_hint=_default)
+        kind: Any = Annotated[parameter.annotation, argument]
         fields.append((name, kind, dataclasses.field(default=parameter.default)))
-    hyperparameter_type: Any = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
-    hyperparameter_type.__doc__ = f"Hyper-parameters of {named_method(argv)}."
-    flat: Any = tyro.conf.OmitArgPrefixes
-    parts = [("train", flat[TrainCommand]), ("method", flat[hyperparameter_type])]
-    both = dataclasses.make_dataclass("Both", parts, frozen=True)
-    both.__doc__ = TrainCommand.__doc__
-    parsed: Any = tyro.cli(both, args=list(argv), prog="daso train")
-    return parsed.train, dataclasses.asdict(parsed.method)
+    hyperparameters = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
+    hyperparameters.__doc__ = f"Hyper-parameters of {named_method(argv)}."
+    groups = {name: _shown(group, {}) for name, group in GROUPS.items()}
+    command = _shown(TrainCommand, {**groups, "hyperparameters": hyperparameters})
+    parsed: Any = tyro.cli(command, args=list(argv), prog="daso train")
+    plain = {
+        name: kind(**{f.name: getattr(getattr(parsed, name), f.name) for f in dataclasses.fields(kind)})
+        for name, kind in GROUPS.items()
+    }
+    own: dict[str, Any] = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)}
+    return TrainCommand(**{**own, **plain}), dataclasses.asdict(parsed.hyperparameters)
 
 
 def _given(argv: Sequence[str], option: str) -> bool:
