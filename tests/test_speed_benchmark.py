@@ -1,0 +1,113 @@
+"""The speed benchmark: it runs, and what it compares ours with computes the same thing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import measure
+
+    return measure
+
+
+def test_quick_run_writes_every_number(tmp_path: Path) -> None:
+    result = tmp_path / "speed.json"
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--json", str(result)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    numbers = json.loads(result.read_text(encoding="utf-8"))
+    assert numbers["limits"].keys() == {"float32", "bfloat16", "copy"}
+    (case,) = numbers["settings"]["tiny"].values()
+    sides = case["variants"]
+    assert "conventional: float32, joint batch norm, eager" in sides
+    assert "float32, joint batch norm, eager" in sides
+    for label, side in sides.items():
+        assert len(side["seconds"]) == 2
+        assert side["times_conventional"]["low"] <= side["times_conventional"]["median"]
+        for part in ("data", "forward", "EMA features", "backward", "optimizer", "moving average"):
+            assert side["parts"][part] >= 0
+        assert side["share_of_limit"] > 0
+        assert label in run.stdout
+    assert all(value > 0 for value in case["flops"].values())
+    assert numbers["own_work"]["10"]["milliseconds"].keys() == {"conventional", "ours"}
+    assert numbers["overhead"]["share_of_run"].keys() == {"evaluation", "checkpoint and logging"}
+    assert numbers["memory"]["float32, joint batch norm, eager"]["training"] > 0
+    assert "weak view apart" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "slope"),
+    [
+        ("small-4", 8, 0.1),
+        # A leaky ReLU has a kink at zero, where rounding decides which way the gradient goes: with the hundreds of
+        # thousands of activations of a deeper network that happens, so its layers are compared without the kink.
+        ("wrn-10-1", 16, 1.0),
+    ],
+)
+@pytest.mark.parametrize("method", ["fixmatch", "fixmatch+daso"])
+def test_conventional_pipeline_computes_what_ours_does(
+    measure: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    network: str,
+    side: int,
+    slope: float,
+) -> None:
+    monkeypatch.setattr("daso.nets.wrn.LEAKY_SLOPE", slope)
+    case = measure.Case(measure.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
+    # Low enough for guesses to teach from the start; the histogram is renewed within the test.
+    options: dict[str, Any] = {"threshold": 0.3}
+    daso = None
+    if "daso" in method:
+        # Longer than what comes of a class in a batch, shorter than what comes of it in all.
+        options |= {"warmup_steps": 1, "histogram_period": 2, "queue_length": 5}
+        daso = measure.ConventionalDASO(4, queue_length=5, warmup_steps=1, histogram_period=2)
+    prepared = case.prepare(measure.Variant("float32"), case.source(), options)
+    training = prepared.training
+    ours = training.network
+    theirs = measure.Conventional(ours.encoder, ours.heads["class"], daso, threshold=0.3)
+    normalization = measure.Normalization(prepared.data.mean, prepared.data.std)
+    normalize = normalizer(normalization, measure.pillow_layout)
+
+    for step in range(6):
+        batch = prepared.batches(step)
+        (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
+        images = measure.ImageBatch(normalize(labeled), batch.labels, normalize(weak), normalize(strong))
+        expected = theirs.advance(images)
+        result, _ = training.advance(batch)
+        assert result.losses.keys() == expected.keys()
+        for name, loss in result.losses.items():
+            torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5, msg=f"{step}: {name}")
+        assert result.losses["unlabeled"] > 0  # it takes part in what is compared
+
+    for own, other in ((ours, theirs.model), (training.average.network, theirs.average)):
+        state = other["encoder"].state_dict()
+        for name, value in own.encoder.state_dict().items():
+            torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5, msg=name)
+        head, other_head = own.heads["class"], other["classifier"]
+        torch.testing.assert_close(head.weight, other_head.weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head.bias, other_head.bias, rtol=1e-4, atol=1e-5)
+
+
+def normalizer(normalization: Any, layout: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that hands a batch to the conventional pipeline one image after another."""
+
+    def normalize(images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([normalization(image) for image in np.asarray(layout(images.numpy()))])
+
+    return normalize
