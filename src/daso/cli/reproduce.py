@@ -28,6 +28,7 @@ from daso.presets.compare import compare, figure_groups, write_tables
 from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
 from daso.report.comparison import Comparison
 from daso.report.figures import draw_figures
+from daso.train.allocator import keep_freed_memory
 from daso.train.run import Prepared
 
 FIGURES = "figures"
@@ -217,6 +218,7 @@ def run(argv: Sequence[str]) -> int:
         list_cells(campaign, cells, refused)
         return 0
     campaign.begin()
+    keep_freed_memory()
     left = []
     if not command.table_only:
         try:

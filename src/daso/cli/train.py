@@ -19,6 +19,7 @@ from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import OWN_DATA, OWN_DATA_ON_CPU, SOURCES, SourceDefaults
 from daso.report.plots import draw_run
+from daso.train.allocator import keep_freed_memory
 from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, prepare, train_run
 from daso.train.training import choose_device
@@ -146,6 +147,7 @@ def _notice(message: str) -> None:
 
 def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
     """Show a training as it goes; an interruption says how to go on."""
+    keep_freed_memory()
     config, done = prepared.config, prepared.step
 
     def counted() -> Iterator[Row]:

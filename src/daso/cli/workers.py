@@ -30,6 +30,9 @@ def _work(connection: Connection, campaign: Campaign) -> None:
     """Run the cells that come through a connection until it is closed."""
     import torch
 
+    from daso.train.allocator import keep_freed_memory
+
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one stops it
     torch.set_num_threads(1)
     while True:
