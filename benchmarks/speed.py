@@ -220,23 +220,27 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
     return found
 
 
-def measure_overhead(speed: Speed, case: Case, variant: Variant, step: float | None) -> dict[str, Any]:
-    """Return the share of a run that goes into evaluations, checkpoints and logging."""
-    remote = Remote(speed.threads, Overhead, case, variant)
+def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[str, Any]:
+    """Return the seconds of evaluation, checkpoint and logging by precision, and their share of a run by variant."""
+    print(f"\nAround the steps, every {PERIOD} of {RUN_STEPS}, with {TEST_IMAGES:,} test images, s")
+    # Whole pieces of the evaluation, so that time goes with the number of images.
     period, test = (20, 32) if speed.quick else (PERIOD, 512)
-    # Whole batches of the evaluation for either size of images.
-    seconds = remote.call("seconds", period, test, TEST_IMAGES)
-    remote.close()
-    total = sum(seconds.values())
-    print(
-        f"\nAround the steps, every {PERIOD} ({variant}, {TEST_IMAGES} test images), of a run of {RUN_STEPS} steps"
-    )
-    share = None
-    if step is not None:
-        share = {name: value / (PERIOD * step + total) for name, value in seconds.items()}
-    for name, value in seconds.items():
-        print(f"{name:24} {value:8.2f} s" + ("" if share is None else f" {share[name]:8.2%}"))
-    return {"variant": str(variant), "seconds": seconds, "share_of_run": share}
+    seconds: dict[str, dict[str, float]] = {}
+    shares: dict[str, float] = {}
+    for variant in (VARIANTS[name] for name in speed.variants):
+        precision, label = variant.precision, str(variant)
+        if precision not in seconds:
+            remote = Remote(speed.threads, Overhead, case, Variant(precision))
+            seconds[precision] = remote.call("seconds", period, test, TEST_IMAGES)
+            remote.close()
+            print(
+                f"{precision:12}" + "".join(f"{k} {value:9.3f}  " for k, value in seconds[precision].items())
+            )
+        if label in steps:
+            total = sum(seconds[precision].values())
+            shares[label] = total / (PERIOD * steps[label] + total)
+            print(f"{label:48} {shares[label]:8.2%} of a run")
+    return {"seconds": seconds, "share_of_run": shares}
 
 
 def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
@@ -260,18 +264,18 @@ def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
     return found
 
 
-def fastest(settings: dict[str, Any]) -> float | None:
-    """Return the seconds of the fastest step of DASO that was measured, of the first setting."""
+def step_seconds(settings: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of our steps of DASO by variant, of the first setting in which they were measured."""
     for cases in settings.values():
-        steps = [
-            statistics.median(numbers["seconds"])
-            for name, case in cases.items()
-            if name.startswith("fixmatch+daso")
-            for numbers in case["variants"].values()
-        ]
-        if steps:
-            return float(min(steps))
-    return None
+        for name, case in cases.items():
+            if "daso" in name:
+                sides = case["variants"].items()
+                return {
+                    label: statistics.median(side["seconds"])
+                    for label, side in sides
+                    if label != CONVENTIONAL
+                }
+    return {}
 
 
 def main(speed: Speed) -> None:
@@ -308,12 +312,12 @@ def main(speed: Speed) -> None:
                 for method in speed.methods
                 for classes in speed.classes
             }
-    step = fastest(result["settings"])
+    steps = step_seconds(result["settings"])
     if "own-work" in speed.sections:
-        result["own_work"] = measure_own_work(speed, device, step)
+        result["own_work"] = measure_own_work(speed, device, min(steps.values(), default=None))
     if "overhead" in speed.sections:
         case = Case(SETTINGS[speed.settings[0]], "fixmatch+daso", 10, device, speed.clock)
-        result["overhead"] = measure_overhead(speed, case, VARIANTS[speed.variants[0]], step)
+        result["overhead"] = measure_overhead(speed, case, steps)
     if "memory" in speed.sections:
         result["memory"] = measure_memory(speed, device)
     if speed.json is not None:

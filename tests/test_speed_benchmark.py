@@ -45,7 +45,8 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
         assert label in run.stdout
     assert all(value > 0 for value in case["flops"].values())
     assert numbers["own_work"]["10"]["milliseconds"].keys() == {"conventional", "ours"}
-    assert numbers["overhead"]["share_of_run"].keys() == {"evaluation", "checkpoint and logging"}
+    assert numbers["overhead"]["share_of_run"].keys() < sides.keys()
+    assert numbers["overhead"]["seconds"]["float32"].keys() == {"evaluation", "checkpoint and logging"}
     assert numbers["memory"]["float32, joint batch norm, eager"]["training"] > 0
     assert "weak view apart" in run.stdout
 

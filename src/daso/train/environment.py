@@ -43,7 +43,8 @@ def _commit() -> str | None:
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to repeat a run or to doubt it, as JSON values."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Of python -m daso the first word is __main__.py.
+        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "daso"), *sys.argv[1:]]),
         "daso": importlib.metadata.version("daso"),
         "commit": _commit(),
         "python": platform.python_version(),
