@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import multiprocessing
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,14 @@ def test_lengths_that_are_told_in_epochs_belong_to_the_full_scale() -> None:
     supervised = SCALES["full"].configure(aves, "supervised", {})
     assert supervised.train.steps == aves.defaults.supervised_steps
     assert supervised.train.learning_rate is None
+
+
+def test_a_folder_set_aside_and_a_damaged_summary_are_no_complete_runs(
+    finished: Campaign, tmp_path: Path
+) -> None:
+    campaign = Campaign.open(Path(shutil.copytree(finished.folder, tmp_path / "copy")), data=finished.data)
+    cells, _ = table_cells([([rows_of(1, "fixmatch+daso")[0]], [COLUMN])], [0, 1])
+    campaign.folder_of(cells[0]).rename(campaign.folder_of(cells[0]).with_name("seed-0.old"))
+    (campaign.folder_of(cells[1]) / "summary.json").write_text("{")
+    assert [campaign.state(cell) for cell in cells] == ["missing", "started"]
+    assert campaign.complete_runs(PRESET, cells[0].variant) == {}

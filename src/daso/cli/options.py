@@ -14,7 +14,7 @@ from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
 from daso.errors import OptionError
-from daso.presets.sources import SourceDefaults
+from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.train.augmentation import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -158,6 +158,8 @@ def to_config(
             options[name] = chosen[name] = value
     if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
         value = defaults.temperature_for(split.unlabeled_shape)
+        if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
+            value = min(value, MISMATCH_TEMPERATURE)
         options["dist_temperature"] = chosen["dist_temperature"] = value
     if chosen:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
@@ -167,7 +169,11 @@ def to_config(
         source=command.source
         if command.source in NAMES
         else str(Path(command.source).expanduser().resolve()),
-        method=command.method,
+        # So must it find a method of one's own.
+        method="+".join(
+            str(Path(part).expanduser().resolve()) if ".py:" in part else part
+            for part in command.method.split("+")
+        ),
         data=None if command.data is None else str(command.data.expanduser().resolve()),
         size=command.size,
         skip_bad=command.skip_bad,

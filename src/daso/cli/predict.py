@@ -19,10 +19,15 @@ from daso.data.decode import SUFFIXES, decode
 from daso.errors import DataError, OptionError
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import predict_logits
+from daso.files import read_json
 from daso.train.model import Model, load_model
 from daso.train.training import choose_device
 
 BATCH = 256
+
+
+BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
+"""Parts of a method that leave no bias to frequent classes for post-hoc adjustment."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,14 @@ def run(argv: Sequence[str]) -> int:
         raise OptionError("name the image files, or folders of images, that shall be classified")
     device = choose_device(command.device)
     model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
+    method = str(read_json(command.folder / "config.json")["method"])
+    balanced = BALANCED & set(method.split("+"))
+    if command.logit_adjusted and balanced:
+        print(
+            f"note: {method} has balanced its classifier already ({', '.join(sorted(balanced))}); "
+            f"--logit-adjusted corrects a second time",
+            file=sys.stderr,
+        )
     _, height, width = model.image_shape
     if height != width:
         raise OptionError(

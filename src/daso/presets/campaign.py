@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class Campaign:
                 check_same(self.configure(cell), folder)
             except RunError:
                 return "of another configuration"
-            if (folder / "summary.json").exists():
+            if is_complete(folder):
                 return "complete"
         if self._lock_of(cell).exists():
             try:
@@ -154,7 +155,7 @@ class Campaign:
         config, folder = self.configure(cell), self.folder_of(cell)
         if (folder / "config.json").exists():
             check_same(config, folder)
-        if not (folder / "summary.json").exists():
+        if not is_complete(folder):
             source = _open(config.source, self.data)
             if (folder / "config.json").exists():
                 data = None if source.place is None else Path(source.place)
@@ -186,7 +187,7 @@ class Campaign:
         """
         found = {}
         for folder in (self.folder / "runs" / preset / variant.name).glob("seed-*"):
-            if (folder / "summary.json").exists():
+            if re.fullmatch(r"seed-\d+", folder.name) and is_complete(folder):
                 seed = int(folder.name.removeprefix("seed-"))
                 check_same(self.configure(Cell(preset, variant, seed)), folder)
                 found[seed] = folder
@@ -241,6 +242,14 @@ def _open(name: str, data: Path | None) -> Source:
             error = found if error is None or place == data else error
     assert error is not None
     raise error
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a run folder has a whole summary; where it is damaged, the run is resumed and writes it anew."""
+    try:
+        return "accuracy" in read_json(folder / "summary.json")
+    except RunError:
+        return False
 
 
 def check_same(config: RunConfig, folder: Path) -> None:
