@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from daso.data.longtail import SplitOptions
 from daso.data.source import Images as Pool
 from daso.data.source import Source
+from daso.train.allocator import keep_freed_memory
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.run import Prepared, prepare, train_run
@@ -218,9 +219,10 @@ class Side:
 
 
 class Ours(Side):
-    """The package's step."""
+    """The package's step, in a process set up as the commands that train set up theirs."""
 
     def __init__(self, case: Case, variant: Variant) -> None:
+        keep_freed_memory()
         self.prepared = case.prepare(variant, case.source())
         self.training = self.prepared.training
         super().__init__(next(self.training.network.parameters()).device, case.clock)
@@ -385,6 +387,7 @@ class Overhead:
     """The time of evaluations, checkpoints and logging: a run whose steps return at once what the first one did."""
 
     def __init__(self, case: Case, variant: Variant) -> None:
+        keep_freed_memory()
         self.case, self.variant = case, variant
 
     def _period(self, period: int, test: int) -> float:
@@ -424,6 +427,7 @@ class Memory:
     """Host memory of a run."""
 
     def __init__(self, case: Case, variant: Variant) -> None:
+        keep_freed_memory()
         self.case, self.variant = case, variant
 
     def peak(self, train: int, test: int, split: SplitOptions | None) -> dict[str, float]:
