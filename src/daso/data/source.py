@@ -1,4 +1,4 @@
-"""What every reader returns: decoded images with labels, in one layout, on the host."""
+"""What every reader returns: decoded images, or feature vectors, with labels, in one layout, on the host."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ UNLABELED = -1
 
 @dataclass(frozen=True)
 class Images:
-    """A pool of images that have one size.
+    """A pool of images that have one size, or of feature vectors in their place.
 
     Attributes:
-        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB).
+        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB); or vectors, float32, (N, V, D), where each comes in V
+            versions, the first of them the plain one.
         labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
         paths: for images read from files, the N paths as given; empty otherwise.
 
@@ -26,14 +27,23 @@ class Images:
         DataError: the arrays' types or shapes are not these.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+        dtype, shape = self.images.dtype, self.images.shape
+        are_images = dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3)
+        are_vectors = dtype == np.float32 and len(shape) == 3 and shape[1] >= 1 and shape[2] >= 1
+        if not are_images and not are_vectors:
             raise DataError(
-                f"images must be uint8 of shape (N, 1 or 3, H, W), got {self.images.dtype} {self.images.shape}"
+                f"images must be uint8 of shape (N, 1 or 3, H, W), or vectors float32 of shape (N, V, D), "
+                f"got {dtype} {shape}"
+            )
+        if are_vectors and not np.isfinite(self.images).all():
+            bad = np.flatnonzero(~np.isfinite(self.images).all(axis=(1, 2)))
+            raise DataError(
+                f"{len(bad)} vectors hold NaN or infinity, the first is number {bad[0]}; mend or leave them out"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
             raise DataError(
@@ -61,7 +71,8 @@ class Source:
         flip: whether a mirrored image keeps its class (not so for digits).
         mean, std: per channel, in [0, 1], the published normalisation; None: computed from the training pool.
         place: the file or folder that a named source was read from; None where there is none.
-        skipped: files that could not be read, with the reason, where the caller asked to go on without them.
+        skipped: what was left out, with the reason, where the caller asked to go on without it.
+        notes: what a person should know of the data before training on it, a line each.
     """
 
     name: str
@@ -75,6 +86,7 @@ class Source:
     std: tuple[float, ...] | None = None
     place: str | None = None
     skipped: tuple[tuple[str, str], ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -86,9 +98,12 @@ class Source:
             if pool is None:
                 continue
             if pool.images.shape[1:] != self.train.images.shape[1:]:
+                what = (
+                    "(channels, height, width)" if self.train.images.ndim == 4 else "(versions, dimensions)"
+                )
                 raise DataError(
                     f"{self.name}: {part} images are {pool.images.shape[1:]}, "
-                    f"train images {self.train.images.shape[1:]} (channels, height, width); they must agree"
+                    f"train images {self.train.images.shape[1:]} {what}; they must agree"
                 )
             least = UNLABELED if part == "unlabeled" else 0
             bad = np.flatnonzero((pool.labels < least) | (pool.labels >= len(self.class_names)))

@@ -20,10 +20,10 @@ COUNTED_IMAGES = 20_000
 
 @dataclass(frozen=True)
 class Pool:
-    """Decoded images on the training device.
+    """Decoded images, or vectors in their place, on the training device.
 
     Attributes:
-        images: uint8, (N, C, H, W).
+        images: uint8, (N, C, H, W); or vectors, float32, (N, V, D), in V versions each, the first the plain one.
         labels: int64, (N,); of unlabelled images the truth where it is known, for evaluation only, else -1.
     """
 
@@ -42,12 +42,14 @@ class TrainingData:
         class_names: K names.
         class_counts: int64, (K,), labelled images of each class.
         labeled, unlabeled, holdout, test: the pools; None where there are no such images.
-        mean, std: of each channel, in [0, 1].
+        mean, std: of each channel, in [0, 1]; of vectors, of each dimension.
         flip: whether a mirrored image keeps its class.
         split: index arrays into the source's labelled pool.
         fingerprint: 16 hexadecimal digits that change with the split or its labels.
         images_fingerprints: of each pool by name, 16 that change with any pixel, label or their order; None where
             there is no pool.
+        weak_versions: of the versions of a vector that follow the plain one, how many are weak views; the others are
+            strong ones.
     """
 
     class_names: tuple[str, ...]
@@ -62,6 +64,17 @@ class TrainingData:
     split: Split
     fingerprint: str
     images_fingerprints: dict[str, str | None]
+    weak_versions: int = 0
+
+    @property
+    def are_vectors(self) -> bool:
+        """Whether the pools hold vectors, not images."""
+        return self.labeled.images.dim() == 3
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What goes into the network for one image: channels, height and width; of a vector its length."""
+        return tuple(self.labeled.images.shape[2:] if self.are_vectors else self.labeled.images.shape[1:])
 
 
 def _pool(source: Images | None, device: torch.device, indices: Indices | None = None) -> Pool | None:
@@ -95,6 +108,13 @@ def _channel_statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def _vector_statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each dimension over the plain vectors; 1 where all are alike."""
+    vectors = torch.cat([pool.images[:, 0] for pool in pools]).double()
+    std = vectors.std(0, correction=0)
+    return tuple(vectors.mean(0).tolist()), tuple(torch.where(std > 1e-12, std, 1.0).tolist())
+
+
 def _fingerprint(pool: Pool | None) -> str | None:
     """Return 16 hexadecimal digits that change with any pixel or label of a pool, or with their order."""
     if pool is None:
@@ -125,7 +145,8 @@ def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch
     test = _pool(source.test, device)
     mean, std = source.mean, source.std
     if mean is None or std is None:
-        mean, std = _channel_statistics([pool for pool in (labeled, unlabeled) if pool is not None])
+        statistics = _vector_statistics if labeled.images.dim() == 3 else _channel_statistics
+        mean, std = statistics([pool for pool in (labeled, unlabeled) if pool is not None])
     pools = {"labeled": labeled, "unlabeled": unlabeled, "holdout": holdout, "test": test}
     return TrainingData(
         class_names=source.class_names,

@@ -9,17 +9,21 @@ from daso.nets.network import Network
 
 PIXELS = 512 * 32 * 32
 """Of a batch: what its activations need grows with them."""
+VECTORS = 4096
 
 
 @torch.no_grad()
 def predict_logits(network: Network, images: Tensor) -> Tensor:
-    """Return the logits, float32 (N, K) on the host, of uint8 images (N, C, H, W) by the network's output head.
+    """Return the logits, float32 (N, K) on the host, of what the network was made for, by its output head.
 
+    Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) in V versions of which the first is asked.
     The network works in evaluation mode and is left in the mode it was in.
     """
     device = next(network.parameters()).device
     training = network.training
-    batch = max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    if images.dim() == 3:
+        images = images[:, 0]
+    batch = VECTORS if images.dim() == 2 else max(1, PIXELS // (images.shape[2] * images.shape[3]))
     network.eval()
     parts = [
         network.classify(network(chunk.to(device)), network.output) for chunk in torch.split(images, batch)

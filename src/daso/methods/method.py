@@ -64,6 +64,7 @@ class Method(Part):
         labeled_views, unlabeled_views: the views of a batch, in order.
         learning_rate, schedule: what a training takes where it is not told.
         unlabeled_ratio: mu, unlabelled images per labelled one in a step, where a training is not told.
+        needs_images: whether it does with images what cannot be done with vectors.
     """
 
     labeled_views: tuple[View, ...] = ("weak",)
@@ -71,6 +72,7 @@ class Method(Part):
     learning_rate: float = 0.03
     schedule: Literal["constant", "cosine", "multistep"] = "constant"
     unlabeled_ratio: int = 2
+    needs_images: bool = False
     refuses: ClassVar[dict[str, str]] = {}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:

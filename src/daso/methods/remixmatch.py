@@ -95,12 +95,13 @@ class ReMixMatch(Method):
         self.unlabeled_weight = unlabeled_weight
         self.premix_weight = premix_weight
         self.rotation_weight = rotation_weight
+        self.needs_images = rotation_weight > 0
         self.unlabeled_ramp = unlabeled_ramp
 
     @property
     def heads(self) -> dict[str, int]:
-        """One more, which tells by how many quarters an image was turned."""
-        return {**super().heads, "rotation": 4}
+        """One more, which tells by how many quarters an image was turned; none if that loss has no weight."""
+        return {**super().heads, **({"rotation": 4} if self.rotation_weight else {})}
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what the parts drew, the factor and the partners of the mixtures, and quarter turns."""
@@ -128,8 +129,6 @@ class ReMixMatch(Method):
         inputs = network.normalize(torch.cat([images, weak_images, strong_images, other_images]))
         size = len(images)
         logits = network.classify(encode_interleaved(network, mixup(inputs, batch.draws), size))
-        rotations = batch.draws["rotations"]
-        turned = network(turn(network.normalize(strong_images), rotations))
 
         growing = ramp(batch.step, self.unlabeled_ramp, self.total_steps)
         premix = F.cross_entropy(network.classify(strong), guess.probs)
@@ -137,13 +136,20 @@ class ReMixMatch(Method):
             "labeled": F.cross_entropy(logits[:size], targets[:size]),
             "unlabeled": self.unlabeled_weight * growing * F.cross_entropy(logits[size:], targets[size:]),
             "premix": self.premix_weight * growing * premix,
-            "rotation": self.rotation_weight
-            * F.cross_entropy(network.classify(turned, "rotation"), rotations),
+            **self._rotation(network, strong_images, batch.draws["rotations"]),
             **self.refine.losses(guess, strong),
         }
         labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
         everyone = torch.ones_like(confidence)
         return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, everyone))
+
+    def _rotation(self, network: Network, images: Tensor, rotations: Tensor) -> dict[str, Tensor]:
+        """Return the loss of telling by how many quarters the images (N, C, H, W) were turned, if it has a weight."""
+        if not self.rotation_weight:
+            return {}
+        turned = network(turn(network.normalize(images), rotations))
+        loss = F.cross_entropy(network.classify(turned, "rotation"), rotations)
+        return {"rotation": self.rotation_weight * loss}
 
 
 def turn(images: Tensor, quarters: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network: normalisation, encoder and named linear heads."""
+"""The network: normalisation, encoder and named linear heads; and encoders by name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from daso.errors import OptionError, nearest
 from daso.nets.resnet import ResNet
 from daso.nets.small import SmallConvNet
+from daso.nets.vector import VectorEncoder
 from daso.nets.wrn import WideResNet
 
 Precision = Literal["float32", "bfloat16"]
 
 
 class Encoder(Protocol):
-    """Any module that maps normalised images (B, C, H, W) to features (B, dim)."""
+    """Any module that maps normalised images (B, C, H, W), or vectors (B, D), to features (B, dim)."""
 
     dim: int
 
@@ -28,14 +29,14 @@ class Encoder(Protocol):
 
 
 class Network(nn.Module):
-    """Images in, features out; a named linear head turns features into logits.
+    """Images, or vectors, in, features out; a named linear head turns features into logits.
 
     The encoder may run in bfloat16; features, heads and everything after them are float32.
 
     Args:
-        encoder: maps normalised float images to features (B, D); its ``dim`` is D.
+        encoder: maps normalised float images, or vectors, to features (B, D); its ``dim`` is D.
         heads: outputs of each linear head by name.
-        mean, std: of each channel, in [0, 1].
+        mean, std: of each channel of images, in [0, 1]; empty for vectors, which the encoder standardises.
         precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
         resolution: side in pixels to which uint8 images of another size are resized (bilinear, antialiased); None:
             they stay as they are. The STL-10 protocol augments at 96 pixels and trains at 32.
@@ -104,8 +105,10 @@ class Network(nn.Module):
         return (pixels / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W)."""
-        x = _channels_last(self.normalize(images))
+        """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W), or of vectors."""
+        x = self.normalize(images)
+        if x.dim() == 4:
+            x = _channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.encoder(x)
         return features.float()
@@ -126,8 +129,28 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.as_strided(images.shape, (height * width, 1, width, 1))
 
 
+def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    """Build an encoder of vectors by name.
+
+    Args:
+        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (of depth 2) or ``linear`` (no layer but the head).
+        mean, std: of each dimension.
+
+    Raises:
+        OptionError: there is no such network; the message names the nearest one.
+    """
+    if match := re.fullmatch(r"mlp-(\d+)(?:-(\d+))?", name):
+        return VectorEncoder(mean, std, int(match[1]), int(match[2] or 2))
+    if name == "linear":
+        return VectorEncoder(mean, std, depth=0)
+    valid = ["mlp-256", "mlp-128-1", "linear"]
+    raise OptionError(
+        f"unknown network {name!r} for vectors; valid: {', '.join(valid)}.{nearest(name, valid)}"
+    )
+
+
 def build_encoder(name: str, channels: int, size: int) -> Encoder:
-    """Build an encoder by name.
+    """Build an encoder of images by name.
 
     Args:
         name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or ``small-<width>``.

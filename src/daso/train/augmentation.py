@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from daso.data.store import TrainingData
 from daso.errors import OptionError
 from daso.methods.method import View
 from daso.views import crop, draw, draw_weak, join_draws, strong_from_draws
 from daso.views.resized_crop import draw_resized, resize_parts
+from daso.views.vectors import draw_vectors, view_vectors
 
 Crop = Literal["pad", "resized"]
 Drawn = tuple[Any, ...]
@@ -51,6 +54,84 @@ class ViewOptions:
         ):
             if not valid:
                 raise OptionError(f"{name} = {value!r} is out of range")
+
+
+@dataclass(frozen=True)
+class VectorViewOptions:
+    """How feature vectors are augmented; noise is in standard deviations of each dimension."""
+
+    weak_noise: float = 0.1
+    """Noise added to weak views of vectors."""
+    strong_noise: float = 0.5
+    """Noise added to strong views of vectors."""
+    strong_mask: float = 0.2
+    """Probability that a dimension of a strong view is replaced by its mean."""
+    strong_mix: float = 0.2
+    """Strong views contain up to this share of another vector of the batch."""
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("weak_noise", self.weak_noise, 0 <= self.weak_noise < math.inf),
+            ("strong_noise", self.strong_noise, 0 <= self.strong_noise < math.inf),
+            ("strong_mask", self.strong_mask, 0 <= self.strong_mask < 1),
+            ("strong_mix", self.strong_mix, 0 <= self.strong_mix <= 0.5),
+        ):
+            if not valid:
+                raise OptionError(f"{name} = {value!r} is out of range")
+
+
+class Views(Protocol):
+    """Draws views on the host and makes them on the device of what is viewed."""
+
+    def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
+        """Draw everything random in a view of *count* images."""
+
+    def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
+        """Return a view of the images of several batches, those of each batch by that batch's draws."""
+
+
+class VectorAugmentation:
+    """Draws views of feature vectors on the host and makes them on the vectors' device.
+
+    The versions of a vector that its store holds (views of an image through a frozen network) are what the views start
+    from: weak ones from the plain version and the weak ones, strong ones from the strong ones if there are any.
+
+    Args:
+        options: of the views.
+        data: tells the versions, and the mean and the standard deviation of each dimension.
+    """
+
+    def __init__(self, options: VectorViewOptions, data: TrainingData) -> None:
+        self.options = options
+        versions, self.dim = data.labeled.images.shape[1:]
+        strong = range(1 + data.weak_versions, versions)
+        self.versions = {"weak": range(1 + data.weak_versions), "strong": strong if len(strong) else range(1)}
+        device = data.labeled.images.device
+        self.mean, self.std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+
+    def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
+        """Draw everything random in a view of *count* vectors."""
+        if view == "identity":
+            return ()
+        strong = view == "strong"
+        return (
+            draw_vectors(
+                count,
+                self.dim,
+                generator,
+                versions=self.versions[view],
+                mask=self.options.strong_mask if strong else 0.0,
+                mix=self.options.strong_mix if strong else 0.0,
+            ),
+        )
+
+    def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
+        """Return a view, float32 (N, D), of vectors, float32 (N, V, D), those of each batch by that batch's draws."""
+        if view == "identity":
+            return images[:, 0]
+        noise = self.options.strong_noise if view == "strong" else self.options.weak_noise
+        drawn = [draws for (draws,) in batches]
+        return view_vectors(images, drawn, noise=noise, mean=self.mean, std=self.std)
 
 
 class Augmentation:

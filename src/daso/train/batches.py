@@ -12,7 +12,7 @@ from daso.data.store import Pool, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.plans.plan import Sampling
-from daso.train.augmentation import Augmentation, ViewOptions
+from daso.train.augmentation import Augmentation, VectorAugmentation, VectorViewOptions, ViewOptions, Views
 from daso.train.options import TrainOptions
 from daso.views.geometry import move
 
@@ -45,17 +45,23 @@ class Batches:
         data: the pools.
         method: names its views.
         options: batch size and seed.
-        augmentation: of the views.
+        augmentation: of the views of images.
+        vectors: of the views of vectors.
 
     Attributes:
-        augmentation: of the views, defaults worked out.
+        augmentation: of the views of images, defaults worked out.
 
     Raises:
-        OptionError: the method learns from unlabelled images and there are none.
+        OptionError: the method learns from unlabelled images and there are none, or from images and there are vectors.
     """
 
     def __init__(
-        self, data: TrainingData, method: Method, options: TrainOptions, augmentation: ViewOptions
+        self,
+        data: TrainingData,
+        method: Method,
+        options: TrainOptions,
+        augmentation: ViewOptions,
+        vectors: VectorViewOptions | None = None,
     ) -> None:
         self.labeled, self.labeled_views = data.labeled, method.labeled_views
         self.unlabeled, self.unlabeled_views = data.unlabeled, method.unlabeled_views
@@ -64,11 +70,19 @@ class Batches:
                 f"{type(method).__name__} learns from unlabelled images and the data has none: give some "
                 f"(an unlabelled folder, --unlabeled-head) or use --method supervised"
             )
+        if method.needs_images and data.are_vectors:
+            raise OptionError(
+                f"{type(method).__name__} turns images by 90 degrees and the data are vectors: --rotation-weight 0"
+            )
         self.device = data.labeled.images.device
         self.seed = options.seed
-        height, width = data.labeled.images.shape[2:]
-        self._views = Augmentation(augmentation, height, width, data.flip)
-        self.augmentation = self._views.options
+        self.augmentation = augmentation
+        if data.are_vectors:
+            self._views: Views = VectorAugmentation(vectors or VectorViewOptions(), data)
+        else:
+            _, height, width = data.shape
+            images = Augmentation(augmentation, height, width, data.flip)
+            self._views, self.augmentation = images, images.options
         self._draw = method.draw
         self.batch = options.batch
         self.unlabeled_batch = options.batch * (options.unlabeled_ratio or method.unlabeled_ratio)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
-from daso.train.augmentation import ViewOptions
+from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.options import TrainOptions
 
 
@@ -27,7 +26,8 @@ class RunConfig:
         method: e.g. ``"fixmatch+daso"``.
         method_options: hyper-parameters of the method, all of them once a run has started.
         train: length, optimiser, network.
-        augmentation: of the views.
+        augmentation: of the views of images.
+        vectors: of the views of vectors.
     """
 
     source: str
@@ -39,6 +39,7 @@ class RunConfig:
     method_options: dict[str, Any] = field(default_factory=dict)
     train: TrainOptions = field(default_factory=TrainOptions)
     augmentation: ViewOptions = field(default_factory=ViewOptions)
+    vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
         for name, kind in (("source", str), ("method", str), ("method_options", dict)):
@@ -47,7 +48,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        return dataclasses.asdict(self)
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> RunConfig:
@@ -60,6 +61,7 @@ class RunConfig:
             "split": SplitOptions,
             "train": TrainOptions,
             "augmentation": ViewOptions,
+            "vectors": VectorViewOptions,
         }
         parts = {
             name: _build(kind, values.get(name, {}), f"{where}, {name}") for name, kind in nested.items()
@@ -70,19 +72,28 @@ class RunConfig:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes the training's result.
 
-        Where the data lies and on what device it is trained are left out; what the data is has fingerprints of its own.
+        Where the data lies and on what device it is trained are left out; what the data is has fingerprints of its
+        own. So are values that are the general default: an option that comes with a later version changes nothing.
         """
         values = self.to_dict()
+        for part in fields(self):
+            own = getattr(self, part.name)
+            if is_dataclass(own) and not isinstance(own, type):
+                default = type(own)()
+                names = [field.name for field in fields(own)]
+                kept = {name: getattr(own, name) for name in names}
+                values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
         for elsewhere in (values, values["train"]):
             for key in ("source", "data", "device"):
                 elsewhere.pop(key, None)
+        values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _build(kind: type[Any], values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise RunError(f"{where}: expected an object, found {type(values).__name__}")
-    known = [f.name for f in dataclasses.fields(kind)]
+    known = [f.name for f in fields(kind)]
     for key in values:
         if key not in known:
             raise RunError(f"{where}: unknown key {key!r}.{nearest(key, known)}")

@@ -10,7 +10,8 @@ import torch
 
 from daso.errors import RunError
 from daso.files import read_json
-from daso.nets.network import Network, build_encoder
+from daso.nets.network import Network
+from daso.train.build import build_network, named_encoder
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
 
@@ -23,14 +24,14 @@ class Model:
         network: in evaluation mode.
         class_names: K names.
         labeled_counts: labelled training images of each class.
-        image_shape: channels, height and width of the images it was trained on.
+        image_shape: channels, height and width of the images it was trained on; of vectors their length alone.
         step: training steps it had.
     """
 
     network: Network
     class_names: tuple[str, ...]
     labeled_counts: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     step: int
 
 
@@ -48,20 +49,17 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
     data = read_json(folder / "data.json")
     checkpoint = load_checkpoint(folder / "checkpoints", warn)
-    resolution = config.train.resolution
     try:
         names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
-        channels, height, width = map(int, data["image_shape"])
-        encoder = build_encoder(str(config.train.network), channels, resolution or max(height, width))
+        shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
+        encoder = named_encoder(config.train, shape, mean, std)
         prefix = "average."
         state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
         weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
         heads = {name: len(bias) for name, bias in weights.items()}
         if heads.get(checkpoint.output) != len(names):
             raise ValueError(f"no head {checkpoint.output!r} for {len(names)} classes among {heads}")
-        network = Network(
-            encoder, heads, data["mean"], data["std"], config.train.precision, resolution, checkpoint.output
-        )
+        network = build_network(config.train, shape, encoder, heads, mean, std, checkpoint.output)
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -69,4 +67,4 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
             f"{folder}: configuration, data and checkpoint do not fit each other: {reason}"
         ) from error
     network = network.to(device).eval()
-    return Model(network, names, counts, (channels, height, width), checkpoint.step)
+    return Model(network, names, counts, shape, checkpoint.step)

@@ -22,13 +22,13 @@ from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
-from daso.errors import OptionError, RunError
+from daso.errors import RunError
 from daso.evaluate.summary import summarize
 from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
-from daso.nets.network import Network, build_encoder
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.train.batches import Batches
+from daso.train.build import build_network, default_network, named_encoder
 from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
 from daso.train.environment import describe_environment
@@ -101,13 +101,6 @@ class Prepared:
         return there
 
 
-def default_network(size: int) -> str:
-    """Return the network for images of *size* pixels when none is named."""
-    if size <= 28:
-        return "small"
-    return "wrn-28-2" if size <= 64 else "resnet18"
-
-
 def _notice(message: str) -> None:
     """Drop a message."""
 
@@ -133,10 +126,7 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
         data_path = None if config.data is None else Path(config.data)
         source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
     data = prepare_data(source, config.split, options.seed, device)
-    height, width = data.labeled.images.shape[2:]
-    if options.resolution is not None and height != width:
-        raise OptionError(f"resolution makes images square, these are {height} x {width}")
-    network = options.network or default_network(options.resolution or max(height, width))
+    network = options.network or default_network(data.shape, options.resolution)
     period = options.evaluation_period  # of the whole run, in each of its stages
     options = dataclasses.replace(options, network=network, evaluate_every=period)
     config = dataclasses.replace(config, train=options)
@@ -155,7 +145,7 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     resolved = dataclasses.replace(
         config,
         data=config.data or source.place,
-        size=height if height == width else None,
+        size=None if data.are_vectors or len(set(data.shape[1:])) > 1 else data.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
         method_options=recipe.resolved_options(method, plan),
@@ -194,9 +184,8 @@ def _begin_stage(
         options = dataclasses.replace(options, labeled_sampling=stage.sampling)
     stage_data = plan.data(number, data)
 
-    channels, height, width = data.labeled.images.shape[1:]
     torch.manual_seed(derive_seed(options.seed, "weights", 0))
-    encoder = build_encoder(str(options.network), channels, options.resolution or max(height, width))
+    encoder = named_encoder(options, data.shape, data.mean, data.std)
     facts = plan.facts(number, _facts(stage_data, data, stage.steps, encoder.dim))
     wanted, values = recipe, config.method_options
     if stage.method is not None:
@@ -205,16 +194,14 @@ def _begin_stage(
     with torch.random.fork_rng(devices=[]):  # a method's own draws leave the initial weights as they are
         method = wanted.build_method(facts, values)
     heads = {"class": len(data.class_names), **method.heads}
-    network = Network(
-        encoder, heads, data.mean, data.std, options.precision, options.resolution, method.output
-    )
+    network = build_network(options, data.shape, encoder, heads, data.mean, data.std, method.output)
     if stage.keeps_encoder:
         assert before is not None
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
         cast(nn.Module, network.encoder).load_state_dict(kept)
         network.freeze_encoder()
     device = data.labeled.images.device
-    batches = Batches(stage_data, method, options, config.augmentation)
+    batches = Batches(stage_data, method, options, config.augmentation, config.vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages would count towards its limit of versions of a function
     training = Training(network.to(device), method.to(device), options)
@@ -237,7 +224,7 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "unlabeled": count(data.unlabeled),
         "holdout": count(data.holdout),
         "test": count(data.test),
-        "image_shape": list(data.labeled.images.shape[1:]),
+        "image_shape": list(data.shape),
         "mean": list(data.mean),
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,

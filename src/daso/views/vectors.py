@@ -1,0 +1,76 @@
+"""Weak and strong views of feature vectors: another stored version, noise, masked dimensions, a little of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from daso.views.geometry import move
+
+
+@dataclass(frozen=True)
+class VectorDraws:
+    """The draws of a view of B vectors of D dimensions.
+
+    ``version`` (B,) holds int64 places among a vector's versions, ``noise`` (B, D) standard normal numbers,
+    ``kept`` (B, D) is false where a dimension is masked, ``partner`` (B,) holds the int64 place in the batch of the
+    vector that each one is mixed with, and ``share`` (B,) how much of that one is taken.
+    """
+
+    version: Tensor
+    noise: Tensor
+    kept: Tensor
+    partner: Tensor
+    share: Tensor
+
+
+def draw_vectors(
+    count: int, dim: int, generator: torch.Generator, *, versions: range, mask: float, mix: float
+) -> VectorDraws:
+    """Draw everything random in a view of *count* vectors.
+
+    Args:
+        count: B.
+        dim: D.
+        generator: on the CPU.
+        versions: places among a vector's versions, each as likely as any other.
+        mask: probability that a dimension is masked.
+        mix: the share of another vector is uniform from 0 to this.
+    """
+    version = torch.randint(versions.start, versions.stop, (count,), generator=generator)
+    noise = torch.randn(count, dim, generator=generator)
+    kept = torch.rand(count, dim, generator=generator) >= mask
+    partner = torch.randperm(count, generator=generator)
+    return VectorDraws(version, noise, kept, partner, mix * torch.rand(count, generator=generator))
+
+
+def view_vectors(
+    vectors: Tensor, batches: Sequence[VectorDraws], *, noise: float, mean: Tensor, std: Tensor
+) -> Tensor:
+    """Return a view of vectors, float32 (N, D).
+
+    Mixed first, then noise of *noise* standard deviations of each dimension is added, then masked dimensions become
+    their mean.
+
+    Args:
+        vectors: float32, (N, V, D), those of several batches one after the other.
+        batches: the draws of each batch; vectors are mixed within a batch.
+        noise: in standard deviations.
+        mean, std: of each dimension, float32 (D,).
+    """
+    device, offset, partners = vectors.device, 0, []
+    for draws in batches:
+        partners.append(draws.partner + offset)
+        offset += len(draws.partner)
+
+    def joined(name: str) -> Tensor:
+        return move(torch.cat([getattr(draws, name) for draws in batches]), device)
+
+    version = joined("version")
+    chosen = vectors[torch.arange(len(vectors), device=device), version]
+    share = joined("share")[:, None]
+    mixed = torch.lerp(chosen, chosen[move(torch.cat(partners), device)], share)
+    return torch.where(joined("kept"), mixed + noise * std * joined("noise"), mean)
