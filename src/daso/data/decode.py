@@ -66,14 +66,21 @@ def decode(
     with _opened(source) as image:
         if size is not None:
             _reduce_while_decoding(image, size)
-        image.load()
-        grey = _is_grey(image) if channels is None else channels == 1
-        ImageOps.exif_transpose(image, in_place=True)
-        plain = _to_eight_bits(image, "L" if grey else "RGB")
-        if size is not None:
-            plain = _central_square(plain, size)
-        pixels = np.asarray(plain, dtype=np.uint8)
-        return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return to_pixels(image, channels=channels, size=size)
+
+
+def to_pixels(
+    image: Image.Image, *, channels: int | None = None, size: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Do the same for an image that Pillow has opened or made, and turn it upright in place; errors are Pillow's."""
+    image.load()
+    grey = _is_grey(image) if channels is None else channels == 1
+    ImageOps.exif_transpose(image, in_place=True)
+    plain = _to_eight_bits(image, "L" if grey else "RGB")
+    if size is not None:
+        plain = _central_square(plain, size)
+    pixels = np.asarray(plain, dtype=np.uint8)
+    return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 @contextmanager
