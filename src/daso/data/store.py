@@ -25,10 +25,12 @@ class Pool:
     Attributes:
         images: uint8, (N, C, H, W); or vectors, float32, (N, V, D), in V versions each, the first the plain one.
         labels: int64, (N,); of unlabelled images the truth where it is known, for evaluation only, else -1.
+        paths: of the N images where they were read from files, else empty.
     """
 
     images: Tensor
     labels: Tensor
+    paths: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,12 +82,13 @@ class TrainingData:
 def _pool(source: Images | None, device: torch.device, indices: Indices | None = None) -> Pool | None:
     if source is None or (indices is not None and not len(indices)):
         return None
-    images, labels = source.images, source.labels
+    images, labels, paths = source.images, source.labels, source.paths
     if indices is not None:
         images, labels = images[indices], labels[indices]
+        paths = tuple(paths[i] for i in indices) if paths else ()
     # A reader may hand out a read-only view of a file; torch wants memory of its own.
     images = np.require(images, requirements=["C", "W"])
-    return Pool(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+    return Pool(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), paths)
 
 
 def _channel_statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,7 +2,8 @@
 
 The folder holds ``config.json`` (everything resolved), ``data.json`` (classes, counts, normalisation, the split's
 fingerprint), ``environment.json``, ``metrics.jsonl`` (a row per event), ``checkpoints/`` and, once the training is
-over, ``confusion.json`` (the answers on the test images, counted) and ``summary.json``.
+over, ``confusion.json`` (the answers on the test images, counted), ``beliefs.safetensors`` (what the model believes
+about the unlabelled images) and ``summary.json``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from daso.files import plain, read_json, read_rows, remove_leftovers, save_json,
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.train.batches import Batches
+from daso.train.beliefs import write_beliefs
 from daso.train.build import build_network, default_network, named_encoder
 from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
@@ -214,6 +216,10 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
     def count(pool: Any) -> int:
         return 0 if pool is None else len(pool)
 
+    def by_class(pool: Any) -> list[int] | None:
+        counts = None if pool is None else torch.bincount(pool.labels, minlength=len(data.class_names))
+        return None if counts is None else counts.tolist()
+
     truth = None
     if data.unlabeled is not None and bool((data.unlabeled.labels >= 0).all()):
         truth = torch.bincount(data.unlabeled.labels, minlength=len(data.class_names)).tolist()
@@ -224,6 +230,8 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "unlabeled": count(data.unlabeled),
         "holdout": count(data.holdout),
         "test": count(data.test),
+        "holdout_counts": by_class(data.holdout),
+        "test_counts": by_class(data.test),
         "image_shape": list(data.shape),
         "mean": list(data.mean),
         "std": list(data.std),
@@ -328,9 +336,12 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
         now = describe_environment(prepared.data.labeled.images.device)
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
+    watch = Watch(Facts.of(prepared.config.to_dict(), describe_data(prepared.data)))
+    for row in rows:
+        watch.see(row)
     last = len(prepared.plan.stages()) - 1
     while True:
-        for row in _train_stage(prepared, folder):
+        for row in _train_stage(prepared, folder, watch):
             if row["event"] == "evaluate":
                 rows.append(row)
             yield row
@@ -343,6 +354,7 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     confusions = count_confusions(prepared.training.average.network, prepared.data)
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
+    write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed)
     summary = {
         "method": prepared.config.method,
         "source": prepared.config.source,

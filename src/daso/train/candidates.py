@@ -1,0 +1,128 @@
+"""Which unlabelled images are worth a look, and which to label next: choices over arrays of beliefs.
+
+Shape letters: N images, K classes, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
+
+CONSIDERED = 2000
+"""Images of the highest score among which the list of those to label next is chosen."""
+
+
+def best_per_group(groups: Indices, score: Floats, most: int) -> Indices:
+    """Return the places of the *most* highest scores of every group, best first; ties by place.
+
+    Args:
+        groups: (N,), the group of each image.
+        score: (N,).
+        most: of each group.
+    """
+    by_group = np.lexsort((-score, groups))
+    ordered = groups[by_group]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else ordered
+    rank = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
+    kept = np.sort(by_group[rank < most])
+    return kept[np.argsort(-score[kept], kind="stable")]
+
+
+def disagreements(linear: Floats, semantic: Floats, per_pair: int, most: int) -> Indices:
+    """Return the images of which two classifiers name different classes, those first where both are sure.
+
+    Args:
+        linear, semantic: probabilities (N, K).
+        per_pair: images of each pair (class of the one, class of the other), so that no pair takes all places.
+        most: images in all.
+    """
+    first, second = linear.argmax(1), semantic.argmax(1)
+    differ = np.flatnonzero(first != second)
+    surety = linear.max(1)[differ] * semantic.max(1)[differ]
+    pairs = first[differ] * linear.shape[1] + second[differ]
+    return differ[best_per_group(pairs, surety, per_pair)][:most]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Images to label next, best first; every array is (M,).
+
+    Attributes:
+        place: of the image among the N.
+        score: uncertainty * rarity * novelty.
+        uncertainty: 1 - (b_a - b_c), a and c the classes of the highest mean belief b of both classifiers, in
+            [0, 1]: high where the classifiers disagree or neither is sure.
+        rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; n_k labelled images of class k.
+        novelty: cosine distance to the nearest image that stands before it in the list, over the median distance of
+            two images, at most 1.
+        likely, other: the classes a and c.
+    """
+
+    place: Indices
+    score: Floats
+    uncertainty: Floats
+    rarity: Floats
+    novelty: Floats
+    likely: Indices
+    other: Indices
+
+
+def rank_to_label(
+    linear: Floats, semantic: Floats, features: Floats, class_counts: Indices, most: int
+) -> Ranking:
+    """Rank the images whose labels would help the rare classes most.
+
+    One by one, the image of the highest score is taken, and the novelty of those like it falls: the list does not
+    ask for the same image a hundred times.
+
+    Args:
+        linear, semantic: probabilities (N, K) by the classifier and by the similarity to prototypes.
+        features: (N, D).
+        class_counts: (K,), labelled images of each class.
+        most: M, at most.
+    """
+    belief = (linear + semantic) / 2
+    rows = np.arange(len(belief))
+    likely = belief.argmax(1)
+    without = belief.copy()
+    without[rows, likely] = -1
+    other = without.argmax(1)
+    first, second = belief[rows, likely], belief[rows, other]
+    uncertainty = np.clip(1 - (first - second), 0, 1)
+    rare = np.sqrt(class_counts.min() / np.maximum(class_counts, 1))
+    rarity = (first * rare[likely] + second * rare[other]) / np.maximum(first + second, 1e-12)
+
+    worth = uncertainty * rarity
+    considered = np.argsort(-worth, kind="stable")[:CONSIDERED]
+    near = features[considered] / np.maximum(
+        np.linalg.norm(features[considered], axis=1, keepdims=True), 1e-8
+    )
+    far = _typical_distance(near)
+    novelty = np.ones(len(considered))
+    taken: list[int] = []
+    novelties: list[float] = []
+    for _ in range(min(most, len(considered))):
+        value = worth[considered] * novelty
+        value[taken] = -1
+        best = int(value.argmax())
+        taken.append(best)
+        novelties.append(float(novelty[best]))
+        novelty = np.minimum(novelty, np.clip((1 - near @ near[best]) / far, 0, 1))
+    place = considered[taken]
+    novel = np.array(novelties)
+    return Ranking(
+        place, worth[place] * novel, uncertainty[place], rarity[place], novel, likely[place], other[place]
+    )
+
+
+def _typical_distance(unit: Floats) -> float:
+    """Return the median cosine distance of neighbours in a fixed shuffled order of unit vectors (N, D)."""
+    shuffled = unit[np.random.default_rng(0).permutation(len(unit))]
+    distances = 1 - (shuffled[1:] * shuffled[:-1]).sum(1)
+    return max(float(np.median(distances)), 1e-6) if len(distances) else 1.0
