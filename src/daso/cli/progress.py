@@ -1,74 +1,97 @@
-"""What a person sees while a run trains: a live bar on a terminal, a plain line now and then elsewhere."""
+"""What a person sees while a run trains: a live view on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
 
-Row = dict[str, Any]
+from daso.cli.live import View, duration, shown_classes
+from daso.files import Row
 
 PLAIN_PERIOD = 15.0
-"""Seconds between lines where the output is not a terminal."""
+"""Seconds between lines where the output is not a terminal; a hundredth of the time so far, if that is more."""
 
 
-def _state(train: Row, evaluation: Row) -> str:
-    parts = [f"loss {train['loss']:.3f}"] if train else []
-    if len(train.get("losses", {})) > 1:
-        parts.append("(" + " ".join(f"{name} {value:.3f}" for name, value in train["losses"].items()) + ")")
-    if "share_confident" in train:
-        parts.append(f"over threshold {train['share_confident']:.0%}")
-    measured = evaluation.get("test") or evaluation.get("holdout")
+def _plain_line(view: View) -> str:
+    stage = f"  stage {view.evaluation['stage'] + 1}/{view.stages}" if "stage" in view.evaluation else ""
+    numbers = "  ".join(view.numbers())
+    left = duration(view.seconds_left())
+    return f"{view.label}{stage}  step {view.step}/{view.total}  {numbers}  {left} left"
+
+
+def _last_line(view: View, done: int) -> str:
+    seconds = time.monotonic() - view.started
+    line = f"{view.label}: {view.step - done:,} steps in {duration(seconds)}"
+    where, measured = view.measured()
     if measured:
-        parts.append(f"balanced accuracy {measured['balanced_accuracy']:.1%}")
-    if train:
-        parts.append(f"{train['steps_per_second']:.1f} steps/s")
-    return "  ".join(parts)
+        line += f"; balanced accuracy {measured['balanced_accuracy']:.1%} on {where} images at the end"
+    if "share_confident" in view.train:
+        line += f", {view.train['share_confident']:.0%} of the pseudo-labels over the threshold"
+    worst = ", ".join(f"{name} {value:.0%}" for name, value in view.worst())
+    return line + (f"; worst recall: {worst}" if worst else "")
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+@contextmanager
+def _live(console: Console, view: View, shown: bool) -> Iterator[None]:
+    if not shown:
+        yield
+        return
+    with Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True):
+        yield
 
 
-def follow(rows: Iterable[Row], *, total: int, done: int = 0, label: str = "training") -> list[Row]:
+def follow(
+    rows: Iterable[Row],
+    *,
+    total: int,
+    done: int = 0,
+    label: str = "training",
+    data: Row | None = None,
+    stages: int = 1,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> list[Row]:
     """Consume the rows of a training while showing how it goes; return them.
 
     Args:
-        rows: of ``fit``.
-        total: steps of the whole training.
+        rows: of ``train_run``.
+        total: steps of the whole run.
         done: steps done before (a resumed run).
         label: shown at the front.
+        data: what ``data.json`` says, to show the classes.
+        stages: of the run.
+        quiet: show warnings only.
+        console: to write to (default: standard error).
     """
-    console = Console(file=sys.stderr)
+    console = console or Console(file=sys.stderr)
+    view = View(label, total, done, stages, **(shown_classes(data) if data else {}))
+    view.plain = console.options.ascii_only
+    live = console.is_terminal and not console.is_dumb_terminal and not quiet
     kept: list[Row] = []
-    latest: dict[str, Row] = {"train": {}, "evaluate": {}}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
     last_line = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(label, total=total, completed=done, state="")
+    with _live(console, view, live):
         for row in rows:
             kept.append(row)
-            latest[row["event"]] = row
-            state = _state(latest["train"], latest["evaluate"])
-            progress.update(task, completed=row["step"], state=state)
+            view.see(row)
+            for warning in row.get("warnings", ()):
+                text = f"warning, step {row['step']:,}: {warning['message']}. {warning['advice']}"
+                console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=not live)
+            now = time.monotonic()
             finished = row["event"] == "evaluate" and row["step"] == total
-            if not console.is_terminal and (time.monotonic() - last_line > PLAIN_PERIOD or finished):
-                left = _duration((total - row["step"]) / latest["train"]["steps_per_second"])
-                print(
-                    f"{label}  step {row['step']}/{total}  {state}  {left} left", file=sys.stderr, flush=True
-                )
-                last_line = time.monotonic()
+            period = max(PLAIN_PERIOD, (now - view.started) / 100)
+            if not live and not quiet and (now - last_line > period or finished):
+                _print(console, _plain_line(view))
+                last_line = now
+    if kept and not quiet:
+        _print(console, _last_line(view, done))
     return kept
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.file.flush()

@@ -17,11 +17,12 @@ from daso.data.source import Source
 from daso.errors import OptionError, nearest
 from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
-from daso.presets.sources import OWN_DATA, OWN_DATA_ON_CPU, SOURCES, SourceDefaults
+from daso.presets.own_data import CPU_SIZE, choose_for
+from daso.presets.sources import SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.train.allocator import keep_freed_memory
 from daso.train.lock import refuse_taken
-from daso.train.run import Prepared, prepare, train_run
+from daso.train.run import Prepared, describe_data, prepare, train_run
 from daso.train.training import choose_device
 
 
@@ -129,24 +130,22 @@ def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, Sour
     """Return what to take for what a command leaves open; images of a folder may be read anew, smaller."""
     if command.source in SOURCES:
         return source, SOURCES[command.source]
+    device = choose_device(command.train.device)
     side = max(source.train.images.shape[2:])
-    if choose_device(command.train.device).type != "cpu":
-        return source, OWN_DATA
-    wanted = OWN_DATA_ON_CPU.size
-    if command.size is None and wanted is not None and side > wanted and Path(command.source).is_dir():
+    if device.type == "cpu" and command.size is None and side > CPU_SIZE and Path(command.source).is_dir():
         _notice(
-            f"no accelerator: images are resized to {wanted} x {wanted} pixels; --size {side} keeps {side}"
+            f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
         )
-        source = read_source(command, wanted)
-    return source, OWN_DATA_ON_CPU
+        source = read_source(command, CPU_SIZE)
+    return source, choose_for(source, device)
 
 
 def _notice(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
-    """Show a training as it goes; an interruption says how to go on."""
+def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path, quiet: bool = False) -> None:
+    """Show a training as it goes, or *quiet* only its warnings; an interruption says how to go on."""
     keep_freed_memory()
     config, done = prepared.config, prepared.step
 
@@ -157,7 +156,15 @@ def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path) -> None:
             yield row
 
     try:
-        follow(counted(), total=prepared.total_steps, done=done, label=config.method)
+        follow(
+            counted(),
+            total=prepared.total_steps,
+            done=done,
+            label=f"{config.method} on {Path(config.source).name}",
+            data=describe_data(prepared.data),
+            stages=len(prepared.plan.stages()),
+            quiet=quiet,
+        )
     except KeyboardInterrupt:
         saved = sorted((folder / "checkpoints").glob("step-*.json"))
         where = (

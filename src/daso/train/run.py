@@ -28,6 +28,7 @@ from daso.evaluate.summary import summarize
 from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
 from daso.parts import Facts
 from daso.plans.plan import Plan
+from daso.report.watch import Watch, watch_facts
 from daso.train.batches import Batches
 from daso.train.beliefs import write_beliefs
 from daso.train.build import build_network, default_network, named_encoder
@@ -336,9 +337,7 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
         now = describe_environment(prepared.data.labeled.images.device)
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
-    watch = Watch(Facts.of(prepared.config.to_dict(), describe_data(prepared.data)))
-    for row in rows:
-        watch.see(row)
+    watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
     last = len(prepared.plan.stages()) - 1
     while True:
         for row in _train_stage(prepared, folder, watch):
@@ -367,8 +366,8 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     save_json(folder / "summary.json", plain(summary))
 
 
-def _train_stage(prepared: Prepared, folder: Path) -> Iterator[Row]:
-    """Train to the end of a stage, writing rows and checkpoints."""
+def _train_stage(prepared: Prepared, folder: Path, watch: Watch) -> Iterator[Row]:
+    """Train to the end of a stage, writing rows, warnings among them, and checkpoints."""
     metrics = folder / "metrics.jsonl"
     several = len(prepared.plan.stages()) > 1
     configuration = prepared.config.fingerprint()
@@ -377,6 +376,8 @@ def _train_stage(prepared: Prepared, folder: Path) -> Iterator[Row]:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         if row["event"] == "evaluate" and (handed_on := prepared.plan.describe()):
             row["plan"] = handed_on
+        if warnings := watch.see(row):
+            row["warnings"] = warnings
         try:
             with metrics.open("a", encoding="utf-8") as file:
                 file.write(to_line(row))

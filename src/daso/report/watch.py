@@ -1,0 +1,320 @@
+"""Warnings about a training, from its rows: what fails silently in imbalanced semi-supervised learning.
+
+Nothing here uses the truth about the unlabelled images: people's own data has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.files import Row
+
+Array = npt.NDArray[np.float64]
+
+LONG = (0.2, 5_000)
+"""What lasts for this share of the steps, or so many if that is fewer, and for three evaluations, lasts long."""
+SETTLED = (0.2, 10_000)
+"""Before this share of the steps, or so many if that is fewer, and before a warm-up ends, nothing is judged."""
+HALFWAY = (1 / 3, 50_000)
+"""The same for what needs a classifier that has learnt something."""
+EMPTY = 0.001
+"""A smaller share of pseudo-labels that teach is none to speak of."""
+EXPECTED = 20
+"""A class is not missed before so many of its images should have come by."""
+STARVED = 0.02
+"""With less than this share of the pseudo-labels that it should have, a class has none to speak of."""
+FAR, NEAR = 0.25, 0.12
+"""Total variation distances: the share of pseudo-labels that would have to change their class."""
+IMBALANCED = 0.15
+"""Labels at a smaller distance from balance do not tell whether anything is distributed like them."""
+MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
+"""The paper's T_dist where labelled and unlabelled images are distributed alike, and where they are not."""
+UNCERTAIN = 0.05
+"""Half of the 95% interval of a balanced accuracy from which on it is too wide to compare methods by."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run is told, as far as warnings need it.
+
+    Attributes:
+        class_names: K names.
+        labeled: share of each class among the labelled images, (K,).
+        steps: of the whole run.
+        images_per_step: unlabelled ones.
+        options: the method's hyper-parameters.
+        measured_on: ``"test"`` or ``"holdout"``.
+        measured: images of each class to measure on, (K,); None where the run folder does not say.
+    """
+
+    class_names: tuple[str, ...]
+    labeled: Array
+    steps: int
+    images_per_step: int
+    options: Mapping[str, Any]
+    measured_on: str
+    measured: Array | None
+
+    def name(self, classes: Sequence[int], most: int = 6) -> str:
+        """Return the names of classes, of many only the first."""
+        names = [self.class_names[k] for k in classes[:most]]
+        return ", ".join(names) + (f" and {len(classes) - most} more" if len(classes) > most else "")
+
+
+def watch_facts(config: Row, data: Row) -> Facts:
+    """Return the facts of a run, from its ``config.json`` and ``data.json``."""
+    train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
+    measured_on = "test" if data.get("test") else "holdout"
+    counts = data.get(f"{measured_on}_counts")
+    return Facts(
+        tuple(data["class_names"]),
+        labeled / labeled.sum(),
+        train["steps"],
+        train["batch"] * (train.get("unlabeled_ratio") or 1),
+        config.get("method_options", {}),
+        measured_on,
+        None if counts is None else np.array(counts, dtype=np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """The latest evaluations of a stage that together last long.
+
+    Attributes:
+        rows: the ``pseudo_labels`` of each, not empty.
+        steps: training steps that each covers.
+    """
+
+    rows: tuple[Row, ...]
+    steps: Array
+
+    def mean(self, *path: str) -> Array:
+        """Return the mean over the steps of the numbers at *path*."""
+        values = [_at(row, path) for row in self.rows]
+        return np.average(np.array(values, dtype=np.float64), axis=0, weights=self.steps)
+
+
+def _at(row: Row, path: Sequence[str]) -> Any:
+    value: Any = row
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _steps(facts: Facts, share: tuple[float, int]) -> float:
+    return min(share[0] * facts.steps, share[1])
+
+
+def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED) -> Window | None:
+    """Return the latest evaluations of the last stage that last long, or None as long as it is too early."""
+    stage = evaluations[-1].get("stage", 0)
+    own = [row for row in evaluations if row.get("stage", 0) == stage]
+    begin = max((row["step"] for row in evaluations if row.get("stage", 0) < stage), default=0)
+    starts = [begin, *(row["step"] for row in own[:-1])]
+    wait = max(_steps(facts, settled), facts.options.get("warmup_steps") or 0)
+    first = next(
+        (i for i in reversed(range(len(own) - 2)) if own[-1]["step"] - starts[i] >= _steps(facts, LONG)), None
+    )
+    if (
+        first is None
+        or starts[first] - begin < wait
+        or not all("pseudo_labels" in row for row in own[first:])
+    ):
+        return None
+    steps = np.array([row["step"] - start for row, start in zip(own[first:], starts[first:], strict=True)])
+    return Window(tuple(row["pseudo_labels"] for row in own[first:]), steps.astype(np.float64))
+
+
+def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
+    return {"kind": kind, "message": message, "advice": advice, "classes": [int(k) for k in classes]}
+
+
+def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+    """Warn if next to no pseudo-label teaches for long."""
+    window = latest(facts, evaluations)
+    if window is None or window.mean("share_confident") >= EMPTY:
+        return None
+    before = [row["pseudo_labels"]["share_confident"] for row in evaluations if "pseudo_labels" in row]
+    advice = "Lower --threshold" if "threshold" in facts.options else "Train longer"
+    if "prototype_temperature" in facts.options and max(before) >= 10 * EMPTY:
+        advice += (
+            "; there were some before DASO's blend began, so a longer --warmup-steps or a lower "
+            "--prototype-temperature may help too"
+        )
+    return _warning(
+        "empty mask",
+        f"no pseudo-label has been sure enough to teach for {window.steps.sum():,.0f} steps: the unlabelled "
+        f"images teach next to nothing",
+        f"{advice}.",
+    )
+
+
+def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+    """Warn of classes with next to no confident pseudo-label for long, while others have some.
+
+    A class should have as many as its share of the labelled images, or an equal share, whichever is less. Less than
+    2% of that is next to none; before it should have had 20, nothing is said.
+    """
+    window = latest(facts, evaluations)
+    if window is None or window.mean("share_confident") < EMPTY:
+        return None
+    expected = np.minimum(facts.labeled, 1 / len(facts.labeled)) * window.steps.sum() * facts.images_per_step
+    shares = [row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows]
+    found = (np.array(shares) * window.steps[:, None]).sum(0) * facts.images_per_step
+    starved = np.flatnonzero((found < STARVED * expected) & (expected >= EXPECTED))
+    if not len(starved):
+        return None
+    starved = starved[np.argsort(facts.labeled[starved], kind="stable")]
+    balancing = "prototype_temperature" in facts.options
+    return _warning(
+        "starved classes",
+        f"next to no confident pseudo-label for {window.steps.sum():,.0f} steps: {facts.name(starved.tolist())}",
+        "More labelled images of these classes help most; "
+        + ("" if balancing else "so may adding +daso, +abc or +la to the method; ")
+        + (
+            "a lower --threshold lets less certain ones in."
+            if "threshold" in facts.options
+            else "train longer."
+        ),
+        starved,
+    )
+
+
+def swallowing_class(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+    """Warn if one class takes most of the pseudo-labels, far beyond its share of the labelled images.
+
+    That is half of what the labelled images leave to the others, or ten times its share (or an equal one) and a
+    fifth of all.
+    """
+    window = latest(facts, evaluations)
+    if window is None:
+        return None
+    share = window.mean("final", "distribution")
+    top = int(share.argmax())
+    given = facts.labeled[top]
+    many = max(10 * given, 10 / len(share), 0.2)
+    if share[top] < min((1 + given) / 2, many):
+        return None
+    return _warning(
+        "swallowing class",
+        f"{share[top]:.0%} of the pseudo-labels say {facts.class_names[top]}, {given:.0%} of the labelled images are",
+        "Unless so many of the unlabelled images are: look at some of them (daso predict), raise --threshold, lower "
+        "--learning-rate, or add +abc or +la to the method.",
+        [top],
+    )
+
+
+def distance(one: Array, other: Array) -> float:
+    """Return the total variation distance of two distributions (K,), 0 (equal) to 1 (nothing in common)."""
+    return float(np.abs(one - other).sum() / 2)
+
+
+def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+    """Warn if DASO's T_dist is for the other case: pseudo-labels distributed like the labelled images, or not.
+
+    T_dist from 1 on is for unlabelled images that are distributed like the labelled ones: it does not fit where the
+    final pseudo-labels are far from them (a distance of 0.25 or more). T_dist up to 0.5 is for others: it does not
+    fit where they are near (0.12 or less), if the labelled images are imbalanced (0.15 or more from balance).
+    Judged after a third of the training, or 50,000 steps. Pseudo-labels repeat some of the bias of the labels, so near
+    is weaker evidence than far.
+    """
+    temperature = facts.options.get("dist_temperature")
+    if temperature is None or facts.options.get("blend", "distribution") != "distribution":
+        return None
+    window = latest(facts, evaluations, HALFWAY)
+    if window is None:
+        return None
+    labeled = facts.labeled
+    apart = distance(window.mean("final", "distribution"), labeled)
+    imbalanced = distance(labeled, np.full_like(labeled, 1 / len(labeled))) >= IMBALANCED
+    if temperature >= 1 and apart >= FAR:
+        how, other, doubt = "unlike", MISMATCHED_TEMPERATURE, ""
+    elif temperature <= 0.5 and apart <= NEAR and imbalanced:
+        how, other = "like", MATCHED_TEMPERATURE
+        doubt = " unless you know that the unlabelled images are distributed otherwise"
+    else:
+        return None
+    return _warning(
+        "T_dist",
+        f"the pseudo-labels are distributed {how} the labelled images ({apart:.0%} would have to change class to "
+        f"match), but T_dist is {temperature:g}, the setting for the opposite case",
+        f"Train anew with --dist-temperature {other:g}{doubt}.",
+    )
+
+
+def uncertain_measure(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+    """Warn if the images to measure on are too few to tell methods apart.
+
+    The 95% interval of balanced accuracy: 1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, with
+    recalls r_k that count one hit and one miss more than there were, so that a few hits out of as few are no
+    certainty.
+    """
+    measured = evaluations[-1].get(facts.measured_on)
+    if not measured or facts.measured is None:
+        return None
+    images = facts.measured
+    recall, there = np.array(measured["recall"], dtype=np.float64), images > 0
+    recall = (recall[there] * images[there] + 1) / (images[there] + 2)
+    half = 1.96 * float(np.sqrt((recall * (1 - recall) / images[there]).sum())) / there.sum()
+    if half < UNCERTAIN:
+        return None
+    what = {"test": "test", "holdout": "held-out"}[facts.measured_on]
+    return _warning(
+        "uncertain measure",
+        f"{images.sum():.0f} {what} images ({images[there].min():.0f} of the rarest class) tell balanced accuracy to "
+        f"within ± {100 * half:.0f} points only (95%)",
+        "Smaller differences say nothing: measure on more images"
+        + (" (--holdout N, or a test folder)" if facts.measured_on == "holdout" else "")
+        + ", or compare several seeds (daso compare).",
+    )
+
+
+CHECKS = (empty_mask, starved_classes, swallowing_class, unfit_temperature, uncertain_measure)
+
+
+class Watch:
+    """Sees the rows of a run, in order, and warns of each thing once.
+
+    Of classes that starve it warns again when there are twice as many.
+
+    Args:
+        facts: about the run.
+        rows: that it has written before, of which nothing is said any more.
+    """
+
+    def __init__(self, facts: Facts, rows: Iterable[Row] = ()) -> None:
+        self.facts = facts
+        self._evaluations: list[Row] = []
+        self._said: dict[str, int] = {}
+        for row in rows:
+            self.see(row)
+
+    def see(self, row: Row) -> list[Row]:
+        """Return what is new: ``kind``, ``message``, ``advice`` and the indices of the ``classes`` it is about."""
+        if row["event"] != "evaluate":
+            return []
+        while self._evaluations and self._evaluations[-1]["step"] >= row["step"]:
+            self._evaluations.pop()  # the run was rolled back
+        self._evaluations.append(row)
+        new = []
+        for check in CHECKS:
+            warning = check(self.facts, self._evaluations)
+            if warning is None:
+                continue
+            size = max(1, len(warning["classes"]))
+            if size >= 2 * self._said.get(warning["kind"], 0):
+                self._said[warning["kind"]] = size
+                new.append(warning)
+        return new
+
+
+def find_warnings(config: Row, data: Row, rows: Iterable[Row]) -> list[Row]:
+    """Return what a run's rows give reason to warn of, each with the ``step`` at which it could first be seen."""
+    watch = Watch(watch_facts(config, data))
+    return [{"step": row["step"], **warning} for row in rows for warning in watch.see(row)]
