@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from daso.errors import RunError
 from daso.files import read_json
@@ -26,6 +28,7 @@ class Model:
         labeled_counts: labelled training images of each class.
         image_shape: channels, height and width of the images it was trained on; of vectors their length alone.
         step: training steps it had.
+        config: of the run.
     """
 
     network: Network
@@ -33,6 +36,7 @@ class Model:
     labeled_counts: tuple[int, ...]
     image_shape: tuple[int, ...]
     step: int
+    config: RunConfig
 
 
 def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
@@ -49,22 +53,47 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
     data = read_json(folder / "data.json")
     checkpoint = load_checkpoint(folder / "checkpoints", warn)
+    prefix = "average."
+    state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+    return rebuild_model(config, data, state, checkpoint.output, checkpoint.step, device, str(folder))
+
+
+def rebuild_model(
+    config: RunConfig,
+    data: dict[str, Any],
+    state: dict[str, Tensor],
+    output: str,
+    step: int,
+    device: torch.device,
+    where: str,
+) -> Model:
+    """Build a model from what describes it and its tensors.
+
+    Args:
+        config: of the run.
+        data: as in ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``, ``mean`` and ``std``.
+        state: of the network; heads that it does not hold are not made.
+        output: name of the head that classifies.
+        step: training steps it had.
+        device: where the network shall be.
+        where: names the files in errors.
+
+    Raises:
+        RunError: they do not fit each other.
+    """
     try:
         names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
         shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
         encoder = named_encoder(config.train, shape, mean, std)
-        prefix = "average."
-        state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
         weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
         heads = {name: len(bias) for name, bias in weights.items()}
-        if heads.get(checkpoint.output) != len(names):
-            raise ValueError(f"no head {checkpoint.output!r} for {len(names)} classes among {heads}")
-        network = build_network(config.train, shape, encoder, heads, mean, std, checkpoint.output)
+        if heads.get(output) != len(names):
+            raise ValueError(f"no head {output!r} for {len(names)} classes among {heads}")
+        network = build_network(config.train, shape, encoder, heads, mean, std, output)
         network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
-            f"{folder}: configuration, data and checkpoint do not fit each other: {reason}"
+            f"{where}: configuration, data and checkpoint do not fit each other: {reason}"
         ) from error
-    network = network.to(device).eval()
-    return Model(network, names, counts, shape, checkpoint.step)
+    return Model(network.to(device).eval(), names, counts, shape, step, config)

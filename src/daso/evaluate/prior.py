@@ -1,0 +1,73 @@
+"""Class distributions that differ between training and use: told, or estimated from the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.errors import DataError
+
+Array = npt.NDArray[Any]
+
+BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
+"""Parts of a method that leave no bias to frequent classes: its probabilities are those of balanced classes."""
+
+
+def balancing_parts(method: str, labeled_sampling: str = "uniform") -> tuple[str, ...]:
+    """Return what in a run's method and sampling of labels has balanced its classifier, sorted; () if nothing has."""
+    parts = sorted(BALANCED & set(method.split("+")))
+    return tuple(parts) if labeled_sampling == "uniform" else (*parts, f"{labeled_sampling} sampling")
+
+
+def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
+    """Return the probabilities, float64 (N, K), of images whose classes are distributed otherwise.
+
+    Saerens, Latinne, Decaestecker: *Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple
+    Procedure*, Neural Computation 14, 2002, equation 2.4: p'(k | x) is proportional to p(k | x) to_k / from_k, if the
+    images of one class look alike here and there.
+
+    Args:
+        probs: (N, K), rows sum to 1.
+        from_prior: (K,), class distribution that they are for, > 0.
+        to_prior: (K,), the one that is wanted, >= 0.
+    """
+    shifted = np.asarray(probs, dtype=np.float64) * (to_prior / from_prior)
+    total = shifted.sum(1, keepdims=True)
+    # An image that can only be of classes that are said not to exist: nothing is known but the prior.
+    return np.where(total > 0, shifted / np.where(total > 0, total, 1), to_prior / np.sum(to_prior))
+
+
+def estimate_prior(
+    chunks: Callable[[], Iterable[Array]], from_prior: Array, *, rounds: int = 1000, tolerance: float = 1e-6
+) -> Array:
+    """Estimate the class distribution of unlabelled images from a classifier's probabilities, float64 (K,).
+
+    The expectation-maximisation algorithm of Saerens et al., 2002, equation 2.9, from *from_prior*: shift the
+    probabilities to the present estimate, take their mean as the next. Each round raises the likelihood of the images.
+    It asks for calibrated probabilities, and for images of a class to look alike in training and in use.
+
+    Args:
+        chunks: starts a pass over the probabilities, (n, K) each, N >= 1 rows in all.
+        from_prior: (K,), class distribution that the probabilities are for, > 0.
+        rounds: at most.
+        tolerance: it ends when no share changes by more.
+
+    Raises:
+        DataError: there is no row.
+    """
+    prior = np.asarray(from_prior, dtype=np.float64)
+    for _ in range(rounds):
+        total, count = np.zeros_like(prior), 0
+        for probs in chunks():
+            total += shift(probs, from_prior, prior).sum(0)
+            count += len(probs)
+        if not count:
+            raise DataError("no image to estimate a class distribution from")
+        before, prior = prior, total / count
+        if np.abs(prior - before).max() <= tolerance:
+            break
+    estimate: Array = prior / prior.sum()
+    return estimate

@@ -1,0 +1,83 @@
+"""Shifted class distributions: against Bayes' rule on a made-up world whose probabilities are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daso.errors import DataError
+from daso.evaluate.prior import balancing_parts, estimate_prior, shift
+
+TRAINED = np.array([0.7, 0.2, 0.1])
+REAL = np.array([0.1, 0.3, 0.6])
+DENSITY = np.array([[0.5, 0.3, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2], [0.1, 0.1, 0.3, 0.5]])
+"""p(x | k) of four things that can be seen."""
+
+
+def posterior(seen: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    rows = []
+    for x in seen:
+        joint = [DENSITY[k, x] * prior[k] for k in range(3)]
+        rows.append([value / sum(joint) for value in joint])
+    return np.array(rows)
+
+
+def test_shift_is_bayes_rule() -> None:
+    seen = np.arange(4)
+    np.testing.assert_allclose(shift(posterior(seen, TRAINED), TRAINED, REAL), posterior(seen, REAL))
+    np.testing.assert_allclose(shift(posterior(seen, TRAINED), TRAINED, TRAINED), posterior(seen, TRAINED))
+
+
+def test_a_class_that_does_not_exist_is_never_named() -> None:
+    absent = np.array([0.0, 0.5, 0.5])
+    shifted = shift(posterior(np.arange(4), TRAINED), TRAINED, absent)
+    assert (shifted[:, 0] == 0).all()
+    np.testing.assert_allclose(shifted.sum(1), 1)
+    sure = np.array([[1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(shift(sure, TRAINED, absent), [absent])
+
+
+def test_the_distribution_of_unlabelled_images_is_found() -> None:
+    random = np.random.default_rng(0)
+    classes = random.choice(3, 20_000, p=REAL)
+    seen = np.array([random.choice(4, p=DENSITY[k]) for k in classes])
+    probs = posterior(seen, TRAINED)
+    passes = []
+
+    def chunks() -> list[np.ndarray]:
+        passes.append(1)
+        return np.array_split(probs, 7)
+
+    estimate = estimate_prior(chunks, TRAINED)
+    np.testing.assert_allclose(estimate, REAL, atol=0.03)
+    assert abs(probs.mean(0) - REAL).max() > 0.2  # the mean of the probabilities is no estimate
+    assert len(passes) < 1000
+
+    def likelihood(prior: np.ndarray) -> float:
+        return float(np.log((probs * prior / TRAINED).sum(1)).sum())
+
+    for other in (
+        TRAINED,
+        np.full(3, 1 / 3),
+        estimate + np.array([0.01, -0.01, 0]),
+        estimate + np.array([0, 0.01, -0.01]),
+    ):
+        assert likelihood(estimate) > likelihood(np.asarray(other))
+
+
+def test_no_image_no_estimate() -> None:
+    with pytest.raises(DataError, match="no image"):
+        estimate_prior(list, TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("method", "sampling", "expected"),
+    [
+        ("fixmatch+daso", "uniform", ()),
+        ("fixmatch+la+daso", "uniform", ("la",)),
+        ("fixmatch+abc+crt", "uniform", ("abc", "crt")),
+        ("supervised", "class-balanced", ("class-balanced sampling",)),
+    ],
+)
+def test_what_has_balanced_a_classifier(method: str, sampling: str, expected: tuple[str, ...]) -> None:
+    assert balancing_parts(method, sampling) == expected
