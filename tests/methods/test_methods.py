@@ -23,9 +23,9 @@ FACTS = Facts(K, 32, COUNTS, COUNTS, 1000, 100)
 METHODS = ("supervised", "fixmatch", "fixmatch+daso", "boss", "boss+la+daso")
 
 
-def make_network() -> Network:
+def make_network(heads: dict[str, int] | None = None) -> Network:
     torch.manual_seed(0)
-    return Network(build_encoder("small-8", 1, 8), {"class": K}, [0.5], [0.25])
+    return Network(build_encoder("small-8", 1, 8), {"class": K, **(heads or {})}, [0.5], [0.25])
 
 
 def make_batch(step: int = 0, labeled: int = 12, unlabeled: int = 20) -> Batch:
@@ -111,6 +111,33 @@ def test_before_its_warm_up_daso_is_fixmatch_bit_for_bit() -> None:
     )
     assert len(plain) == len(daso)
     assert all(torch.equal(a, b) for a, b in zip(plain, daso, strict=True))
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "fixmatch+daso", "fixmatch+la+abc+daso", "boss"])
+def test_weak_views_that_go_apart_change_nothing_but_batch_statistics(name: str) -> None:
+    options = {"threshold": 0.3, "threshold_range": 0.1} if name == "boss" else {"threshold": 0.3}
+    options |= {"warmup_steps": 0, "histogram_period": 1} if "daso" in name else {}
+
+    def steps(training: bool) -> list[tuple[dict[str, Tensor], list[Tensor]]]:
+        found = []
+        for weak_pass in ("joint", "apart"):
+            method = compose(name, FACTS, {**options, "weak_pass": weak_pass})
+            network = make_network(method.heads).train(training)
+            for number in range(2):
+                batch = make_batch(number)
+                batch = batch._replace(draws=method.draw(12, 20, torch.Generator().manual_seed(number)))
+                network.zero_grad()
+                losses = method(network, make_network(method.heads), batch).losses
+                torch.stack(list(losses.values())).sum().backward()
+            found.append((losses, [p.grad.clone() for p in network.parameters()]))
+        return found
+
+    (joint, joint_gradient), (apart, apart_gradient) = steps(training=False)
+    assert joint["unlabeled"] > 0
+    torch.testing.assert_close(apart, joint)
+    torch.testing.assert_close(apart_gradient, joint_gradient)
+    (joint, _), (apart, _) = steps(training=True)
+    assert (apart["labeled"] - joint["labeled"]).abs() > 1e-4
 
 
 @pytest.mark.parametrize("name", METHODS)

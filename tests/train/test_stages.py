@@ -21,6 +21,7 @@ from daso.compose import Recipe
 from daso.data.source import Source
 from daso.files import plain, read_json, read_rows
 from daso.methods.supervised import Supervised
+from daso.plans.crest import adopt
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.model import load_model
@@ -200,6 +201,67 @@ def test_a_generation_trains_on_what_the_checkpoint_says_was_adopted(finished: F
     assert not list(rows)
     given, total = len(prepared.data.labeled), len(prepared.batches.labeled)
     assert total == given + (run.saved[13]["plan.adopted"] >= 0).sum()
+
+
+@pytest.mark.parametrize("loss", ["la", "ldam", "class-balanced"])
+def test_what_rebalances_sees_labels_with_the_adopted_and_what_aligns_the_given_ones(
+    tiny_config: MakeConfig, digits: Source, loss: str
+) -> None:
+    name = f"fixmatch+{loss}+abc+darp+crest-plus"
+    first = prepare(tiny_config(name, method_options=CREST, steps=STEPS), digits)
+    given = torch.from_numpy(first.data.class_counts)
+    shares = first.plan.share.clone()
+    # Of the rarest class, and of none of most others, images are adopted.
+    adopted = first.plan.adopted
+    adopted[:30], adopted[30:37] = 9, 4
+    second = first.begin_stage(1)
+    counts = given.clone()
+    counts[9], counts[4] = counts[9] + 30, counts[4] + 7
+    assert torch.equal(torch.bincount(second.batches.labeled.labels, minlength=10), counts)
+    method = second.training.method
+    if loss == "la":
+        torch.testing.assert_close(method.supervised.prior, counts / counts.sum())
+    else:
+        effective = torch.tensor([(1 - 0.999**n) / (1 - 0.999) for n in counts.tolist()])
+        torch.testing.assert_close(method.supervised.class_weights, 10 / effective / (1 / effective).sum())
+    if loss == "ldam":
+        torch.testing.assert_close(method.supervised.margins, 0.5 * (counts.min() / counts) ** 0.25)
+    torch.testing.assert_close(method.terms[0].kept_share, counts.min() / counts)
+    align, darp = method.refine.refiners
+    torch.testing.assert_close(align.target, given / given.sum())
+    torch.testing.assert_close(darp.target, len(adopted) * given / given.sum())
+    assert torch.equal(second.plan.share, shares)
+
+
+def test_post_hoc_adjustment_is_by_the_given_labels_in_every_generation(finished: FindRun) -> None:
+    run = finished("fixmatch+crest")
+    model = load_model(run.folder, torch.device("cpu"), pytest.fail)
+    prepared = resume_run(run.folder, pytest.fail)[0]
+    given, test = torch.from_numpy(prepared.data.class_counts), prepared.data.test
+    assert model.labeled_counts == tuple(given.tolist())
+    assert len(prepared.batches.labeled) > given.sum()
+    with torch.no_grad():
+        logits = model.network.classify(model.network(test.images))
+    adjusted = logits.double() - (given / given.sum()).log()
+    last = [row for row in run.rows if row["event"] == "evaluate"][-1]
+    loss = torch.nn.functional.cross_entropy(adjusted, test.labels).item()
+    assert last["test"]["logit_adjusted"]["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_generation_is_labelled_by_the_head_that_classifies(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
+    first = prepare(tiny_config("fixmatch+abc+crest", method_options=CREST, steps=STEPS), digits)
+    network, images = first.training.average.network, first.data.unlabeled.images
+    first.plan.conclude(0, network, first.data)
+    network.eval()
+    with torch.no_grad():
+        by_head = {
+            head: adopt(network.classify(network(images), head).softmax(1), first.plan.share)
+            for head in ("abc", "class")
+        }
+    assert torch.equal(first.plan.adopted, by_head["abc"])
+    assert not torch.equal(by_head["abc"], by_head["class"])
 
 
 @pytest.mark.parametrize("method", ["fixmatch+daso+crest-plus", "remixmatch+crest-plus"])
