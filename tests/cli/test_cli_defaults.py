@@ -7,14 +7,14 @@ import pytest
 
 from daso.cli.options import parse_train, to_config
 from daso.data.longtail import SplitOptions
-from daso.presets.sources import OWN_DATA, SOURCES
+from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES, SourceDefaults
 from daso.train.config import RunConfig
 
 
 def config_of(*argv: str, **changes: Any) -> tuple[RunConfig, list[str]]:
     notices: list[str] = []
     command, options = parse_train(argv)
-    defaults = replace(SOURCES.get(argv[0], OWN_DATA), **changes)
+    defaults = replace(SOURCES.get(argv[0], SourceDefaults(dist_temperature=MISMATCH_TEMPERATURE)), **changes)
     return to_config(command, options, argv, defaults, notices.append), notices
 
 

@@ -161,9 +161,13 @@ def to_config(
         if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
             value = min(value, MISMATCH_TEMPERATURE)
         options["dist_temperature"] = chosen["dist_temperature"] = value
-    if chosen:
-        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
-        notice(f"chosen for {command.source}: {flags}")
+    flags = {name: f"--{name.replace('_', '-')} {value}" for name, value in chosen.items()}
+    if plain := [flag for name, flag in flags.items() if name not in defaults.reasons]:
+        notice(f"chosen for {command.source}: {' '.join(plain)}")
+    if reasoned := {flag: defaults.reasons[name] for name, flag in flags.items() if name in defaults.reasons}:
+        width = max(map(len, reasoned))
+        lines = [f"  {flag:<{width}}  {reason}" for flag, reason in reasoned.items()]
+        notice("\n".join([f"chosen for {command.source}:", *lines]))
     return RunConfig(
         # A run folder must find its data again from wherever it is resumed.
         source=command.source

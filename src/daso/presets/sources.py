@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from daso.compose import Hyperparameter
 from daso.data.longtail import Shape, SplitOptions
@@ -26,10 +26,11 @@ class SourceDefaults:
         batch, network, resolution, unlabeled_ratio, learning_rate, schedule, weight_decay, ema_decay,
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
         cutout, crop_padding, crop: see ``ViewOptions``.
-        size: side in pixels to which images of a folder are resized.
-        warmup_steps, histogram_period: DASO's; the first one goes with *steps*.
+        precision: see ``TrainOptions``.
+        warmup_steps, histogram_period, queue_length: DASO's; the first one goes with *steps*.
         generations, crest_power: CReST's.
         supervised_steps: training steps of a method that learns from labelled images alone.
+        reasons: why these were chosen, by option, where that is not the paper's word.
     """
 
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -40,7 +41,7 @@ class SourceDefaults:
     resolution: int | None = None
     cutout: int | None = None
     crop_padding: int | None = None
-    size: int | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
     unlabeled_ratio: int | None = None
     learning_rate: float | None = None
     schedule: Schedule | None = None
@@ -50,9 +51,11 @@ class SourceDefaults:
     crop: Crop | None = None
     warmup_steps: int | None = None
     histogram_period: int | None = None
+    queue_length: int | None = None
     generations: int | None = None
     crest_power: float | None = None
     supervised_steps: int | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def part_options(self, known: Mapping[str, Hyperparameter]) -> dict[str, Any]:
         """Return the hyper-parameters of a method's parts, out of those that it has, that are decided here."""
@@ -72,19 +75,17 @@ class SourceDefaults:
         return MISMATCH_TEMPERATURE if shape in ("uniform", "reversed") else self.dist_temperature
 
 
-PARTS = {"warmup_steps": "DASO", "histogram_period": "DASO", "generations": "CReST", "crest_power": "CReST"}
+PARTS = {
+    "warmup_steps": "DASO",
+    "histogram_period": "DASO",
+    "queue_length": "DASO",
+    "generations": "CReST",
+    "crest_power": "CReST",
+}
 """Hyper-parameters that a source decides, and whose they are; other parts may have some of the same name."""
 
 MISMATCH_TEMPERATURE = 0.3
 """The paper's T_dist where labelled and unlabelled images are distributed differently."""
-
-OWN_DATA = SourceDefaults(steps=10_000, dist_temperature=MISMATCH_TEMPERATURE)
-"""Nobody knows how people's own unlabelled images are distributed."""
-
-OWN_DATA_ON_CPU = SourceDefaults(
-    steps=2_000, dist_temperature=MISMATCH_TEMPERATURE, batch=16, network="wrn-10-2", size=32
-)
-"""Minutes on two cores, where the images would otherwise be larger."""
 
 
 def _longtail(labeled: int, unlabeled: int | None, gamma: float, holdout: int | None = None) -> SplitOptions:
