@@ -13,7 +13,7 @@ import daso
 
 ROOT = Path(daso.__file__).parent
 LEVELS = {
-    "": 0,
+    "": 9,
     "errors": -1,
     "files": 0,
     "parts": 0,

@@ -1,0 +1,187 @@
+"""A classifier in use: images in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from daso.data.arrays import as_images
+from daso.data.decode import decode, to_pixels
+from daso.errors import DataError
+from daso.evaluate.prior import shift
+from daso.export.facts import Facts
+
+Array = npt.NDArray[Any]
+Prior = str | Mapping[str, float] | Sequence[float] | Array
+
+PIXELS = 256 * 64 * 64
+"""Of the images that are decoded at a time."""
+MOST = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of N inputs.
+
+    Attributes:
+        probabilities: float64, (N, K), rows sum to 1.
+        class_names: K names.
+    """
+
+    probabilities: Array
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def labels(self) -> Array:
+        """The most probable class of each, int64 (N,)."""
+        return np.asarray(self.probabilities.argmax(1))
+
+    @property
+    def classes(self) -> list[str]:
+        """Its name."""
+        return [self.class_names[label] for label in self.labels]
+
+    @property
+    def confidences(self) -> Array:
+        """Its probability, float64 (N,)."""
+        return np.asarray(self.probabilities.max(1))
+
+
+class Classifier:
+    """A trained model: ``predict(images)``.
+
+    Args:
+        answer: gives probabilities, (N, K), of inputs as the model was trained on: uint8 (N, C, H, W) or, of a model
+            of vectors, float32 (N, D).
+        facts: of the model.
+    """
+
+    def __init__(self, answer: Callable[[Array], Array], facts: Facts) -> None:
+        self._answer = answer
+        self.facts = facts
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        what = "x".join(map(str, facts.input_shape)) + (" images" if facts.takes_images else " values")
+        return f"<daso {facts.method}: {what} to {len(facts.class_names)} classes>"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names."""
+        return self.facts.class_names
+
+    @property
+    def batch(self) -> int:
+        """Images to decode at a time."""
+        if not self.facts.takes_images:
+            return 16 * MOST
+        _, height, width = self.facts.input_shape
+        return max(16, min(MOST, PIXELS // (height * width)))
+
+    def predict(self, images: Any, *, prior: Prior | None = None) -> Predictions:
+        """Classify images, or vectors where the model is one of vectors.
+
+        Args:
+            images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats from 0 to 1; a file
+                name, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C) of any sizes. Images of
+                another size than the model's are cut to the central square and resized, as in training. Of a model
+                of vectors: floats (N, D).
+            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, shares by class name, or K of
+                them; None: the probabilities are as the model learned to give them, for that of the labelled images
+                unless its method has balanced the classes.
+
+        Raises:
+            DataError: an image cannot be read, or an array is none of these.
+            OptionError: the prior does not fit the classes.
+        """
+        wanted = None if prior is None else self.facts.read_prior(prior)
+        parts = [self.probabilities(part) for part in self._prepared(images)]
+        probs = np.concatenate(parts) if parts else np.zeros((0, len(self.class_names)))
+        if wanted is not None:
+            probs = shift(probs, self.facts.prior, wanted)
+        return Predictions(probs, self.class_names)
+
+    def probabilities(self, inputs: Array) -> Array:
+        """Return float64 (N, K) of inputs as the model was trained on: uint8 (N, C, H, W), or float32 (N, D)."""
+        return np.asarray(self._answer(inputs), dtype=np.float64)
+
+    def read(self, file: Path) -> Array:
+        """Decode an image file to uint8 (C, H, W) as the model takes it.
+
+        Raises:
+            DataError: it is not readable, or the model takes one shape only, not square, and it has another.
+        """
+        return self._fitting(lambda size: decode(file, channels=self.facts.input_shape[0], size=size))
+
+    def _fitting(self, pixels_of: Callable[[int | None], Array]) -> Array:
+        _, height, width = self.facts.input_shape
+        pixels = pixels_of(height if height == width else None)
+        if pixels.shape != self.facts.input_shape:
+            raise DataError(
+                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model, which was not trained on squares, "
+                f"takes {width} x {height} only"
+            )
+        return pixels
+
+    def _prepared(self, images: Any) -> Iterator[Array]:
+        """Yield the inputs, some at a time."""
+        if not self.facts.takes_images:
+            yield from self._vectors(images)
+            return
+        if isinstance(images, str | PathLike | Image.Image):
+            images = [images]
+        if isinstance(images, np.ndarray) and images.dtype != object:
+            images = as_images(images, "images")
+            if images.shape[1:] == self.facts.input_shape:
+                yield from (images[start : start + MOST] for start in range(0, len(images), MOST))
+                return
+            images = list(images.transpose(0, 2, 3, 1))
+        with ThreadPoolExecutor() as executor:
+            for start in range(0, len(images), self.batch):
+                chunk = list(enumerate(images[start : start + self.batch], start))
+                yield np.stack(list(executor.map(lambda pair: self._one(*pair), chunk)))
+
+    def _vectors(self, vectors: Any) -> Iterator[Array]:
+        array = np.asarray(vectors, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1:] != self.facts.input_shape:
+            raise DataError(
+                f"this model takes vectors of shape (N, {self.facts.input_shape[0]}), got {array.shape}"
+            )
+        bad = np.flatnonzero(~np.isfinite(array).all(1))
+        if len(bad):
+            raise DataError(f"vector {bad[0]} holds NaN or infinity ({len(bad)} such)")
+        for start in range(0, len(array), self.batch):
+            yield array[start : start + self.batch]
+
+    def _one(self, index: int, image: Any) -> Array:
+        try:
+            if isinstance(image, str | PathLike):
+                return self.read(Path(image))
+            if isinstance(image, np.ndarray):
+                pixels = as_images(image[None], "an image")[0].transpose(1, 2, 0)
+                image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            if not isinstance(image, Image.Image):
+                raise DataError(
+                    f"neither a file name, nor a Pillow image, nor an array: {type(image).__name__}"
+                )
+            upright = image.copy()
+            return self._fitting(
+                lambda size: to_pixels(upright, channels=self.facts.input_shape[0], size=size)
+            )
+        except DataError as error:
+            name = image if isinstance(image, str | PathLike) else f"image {index}"
+            raise DataError(f"{name}: {error}") from error
+        # Pillow raises nearly anything on damaged content that it reads late.
+        except Exception as error:
+            raise DataError(f"image {index}: {error or type(error).__name__}") from error
