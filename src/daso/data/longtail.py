@@ -38,6 +38,10 @@ class SplitOptions:
     """Class distribution of the unlabelled images: as the labelled one, uniform, or in reversed order."""
     holdout: int | None = None
     """Images set aside before the split, in all, the same number of each class, to choose a model on (0: none)."""
+    folds: int | None = None
+    """For cross-validation (daso validate): parts into which the labelled images of each class are dealt."""
+    fold: int | None = None
+    """The part that is held out, counted from 0."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -46,6 +50,8 @@ class SplitOptions:
             ("gamma_labeled", 1),
             ("gamma_unlabeled", 1),
             ("holdout", 0),
+            ("folds", 2),
+            ("fold", 0),
         ):
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
@@ -54,6 +60,8 @@ class SplitOptions:
             raise OptionError(
                 f"unknown unlabeled_shape {self.unlabeled_shape!r}; valid: consistent, uniform, reversed"
             )
+        if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
+            raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, counted from 0")
 
     def or_else(self, defaults: SplitOptions) -> SplitOptions:
         """Return these options, and for each one that is left out the one of *defaults*."""
@@ -166,6 +174,29 @@ def split_holdout(labels: npt.NDArray[np.int64], per_class: Indices, seed: int) 
         remaining.append(members[number:])
         held.append(members[:number])
     return np.concatenate(remaining), np.concatenate(held)
+
+
+def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
+    """Deal the images of every class to folds in turn: return the fold of each image, int64 (N,), -1: in none.
+
+    Classes follow one another in turn, so folds are of almost one size, and so are their shares of a class. The only
+    image of a class is in no fold: a training without it would not know the class. Any other class has an image
+    outside of every fold.
+
+    Args:
+        labels: int64, (N,).
+        folds: at least 2.
+        seed: 0 <= seed < 2**32.
+    """
+    random = np.random.RandomState(seed)
+    dealt, turn = np.full(len(labels), -1, dtype=np.int64), 0
+    for k in range(labels.max(initial=-1) + 1):
+        members = np.flatnonzero(labels == k)
+        random.shuffle(members)
+        if len(members) > 1:
+            dealt[members] = (turn + np.arange(len(members))) % folds
+            turn += len(members)
+    return dealt
 
 
 def _thin(labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool) -> Indices:

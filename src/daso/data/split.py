@@ -8,6 +8,7 @@ from daso.data.longtail import (
     Indices,
     Split,
     SplitOptions,
+    deal_folds,
     longtail_counts,
     longtail_split,
     split_holdout,
@@ -22,7 +23,8 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
 
     With ``labeled_head`` that is a long-tailed split, with a tenth of the images held out unless the options or the
     source say otherwise. Without it, every labelled image stays labelled but for the hold-out: the number of the
-    options from every class that can spare it, or, where nothing else is there to measure on, a fifth of every class.
+    options from every class that can spare it, or, where nothing else is there to measure on, a fifth of every class;
+    or a fold.
 
     Raises:
         DataError: a class has too few images.
@@ -39,9 +41,15 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
         raise OptionError(
             f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
         )
+    if options.folds is not None and (options.labeled_head is not None or options.holdout):
+        raise OptionError("folds hold labelled images out by themselves: leave labeled_head and holdout out")
     if options.labeled_head is None:
         if options.unlabeled_head is not None:
             raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
+        if options.folds is not None:
+            dealt = deal_folds(labels, options.folds, seed)
+            held = dealt == options.fold
+            return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))
         return _split_all(source, counts, options.holdout, seed)
     holdout = options.holdout
     if holdout is None:

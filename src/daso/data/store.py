@@ -144,7 +144,7 @@ def prepare_data(source: Source, options: SplitOptions, seed: int, device: torch
     labeled = _pool(source.train, device, split.labeled)
     assert labeled is not None  # every class has at least one labelled image
     unlabeled = _pool(source.unlabeled, device) or _pool(source.train, device, split.unlabeled)
-    holdout = _pool(source.validation, device) or _pool(source.train, device, split.holdout)
+    holdout = _pool(source.train, device, split.holdout) or _pool(source.validation, device)
     test = _pool(source.test, device)
     mean, std = source.mean, source.std
     if mean is None or std is None:

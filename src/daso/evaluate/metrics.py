@@ -27,6 +27,18 @@ def recall_precision(confusion: Array) -> tuple[Array, Array]:
         return hits / confusion.sum(1), hits / confusion.sum(0)
 
 
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a share of *count* > 0 images, of which *hits* were right (Wilson, 1927).
+
+    It stays within 0 to 1 and is honest for a handful of images, where the usual one is not.
+    """
+    z2 = 1.959964**2
+    share, total = hits / count, count + z2
+    middle = (hits + z2 / 2) / total
+    half = (z2 * (share * (1 - share) * count + z2 / 4)) ** 0.5 / total
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
     """Return the expected calibration error in [0, 1] over bins of equal width (Guo et al., 2017).
 
