@@ -27,6 +27,7 @@ LEVELS = {
     "terms": 3,
     "plans": 3,
     "methods": 4,
+    "track": 1,
     "compose": 5,
     "train": 6,
     "presets": 7,

@@ -15,6 +15,7 @@ from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
 from daso.errors import OptionError
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
+from daso.track import Kind
 from daso.train.augmentation import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -45,6 +46,10 @@ class TrainCommand:
     """Go on without images that cannot be read, and list them."""
     download: bool = False
     """Fetch a named source's files if they are missing."""
+    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    """Send the numbers to a tracker too; may be given again for another one."""
+    quiet: bool = False
+    """Show only warnings while it trains, and the result."""
     split: SplitOptions = dataclasses.field(default_factory=SplitOptions)
     train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
     augmentation: ViewOptions = dataclasses.field(default_factory=ViewOptions)
@@ -56,7 +61,7 @@ GROUPS: dict[str, type[Any]] = {"split": SplitOptions, "train": TrainOptions, "a
 
 def _default(text: str) -> str:
     """Return what help says of a default; what is left open has its default in its description."""
-    return "" if text == "None" else f"(default: {text})"
+    return "" if text in ("", "None") else f"(default: {text})"
 
 
 def _shown(kind: type[Any], groups: dict[str, type[Any]]) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from daso.cli.train import announce, conclude, follow_run
+from daso.track import used_before
 from daso.train.run import resume_run
 
 
@@ -24,6 +25,8 @@ class ResumeCommand:
     """Where the run's images are now, if they have moved."""
     device: str | None = None
     """Another device than the run's: cpu, cuda, mps."""
+    quiet: bool = False
+    """Show only warnings while it trains, and the result."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -37,8 +40,8 @@ def run(argv: Sequence[str]) -> None:
     )
     if prepared.step == prepared.total_steps:
         print(f"{command.folder} is complete", file=sys.stderr)
-    else:
+    elif not command.quiet:
         announce(prepared, command.folder)
         print(f"going on from step {prepared.step:,}", file=sys.stderr)
-    follow_run(prepared, rows, command.folder)
+    follow_run(prepared, rows, command.folder, quiet=command.quiet, track=used_before(command.folder))
     conclude(prepared, command.folder)

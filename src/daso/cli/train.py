@@ -20,6 +20,7 @@ from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import CPU_SIZE, choose_for
 from daso.presets.sources import SOURCES, SourceDefaults
 from daso.report.plots import draw_run
+from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, describe_data, prepare, train_run
@@ -144,15 +145,27 @@ def _notice(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path, quiet: bool = False) -> None:
-    """Show a training as it goes, or *quiet* only its warnings; an interruption says how to go on."""
+def follow_run(
+    prepared: Prepared,
+    rows: Iterator[Row],
+    folder: Path,
+    *,
+    quiet: bool = False,
+    track: Sequence[str] = (),
+) -> None:
+    """Show a training as it goes, or *quiet* only its warnings; an interruption says how to go on.
+
+    The rows go to the trackers *track* too.
+    """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
+    tracking = Tracking(track, folder, _notice, done)
 
     def counted() -> Iterator[Row]:
         nonlocal done
         for row in rows:
             done = row["step"]
+            tracking.write(row)
             yield row
 
     try:
@@ -177,11 +190,14 @@ def follow_run(prepared: Prepared, rows: Iterator[Row], folder: Path, quiet: boo
             f"(saved every {config.train.evaluation_period:,} steps)"
         )
         raise
+    finally:
+        tracking.close()
 
 
 def run(argv: Sequence[str]) -> None:
     """Train as the arguments say."""
     command, method_options = parse_train(argv)
+    check_installed(command.track)
     folder = command.out or free_folder(command.source, command.method)
     refuse_taken(folder)
     command, preset = resolve_preset(command)
@@ -189,10 +205,13 @@ def run(argv: Sequence[str]) -> None:
     defaults = preset
     if defaults is None:
         source, defaults = choose_defaults(command, source)
-    config = to_config(command, method_options, argv, defaults, _notice)
+    config = to_config(
+        command, method_options, argv, defaults, (lambda _: None) if command.quiet else _notice
+    )
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
     prepared = prepare(config, source)
-    announce(prepared, folder)
-    follow_run(prepared, train_run(prepared, folder), folder)
+    if not command.quiet:
+        announce(prepared, folder)
+    follow_run(prepared, train_run(prepared, folder), folder, quiet=command.quiet, track=command.track)
     conclude(prepared, folder)
