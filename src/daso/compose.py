@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from daso.errors import OptionError, nearest
+from daso.errors import DasoError, OptionError, nearest
 from daso.losses.class_balanced import ClassBalanced
 from daso.losses.labeled import LabeledLoss
 from daso.losses.ldam import LDAM
@@ -118,7 +119,7 @@ class Recipe:
         Raises:
             OptionError: a part is unknown (the nearest one is named) or does not fit; the message says why.
         """
-        first, *rest = name.split("+")
+        first, *rest = _split(name)
         recipe = cls(name, cast(type[Method], _find(first, METHODS, Method, "method", name)))
         for addition in rest:
             recipe = recipe._add(_find(addition, ADDITIONS, Part, "part", name), addition)
@@ -170,17 +171,33 @@ class Recipe:
         """Return the hyper-parameters of all parts by name: their keyword-only arguments but for other parts.
 
         Raises:
-            OptionError: two parts have one of the same name.
+            OptionError: two parts have one of the same name, or one has no type or no default.
         """
         found: dict[str, Hyperparameter] = {}
         for part in self.parts():
             descriptions = _argument_descriptions(inspect.getdoc(part) or "")
-            for argument in inspect.signature(part, eval_str=True).parameters.values():
+            try:
+                signature = inspect.signature(part, eval_str=True)
+            except NameError as error:
+                raise OptionError(
+                    f"{part.__name__}: a type of its constructor's arguments is unknown when it is read: {error}"
+                ) from error
+            for argument in signature.parameters.values():
                 name = argument.name
                 if argument.kind is not argument.KEYWORD_ONLY or name in SLOTS:
                     continue
                 if name in found:
                     raise OptionError(f"{found[name].part} and {part.__name__} both have {name!r}")
+                lacking = [
+                    what
+                    for what, value in (("type", argument.annotation), ("default", argument.default))
+                    if value is argument.empty
+                ]
+                if lacking:
+                    raise OptionError(
+                        f"{part.__name__}: its hyper-parameter {name!r} has no {' and no '.join(lacking)}: write it "
+                        f"as {name}: float = 0.5, so that it can be an option"
+                    )
                 found[name] = Hyperparameter(
                     name, argument.annotation, argument.default, part.__name__, descriptions.get(name, "")
                 )
@@ -219,10 +236,22 @@ class Recipe:
         return cast(Plan, _build(self.plan, facts, options))
 
     def resolved_options(self, method: Method, plan: Plan) -> dict[str, Any]:
-        """Return every hyper-parameter of a built method and plan as it is in force, defaults worked out."""
+        """Return every hyper-parameter of a built method and plan as it is in force, defaults worked out.
+
+        Raises:
+            OptionError: a part does not keep one under its name.
+        """
         parts = {type(module).__name__: module for module in (*method.modules(), plan)}
-        known = self.hyperparameters().items()
-        return {option: getattr(parts[parameter.part], option) for option, parameter in known}
+        values = {}
+        for option, parameter in self.hyperparameters().items():
+            part = parts[parameter.part]
+            if not hasattr(part, option):
+                raise OptionError(
+                    f"{parameter.part} does not keep its hyper-parameter {option!r}, which the run folder has to tell: "
+                    f"set self.{option} in its constructor"
+                )
+            values[option] = getattr(part, option)
+        return values
 
 
 def compose(name: str, facts: Facts, options: Mapping[str, Any] | None = None) -> Method:
@@ -251,6 +280,22 @@ def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: 
     positional = [getattr(facts, name) for name in asked]
     mine = {a.name: options[a.name] for a in arguments if a.name in options}
     return cast(Callable[..., Part], part)(*positional, **mine, **slots)
+
+
+def _split(name: str) -> list[str]:
+    """Split a method's name at each ``+``.
+
+    Raises:
+        OptionError: one of them is in the path of a file of one's own.
+    """
+    pieces = name.split("+")
+    for first, last in itertools.combinations(range(len(pieces)), 2):
+        place = "+".join(pieces[first : last + 1]).rpartition(":")[0]
+        if "+" in place and place.endswith(".py") and Path(place).expanduser().is_file():
+            raise OptionError(
+                f"the path {place} has a + in it, which joins the parts of a method: rename it, or go by a link to it"
+            )
+    return pieces
 
 
 def _find(name: str, known: Mapping[str, type[Part]], base: type[Part], what: str, within: str) -> type[Part]:
@@ -301,8 +346,10 @@ def _load(place: str) -> ModuleType:
         if "" not in sys.path:
             sys.path.insert(0, "")  # a module in the working directory, as with python -m
         return importlib.import_module(place)
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise OptionError(f"cannot import {place!r}: {error}") from error
+    except DasoError:
+        raise
+    except Exception as error:  # whatever the code of another does while it is imported
+        raise OptionError(f"cannot import {place!r}: {type(error).__name__}: {error}") from error
 
 
 def _argument_descriptions(doc: str) -> dict[str, str]:

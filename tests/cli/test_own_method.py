@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-import daso
 from daso.cli import main
 from daso.compose import Recipe
 from daso.errors import OptionError
 
-PAGE = Path(daso.__file__).parents[2] / "docs" / "own_method.md"
+PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
 TINY = ["--steps", "6", "--batch", "8", "--network", "small-4", "--device", "cpu", "--evaluate-every", "3"]
 
 
 @pytest.fixture
 def code() -> str:
     """Return the method that the documentation shows."""
-    if not PAGE.exists():
-        pytest.skip("the documentation is not beside an installed package")
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return block
 
@@ -138,3 +135,60 @@ class Clash(Method):
     )
     assert main(["train", "digits", "--method", f"{file}:Clash", "--out", str(tmp_path / "run"), *TINY]) == 2
     assert "Clash has a hyper-parameter 'momentum'" in capsys.readouterr().err
+
+
+def write_method(file: Path, constructor: str, imports: str = "") -> str:
+    """Write a method whose constructor is given, after self; return its name."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(
+        f"""
+from __future__ import annotations
+{imports}
+from daso.methods.supervised import Supervised
+
+
+class Mine(Supervised):
+    def __init__(self, {constructor}
+        super().__init__()
+"""
+    )
+    return f"{file}:Mine"
+
+
+@pytest.mark.parametrize(
+    ("constructor", "message"),
+    [
+        ("*, speed: float = 1.0):", "Mine does not keep its hyper-parameter 'speed'.*set self.speed"),
+        ("*, speed: float):", "hyper-parameter 'speed' has no default"),
+        ("*, speed=1.0):", "hyper-parameter 'speed' has no type"),
+        ("*, speed):", "hyper-parameter 'speed' has no type and no default"),
+        ("*, speed: Speed = 1.0):", "a type of its constructor's arguments is unknown.*Speed"),
+    ],
+)
+def test_a_hyper_parameter_that_is_not_declared_in_full_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], constructor: str, message: str
+) -> None:
+    name = write_method(tmp_path / "lacking.py", constructor)
+    assert main(["train", "digits", "--method", name, "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plus_in_a_path_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a+b"
+    name = write_method(folder / "mine.py", "):")
+    for method in (name, f"{name}+la", f"fixmatch+{name}"):
+        with pytest.raises(OptionError, match=r"the path .*a\+b/mine.py has a \+ in it"):
+            Recipe.parse(method)
+    # The name that is noted has the whole path.
+    monkeypatch.chdir(folder)
+    assert main(["train", "digits", "--method", "mine.py:Mine", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert "has a + in it" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_while_it_is_imported_is_named(tmp_path: Path) -> None:
+    name = write_method(tmp_path / "failing.py", "):", imports="undefined_name")
+    with pytest.raises(OptionError, match=r"cannot import .*failing.py': NameError: .*undefined_name"):
+        Recipe.parse(name)
