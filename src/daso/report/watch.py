@@ -25,7 +25,7 @@ HALFWAY = (1 / 3, 50_000)
 EMPTY = 0.001
 """A smaller share of pseudo-labels that teach is none to speak of."""
 EXPECTED = 20
-"""A class is not missed before so many of its images should have come by."""
+"""A class is not missed before it should have had so many confident pseudo-labels."""
 STARVED = 0.02
 """With less than this share of the pseudo-labels that it should have, a class has none to speak of."""
 FAR, NEAR = 0.25, 0.12
@@ -158,15 +158,15 @@ def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
 def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     """Warn of classes with next to no confident pseudo-label for long, while others have some.
 
-    A class should have as many as its share of the labelled images, or an equal share, whichever is less. Less than
-    2% of that is next to none; before it should have had 20, nothing is said.
+    Of the confident pseudo-labels a class should have its share of the labelled images, or an equal share, whichever
+    is less. Less than 2% of that is next to none; before it should have had 20, nothing is said.
     """
     window = latest(facts, evaluations)
     if window is None or window.mean("share_confident") < EMPTY:
         return None
-    expected = np.minimum(facts.labeled, 1 / len(facts.labeled)) * window.steps.sum() * facts.images_per_step
     shares = [row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows]
     found = (np.array(shares) * window.steps[:, None]).sum(0) * facts.images_per_step
+    expected = np.minimum(facts.labeled, 1 / len(facts.labeled)) * found.sum()
     starved = np.flatnonzero((found < STARVED * expected) & (expected >= EXPECTED))
     if not len(starved):
         return None

@@ -1,0 +1,297 @@
+"""Warnings from made rows, each for one thing, and from the rows of real trainings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daso.data.longtail import SplitOptions
+from daso.data.source import Source
+from daso.report.runs import read_run
+from daso.report.watch import Facts, Watch, distance, find_warnings, watch_facts
+from daso.train.config import RunConfig
+from daso.train.run import prepare, train_run
+
+Row = dict[str, Any]
+LABELED = np.array([0.4, 0.3, 0.2, 0.1])
+STEPS, PERIOD = 1000, 50
+
+
+def facts(
+    labeled: np.ndarray = LABELED, options: Row | None = None, steps: int = STEPS, measured: Row | None = None
+) -> Facts:
+    names = tuple(f"class {k}" for k in range(len(labeled)))
+    counts = None if measured is None else np.array(next(iter(measured.values())), dtype=float)
+    where = "test" if measured is None else next(iter(measured))
+    return Facts(names, labeled, steps, 64, {"threshold": 0.95} | (options or {}), where, counts)
+
+
+def evaluation(
+    step: int,
+    final: np.ndarray | list[float] = LABELED,
+    confident: np.ndarray | list[float] | None = None,
+    share: float = 0.5,
+    **more: Any,
+) -> Row:
+    parts = {"final": final, "confident": final if confident is None else confident}
+    pseudo_labels = {name: {"distribution": list(map(float, part))} for name, part in parts.items()}
+    return {
+        "event": "evaluate",
+        "step": step,
+        "pseudo_labels": {"share_confident": share, **pseudo_labels},
+    } | more
+
+
+def warnings_of(known: Facts, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
+    watch = Watch(known)
+    found = []
+    for step in range(PERIOD, steps + 1, PERIOD):
+        found += [{"step": step, **warning} for warning in watch.see(make(step))]
+    return found
+
+
+def kinds(warnings: list[Row]) -> list[str]:
+    return [warning["kind"] for warning in warnings]
+
+
+def test_nothing_is_said_of_a_training_that_goes_well() -> None:
+    assert warnings_of(facts(options={"dist_temperature": 1.5}), evaluation) == []
+
+
+def test_rows_of_training_and_runs_without_pseudo_labels_say_nothing() -> None:
+    watch = Watch(facts(options={"dist_temperature": 1.5}))
+    for step in range(50, 1001, 50):
+        assert watch.see({"event": "train", "step": step, "loss": 1.0}) == []
+        assert watch.see({"event": "evaluate", "step": step}) == []
+
+
+def test_an_empty_mask_is_said_once_and_not_before_the_warm_up_is_over_for_long() -> None:
+    def row(step: int) -> Row:
+        return evaluation(step, confident=np.zeros(4), share=0.0)
+
+    (warning,) = warnings_of(facts(), row)
+    # A fifth of the steps is too early, another fifth makes it long.
+    assert (warning["kind"], warning["step"]) == ("empty mask", 400)
+    assert "--threshold" in warning["advice"]
+    (warning,) = warnings_of(facts(options={"warmup_steps": 500}), row)
+    assert warning["step"] == 700
+    assert warnings_of(facts(), lambda step: evaluation(step, share=0.01)) == []
+
+
+def test_an_empty_mask_after_the_warm_up_of_daso_has_another_advice() -> None:
+    options = {"warmup_steps": 300, "prototype_temperature": 0.05}
+    (warning,) = warnings_of(facts(options=options), lambda s: evaluation(s, share=0.3 if s <= 300 else 0.0))
+    assert "--warmup-steps" in warning["advice"]
+    (warning,) = warnings_of(facts(options=options), lambda s: evaluation(s, share=0.0))
+    assert "--warmup-steps" not in warning["advice"]
+
+
+def test_starved_classes_rarest_first_and_again_when_twice_as_many() -> None:
+    def row(step: int) -> Row:
+        confident = [0.6, 0.4, 0.0, 0.0] if step > 600 else [0.5, 0.3, 0.2, 0.0]
+        return evaluation(step, confident=confident)
+
+    first, second = warnings_of(facts(), row)
+    assert (first["kind"], first["classes"], first["step"]) == ("starved classes", [3], 400)
+    assert second["classes"] == [3, 2]
+    # The window of the second begins with the first evaluation in which class 2 has none.
+    assert second["step"] == 800
+    assert "class 3, class 2" in second["message"]
+
+
+def test_next_to_none_is_none() -> None:
+    def share(of_class_3: float) -> list[Row]:
+        rest = (1 - of_class_3) / 3
+        return warnings_of(facts(), lambda step: evaluation(step, confident=[rest, rest, rest, of_class_3]))
+
+    # Among the confident ones: 2% of the class's share of a tenth.
+    assert kinds(share(0.0019)) == ["starved classes"]
+    assert kinds(share(0.0021)) == []
+
+
+def test_a_class_is_not_missed_before_it_should_have_had_some() -> None:
+    labeled = np.array([0.9995, 0.0005])
+
+    def row(step: int) -> Row:
+        return evaluation(step, final=labeled, confident=[1.0, 0.0])
+
+    # Of 32 confident ones a step: 0.016 of the class, 20 after 1,250 steps; the window is a fifth of the run.
+    assert kinds(warnings_of(facts(labeled, steps=5000), row, steps=5000)) == []
+    assert kinds(warnings_of(facts(labeled, steps=7000), row, steps=7000)) == ["starved classes"]
+
+
+@pytest.mark.parametrize(
+    ("labeled", "final", "expected"),
+    [
+        pytest.param([0.5, 0.5], [0.8, 0.2], True, id="two balanced classes"),
+        pytest.param([0.5, 0.5], [0.7, 0.3], False, id="two balanced classes, fairly"),
+        pytest.param([0.9, 0.1], [0.94, 0.06], False, id="as frequent as its labels"),
+        pytest.param([0.1, 0.9], [0.6, 0.4], True, id="a rare class"),
+        pytest.param([0.005] * 200, [0.3, *[0.7 / 199] * 199], True, id="one of 200"),
+        pytest.param([0.005] * 200, [0.1, *[0.9 / 199] * 199], False, id="one of 200, fairly"),
+    ],
+)
+def test_one_class_swallows_the_others(labeled: list[float], final: list[float], expected: bool) -> None:
+    found = warnings_of(facts(np.array(labeled)), lambda step: evaluation(step, final=final))
+    assert ("swallowing class" in kinds(found)) == expected
+    if expected:
+        warning = next(w for w in found if w["kind"] == "swallowing class")
+        assert warning["classes"] == [0]
+
+
+REVERSED = LABELED[::-1].copy()
+
+
+@pytest.mark.parametrize(
+    ("final", "temperature", "wanted"),
+    [
+        (LABELED, 1.5, None),
+        (REVERSED, 1.5, "--dist-temperature 0.3"),
+        (LABELED, 0.3, "--dist-temperature 1.5"),
+        (REVERSED, 0.3, None),
+        (REVERSED, 0.7, None),
+    ],
+)
+def test_t_dist_for_the_other_case(final: np.ndarray, temperature: float, wanted: str | None) -> None:
+    found = warnings_of(
+        facts(options={"dist_temperature": temperature}), lambda s: evaluation(s, final=final)
+    )
+    if wanted is None:
+        assert found == []
+    else:
+        (warning,) = found
+        assert (warning["kind"], warning["step"]) == ("T_dist", 550)  # a third, and long from there on
+        assert wanted in warning["advice"]
+
+
+def test_t_dist_is_not_judged_where_it_has_no_say_or_labels_are_balanced() -> None:
+    fixed = facts(options={"dist_temperature": 1.5, "blend": "fixed"})
+    assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED)) == []
+    even = np.full(4, 0.25)
+    assert warnings_of(facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even)) == []
+
+
+def test_distance_is_the_share_that_would_have_to_change() -> None:
+    assert distance(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1
+    # Four of a hundred pseudo-labels of the first class would have to be of the second.
+    assert distance(np.array([0.54, 0.46]), np.array([0.5, 0.5])) == pytest.approx(0.04)
+
+
+def test_an_uncertain_measure_against_a_simulation() -> None:
+    images, recall = np.array([40, 10, 4]), np.array([0.9, 0.7, 0.5])
+    known = facts(LABELED[:3], measured={"holdout": images})
+    (warning,) = warnings_of(
+        known, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}}
+    )
+    stated = int(warning["message"].split("± ")[1].split()[0])
+    random = np.random.default_rng(0)
+    balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
+    assert stated == pytest.approx(100 * 1.96 * balanced.std(), abs=3)
+    assert "54 held-out images (4 of the rarest class)" in warning["message"]
+    plenty = facts(LABELED[:3], measured={"holdout": 100 * images})
+    assert (
+        warnings_of(plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}})
+        == []
+    )
+
+
+def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> None:
+    known = facts(LABELED[:3], measured={"test": [3, 3, 0]})
+    (warning,) = warnings_of(
+        known, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [1.0, 1.0, None]}}
+    )
+    assert warning["kind"] == "uncertain measure"
+    assert "6 test images (3 of the rarest class)" in warning["message"]
+
+
+def test_stages_are_judged_one_by_one() -> None:
+    def row(step: int) -> Row:
+        empty = step > 500
+        return evaluation(step, share=0.0 if empty else 0.5, stage=int(empty))
+
+    (warning,) = warnings_of(facts(), row)
+    assert warning["step"] == 500 + 400
+
+
+def test_a_rolled_back_run_forgets_what_it_takes_back() -> None:
+    watch = Watch(facts())
+    for step in (*range(50, 351, 50), *range(100, 351, 50)):
+        assert watch.see(evaluation(step, share=0.0)) == []
+    assert kinds(watch.see(evaluation(400, share=0.0))) == ["empty mask"]
+
+
+def test_a_resumed_run_says_nothing_twice() -> None:
+    rows = [evaluation(step, confident=np.zeros(4), share=0.0) for step in range(50, 1001, 50)]
+    whole = [Watch(facts(), rows[:n]).see(rows[n]) for n in range(len(rows))]
+    assert [len(found) for found in whole] == [0] * 7 + [1] + [0] * 12
+
+
+@pytest.fixture(scope="module")
+def long_tailed_runs(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> dict[str, Path]:
+    """Return runs of fixmatch+daso on digits whose unlabelled images are distributed like the labelled, or not."""
+    from daso.train.options import TrainOptions
+
+    folders = {}
+    for shape in ("consistent", "reversed"):
+        split = SplitOptions(30, 70, 10, 10, shape, 0)  # type: ignore[arg-type]
+        train = TrainOptions(steps=120, batch=24, network="small-8", device="cpu", evaluate_every=10)
+        config = RunConfig("digits", "fixmatch+daso", split=split, train=train)
+        folders[shape] = tmp_path_factory.mktemp("watched") / shape
+        list(train_run(prepare(config, digits), folders[shape]))
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("shape", "temperature", "warned"),
+    [
+        ("consistent", 1.5, False),
+        ("consistent", 0.3, True),
+        ("reversed", 1.5, True),
+        ("reversed", 0.3, False),
+    ],
+)
+def test_t_dist_on_real_trainings(
+    long_tailed_runs: dict[str, Path], shape: str, temperature: float, warned: bool
+) -> None:
+    run = read_run(long_tailed_runs[shape])
+    config = {
+        **run.config,
+        "method_options": {**run.config["method_options"], "dist_temperature": temperature},
+    }
+    assert ("T_dist" in kinds(find_warnings(config, run.data, run.rows))) == warned
+
+
+def test_warnings_stand_in_the_rows_and_can_be_found_again(long_tailed_runs: dict[str, Path]) -> None:
+    for folder in long_tailed_runs.values():
+        run = read_run(folder)
+        written = [{"step": r["step"], **w} for r in run.rows for w in r.get("warnings", [])]
+        assert written == find_warnings(run.config, run.data, run.rows)
+        assert "starved classes" in kinds(written)
+        starved = next(w for w in written if w["kind"] == "starved classes")
+        before = [row["pseudo_labels"] for row in run.evaluations() if row["step"] <= starved["step"]]
+        sure = [row["share_confident"] * np.array(row["confident"]["distribution"]) for row in before[-2:]]
+        assert np.mean(sure, axis=0)[starved["classes"]].max() < 0.002
+        json.dumps(written)
+
+
+def test_facts_of_a_run_folder(finished_run: Path, finished_supervised_run: Path) -> None:
+    run = read_run(finished_run)
+    known = watch_facts(run.config, run.data)
+    assert known.images_per_step == run.config["train"]["batch"] * run.config["train"]["unlabeled_ratio"]
+    assert known.measured is not None
+    assert known.measured_on == "test"
+    assert known.measured.sum() == run.data["test"]
+    assert known.labeled.sum() == pytest.approx(1)
+    supervised = read_run(finished_supervised_run)
+    assert {w["kind"] for w in find_warnings(supervised.config, supervised.data, supervised.rows)} <= {
+        "uncertain measure"
+    }
+    before = {
+        name: value for name, value in run.data.items() if not name.endswith("_counts") or "labeled" in name
+    }
+    assert watch_facts(run.config, before).measured is None
