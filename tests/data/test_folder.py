@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 from PIL import Image
 
 from daso.data.folder import read_folder
+from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(path)
+    own = zlib.crc32("/".join(path.parts[-3:]).encode())  # images at different paths are different images
+    Image.new(mode, size, value if mode == "L" else (value, own % 256, own // 256 % 256)).save(path)
     return path
 
 
@@ -80,8 +83,8 @@ def test_linked_folders_are_followed_and_loops_end(folder: Path) -> None:
 
 def test_grey_only_if_all_are_grey(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     grey = tmp_path_factory.mktemp("grey")
-    for name in ("a", "b"):
-        picture(grey / "labeled" / name / "0.png", 7, mode="L")
+    for value, name in enumerate(("a", "b")):
+        picture(grey / "labeled" / name / "0.png", value, mode="L")
     assert read_folder(grey).train.images.shape == (2, 1, 8, 8)
     picture(grey / "unlabeled" / "0.png", 7)
     assert read_folder(grey).train.images.shape == (2, 3, 8, 8)
@@ -148,14 +151,14 @@ def test_nothing_readable_raises_even_when_skipping(tmp_path: Path) -> None:
 def test_a_class_that_loses_all_its_images_is_named(folder: Path) -> None:
     for index in range(3):
         (folder / "labeled" / "dog" / f"{index}.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"no readable image .*'dog'"):
+    with pytest.raises(DataError, match=r"no readable labelled image of class 'dog'"):
         read_folder(folder, skip_bad=True)
 
 
 def test_empty_classes_are_named(folder: Path) -> None:
     (folder / "labeled" / "emu").mkdir()
     (folder / "labeled" / "emu" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"'emu'.*images end in"):
+    with pytest.raises(DataError, match="no labelled image of class 'emu'"):
         read_folder(folder)
 
 
@@ -172,7 +175,7 @@ def test_images_outside_class_folders_are_not_lost_silently(folder: Path) -> Non
 
 
 def test_wrong_layouts(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="labeled/<class>/"):
+    with pytest.raises(DataError, match=r"no class folders.*in labeled/, beside unlabeled/"):
         read_folder(tmp_path)
     (tmp_path / "labeled").mkdir()
     with pytest.raises(DataError, match="no class folders"):
@@ -191,3 +194,54 @@ def test_many_large_images_decode_in_order_with_threads(tmp_path: Path) -> None:
         picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index:02}.jpg", 4 * index, (120, 100))
     values = np.array(first_values(read_folder(tmp_path, size=16), "train"))
     assert np.abs(values - [*range(0, 240, 8), *range(4, 240, 8)]).max() <= 3
+
+
+def test_parts_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    away = tmp_path_factory.mktemp("away")
+    for name in ("unlabeled", "test"):
+        (folder / name).rename(away / name)
+    plain = folder / "labeled"
+    source = open_source(
+        str(plain), folders={"unlabeled": str(away / "unlabeled"), "test": str(away / "test")}
+    )
+    assert source.name == "labeled"
+    assert first_values(source, "train") == [0, 1, 2, 10, 11, 12]
+    assert first_values(source, "unlabeled") == [100, 101, 102]
+    assert first_values(source, "test") == [60]
+    assert source.validation is None
+    source = open_source(str(folder), folders={"unlabeled": str(away / "unlabeled")})
+    assert len(first_values(source, "unlabeled")) == 3
+    assert first_values(source, "validation") == [50]
+    with pytest.raises(DataError, match=r"--val .* too; name one of them"):
+        open_source(str(folder), folders={"val": str(away / "test")})
+    with pytest.raises(DataError, match=r"unlabeled: .*nowhere is no folder"):
+        open_source(str(folder), folders={"unlabeled": str(away / "nowhere")})
+    with pytest.raises(OptionError, match="unknown part 'more'"):
+        open_source(str(folder), folders={"more": str(away / "test")})
+    with pytest.raises(OptionError, match="not with 'digits'"):
+        open_source("digits", folders={"test": str(away / "test")})
+
+
+def test_class_folders_alone_are_labelled_images(folder: Path) -> None:
+    source = open_source(str(folder / "labeled"))
+    assert source.class_names == ("cat", "dog")
+    assert source.unlabeled is None
+
+
+@pytest.mark.parametrize("name", ["labelled", "Labeled", "Training", "unlabelled"])
+def test_parts_in_another_spelling_are_no_classes(folder: Path, name: str) -> None:
+    (folder / "labeled").rename(folder / name)
+    with pytest.raises(DataError, match="looks like a part of a data set, not like a class"):
+        open_source(str(folder))
+
+
+def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:
+    for name in ("10", "9", "1"):
+        picture(tmp_path / "labeled" / name / "0.png", int(name))
+    source = read_folder(tmp_path)
+    assert source.class_names == ("1", "9", "10")
+    assert sorted(zip(first_values(source, "train"), source.train.labels.tolist(), strict=True)) == [
+        (1, 0),
+        (9, 1),
+        (10, 2),
+    ]

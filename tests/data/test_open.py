@@ -88,10 +88,10 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     test_idx.write(tmp_path / "kana")
     test_idx.write(tmp_path / "my-fashion")
     test_parquet.write(tmp_path / "hub" / "data" / "train.parquet", test_parquet.values(3), [0, 1, 2])
-    np.savez(tmp_path / "some.npz", images=np.zeros((2, 8, 8), np.uint8), labels=[0, 1])
-    for name in ("cat", "dog"):
+    np.savez(tmp_path / "some.npz", images=np.arange(128, dtype=np.uint8).reshape(2, 8, 8), labels=[0, 1])
+    for value, name in enumerate(("cat", "dog")):
         (tmp_path / "pictures" / "labeled" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "labeled" / name / "0.png")
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(tmp_path / "pictures" / "labeled" / name / "0.png")
     found = {
         "ten": "cifar10",
         "hundred": "cifar100",
@@ -108,7 +108,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert open_source("some.npz", size=8).name == "some"
     with pytest.raises(OptionError, match="whose images are 8 x 8"):
         open_source("some.npz", size=4)
-    with pytest.raises(OptionError, match="is a path"):
+    with pytest.raises(OptionError, match="is neither"):
         open_source("pictures", data=tmp_path)
 
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from daso.data.decode import SUFFIXES
-from daso.data.pool import EncodedImages, decode_pools
-from daso.data.source import UNLABELED, Images, Source
-from daso.errors import DataError, nearest
+from daso.data.listing import Listing, files_pool, part_called, read_listing
+from daso.data.names import in_order
+from daso.data.pool import EncodedImages
+from daso.data.source import UNLABELED, Source
+from daso.errors import DataError, OptionError, nearest
 
 LABELED_FOLDERS = ("labeled", "train")
-CHUNK = 256
+FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
+"""What the folders of the other parts are called."""
 
 
 def is_image_folder(folder: Path) -> bool:
     """Whether *folder* holds a ``labeled`` or ``train`` folder."""
     return any((folder / name).is_dir() for name in LABELED_FOLDERS)
+
+
+def is_class_folder(folder: Path) -> bool:
+    """Whether *folder* holds at least two folders with images in them, none of them called like a part of a data set.
+
+    Raises:
+        DataError: some are called like classes and some like parts, or like a part in another spelling.
+    """
+    with_images = [name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None]
+    parts = [name for name in with_images if part_called(name)]
+    if parts:
+        raise DataError(
+            f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. The parts are "
+            f"called {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; the labelled one must be there"
+        )
+    return len(with_images) > 1
 
 
 def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False) -> Source:
@@ -30,43 +47,58 @@ def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False
     Args:
         folder: what holds ``labeled/``.
         size: side of the square that every image is resized to; None: see ``pool.choose_layout``.
-        skip_bad: leave unreadable images out and record them in ``Source.skipped``.
+        skip_bad: leave out what cannot be used, see ``read_listing``.
 
     Raises:
-        DataError: a folder is missing, a class is empty or unknown, or images could not be read.
+        DataError: a folder is missing, a class is empty or unknown, or see ``read_listing``.
     """
-    labeled = _labeled_folder(folder)
-    class_names = tuple(_class_folders(labeled))
+    return read_listing(list_folder(folder), size=size, skip_bad=skip_bad)
+
+
+def list_folder(folder: Path, others: Mapping[str, Path] | None = None) -> Listing:
+    """List image folders without decoding any image.
+
+    Args:
+        folder: what holds ``labeled/`` and perhaps the others; or the labelled images in folders of their classes.
+        others: where other parts are: "unlabeled", "val", "test".
+
+    Raises:
+        DataError: a folder is missing, given twice, empty, or a class is empty or unknown.
+        OptionError: another part is called otherwise.
+    """
+    given = dict(others or {})
+    unknown = [name for name in given if name not in FOLDERS.values()]
+    if unknown:
+        raise OptionError(f"unknown part {unknown[0]!r} of a data set; known: {', '.join(FOLDERS.values())}")
+    if is_image_folder(folder):
+        labeled = _labeled_folder(folder)
+        inside = {name: folder / name for name in FOLDERS.values() if (folder / name).is_dir()}
+        twice = sorted(inside.keys() & given.keys())
+        if twice:
+            raise DataError(
+                f"{folder / twice[0]} is there, and --{twice[0]} {given[twice[0]]} too; name one of them"
+            )
+        given |= inside
+    else:
+        labeled = folder
+        is_class_folder(folder)
+    for name, place in given.items():
+        if not place.is_dir():
+            raise DataError(f"{name}: {place} is no folder")
+    class_names = tuple(in_order(_class_folders(labeled)))
     pools = {"train": _labeled_pool(labeled, class_names)}
-    counts = np.bincount(pools["train"].labels, minlength=len(class_names))
-    _refuse_empty_classes(labeled, class_names, counts.tolist())
-    for part, name in (("validation", "val"), ("test", "test")):
-        if (folder / name).is_dir():
-            pools[part] = _labeled_pool(folder / name, class_names)
-    if (folder / "unlabeled").is_dir():
-        paths = list(_image_files(folder / "unlabeled"))
-        pools["unlabeled"] = _encoded(folder / "unlabeled", paths, [UNLABELED] * len(paths))
-    images, skipped = decode_pools(pools, where=str(folder), size=size, skip_bad=skip_bad)
-    counts = np.bincount(images["train"].labels, minlength=len(class_names))
-    _refuse_empty_classes(labeled, class_names, counts.tolist(), "readable ")
-    return Source(
-        name=folder.resolve().name,
-        class_names=class_names,
-        train=images["train"],
-        unlabeled=_unless_empty(images.get("unlabeled")),
-        validation=_unless_empty(images.get("validation")),
-        test=_unless_empty(images.get("test")),
-        skipped=skipped,
-    )
+    for part in ("validation", "test"):
+        if FOLDERS[part] in given:
+            pools[part] = _labeled_pool(given[FOLDERS[part]], class_names)
+    if "unlabeled" in given:
+        place = given["unlabeled"]
+        paths = _refuse_none(place, list(_image_files(place)))
+        pools["unlabeled"] = files_pool(paths, [UNLABELED] * len(paths))
+    return Listing(folder.resolve().name, str(folder), class_names, pools)
 
 
 def _labeled_folder(folder: Path) -> Path:
     found = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
-    if not found:
-        raise DataError(
-            f"{folder}: no folder 'labeled' in it; put the labelled images into labeled/<class>/ "
-            "and the unlabelled ones into unlabeled/"
-        )
     if len(found) > 1:
         raise DataError(
             f"{folder}: holds both 'labeled' and 'train'; keep one of them for the labelled images"
@@ -74,49 +106,59 @@ def _labeled_folder(folder: Path) -> Path:
     return found[0]
 
 
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+
+
 def _class_folders(folder: Path) -> list[str]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    stray = sorted(entry.name for entry in entries if _is_image(entry))
+    stray = sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
     if stray:
         raise DataError(
             f"{folder}: {len(stray)} image(s) lie outside a class folder, e.g. {stray[0]!r}; "
             "move each into the folder of its class"
         )
-    names = sorted(entry.name for entry in entries if entry.is_dir())
+    names = _subfolders(folder)
     if not names:
-        raise DataError(f"{folder}: no class folders in it; make one folder for each class")
+        raise DataError(
+            f"{folder}: no class folders in it; make one folder for each class"
+            + (
+                ""
+                if folder.name in LABELED_FOLDERS
+                else ", in labeled/, beside unlabeled/ for images without a class"
+            )
+        )
     return names
 
 
 def _labeled_pool(folder: Path, class_names: Sequence[str]) -> EncodedImages:
     paths: list[Path] = []
     labels: list[int] = []
+    known = {name: label for label, name in enumerate(class_names)}
     for name in _class_folders(folder):
-        if name not in class_names:
+        files = list(_image_files(folder / name))
+        if name not in known:
             raise DataError(
                 f"{folder / name}: class {name!r} has no folder among the labelled images; "
                 f"known classes: {', '.join(class_names)}.{nearest(name, class_names)}"
             )
-        files = list(_image_files(folder / name))
         paths += files
-        labels += [class_names.index(name)] * len(files)
-    return _encoded(folder, paths, labels)
+        labels += [known[name]] * len(files)
+    _refuse_none(folder, paths)
+    return files_pool(paths, labels)
 
 
-def _encoded(folder: Path, paths: list[Path], labels: list[int]) -> EncodedImages:
+def _refuse_none(folder: Path, paths: list[Path]) -> list[Path]:
     if not paths:
         raise DataError(f"{folder}: no images in it ({_suffixes()}); add some, or remove the folder")
-
-    def chunks() -> Iterator[Sequence[Path]]:
-        for start in range(0, len(paths), CHUNK):
-            yield paths[start : start + CHUNK]
-
-    return EncodedImages(np.array(labels, dtype=np.int64), lambda i: str(paths[i]), chunks, from_files=True)
+    return paths
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
+def _image_files(folder: Path) -> list[Path]:
     """All images below *folder*, by path; links to folders are followed, each folder once."""
-    found: list[Path] = []
+    return sorted(_walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         status = Path(parent).stat()
@@ -125,28 +167,12 @@ def _image_files(folder: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [Path(parent) / name for name in names if _is_image(Path(parent) / name)]
-    yield from sorted(found)
+        yield from (Path(parent) / name for name in names if _is_image(Path(parent) / name))
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _refuse_empty_classes(
-    folder: Path, class_names: Sequence[str], counts: Sequence[int], kind: str = ""
-) -> None:
-    empty = [name for name, count in zip(class_names, counts, strict=True) if count == 0]
-    if empty:
-        raise DataError(
-            f"{folder}: no {kind}image in the class folder(s) {', '.join(map(repr, empty))} ({_suffixes()}); "
-            "add labelled images, or remove the folder"
-        )
-
-
 def _suffixes() -> str:
     return "images end in " + ", ".join(sorted(SUFFIXES))
-
-
-def _unless_empty(images: Images | None) -> Images | None:
-    return images if images is not None and len(images) else None

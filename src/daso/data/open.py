@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, locate_cifar, read_cifar
 from daso.data.digits import read_digits
 from daso.data.download import REMOTES, Progress, cache_folder, download
-from daso.data.folder import is_image_folder, read_folder
+from daso.data.folder import is_class_folder, is_image_folder, list_folder
 from daso.data.idx import locate_idx, read_fashion_mnist, read_idx
+from daso.data.listing import Listing, own_source, read_listing
+from daso.data.manifest import is_manifest, list_manifest
 from daso.data.npz import read_npz
-from daso.data.parquet import locate_parquet, read_parquet
+from daso.data.parquet import list_parquet, locate_parquet, read_parquet
+from daso.data.saved import is_saved, list_saved
 from daso.data.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.source import Source
 from daso.data.stl10 import locate_stl10, read_stl10
@@ -40,7 +44,9 @@ PAGES = {
 }
 LAYOUTS = (
     "labeled/<class>/ with images",
+    "a folder of images for each class",
     "train-*.parquet",
+    "a data set saved by Hugging Face's datasets",
     "MNIST's four IDX files",
     "CIFAR's pickles",
     "STL-10's .bin files",
@@ -52,6 +58,7 @@ def open_source(
     source: str,
     *,
     data: Path | None = None,
+    folders: Mapping[str, str] | None = None,
     size: int | None = None,
     skip_bad: bool = False,
     download: bool = False,
@@ -60,11 +67,13 @@ def open_source(
     """Read a data set by name or path.
 
     Args:
-        source: one of ``NAMES``; or an image folder, a folder of parquet, IDX, CIFAR, STL-10 or Semi-Aves
-            files, a CIFAR .tar.gz, or an .npz. A folder called like a name is opened as ``./name``.
-        data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder.
-        size: for image folders, parquet and Semi-Aves, the side of the square to resize to.
-        skip_bad: for the same, leave unreadable images out and record them in ``Source.skipped``.
+        source: one of ``NAMES``; or an image folder, a manifest, a folder of parquet, Arrow, IDX, CIFAR, STL-10 or
+            Semi-Aves files, a CIFAR .tar.gz, or an .npz. A folder called like a name is opened as ``./name``.
+        data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder. For a
+            manifest, the folder that its paths start in and may not leave; None: the manifest's.
+        folders: for an image folder, where further parts are: "unlabeled", "val", "test".
+        size: for people's own images and Semi-Aves, the side of the square to resize to.
+        skip_bad: leave out what cannot be used, and record it in ``Source.skipped``.
         download: for a name, fetch missing files into *data*, or else into the cache folder.
         progress: called as a download's bytes come.
 
@@ -74,19 +83,22 @@ def open_source(
         OptionError: an option does not go with this source.
         MissingDependencyError: parquet files need pyarrow.
     """
+    listing = None if source in NAMES else list_own(source, data=data, folders=folders, skip_bad=skip_bad)
+    if listing is not None:
+        return read_listing(listing, size=size, skip_bad=skip_bad)
+    if folders:
+        raise OptionError(
+            f"{', '.join(folders)}: further folders go with an image folder, not with {source!r}"
+        )
     if source in NAMES:
         found = _open_name(source, data, size, skip_bad, fetch_missing=download, progress=progress)
     else:
-        if data is not None:
-            raise OptionError(
-                f"data says where a named data set is ({', '.join(NAMES)}); {source!r} is a path"
-            )
-        found = _open_path(source, size, skip_bad)
+        found = _open_path(Path(source).expanduser(), size, skip_bad)
     height, width = found.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
             f"size {size} does not go with {source!r}, whose images are {width} x {height}: "
-            "only image folders, parquet files and Semi-Aves are resized"
+            "arrays and benchmarks of one size are not resized"
         )
     return found
 
@@ -192,31 +204,81 @@ def _same_classes(source: Source, layout: CifarLayout, place: Path) -> Source:
     return source
 
 
-def _open_path(source: str, size: int | None, skip_bad: bool) -> Source:
+def list_own(
+    source: str,
+    *,
+    data: Path | None = None,
+    folders: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+) -> Listing | None:
+    """List people's own images at a path without decoding any; None if it holds arrays or a benchmark.
+
+    Args:
+        source, data, folders, skip_bad: see ``open_source``.
+
+    Raises:
+        DataError: nothing is there, or what is there is wrong.
+        OptionError: an option does not go with this source.
+        MissingDependencyError: parquet and Arrow files need pyarrow.
+    """
     path = Path(source).expanduser()
-    if path.is_file():
-        return _open_file(path)
-    if not path.is_dir():
+    if not path.exists():
         raise DataError(
             f"{source!r} is neither a data set's name ({', '.join(NAMES)}) nor a file or folder that exists."
             f"{nearest(source, NAMES)}"
         )
-    if is_image_folder(path):
-        return read_folder(path, size=size, skip_bad=skip_bad)
-    candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path], Source]], ...] = (
-        (locate_parquet, lambda _: read_parquet(path, size=size, skip_bad=skip_bad)),
-        (locate_idx, lambda found: read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path)),
-        (lambda folder: locate_cifar(folder, CIFAR10), lambda found: read_cifar(found, CIFAR10)),
-        (lambda folder: locate_cifar(folder, CIFAR100), lambda found: read_cifar(found, CIFAR100)),
-        (locate_stl10, read_stl10),
-        (locate_semi_aves, lambda found: read_semi_aves(found, size=size, skip_bad=skip_bad)),
+    if is_manifest(path) and not folders:
+        return list_manifest(path, images=data, skip_bad=skip_bad)
+    if data is not None:
+        raise OptionError(
+            f"data says where a named data set ({', '.join(NAMES)}) or a manifest's images are; {source!r} is neither"
+        )
+    if not path.is_dir():
+        return None
+    if is_saved(path) and not folders:
+        return list_saved(path)
+    if folders or is_image_folder(path):
+        return list_folder(path, {part: Path(place) for part, place in (folders or {}).items()})
+    if _located(locate_parquet, path):
+        return list_parquet(path)
+    return list_folder(path) if _benchmark(path) is None and is_class_folder(path) else None
+
+
+def _located(locate: Callable[[Path], Path], path: Path) -> Path | None:
+    try:
+        return locate(path)
+    except DataError:
+        return None
+
+
+def _benchmark(path: Path) -> Callable[[int | None, bool], Source] | None:
+    """Return what reads the benchmark's files in a folder, given size and whether to skip bad images, if there are."""
+    candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path, int | None, bool], Source]], ...] = (
+        (
+            locate_idx,
+            lambda found, *_: read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path),
+        ),
+        (lambda folder: locate_cifar(folder, CIFAR10), lambda found, *_: read_cifar(found, CIFAR10)),
+        (lambda folder: locate_cifar(folder, CIFAR100), lambda found, *_: read_cifar(found, CIFAR100)),
+        (locate_stl10, lambda found, *_: read_stl10(found)),
+        (
+            locate_semi_aves,
+            lambda found, size, skip_bad: read_semi_aves(found, size=size, skip_bad=skip_bad),
+        ),
     )
     for locate, read in candidates:
-        try:
-            found = locate(path)
-        except DataError:
-            continue
-        return read(found)
+        found = _located(locate, path)
+        if found is not None:
+            return functools.partial(read, found)
+    return None
+
+
+def _open_path(path: Path, size: int | None, skip_bad: bool) -> Source:
+    if path.is_file():
+        return _open_file(path, skip_bad)
+    read = _benchmark(path)
+    if read is not None:
+        return read(size, skip_bad)
     holds = sorted(entry.name for entry in path.iterdir())[:8]
     raise DataError(
         f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
@@ -224,14 +286,14 @@ def _open_path(source: str, size: int | None, skip_bad: bool) -> Source:
     )
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, skip_bad: bool) -> Source:
     if path.suffix.lower() == ".npz":
-        return read_npz(path)
+        return own_source(read_npz(path), skip_bad=skip_bad)
     if path.name.lower().endswith((".tar.gz", ".tgz")):
         return read_cifar(path, archive_layout(path))
     raise DataError(
-        f"{path}: files that can be opened end in .npz, or are CIFAR's .tar.gz; "
-        "give the folder of parquet, IDX, STL-10 or image files"
+        f"{path}: files that can be opened end in .npz, .csv, .tsv, .jsonl or .parquet (manifests), or are CIFAR's "
+        ".tar.gz; give the folder of parquet, IDX, STL-10 or image files"
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +28,10 @@ LARGEST_KEPT = 96
 LARGEST_CHOSEN = 224
 NAMED_IN_ERROR = 20
 WORKERS = min(8, os.cpu_count() or 1)
+BATCH = 16
+"""Images that a thread takes at a time."""
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -44,27 +52,56 @@ class EncodedImages:
     chunks: Callable[[], Iterator[Sequence[Path | bytes]]]
     from_files: bool
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: npt.NDArray[np.int64]) -> EncodedImages:
+        """Return a pool of some of the images, in their order."""
+        wanted = set(indices.tolist())
+
+        def chunks() -> Iterator[Sequence[Path | bytes]]:
+            start = 0
+            for chunk in self.chunks():
+                yield [item for index, item in enumerate(chunk, start) if index in wanted]
+                start += len(chunk)
+
+        order = sorted(wanted)
+        return EncodedImages(self.labels[order], lambda i: self.name_of(order[i]), chunks, self.from_files)
+
+    def followed_by(self, other: EncodedImages) -> EncodedImages:
+        """Return a pool of these images and then others."""
+
+        def chunks() -> Iterator[Sequence[Path | bytes]]:
+            yield from self.chunks()
+            yield from other.chunks()
+
+        def name_of(index: int) -> str:
+            return self.name_of(index) if index < len(self) else other.name_of(index - len(self))
+
+        labels = np.concatenate([self.labels, other.labels])
+        return EncodedImages(labels, name_of, chunks, self.from_files and other.from_files)
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape that all decoded images get; *square* is the size to resize to, None to leave it alone."""
+    """The shape that all decoded images get; *square* is the size to resize to, None to leave it alone.
 
-    channels: int
+    *channels* is 1 or 3; None: 1 if all images turn out to be grey, else 3.
+    """
+
+    channels: int | None
     height: int
     width: int
     square: int | None
 
 
-def choose_layout(headers: Sequence[ImageHeader], size: int | None) -> Layout:
+def choose_layout(headers: Sequence[ImageHeader]) -> Layout:
     """Choose one shape for images of any sizes.
 
-    Grey only if all are grey. A given *size* makes a square of it. Without one, images that have one size of
-    at most 96 x 96 keep it; others become squares of the median shorter side, rounded to a multiple of 8,
-    from 8 to 224.
+    Grey only if all are grey. Images that have one size of at most 96 x 96 keep it; others become squares of the
+    median shorter side, rounded to a multiple of 8, from 8 to 224.
     """
     channels = 1 if all(header.grey for header in headers) else 3
-    if size is not None:
-        return Layout(channels, size, size, size)
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes))
     if len(sizes) == 1 and max(height, width) <= LARGEST_KEPT:
@@ -78,106 +115,155 @@ def choose_layout(headers: Sequence[ImageHeader], size: int | None) -> Layout:
 
 def decode_pools(
     pools: Mapping[str, EncodedImages], *, where: str, size: int | None = None, skip_bad: bool = False
-) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
+) -> tuple[dict[str, Images], dict[str, npt.NDArray[np.int64]], tuple[tuple[str, str], ...]]:
     """Decode pools to one shape: (C, H, W) is the same for all of them.
 
     Args:
-        pools: by name; the result has the same names.
+        pools: by name; the results have the same names.
         where: the folder they come from, for messages.
         size: see ``choose_layout``.
         skip_bad: leave unreadable images out rather than raise.
 
     Returns:
-        The decoded pools, and (name, reason) of every image left out.
+        The decoded pools; for each, which of its images these are; and (name, reason) of every image left out.
 
     Raises:
         DataError: images could not be read; all are looked at first, and the first 20 named with the reason.
         OptionError: *size* is not positive.
     """
-    if size is not None and size < 1:
-        raise OptionError(f"size must be at least 1 pixel, got {size}")
     reasons: dict[tuple[str, int], str] = {}
-    decoded: dict[str, npt.NDArray[np.uint8]] = {}
-    with ThreadPoolExecutor(WORKERS) as executor, warnings.catch_warnings():
-        # read_header() and decode() turn the size at which Pillow warns into an error.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        headers = _read_headers(executor, pools, reasons)
-        if headers:
-            layout = choose_layout(headers, size)
-            small = max(max(header.height, header.width) for header in headers) <= LARGEST_KEPT
-            # Threads cost more than they bring where an image decodes in less time than a thread switch.
-            apply = map if small else executor.map
-            for part, pool in pools.items():
-                decoded[part] = _decode_pool(apply, part, pool, layout, reasons)
-    skipped = tuple(
-        (pools[part].name_of(index), reason)
-        for part in pools
-        for index, reason in sorted((i, why) for (owner, i), why in reasons.items() if owner == part)
-    )
-    if skipped and (not skip_bad or not headers):
+    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    with quiet():
+        layout = None if size is None else square_layout(size)
+        if layout is None:
+            headers = read_headers(pools, reasons)
+            layout = choose_layout(list(headers.values())) if headers else None
+        if layout is not None:
+            arrays = _decode_all(pools, layout, reasons)
+    skipped = named(reasons, pools)
+    if skipped and (not skip_bad or all(len(indices) == 0 for indices in _kept(pools, reasons).values())):
         raise DataError(_unreadable(skipped, where))
-    return {part: _without_bad(part, pools[part], decoded[part], reasons) for part in pools}, skipped
+    kept = _kept(pools, reasons)
+    images = {part: _select(pool, arrays[part], kept[part]) for part, pool in pools.items()}
+    return images, kept, skipped
 
 
-def _read_headers(
-    executor: ThreadPoolExecutor, pools: Mapping[str, EncodedImages], reasons: dict[tuple[str, int], str]
-) -> list[ImageHeader]:
-    headers: list[ImageHeader] = []
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow from warning of large images: ``read_header`` and ``decode`` make an error of that size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def square_layout(size: int) -> Layout:
+    """Return the layout of images that are made squares of *size* pixels, whatever they are.
+
+    Raises:
+        OptionError: *size* is not positive.
+    """
+    if size < 1:
+        raise OptionError(f"size must be at least 1 pixel, got {size}")
+    return Layout(None, size, size, size)
+
+
+def read_headers(
+    pools: Mapping[str, EncodedImages], reasons: dict[tuple[str, int], str]
+) -> dict[tuple[str, int], ImageHeader]:
+    """Read the header of every image, by part and index; *reasons* gets why one cannot be read."""
+    headers: dict[tuple[str, int], ImageHeader] = {}
     for part, pool in pools.items():
-        index = 0
-        for chunk in pool.chunks():
-            for header in executor.map(_try_header, chunk) if pool.from_files else map(_try_header, chunk):
-                if isinstance(header, str):
-                    reasons[part, index] = header
-                else:
-                    headers.append(header)
-                index += 1
+        for index, found in enumerate(work_through(pool, read_header)):
+            if isinstance(found, str):
+                reasons[part, index] = found
+            else:
+                headers[part, index] = found
     return headers
 
 
-def _decode_pool(
-    apply: Callable[..., Iterator[npt.NDArray[np.uint8] | str | None]],
-    part: str,
-    pool: EncodedImages,
-    layout: Layout,
-    reasons: dict[tuple[str, int], str],
-) -> npt.NDArray[np.uint8]:
-    shape = (layout.channels, layout.height, layout.width)
-    images = np.empty((len(pool.labels), *shape), dtype=np.uint8)
-    index = 0
-    for chunk in pool.chunks():
-        wanted = [None if (part, index + i) in reasons else item for i, item in enumerate(chunk)]
-        for image in apply(_try_decode, wanted, repeat(layout)):
+def work_through(
+    pool: EncodedImages, work: Callable[[Path | bytes], Result], skip: Container[int] = ()
+) -> Iterator[Result | str]:
+    """Yield what *work* makes of each image of a pool, in order, or why it cannot be read; threads do the work.
+
+    Args:
+        pool: of encoded images.
+        work: is given a file or its bytes.
+        skip: images that *work* is not given; ``""`` is yielded for them.
+    """
+
+    def batch(items: Sequence[tuple[int, Path | bytes]]) -> list[Result | str]:
+        answers: list[Result | str] = []
+        for index, item in items:
+            try:
+                answers.append("" if index in skip else work(item))
+            except DataError as error:
+                answers.append(str(error))
+        return answers
+
+    with ThreadPoolExecutor(WORKERS) as executor:
+        waiting: deque[Future[list[Result | str]]] = deque()
+        items = enumerate(itertools.chain.from_iterable(pool.chunks()))
+        while some := list(itertools.islice(items, BATCH)):
+            waiting.append(executor.submit(batch, some))
+            if len(waiting) > 2 * WORKERS:
+                yield from waiting.popleft().result()
+        for future in waiting:
+            yield from future.result()
+
+
+def named(
+    reasons: Mapping[tuple[str, int], str], pools: Mapping[str, EncodedImages]
+) -> tuple[tuple[str, str], ...]:
+    """Return (name, reason) of every image that cannot be read, part by part, in order."""
+    order = {part: number for number, part in enumerate(pools)}
+    places = sorted(reasons, key=lambda place: (order[place[0]], place[1]))
+    return tuple((pools[part].name_of(index), reasons[part, index]) for part, index in places)
+
+
+def _decode_all(
+    pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[tuple[str, int], str]
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """Decode all images; those that cannot be decoded get a reason, and their places hold nothing of use."""
+    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    grey = layout.channels != 3
+    for part, pool in pools.items():
+        # Where the channels are not known beforehand, a pool is grey until the first image in colour.
+        channels = layout.channels or 1
+        images = np.empty((len(pool.labels), channels, layout.height, layout.width), dtype=np.uint8)
+        skip = {index for owner, index in reasons if owner == part}
+        decoded = work_through(pool, partial(decode, channels=layout.channels, size=layout.square), skip)
+        for index, image in enumerate(decoded):
             if isinstance(image, str):
-                reasons[part, index] = image
-            elif image is not None and image.shape != shape:
-                reasons[part, index] = f"decodes to {image.shape}, while its header says {shape}"
-            elif image is not None:
-                images[index] = image
-            index += 1
-    return images
+                if image:
+                    reasons[part, index] = image
+                continue
+            if image.shape[1:] != images.shape[2:]:
+                reasons[part, index] = f"decodes to {image.shape}, while its header says {images.shape[1:]}"
+                continue
+            if len(image) > images.shape[1]:
+                images, grey = np.repeat(images, 3, axis=1), False
+            images[index] = image
+        arrays[part] = images
+    return {part: images if grey else _in_color(images) for part, images in arrays.items()}
 
 
-def _try_header(source: Path | bytes) -> ImageHeader | str:
-    try:
-        return read_header(source)
-    except DataError as error:
-        return str(error)
+def _in_color(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
 
 
-def _try_decode(source: Path | bytes | None, layout: Layout) -> npt.NDArray[np.uint8] | str | None:
-    if source is None:
-        return None
-    try:
-        return decode(source, channels=layout.channels, size=layout.square)
-    except DataError as error:
-        return str(error)
+def _kept(
+    pools: Mapping[str, EncodedImages], reasons: Mapping[tuple[str, int], str]
+) -> dict[str, npt.NDArray[np.int64]]:
+    kept = {}
+    for part, pool in pools.items():
+        good = np.ones(len(pool.labels), dtype=bool)
+        good[[index for owner, index in reasons if owner == part]] = False
+        kept[part] = np.flatnonzero(good).astype(np.int64)
+    return kept
 
 
-def _without_bad(
-    part: str, pool: EncodedImages, images: npt.NDArray[np.uint8], reasons: dict[tuple[str, int], str]
-) -> Images:
-    kept = np.array([i for i in range(len(images)) if (part, i) not in reasons], dtype=np.int64)
+def _select(pool: EncodedImages, images: npt.NDArray[np.uint8], kept: npt.NDArray[np.int64]) -> Images:
     paths = tuple(pool.name_of(int(i)) for i in kept) if pool.from_files else ()
     if len(kept) == len(images):
         return Images(images, pool.labels, paths)

@@ -91,7 +91,7 @@ def read_semi_aves(
     _refuse_empty_classes(folder, list(pools["train"].values()))
     class_names = _class_names(folder)
     _check_memory(sum(map(len, pools.values())), size)
-    images, skipped = decode_pools(
+    images, _, skipped = decode_pools(
         {part: _encoded(folder, listed) for part, listed in pools.items()},
         where=str(folder),
         size=size,

@@ -1,0 +1,170 @@
+"""What a reader of people's own images finds before it decodes any: names, classes, labels; and the decoding of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.copies import leave_out_copies
+from daso.data.names import confusable_names
+from daso.data.pool import EncodedImages, decode_pools
+from daso.data.source import Images, Source
+from daso.errors import DataError, nearest
+
+CHUNK = 256
+NAMED_IN_ERROR = 20
+"""Problems that an error names; it counts the others."""
+PARTS = ("train", "unlabeled", "validation", "test")
+PART_NAMES = {
+    "train": ("train", "labeled", "labelled", "training"),
+    "unlabeled": ("unlabeled", "unlabelled", "unsupervised"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
+"""For each part of a data set, what people call it; the same words in folders, manifests and data sets."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """People's own images, not decoded yet.
+
+    Attributes:
+        name: how run folders call the data.
+        where: the file or folder that they come from, for messages.
+        class_names: the K class names; a label indexes them.
+        pools: by part, of ``PARTS``; ``train`` is always there.
+        skipped: rows left out already, with the reason.
+        notes: see ``Source``.
+    """
+
+    name: str
+    where: str
+    class_names: tuple[str, ...]
+    pools: Mapping[str, EncodedImages]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.refuse_empty_classes(self.pools["train"].labels)
+
+    def refuse_empty_classes(self, labels: npt.NDArray[np.int64], kind: str = "") -> None:
+        """Raise a ``DataError`` if a class has none of the labelled images."""
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        empty = [name for name, count in zip(self.class_names, counts.tolist(), strict=True) if not count]
+        if empty:
+            some = ", ".join(map(repr, empty[:NAMED_IN_ERROR])) + (
+                " ..." if len(empty) > NAMED_IN_ERROR else ""
+            )
+            raise DataError(
+                f"{self.where}: no {kind}labelled image of class {some}; add some, or remove the class"
+            )
+
+
+def files_pool(paths: Sequence[Path], labels: npt.ArrayLike) -> EncodedImages:
+    """Return the pool of some image files; labels int64 (N,), -1 where unknown."""
+
+    def chunks() -> Iterator[Sequence[Path]]:
+        for start in range(0, len(paths), CHUNK):
+            yield paths[start : start + CHUNK]
+
+    known = np.asarray(labels, dtype=np.int64).reshape(len(paths))
+    return EncodedImages(known, lambda i: str(paths[i]), chunks, from_files=True)
+
+
+def part_called(name: str) -> str | None:
+    """Return the part of a data set that people call *name*, whatever its case; None if it is none."""
+    return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
+
+
+def unknown_part(name: str) -> str:
+    """Return how an error speaks of a part that nobody calls so."""
+    valid = [other for names in PART_NAMES.values() for other in names]
+    return f"split {name[:80]!r} is none of {', '.join(valid)}.{nearest(name.lower(), valid)}"
+
+
+def read_listing(
+    listing: Listing,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    published: bool = False,
+) -> Source:
+    """Decode people's own images and refuse what would make a training worthless.
+
+    Args:
+        listing: what to decode.
+        size: side of the square that every image is resized to; None: see ``pool.choose_layout``.
+        skip_bad: leave out, and record in ``Source.skipped``, unreadable images, test images that are labelled
+            images too, and labelled images that have several labels.
+        mean, std: the published normalisation, if there is one.
+        published: a benchmark, which is taken as it is: copies are not looked for.
+
+    Raises:
+        DataError: images could not be read, a class is left without any, or see ``leave_out_copies``.
+    """
+    images, kept, skipped = decode_pools(listing.pools, where=listing.where, size=size, skip_bad=skip_bad)
+    listing.refuse_empty_classes(images["train"].labels, "readable ")
+    notes = listing.notes
+    if not published:
+        names = {
+            part: [listing.pools[part].name_of(int(index)) for index in indices]
+            for part, indices in kept.items()
+        }
+        images, copies, found = leave_out_copies(
+            images, names, listing.class_names, where=listing.where, skip_bad=skip_bad
+        )
+        skipped, notes = (*skipped, *copies), (*notes, *confusable_names(listing.class_names), *found)
+        listing.refuse_empty_classes(images["train"].labels, "usable ")
+    return Source(
+        name=listing.name,
+        class_names=listing.class_names,
+        train=images["train"],
+        unlabeled=_unless_empty(images.get("unlabeled")),
+        validation=_unless_empty(images.get("validation")),
+        test=_unless_empty(images.get("test")),
+        mean=mean,
+        std=std,
+        skipped=(*listing.skipped, *skipped),
+        notes=notes,
+    )
+
+
+def own_source(source: Source, *, skip_bad: bool) -> Source:
+    """Do the same for people's own images that came decoded: look for copies, refuse or leave out.
+
+    Raises:
+        DataError: see ``leave_out_copies``.
+    """
+    pools = {part: pool for part in PARTS if (pool := getattr(source, part)) is not None}
+    names = {part: [f"{part} image {index}" for index in range(len(pool))] for part, pool in pools.items()}
+    images, skipped, notes = leave_out_copies(
+        pools, names, source.class_names, where=source.name, skip_bad=skip_bad
+    )
+    return dataclasses.replace(
+        source,
+        train=images["train"],
+        unlabeled=_unless_empty(images.get("unlabeled")),
+        validation=_unless_empty(images.get("validation")),
+        test=_unless_empty(images.get("test")),
+        skipped=(*source.skipped, *skipped),
+        notes=(*source.notes, *confusable_names(source.class_names), *notes),
+    )
+
+
+def problems(found: Sequence[tuple[str, str]], what: str, cure: str) -> str:
+    """Return the text of an error about many things: the first 20 by name with the reason, and a count."""
+    lines = [f"  {name}: {reason}" for name, reason in found[:NAMED_IN_ERROR]]
+    if len(found) > NAMED_IN_ERROR:
+        lines.append(f"  and {len(found) - NAMED_IN_ERROR} more")
+    return f"{what}:\n" + "\n".join(lines) + f"\n{cure}"
+
+
+def _unless_empty(images: Images | None) -> Images | None:
+    return images if images is not None and len(images) else None
