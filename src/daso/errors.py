@@ -26,6 +26,19 @@ class InUseError(RunError):
     """Another process works in a run folder at this moment."""
 
 
+class DivergedError(RunError):
+    """A loss or a weight became infinite or NaN.
+
+    Attributes:
+        step: in which, counted from 1.
+        term: the loss, or the weights after the step's update.
+    """
+
+    def __init__(self, message: str, step: int, term: str) -> None:
+        super().__init__(message)
+        self.step, self.term = step, term
+
+
 class MissingDependencyError(DasoError, ImportError):
     """An optional package is needed for what was asked; the message names the extra that brings it."""
 

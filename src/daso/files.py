@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -27,11 +28,50 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk: else a file that was moved may, after a power cut, be gone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # not every file system can
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: Path, row: Row) -> None:
+    """Append a row to a file as a line of JSON.
+
+    Raises:
+        RunError: the disk is full or the file cannot be written; it may end in a part of the line.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(to_line(row).encode())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def flush_file(path: Path) -> None:
+    """Bring a file that was appended to, to the disk.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    try:
+        with path.open("ab") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -9,14 +9,19 @@ from pathlib import Path
 from daso.cli import main
 
 
+def name_of(descriptor: int) -> str:
+    """Return the path of an open file, as Linux tells it."""
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
 def die_in_write(arguments: list[str], number: int) -> None:
-    """Run the command line; at its *number*-th write to the disk, cut the file off and be killed."""
+    """Run the command line; while it writes a file for the *number*-th time, cut it off and be killed."""
     writes = 0
     to_disk = os.fsync
 
     def fsync(descriptor: int) -> None:
         nonlocal writes
-        writes += 1
+        writes += name_of(descriptor).endswith(".tmp")
         if writes == number:
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -55,6 +55,7 @@ def rewind(folder: Path) -> None:
 def test_what_a_run_folder_holds(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()} - {".lock"}
     assert names == {
+        "beliefs.safetensors",
         "checkpoints",
         "config.json",
         "confusion.json",
@@ -183,7 +184,7 @@ def test_of_two_processes_that_start_at_once_one_is_refused_before_it_writes(
     describe = runs.describe_environment
     training: list[Any] = []
 
-    def other_starts_meanwhile(device: Any) -> dict[str, Any]:
+    def other_starts_meanwhile(device: Any, method: str) -> dict[str, Any]:
         monkeypatch.setattr(runs, "describe_environment", describe)
         other = train_run(prepare(tiny_config("supervised", seed=7), digits), folder)
         try:
@@ -191,7 +192,7 @@ def test_of_two_processes_that_start_at_once_one_is_refused_before_it_writes(
             training.append(other)
         except RunError:
             pass
-        return describe(device)
+        return describe(device, method)
 
     monkeypatch.setattr(runs, "describe_environment", other_starts_meanwhile)
     first = train_run(prepare(tiny_config("supervised", seed=1), digits), folder)
@@ -430,7 +431,7 @@ def test_a_record_that_cannot_be_written_is_a_run_error(
 ) -> None:
     rows = train_run(prepare(tiny_config("supervised"), digits), tmp_path / "run")
     next(rows)
-    monkeypatch.setattr(runs, "to_line", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(RunError, match="No space left"):
         list(rows)
 

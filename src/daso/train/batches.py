@@ -108,6 +108,13 @@ class Batches:
             self._ready = dict(self._prepare(step))
         return self._ready.pop(step)
 
+    def indices(self, step: int) -> dict[str, list[int]]:
+        """Return the places, in their pools, of the images that step *step*, counted from 0, learns from."""
+        found = {"labeled": self._labeled_order(step).tolist()}
+        if self.unlabeled_views and self.unlabeled is not None:
+            found["unlabeled"] = self._unlabeled_order(step).tolist()
+        return found
+
     def _prepare(self, first: int) -> Iterator[tuple[int, Batch]]:
         """Yield some steps from *first* on and their batches. What is drawn for a step depends on it alone."""
         steps = range(first, first + self._ahead)

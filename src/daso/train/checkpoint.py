@@ -62,7 +62,7 @@ def save_checkpoint(
     configuration: str = "",
     output: str = "class",
 ) -> Path:
-    """Write a checkpoint and remove all but the two newest.
+    """Write a checkpoint and remove all but the two newest; what is of later steps was damaged, and goes too.
 
     Args:
         folder: made if it is not there.
@@ -94,7 +94,9 @@ def save_checkpoint(
         "sha256": checksum,
     }
     save_json(path.with_suffix(".json"), vouch)
-    for old in _tensor_files(folder)[KEPT:]:
+    files = _tensor_files(folder)
+    at = files.index(path)
+    for old in files[:at] + files[at + KEPT :]:
         # What cannot be removed now is tried again at the next checkpoint.
         with contextlib.suppress(OSError):
             old.with_suffix(".json").unlink(missing_ok=True)

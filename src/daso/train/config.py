@@ -72,8 +72,9 @@ class RunConfig:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes the training's result.
 
-        Where the data lies and on what device it is trained are left out; what the data is has fingerprints of its
-        own. So are values that are the general default: an option that comes with a later version changes nothing.
+        Where the data lies, on what device it is trained and how faults are met are left out; what the data is has
+        fingerprints of its own. So are values that are the general default: an option that comes with a later version
+        changes nothing.
         """
         values = self.to_dict()
         for part in fields(self):
@@ -84,7 +85,7 @@ class RunConfig:
                 kept = {name: getattr(own, name) for name in names}
                 values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
         for elsewhere in (values, values["train"]):
-            for key in ("source", "data", "device"):
+            for key in ("source", "data", "device", "save_minutes", "on_divergence", "rollbacks"):
                 elsewhere.pop(key, None)
         values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -12,6 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+COMPARED = ["daso", "commit", "python", "torch", "numpy", "platform"]
+COMPARED += ["device", "hardware", "threads", "own_files"]
+"""What two runs are compared by."""
 
 
 def _processor() -> str:
@@ -40,8 +45,19 @@ def _commit() -> str | None:
         return None
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to repeat a run or to doubt it, as JSON values."""
+def _own_files(method: str) -> dict[str, str]:
+    """Return the checksums of the files of which a method's name names parts, by path."""
+    paths = [Path(part.rpartition(":")[0]) for part in method.split("+") if ".py:" in part]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths if path.is_file()}
+
+
+def describe_environment(device: torch.device, method: str = "") -> dict[str, Any]:
+    """Return what a reader needs to repeat a run or to doubt it, as JSON values.
+
+    Args:
+        device: that it trains on.
+        method: its name; the checksums of files that hold parts of one's own are noted.
+    """
     return {
         # Of python -m daso the first word is __main__.py.
         "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "daso"), *sys.argv[1:]]),
@@ -54,4 +70,20 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "own_files": _own_files(method),
     }
+
+
+def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in words what of two environments is not alike; what one of them does not tell is left out."""
+    return [
+        f"{name.replace('_', ' ')} {_shown(before[name])}, now {_shown(now[name])}"
+        for name in COMPARED
+        if name in before and name in now and before[name] != now[name]
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({item})" for name, item in value.items()) or "none"
+    return "unknown" if value is None else str(value)

@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
-
 from daso.data.store import Pool, TrainingData
-from daso.errors import RunError
+from daso.errors import DivergedError
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.methods.method import Batch
 from daso.nets.network import Network
-from daso.train.options import learning_rate
 from daso.train.record import LossRecord, PseudoLabelRecord
 from daso.train.training import Training
 
 Row = dict[str, Any]
+
+LOOK_EVERY = 20
+"""Steps at most until a number that is not finite is noticed."""
 
 
 def evaluate_network(network: Network, data: TrainingData) -> Row:
@@ -42,65 +42,102 @@ def count_confusions(network: Network, data: TrainingData) -> Row | None:
     return {"measured_on": measured_on, "class_names": list(data.class_names), "counts": counts.tolist()}
 
 
-def fit(training: Training, batches: Callable[[int], Batch], data: TrainingData) -> Iterator[Row]:
+def never() -> bool:
+    """Ask for no pause."""
+    return False
+
+
+def fit(
+    training: Training,
+    batches: Callable[[int], Batch],
+    data: TrainingData,
+    pause: Callable[[], bool] = never,
+) -> Iterator[Row]:
     """Train from where *training* stands to its last step, yielding rows of numbers.
 
     A row has ``event`` and ``step`` (steps done). ``"train"`` rows: ``loss``, ``losses`` by name,
     ``learning_rate``, ``share_confident``, ``steps_per_second``, means since the row before. ``"evaluate"`` rows,
-    of the moving average: ``test`` and ``holdout`` metrics, and the ``pseudo_labels`` since the last one. The
-    state of *training* is consistent whenever a row is yielded, so that is when to save it.
+    of the moving average: ``test`` and ``holdout`` metrics, and the ``pseudo_labels`` since the last one.
+    ``"pause"`` rows hold no more. A state of *training* that was saved at an ``"evaluate"`` or a ``"pause"`` row
+    goes on, loaded into another process, as if nothing had happened; it holds no NaN and no infinity.
+
+    Args:
+        training: how far it is, its network, method and options.
+        batches: the batch of a step, counted from 0.
+        data: to measure on.
+        pause: is asked after every step whether to yield a ``"pause"`` row now.
 
     Raises:
-        RunError: a loss or a weight is not finite; noticed at the next ``"train"`` row, to spare every step a
+        DivergedError: a loss or a weight is not finite; noticed at most 20 steps later, to spare every step a
             synchronisation with the device.
     """
     options = training.options
-    losses = LossRecord()
+    losses = LossRecord(training.sums)
     truth = data.labeled.labels[:0] if data.unlabeled is None else data.unlabeled.labels
-    record = PseudoLabelRecord(len(data.class_names), truth)
-    confident: list[Tensor] = []
-    clock, last_step = time.perf_counter(), training.step
+    record = PseudoLabelRecord(len(data.class_names), truth, training.sums)
+    sound = last_step = training.step
+    clock, last_seconds = time.perf_counter(), training.seconds
+
+    def lap() -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        training.seconds += now - clock
+        clock = now
+
     while training.step < options.steps:
         batch = batches(training.step)
         step, total = training.advance(batch)
-        losses.add({**step.losses, "total": total})
+        done = training.step
+        numbers = {**step.losses, "total": total}
         if step.pseudo_labels is not None:
             record.add(step.pseudo_labels, batch.indices)
-            confident.append(step.pseudo_labels.mask.mean())
+            numbers["share_confident"] = step.pseudo_labels.mask.mean()
+        losses.add(done, numbers, training.probe())
 
-        done = training.step
+        pauses = pause()
         evaluates = done % options.evaluation_period == 0 or done == options.steps
-        if not evaluates and done % options.log_every:
-            continue
-        means = losses.take()
-        finite = all(abs(value) < float("inf") for value in means.values())
-        if not finite or (evaluates and not training.is_finite()):
-            raise RunError(
-                f"a loss or a weight became infinite or NaN between step {last_step} and {done}: {means}; "
-                f"the last checkpoint is kept. Try a lower --learning-rate"
-                + (" or --precision float32" if options.precision != "float32" else "")
-            )
-        elapsed = time.perf_counter() - clock
-        training.seconds += elapsed
-        row: Row = {
-            "event": "train",
-            "step": done,
-            "loss": means.pop("total"),
-            "losses": means,
-            "learning_rate": learning_rate(training.schedule, training.base_rate, done - 1, options.steps),
-            "steps_per_second": (done - last_step) / elapsed,
-            "seconds": training.seconds,
-        }
-        if confident:
-            row["share_confident"] = float(sum(confident)) / len(confident)
-            confident.clear()
-        yield row
-        clock, last_step = time.perf_counter(), done
+        reports = evaluates or done % options.log_every == 0
+        if (reports or pauses or len(losses) >= LOOK_EVERY) and (fault := losses.look()):
+            what = "a weight" if fault.term == "weights" else f"the loss {fault.term!r}"
+            raise _diverged(training, f"{what} became {fault.value}", fault.step, fault.term)
+        if evaluates or pauses or done - sound >= LOOK_EVERY:
+            if broken := training.broken():
+                what = f"{len(broken)} tensors of the state, among them {broken[0]!r}, became infinite or NaN"
+                raise _diverged(training, what, done, broken[0])
+            sound = done
+        if reports:
+            lap()
+            means = losses.take()
+            loss, share = means.pop("total"), means.pop("share_confident", None)
+            row: Row = {
+                "event": "train",
+                "step": done,
+                "loss": loss,
+                "losses": means,
+                "learning_rate": training.rate_of(done - 1),
+                "steps_per_second": (done - last_step) / (training.seconds - last_seconds),
+                "seconds": training.seconds,
+            }
+            if share is not None:
+                row["share_confident"] = share
+            yield row
+            clock, last_step, last_seconds = time.perf_counter(), done, training.seconds
         if evaluates:
             row = {"event": "evaluate", "step": done, **evaluate_network(training.average.network, data)}
             if pseudo_labels := record.take():
                 row["pseudo_labels"] = {**pseudo_labels, **training.method.describe()}
-            training.seconds += time.perf_counter() - clock
+            lap()
+            last_seconds = training.seconds
             row["seconds"] = training.seconds
             yield row
             clock = time.perf_counter()
+        if pauses:
+            lap()
+            yield {"event": "pause", "step": done}
+            clock = time.perf_counter()
+
+
+def _diverged(training: Training, what: str, step: int, term: str) -> DivergedError:
+    low = training.options.precision != "float32"
+    hint = "a lower --learning-rate" + (" or --precision float32" if low else "")
+    return DivergedError(f"{what} in step {step}; try {hint}", step, term)

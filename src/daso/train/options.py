@@ -50,6 +50,13 @@ class TrainOptions:
     """Compile the step with torch.compile."""
     evaluate_every: int | None = None
     """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short run)."""
+    save_minutes: float = 10.0
+    """Minutes at most between checkpoints, should evaluations be further apart."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """When a loss or a weight becomes infinite or NaN: stop; or rollback: go on from the last checkpoint with half
+    the learning rate."""
+    rollbacks: int = 3
+    """Times that a run is rolled back at most; then it stops."""
     log_every: int = 20
     """Steps between rows of training numbers."""
     seed: int = 0
@@ -77,6 +84,9 @@ class TrainOptions:
             ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1),
             ("evaluate_every", self.evaluate_every, self.evaluate_every is None or self.evaluate_every >= 1),
             ("resolution", self.resolution, self.resolution is None or self.resolution >= 8),
+            ("save_minutes", self.save_minutes, self.save_minutes > 0),
+            ("on_divergence", self.on_divergence, self.on_divergence in ("stop", "rollback")),
+            ("rollbacks", self.rollbacks, self.rollbacks >= 1),
             ("log_every", self.log_every, self.log_every >= 1),
             ("seed", self.seed, 0 <= self.seed < 2**32),
         ):

@@ -1,7 +1,12 @@
-"""Counts, kept on the device, of what a method's losses and pseudo-labels were since the last look."""
+"""What a method's losses and pseudo-labels were since the last look: kept on the device, brought over now and then.
+
+What is kept here is a part of the state of a training: a run that is stopped between two rows loses none of it.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +15,9 @@ from torch import Tensor
 from daso.evaluate.metrics import pseudo_label_metrics
 from daso.methods.method import PseudoLabels
 
+LOSSES, PSEUDO_LABELS = "losses.", "pseudo_labels."
+STEPS = "steps"
+
 
 class PseudoLabelRecord:
     """Counts pseudo-labels by true class, for each of the parts and for the confident ones, without a sync.
@@ -17,12 +25,17 @@ class PseudoLabelRecord:
     Args:
         num_classes: K.
         truth: int64, (N,), true classes of the unlabelled pool, -1 where unknown.
+        sums: where the counts are kept, by name; those of an earlier record are gone on with.
     """
 
-    def __init__(self, num_classes: int, truth: Tensor) -> None:
+    def __init__(self, num_classes: int, truth: Tensor, sums: dict[str, Tensor]) -> None:
         self.num_classes = num_classes
         self.truth = torch.where(truth < 0, num_classes, truth)
-        self._counts: dict[str, Tensor] = {}
+        self._sums = sums
+        self._names: tuple[str, ...] = ()
+        for name in sums:
+            if name.startswith(PSEUDO_LABELS):
+                sums[name] = sums[name].to(truth.device)
 
     def add(self, pseudo_labels: PseudoLabels, indices: Tensor) -> None:
         """Count the pseudo-labels of a step for the unlabelled images *indices* (U,)."""
@@ -31,13 +44,15 @@ class PseudoLabelRecord:
         for name, labels in pseudo_labels.labels.items():
             self._count(name, rows + labels, ones)
         self._count("confident", rows + pseudo_labels.labels["final"], pseudo_labels.mask)
+        self._names = (*pseudo_labels.labels, "confident")
 
     def _count(self, name: str, cells: Tensor, weight: Tensor) -> None:
-        if name not in self._counts:
+        name = PSEUDO_LABELS + name
+        if name not in self._sums:
             size = (self.num_classes + 1) * self.num_classes
-            self._counts[name] = torch.zeros(size, device=cells.device)
+            self._sums[name] = torch.zeros(size, device=cells.device)
         # float32 counts whole numbers exactly up to 16.7 million, far more than come between two looks.
-        self._counts[name].scatter_add_(0, cells, weight)
+        self._sums[name].scatter_add_(0, cells, weight)
 
     def take(self) -> dict[str, Any]:
         """Return the numbers since the last call and start anew; {} if nothing was counted.
@@ -45,32 +60,91 @@ class PseudoLabelRecord:
         ``share_confident``, and for ``linear``, ``semantic`` (if there), ``final`` and ``confident`` (the final
         ones over the threshold) what ``pseudo_label_metrics`` returns.
         """
-        counts = {name: count.cpu().numpy() for name, count in self._counts.items()}
-        self._counts = {}
-        if not counts:
+        taken = _take(self._sums, PSEUDO_LABELS)
+        if not taken:
             return {}
+        counts = {name: taken[name].cpu().numpy() for name in self._names or taken}
         shape = (self.num_classes + 1, self.num_classes)
         numbers = {name: pseudo_label_metrics(count.reshape(shape)) for name, count in counts.items()}
         share = counts["confident"].sum() / counts["final"].sum()
         return {"share_confident": float(share), **numbers}
 
 
+@dataclass(frozen=True)
+class Fault:
+    """The first number that was not finite.
+
+    Attributes:
+        step: in which it came up, counted from 1.
+        term: the loss; or ``"weights"``, after the step's update, where its losses were still finite.
+        value: NaN or an infinity.
+    """
+
+    step: int
+    term: str
+    value: float
+
+
 class LossRecord:
-    """Sums losses on the device; their means come to the host when asked for."""
+    """Keeps the losses of each step on the device; all since the last look come to the host together.
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+    Args:
+        sums: where those that came over are summed up, by name; those of an earlier record are gone on with.
+    """
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Add the losses of a step."""
-        for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + loss.detach()
-        self._steps += 1
+    def __init__(self, sums: dict[str, Tensor]) -> None:
+        self._sums = sums
+        self._waiting: list[tuple[int, tuple[str, ...], Tensor, Tensor]] = []
+        self._names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return how many steps have not been looked at."""
+        return len(self._waiting)
+
+    def add(self, step: int, losses: dict[str, Tensor], weights: Tensor) -> None:
+        """Add a step.
+
+        Args:
+            step: counted from 1.
+            losses: scalars by name.
+            weights: (), a number that is not finite if the step's update broke the weights.
+        """
+        self._names = tuple(losses)
+        self._waiting.append((step, self._names, torch.stack(list(losses.values())).detach(), weights))
+
+    def look(self) -> Fault | None:
+        """Bring what was added since the last look to the host, which waits for the device; return a fault in it."""
+        if not self._waiting:
+            return None
+        waiting, self._waiting = self._waiting, []
+        parts = [part for *_, losses, weights in waiting for part in (losses, weights[None])]
+        numbers = torch.cat(parts).tolist()
+        sums: dict[str, float] = {}
+        for step, names, *_ in waiting:
+            values, numbers = numbers[: len(names) + 1], numbers[len(names) + 1 :]
+            for name, value in zip((*names, "weights"), values, strict=True):
+                if not math.isfinite(value):
+                    return Fault(step, name, value)
+            for name, value in zip(names, values, strict=False):
+                before = sums[name] if name in sums else self._sum(LOSSES + name)
+                sums[name] = before + value
+        for name, value in sums.items():
+            self._sums[LOSSES + name] = torch.tensor(value, dtype=torch.float64)
+        self._sums[STEPS] = torch.tensor(self._sum(STEPS) + len(waiting), dtype=torch.float64)
+        return None
+
+    def _sum(self, name: str) -> float:
+        return float(self._sums.get(name, 0.0))
 
     def take(self) -> dict[str, float]:
-        """Return the mean of each loss since the last call, and start anew."""
-        names = list(self._sums)
-        means = (torch.stack([self._sums[name] for name in names]) / self._steps).tolist()
-        self._sums, self._steps = {}, 0
-        return dict(zip(names, means, strict=True))
+        """Return the mean of each loss since the last call, as far as looked at, and start anew."""
+        steps = float(self._sums.pop(STEPS))
+        taken = _take(self._sums, LOSSES)
+        names = [*self._names, *(name for name in taken if name not in self._names)]
+        return {name: float(taken[name]) / steps for name in names if name in taken}
+
+
+def _take(sums: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove those whose names begin with *prefix*; return them by the rest of their names."""
+    names = [name for name in sums if name.startswith(prefix)]
+    return {name.removeprefix(prefix): sums.pop(name) for name in names}

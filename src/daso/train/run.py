@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +24,31 @@ from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
-from daso.errors import RunError
+from daso.errors import DivergedError, RunError
 from daso.evaluate.summary import summarize
-from daso.files import plain, read_json, read_rows, remove_leftovers, save_json, to_line, write_atomically
+from daso.files import (
+    append_line,
+    flush_file,
+    plain,
+    read_json,
+    read_rows,
+    remove_leftovers,
+    save_json,
+    to_line,
+    write_atomically,
+)
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.report.watch import Watch, watch_facts
 from daso.train.batches import Batches
 from daso.train.beliefs import write_beliefs
 from daso.train.build import build_network, default_network, named_encoder
+from daso.train.calibrate import calibrate_run
 from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
-from daso.train.environment import describe_environment
-from daso.train.fit import Row, count_confusions, fit
+from daso.train.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
+from daso.train.environment import describe_differences, describe_environment
+from daso.train.fit import Row, count_confusions, fit, never
 from daso.train.lock import claim_folder, lock_folder
 from daso.train.training import Training, choose_device
 
@@ -241,18 +254,33 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
     }
 
 
-def train_run(prepared: Prepared, folder: Path) -> Iterator[Row]:
-    """Train into a new run folder, yielding the rows that ``fit`` yields.
+def train_run(
+    prepared: Prepared,
+    folder: Path,
+    stop: Callable[[], bool] = never,
+    *,
+    warn: Callable[[str], None] = _notice,
+    like: dict[str, Any] | None = None,
+) -> Iterator[Row]:
+    """Train into a new run folder, yielding the rows that ``fit`` yields, and one for each rollback.
+
+    Args:
+        prepared: the first stage.
+        folder: of the run.
+        stop: is asked after every step whether to save a checkpoint and end here, to be resumed.
+        warn: is told of damaged checkpoints.
+        like: the run that this one repeats, and what differs, for ``environment.json``.
 
     Raises:
+        DivergedError: a loss or a weight became infinite or NaN, and the run is not, or no more, to be rolled back.
         RunError: the folder holds something already, another process has it, or it cannot be written.
     """
     with claim_folder(folder):
-        device = prepared.data.labeled.images.device
-        save_json(folder / "environment.json", describe_environment(device))
+        environment = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
+        save_json(folder / "environment.json", environment | ({} if like is None else {"like": like}))
         save_json(folder / "data.json", describe_data(prepared.data))
         save_json(folder / "config.json", prepared.config.to_dict())
-        yield from _go_on(prepared, folder)
+        yield from _go_on(prepared, folder, stop, warn)
 
 
 def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
@@ -274,6 +302,8 @@ def resume_run(
     *,
     data: Path | None = None,
     device: str | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> tuple[Prepared, Iterator[Row]]:
     """Go on with a run from its newest whole checkpoint; a run without one starts anew.
 
@@ -281,9 +311,11 @@ def resume_run(
 
     Args:
         folder: of the run.
-        warn: is told of damaged checkpoints.
+        warn: is told of damaged checkpoints, and of what differs from where the run began.
         data: where the run's files are now, if they have moved.
         device: another one than the run's.
+        on_divergence: another way than the run's to meet a divergence.
+        stop: is asked after every step whether to save a checkpoint and end here.
 
     Returns:
         What was prepared, and the remaining rows, none if the run was complete.
@@ -292,6 +324,10 @@ def resume_run(
         RunError: the folder is no run, another process has it, or its data or configuration has changed.
     """
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    if on_divergence is not None:
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, on_divergence=on_divergence)
+        )
     saved = read_json(folder / "data.json")
     lock = lock_folder(folder)
     try:
@@ -322,30 +358,43 @@ def resume_run(
 
     def rows() -> Iterator[Row]:
         with lock:
-            yield from _go_on(prepared, folder)
+            yield from _go_on(prepared, folder, stop, warn)
 
     return prepared, rows()
 
 
-def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
+def _go_on(
+    prepared: Prepared, folder: Path, stop: Callable[[], bool], warn: Callable[[str], None]
+) -> Iterator[Row]:
     """Train on from where the training stands, writing rows, checkpoints and at the end the summary."""
     metrics = folder / "metrics.jsonl"
     rows = [row for row in read_rows(metrics) if row["step"] <= prepared.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
     if 0 < prepared.step < prepared.total_steps:
         environment = read_json(folder / "environment.json")
-        now = describe_environment(prepared.data.labeled.images.device)
+        now = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
+        if differences := describe_differences(environment, now):
+            warn(f"not as when the run began: {'; '.join(differences)}; the last bits may differ")
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
     watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
     last = len(prepared.plan.stages()) - 1
     while True:
-        for row in _train_stage(prepared, folder, watch):
-            if row["event"] == "evaluate":
+        prepared.training.rate_factor = rate_factor(rows)
+        try:
+            for row in _train_stage(prepared, folder, watch, stop):
                 rows.append(row)
-            yield row
-        if prepared.stage == last:
+                yield row
+        except DivergedError as error:
+            prepared, rows = _roll_back(prepared, folder, error, warn)
+            watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
+            yield rows[-1]
+            continue
+        finished = prepared.training.step == prepared.training.options.steps
+        if finished and prepared.stage == last:
             break
+        if stop():
+            return
         prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
         seconds = prepared.training.seconds
         prepared = prepared.begin_stage(prepared.stage + 1)
@@ -354,6 +403,7 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
     write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed)
+    calibrate_run(folder, prepared.data, warn)
     summary = {
         "method": prepared.config.method,
         "source": prepared.config.source,
@@ -366,30 +416,61 @@ def _go_on(prepared: Prepared, folder: Path) -> Iterator[Row]:
     save_json(folder / "summary.json", plain(summary))
 
 
-def _train_stage(prepared: Prepared, folder: Path, watch: Watch) -> Iterator[Row]:
-    """Train to the end of a stage, writing rows, warnings among them, and checkpoints."""
+def _train_stage(prepared: Prepared, folder: Path, watch: Watch, stop: Callable[[], bool]) -> Iterator[Row]:
+    """Train to the end of a stage, or until *stop*, writing rows, warnings among them, and checkpoints."""
     metrics = folder / "metrics.jsonl"
     several = len(prepared.plan.stages()) > 1
-    configuration = prepared.config.fingerprint()
-    for row in fit(prepared.training, prepared.batches, prepared.data):
+    saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
+
+    def pause() -> bool:
+        return stop() or time.monotonic() - saved >= period
+
+    for row in fit(prepared.training, prepared.batches, prepared.data, pause):
         if several:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         if row["event"] == "evaluate" and (handed_on := prepared.plan.describe()):
             row["plan"] = handed_on
-        if warnings := watch.see(row):
-            row["warnings"] = warnings
-        try:
-            with metrics.open("a", encoding="utf-8") as file:
-                file.write(to_line(row))
-        except OSError as error:
-            raise RunError(f"cannot write {metrics}: {error.strerror or error}") from error
-        if row["event"] == "evaluate":
+        if row["event"] != "pause":
+            if warnings := watch.see(row):
+                row["warnings"] = warnings
+            append_line(metrics, row)
+        if row["event"] != "train":
+            flush_file(metrics)  # a checkpoint vouches for the rows before it, too
             save_checkpoint(
                 folder / "checkpoints",
                 prepared.tensors(),
                 prepared.step,
                 prepared.training.seconds,
-                configuration,
+                prepared.config.fingerprint(),
                 prepared.training.network.output,
             )
-        yield row
+            saved = time.monotonic()
+        if row["event"] != "pause":
+            yield row
+        elif stop():
+            return
+
+
+def _roll_back(
+    prepared: Prepared, folder: Path, error: DivergedError, warn: Callable[[str], None]
+) -> tuple[Prepared, list[Row]]:
+    """Take a run that diverged back to its newest checkpoint; return it, and its rows with one that says so.
+
+    Raises:
+        DivergedError: the run is to stop, or was rolled back often enough.
+    """
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    rows, options = read_rows(metrics), prepared.config.train
+    step = error.step + prepared.first_step
+    checkpoint = load_checkpoint(checkpoints, warn) if has_checkpoint(checkpoints) else None
+    images = prepared.batches.indices(error.step - 1)
+    full = record_divergence(folder, error, step, images, None if checkpoint is None else checkpoint.step)
+    if options.on_divergence == "stop" or count_rollbacks(rows) >= options.rollbacks:
+        raise full from None
+    prepared = prepared.begin_stage(0) if checkpoint is None else prepared.at(checkpoint)
+    rows = [row for row in rows if row["step"] <= prepared.step]
+    factor = FACTOR * rate_factor(rows)
+    row = {"event": ROLLBACK, "step": prepared.step, "diverged": step, "term": error.term}
+    rows.append({**row, "learning_rate_factor": factor})
+    write_atomically(metrics, "".join(map(to_line, rows)).encode())
+    return prepared, rows

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from daso.data.order import derive_seed
 from daso.errors import OptionError, RunError
@@ -49,6 +51,8 @@ class Training:
     Attributes:
         step: training steps done.
         seconds: spent in training so far, earlier processes of a resumed run included.
+        rate_factor: of the learning rate; below 1 once a run has been rolled back.
+        sums: what was counted since the last rows (see ``daso.train.record``), a part of the state.
     """
 
     def __init__(self, network: Network, method: Method, options: TrainOptions) -> None:
@@ -72,14 +76,19 @@ class Training:
         )
         self.step = 0
         self.seconds = 0.0
+        self.rate_factor = 1.0
+        self.sums: dict[str, Tensor] = {}
+
+    def rate_of(self, step: int) -> float:
+        """Return the learning rate of step *step*, counted from 0."""
+        return self.rate_factor * learning_rate(self.schedule, self.base_rate, step, self.options.steps)
 
     def advance(self, batch: Batch) -> tuple[Step, Tensor]:
         """Train one step on a batch; return what the method returned and the total loss, on the device."""
         # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
         torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
-        rate = learning_rate(self.schedule, self.base_rate, self.step, self.options.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate_of(self.step)
         self.method.begin_step(self.step)
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
@@ -92,10 +101,26 @@ class Training:
         self.step += 1
         return result, total.detach()
 
-    def is_finite(self) -> bool:
-        """Tell whether every number of the state is finite; waits for the device."""
-        floating = [value for value in self.tensors().values() if value.is_floating_point()]
-        return bool(torch.stack([value.isfinite().all() for value in floating]).all())
+    @torch.no_grad()
+    def probe(self) -> Tensor:
+        """Return a number, on the device, that is not finite if the last update broke the weights.
+
+        A gradient that is not finite stays so on its way down to the first layer, whose weights are looked at.
+        """
+        first: Tensor = self.optimizer.param_groups[0]["params"][0]
+        return first.sum()
+
+    @torch.no_grad()
+    def broken(self) -> list[str]:
+        """Return the names of the tensors of the state that hold a NaN or an infinity; waits for the device."""
+        floating = {
+            name: value
+            for name, value in self.tensors().items()
+            if value.is_floating_point() and value.numel() and not name.startswith("record.")
+        }
+        if bool(get_total_norm(list(floating.values()), math.inf).isfinite()):
+            return []
+        return [name for name, value in floating.items() if not bool(value.isfinite().all())]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state by name, not copied."""
@@ -110,6 +135,8 @@ class Training:
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 yield f"momentum.{name}", momentum
+        for name, value in self.sums.items():
+            yield f"record.{name}", value
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
@@ -118,9 +145,13 @@ class Training:
         Raises:
             RunError: the tensors are not those of this network and method.
         """
-        own = {name: value for name, value in self.tensors().items() if not name.startswith("momentum.")}
-        momentum = {n[len("momentum.") :]: v for n, v in tensors.items() if n.startswith("momentum.")}
-        given = {n: v for n, v in tensors.items() if not n.startswith("momentum.")}
+        apart = ("momentum.", "record.")
+        own = {name: value for name, value in self.tensors().items() if not name.startswith(apart)}
+        momentum, sums = (
+            {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+            for prefix in apart
+        )
+        given = {n: v for n, v in tensors.items() if not n.startswith(apart)}
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         moved = parameters.keys() if step and self.options.momentum else set()
         wrong = sorted((own.keys() ^ given.keys()) | {f"momentum.{n}" for n in momentum.keys() ^ moved})
@@ -137,4 +168,4 @@ class Training:
             if name in momentum:
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        self.step, self.seconds = step, seconds
+        self.step, self.seconds, self.sums = step, seconds, sums
