@@ -12,14 +12,13 @@ from typing import Annotated
 import tyro
 
 from daso.cli.tables import class_table, percent, wide_console
-from daso.data.open import open_source
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
 from daso.files import plain, read_json
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.model import load_model
-from daso.train.run import describe_data, moved
+from daso.train.run import describe_data, moved, open_configured
 from daso.train.training import choose_device
 
 
@@ -44,8 +43,7 @@ def run(argv: Sequence[str]) -> None:
     model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
     config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
     config = moved(config, command.data)
-    place = None if config.data is None else Path(config.data)
-    source = open_source(config.source, data=place, size=config.size, skip_bad=config.skip_bad)
+    source = open_configured(config)
     data = prepare_data(source, config.split, config.train.seed, device)
     saved, found = read_json(command.folder / "data.json"), describe_data(data)
     for key in ("class_names", "image_shape", "split_fingerprint"):

@@ -29,21 +29,31 @@ VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 class TrainCommand:
     """Train an image classifier from few labelled and many unlabelled images."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
     """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), or the
-    path of your own images."""
+    path of your own images: a folder, or a manifest that lists them (CSV, TSV, JSON lines, parquet)."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     method: str = DEFAULT_METHOD
     """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
     file.py:Class. Its hyper-parameters are options too."""
     data: Path | None = None
-    """Where the files of a named source are."""
+    """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave
+    (default: its own)."""
+    labeled: Path | None = None
+    """Folder of labelled images, in a folder for each class; instead of SOURCE."""
+    unlabeled: Path | None = None
+    """Folder of unlabelled images, at any depth, if they are elsewhere."""
+    val: Path | None = None
+    """Folder of validation images, in a folder for each class, if they are elsewhere."""
+    test: Path | None = None
+    """Folder of test images, in a folder for each class, if they are elsewhere."""
     size: int | None = None
     """Side in pixels to which the images of a folder are resized (default: chosen from the images; semi-aves:
     224)."""
     skip_bad: bool = False
-    """Go on without images that cannot be read, and list them."""
+    """Go on without what cannot be used, and list it: images that cannot be read, labelled images with several labels,
+    test images that are labelled images too, rows of a manifest that are wrong."""
     download: bool = False
     """Fetch a named source's files if they are missing."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
@@ -53,6 +63,12 @@ class TrainCommand:
     split: SplitOptions = dataclasses.field(default_factory=SplitOptions)
     train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
     augmentation: ViewOptions = dataclasses.field(default_factory=ViewOptions)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Where parts of an image folder are, by their names, that are not in it."""
+        given = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
+        return {name: str(folder.expanduser().resolve()) for name, folder in given.items() if folder is not None}
 
 
 GROUPS: dict[str, type[Any]] = {"split": SplitOptions, "train": TrainOptions, "augmentation": ViewOptions}
@@ -117,6 +133,12 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         for name, kind in GROUPS.items()
     }
     own: dict[str, Any] = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)}
+    if bool(own["source"]) == (own["labeled"] is not None):
+        raise OptionError(
+            "name a SOURCE to train on, or --labeled FOLDER (and perhaps --unlabeled FOLDER)"
+            + ("; not both" if own["source"] else "; 'daso train --help' lists all options")
+        )
+    own["source"] = own["source"] or str(own["labeled"])
     return TrainCommand(**{**own, **plain}), dataclasses.asdict(parsed.hyperparameters)
 
 
@@ -184,6 +206,7 @@ def to_config(
             for part in command.method.split("+")
         ),
         data=None if command.data is None else str(command.data.expanduser().resolve()),
+        folders=command.folders,
         size=command.size,
         skip_bad=command.skip_bad,
         split=split,

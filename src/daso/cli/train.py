@@ -12,7 +12,7 @@ from pathlib import Path
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
 from daso.cli.tables import class_table, summary_table, wide_console
-from daso.data.open import NAMES, open_source
+from daso.data.open import NAMES, is_resized, open_source
 from daso.data.source import Source
 from daso.errors import OptionError, nearest
 from daso.files import Row, read_json
@@ -88,6 +88,7 @@ def read_source(command: TrainCommand, size: int | None) -> Source:
     return open_source(
         command.source,
         data=command.data,
+        folders=command.folders,
         size=size,
         skip_bad=command.skip_bad,
         download=command.download,
@@ -133,7 +134,7 @@ def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, Sour
         return source, SOURCES[command.source]
     device = choose_device(command.train.device)
     side = max(source.train.images.shape[2:])
-    if device.type == "cpu" and command.size is None and side > CPU_SIZE and Path(command.source).is_dir():
+    if device.type == "cpu" and command.size is None and side > CPU_SIZE and is_resized(command.source):
         _notice(
             f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
         )
@@ -210,6 +211,8 @@ def run(argv: Sequence[str]) -> None:
     )
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
+    for note in source.notes:
+        _notice(f"note: {note}")
     prepared = prepare(config, source)
     if not command.quiet:
         announce(prepared, folder)

@@ -19,7 +19,9 @@ class RunConfig:
 
     Attributes:
         source: a source's name or path.
-        data: where the files of a named source are; None: where they usually are.
+        data: where the files of a named source are; None: where they usually are. Of a manifest, the folder that holds
+            its images; None: its own.
+        folders: of an image folder, where its parts "unlabeled", "val" and "test" are, if not in it.
         size: side in pixels to which a folder's images are resized; None: the reader chooses.
         skip_bad: go on without images that cannot be read.
         split: labelled, unlabelled and held-out images.
@@ -33,6 +35,7 @@ class RunConfig:
     source: str
     method: str
     data: str | None = None
+    folders: dict[str, str] = field(default_factory=dict)
     size: int | None = None
     skip_bad: bool = False
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -42,7 +45,7 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        for name, kind in (("source", str), ("method", str), ("method_options", dict)):
+        for name, kind in (("source", str), ("method", str), ("method_options", dict), ("folders", dict)):
             if not isinstance(getattr(self, name), kind):
                 raise OptionError(f"{name} must be of type {kind.__name__}, got {getattr(self, name)!r}")
 
@@ -85,7 +88,7 @@ class RunConfig:
                 kept = {name: getattr(own, name) for name in names}
                 values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
         for elsewhere in (values, values["train"]):
-            for key in ("source", "data", "device", "save_minutes", "on_divergence", "rollbacks"):
+            for key in ("source", "data", "folders", "device", "save_minutes", "on_divergence", "rollbacks"):
                 elsewhere.pop(key, None)
         values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

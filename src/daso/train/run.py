@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,8 +140,7 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     recipe.check_options(config.method_options)
     device = choose_device(options.device)
     if source is None:
-        data_path = None if config.data is None else Path(config.data)
-        source = open_source(config.source, data=data_path, size=config.size, skip_bad=config.skip_bad)
+        source = open_configured(config)
     data = prepare_data(source, config.split, options.seed, device)
     network = options.network or default_network(data.shape, options.resolution)
     period = options.evaluation_period  # of the whole run, in each of its stages
@@ -283,14 +283,30 @@ def train_run(
         yield from _go_on(prepared, folder, stop, warn)
 
 
+def open_configured(config: RunConfig) -> Source:
+    """Read the images of a run; see ``open_source``."""
+    return open_source(
+        config.source,
+        data=None if config.data is None else Path(config.data),
+        folders=config.folders,
+        size=config.size,
+        skip_bad=config.skip_bad,
+    )
+
+
 def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
     """Return a run's configuration with its files, or its device, elsewhere."""
     if data is not None:
         place = str(data.resolve())
-        named = config.source in NAMES
-        config = (
-            dataclasses.replace(config, data=place) if named else dataclasses.replace(config, source=place)
-        )
+        if config.source in NAMES or (config.data is not None and data.is_dir()):
+            config = dataclasses.replace(config, data=place)
+        else:
+            # What lay beside the images lies beside them still.
+            beside = {
+                part: os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
+                for part, folder in config.folders.items()
+            }
+            config = dataclasses.replace(config, source=place, folders=beside)
     if device is not None:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, device=device))
     return config
