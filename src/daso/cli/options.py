@@ -68,7 +68,9 @@ class TrainCommand:
     def folders(self) -> dict[str, str]:
         """Where parts of an image folder are, by their names, that are not in it."""
         given = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {name: str(folder.expanduser().resolve()) for name, folder in given.items() if folder is not None}
+        return {
+            name: str(folder.expanduser().resolve()) for name, folder in given.items() if folder is not None
+        }
 
 
 GROUPS: dict[str, type[Any]] = {"split": SplitOptions, "train": TrainOptions, "augmentation": ViewOptions}
