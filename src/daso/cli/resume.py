@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from daso.cli.stop import Stop
 from daso.cli.train import announce, conclude, follow_run
 from daso.track import used_before
 from daso.train.run import resume_run
@@ -25,23 +26,32 @@ class ResumeCommand:
     """Where the run's images are now, if they have moved."""
     device: str | None = None
     """Another device than the run's: cpu, cuda, mps."""
+    on_divergence: Literal["stop", "rollback"] | None = None
+    """When a loss or a weight becomes infinite or NaN, stop, or go on from the last checkpoint with half the
+    learning rate (default: as the run was told)."""
     quiet: bool = False
     """Show only warnings while it trains, and the result."""
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> int:
     """Resume as the arguments say."""
+    stop = Stop()
     command = tyro.cli(ResumeCommand, args=list(argv), prog="daso resume")
     prepared, rows = resume_run(
         command.folder,
         lambda message: print(f"daso: {message}", file=sys.stderr),
         data=command.data,
         device=command.device,
+        on_divergence=command.on_divergence,
+        stop=stop,
     )
     if prepared.step == prepared.total_steps:
         print(f"{command.folder} is complete", file=sys.stderr)
     elif not command.quiet:
         announce(prepared, command.folder)
         print(f"going on from step {prepared.step:,}", file=sys.stderr)
-    follow_run(prepared, rows, command.folder, quiet=command.quiet, track=used_before(command.folder))
-    conclude(prepared, command.folder)
+    track = used_before(command.folder)
+    status = follow_run(prepared, rows, command.folder, stop, quiet=command.quiet, track=track)
+    if not status:
+        conclude(prepared, command.folder)
+    return status

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
+from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
 from daso.data.open import NAMES, is_resized, open_source
 from daso.data.source import Source
@@ -22,6 +24,7 @@ from daso.presets.sources import SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
+from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, describe_data, prepare, train_run
 from daso.train.training import choose_device
@@ -150,52 +153,49 @@ def follow_run(
     prepared: Prepared,
     rows: Iterator[Row],
     folder: Path,
+    stop: Stop,
     *,
     quiet: bool = False,
     track: Sequence[str] = (),
-) -> None:
-    """Show a training as it goes, or *quiet* only its warnings; an interruption says how to go on.
+) -> int:
+    """Show a training as it goes, or *quiet* only its warnings; return the exit status, 0 if it came to its end.
 
-    The rows go to the trackers *track* too.
+    The rows go to the trackers *track* too. What *stop* hears of meanwhile ends the training with a checkpoint, a
+    second signal without; how to go on is said then.
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
     tracking = Tracking(track, folder, _notice, done)
 
     def counted() -> Iterator[Row]:
-        nonlocal done
         for row in rows:
-            done = row["step"]
             tracking.write(row)
             yield row
 
     try:
-        follow(
-            counted(),
-            total=prepared.total_steps,
-            done=done,
-            label=f"{config.method} on {Path(config.source).name}",
-            data=describe_data(prepared.data),
-            stages=len(prepared.plan.stages()),
-            quiet=quiet,
-        )
+        with stop.listening():
+            follow(
+                counted(),
+                total=prepared.total_steps,
+                done=done,
+                label=f"{config.method} on {Path(config.source).name}",
+                data=describe_data(prepared.data),
+                stages=len(prepared.plan.stages()),
+                quiet=quiet,
+            )
     except KeyboardInterrupt:
-        saved = sorted((folder / "checkpoints").glob("step-*.json"))
-        where = (
-            f"step {int(saved[-1].stem.partition('-')[2]):,}"
-            if saved
-            else "the beginning: nothing was saved yet"
-        )
-        _notice(
-            f"stopped after {done:,} steps; 'daso resume {folder}' goes on from {where} "
-            f"(saved every {config.train.evaluation_period:,} steps)"
-        )
-        raise
+        stop.signal = stop.signal or signal.SIGINT
     finally:
         tracking.close()
+    if not stop() or (folder / "summary.json").exists():
+        return 0
+    saved = newest_step(folder / "checkpoints")
+    where = "the beginning: nothing was saved yet" if saved is None else f"step {saved:,}"
+    _notice(f"stopped; 'daso resume {folder}' goes on from {where}")
+    return stop.status
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> int:
     """Train as the arguments say."""
     command, method_options = parse_train(argv)
     check_installed(command.track)
@@ -216,5 +216,9 @@ def run(argv: Sequence[str]) -> None:
     prepared = prepare(config, source)
     if not command.quiet:
         announce(prepared, folder)
-    follow_run(prepared, train_run(prepared, folder), folder, quiet=command.quiet, track=command.track)
-    conclude(prepared, folder)
+    stop = Stop()
+    rows = train_run(prepared, folder, stop, warn=_notice)
+    status = follow_run(prepared, rows, folder, stop, quiet=command.quiet, track=command.track)
+    if not status:
+        conclude(prepared, folder)
+    return status

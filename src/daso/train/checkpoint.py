@@ -54,6 +54,12 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_tensor_files(folder))
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest checkpoint that is vouched for, not checked; None if there is none."""
+    names = [path.stem for path in folder.glob("step-*.json")]
+    return max((int(name.partition("-")[2]) for name in names), default=None)
+
+
 def save_checkpoint(
     folder: Path,
     tensors: dict[str, Tensor],

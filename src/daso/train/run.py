@@ -486,7 +486,13 @@ def _roll_back(
     prepared = prepared.begin_stage(0) if checkpoint is None else prepared.at(checkpoint)
     rows = [row for row in rows if row["step"] <= prepared.step]
     factor = FACTOR * rate_factor(rows)
+    warning = {
+        "kind": ROLLBACK,
+        "message": f"{error} of the run's {step:,}: back to step {prepared.step:,}",
+        "advice": f"The learning rate is {factor:g} times what it was to be from here on.",
+        "classes": [],
+    }
     row = {"event": ROLLBACK, "step": prepared.step, "diverged": step, "term": error.term}
-    rows.append({**row, "learning_rate_factor": factor})
+    rows.append({**row, "learning_rate_factor": factor, "warnings": [warning]})
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
     return prepared, rows
