@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from daso.cli.notes import adjusted_twice
 from daso.cli.tables import class_table, percent, wide_console
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
@@ -60,6 +61,8 @@ def run(argv: Sequence[str]) -> None:
     if command.json:
         print(json.dumps(plain({"step": model.step, **numbers}), indent=1))
         return
+    if (note := adjusted_twice(config)) is not None:
+        print(f"note: {note}", file=sys.stderr)
     console = wide_console()
     for name, metrics in numbers.items():
         adjusted = metrics["logit_adjusted"]

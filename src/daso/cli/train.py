@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from daso.cli.notes import given_options, idle_options
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.progress import follow
+from daso.cli.setting import as_in_paper
 from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
 from daso.data.open import NAMES, is_resized, open_source
@@ -201,14 +203,16 @@ def run(argv: Sequence[str]) -> int:
     check_installed(command.track)
     folder = command.out or free_folder(command.source, command.method)
     refuse_taken(folder)
+    notice = (lambda _: None) if command.quiet else _notice
+    command, method_options = as_in_paper(command, method_options, argv, notice)
     command, preset = resolve_preset(command)
     source = read_source(command, command.size)
     defaults = preset
     if defaults is None:
         source, defaults = choose_defaults(command, source)
-    config = to_config(
-        command, method_options, argv, defaults, (lambda _: None) if command.quiet else _notice
-    )
+    config = to_config(command, method_options, argv, defaults, notice)
+    for note in idle_options(config, given_options(argv)):
+        _notice(f"note: {note}")
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
     for note in source.notes:

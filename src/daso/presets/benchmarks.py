@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from daso.data.longtail import Indices, Shape, SplitOptions, longtail_counts, unlabeled_counts
 from daso.presets.sources import SOURCES, SourceDefaults
@@ -32,6 +33,30 @@ class Preset:
     def dist_temperature(self) -> float:
         """DASO's T_dist in this setting."""
         return self.defaults.temperature_for(self.defaults.split.unlabeled_shape)
+
+    def method_for(self, method: str) -> str:
+        """Return what the paper trains in this setting under a method's name.
+
+        Where labelled and unlabelled images are, or may be, distributed differently, its DARP works with an estimate
+        of the unlabelled distribution; for that the setting must have a hold-out.
+        """
+        parts = method.split("+")
+        if self.mismatched and self.defaults.split.holdout and "darp" in parts and "estimate" not in parts:
+            parts.insert(parts.index("darp"), "estimate")
+        return "+".join(parts)
+
+    def options_for(self, method: str) -> dict[str, Any]:
+        """Return the hyper-parameters of a method that the paper has different ones of in this setting.
+
+        Where labelled and unlabelled images are, or may be, distributed differently, ReMixMatch does not align, not
+        even with CReST+, as in the authors' configurations.
+        """
+        parts, options = method.split("+"), dict[str, Any]()
+        if "daso" in parts:
+            options["dist_temperature"] = self.dist_temperature
+        if self.mismatched and parts[0] == "remixmatch":
+            options["align"] = False
+        return options
 
     def labeled_counts(self) -> Indices | None:
         """Return the labelled images of each class (K,), or None where the source's own are taken as they are."""

@@ -63,7 +63,6 @@ class Scale:
             source=preset.source,
             method=method,
             method_options={**defaults.part_options(recipe.hyperparameters()), **options},
-            size=decided.get("size"),
             split=self._split(preset.defaults.split),
             train=TrainOptions(**{**train, "seed": seed, "device": device}),
             augmentation=ViewOptions(**_fields(ViewOptions, decided)),

@@ -98,23 +98,12 @@ class Variant:
 def variant(row: TableRow, preset: Preset) -> Variant:
     """Return what is trained for a row in a setting.
 
-    Where labelled and unlabelled images are, or may be, distributed differently, as the authors do it: DASO's T_dist
-    is that of the setting, DARP works with an estimate of the unlabelled distribution, if there is a hold-out to make
-    it with, ReMixMatch does not align.
-
     Raises:
         OptionError: the method is unknown.
     """
     assert row.method is not None
-    parts = row.method.split("+")
-    if preset.mismatched and preset.defaults.split.holdout and "darp" in parts:
-        parts.insert(parts.index("darp"), "estimate")
-    method = "+".join(parts)
-    setting: dict[str, Any] = {}
-    if "daso" in parts:
-        setting["dist_temperature"] = preset.dist_temperature
-    if preset.mismatched and parts[0] == "remixmatch":
-        setting["align"] = False
+    method = preset.method_for(row.method)
+    setting = preset.options_for(method)
     standard = {name: p.default for name, p in Recipe.parse(method).hyperparameters().items()} | setting
     changed = {name: value for name, value in row.options.items() if standard.get(name) != value}
     name = ",".join([method, *(f"{name}={value}" for name, value in sorted(changed.items()))])

@@ -1,0 +1,96 @@
+"""Notes about a command: options without effect, an adjustment made twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from daso.compose import Recipe
+from daso.plans.crest import CReSTPlus
+from daso.refine.align import Align
+from daso.refine.daso import DASO
+from daso.train.config import RunConfig
+
+BALANCING = frozenset({"la", "ldam", "class-balanced", "abc", "crt"})
+"""Parts of a method that leave no bias to frequent classes for post-hoc adjustment."""
+STRONG = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
+PROTOTYPES = (
+    "queue_length",
+    "prototype_temperature",
+    "balanced_queue",
+    "queue_encoder",
+    "queue_batch_statistics",
+    "warmup_steps",
+)
+
+
+def given_options(argv: Sequence[str]) -> set[str]:
+    """Return the names of the options on a command line, with underscores and without ``no-``."""
+    flags = (argument.partition("=")[0][2:] for argument in argv if argument.startswith("--"))
+    return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
+
+
+def adjusted_twice(config: RunConfig) -> str | None:
+    """Return why logit-adjusted numbers of a run correct a second time, or None where they do not."""
+    balancing = sorted(BALANCING & set(config.method.split("+")))
+    if config.train.labeled_sampling != "uniform":
+        balancing.append(f"--labeled-sampling {config.train.labeled_sampling}")
+    if not balancing:
+        return None
+    return (
+        f"{config.method} has balanced its classifier already ({', '.join(balancing)}): logit adjustment corrects a "
+        f"second time"
+    )
+
+
+def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
+    """Return, for each option that was given and changes nothing in a training, that it does not, and why.
+
+    Only what the other options decide for certain is looked at.
+
+    Args:
+        config: of the training, with every hyper-parameter of its method.
+        given: names of options, see ``given_options``.
+    """
+    reasons = {name: reason for names, reason in _idle(config) for name in names}
+    return [
+        f"--{name.replace('_', '-')} has no effect: {reason}"
+        for name, reason in reasons.items()
+        if name in given
+    ]
+
+
+def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
+    """Yield groups of options that have no effect, and the reason."""
+    recipe, options = Recipe.parse(config.method), config.method_options
+    learner = recipe.method.__name__
+    views = {*recipe.method.labeled_views, *recipe.method.unlabeled_views}
+    if "strong" not in views:
+        yield STRONG, f"{learner} has no strong views"
+        yield ("align_weight",), f"its loss compares a weak with a strong view, and {learner} has none"
+    if not recipe.method.unlabeled_views:
+        yield ("unlabeled_ratio",), f"{learner} does not look at unlabelled images"
+    if config.augmentation.crop == "resized":
+        yield ("crop_padding",), "it belongs to --crop pad"
+    if config.split.unlabeled_head is None:
+        split = ("gamma_unlabeled", "unlabeled_shape")
+        yield split, "the unlabelled images are the source's own, without --unlabeled-head"
+    elif config.split.unlabeled_shape == "uniform":
+        yield ("gamma_unlabeled",), "with --unlabeled-shape uniform all classes have as many images"
+    if options.get("unlabeled_weight") == 0:
+        weighted = ("threshold", "threshold_range", "weights_count", "unlabeled_ramp")
+        yield weighted, "--unlabeled-weight 0 turns the loss off"
+    if DASO in recipe.refiners:
+        blend = options["blend"]
+        if blend != "fixed":
+            yield ("fixed_blend",), "it belongs to --blend fixed"
+        if blend != "distribution":
+            yield (
+                ("dist_temperature", "histogram_period"),
+                f"--blend {blend} does not ask how often a class is guessed",
+            )
+        if blend == "linear" and ("strong" not in views or options["align_weight"] == 0):
+            yield PROTOTYPES, "--blend linear without the alignment loss uses no prototypes"
+        if not options["balanced_queue"]:
+            yield ("queue_length",), "it belongs to --balanced-queue"
+    if recipe.plan is CReSTPlus and options.get("align") is False and Align not in recipe.refiners:
+        yield ("align_min",), "nothing is aligned: with --align False CReST+ is CReST"

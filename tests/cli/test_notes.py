@@ -1,0 +1,133 @@
+"""What is said about options without effect, and about adjusting twice."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daso.cli import main
+from daso.cli.notes import adjusted_twice, given_options, idle_options
+from daso.cli.options import parse_train, to_config
+from daso.cli.setting import as_in_paper
+from daso.presets.benchmarks import PRESETS
+from daso.presets.sources import SOURCES
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+
+
+def notes_on(line: str) -> list[str]:
+    argv = shlex.split(line)
+    command, options = parse_train(argv)
+    config = to_config(command, options, argv, SOURCES[argv[0]], lambda text: None)
+    return [note.partition(" has no effect: ")[0] for note in idle_options(config, given_options(argv))]
+
+
+@pytest.mark.parametrize(
+    ("line", "idle"),
+    [
+        ("--method fixmatch+daso --cutout 4 --strong-operations 1 --threshold 0.9", []),
+        ("--method mixmatch --strong-operations 1", ["--strong-operations"]),
+        ("--method supervised --cutout=4 --unlabeled-ratio 3", ["--cutout", "--unlabeled-ratio"]),
+        ("--method meanteacher+daso --align-weight 2", ["--align-weight"]),
+        ("--method remixmatch+daso --align-weight 2", []),
+        (
+            "--method fixmatch+daso --blend fixed --fixed-blend 0.3 --dist-temperature 1",
+            ["--dist-temperature"],
+        ),
+        ("--method fixmatch+daso --fixed-blend 0.3 --dist-temperature 1", ["--fixed-blend"]),
+        ("--method fixmatch+daso --blend linear --queue-length 9", []),
+        ("--method fixmatch+daso --blend linear --align-weight 0 --queue-length 9", ["--queue-length"]),
+        ("--method mixmatch+daso --blend linear --no-queue-batch-statistics", ["--queue-batch-statistics"]),
+        ("--method fixmatch+daso --no-balanced-queue --queue-length 9", ["--queue-length"]),
+        ("--method fixmatch --unlabeled-weight 0 --threshold 0.5", ["--threshold"]),
+        ("--method fixmatch --unlabeled-shape uniform --gamma-unlabeled 3", ["--gamma-unlabeled"]),
+        ("--method fixmatch --crop resized --crop-padding 3", ["--crop-padding"]),
+        ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),
+        ("--method remixmatch+crest-plus --align-min 0.3", []),
+        ("--method usadtm --strong-magnitude 3", []),
+    ],
+)
+def test_options_without_effect_are_named(line: str, idle: list[str]) -> None:
+    assert notes_on(f"digits {line}") == idle
+
+
+def test_the_note_says_why_and_the_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "train digits --method supervised --strong-operations 1 --steps 2 --batch 4 --network small-4 --device cpu"
+    assert main([*line.split(), "--out", str(tmp_path / "run")]) == 0
+    assert (
+        "note: --strong-operations has no effect: Supervised has no strong views" in capsys.readouterr().err
+    )
+
+
+def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
+    line = "train digits --method meanteacher+daso --steps 4 --batch 4 --network small-4 --device cpu --warmup-steps 0"
+    for number, more in enumerate(("", "--align-weight 3 --strong-operations 1")):
+        assert main([*line.split(), *more.split(), "--out", str(tmp_path / str(number))]) == 0
+    confusions = [(tmp_path / str(number) / "confusion.json").read_text() for number in range(2)]
+    assert confusions[0] == confusions[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "sampling", "reason"),
+    [
+        ("fixmatch+daso", "uniform", None),
+        ("fixmatch+la+daso", "uniform", "(la)"),
+        ("supervised+ldam+crt", "uniform", "(crt, ldam)"),
+        ("supervised", "class-balanced", "(--labeled-sampling class-balanced)"),
+    ],
+)
+def test_who_has_balanced_already(method: str, sampling: Any, reason: str | None) -> None:
+    note = adjusted_twice(RunConfig("digits", method, train=TrainOptions(labeled_sampling=sampling)))
+    assert (note is None) if reason is None else (reason in str(note))
+
+
+def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:
+    argv, notices = shlex.split(line), list[str]()
+    command, options = as_in_paper(*parse_train(argv), argv, notices.append)
+    return command.method, options, notices
+
+
+def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> None:
+    uniform = "cifar10-n500-g100-uniform"
+    method, _, notices = decided(f"{uniform} --method fixmatch+la+darp")
+    assert method == "fixmatch+la+estimate+darp"
+    assert notices == [f"chosen for {uniform}, as in the paper: --method fixmatch+la+estimate+darp"]
+    method, options, notices = decided("stl10-n150-g10 --method remixmatch+darp")
+    assert (method, options["align"]) == ("remixmatch+estimate+darp", False)
+    assert notices[0].endswith("--method remixmatch+estimate+darp --align False")
+    assert decided("semi-aves --method fixmatch+darp")[0] == "fixmatch+darp"  # which has no hold-out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cifar10-n500-g100 --method fixmatch+darp",
+        "cifar10-n500-g100 --method remixmatch",
+        "cifar10 --unlabeled-shape reversed --method fixmatch+darp",
+        "cifar10-n500-g100-reversed --unlabeled-shape consistent --method remixmatch+darp",
+        "stl10-n150-g10 --method remixmatch --align True",
+        "cifar10-n500-g100-reversed --holdout 0 --method fixmatch+darp",
+        "stl10-n150-g10 --method fixmatch+daso",
+    ],
+)
+def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise(line: str) -> None:
+    argv = shlex.split(line)
+    command, options = parse_train(argv)
+    assert decided(line) == (command.method, options, [])
+
+
+def test_a_split_of_ones_own_in_a_setting_may_differ_too() -> None:
+    assert decided("cifar10-n500-g100 --gamma-unlabeled 10 --method remixmatch")[1]["align"] is False
+
+
+def test_what_a_table_trains_is_what_one_command_trains() -> None:
+    for name, preset in PRESETS.items():
+        for method in ("fixmatch+darp", "remixmatch", "remixmatch+crest-plus"):
+            found, options, _ = decided(f"{name} --method {method}")
+            assert found == preset.method_for(method)
+            assert preset.options_for(found).items() <= options.items()
