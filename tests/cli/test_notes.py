@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,22 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
         ("fixmatch+daso", "uniform", None),
         ("fixmatch+la+daso", "uniform", "(la)"),
         ("supervised+ldam+crt", "uniform", "(crt, ldam)"),
-        ("supervised", "class-balanced", "(--labeled-sampling class-balanced)"),
+        ("supervised", "class-balanced", "(class-balanced sampling)"),
     ],
 )
 def test_who_has_balanced_already(method: str, sampling: Any, reason: str | None) -> None:
     note = adjusted_twice(RunConfig("digits", method, train=TrainOptions(labeled_sampling=sampling)))
     assert (note is None) if reason is None else (reason in str(note))
+
+
+def test_evaluate_notes_it(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(finished_run)]) == 0
+    assert "note:" not in capsys.readouterr().err
+    config = json.loads((finished_run / "config.json").read_text())
+    config["train"]["labeled_sampling"] = "effective-number"
+    (finished_run / "config.json").write_text(json.dumps(config))
+    assert main(["evaluate", str(finished_run)]) == 0
+    assert "has balanced its classifier already (effective-number sampling)" in capsys.readouterr().err
 
 
 def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from daso.compose import Recipe
+from daso.evaluate.prior import balancing_parts
 from daso.plans.crest import CReSTPlus
 from daso.refine.align import Align
 from daso.refine.daso import DASO
 from daso.train.config import RunConfig
 
-BALANCING = frozenset({"la", "ldam", "class-balanced", "abc", "crt"})
-"""Parts of a method that leave no bias to frequent classes for post-hoc adjustment."""
 STRONG = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
 PROTOTYPES = (
     "queue_length",
@@ -31,9 +30,7 @@ def given_options(argv: Sequence[str]) -> set[str]:
 
 def adjusted_twice(config: RunConfig) -> str | None:
     """Return why logit-adjusted numbers of a run correct a second time, or None where they do not."""
-    balancing = sorted(BALANCING & set(config.method.split("+")))
-    if config.train.labeled_sampling != "uniform":
-        balancing.append(f"--labeled-sampling {config.train.labeled_sampling}")
+    balancing = balancing_parts(config.method, config.train.labeled_sampling)
     if not balancing:
         return None
     return (
