@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
-from daso.cli import main
+from daso.cli import main, train
+
+
+def command(arguments: list[str]) -> None:
+    """Run the command line, but for the pictures, which take longer than all else; end with its exit status."""
+    train.draw_run = lambda folder: []
+    sys.exit(main(arguments))
 
 
 def name_of(descriptor: int) -> str:
@@ -28,7 +36,19 @@ def die_in_write(arguments: list[str], number: int) -> None:
         to_disk(descriptor)
 
     os.fsync = fsync
-    main(arguments)
+    command(arguments)
+
+
+def slow_disk(arguments: list[str], seconds: float) -> None:
+    """Run the command line on a disk so slow that most of the time goes into writes."""
+    to_disk = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        time.sleep(seconds)
+        to_disk(descriptor)
+
+    os.fsync = fsync
+    command(arguments)
 
 
 def die_in_removal(arguments: list[str], number: int) -> None:
@@ -45,4 +65,4 @@ def die_in_removal(arguments: list[str], number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Path.unlink = counting
-    main(arguments)
+    command(arguments)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +19,19 @@ import pytest
 from safetensors.numpy import load_file
 
 from daso.cli import main
-from daso.files import read_json
+from daso.files import read_json, read_rows
 
-METHODS = ("fixmatch+daso", "supervised")
+METHODS = ("fixmatch+daso", "fixmatch+darp", "fixmatch+crest", "remixmatch")
+ACTIVE = {
+    # Every part of the state is at work from early on: blending, histogram, confident pseudo-labels.
+    "fixmatch+daso": {"--threshold": "0.3", "--warmup-steps": "7", "--histogram-period": "8"},
+    "fixmatch+darp": {"--threshold": "0.3", "--darp-start": "0.2", "--darp-period": "3"},
+    "fixmatch+crest": {"--threshold": "0.3", "--generations": "3", "--crest-power": "0.2"},
+    "remixmatch": {"--unlabeled-ramp": "0.1"},
+}
 STEPS = 60
+KILLS = int(os.environ.get("DASO_KILLS", "3"))
+"""Of each method's run. More of them: DASO_KILLS=100 pytest -s tests/train/test_killed_run.py"""
 PROCESSES = multiprocessing.get_context("forkserver")
 # Only imported there, not used: each process is forked before any thread of torch has started.
 PROCESSES.set_forkserver_preload(["daso.cli.train", "daso.cli.resume", "sklearn.datasets", "torch._dynamo"])
@@ -40,9 +49,7 @@ def arguments(method: str, folder: Path) -> list[str]:
         "--device": "cpu",
         "--out": str(folder),
     }
-    if method == "fixmatch+daso":
-        # Every part of the state is at work from early on: blending, histogram, confident pseudo-labels.
-        options |= {"--threshold": "0.3", "--warmup-steps": "7", "--histogram-period": "8"}
+    options |= ACTIVE.get(method, {})
     return ["train", "digits", *(word for option in options.items() for word in option)]
 
 
@@ -62,15 +69,10 @@ def newest_step(folder: Path) -> int:
     return max((int(name.partition("-")[2]) for name in names), default=0)
 
 
-def kill_after(
-    process: subprocess.Popen[bytes] | multiprocessing.process.BaseProcess,
-    folder: Path,
-    step: int,
-    pause: float,
-) -> None:
+def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, step: int, pause: float) -> None:
     """Kill a process once it has saved *step*, and a little later: anywhere between two checkpoints."""
     deadline = time.monotonic() + 120
-    while newest_step(folder) < step and time.monotonic() < deadline:
+    while newest_step(folder) < step and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.001)
     time.sleep(pause)
     process.kill()
@@ -101,31 +103,64 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {method: tmp_path_factory.mktemp("undisturbed") / "run" for method in METHODS}
-    processes = [start(main, arguments(method, folder)) for method, folder in folders.items()]
-    assert [finish(process) for process in processes] == [0, 0]
+    processes = [start(killed_runs.command, arguments(method, folder)) for method, folder in folders.items()]
+    assert [finish(process) for process in processes] == [0] * len(METHODS)
     return folders
+
+
+def is_writing(folder: Path) -> bool:
+    """Tell whether a process was killed in the middle of a checkpoint."""
+    files = list((folder / "checkpoints").glob("step-*"))
+    unfinished = {path.stem for path in files if path.suffix == ".safetensors"} - {
+        path.stem for path in files if path.suffix == ".json"
+    }
+    return bool(unfinished or list(folder.rglob(".*.tmp")))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
-    folder = tmp_path / "run"
+    """Kill one run after another, anywhere, until there were enough kills; each ends as if nothing had happened."""
     draw = random.Random()
-    command = [sys.executable, "-m", "daso", *arguments(method, folder)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
-        kill_after(first, folder, draw.randrange(5, 15), draw.uniform(0, 0.02))
-    assert first.returncode == -signal.SIGKILL
-    for target in (draw.randrange(15, 25), draw.randrange(25, 40)):
-        life = start(main, ["resume", str(folder)])
-        kill_after(life, folder, target, draw.uniform(0, 0.02))
-        assert finish(life) == -signal.SIGKILL
-    assert not (folder / "summary.json").exists()
-    # Once it may die before it has trained a step, or even before it has begun to load.
-    life = start(main, ["resume", str(folder)])
-    time.sleep(draw.uniform(0, 0.4))
-    life.kill()
-    finish(life)
+    kills = writing = between = runs = 0
+    while kills < KILLS:
+        folder = tmp_path / f"run-{runs}"
+        runs += 1
+        # Checkpoints every few steps, so that most lives begin between two rows, and all get on.
+        life = [*arguments(method, folder), "--save-minutes", str(draw.choice((0.0005, 0.002, 10)))]
+        end = None
+        while end != 0:
+            target = newest_step(folder) + draw.randrange(0, 15) if kills < KILLS else 2 * STEPS
+            slow = draw.random() < 0.5 and kills < KILLS
+            process = start(killed_runs.slow_disk, life, 0.01) if slow else start(killed_runs.command, life)
+            kill_after(process, folder, target, draw.uniform(0, 0.05 if target else 0.5))
+            end = finish(process)
+            assert end in (0, -signal.SIGKILL)
+            kills += end != 0
+            writing += end != 0 and is_writing(folder)
+            between += end != 0 and newest_step(folder) % 5 > 0
+            if (folder / "config.json").exists():
+                life = ["resume", str(folder)]
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        assert_same_end(folder, undisturbed[method])
+    print(f"{method}: {runs} runs, {kills} kills, {writing} in a write, {between} off an evaluation", end=" ")
 
-    assert finish(start(main, ["resume", str(folder)])) == 0
+
+@pytest.mark.parametrize("method", ["fixmatch+daso", "fixmatch+crest"])
+def test_asked_to_stop_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
+    folder, draw = tmp_path / "run", random.Random()
+    life, number = arguments(method, folder), draw.choice((signal.SIGTERM, signal.SIGINT))
+    process = start(killed_runs.command, life)
+    while newest_step(folder) < 5:
+        assert process.is_alive()
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.1))
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert finish(process) == 128 + number
+    stopped = newest_step(folder)
+    assert read_rows(folder / "metrics.jsonl")[-1]["step"] <= stopped
+    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
     assert_same_end(folder, undisturbed[method])
 
 
@@ -143,7 +178,7 @@ def died_writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[i
         (killed_runs.die_in_write, resume, 4),  # tensors of a later checkpoint
     ]
     ends = [finish(start(*life)) for life in lives]
-    ends.append(finish(start(main, resume)))
+    ends.append(finish(start(killed_runs.command, resume)))
     return folder, ends
 
 
@@ -174,6 +209,6 @@ def test_killed_before_the_configuration_was_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert finish(start(killed_runs.die_in_write, arguments("supervised", folder), 3)) == -signal.SIGKILL
+    assert finish(start(killed_runs.die_in_write, arguments("fixmatch+daso", folder), 3)) == -signal.SIGKILL
     assert main(["resume", str(folder)]) == 1
     assert "is no run folder" in capsys.readouterr().err

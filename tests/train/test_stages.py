@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from test_killed_run import assert_same_end, finish, kill_after, start
 from torch import Tensor
 
-from daso.cli import main
 from daso.compose import Recipe
 from daso.data.source import Source
 from daso.files import plain, read_json, read_rows
@@ -354,14 +353,14 @@ def arguments(folder: Path) -> list[str]:
 
 def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
-    peace = start(main, arguments(undisturbed))
+    peace = start(killed_runs.command, arguments(undisturbed))
     # After the four files of a new run come two for each checkpoint, of the steps 5, 10, 15, 20; the first generation
     # is over, and what dies half written is the first checkpoint of the second one.
     first = start(killed_runs.die_in_write, arguments(folder), 13)
     assert finish(first) == -signal.SIGKILL
-    second = start(main, ["resume", str(folder)])
+    second = start(killed_runs.command, ["resume", str(folder)])
     kill_after(second, folder, 40, random.Random().uniform(0, 0.05))  # in the second generation or the third
     assert finish(second) == -signal.SIGKILL
-    assert finish(start(main, ["resume", str(folder)])) == 0
+    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
     assert finish(peace) == 0
     assert_same_end(folder, undisturbed)
