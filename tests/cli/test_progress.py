@@ -1,0 +1,151 @@
+"""What a person sees of a training: on a terminal, in a log, and when asked to be quiet."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from daso.cli import progress
+from daso.cli.progress import follow
+
+Row = dict[str, Any]
+DATA = {"class_names": ["cat", "dog"], "labeled_counts": [9, 3]}
+
+
+def rows(warned: bool = True) -> Iterator[Row]:
+    for step in (10, 20, 30):
+        yield {
+            "event": "train",
+            "step": step,
+            "loss": 1.0,
+            "losses": {"labeled": 0.5, "unlabeled": 0.5},
+            "share_confident": 0.25,
+            "steps_per_second": 5.0,
+            "seconds": step / 5,
+        }
+        row: Row = {
+            "event": "evaluate",
+            "step": step,
+            "test": {"balanced_accuracy": 0.5, "recall": [0.75, 0.25]},
+        }
+        if step == 20 and warned:
+            row["warnings"] = [{"kind": "T_dist", "message": "[b]it is off", "advice": "Mend it."}]
+        yield row
+    yield {"event": "pause", "step": 30}
+
+
+def shown(terminal: bool, **options: Any) -> tuple[str, list[Row]]:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80, height=24)
+    kept = follow(rows(), total=30, label="run", data=DATA, console=console, **options)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue(), kept
+
+
+def test_rows_are_returned_as_they_are() -> None:
+    assert shown(False)[1] == shown(True)[1] == list(rows())
+
+
+def test_lines_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, _ = shown(False)
+    lines = text.splitlines()
+    # One warning, one line at the end, and the summary: the others came too soon after the beginning.
+    assert len(lines) == 3
+    assert lines[0] == "warning, step 20: [b]it is off. Mend it."
+    assert "step 30/30" in lines[1]
+    assert "balanced accuracy 50.0%" in lines[1]
+    assert lines[2].startswith("run: 30 steps in ")
+    assert lines[2].endswith("worst recall: dog 25%, cat 75%")
+    assert "\x1b" not in text
+    monkeypatch.setattr(progress, "PLAIN_PERIOD", -1.0)
+    assert len(shown(False)[0].splitlines()) == 9
+
+
+def test_quiet_leaves_only_warnings() -> None:
+    for terminal in (False, True):
+        text, _ = shown(terminal, quiet=True)
+        assert re.sub(r"\x1b\[[\d;]*m", "", text) == "warning, step 20: [b]it is off. Mend it.\n"
+
+
+def test_a_resumed_run_counts_what_it_did() -> None:
+    assert "run: 20 steps in " in shown(False, done=10)[0]
+
+
+def test_a_live_view_leaves_warnings_and_a_summary() -> None:
+    text, _ = shown(True)
+    assert "\x1b[?25l" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    after = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text[text.rindex("\x1b[?25h") :])
+    assert after.split("\n")[-2].endswith("worst recall: dog 25%, cat 75%")
+    assert "warning, step 20: [b]it is off. Mend it." in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
+
+
+def test_an_error_gives_the_terminal_back() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+
+    def broken() -> Iterator[Row]:
+        yield next(rows())
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the one above
+        follow(broken(), total=30, console=console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def in_terminal(arguments: list[str], width: int, height: int) -> str:
+    """Run the command line in a terminal of its own; return what it shows."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+            os.environ.pop(name, None)
+        os.execv(sys.executable, [sys.executable, "-m", "daso", *arguments])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    found = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        found += part
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0, found.decode(errors="replace")
+    return found.decode(errors="replace")
+
+
+def test_a_real_training_in_a_real_terminal(tmp_path: Path) -> None:
+    options = "--network small-4 --batch 8 --steps 40 --evaluate-every 10 --device cpu --threshold 0.3"
+    text = in_terminal(["train", "digits", "--out", str(tmp_path / "run"), *options.split()], 80, 24)
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
+    assert "fixmatch+daso on digits: 40 steps in " in plain
+    assert "━" in plain
+    assert "labelled" in plain
+    # Going up over a view of 24 lines would scroll the terminal: it must be lower than that.
+    up = "\x1b[1A\x1b[2K"
+    assert 0 < max(map(len, re.findall(rf"(?:{re.escape(up)})+", text))) < 24 * len(up)
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    dumb = {"TERM": "dumb", "COLUMNS": "80", "LINES": "24"}
+    console = Console(file=io.StringIO(), force_terminal=True, _environ=dumb)
+    follow(rows(), total=30, label="run", data=DATA, console=console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "step 30/30" in text
+    assert "\x1b[?25l" not in text
