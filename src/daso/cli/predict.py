@@ -1,102 +1,200 @@
-"""``daso predict``: classify image files with the model of a run."""
+"""``daso predict``: classify images with a trained model."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
+import dataclasses
 import io
+import itertools
+import json
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 import tyro
+from PIL import Image
 
-from daso.data.decode import SUFFIXES, decode
+from daso.cli.predict_inputs import Input, Inputs
+from daso.cli.predict_output import Journal, Row, check_output, write_csv, write_output
+from daso.cli.predict_progress import Counter
+from daso.data.decode import SUFFIXES
+from daso.data.pool import WORKERS
 from daso.errors import DataError, OptionError
-from daso.evaluate.metrics import adjust_logits
-from daso.evaluate.predict import predict_logits
-from daso.files import read_json
-from daso.train.model import Model, load_model
-from daso.train.training import choose_device
+from daso.evaluate.prior import estimate_prior, shift
+from daso.export.classifier import Classifier
+from daso.export.facts import Facts
+from daso.export.loading import load
 
-BATCH = 256
+Array = npt.NDArray[Any]
+Answer = tuple[str, Array | str]
+"""The name of an input with its probabilities, float64 (K,), or with the reason why it cannot be read."""
 
-
-BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
-"""Parts of a method that leave no bias to frequent classes for post-hoc adjustment."""
+UNKNOWN = "unknown"
+TASK = 16
+"""Images that a thread decodes in one go: with one by one, changing threads costs more than it brings."""
+AHEAD = 3
+"""Batches that are decoded while the network works on another."""
+FEW = 20
+"""Unreadable images that are named on the terminal, and classes of an estimated distribution."""
 
 
 @dataclass(frozen=True)
 class PredictCommand:
-    """Classify images with the moving-average network of a run's newest checkpoint.
+    """Classify images with a trained model.
 
-    The exit status is 1 if an image could not be read; its row says why, and the others are classified.
+    The exit status is 1 if an image could not be read; its row says why, and the others are classified. Probabilities
+    are calibrated on the run's hold-out, where it is large enough.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """The run folder."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files, and folders that are searched for images at any depth."""
+    model: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or an .onnx or .safetensors file of daso export."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders that are searched at any depth, globs, manifests (.csv, .tsv, .jsonl or .parquet with a
+    column of paths), .npy or .npz files of images or vectors; - reads a list of files from standard input."""
     out: Path | None = None
-    """CSV file to write (default: standard output): path, class, confidence."""
+    """.csv, .jsonl or .parquet file to write (default: standard output, as CSV): path, class, confidence, error."""
+    resume: bool = False
+    """Go on with a prediction into OUT that was stopped."""
+    top: int = 1
+    """Name this many classes, the most probable first."""
     probabilities: bool = False
     """Add a column with the probability of each class."""
+    unsure: float = 0.0
+    """Answer "unknown" where the confidence is below this, 0 to 1."""
+    prior: str | None = None
+    """Class distribution of these images: uniform; labeled, that of the labelled images; estimated, from these images
+    themselves (the expectation-maximisation of Saerens et al., 2002: trust it for hundreds of images and more); or a
+    JSON file with the share of each class by name (default: probabilities as the model learned to give them)."""
     logit_adjusted: bool = False
-    """Divide by the class frequencies of the labelled images first: better where all classes are as likely."""
+    """The same as --prior uniform: better where all classes are as likely."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator there is."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.unsure <= 1:
+            raise OptionError(f"--unsure = {self.unsure} must be in [0, 1]")
+        if self.top < 1:
+            raise OptionError(f"--top = {self.top} must be at least 1")
+        if self.logit_adjusted and self.prior not in (None, "uniform"):
+            raise OptionError("--logit-adjusted is --prior uniform: give one of them")
+        if self.resume and self.out is None:
+            raise OptionError("--resume needs --out: what went to the standard output cannot be gone on with")
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return files as they are, and the images of folders at any depth, sorted, hidden ones left out.
 
-    Raises:
-        DataError: a path does not exist, or there is no image at all.
+@dataclass(frozen=True)
+class Style:
+    """How an answer becomes a row.
+
+    Attributes:
+        class_names: K names.
+        top: classes to name.
+        probabilities: whether a row has them all.
+        unsure: confidence below which the class is "unknown".
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} does not exist")
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            hidden = {
-                p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)
-            }
-            found.extend(sorted(hidden))
-        else:
-            found.append(path)
-    if not found:
-        raise DataError(f"no image in {', '.join(map(str, paths))}; endings: {', '.join(sorted(SUFFIXES))}")
+
+    class_names: tuple[str, ...]
+    top: int
+    probabilities: bool
+    unsure: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their names."""
+        names = ["path", "class", "confidence"]
+        names += [f"{what}_{place}" for place in range(2, self.top + 1) for what in ("class", "confidence")]
+        if self.probabilities:
+            names += [f"probability_{name}" for name in self.class_names]
+        return (*names, "error")
+
+    def row(self, name: str, probs: Array) -> Row:
+        """Return the values of the columns of an input that was classified."""
+        best = np.argsort(-probs, kind="stable")[: self.top].tolist()
+        row: Row = [name]
+        for label in best:
+            row += [self.class_names[label], round(float(probs[label]), 6)]
+        if probs[best[0]] < self.unsure:
+            row[1] = UNKNOWN
+        if self.probabilities:
+            row += [round(value, 6) for value in probs.tolist()]
+        return [*row, None]
+
+    def failure(self, name: str, reason: str) -> Row:
+        """Return those of an input that could not be read."""
+        return [name, *[None] * (len(self.columns) - 2), reason]
+
+
+def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[list[Answer]]:
+    """Classify inputs, some at a time; threads decode the next ones meanwhile."""
+    with _threads() as executor:
+        waiting: deque[tuple[list[Input], list[Future[list[Array | str]]]]] = deque()
+        rest = iter(inputs)
+        while True:
+            while len(waiting) <= AHEAD and (chunk := list(itertools.islice(rest, classifier.batch))):
+                tasks = [chunk[start : start + TASK] for start in range(0, len(chunk), TASK)]
+                waiting.append((chunk, [executor.submit(_prepare, classifier, task) for task in tasks]))
+            if not waiting:
+                return
+            chunk, futures = waiting.popleft()
+            found = [one for future in futures for one in future.result()]
+            readable = [one for one in found if not isinstance(one, str)]
+            probs = iter(classifier.probabilities(np.stack(readable)) if readable else ())
+            yield [
+                (item.name, one if isinstance(one, str) else next(probs))
+                for item, one in zip(chunk, found, strict=True)
+            ]
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    executor = ThreadPoolExecutor(WORKERS)
+    try:
+        with warnings.catch_warnings():
+            # decode() turns the size at which Pillow warns into an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | str]:
+    """Return each input as the model takes it, or the reason why it cannot be read."""
+    found: list[Array | str] = []
+    for item in inputs:
+        try:
+            if isinstance(item.value, DataError):
+                raise item.value
+            if isinstance(item.value, Path) and not classifier.facts.takes_images:
+                raise DataError("this model takes vectors, as rows of an .npy or .npz file")
+            found.append(classifier.prepare(item.value))
+        except DataError as error:
+            found.append(str(error))
     return found
 
 
-def predict_files(
-    model: Model, files: Sequence[Path], *, logit_adjusted: bool = False
-) -> Iterator[tuple[Path, np.ndarray[tuple[int], np.dtype[np.float64]] | str]]:
-    """Yield each file with its class probabilities (K,), or with the reason why it cannot be read."""
-    channels, height, width = model.image_shape
-    for start in range(0, len(files), BATCH):
-        chunk = files[start : start + BATCH]
-        images: dict[Path, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] = {}
-        reasons: dict[Path, str] = {}
-        for file in chunk:
-            try:
-                images[file] = decode(file, channels=channels, size=min(height, width))
-            except DataError as error:
-                reasons[file] = str(error)
-        if images:
-            stacked = torch.from_numpy(np.stack(list(images.values())))
-            logits = predict_logits(model.network, stacked).double().numpy()
-            if logit_adjusted:
-                logits = adjust_logits(logits, np.array(model.labeled_counts))
-            probs = torch.from_numpy(logits).softmax(1).numpy()
-            known = dict(zip(images, probs, strict=True))
-        for file in chunk:
-            yield file, reasons[file] if file in reasons else known[file]
+def _read_prior(given: str, facts: Facts) -> Array:
+    """Return the class distribution that is named, or that a file holds."""
+    path = Path(given)
+    if path.suffix.lower() != ".json" and not path.is_file():
+        if given not in ("uniform", "labeled"):
+            raise OptionError(
+                f"unknown --prior {given!r}; valid: uniform, labeled, estimated, or a .json file of shares"
+            )
+        return facts.read_prior(given)
+    try:
+        shares = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--prior {path} cannot be read: {error}") from error
+    if not isinstance(shares, dict | list):
+        raise OptionError(f'--prior {path} must hold an object such as {{"cat": 0.2, "dog": 0.8}}')
+    return facts.read_prior(shares)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -104,56 +202,114 @@ def run(argv: Sequence[str]) -> int:
     command = tyro.cli(PredictCommand, args=list(argv), prog="daso predict")
     if not command.images:
         raise OptionError("name the image files, or folders of images, that shall be classified")
-    device = choose_device(command.device)
-    model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
-    method = str(read_json(command.folder / "config.json")["method"])
-    balanced = BALANCED & set(method.split("+"))
-    if command.logit_adjusted and balanced:
+    if command.out is not None:
+        check_output(command.out)
+    inputs = Inputs(command.images)
+    classifier = load(command.model, command.device)
+    facts, names = classifier.facts, classifier.class_names
+    if command.top > len(names):
+        raise OptionError(f"--top = {command.top}, but there are {len(names)} classes")
+    if command.unsure and UNKNOWN in names:
+        raise OptionError(f"a class is called {UNKNOWN!r}, so --unsure could not be told from it")
+    wanted = "uniform" if command.logit_adjusted else command.prior
+    estimates = wanted == "estimated"
+    target = None if wanted is None or estimates else _read_prior(wanted, facts)
+    if wanted == "uniform" and facts.balanced_by:
         print(
-            f"note: {method} has balanced its classifier already ({', '.join(sorted(balanced))}); "
-            f"--logit-adjusted corrects a second time",
+            f"note: {facts.method} has balanced its classifier already ({', '.join(facts.balanced_by)}): "
+            f"there is no bias to frequent classes left to correct a second time",
             file=sys.stderr,
         )
-    _, height, width = model.image_shape
-    if height != width:
-        raise OptionError(
-            f"the model was trained on {height}x{width} images; files are made square: not supported"
-        )
-    files = image_files(command.images)
-    if command.out is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
-        return _write(command, model, files, sys.stdout)
-    temporary = command.out.with_name(f".{command.out.name}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            status = _write(command, model, files, file)
-        temporary.replace(command.out)
-    except OSError as error:
-        raise DataError(f"cannot write {command.out}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    print(f"{len(files)} images: {command.out}", file=sys.stderr)
-    return status
+    style = Style(names, command.top, command.probabilities, command.unsure)
 
-
-def _write(command: PredictCommand, model: Model, files: Sequence[Path], out: IO[str]) -> int:
-    writer = csv.writer(out)
-    header = ["path", "class", "confidence"]
-    header += [f"probability_{name}" for name in model.class_names] if command.probabilities else []
-    writer.writerow([*header, "error"])
-    failed = 0
-    for path, answer in predict_files(model, files, logit_adjusted=command.logit_adjusted):
+    def to_row(name: str, answer: Array | str) -> Row:
         if isinstance(answer, str):
-            failed += 1
-            print(f"daso: {path}: {answer}", file=sys.stderr)
-            writer.writerow([path, *[""] * (len(header) - 1), answer])
-            continue
-        best = int(answer.argmax())
-        row = [path, model.class_names[best], f"{answer[best]:.6f}"]
-        row += [f"{p:.6f}" for p in answer] if command.probabilities else []
-        writer.writerow([*row, ""])
+            return style.failure(name, answer)
+        if estimates:  # in the journal, until all are there
+            return [name, [float(f"{value:.7g}") for value in answer], None]
+        return style.row(name, answer if target is None else shift(answer[None], facts.prior, target)[0])
+
+    reader = iter(inputs)
+    first = next(reader, None)
+    if first is None:
+        raise DataError(f"no image in {', '.join(command.images)}; endings: {', '.join(sorted(SUFFIXES))}")
+    reader = itertools.chain([first], reader)
+    if command.out is None and not estimates:
+        _print_rows(style.columns, [])
+        failed = count = 0
+        with Counter(inputs, to_terminal=not sys.stdout.isatty()) as counter:
+            for answers in predict_inputs(classifier, reader):
+                rows = [to_row(*answer) for answer in answers]
+                _print_rows(None, rows)
+                failed, count = failed + counter.add(rows), count + len(rows)
+        return _conclude(count, failed, None)
+
+    with tempfile.TemporaryDirectory() as spool:
+        out = command.out or Path(spool) / "predictions.csv"
+        options = dataclasses.asdict(command)
+        for elsewhere in ("model", "images", "out", "resume", "device"):
+            options.pop(elsewhere)
+        task = {"facts": facts.to_metadata(), "options": json.dumps(options, default=str)}
+        task["prior"] = json.dumps(None if target is None else target.tolist())
+        journal = Journal(out.with_name(f"{out.name}.partial"), task, resume=command.resume)
+        journal.skip(reader)
+        if journal.count:
+            print(f"going on after {journal.count:,} images", file=sys.stderr)
+        try:
+            with Counter(inputs, to_terminal=True, done=journal.count) as counter:
+                for answers in predict_inputs(classifier, reader):
+                    rows = [to_row(*answer) for answer in answers]
+                    journal.rows(rows)
+                    counter.add(rows)
+        except KeyboardInterrupt:
+            if command.out is not None:
+                print(
+                    f"{journal.count:,} images are in {journal.path}; the same command with --resume goes on",
+                    file=sys.stderr,
+                )
+            raise
+        finished = _with_estimate(journal, style, facts) if estimates else journal.read()
+        if command.out is None:
+            _print_rows(style.columns, finished)
+        else:
+            write_output(out, style.columns, finished)
+        journal.close(remove=True)
+    return _conclude(journal.count, journal.failed, command.out)
+
+
+def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row]:
+    """Yield the rows of a journal of probabilities, shifted to the class distribution estimated from all of them."""
+    readable = journal.count - journal.failed
+    if not readable:
+        yield from (style.failure(row[0], row[-1]) for row in journal.read())
+        return
+    with tempfile.TemporaryFile() as file:
+        probs = np.memmap(file, np.float32, "w+", shape=(readable, len(style.class_names)))
+        good = (row[1] for row in journal.read() if row[-1] is None)
+        for place, values in enumerate(good):
+            probs[place] = values
+        estimate = estimate_prior(lambda: np.array_split(probs, -(-readable // 65536)), facts.prior)
+    order = np.argsort(-estimate, kind="stable")[:FEW].tolist()
+    shares = ", ".join(f"{style.class_names[k]} {estimate[k]:.1%}" for k in order)
+    more = f", and {len(estimate) - FEW} more classes" if len(estimate) > FEW else ""
+    print(f"estimated class distribution of {readable:,} images: {shares}{more}", file=sys.stderr)
+    for row in journal.read():
+        if row[-1] is not None:
+            yield style.failure(row[0], row[-1])
+        else:
+            yield style.row(row[0], shift(np.array([row[1]]), facts.prior, estimate)[0])
+
+
+def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Row]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
+    write_csv(sys.stdout, columns, rows)
+
+
+def _conclude(count: int, failed: int, out: Path | None) -> int:
+    """Say what came of it and return the exit status."""
+    if out is not None:
+        print(f"{count:,} images: {out}", file=sys.stderr)
     if failed:
-        print(f"daso: {failed} of {len(files)} images could not be read", file=sys.stderr)
+        print(f"daso: {failed:,} of {count:,} images could not be read", file=sys.stderr)
     return 1 if failed else 0

@@ -79,18 +79,10 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
         DataError: the file cannot be read to its end as what it is, or it has no column for the path.
         MissingDependencyError: a parquet file needs pyarrow.
     """
-    suffix = file.suffix.lower()
-    records = (
-        _parquet(file)
-        if suffix == ".parquet"
-        else _csv(file)
-        if suffix in (".csv", ".tsv")
-        else _json_lines(file)
-    )
     found: list[tuple[int, dict[str, Any]]] = []
     names: dict[str, None] = {}
     try:
-        for line, record in records:
+        for line, record in _records(file):
             if isinstance(record, str):
                 bad.append((line, record))
                 continue
@@ -105,10 +97,7 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
         raise DataError(f"{file}: no rows in it")
     columns = choose_columns(list(names))
     if "path" not in columns and found:
-        raise DataError(
-            f"{file}: no column for the path of an image; it has {', '.join(map(repr, names))[:500] or 'none'}, "
-            f"and the path is called {', '.join(COLUMNS['path'])}"
-        )
+        raise _no_path_column(file, list(names))
     rows: list[Row] = []
     for line, record in found:
         try:
@@ -122,6 +111,47 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
             bad.append((line, str(error)))
     bad.sort()
     return rows, columns
+
+
+def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
+    """Yield the line and the path of each row of a manifest, or why it has none, one at a time.
+
+    Raises:
+        DataError: see ``read_rows``.
+        MissingDependencyError: a parquet file needs pyarrow.
+    """
+    column: str | None = None
+    try:
+        for line, record in _records(file):
+            if isinstance(record, str):
+                yield line, DataError(record)
+                continue
+            if column is None:
+                column = choose_columns(list(record)).get("path")
+                if column is None:
+                    raise _no_path_column(file, list(record))
+            try:
+                text = _text(record.get(column), "path")
+            except ValueError as error:
+                yield line, DataError(str(error))
+                continue
+            yield line, text or DataError("names no image")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _records(file: Path) -> Records:
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(file)
+    return _csv(file) if suffix in (".csv", ".tsv") else _json_lines(file)
+
+
+def _no_path_column(file: Path, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{file}: no column for the path of an image; it has {', '.join(map(repr, names))[:500] or 'none'}, "
+        f"and the path is called {', '.join(COLUMNS['path'])}"
+    )
 
 
 def choose_columns(names: Sequence[str]) -> dict[str, str]:

@@ -116,13 +116,43 @@ class Classifier:
         """Return float64 (N, K) of inputs as the model was trained on: uint8 (N, C, H, W), or float32 (N, D)."""
         return np.asarray(self._answer(inputs), dtype=np.float64)
 
-    def read(self, file: Path) -> Array:
-        """Decode an image file to uint8 (C, H, W) as the model takes it.
+    def prepare(self, one: Any) -> Array:
+        """Return one input as the model takes it: uint8 (C, H, W), or float32 (D,).
+
+        Args:
+            one: a file name, a Pillow image or an array (H, W) or (H, W, C); of a model of vectors an array (D,).
 
         Raises:
-            DataError: it is not readable, or the model takes one shape only, not square, and it has another.
+            DataError: it cannot be read, or is none of these; the message is the reason alone.
         """
-        return self._fitting(lambda size: decode(file, channels=self.facts.input_shape[0], size=size))
+        if not self.facts.takes_images:
+            return self._vector(one)
+        channels = self.facts.input_shape[0]
+        if isinstance(one, str | PathLike):
+            return self._fitting(lambda size: decode(Path(one), channels=channels, size=size))
+        if isinstance(one, np.ndarray):
+            if one.ndim not in (2, 3):
+                raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")
+            pixels = as_images(one[None], "an image")[0].transpose(1, 2, 0)
+            one = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        elif isinstance(one, Image.Image):
+            one = one.copy()
+        else:
+            raise DataError(f"is neither a file name, a Pillow image nor an array, but {type(one).__name__}")
+        return self._fitting(lambda size: to_pixels(one, channels=channels, size=size))
+
+    def _vector(self, one: Any) -> Array:
+        try:
+            vector = np.asarray(one, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"is no vector of numbers: {error}") from error
+        if vector.shape != self.facts.input_shape:
+            raise DataError(
+                f"this model takes vectors of {self.facts.input_shape[0]} numbers, got {vector.shape}"
+            )
+        if not np.isfinite(vector).all():
+            raise DataError("holds NaN or infinity")
+        return vector
 
     def _fitting(self, pixels_of: Callable[[int | None], Array]) -> Array:
         _, height, width = self.facts.input_shape
@@ -136,52 +166,25 @@ class Classifier:
 
     def _prepared(self, images: Any) -> Iterator[Array]:
         """Yield the inputs, some at a time."""
-        if not self.facts.takes_images:
-            yield from self._vectors(images)
-            return
         if isinstance(images, str | PathLike | Image.Image):
             images = [images]
-        if isinstance(images, np.ndarray) and images.dtype != object:
+        if isinstance(images, np.ndarray) and self.facts.takes_images:
             images = as_images(images, "images")
             if images.shape[1:] == self.facts.input_shape:
-                yield from (images[start : start + MOST] for start in range(0, len(images), MOST))
+                yield from (images[start : start + self.batch] for start in range(0, len(images), self.batch))
                 return
-            images = list(images.transpose(0, 2, 3, 1))
+            images = images.transpose(0, 2, 3, 1)
         with ThreadPoolExecutor() as executor:
             for start in range(0, len(images), self.batch):
-                chunk = list(enumerate(images[start : start + self.batch], start))
-                yield np.stack(list(executor.map(lambda pair: self._one(*pair), chunk)))
+                chunk = images[start : start + self.batch]
+                yield np.stack(list(executor.map(self._named, range(start, start + len(chunk)), chunk)))
 
-    def _vectors(self, vectors: Any) -> Iterator[Array]:
-        array = np.asarray(vectors, dtype=np.float32)
-        if array.ndim != 2 or array.shape[1:] != self.facts.input_shape:
-            raise DataError(
-                f"this model takes vectors of shape (N, {self.facts.input_shape[0]}), got {array.shape}"
-            )
-        bad = np.flatnonzero(~np.isfinite(array).all(1))
-        if len(bad):
-            raise DataError(f"vector {bad[0]} holds NaN or infinity ({len(bad)} such)")
-        for start in range(0, len(array), self.batch):
-            yield array[start : start + self.batch]
-
-    def _one(self, index: int, image: Any) -> Array:
+    def _named(self, index: int, one: Any) -> Array:
+        name = one if isinstance(one, str | PathLike) else f"input {index}"
         try:
-            if isinstance(image, str | PathLike):
-                return self.read(Path(image))
-            if isinstance(image, np.ndarray):
-                pixels = as_images(image[None], "an image")[0].transpose(1, 2, 0)
-                image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-            if not isinstance(image, Image.Image):
-                raise DataError(
-                    f"neither a file name, nor a Pillow image, nor an array: {type(image).__name__}"
-                )
-            upright = image.copy()
-            return self._fitting(
-                lambda size: to_pixels(upright, channels=self.facts.input_shape[0], size=size)
-            )
+            return self.prepare(one)
         except DataError as error:
-            name = image if isinstance(image, str | PathLike) else f"image {index}"
             raise DataError(f"{name}: {error}") from error
         # Pillow raises nearly anything on damaged content that it reads late.
         except Exception as error:
-            raise DataError(f"image {index}: {error or type(error).__name__}") from error
+            raise DataError(f"{name}: {error or type(error).__name__}") from error
