@@ -11,6 +11,7 @@ from daso.errors import DasoError, OptionError, nearest
 
 VERBS = {
     "demo": "Watch DASO learn the rare classes of a long-tailed data set, against two baselines.",
+    "data": "Look a data set over before training: daso data check SOURCE",
     "train": "Train a classifier: daso train SOURCE --method fixmatch+daso --out RUN",
     "resume": "Go on with a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
