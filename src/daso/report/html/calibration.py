@@ -1,0 +1,63 @@
+"""Whether the classifier is as often right as it is sure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daso.files import Row
+from daso.report.html import charts
+from daso.report.html.folder import Array, Run
+from daso.report.html.overview import POOLS, percent
+
+
+def calibration(run: Run) -> Row | None:
+    """Return a reliability diagram of the answers, with and without logit adjustment."""
+    part = run.measured_on or "test"
+    label = run.arrays.get(f"{part}.label")
+    if label is None or not len(label):
+        return None
+    diagrams = []
+    for prefix, name in (("", "as trained"), ("adjusted_", "logit-adjusted")):
+        answer, confidence = (run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence"))
+        if answer is None or confidence is None:
+            continue
+        bins = reliability_bins(confidence.astype(float), answer == label)
+        edges, accuracy, mean, counts = bins
+        error = float((counts * np.abs(accuracy - mean)).sum() / counts.sum())
+        over = float((counts * (mean - accuracy)).sum() / counts.sum())
+        diagrams.append(
+            {
+                "name": name,
+                "error": percent(error),
+                "tendency": "sure too often"
+                if over > 0.02
+                else "not sure often enough"
+                if over < -0.02
+                else "about right",
+                "over": f"{100 * over:+.1f}",
+                "chart": charts.reliability(f"Reliability, {name}", edges, accuracy, mean, counts),
+            }
+        )
+    return {"diagrams": diagrams, "images": len(label), "part": POOLS[part]} if diagrams else None
+
+
+def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> tuple[Array, Array, Array, Array]:
+    """Return edges (bins + 1,) of bins of equal width; accuracy, mean confidence and images of each (bins,).
+
+    Args:
+        confidence: (N,), in [0, 1].
+        correct: bool (N,).
+        bins: how many; 15 as the calibration error of the metrics has.
+    """
+    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(place, minlength=bins).astype(float)
+    filled = np.maximum(counts, 1)
+    accuracy = np.bincount(place, np.asarray(correct, float), minlength=bins) / filled
+    return (
+        np.linspace(0, 1, bins + 1),
+        accuracy,
+        np.bincount(place, confidence, minlength=bins) / filled,
+        counts,
+    )

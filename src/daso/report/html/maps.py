@@ -1,0 +1,103 @@
+"""A map of what the network sees as alike."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+
+from daso.files import Row
+from daso.report.html.folder import Array, Run
+
+FREQUENT, MIDDLE, RARE = (0, 114, 178), (150, 150, 150), (213, 94, 0)
+MAP_WIDTH, MAP_HEIGHT = 880, 560
+NAMED_ON_MAP = 40
+
+
+def frequency_color(rank: int, count: int) -> str:
+    """Return the colour of a class by its rank in frequency: blue the most frequent, grey, orange the rarest."""
+    place = rank / max(count - 1, 1)
+    first, second, share = (FREQUENT, MIDDLE, 2 * place) if place < 0.5 else (MIDDLE, RARE, 2 * place - 1)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, second, strict=True))
+
+
+def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
+    """Return places (N, 2) of points (N, D) by t-SNE (van der Maaten and Hinton, 2008), each axis from 0 to 1."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        placed = np.asarray(tsne.fit_transform(points.astype(np.float32)), dtype=np.float64)
+    low, high = placed.min(0), placed.max(0)
+    scaled: Array = (placed - low) / np.maximum(high - low, 1e-9)
+    return scaled
+
+
+def feature_map(run: Run) -> Row | None:
+    """Return a map of unlabelled and labelled images with the prototypes."""
+    if "map.features" not in run.arrays:
+        return None
+    arrays, names = run.arrays, run.class_names
+    parts = [arrays[f"map.{name}"].astype(float) for name in ("features", "labeled", "prototypes")]
+    points = np.concatenate(parts)
+    if len(points) < 5 or not np.isfinite(points).all() or len(parts[2]) != len(names):
+        return None
+    placed = embed(points) * (MAP_WIDTH - 40, MAP_HEIGHT - 40) + 20
+    rows = arrays["map.place"]
+    final, truth = arrays["pool.final"][rows].tolist(), arrays["pool.truth"][rows].tolist()
+    linear, semantic = arrays["pool.linear"][rows, 0].tolist(), arrays["pool.semantic"][rows, 0].tolist()
+    rank = {k: place for place, k in enumerate(run.order)}
+    colors = [frequency_color(rank[k], len(names)) for k in range(len(names))]
+    body = []
+    for (x, y), k, t, a, b in zip(placed, final, truth, linear, semantic, strict=False):
+        said = f"{names[k]}" + (f"; classifier {names[a]}, looks like {names[b]}" if a != b else "")
+        said += f"; truth {names[t]}" if t >= 0 else ""
+        body.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colors[k]}"><title>{escape(said)}</title></circle>'
+        )
+    squares = []
+    for (x, y), k in zip(placed[len(rows) :], arrays["map.label"].tolist(), strict=False):
+        squares.append(
+            f'<rect x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6" fill="{colors[k]}">'
+            f"<title>labelled {escape(names[k])}</title></rect>"
+        )
+    marks = []
+    for (x, y), k in zip(placed[-len(names) :], range(len(names)), strict=True):
+        diamond = f"M{x:.1f} {y - 8:.1f}l8 8-8 8-8-8z"
+        title = f"<title>prototype of {escape(names[k])}</title>"
+        marks.append(f'<path d="{diamond}" fill="{colors[k]}">{title}</path>')
+        if len(names) <= NAMED_ON_MAP:
+            end = x > MAP_WIDTH - 110
+            marks.append(
+                f'<text x="{x + (-11 if end else 11):.1f}" y="{y + 4:.1f}" class="{"end" if end else ""}">'
+                f"{escape(names[k][:24])}</text>"
+            )
+    said = f"Map of {len(rows):,} unlabelled images, {len(parts[1])} labelled ones and the prototypes"
+    drawn = Markup(
+        f'<svg class="map" viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="{said}">'
+        f'<g class="points">{"".join(body)}</g><g class="squares">{"".join(squares)}</g>'
+        f'<g class="prototypes">{"".join(marks)}</g></svg>'
+    )
+    return {
+        "chart": drawn,
+        "images": len(rows),
+        "labeled": len(parts[1]),
+        "known": any(t >= 0 for t in truth),
+        "low": frequency_color(0, len(names)),
+        "middle": frequency_color(len(names) // 2, len(names)),
+        "high": frequency_color(len(names) - 1, len(names)),
+        "classes": [(k, names[k]) for k in run.order],
+        "island": {
+            "final": final,
+            "truth": truth,
+            "linear": linear,
+            "semantic": semantic,
+            "label": arrays["map.label"].tolist(),
+            "colors": colors,
+        },
+    }

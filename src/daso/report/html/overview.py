@@ -1,0 +1,210 @@
+"""The numbers that matter, and how they were measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from daso.files import Row
+from daso.report.html.folder import UNREADABLE, Array, Run, at, number, section, vector
+from daso.report.watch import find_warnings
+
+POOLS = {"test": "test images", "holdout": "hold-out images"}
+MISSING = "\N{EN DASH}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share as a number of percent, one digit behind the point."""
+    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+
+
+def quoted_metrics(run: Run) -> tuple[Row, str]:
+    """Return the metrics that the report quotes and how they came about; {} where nothing was measured."""
+    median = run.summary.get("median_of_last")
+    if isinstance(median, dict):
+        count = number(run.summary.get("evaluations")) or 1
+        return median, (
+            f"the median of the last {count:.0f} evaluations of the moving-average network"
+            if count > 1
+            else "the last evaluation of the moving-average network"
+        )
+    part = run.measured_on
+    for row in reversed(run.evaluations):
+        if part and isinstance(row.get(part), dict):
+            return row[
+                part
+            ], f"the evaluation at step {row['step']:,} of the moving-average network, the latest"
+    return {}, ""
+
+
+def confusion_counts(run: Run) -> Array | None:
+    """Return the answers on the measured images, (K, K): row = true class; None where they were not counted."""
+    rows = run.confusion.get("counts")
+    if not isinstance(rows, list) or len(rows) != run.num_classes:
+        return None
+    table = [vector(row, run.num_classes) for row in rows]
+    return None if any(row is None or np.isnan(row).any() for row in table) else np.array(table)
+
+
+def measured_counts(run: Run) -> Array | None:
+    """Return how many images of each class were measured on, (K,)."""
+    counts = vector(run.data.get(f"{run.measured_on}_counts"), run.num_classes)
+    if counts is None and run.confusion.get("measured_on") == run.measured_on:
+        table = confusion_counts(run)
+        counts = None if table is None else table.sum(1)
+    return counts
+
+
+def interval(recall: Array, counts: Array) -> float | None:
+    """Return half of the 95% interval of balanced accuracy.
+
+    1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, each recall counting one hit and one miss more
+    than there were.
+    """
+    there = (counts > 0) & np.isfinite(recall)
+    if not there.any():
+        return None
+    n = counts[there]
+    r = (recall[there] * n + 1) / (n + 2)
+    return 1.96 * float(np.sqrt((r * (1 - r) / n).sum())) / int(there.sum())
+
+
+def overview(run: Run) -> Row | None:
+    """Return the tiles, the sentences on how they were measured, and the warnings."""
+    metrics, how = quoted_metrics(run)
+    tiles = _tiles(run, metrics) if metrics else []
+    return {
+        "tiles": tiles,
+        "measured": _measured(run, metrics, how) if metrics else ["Nothing has been measured yet."],
+        "warnings": _warnings(run),
+        "facts": _facts(run),
+    }
+
+
+def _tiles(run: Run, metrics: Row) -> list[Row]:
+    recall = vector(metrics.get("recall"), run.num_classes)
+    adjusted = section(metrics, "logit_adjusted")
+    tiles = []
+
+    def tile(name: str, value: Any, note: str) -> None:
+        if (found := number(value)) is not None:
+            tiles.append({"name": name, "value": percent(found), "note": note})
+
+    also = number(adjusted.get("balanced_accuracy"))
+    half = None
+    if recall is not None and (counts := measured_counts(run)) is not None:
+        half = interval(recall, counts)
+    tile(
+        "balanced accuracy",
+        metrics.get("balanced_accuracy"),
+        (f"± {100 * half:.1f}" if half else "")
+        + (f"{' · ' if half else ''}logit-adjusted {percent(also)}" if also is not None else ""),
+    )
+    tile("accuracy", metrics.get("accuracy"), f"logit-adjusted {percent(number(adjusted.get('accuracy')))}")
+    few = run.groups["few"]
+    tile(
+        f"recall, rarest {len(few)} classes" if len(few) != 1 else "recall, rarest class",
+        metrics.get("recall_few"),
+        f"most frequent: {percent(number(metrics.get('recall_many')))}",
+    )
+    if recall is not None and run.num_classes:
+        worst = int(np.nanargmin(recall))
+        tile("lowest recall", float(recall[worst]), run.class_names[worst])
+    last: Row = next(
+        (r["pseudo_labels"] for r in reversed(run.evaluations) if at(r, "pseudo_labels", "final")), {}
+    )
+    right = number(at(last, "confident", "accuracy"))
+    tile(
+        "pseudo-labels that teach",
+        last.get("share_confident"),
+        f"of which right: {percent(right)}" if right is not None else "share over the threshold",
+    )
+    tile(
+        "calibration error",
+        metrics.get("calibration_error"),
+        f"logit-adjusted {percent(number(adjusted.get('calibration_error')))}",
+    )
+    return tiles
+
+
+def _measured(run: Run, metrics: Row, how: str) -> list[str]:
+    part = run.measured_on or "test"
+    counts = measured_counts(run)
+    size = number(run.data.get(part))
+    images = f"{size:,.0f} {POOLS[part]}" if size is not None else POOLS[part]
+    lines = [f"All in %, on {images}: {how}" + (f" (step {run.step:,})." if run.summary else ".")]
+    if part == "holdout":
+        lines.append("There are no test images: the hold-out was taken from the labelled ones.")
+    if counts is not None:
+        least = int(counts[counts > 0].min()) if (counts > 0).any() else 0
+        missing = int((counts == 0).sum())
+        recall = vector(metrics.get("recall"), run.num_classes)
+        half = None if recall is None else interval(recall, counts)
+        text = f"The class with the fewest has {least:,} of these images"
+        if half is not None:
+            text += f"; balanced accuracy is known to within ± {100 * half:.1f} points (95%)"
+        lines.append(text + ".")
+        if least < 10 or (half or 0) > 0.05:
+            lines.append(
+                "That is few: differences of some points between runs say nothing. Measure on more images, or compare "
+                "several seeds."
+            )
+        if missing:
+            lines.append(f"{missing} classes have none and are not measured.")
+    best = run.summary.get("best_on_holdout")
+    if isinstance(best, dict) and (value := number(best.get("balanced_accuracy"))) is not None:
+        lines.append(
+            f"At step {number(best.get('step')) or 0:,.0f}, the best on the hold-out, balanced accuracy on the test "
+            f"images is {percent(value)}."
+        )
+    if number(at(metrics, "logit_adjusted", "balanced_accuracy")) is not None:
+        lines.append(
+            "Logit-adjusted: the logarithm of each class's share of the labelled images is subtracted from its logit; "
+            "right where the images to classify are about balanced."
+        )
+    return lines
+
+
+def _warnings(run: Run) -> list[Row]:
+    try:
+        found = find_warnings(run.config, run.data, run.rows)
+    except UNREADABLE:
+        return []
+    return [
+        {"text": f"From step {row['step']:,} on: {row['message']}.", "advice": row["advice"]} for row in found
+    ]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    counts = run.labeled_counts
+    train = section(run.config, "train")
+    facts = [("classes", f"{run.num_classes:,}" if run.num_classes else "")]
+    if counts is not None:
+        facts.append(
+            (
+                "labelled",
+                f"{counts.sum():,.0f}, from {counts.max():,.0f} to {counts.min():,.0f} of a class",
+            )
+        )
+    for key, name in (("unlabeled", "unlabelled"), ("holdout", "hold-out"), ("test", "test")):
+        if (size := number(run.data.get(key))) is not None:
+            facts.append((name, f"{size:,.0f}"))
+    facts.append(("network", str(train.get("network") or "")))
+    if run.steps:
+        facts.append(("steps", f"{run.step:,}" + ("" if run.step == run.steps else f" of {run.steps:,}")))
+    seconds = number(run.summary.get("seconds")) or (
+        number(run.rows[-1].get("seconds")) if run.rows else None
+    )
+    if seconds:
+        facts.append(("time", duration(seconds)))
+    facts.append(("on", str(run.environment.get("hardware") or run.environment.get("device") or "")))
+    return [(name, value) for name, value in facts if value]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

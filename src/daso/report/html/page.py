@@ -1,0 +1,165 @@
+"""The page: sections from a run folder, put into the templates."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from daso.errors import RunError
+from daso.files import Row, write_atomically
+from daso.report.html import calibration, classes, curves, maps, overview, pictures
+from daso.report.html.folder import UNREADABLE, Run, at, load_run, number
+
+SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
+    ("overview", "Summary", overview.overview),
+    ("classes", "Classes", classes.classes),
+    ("pseudo_labels", "Pseudo-labels", curves.pseudo_labels),
+    ("galleries", "Images", pictures.galleries),
+    ("label_next", "What to label next", lambda run: None),
+    ("map", "Map", maps.feature_map),
+    ("confusion", "Confusion", classes.confusion),
+    ("calibration", "Calibration", calibration.calibration),
+    ("training", "Training", curves.training),
+    ("about", "Settings", lambda run: about(run)),
+)
+
+
+def about(run: Run) -> Row:
+    """Return configuration and environment as flat lists of names and values."""
+    groups = []
+    for title, value in (("Configuration", run.config), ("Data", run.data), ("Environment", run.environment)):
+        flat = [(name, text) for name, text in _flatten(value) if text != ""]
+        if flat:
+            groups.append((title, flat))
+    return {"groups": groups}
+
+
+def _flatten(value: Row, before: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            found += _flatten(item, f"{before}{name}.")
+        elif isinstance(item, list):
+            shown = ", ".join(map(str, item[:20]))
+            found.append((before + name, shown + (f" … ({len(item)})" if len(item) > 20 else "")))
+        else:
+            found.append((before + name, "" if item is None else str(item)))
+    return found
+
+
+def build_sections(run: Run) -> dict[str, Row]:
+    """Return the contents of each section that can be drawn; what cannot is added to the run's problems."""
+    contents: dict[str, Row] = {}
+    for name, title, build in SECTIONS:
+        try:
+            if name == "label_next":
+                found = (
+                    pictures.label_next(run, contents["galleries"]["shown"])
+                    if "galleries" in contents
+                    else None
+                )
+            else:
+                found = build(run)
+        except UNREADABLE as error:
+            run.problems.append(
+                f"The section '{title}' is left out: a file does not hold what it should "
+                f"({type(error).__name__}: {error})."
+            )
+            continue
+        if found is not None:
+            contents[name] = found
+    return contents
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates; every text is escaped unless it is markup of our own."""
+    loaded = Environment(
+        loader=PackageLoader("daso.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    loaded.filters["percent"] = overview.percent
+    loaded.filters["count"] = lambda v: overview.MISSING if v is None or not math.isfinite(v) else f"{v:,.0f}"
+    return loaded
+
+
+def island(value: Any) -> Markup:
+    """Return JSON that may stand inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def render(run: Run) -> tuple[str, str | None]:
+    """Return the page, and the list of what to label next as CSV, if there is one."""
+    contents = build_sections(run)
+    data: dict[str, Any] = {name: found["island"] for name, found in contents.items() if "island" in found}
+    data["names"] = run.class_names
+    loader = environment().loader
+    assert loader is not None
+
+    def source(name: str) -> Markup:
+        return Markup(loader.get_source(environment(), name)[0])
+
+    script = source("script.js")
+    seed = number(at(run.config, "train", "seed"))
+    text = (
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            name=run.path.resolve().name,
+            method=str(run.config.get("method") or run.summary.get("method") or "unknown method"),
+            source=str(run.config.get("source") or run.summary.get("source") or "unknown data"),
+            seed=seed,
+            version=str(run.environment.get("daso") or ""),
+            sections=[(name, title, contents[name]) for name, title, _ in SECTIONS if name in contents],
+            contents=contents,
+            style=source("style.css"),
+            script=script,
+            script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+            island=island(data),
+        )
+    )
+    return text, contents["label_next"]["csv"] if "label_next" in contents else None
+
+
+def write_report(folder: Path, out: Path | None = None) -> list[Path]:
+    """Write the report of a run as one HTML file and, beside it, what to label next as CSV.
+
+    Args:
+        folder: of the run, complete or not.
+        out: of the HTML file; ``report.html`` in the run folder if it is not given.
+
+    Returns:
+        The paths of the files written.
+
+    Raises:
+        RunError: it is no run folder, or nothing can be written.
+    """
+    run = load_run(folder)
+    out = out or folder / "report.html"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {out.parent}: {error.strerror or error}") from error
+    text, table = render(run)
+    write_atomically(out, text.encode("utf-8", "replace"))
+    written = [out]
+    if table is not None:
+        written.append(out.with_name(f"{out.stem}-label-next.csv"))
+        write_atomically(written[-1], table.encode("utf-8", "replace"))
+    return written
