@@ -65,7 +65,7 @@ def fit(
         training: how far it is, its network, method and options.
         batches: the batch of a step, counted from 0.
         data: to measure on.
-        pause: is asked after every step whether to yield a ``"pause"`` row now.
+        pause: is asked after every step whether to yield a ``"pause"`` row now, if there is no evaluation.
 
     Raises:
         DivergedError: a loss or a weight is not finite; noticed at most 20 steps later, to spare every step a
@@ -131,7 +131,7 @@ def fit(
             row["seconds"] = training.seconds
             yield row
             clock = time.perf_counter()
-        if pauses:
+        elif pauses:
             lap()
             yield {"event": "pause", "step": done}
             clock = time.perf_counter()
