@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +78,10 @@ class PredictCommand:
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator there is."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what cannot be meant, with an ``OptionError``."""
+        if not self.images:
+            raise OptionError("name the image files, or folders of images, that shall be classified")
         if not 0 <= self.unsure <= 1:
             raise OptionError(f"--unsure = {self.unsure} must be in [0, 1]")
         if self.top < 1:
@@ -200,8 +203,7 @@ def _read_prior(given: str, facts: Facts) -> Array:
 def run(argv: Sequence[str]) -> int:
     """Predict as the arguments say; 1 if any image could not be read."""
     command = tyro.cli(PredictCommand, args=list(argv), prog="daso predict")
-    if not command.images:
-        raise OptionError("name the image files, or folders of images, that shall be classified")
+    command.check()
     if command.out is not None:
         check_output(command.out)
     inputs = Inputs(command.images)
@@ -229,21 +231,8 @@ def run(argv: Sequence[str]) -> int:
             return [name, [float(f"{value:.7g}") for value in answer], None]
         return style.row(name, answer if target is None else shift(answer[None], facts.prior, target)[0])
 
-    reader = iter(inputs)
-    first = next(reader, None)
-    if first is None:
-        raise DataError(f"no image in {', '.join(command.images)}; endings: {', '.join(sorted(SUFFIXES))}")
-    reader = itertools.chain([first], reader)
     if command.out is None and not estimates:
-        _print_rows(style.columns, [])
-        failed = count = 0
-        with Counter(inputs, to_terminal=not sys.stdout.isatty()) as counter:
-            for answers in predict_inputs(classifier, reader):
-                rows = [to_row(*answer) for answer in answers]
-                _print_rows(None, rows)
-                failed, count = failed + counter.add(rows), count + len(rows)
-        return _conclude(count, failed, None)
-
+        return _stream(classifier, inputs, style, to_row)
     with tempfile.TemporaryDirectory() as spool:
         out = command.out or Path(spool) / "predictions.csv"
         options = dataclasses.asdict(command)
@@ -252,15 +241,8 @@ def run(argv: Sequence[str]) -> int:
         task = {"facts": facts.to_metadata(), "options": json.dumps(options, default=str)}
         task["prior"] = json.dumps(None if target is None else target.tolist())
         journal = Journal(out.with_name(f"{out.name}.partial"), task, resume=command.resume)
-        journal.skip(reader)
-        if journal.count:
-            print(f"going on after {journal.count:,} images", file=sys.stderr)
         try:
-            with Counter(inputs, to_terminal=True, done=journal.count) as counter:
-                for answers in predict_inputs(classifier, reader):
-                    rows = [to_row(*answer) for answer in answers]
-                    journal.rows(rows)
-                    counter.add(rows)
+            _fill(journal, classifier, inputs, to_row)
         except KeyboardInterrupt:
             if command.out is not None:
                 print(
@@ -275,6 +257,50 @@ def run(argv: Sequence[str]) -> int:
             write_output(out, style.columns, finished)
         journal.close(remove=True)
     return _conclude(journal.count, journal.failed, command.out)
+
+
+def _reader(inputs: Inputs) -> Iterator[Input]:
+    """Start a pass over the inputs; a ``DataError`` if there is none."""
+    reader = iter(inputs)
+    first = next(reader, None)
+    if first is None:
+        raise DataError(f"no image in {', '.join(inputs.places)}; endings: {', '.join(sorted(SUFFIXES))}")
+    return itertools.chain([first], reader)
+
+
+def _stream(
+    classifier: Classifier, inputs: Inputs, style: Style, to_row: Callable[[str, Array | str], Row]
+) -> int:
+    """Print the rows as they come; return the exit status."""
+    reader = _reader(inputs)
+    _print_rows(style.columns, [])
+    failed = count = 0
+    with Counter(inputs, to_terminal=not sys.stdout.isatty()) as counter:
+        for answers in predict_inputs(classifier, reader):
+            rows = [to_row(*answer) for answer in answers]
+            _print_rows(None, rows)
+            failed, count = failed + counter.add(rows), count + len(rows)
+    return _conclude(count, failed, None)
+
+
+def _fill(
+    journal: Journal, classifier: Classifier, inputs: Inputs, to_row: Callable[[str, Array | str], Row]
+) -> None:
+    """Bring a journal to the end of the inputs."""
+    try:
+        reader = _reader(inputs)
+        journal.skip(reader)
+        if journal.count:
+            print(f"going on after {journal.count:,} images", file=sys.stderr)
+        with Counter(inputs, to_terminal=True, done=journal.count) as counter:
+            for answers in predict_inputs(classifier, reader):
+                rows = [to_row(*answer) for answer in answers]
+                journal.rows(rows)
+                counter.add(rows)
+    except DataError:
+        if not journal.holds_rows():
+            journal.close(remove=True)
+        raise
 
 
 def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row]:

@@ -48,25 +48,25 @@ class Inputs:
     """
 
     def __init__(self, places: Sequence[str]) -> None:
-        self._places: list[str] = []
+        self.places: list[str] = []
         for place in places:
             if place == STDIN or os.path.lexists(place):
-                self._places.append(place)
+                self.places.append(place)
                 continue
             pattern = glob.has_magic(place)
             matches = sorted(glob.glob(place, recursive=True)) if pattern else []  # noqa: PTH207 - absolute ones too
             if not matches:
                 what = "matches no file" if pattern else "does not exist"
                 raise DataError(f"{place} {what}")
-            self._places += matches
+            self.places += matches
 
     @property
     def can_be_counted(self) -> bool:
         """Whether a pass can be made only to count."""
-        return STDIN not in self._places
+        return STDIN not in self.places
 
     def __iter__(self) -> Iterator[Input]:
-        for place in self._places:
+        for place in self.places:
             path = Path(place)
             suffix = path.suffix.lower()
             if place == STDIN:

@@ -188,6 +188,10 @@ class Journal:
         for line in self._file:
             yield json.loads(line)
 
+    def holds_rows(self) -> bool:
+        """Whether there is anything that would be lost with the file."""
+        return self.path.stat().st_size > len(self._header)
+
     def close(self, *, remove: bool) -> None:
         """Close the file, and remove it if its rows are elsewhere now."""
         self._file.close()

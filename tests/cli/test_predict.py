@@ -1,0 +1,339 @@
+"""daso predict: every kind of input and output says the same, a killed prediction goes on, and priors are honoured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from daso.cli import main
+from daso.cli.predict import predict_inputs
+from daso.cli.predict_inputs import Input
+from daso.data.source import Source
+from daso.export import load
+from daso.files import read_json, save_json
+
+Capture = pytest.CaptureFixture[str]
+Rows = list[dict[str, str]]
+COUNT = 40
+NAMES = [str(k) for k in range(10)]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> Path:
+    """Return a folder with digits as PNG files, some of them a folder deeper."""
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "more").mkdir()
+    for number, pixels in enumerate(digits.train.images[:COUNT, 0]):
+        Image.fromarray(pixels).save(folder / ("more" if number % 4 == 0 else ".") / f"{number:03d}.png")
+    return folder
+
+
+def predict(capsys: Capture, *arguments: str | Path, status: int = 0) -> tuple[Rows, str]:
+    assert main(["predict", *map(str, arguments), "--device", "cpu"]) == status
+    captured = capsys.readouterr()
+    return list(csv.DictReader(io.StringIO(captured.out))), captured.err
+
+
+def probabilities(rows: Rows) -> np.ndarray:
+    return np.array([[float(row[f"probability_{name}"]) for name in NAMES] for row in rows])
+
+
+def without_paths(rows: Rows) -> list[tuple[str, ...]]:
+    return sorted(tuple(row.values())[1:] for row in rows)
+
+
+def test_the_order_is_that_of_the_paths(finished_run: Path, images: Path, capsys: Capture) -> None:
+    rows, _ = predict(capsys, finished_run, images)
+    assert [row["path"] for row in rows] == sorted(map(str, images.rglob("*.png")))
+    assert len(rows) == COUNT
+
+
+def test_all_kinds_of_input_get_the_same_answers(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(images.rglob("*.png"))
+    expected = without_paths(predict(capsys, finished_run, images, "--probabilities")[0])
+    names = [str(file.relative_to(images)) for file in files]
+    (images / "list.csv").write_text("label,path\n" + "".join(f"?,{name}\n" for name in names))
+    (images / "list.jsonl").write_text("".join(json.dumps({"file": name}) + "\n" for name in names))
+    pyarrow.parquet.write_table(pyarrow.table({"path": names}), images / "list.parquet")
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.save(tmp_path / "pixels.npy", pixels)
+    np.savez(tmp_path / "pixels.npz", images=pixels[..., None], other=np.zeros(3))
+    for place in (
+        images / "**" / "*.png",
+        images / "list.csv",
+        images / "list.jsonl",
+        images / "list.parquet",
+        tmp_path / "pixels.npy",
+        tmp_path / "pixels.npz",
+    ):
+        rows, _ = predict(capsys, finished_run, place, "--probabilities")
+        assert without_paths(rows) == expected, place
+    assert [row["path"] for row in rows[:2]] == [f"{tmp_path / 'pixels.npz'}[{i}]" for i in (0, 1)]
+    listing = io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode()))
+    monkeypatch.setattr(sys, "stdin", listing)
+    rows, _ = predict(capsys, finished_run, "-", "--probabilities")
+    assert without_paths(rows) == expected
+
+
+def test_formats_hold_the_same(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
+    (images / "damaged.png").write_bytes(b"no image")
+    outs = [tmp_path / f"out.{ending}" for ending in ("csv", "jsonl", "parquet")]
+    for out in outs:
+        options = ("--out", out, "--top", "2", "--probabilities")
+        _, said = predict(capsys, finished_run, images, *options, status=1)
+        assert "1 of 41 images could not be read" in said
+    (images / "damaged.png").unlink()
+    with outs[0].open(newline="") as file:
+        plain = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in outs[1].read_text().splitlines()]
+    table = pyarrow.parquet.read_table(outs[2]).to_pylist()
+    assert lines == table
+    assert list(plain[0]) == list(lines[0])
+    for text, values in zip(plain, lines, strict=True):
+        for column, value in values.items():
+            assert text[column] == (
+                "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
+            )
+    bad = [row for row in lines if row["error"] is not None]
+    assert [Path(row["path"]).name for row in bad] == ["damaged.png"]
+    assert {value for column, value in bad[0].items() if column not in ("path", "error")} == {None}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "finished",
+        "out.csv",
+        "out.jsonl",
+        "out.parquet",
+    ]
+
+
+def test_top_and_unsure(finished_run: Path, images: Path, capsys: Capture) -> None:
+    plain, _ = predict(capsys, finished_run, images, "--probabilities")
+    middle = sorted(float(row["confidence"]) for row in plain)[COUNT // 2]
+    rows, _ = predict(capsys, finished_run, images, "--top", "3", "--unsure", str(middle))
+    for before, row in zip(plain, rows, strict=True):
+        probs = {name: float(before[f"probability_{name}"]) for name in NAMES}
+        best = sorted(probs, key=lambda name: -probs[name])
+        assert row["class_2"] == best[1]
+        assert float(row["confidence_3"]) == probs[best[2]]
+        assert row["confidence"] == before["confidence"]
+        assert row["class"] == ("unknown" if float(row["confidence"]) < middle else best[0])
+    assert 0 < sum(row["class"] == "unknown" for row in rows) < COUNT
+
+
+def test_probabilities_are_calibrated(finished_run: Path, images: Path, capsys: Capture) -> None:
+    def logarithms(temperature: float) -> np.ndarray:
+        calibration = read_json(finished_run / "calibration.json")
+        save_json(finished_run / "calibration.json", calibration | {"temperature": temperature})
+        logs = np.log(probabilities(predict(capsys, finished_run, images, "--probabilities")[0]))
+        return logs - logs.mean(1, keepdims=True)
+
+    np.testing.assert_allclose(logarithms(1.0), 3 * logarithms(3.0), atol=2e-4)
+    (finished_run / "calibration.json").unlink()
+    assert "not calibrated" in predict(capsys, finished_run, images)[1]
+
+
+def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
+    counts = np.array(read_json(finished_run / "data.json")["labeled_counts"])
+    plain = probabilities(predict(capsys, finished_run, images, "--probabilities")[0])
+
+    def with_prior(*arguments: str | Path) -> np.ndarray:
+        return probabilities(predict(capsys, finished_run, images, "--probabilities", *arguments)[0])
+
+    def expected(shares: np.ndarray) -> np.ndarray:
+        shifted = plain * shares / counts
+        return shifted / shifted.sum(1, keepdims=True)
+
+    np.testing.assert_allclose(with_prior("--prior", "labeled"), plain, atol=2e-6)
+    np.testing.assert_allclose(with_prior("--prior", "uniform"), expected(np.ones(10)), atol=2e-5)
+    np.testing.assert_array_equal(with_prior("--logit-adjusted"), with_prior("--prior", "uniform"))
+    shares = np.arange(10.0)
+    save_json(tmp_path / "prior.json", dict(zip(NAMES[::-1], shares[::-1].tolist(), strict=True)))
+    np.testing.assert_allclose(with_prior("--prior", tmp_path / "prior.json"), expected(shares), atol=2e-5)
+
+
+def test_an_estimated_prior_is_a_fixed_point(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (images / "damaged.png").write_bytes(b"no image")
+    counts = np.array(read_json(finished_run / "data.json")["labeled_counts"])
+    plain, _ = predict(capsys, finished_run, images, "--probabilities", status=1)
+    arguments = (finished_run, images, "--prior", "estimated", "--probabilities")
+    rows, said = predict(capsys, *arguments, status=1)
+    assert f"estimated class distribution of {COUNT} images" in said
+    assert sum(row["error"] != "" for row in rows) == 1
+    before, after = (probabilities([row for row in answers if not row["error"]]) for answers in (plain, rows))
+    estimate = after.mean(0)  # the mean of the shifted probabilities is the estimate they were shifted to
+    shifted = before * estimate / counts
+    np.testing.assert_allclose(after, shifted / shifted.sum(1, keepdims=True), atol=2e-3)
+    assert abs(estimate - before.mean(0)).max() > 0.02
+    predict(capsys, *arguments, "--out", tmp_path / "out.csv", status=1)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    (images / "damaged.png").unlink()
+
+
+def test_a_balanced_method_is_not_balanced_twice(finished_run: Path, images: Path, capsys: Capture) -> None:
+    plain, _ = predict(capsys, finished_run, images)
+    config = read_json(finished_run / "config.json")
+    config["train"]["labeled_sampling"] = "class-balanced"
+    save_json(finished_run / "config.json", config)
+    rows, said = predict(capsys, finished_run, images, "--prior", "uniform")
+    assert rows == plain
+    assert "balanced its classifier already (class-balanced sampling)" in said
+
+
+def start_and_kill(run: Path, files: list[Path], out: Path, *, after: int) -> None:
+    """Kill a prediction of a list that it is fed bit by bit, once *after* rows are in its journal."""
+    command = [sys.executable, "-m", "daso", "predict", str(run), "-", "--out", str(out), "--device", "cpu"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    journal = out.with_name(f"{out.name}.partial")
+    for file in files:
+        process.stdin.write(f"{file}\n".encode())
+    process.stdin.flush()  # and it waits for more: the pipe stays open
+    deadline = time.monotonic() + 120
+    while not journal.exists() or len(journal.read_bytes().splitlines()) <= after:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_killed_prediction_goes_on(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(images.rglob("*.png")) * 60
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    (tmp_path / "files.csv").write_text("path\n" + "".join(f"{file}\n" for file in files))
+    predict(capsys, finished_run, tmp_path / "files.csv", "--out", whole)
+    start_and_kill(finished_run, files, out, after=256)
+    assert not out.exists()
+    journal = tmp_path / "out.csv.partial"
+    done = len(journal.read_bytes().splitlines()) - 1
+    assert 256 <= done < len(files)
+    with journal.open("ab") as file:
+        file.write(b'["a row that was cut o')
+
+    assert main(["predict", str(finished_run), "-", "--out", str(out)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["predict", str(finished_run), str(images), "--out", str(out), "--resume", "--top", "2"]) == 2
+    assert "other options" in capsys.readouterr().err
+    wrong = [
+        sys.executable,
+        "-m",
+        "daso",
+        "predict",
+        str(finished_run),
+        str(images),
+        "--out",
+        str(out),
+        "--resume",
+    ]
+    changed = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert changed.returncode == 1
+    assert "the images have changed" in changed.stderr
+
+    listing = io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode()))
+    monkeypatch.setattr(sys, "stdin", listing)
+    _, said = predict(capsys, finished_run, "-", "--out", out, "--resume")
+    assert f"going on after {done:,} images" in said
+    assert out.read_bytes() == whole.read_bytes()
+    assert not journal.exists()
+
+
+def test_an_endless_list_is_read_bit_by_bit(finished_run: Path) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    read = []
+
+    def endless() -> itertools.count[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield Input(str(number), pixels)
+
+    classifier = load(finished_run, "cpu")
+    chunk = next(predict_inputs(classifier, endless()))
+    assert len(chunk) == classifier.batch
+    assert len(read) <= 5 * classifier.batch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{images}/*.jpg"], "matches no file"),
+        (["{images}", "--prior", "unifrm"], "uniform, labeled, estimated"),
+        (["{images}", "--prior", "{tmp}/none.json"], "cannot be read"),
+        (["{images}", "--prior", "{tmp}/short.json"], "no share of '1'"),
+        (["{images}", "--prior", "{tmp}/strange.json"], "'dog'"),
+        (["{images}", "--prior", "{tmp}/negative.json"], "at least 0"),
+        (["{images}", "--prior", "labeled", "--logit-adjusted"], "give one of them"),
+        (["{images}", "--top", "11"], "10 classes"),
+        (["{images}", "--unsure", "1.5"], "[0, 1]"),
+        (["{images}", "--resume"], "needs --out"),
+        (["{images}", "--out", "{tmp}/out.xls"], ".parquet"),
+        (["{tmp}/none.csv"], "does not exist"),
+        (["{tmp}/nopath.csv"], "no column for the path"),
+        (["{tmp}/many.npz"], "call one of them 'images'"),
+        (["{tmp}/flat.npy"], "neither images"),
+        (["{tmp}/objects.npy"], "cannot be read"),
+    ],
+)
+def test_what_is_refused(
+    arguments: list[str], message: str, finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    save_json(tmp_path / "short.json", {"0": 1})
+    save_json(tmp_path / "strange.json", {"dog": 1})
+    save_json(tmp_path / "negative.json", dict.fromkeys(NAMES, -1))
+    (tmp_path / "nopath.csv").write_text("label\n1\n")
+    np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    words = [word.format(images=images, tmp=tmp_path) for word in arguments]
+    before = sorted(tmp_path.iterdir())
+    assert main(["predict", str(finished_run), *words]) in (1, 2)
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert len(captured.err.splitlines()) <= 3
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_rows_of_a_list_that_name_nothing_are_answered_in_place(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    good = next(images.glob("*.png"))
+    odd = '{"path": "\\ud800.png"}'
+    lines = [json.dumps({"path": str(good)}), "{}", json.dumps({"path": "gone.png"}), odd, "[]"]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines) + "\n")
+    rows, _ = predict(
+        capsys, finished_run, tmp_path / "list.jsonl", "--out", tmp_path / "out.jsonl", status=1
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["error"] is None for row in rows] == [True, False, False, False, False]
+    assert "names no image" in rows[1]["error"]
+    assert rows[1]["path"].endswith("list.jsonl, line 2")
+    assert "No such file" in rows[2]["error"]
+
+
+def test_a_link_back_to_a_folder_above_is_not_followed_for_ever(
+    finished_run: Path, images: Path, capsys: Capture
+) -> None:
+    (images / "more" / "loop").symlink_to(images)
+    assert len(predict(capsys, finished_run, images)[0]) == COUNT
+    (images / "more" / "loop").unlink()
