@@ -18,6 +18,7 @@ from daso.nets.wrn import WideResNet
 
 Precision = Literal["float32", "bfloat16"]
 
+Interpolation = Literal["bilinear", "bicubic"]
 
 class Encoder(Protocol):
     """Any module that maps normalised images (B, C, H, W), or vectors (B, D), to features (B, dim)."""
@@ -38,10 +39,11 @@ class Network(nn.Module):
         heads: outputs of each linear head by name.
         mean, std: of each channel of images, in [0, 1]; empty for vectors, which the encoder standardises.
         precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
-        resolution: side in pixels to which uint8 images of another size are resized (bilinear, antialiased); None:
-            they stay as they are. The STL-10 protocol augments at 96 pixels and trains at 32.
+        resolution: side in pixels to which uint8 images of another size are resized, antialiased; None: they stay as
+            they are. The STL-10 protocol augments at 96 pixels and trains at 32.
         output: name of the head that classifies when the network is used.
 
+        interpolation: of the resizing.
     Raises:
         OptionError: the precision is unknown.
     """
@@ -59,6 +61,7 @@ class Network(nn.Module):
         resolution: int | None = None,
         output: str = "class",
     ) -> None:
+        interpolation: Interpolation = "bilinear",
         super().__init__()
         if precision not in ("float32", "bfloat16"):
             raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
@@ -67,6 +70,7 @@ class Network(nn.Module):
         self.precision = precision
         self.resolution = resolution
         self.output = output
+        self.interpolation = interpolation
         self.encoder_is_frozen = False
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
         for head in self.heads.values():
@@ -101,7 +105,9 @@ class Network(nn.Module):
         pixels = images.float()
         side = self.resolution
         if side is not None and images.shape[2:] != (side, side):
-            pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+            pixels = F.interpolate(pixels, (side, side), mode=self.interpolation, antialias=True)
+            if self.interpolation == "bicubic":
+                pixels = pixels.clamp(0, 255)
         return (pixels / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from daso.data.store import TrainingData
 from daso.errors import RunError
@@ -17,13 +18,17 @@ from daso.train.model import load_model
 NAME = "calibration.json"
 
 
-def calibrate_run(folder: Path, data: TrainingData, warn: Callable[[str], None]) -> Calibration:
+def calibrate_run(
+    folder: Path, data: TrainingData, warn: Callable[[str], None], encoder: nn.Module | None = None
+) -> Calibration:
     """Fit the temperature of a run's model, as ``load_model`` gives it, on its hold-out and write it down.
+
+    *encoder* is the module of one's own that the run was given, if it was.
 
     Raises:
         RunError: the run has no whole checkpoint, or its folder cannot be written.
     """
-    model = load_model(folder, data.labeled.images.device, warn)
+    model = load_model(folder, data.labeled.images.device, warn, encoder)
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
     if data.holdout is not None:
         logits = predict_logits(model.network, data.holdout.images).numpy()

@@ -12,6 +12,18 @@ from daso.errors import OptionError, RunError, nearest
 from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.options import TrainOptions
 
+PLACES_AND_MANNERS = [
+    "source",
+    "data",
+    "folders",
+    "device",
+    "embedding_folder",
+    "save_minutes",
+    "on_divergence",
+    "rollbacks",
+]
+"""Options that do not change what a training computes."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -88,7 +100,7 @@ class RunConfig:
                 kept = {name: getattr(own, name) for name in names}
                 values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
         for elsewhere in (values, values["train"]):
-            for key in ("source", "data", "folders", "device", "save_minutes", "on_divergence", "rollbacks"):
+            for key in PLACES_AND_MANNERS:
                 elsewhere.pop(key, None)
         values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

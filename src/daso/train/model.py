@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from daso.errors import RunError
+from daso.errors import MissingDependencyError, RunError
 from daso.files import read_json
 from daso.nets.network import Network
-from daso.train.build import build_network, named_encoder
+from daso.train.backbones import require_given, with_kept_backbone
+from daso.train.build import build_network, trained_encoder
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
 
@@ -39,15 +40,19 @@ class Model:
     config: RunConfig
 
 
-def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) -> Model:
+def load_model(
+    folder: Path, device: torch.device, warn: Callable[[str], None], encoder: nn.Module | None = None
+) -> Model:
     """Load the moving-average network of a run's newest whole checkpoint; the data is not needed.
 
     Args:
         folder: of the run.
         device: where the network shall be.
         warn: is told of damaged checkpoints.
+        encoder: a module like the one that the run was given from Python, if it was; its weights are the run's.
 
     Raises:
+        OptionError: the run was given an encoder from Python and this is not.
         RunError: the folder is no run, has no whole checkpoint, or its files do not fit each other.
     """
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
@@ -55,7 +60,10 @@ def load_model(folder: Path, device: torch.device, warn: Callable[[str], None]) 
     checkpoint = load_checkpoint(folder / "checkpoints", warn)
     prefix = "average."
     state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
-    return rebuild_model(config, data, state, checkpoint.output, checkpoint.step, device, str(folder))
+    state = with_kept_backbone(folder, data, state)
+    return rebuild_model(
+        config, data, state, checkpoint.output, checkpoint.step, device, str(folder), encoder
+    )
 
 
 def rebuild_model(
@@ -66,31 +74,38 @@ def rebuild_model(
     step: int,
     device: torch.device,
     where: str,
+    given: nn.Module | None = None,
 ) -> Model:
     """Build a model from what describes it and its tensors.
 
     Args:
         config: of the run.
-        data: as in ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``, ``mean`` and ``std``.
+        data: as in ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``, ``mean`` and ``std``; and of a
+            pretrained encoder ``backbone`` and ``embedding``.
         state: of the network; heads that it does not hold are not made.
         output: name of the head that classifies.
         step: training steps it had.
         device: where the network shall be.
         where: names the files in errors.
+        given: a module like the one that the training was given from Python, if it was.
 
     Raises:
+        OptionError: it was given one and this is not.
         RunError: they do not fit each other.
     """
+    require_given(data, given)
     try:
         names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
         shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
-        encoder = named_encoder(config.train, shape, mean, std)
+        encoder, looks = trained_encoder(config.train, data, given)
         weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
         heads = {name: len(bias) for name, bias in weights.items()}
         if heads.get(output) != len(names):
             raise ValueError(f"no head {output!r} for {len(names)} classes among {heads}")
-        network = build_network(config.train, shape, encoder, heads, mean, std, output)
+        network = build_network(config.train, shape, encoder, heads, mean, std, output, looks)
         network.load_state_dict(state)
+    except MissingDependencyError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(

@@ -10,6 +10,9 @@ from daso.errors import OptionError
 from daso.plans.plan import Sampling
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds"]
+Optimizer = Literal["sgd", "adamw"]
+
+ADAMW_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,40 @@ class TrainOptions:
     """How labelled images are drawn: uniform: shuffled passes over all of them; class-balanced: every class is as
     likely as any other; effective-number: a class in inverse proportion to its effective number of images."""
     learning_rate: float | None = None
-    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1)."""
+    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; with adamw 0.001)."""
+    backbone_rate: float | None = None
+    """Base learning rate of the encoder, where it shall differ from that of the heads (default: a tenth of it for
+    pretrained weights)."""
+    layer_decay: float = 1.0
+    """The encoder's rate is multiplied by this for every block further down from the heads; 0.75 is usual for
+    pretrained transformers."""
+    optimizer: Optimizer = "sgd"
+    """sgd; or adamw, which transformers need: try --weight-decay 0.05 with it."""
     schedule: Schedule | None = None
     """Learning rate over time: constant; cosine = cos(7 pi t / 16 T); multistep = linear warm-up over 2.5% of
     the steps, then x 0.01 at 80% and again at 90%; thirds = linear warm-up over an eighteenth of the steps, then
     x 0.1 at a third and again at two thirds (default: the method's)."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum of SGD; the first moment's decay of AdamW."""
     weight_decay: float = 5e-4
-    """Weight decay of all parameters, batch norms and biases included."""
+    """Weight decay of all parameters, with SGD batch norms and biases included."""
     ema_decay: float = 0.999
     """rho: decay of the network's moving average, which is what is evaluated."""
     network: str | None = None
-    """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size)."""
+    """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size); pretrained: hf:NAME, timm:NAME,
+    a folder of weights (a transformers model, a run)."""
+    weights: str | None = None
+    """File of weights to start from, safetensors, for a network of ours or a timm one."""
+    freeze: bool = False
+    """Compute the embeddings of all images by the pretrained network once and train on them."""
+    weak_versions: int = 2
+    """Weakly augmented versions of every image to embed, with --freeze."""
+    strong_versions: int = 4
+    """Strongly augmented versions of every image to embed, with --freeze."""
+    embedding_network: str = "mlp-256"
+    """Network on the embeddings, with --freeze: linear, mlp-WIDTH, mlp-WIDTH-DEPTH."""
+    embedding_folder: str | None = None
+    """Where embeddings are kept, for all runs that can use them (default: ~/.cache/daso/embeddings)."""
     resolution: int | None = None
     """Side in pixels to which images are resized on their way into the network, after augmentation (default: as
     they are; stl10: 32)."""
@@ -77,6 +101,15 @@ class TrainOptions:
                 self.learning_rate,
                 self.learning_rate is None or 0 < self.learning_rate < math.inf,
             ),
+            (
+                "backbone_rate",
+                self.backbone_rate,
+                self.backbone_rate is None or 0 < self.backbone_rate < math.inf,
+            ),
+            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1),
+            ("optimizer", self.optimizer, self.optimizer in get_args(Optimizer)),
+            ("weak_versions", self.weak_versions, self.weak_versions >= 0),
+            ("strong_versions", self.strong_versions, self.strong_versions >= 0),
             ("schedule", self.schedule, self.schedule is None or self.schedule in get_args(Schedule)),
             ("precision", self.precision, self.precision in ("float32", "bfloat16")),
             ("momentum", self.momentum, 0 <= self.momentum < 1),
@@ -97,6 +130,18 @@ class TrainOptions:
     def evaluation_period(self) -> int:
         """Steps between evaluations: the option, or 500, or a fiftieth of a short run."""
         return self.evaluate_every or max(1, min(500, self.steps // 50))
+
+
+def base_learning_rate(options: TrainOptions, of_method: float) -> float:
+    """Return the base learning rate: as given, or the method's, or AdamW's."""
+    return options.learning_rate or (ADAMW_RATE if options.optimizer == "adamw" else of_method)
+
+
+def backbone_rate(options: TrainOptions, of_method: float, pretrained: bool) -> float | None:
+    """Return the encoder's base learning rate: as given; a tenth of that of the heads for one that is pretrained."""
+    if options.backbone_rate is not None or not pretrained or options.freeze:
+        return options.backbone_rate
+    return base_learning_rate(options, of_method) / 10
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:

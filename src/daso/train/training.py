@@ -14,7 +14,14 @@ from daso.errors import OptionError, RunError
 from daso.methods.method import Batch, Method, Step
 from daso.nets.ema import MovingAverage
 from daso.nets.network import Network
-from daso.train.options import TrainOptions, learning_rate
+from daso.train.groups import (
+    expected_shapes,
+    is_optimizer_state,
+    load_optimizer,
+    make_optimizer,
+    optimizer_state,
+)
+from daso.train.options import TrainOptions, base_learning_rate, learning_rate
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,17 +67,9 @@ class Training:
         self.average = MovingAverage(network, options.ema_decay)
         self.method = method
         self.options = options
-        self.base_rate = options.learning_rate or method.learning_rate
+        self.base_rate = base_learning_rate(options, method.learning_rate)
         self.schedule = options.schedule or method.schedule
-        device = next(network.parameters()).device
-        self.optimizer = torch.optim.SGD(
-            [p for p in network.parameters() if p.requires_grad],
-            lr=self.base_rate,
-            momentum=options.momentum,
-            nesterov=options.momentum > 0,
-            weight_decay=options.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = make_optimizer(network, options, self.base_rate)
         self._forward: Callable[[Network, Network, Batch], Step] = (
             torch.compile(method, fullgraph=True) if options.compile else method
         )
@@ -88,7 +87,7 @@ class Training:
         # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
         torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_of(self.step)
+            group["lr"] = group["factor"] * self.rate_of(self.step)
         self.method.begin_step(self.step)
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
@@ -132,9 +131,7 @@ class Training:
             for name, value in module.state_dict().items():
                 yield f"{prefix}.{name}", value
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                yield f"momentum.{name}", momentum
+            yield from optimizer_state(self.optimizer, name, parameter).items()
         for name, value in self.sums.items():
             yield f"record.{name}", value
 
@@ -145,17 +142,17 @@ class Training:
         Raises:
             RunError: the tensors are not those of this network and method.
         """
-        apart = ("momentum.", "record.")
-        own = {name: value for name, value in self.tensors().items() if not name.startswith(apart)}
-        momentum, sums = (
-            {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-            for prefix in apart
-        )
-        given = {n: v for n, v in tensors.items() if not n.startswith(apart)}
+        def is_apart(name: str) -> bool:
+            return name.startswith("record.") or is_optimizer_state(name)
+
+        own = {name: value for name, value in self.tensors().items() if not is_apart(name)}
+        sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
+        kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
+        given = {n: v for n, v in tensors.items() if not is_apart(n)}
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        moved = parameters.keys() if step and self.options.momentum else set()
-        wrong = sorted((own.keys() ^ given.keys()) | {f"momentum.{n}" for n in momentum.keys() ^ moved})
-        wrong += [name for name in momentum.keys() & moved if momentum[name].shape != parameters[name].shape]
+        moved = expected_shapes(self.optimizer, parameters) if step else {}
+        wrong = sorted((own.keys() ^ given.keys()) | (kept.keys() ^ moved.keys()))
+        wrong += [name for name in kept.keys() & moved.keys() if kept[name].shape != moved[name]]
         wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
         if wrong:
             raise RunError(
@@ -164,8 +161,5 @@ class Training:
             )
         for name, value in own.items():
             value.copy_(given[name])
-        for name, parameter in parameters.items():
-            if name in momentum:
-                buffer = torch.empty_like(parameter).copy_(momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        load_optimizer(self.optimizer, parameters, kept)
         self.step, self.seconds, self.sums = step, seconds, sums

@@ -1,0 +1,214 @@
+"""A backbone: an encoder with weights to start from, what its images must look like, and how to build it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from daso.errors import OptionError, RunError
+from daso.files import read_json, save_json, write_atomically
+from daso.nets.network import Interpolation
+
+Kind = Literal["transformers", "timm", "daso", "python"]
+
+ABOUT = "backbone.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to uint8 images before an encoder sees them.
+
+    Attributes:
+        mean, std: of each channel of images in [0, 1]; None: those of the data.
+        resolution: side in pixels to which images are resized; None: they stay as they are.
+        interpolation: of the resizing, with antialiasing.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resolution: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder with weights.
+
+    Attributes:
+        name: as it was asked for.
+        kind: what builds it.
+        module: maps normalised images, float (B, C, H, W), to features, float (B, dim); has ``dim``. It is never
+            trained itself: a training takes a copy.
+        preprocessing: of its images.
+        recipe: JSON values from which its kind builds it again; its weights come from a file.
+    """
+
+    name: str
+    kind: Kind
+    module: nn.Module
+    preprocessing: Preprocessing
+    recipe: Mapping[str, Any]
+
+    @property
+    def given(self) -> nn.Module | None:
+        """The module of one's own that it was made of, if it was."""
+        return self.module.module if isinstance(self.module, ModuleEncoder) else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return, as JSON values, all but the weights, and their checksum."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "dim": self.module.dim,
+            "preprocessing": json.loads(json.dumps(asdict(self.preprocessing))),
+            "recipe": dict(self.recipe),
+            "weights": checksum(self.module.state_dict()),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and, last, ``backbone.json`` into *folder*, which is made.
+
+        Raises:
+            RunError: they cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {folder}: {error.strerror}") from error
+        state = {name: value.cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+        write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
+        save_json(folder / ABOUT, self.describe())
+
+
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors and their names, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    """Return what ``Backbone.describe`` wrote of its preprocessing.
+
+    Raises:
+        TypeError, ValueError: these are other values.
+    """
+    mean, std = (
+        None if values[name] is None else tuple(map(float, values[name])) for name in ("mean", "std")
+    )
+    if values["interpolation"] not in get_args(Interpolation):
+        raise ValueError(f"unknown interpolation {values['interpolation']!r}")
+    return Preprocessing(mean, std, values["resolution"], values["interpolation"])
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        OptionError: it is not there, or no such file.
+    """
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"):
+        raise OptionError(
+            f"{path} looks like a pickle, which can run code when it is opened; daso reads safetensors only. If you "
+            f'trust it, convert it once: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
+        )
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise OptionError(f"cannot read weights from {path}: {error}") from error
+
+
+def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module]) -> Backbone:
+    """Read what ``Backbone.save`` wrote.
+
+    Args:
+        folder: of the backbone.
+        build: makes the module from what ``Backbone.describe`` returned.
+
+    Raises:
+        RunError: it is not there, damaged, or does not fit the module.
+    """
+    about = read_json(folder / ABOUT)
+    try:
+        module = build(about)
+        module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        preprocessing = read_preprocessing(about["preprocessing"])
+        backbone = Backbone(about["name"], about["kind"], module.eval(), preprocessing, about["recipe"])
+        if checksum(module.state_dict()) != about["weights"]:
+            raise ValueError("the weights are not those that were written: their checksum differs")
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, OptionError | RunError):
+            raise
+        raise RunError(f"{folder}: the backbone cannot be read: {_first_line(error)}") from error
+    return backbone
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class ModuleEncoder(nn.Module):
+    """A module of one's own that maps normalised images, float (B, C, H, W), to features, float (B, D).
+
+    Args:
+        module: it is not changed, but for what ``measure`` does.
+        dim: D.
+    """
+
+    def __init__(self, module: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.module = module
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features."""
+        features: Tensor = self.module(x)
+        return features
+
+
+def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
+    """Return the length of the features of a module, which goes into evaluation mode.
+
+    Parameters that the features do not depend on (a mask token, a pooling layer that is passed over) need no gradient
+    from now on.
+
+    Raises:
+        OptionError: the module fails, or does not return floats of shape (B, D).
+    """
+    module.eval()
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    images = torch.linspace(-1, 1, 2 * channels * height * width, device=device)
+    what = f"{type(module).__name__} on images (2, {channels}, {height}, {width})"
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            features: Any = module(images.view(2, channels, height, width))
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise OptionError(f"{what} fails: {_first_line(error)}") from error
+        shape = tuple(getattr(features, "shape", ())) or type(features).__name__
+        if len(shape) != 2 or shape[0] != 2:
+            raise OptionError(f"{what} must return features of shape (2, D), returned {shape}")
+        if not features.is_floating_point():
+            raise OptionError(f"{what} must return floating-point features, returned {features.dtype}")
+        learning = [p for p in module.parameters() if p.requires_grad]
+        if learning and features.requires_grad:
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                features.sum(), learning, allow_unused=True
+            )
+            for parameter, gradient in zip(learning, gradients, strict=True):
+                if gradient is None:
+                    parameter.requires_grad_(False)
+    return int(features.shape[1])

@@ -1,0 +1,333 @@
+"""Encoders of the transformers library: fetched by name or read from a folder, without torchvision."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from daso.errors import MissingDependencyError, OptionError
+from daso.nets.backbone import Backbone, Preprocessing, measure
+from daso.nets.network import Interpolation
+
+FIRST_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn")
+"""Model types whose features are the class token after the last norm; their poolers are often untrained."""
+POOLED = (
+    *(
+        "beit",
+        "clip_vision_model",
+        "convnext",
+        "convnextv2",
+        "data2vec-vision",
+        "dinov3_convnext",
+        "efficientnet",
+    ),
+    *(
+        "focalnet",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "regnet",
+        "resnet",
+        "siglip_vision_model",
+        "siglip2_vision_model",
+    ),
+    *("swin", "swinv2"),
+)
+"""Model types whose own pooling, without random weights, gives the features. Of others they are the mean over all
+tokens or places."""
+REFUSED = {"vit_mae": "it masks patches at random; take an encoder that was saved as ViT"}
+
+PATIENCE = 10.0
+"""Seconds to wait for the hub's first answer."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+USUAL_SIDE = 224
+_INTERPOLATIONS: dict[int, Interpolation] = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
+"""Of Pillow's numbers; Lanczos, which torch does not have, becomes bicubic."""
+
+
+class TransformersEncoder(nn.Module):
+    """The vision part of a transformers model, and the pooling that goes with its type.
+
+    Args:
+        model: as ``AutoModel`` gives it; of a model of images and text its vision part.
+        side: of its images in pixels; position embeddings are interpolated if they are of another size.
+
+    Attributes:
+        dim: D, the length of a feature vector.
+
+    Raises:
+        OptionError: models of this type cannot be used, or not on images of this size.
+    """
+
+    def __init__(self, model: nn.Module, side: int) -> None:
+        super().__init__()
+        self.model: Any = getattr(model, "vision_model", model)
+        config = self.model.config
+        self.model_type = str(config.model_type)
+        if self.model_type in REFUSED:
+            raise OptionError(
+                f"models of type {self.model_type!r} cannot be used: {REFUSED[self.model_type]}"
+            )
+        self._arguments: dict[str, Any] = {}
+        parameters = inspect.signature(inspect.unwrap(type(self.model).forward)).parameters
+        if "pixel_values" not in parameters:
+            raise OptionError(f"models of type {self.model_type!r} do not take images")
+        if "interpolate_pos_encoding" in parameters and getattr(config, "image_size", side) != side:
+            self._arguments["interpolate_pos_encoding"] = True
+        if self.model_type in FIRST_TOKEN and hasattr(self.model, "pooler"):
+            self.model.pooler = None
+        self.channels = int(getattr(config, "num_channels", 3))
+        self.dim = measure(self, self.channels, side, side)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        output = self.model(pixel_values=x, **self._arguments)
+        if self.model_type in FIRST_TOKEN:
+            first: Tensor = output.last_hidden_state[:, 0]
+            return first
+        if self.model_type in POOLED:
+            pooled: Tensor = output.pooler_output.flatten(1)
+            return pooled
+        hidden: Tensor = output.last_hidden_state
+        return hidden.mean(1) if hidden.dim() == 3 else hidden.flatten(2).mean(2)
+
+
+def open_transformers(name: str, folder: Path | None, resolution: int | None) -> Backbone:
+    """Load the vision part of a pretrained model.
+
+    Args:
+        name: of the model on the hub, or how the folder was called.
+        folder: with ``config.json`` and safetensors; None: the model comes from the hub or from its cache.
+        resolution: side in pixels of the images; None: the model's own.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        OptionError: the model cannot be fetched or read, has no safetensors, lacks weights, or takes no images.
+    """
+    transformers = _library()
+    where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
+    if not local:
+        _ask_hub(name)
+    with _told(name):
+        model, loaded = transformers.AutoModel.from_pretrained(
+            where,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=local,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    values = _read_processor(where, folder, local)
+    preprocessing = from_processor(values, getattr(_vision(model).config, "image_size", None))
+    side = resolution or preprocessing.resolution or USUAL_SIDE
+    encoder = TransformersEncoder(model, side)
+    _settle_missing(name, model, encoder, loaded["missing_keys"])
+    preprocessing = Preprocessing(preprocessing.mean, preprocessing.std, side, preprocessing.interpolation)
+    recipe = {
+        "config": {n: v for n, v in encoder.model.config.to_dict().items() if n != "_name_or_path"},
+        "side": side,
+        "channels": encoder.channels,
+        "transformers": transformers.__version__,
+    }
+    plain = json.loads(json.dumps(recipe, default=str))
+    return Backbone(name, "transformers", encoder, preprocessing, plain)
+
+
+def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
+    """Build the encoder of a recipe that ``open_transformers`` wrote; its weights are random.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        OptionError: the installed transformers cannot build it.
+    """
+    transformers = _library()
+    values = {name: value for name, value in recipe["config"].items() if name != "model_type"}
+    try:
+        config = transformers.AutoConfig.for_model(recipe["config"]["model_type"], **values)
+        model = transformers.AutoModel.from_config(config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OptionError(
+            f"transformers {transformers.__version__} cannot build this model, written with "
+            f"{recipe['transformers']}: {error}"
+        ) from error
+    return TransformersEncoder(model, recipe["side"])
+
+
+def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
+    """Work out the preprocessing from a model's ``preprocessor_config.json``.
+
+    The whole square image is resized to the side that the model takes; where the model's own processor resizes to a
+    little more and cuts the border off, nothing is cut off here.
+
+    Args:
+        values: of the file; empty if there is none, which gives ImageNet's mean and standard deviation.
+        image_size: of the model's configuration, for where the file names none.
+
+    Raises:
+        OptionError: it asks for what is not done here.
+    """
+    if values.get("do_flip_channel_order"):
+        raise OptionError("the model takes its channels as blue, green, red, which daso does not offer")
+    crop = values.get("crop_size") if values.get("do_center_crop", "crop_size" in values) else None
+    size = crop or values.get("size") or image_size or USUAL_SIDE
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge") or size.get("longest_edge") or USUAL_SIDE
+    if isinstance(size, list | tuple):
+        size = size[-1]
+    mean, std = (values.get("image_mean"), values.get("image_std"))
+    if not values.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
+    # They are for images times a factor, mostly 1 / 255, and a few models subtract 1 too; ours are for [0, 1].
+    factor = 255 * float(values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0)
+    factor = 1.0 if math.isclose(factor, 1.0) else factor
+    offset = 1.0 if values.get("rescale_offset") else 0.0
+    resample = values.get("resample", 2)
+    if resample not in _INTERPOLATIONS:
+        raise OptionError(f"the model's images are resized in a way that daso does not offer: {resample!r}")
+    return Preprocessing(
+        tuple((float(m) + offset) / factor for m in mean),
+        tuple(float(s) / factor for s in std),
+        int(size),
+        _INTERPOLATIONS[resample],
+    )
+
+
+def _library() -> Any:
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"models called hf:NAME, and folders of such, need transformers: pip install 'daso[hf]' ({error})"
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _vision(model: nn.Module) -> Any:
+    return getattr(model, "vision_model", model)
+
+
+def _is_cached(name: str) -> bool:
+    """Tell whether the model's configuration and weights were fetched before."""
+    hub = importlib.import_module("huggingface_hub")
+    found = [
+        isinstance(hub.try_to_load_from_cache(name, file), str)
+        for file in ("config.json", "model.safetensors", "model.safetensors.index.json")
+    ]
+    return found[0] and any(found[1:])
+
+
+def fetch(name: str, file: str) -> Path:
+    """Return the path of a file of a repository on the hub, fetched if it was not before.
+
+    Raises:
+        OptionError: it cannot be fetched.
+        MissingDependencyError: huggingface-hub is not installed.
+    """
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingDependencyError("the hub needs huggingface-hub: pip install 'daso[hf]'") from error
+    cached = hub.try_to_load_from_cache(name, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    _ask_hub(name)
+    with _told(name):
+        return Path(hub.hf_hub_download(name, file, etag_timeout=PATIENCE))
+
+
+def _ask_hub(name: str) -> None:
+    """Raise an ``OptionError`` at once if the hub cannot be reached or has no such model with safetensors."""
+    hub = importlib.import_module("huggingface_hub")
+    local = (
+        "Fetch it where there is a network, "
+        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\", and give --network FOLDER"
+    )
+    try:
+        found = hub.HfApi().model_info(name, timeout=PATIENCE)
+    except hub.errors.HFValidationError as error:
+        raise OptionError(f"{name!r} is no model's name: {error}") from error
+    except hub.errors.RepositoryNotFoundError as error:
+        raise OptionError(
+            f"the hub has no model {name!r}, or it wants a login (hf auth login): {_line(error)}"
+        ) from error
+    except Exception as error:
+        # Which exceptions come for a network that is not there depends on the client that the hub's library uses.
+        raise OptionError(
+            f"{name!r} has not been fetched before, and the hub does not answer: {_line(error)}. {local}"
+        ) from error
+    files = [file.rfilename for file in found.siblings or []]
+    if not any(file.endswith(".safetensors") for file in files):
+        raise OptionError(
+            f"{name!r} offers its weights as pickles only, which can run code when they are opened; daso reads "
+            f"safetensors only"
+        )
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(f"{name!r} needs more than transformers: {_line(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise OptionError(
+            f"{name!r} cannot be loaded: {_line(error)}. Needed are config.json and safetensors of a model that "
+            f"transformers knows; pickles and models with code of their own are refused"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str, Any]:
+    """Read a model's ``preprocessor_config.json``, or the newer ``processor_config.json``; {} without either."""
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if folder is not None:
+            path = folder / name
+        else:
+            hub = importlib.import_module("huggingface_hub")
+            try:
+                path = Path(hub.hf_hub_download(where, name, local_files_only=local, etag_timeout=PATIENCE))
+            except (OSError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):
+                continue
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_bytes())
+            values = values if key is None else values.get(key, {})
+            if not isinstance(values, dict):
+                raise ValueError("it holds no object")
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path} cannot be read: {error}") from error
+        return values
+    return {}
+
+
+def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: Any) -> None:
+    """Make tensors zero that were not in the weights, so that loading is repeatable.
+
+    Raises:
+        OptionError: the features depend on one of them.
+    """
+    used = {id(p) for p in encoder.parameters() if p.requires_grad} | {id(b) for b in encoder.buffers()}
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    lacking = sorted(key for key in missing if key in own and id(own[key]) in used)
+    if lacking:
+        raise OptionError(
+            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the first is {lacking[0]!r}"
+        )
+    for key in missing:
+        if key in own:
+            own[key].data.zero_()

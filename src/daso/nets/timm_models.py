@@ -1,0 +1,112 @@
+"""Encoders of the timm library, which needs torchvision; weights come as safetensors from the hub or from a file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from daso.errors import MissingDependencyError, OptionError
+from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
+from daso.nets.network import Interpolation
+from daso.nets.pretrained import fetch
+from daso.nets.weights import load_strictly
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class TimmEncoder(nn.Module):
+    """A timm model without its classifier.
+
+    Args:
+        model: as ``timm.create_model`` gives it with ``num_classes=0``: it maps images to pooled features.
+        side: of its images in pixels.
+
+    Attributes:
+        dim: D, the length of a feature vector.
+    """
+
+    def __init__(self, model: nn.Module, side: int) -> None:
+        super().__init__()
+        self.model = model
+        self.dim = measure(model, 3, side, side)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, 3, H, W), to features, float (B, D)."""
+        features: Tensor = self.model(x)
+        return features
+
+
+def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbone:
+    """Load a pretrained model of timm.
+
+    Args:
+        name: of the model, with or without the tag of its weights.
+        resolution: side in pixels of the images; None: the model's own.
+        weights: a safetensors file to take instead of the hub's.
+
+    Raises:
+        MissingDependencyError: timm cannot be imported.
+        OptionError: there is no such model, or its weights cannot be fetched or do not fit.
+    """
+    timm = _library()
+    own = _create(timm, name, None)
+    about: dict[str, Any] = own.pretrained_cfg
+    side = resolution or int(about["input_size"][-1])
+    recipe = {
+        "model": name,
+        "side": side if side != about["input_size"][-1] else None,
+        "timm": timm.__version__,
+    }
+    if weights is None:
+        if not about.get("hf_hub_id"):
+            raise OptionError(
+                f"timm has no weights on the hub for {name!r}; give a file of them: --weights FILE.safetensors"
+            )
+        weights = fetch(about["hf_hub_id"], WEIGHTS_FILE)
+    tensors = load_weights(weights)
+    last = about.get("classifier") or ()
+    last = (last,) if isinstance(last, str) else tuple(last)
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))}
+    model = own if recipe["side"] is None else _create(timm, name, side)
+    load_strictly(model, tensors, f"{weights} does not fit {name!r}")
+    encoder = TimmEncoder(model, side)
+    interpolation: Interpolation = "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
+    preprocessing = Preprocessing(tuple(about["mean"]), tuple(about["std"]), side, interpolation)
+    return Backbone(f"timm:{name}", "timm", encoder.eval(), preprocessing, recipe)
+
+
+def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
+    """Build the encoder of a recipe that ``open_timm`` wrote; its weights are random."""
+    timm = _library()
+    model = _create(timm, recipe["model"], recipe["side"])
+    return TimmEncoder(model, recipe["side"] or int(model.pretrained_cfg["input_size"][-1]))
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # a torchvision of another build of torch raises a RuntimeError
+        raise MissingDependencyError(
+            f"models called timm:NAME need timm and a torchvision built for the installed torch: pip install "
+            f"'daso[timm]', both torch and torchvision from the same index ({str(error).splitlines()[0]}). Many of "
+            f"these models are there as hf:NAME too, which needs no torchvision"
+        ) from error
+
+
+def _create(timm: Any, name: str, side: int | None) -> Any:
+    # Vision transformers interpolate their position embeddings if they are told that sizes vary.
+    arguments = {} if side is None else {"dynamic_img_size": True}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    except TypeError:
+        # Convolutional networks take every size, and no such argument.
+        return timm.create_model(name, pretrained=False, num_classes=0)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise OptionError(f"timm cannot make {name!r}: {str(error).splitlines()[0]}") from error
