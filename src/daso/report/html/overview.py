@@ -111,7 +111,9 @@ def _tiles(run: Run, metrics: Row) -> list[Row]:
     )
     if recall is not None and run.num_classes:
         worst = int(np.nanargmin(recall))
-        tile("lowest recall", float(recall[worst]), run.class_names[worst])
+        others = int((recall == recall[worst]).sum()) - 1
+        more = f" and {others} more" if others else ""
+        tile("lowest recall", float(recall[worst]), run.class_names[worst] + more)
     last: Row = next(
         (r["pseudo_labels"] for r in reversed(run.evaluations) if at(r, "pseudo_labels", "final")), {}
     )
@@ -189,7 +191,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             )
         )
     for key, name in (("unlabeled", "unlabelled"), ("holdout", "hold-out"), ("test", "test")):
-        if (size := number(run.data.get(key))) is not None:
+        if size := number(run.data.get(key)):
             facts.append((name, f"{size:,.0f}"))
     facts.append(("network", str(train.get("network") or "")))
     if run.steps:

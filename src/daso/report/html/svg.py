@@ -105,7 +105,7 @@ def axes(x: Scale | None, y: Scale, x_label: str, y_label: str, percent: bool = 
         parts.append(text((LEFT + WIDTH - RIGHT) / 2, y.start + 31, x_label, "label mid"))
     if y_label:
         middle = (y.start + y.end) / 2
-        parts.append(text(11, middle, y_label, "label mid", f'transform="rotate(-90 11 {middle:.1f})"'))
+        parts.append(text(11, middle, y_label, "label mid side", f'transform="rotate(-90 11 {middle:.1f})"'))
     parts.append(f'<path class="axis" d="M{LEFT} {y.start:.1f}H{WIDTH - RIGHT}"/>')
     return "".join(parts)
 

@@ -92,7 +92,7 @@
   if (data.galleries) {
     const { items, galleries, order } = data.galleries;
     const rank = new Map(order.map((k, place) => [k, place]));
-    const PAGE = 48;
+    const PAGE = innerWidth < 600 ? 12 : 36;
     let current = "disagreeing", limit = PAGE;
     const [INDEX, PATH, THUMB, LINEAR, LINEAR_P, SEMANTIC, SEMANTIC_P, FINAL, CONFIDENCE, TRUTH, NEAR] = [...Array(11).keys()];
     const words = items.map((item) => [item[PATH], names[item[LINEAR][0]], names[item[SEMANTIC][0]], names[item[FINAL]]].join(" ").toLowerCase());
