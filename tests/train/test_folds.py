@@ -73,7 +73,7 @@ def test_every_labelled_image_is_measured_once_by_a_training_without_it(
     assert sorted(seen) == known.tolist()
 
     counts = np.bincount(few_digits.train.labels, minlength=10)
-    result = summarize_folds(folders, few_digits.class_names, counts)
+    result = summarize_folds(folders, few_digits.class_names, counts.tolist())
     assert result["measured"] == [*counts[:9].tolist(), 0]
     assert (result["recall"][9], result["recall_interval"][9]) == (None, None)
     right = sum(result["counts"][k][k] for k in range(10))

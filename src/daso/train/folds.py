@@ -49,15 +49,13 @@ def answer_fold(folder: Path, data: TrainingData) -> None:
     save_json(folder / ANSWERS, {"labels": truth, "answers": answers})
 
 
-def summarize_folds(
-    folders: list[Path], class_names: tuple[str, ...], labeled: np.ndarray[Any, Any]
-) -> dict[str, Any]:
+def summarize_folds(folders: list[Path], class_names: tuple[str, ...], labeled: list[int]) -> dict[str, Any]:
     """Summarise the answers of all folds.
 
     Args:
         folders: of the folds' runs, each with its answers.
         class_names: K names.
-        labeled: int64, (K,), labelled images of each class, in all folds and in none.
+        labeled: labelled images of each of the K classes, in all folds and in none.
 
     Returns:
         ``folds``, ``images`` that were measured, ``class_names``, ``labeled`` and ``measured`` per class,
@@ -78,7 +76,7 @@ def summarize_folds(
         "folds": len(folders),
         "images": len(labels),
         "class_names": list(class_names),
-        "labeled": labeled.tolist(),
+        "labeled": labeled,
         "measured": measured.tolist(),
         "accuracy": float(hits.sum() / len(labels)) if len(labels) else None,
         "balanced_accuracy": float(np.nanmean(recall)) if len(labels) else None,
