@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from daso.errors import RunError
 from daso.files import read_json
 from daso.report.plots import (
     METHOD_COLORS,
+    Groups,
     class_ticks,
     frequent_first,
     make_figure,
@@ -20,8 +21,6 @@ from daso.report.plots import (
     pseudo_label_series,
 )
 from daso.report.runs import Array, RunFolder, as_array
-
-Groups = Mapping[str, Sequence[RunFolder]]
 
 FEW_CLASSES = 20
 """More classes are drawn as lines, and confusions without numbers."""
@@ -57,7 +56,9 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
         qualities = [q for q in (pseudo_label_quality(run, number) for run in runs) if q is not None]
         mean = 100 * _mean(np.stack(qualities))[order]
         color = METHOD_COLORS[index % len(METHOD_COLORS)]
-        label = f"{name}: {_mean(mean):.1f}"
+        measured = int((~np.isnan(mean)).sum())
+        over = "" if measured == len(order) else f" ({measured} of {len(order)} classes)"
+        label = f"{name}: {_mean(mean):.1f}{over}"
         if len(order) <= FEW_CLASSES:
             axis.bar(places + (index - (len(groups) - 1) / 2) * width, mean, width, color=color, label=label)
         else:

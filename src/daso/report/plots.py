@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from daso.errors import RunError
+from daso.files import Row
 from daso.report.runs import Array, RunFolder, as_array, read_run
+
+Groups = Mapping[str, Sequence[RunFolder]]
+"""Name of each method and its runs, which differ in the seed."""
 
 COLORS = {
     "labeled": "#555555",
@@ -67,7 +71,7 @@ def plot_class_counts(axis: Axes, run: RunFolder) -> None:
     class_ticks(axis, [run.class_names[k] for k in order])
 
 
-def plot_recall(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
+def plot_recall(axis: Axes, groups: Groups) -> None:
     """Draw recall per class of each group of runs (name: runs that differ in the seed), mean and deviation."""
     first = next(iter(groups.values()))[0]
     order = frequent_first(first)
@@ -145,34 +149,86 @@ def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
         axis.legend(frameon=False, loc="lower right", ncols=3)
 
 
-def plot_accuracy(axis: Axes, groups: Mapping[str, Sequence[RunFolder]]) -> None:
-    """Draw balanced accuracy over time of each group of runs, as mean and band of one standard deviation."""
+def plot_over_time(axis: Axes, groups: Groups, value: Callable[[Row], float | None]) -> None:
+    """Draw a number of the evaluations over time, of each group the mean and a band of one standard deviation.
+
+    Over the steps at which all runs of the group have it.
+
+    Args:
+        axis: to draw on.
+        groups: name of each and its runs, which differ in the seed.
+        value: returns the number of an evaluation row; where it is None the row is passed over.
+    """
     for color, (name, runs) in zip(itertools.cycle(METHOD_COLORS), groups.items(), strict=False):
-        series: list[list[Any]] = []
-        for run in runs:
-            measured = [(row["step"], row.get("test") or row.get("holdout")) for row in run.evaluations()]
-            series.append([(step, metrics["balanced_accuracy"]) for step, metrics in measured if metrics])
-        length = min(map(len, series))
-        if not length:
+        series = [
+            {row["step"]: found for row in run.evaluations() if (found := value(row)) is not None}
+            for run in runs
+        ]
+        steps = sorted(set.intersection(*map(set, series)))
+        if not steps:
             continue
-        steps = [step for step, _ in series[0][:length]]
-        values = 100 * as_array([[value for _, value in s[:length]] for s in series])
+        values = as_array([[one[step] for step in steps] for one in series])
         axis.plot(steps, values.mean(0), color=color, label=name)
         if len(runs) > 1:
-            deviation = values.std(0, ddof=1)
-            axis.fill_between(
-                steps,
-                values.mean(0) - deviation,
-                values.mean(0) + deviation,
-                color=color,
-                alpha=0.2,
-                linewidth=0,
-            )
+            low, high = (values.mean(0) + sign * values.std(0, ddof=1) for sign in (-1, 1))
+            axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
     axis.set_xlabel("step")
-    axis.set_ylabel("balanced accuracy, %")
-    axis.set_title("moving-average network over time", loc="left")
     if axis.lines:
         axis.legend(frameon=False)
+
+
+def plot_accuracy(axis: Axes, groups: Groups) -> None:
+    """Draw balanced accuracy over time of each group of runs, as mean and band of one standard deviation."""
+
+    def accuracy(row: Row) -> float | None:
+        measured = row.get("test") or row.get("holdout") or {}
+        found = measured.get("balanced_accuracy")
+        return None if found is None else 100 * found
+
+    plot_over_time(axis, groups, accuracy)
+    axis.set_ylabel("balanced accuracy, %")
+    axis.set_title("moving-average network over time", loc="left")
+
+
+def plot_share_confident(axis: Axes, groups: Groups) -> None:
+    """Draw the share of pseudo-labels that teach over time, of the groups that have pseudo-labels."""
+
+    def share(row: Row) -> float | None:
+        found = row.get("pseudo_labels", {}).get("share_confident")
+        return None if found is None else 100 * found
+
+    plot_over_time(axis, groups, share)
+    axis.set_ylim(0, 100)
+    axis.set_ylabel("over the threshold, %")
+    axis.set_title("pseudo-labels that teach", loc="left")
+
+
+def plot_rare_share(axis: Axes, groups: Groups) -> None:
+    """Draw over time how many pseudo-labels say the rare third of the classes, of the truth's number if known."""
+    order = frequent_first(next(iter(groups.values()))[0])
+    rare = order[-max(1, len(order) // 3) :]
+    guesses = [
+        run
+        for runs in groups.values()
+        for run in runs
+        if pseudo_label_series(run, "final", "distribution")[1].size
+    ]
+    relative = bool(guesses) and all(pseudo_label_series(run, "final", "truth")[1].size for run in guesses)
+
+    def share(row: Row) -> float | None:
+        final = row.get("pseudo_labels", {}).get("final")
+        if final is None:
+            return None
+        found = float(as_array(final["distribution"])[rare].sum())
+        truth = float(as_array(final["truth"])[rare].sum()) if relative and "truth" in final else 1.0
+        return found / truth if truth > 0 else None
+
+    plot_over_time(axis, groups, share)
+    axis.set_ylim(bottom=0)
+    if relative:
+        axis.axhline(1, color=COLORS["truth"], linewidth=0.8, linestyle=":")
+    axis.set_ylabel("share of pseudo-labels\n/ share of truth" if relative else "share of pseudo-labels")
+    axis.set_title(f"pseudo-labels of the {len(rare)} rarest classes", loc="left")
 
 
 def draw_run(folder: Path) -> list[Path]:
@@ -208,7 +264,7 @@ def draw_run(folder: Path) -> list[Path]:
     return paths
 
 
-def draw_comparison(groups: Mapping[str, Sequence[RunFolder]], path: Path) -> None:
+def draw_comparison(groups: Groups, path: Path) -> None:
     """Draw one picture that compares groups of runs: class counts, recall per class, pseudo-label bias.
 
     Args:

@@ -1,0 +1,205 @@
+"""Runs found in folders, and which of them differ only in the seed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daso.errors import RunError
+from daso.files import Row
+from daso.report.runs import RunFolder, read_run
+
+PairKey = tuple[int, str]
+"""A seed, and what identifies the images and their split: runs of equal keys saw the same data."""
+OF_DATA = ("source", "size", "split")
+"""Parts of a configuration that decide what is learned from; runs that differ in them are in different settings."""
+ELSEWHERE = {"data", "skip_bad", "method", "train.seed", "train.device"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method with the same options on the same data, which differ in the seed.
+
+    Attributes:
+        name: the method's, with the options in which it differs from other groups of the method.
+        runs: by seed.
+    """
+
+    name: str
+    runs: dict[int, RunFolder]
+
+    def by_data(self) -> dict[PairKey, RunFolder]:
+        """Return the runs by what has to be equal in a pair."""
+        return {(seed, data_key(run)): run for seed, run in self.runs.items()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Groups that can be compared: the same source, split options and kind of images to measure on.
+
+    Attributes:
+        title: of the data.
+        groups: in the order in which they were found.
+        notes: what to know before reading the numbers.
+    """
+
+    title: str
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def first(self) -> RunFolder:
+        """A run of the setting."""
+        return next(iter(self.groups[0].runs.values()))
+
+
+def data_key(run: RunFolder) -> str:
+    """Return what identifies the images of a run and their split."""
+    return json.dumps(
+        [run.data.get("split_fingerprint"), run.data.get("images_fingerprints")], sort_keys=True
+    )
+
+
+def find_run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Return the run folders among *paths* and anywhere below them, each once.
+
+    Raises:
+        RunError: a path is none and has none.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        below = dict.fromkeys(_below(path))
+        if not below:
+            raise RunError(f"{path} is no run folder and has none in it")
+        found |= below
+    return list(found)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for name, folders, files in os.walk(path):
+        folders.sort(key=_natural)
+        if {"config.json", "data.json"} <= set(files):
+            folders.clear()
+            yield Path(name)
+
+
+def _natural(name: str) -> list[Any]:
+    parts = itertools.groupby(name, key=str.isdigit)
+    return [(digits, int(text) if digits else text) for digits, chars in parts for text in ["".join(chars)]]
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
+    """Return the complete runs of folders, and why others are left out."""
+    runs, problems = [], []
+    for path in find_run_folders(paths):
+        try:
+            run = read_run(path)
+            if "median_of_last" not in run.summary:
+                problems.append(f"left out: {path} is not complete, or has nothing to measure on")
+            else:
+                runs.append(run)
+        except RunError as error:
+            problems.append(f"left out: {error}")
+    return runs, problems
+
+
+def flat(values: Row, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by path, e.g. ``"train.steps"``."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return result
+
+
+def _options(run: RunFolder) -> dict[str, Any]:
+    """Return what a run was told beyond its data, its method's name and its seed."""
+    values = flat({name: value for name, value in run.config.items() if name not in OF_DATA})
+    return {name: value for name, value in values.items() if name not in ELSEWHERE}
+
+
+def _data_values(run: RunFolder) -> dict[str, Any]:
+    values = flat({name: run.config.get(name) for name in OF_DATA})
+    return {**values, "classes": run.class_names, "measured on": run.summary["measured_on"]}
+
+
+def _text(values: dict[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name.rpartition('.')[2].replace('_', '-')} {values.get(name)}" for name in names)
+
+
+def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
+    names = dict.fromkeys(itertools.chain(*several))
+    return [name for name in names if any(v.get(name) != several[0].get(name) for v in several)]
+
+
+def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
+    """Return runs by setting, and in each by method and options."""
+    by_data: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        by_data.setdefault(json.dumps(_data_values(run), sort_keys=True), []).append(run)
+    described = [_data_values(members[0]) for members in by_data.values()]
+    differing = [name for name in _differing(described) if name not in ("source", "classes")]
+    settings = []
+    for members, values in zip(by_data.values(), described, strict=True):
+        title = Path(values["source"]).name
+        title += f" ({_text(values, differing)})" if differing else ""
+        settings.append(_setting(title, members))
+    return settings
+
+
+def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
+    by_options: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        key = json.dumps([run.method, _options(run)], sort_keys=True, default=str)
+        by_options.setdefault(key, []).append(run)
+    notes: list[str] = []
+    groups = []
+    for members in by_options.values():
+        method, options = members[0].method, _options(members[0])
+        alike = [_options(other[0]) for other in by_options.values() if other[0].method == method]
+        name = f"{method} ({_text(options, _differing(alike))})" if len(alike) > 1 else method
+        by_seed: dict[int, RunFolder] = {}
+        for run in members:
+            seed = run.config["train"]["seed"]
+            if seed in by_seed:
+                notes.append(
+                    f"{name}, seed {seed}, is there twice: {run.path} counts, {by_seed[seed].path} does not"
+                )
+            by_seed[seed] = run
+        groups.append(Group(name, dict(sorted(by_seed.items()))))
+    return Setting(title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups)))
+
+
+def _split_notes(groups: Sequence[Group]) -> list[str]:
+    """Say of which seeds the methods did not see the same data."""
+    notes = []
+    for seed in sorted({seed for group in groups for seed in group.runs}):
+        seen: dict[str, list[str]] = {}
+        for group in groups:
+            if seed in group.runs:
+                seen.setdefault(data_key(group.runs[seed]), []).append(group.name)
+        if len(seen) > 1:
+            sides = " and ".join(", ".join(names) for names in seen.values())
+            notes.append(
+                f"seed {seed}: different splits or images for {sides}: these runs are not paired, and their means "
+                f"differ by the data too"
+            )
+    missing = [group.name for group in groups if group.runs.keys() != groups[0].runs.keys()]
+    if missing:
+        notes.append("not every method has the same seeds: differences are over those that both have")
+    return notes
+
+
+def _option_notes(groups: Sequence[Group]) -> list[str]:
+    """Say in which options of training and views the methods differ."""
+    several = [_options(next(iter(group.runs.values()))) for group in groups]
+    names = [name for name in _differing(several) if not name.startswith("method_options.")]
+    notes = []
+    for name in names:
+        values = "; ".join(f"{group.name} {of.get(name)}" for group, of in zip(groups, several, strict=True))
+        notes.append(f"{name.replace('_', '-')} differs: {values}")
+    return notes

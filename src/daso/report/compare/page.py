@@ -1,0 +1,92 @@
+"""The page: tables and figures of every setting in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import resources
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from daso.report.compare.tables import Compared
+from daso.report.figures import plot_pseudo_labels, pseudo_label_quality
+from daso.report.plots import (
+    Groups,
+    make_figure,
+    plot_accuracy,
+    plot_class_counts,
+    plot_rare_share,
+    plot_recall,
+    plot_share_confident,
+)
+from daso.report.runs import RunFolder
+
+INK = "#010203"
+"""Stands in the drawings for the colour of the text around them, light or dark."""
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+
+def draw(plot: Callable[[Axes], None]) -> Markup:
+    """Return a plot as an inline SVG that takes the colours of the page."""
+    settings: dict[Any, Any] = {**dict.fromkeys(INKED, INK), "svg.fonttype": "none", "svg.hashsalt": "daso"}
+    with matplotlib.rc_context(settings):
+        figure, (axis,) = make_figure(1)
+        plot(axis)
+        axis.patch.set_alpha(0)
+        figure.patch.set_alpha(0)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return Markup(text[text.index("<svg") :].replace(INK, "currentColor"))
+
+
+def figures_of(one: Compared) -> list[Markup]:
+    """Return the figures of a setting."""
+    groups: Groups = {group.name: list(group.runs.values()) for group in one.setting.groups}
+    guessing = {name: members for name, members in groups.items() if _guesses(members)}
+    plots: list[Callable[[Axes], None]] = [
+        partial(plot_class_counts, run=one.setting.first),
+        partial(plot_recall, groups=groups),
+        partial(plot_accuracy, groups=groups),
+    ]
+    if guessing:
+        plots += [partial(plot_share_confident, groups=guessing), partial(plot_rare_share, groups=guessing)]
+    known = {
+        n: m for n, m in guessing.items() if any(pseudo_label_quality(r, "recall") is not None for r in m)
+    }
+    if known:
+        plots += [partial(plot_pseudo_labels, groups=known, number=n) for n in ("recall", "precision")]
+    return [draw(plot) for plot in plots]
+
+
+def _guesses(runs: Sequence[RunFolder]) -> bool:
+    return any("pseudo_labels" in row for run in runs for row in run.evaluations())
+
+
+def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
+    """Return the page; whatever comes from the runs is escaped."""
+    environment = Environment(
+        loader=PackageLoader("daso.report.compare", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = resources.files("daso.report.html").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    settings = [
+        {
+            "title": one.setting.title,
+            "notes": one.notes(),
+            "baseline": one.baseline.name,
+            "tables": [one.table(), one.difference_table(), one.class_table()],
+            "figures": figures_of(one),
+        }
+        for one in compared
+    ]
+    page = environment.get_template("page.html")
+    return page.render(settings=settings, problems=problems, style=Markup(style))
