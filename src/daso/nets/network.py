@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError, nearest
 from daso.nets.resnet import ResNet
+from daso.nets.shared import Processes, share_batch_norms
 from daso.nets.small import SmallConvNet
 from daso.nets.vector import VectorEncoder
 from daso.nets.wrn import WideResNet
 
 Precision = Literal["float32", "bfloat16"]
-
 Interpolation = Literal["bilinear", "bicubic"]
+
 
 class Encoder(Protocol):
     """Any module that maps normalised images (B, C, H, W), or vectors (B, D), to features (B, dim)."""
@@ -42,8 +43,8 @@ class Network(nn.Module):
         resolution: side in pixels to which uint8 images of another size are resized, antialiased; None: they stay as
             they are. The STL-10 protocol augments at 96 pixels and trains at 32.
         output: name of the head that classifies when the network is used.
-
         interpolation: of the resizing.
+
     Raises:
         OptionError: the precision is unknown.
     """
@@ -60,8 +61,8 @@ class Network(nn.Module):
         precision: Precision = "float32",
         resolution: int | None = None,
         output: str = "class",
-    ) -> None:
         interpolation: Interpolation = "bilinear",
+    ) -> None:
         super().__init__()
         if precision not in ("float32", "bfloat16"):
             raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
@@ -69,9 +70,10 @@ class Network(nn.Module):
         self.dim = encoder.dim
         self.precision = precision
         self.resolution = resolution
-        self.output = output
         self.interpolation = interpolation
+        self.output = output
         self.encoder_is_frozen = False
+        self.processes: Processes | None = None
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
         for head in self.heads.values():
             linear = cast(nn.Linear, head)
@@ -98,6 +100,16 @@ class Network(nn.Module):
             cast(nn.Module, self.encoder).eval()
         return self
 
+    def share(self, processes: Processes) -> None:
+        """Compute from now on a share of the features in every process of a group; batch norms span all of them."""
+        self.processes = processes
+        share_batch_norms(cast(nn.Module, self.encoder))
+
+    def sum_gradients(self) -> None:
+        """Make the gradient of the encoder whole where processes share its work; that of the heads is already."""
+        if self.processes is not None:
+            self.processes.sum_gradients(cast(nn.Module, self.encoder).parameters())
+
     def normalize(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, C, H, W) into normalised float32 ones; float images pass through unchanged."""
         if images.dtype != torch.uint8:
@@ -112,12 +124,19 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W), or of vectors."""
+        count = len(images)
+        if self.processes is not None:
+            if self.training and count % self.processes.size:
+                raise OptionError(
+                    f"{self.processes.size} processes cannot share {count} images evenly: --batch must be a multiple"
+                )
+            images = self.processes.share(images)
         x = self.normalize(images)
         if x.dim() == 4:
             x = _channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            features = self.encoder(x)
-        return features.float()
+            features = self.encoder(x).float()
+        return features if self.processes is None else self.processes.gather(features, count)
 
     def classify(self, features: Tensor, head: str = "class") -> Tensor:
         """Return the logits, float32 (B, outputs), of features (B, D) by the named head."""

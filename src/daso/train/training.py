@@ -95,6 +95,7 @@ class Training:
         total = torch.stack(list(result.losses.values())).sum()
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        self.network.sum_gradients()
         self.optimizer.step()
         self.average.update(self.step)
         self.step += 1
@@ -106,8 +107,7 @@ class Training:
 
         A gradient that is not finite stays so on its way down to the first layer, whose weights are looked at.
         """
-        first: Tensor = self.optimizer.param_groups[0]["params"][0]
-        return first.sum()
+        return next(p for p in self.network.parameters() if p.requires_grad).sum()
 
     @torch.no_grad()
     def broken(self) -> list[str]:

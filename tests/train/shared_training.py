@@ -1,0 +1,78 @@
+"""Train in one of several processes and save the result: python shared_training.py RANK SIZE PORT OUT METHOD..."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.nets.shared import Processes
+from daso.train.config import RunConfig
+from daso.train.fit import evaluate_network
+from daso.train.options import TrainOptions
+from daso.train.run import prepare
+
+SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}
+METHODS: dict[str, tuple[int, dict[str, Any]]] = {
+    "fixmatch+abc+daso": (50, DASO | {"threshold": 0.2}),
+    "fixmatch+la+align": (20, {"threshold": 0.2, "weak_pass": "apart"}),
+    "fixmatch+estimate+darp": (20, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
+    "mixmatch": (20, {}),
+    "remixmatch+daso": (20, DASO),
+    "usadtm": (20, {}),
+}
+"""Steps and hyper-parameters of each method; some are trained by four processes too."""
+
+
+def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
+    """Return the losses of every step, and the state at the end."""
+    steps, options = METHODS[method]
+    train_options = TrainOptions(
+        steps=steps, batch=8, network="small-4", device="cpu", evaluate_every=steps, learning_rate=0.01
+    )
+    config = RunConfig("digits", method, split=SPLIT, method_options=options, train=train_options)
+    prepared = prepare(config, open_source("digits"), processes=processes)
+    while prepared.stage < len(prepared.plan.stages()) - 1:
+        prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
+        prepared = prepared.begin_stage(prepared.stage + 1)
+    losses = []
+    for step in range(steps):
+        result, _ = prepared.training.advance(prepared.batches(step))
+        losses.append(torch.stack([loss.detach() for loss in result.losses.values()]))
+    if processes is not None:
+        assert not processes.differ(prepared.training.tensors().values())
+    accuracy = evaluate_network(prepared.training.average.network, prepared.data)["test"]["accuracy"]
+    return {
+        "losses": torch.stack(losses),
+        "accuracy": torch.tensor(accuracy),
+        **prepared.training.tensors(),
+    }
+
+
+def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None:
+    """Train methods; the first process saves."""
+    torch.set_num_threads(1)
+    processes = None
+    if size > 1:
+        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+        processes = Processes.of_group()
+    for method in methods:
+        result = train(method, processes)
+        if rank == 0:
+            safetensors.torch.save_file(
+                {k: v.contiguous() for k, v in result.items()}, out / f"{method}-{size}"
+            )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]), Path(sys.argv[4]), sys.argv[5:])
