@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,8 @@ def test_figures(campaign: Path, capsys: Capture) -> None:
         (["1", "--columns", "cifar10-n500-g1000"], "Did you mean 'cifar10-n500-g100'?"),
         (["5", "--columns", "cifar10-n500-g150"], "no such column"),
         (["1", "--jobs", "0"], "jobs = 0"),
+        (["1", "--seeds", "0", "-1"], "seeds = 0 -1: a seed is at least 0"),
+        (["1", "--seeds", "2", "0", "2"], "seeds = 2 0 2: one is named twice"),
         (["figures", "--columns", "cifar10"], "no such column"),
     ],
 )
@@ -140,6 +143,35 @@ def test_cells_that_fail_are_reported_at_the_end(
     assert "cifar100: its files were not found" in captured.err
     assert "(1)" not in captured.err
     assert read_json(tmp_path / "out/runs/cifar10-n500-g100/supervised/seed-0/summary.json")["steps"] == 16
+
+
+def test_runs_of_another_process_are_left_to_it(
+    campaign: Path, cifar10_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = Path(shutil.copytree(campaign, tmp_path / "out"))
+    place = out / "runs" / "cifar10-n500-g100" / "fixmatch"
+    shutil.rmtree(place / "seed-0")
+    with lock_file(place / ".seed-0.lock"):
+        assert main(arguments(out, cifar10_folder, "1", "--rows", "fixmatch", "--seeds", "0", "1")) == 0
+    captured = capsys.readouterr()
+    assert (
+        "1 left to other processes, which are at them:\n  cifar10-n500-g100 fixmatch seed 0" in captured.err
+    )
+    assert "not done" not in captured.err
+    assert not (place / "seed-0").exists()
+
+
+def test_a_complete_run_that_cannot_be_noted_does_not_stop_the_others(
+    campaign: Path, cifar10_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = Path(shutil.copytree(campaign, tmp_path / "out"))
+    (out / "results.csv").unlink()
+    damaged = out / "runs" / "cifar10-n500-g100" / "fixmatch" / "seed-0" / "environment.json"
+    damaged.write_text("{")
+    assert main(arguments(out, cifar10_folder, "1", "--rows", "fixmatch", "--seeds", "0", "1")) == 1
+    assert f"seed 0: {damaged} cannot be read" in capsys.readouterr().err
+    with (out / "results.csv").open(newline="") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["1"]
 
 
 def nobody_trains(out: Path) -> bool:

@@ -79,6 +79,14 @@ def test_bars_are_means_over_runs_most_labelled_class_first(finished_run: Path, 
     assert [text.get_text() for text in legend.get_texts()] == ["two: 56.7", "one: 100.0"]
 
 
+def test_a_mean_says_over_how_many_classes_it_is(finished_run: Path, axis: Axes) -> None:
+    run = read_run(finished_run)
+    plot_pseudo_labels(axis, {"two": [measured(run, [[0.2, 0.4, None]])] * 2}, "precision")
+    legend = axis.get_legend()
+    assert legend is not None
+    assert legend.get_texts()[0].get_text() == "two: 30.0 (2 of 3 classes)"
+
+
 def test_confusions_are_shares_of_the_true_class(finished_run: Path, axis: Axes) -> None:
     run = read_run(finished_run)
     shares = confusion_shares(run)

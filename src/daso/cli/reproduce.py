@@ -19,7 +19,7 @@ from rich.table import Table
 from daso.cli.progress import follow
 from daso.cli.tables import wide_console
 from daso.cli.workers import Workers
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
 from daso.presets.campaign import Campaign, Outcome, run_cells
@@ -150,11 +150,18 @@ def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
         print(f"left out: {problem}", file=sys.stderr)
 
 
-def run_all(campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int) -> list[str]:
-    """Run the cells that are not complete; return what could not be done and why."""
-    complete = [cell for cell in cells if campaign.state(cell) == "complete"]
-    for cell in complete:
-        campaign.record(cell)
+def run_all(
+    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int
+) -> tuple[list[str], list[str]]:
+    """Run the cells that are not complete; return what could not be done and why, and what other processes are at."""
+    complete, left = [], []
+    for cell in cells:
+        if campaign.state(cell) == "complete":
+            complete.append(cell)
+            try:
+                campaign.record(cell)
+            except RunError as error:
+                left.append(f"{cell}: {error}")
     done = len(complete)
     print(
         f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them complete",
@@ -175,10 +182,11 @@ def run_all(campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection
         return ((cell, campaign.attempt(cell, watch)) for cell in cells)
 
     with Workers(campaign, jobs) if jobs > 1 else nullcontext() as workers:
-        left = run_cells(
+        over = run_cells(
             [cell for cell in cells if cell not in complete], workers.attempts if workers else in_turn, report
         )
-    return [f"{cell}: {outcome.message}" for cell, outcome in left]
+    left += [f"{cell}: {outcome.message}" for cell, outcome in over if outcome.state == "failed"]
+    return left, [str(cell) for cell, outcome in over if outcome.state == "in use"]
 
 
 def draw(campaign: Campaign, columns: Sequence[str]) -> None:
@@ -187,11 +195,17 @@ def draw(campaign: Campaign, columns: Sequence[str]) -> None:
         if name not in PRESETS:
             raise OptionError(f"no such column: {name!r}.{nearest(name, PRESETS)}")
     drawn = 0
+    problems: dict[str, None] = {}
     for preset in columns or PRESETS:
-        guessing, answering = (figure_groups(campaign, preset, m) for m in (GUESSING, ANSWERING))
+        (guessing, wrong), (answering, more) = (
+            figure_groups(campaign, preset, methods) for methods in (GUESSING, ANSWERING)
+        )
+        problems |= dict.fromkeys([*wrong, *more])
         for path in draw_figures(guessing, answering, campaign.folder / "figures" / preset):
             drawn += 1
             print(path)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
     if not drawn:
         raise OptionError(f"{campaign.folder} has no complete run of {', '.join({**GUESSING, **ANSWERING})}")
 
@@ -212,6 +226,10 @@ def run(argv: Sequence[str]) -> int:
         raise OptionError(f"name a table: {', '.join(map(str, paper_tables()))}; or {FIGURES}")
     if command.jobs < 1:
         raise OptionError(f"jobs = {command.jobs} must be at least 1")
+    if min(command.seeds, default=0) < 0:
+        raise OptionError(f"seeds = {' '.join(map(str, command.seeds))}: a seed is at least 0")
+    if len(set(command.seeds)) < len(command.seeds):
+        raise OptionError(f"seeds = {' '.join(map(str, command.seeds))}: one is named twice; each is one run")
     parts = select(command.tables, command.rows, command.columns)
     cells, refused = table_cells([(part.rows, part.columns) for part in parts], command.seeds)
     if command.list:
@@ -219,15 +237,19 @@ def run(argv: Sequence[str]) -> int:
         return 0
     campaign.begin()
     keep_freed_memory()
-    left = []
+    left: list[str] = []
+    busy: list[str] = []
     if not command.table_only:
         try:
-            left = refused + run_all(campaign, cells, parts, command.jobs)
+            left, busy = run_all(campaign, cells, parts, command.jobs)
+            left = refused + left
         except KeyboardInterrupt:
             again = shlex.join(["daso", "reproduce", *argv])
             print(f"stopped; what is done is kept: '{again}' goes on", file=sys.stderr)
             raise
     show(campaign, parts)
+    if busy:
+        print(f"{len(busy)} left to other processes, which are at them:", *busy, sep="\n  ", file=sys.stderr)
     if left:
         print(f"{len(left)} not done:", *left, sep="\n  ", file=sys.stderr)
     return 1 if left else 0

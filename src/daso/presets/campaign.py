@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from daso.compose import Recipe
 from daso.data.open import USUAL_PLACES, open_source
 from daso.data.source import Source
 from daso.errors import DasoError, DataError, InUseError, OptionError, RunError
 from daso.files import Row, read_json, remove_leftovers, save_json
 from daso.presets.benchmarks import PRESETS
 from daso.presets.cells import Cell
+from daso.presets.checks import check_same, differing_data, is_complete, saved_config
 from daso.presets.scales import SCALES, Scale
 from daso.presets.tables import Variant
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
 from daso.train.lock import lock_file
-from daso.train.run import Prepared, prepare, resume_run, train_run
+from daso.train.run import Prepared, describe_data, prepare, resume_run, train_run
 from daso.train.training import choose_device
 
 DESCRIPTION = "campaign.json"
 BEFORE_CONFIG = ("environment.json", "data.json")
 """What a run writes before its configuration; killed there, it has not begun."""
 
-State = Literal["complete", "running", "started", "missing", "of another configuration"]
+State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]
 Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
 
 
@@ -85,14 +84,22 @@ class Campaign:
         return cls(folder, definition, data or (None if place is None else Path(place)), device)
 
     def begin(self) -> None:
-        """Make the folder and write down what the campaign is, unless that was done before."""
+        """Make the folder and write down what the campaign is, unless that was done before.
+
+        Raises:
+            OptionError: another process has just begun one of another scale there.
+            RunError: nothing can be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make {self.folder}: {error.strerror}") from error
-        if not (self.folder / DESCRIPTION).exists():
-            place = None if self.data is None else str(self.data.resolve())
-            save_json(self.folder / DESCRIPTION, {"scale": self.scale.to_dict(), "data": place})
+        with self.alone():
+            if (self.folder / DESCRIPTION).exists():
+                Campaign.open(self.folder, self.scale.name)
+            else:
+                place = None if self.data is None else str(self.data.resolve())
+                save_json(self.folder / DESCRIPTION, {"scale": self.scale.to_dict(), "data": place})
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -121,7 +128,11 @@ class Campaign:
         begun = (folder / "config.json").exists()
         if begun:
             try:
-                check_same(self.configure(cell), folder)
+                saved = saved_config(folder)
+            except RunError:
+                return "damaged"
+            try:
+                check_same(self.configure(cell), saved, folder)
             except RunError:
                 return "of another configuration"
             if is_complete(folder):
@@ -154,7 +165,7 @@ class Campaign:
     def _run(self, cell: Cell, watch: Watch) -> str:
         config, folder = self.configure(cell), self.folder_of(cell)
         if (folder / "config.json").exists():
-            check_same(config, folder)
+            check_same(config, saved_config(folder), folder)
         if not is_complete(folder):
             source = _open(config.source, self.data)
             if (folder / "config.json").exists():
@@ -167,6 +178,13 @@ class Campaign:
                     for name in BEFORE_CONFIG:
                         (folder / name).unlink(missing_ok=True)
                 prepared = prepare(config, source)
+                found = describe_data(prepared.data)
+                for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/{folder.name}")):
+                    if differences := differing_data(other, found):
+                        raise RunError(
+                            f"its data is not that of {other}: {differences} here. Runs of a setting and a seed are "
+                            f"compared, so they must share it: see to the files of {config.source}"
+                        )
                 rows = train_run(prepared, folder)
             watch(cell, prepared, rows)
         self.record(cell)
@@ -179,19 +197,18 @@ class Campaign:
         if not has_row(path, key):
             append_row(path, {**key, **result_row(read_run(self.folder_of(cell)))}, key)
 
-    def complete_runs(self, preset: str, variant: Variant) -> dict[int, Path]:
-        """Return the folders of the complete runs of a variant in a setting, by seed.
-
-        Raises:
-            RunError: one holds a run of another configuration, or is damaged.
-        """
-        found = {}
+    def complete_runs(self, preset: str, variant: Variant) -> tuple[dict[int, Path], list[str]]:
+        """Return the folders of the complete runs of a variant in a setting, by seed, and what is wrong with others."""
+        found, problems = {}, []
         for folder in (self.folder / "runs" / preset / variant.name).glob("seed-*"):
             if re.fullmatch(r"seed-\d+", folder.name) and is_complete(folder):
                 seed = int(folder.name.removeprefix("seed-"))
-                check_same(self.configure(Cell(preset, variant, seed)), folder)
-                found[seed] = folder
-        return dict(sorted(found.items()))
+                try:
+                    check_same(self.configure(Cell(preset, variant, seed)), saved_config(folder), folder)
+                    found[seed] = folder
+                except RunError as error:
+                    problems.append(str(error))
+        return dict(sorted(found.items())), problems
 
 
 def run_cells(
@@ -242,43 +259,3 @@ def _open(name: str, data: Path | None) -> Source:
             error = found if error is None or place == data else error
     assert error is not None
     raise error
-
-
-def is_complete(folder: Path) -> bool:
-    """Tell whether a run folder has a whole summary; where it is damaged, the run is resumed and writes it anew."""
-    try:
-        return "accuracy" in read_json(folder / "summary.json")
-    except RunError:
-        return False
-
-
-def check_same(config: RunConfig, folder: Path) -> None:
-    """Check that the run of a folder is of a configuration, whose open values it has worked out.
-
-    Raises:
-        RunError: it is of another one; the message names the differences.
-    """
-    path = folder / "config.json"
-    saved = RunConfig.from_dict(read_json(path), str(path))
-    known = Recipe.parse(config.method).hyperparameters()
-    defaults = {name: parameter.default for name, parameter in known.items()}
-    wanted = _flat({**config.to_dict(), "method_options": {**defaults, **config.method_options}})
-    found = _flat(saved.to_dict())
-    elsewhere = ("data", "train.device")
-    differences = [
-        f"{name} is {json.dumps(found.get(name))} there and {json.dumps(value)} here"
-        for name, value in wanted.items()
-        if value is not None and name not in elsewhere and found.get(name) != value
-    ]
-    if differences:
-        raise RunError(
-            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it away, or give "
-            f"another folder with --out"
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

@@ -17,6 +17,7 @@ from daso.report.plots import (
     class_ticks,
     frequent_first,
     make_figure,
+    percent_axis,
     plot_accuracy,
     pseudo_label_series,
 )
@@ -64,11 +65,9 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
         else:
             axis.plot(places, mean, color=color, label=label, linewidth=1)
     axis.set_xlim(-0.6, len(order) - 0.4)
-    axis.set_ylim(0, 130)
-    axis.set_yticks(range(0, 101, 20))
     axis.set_ylabel(f"{number}, %")
     axis.set_title(f"{number} of pseudo-labels, and its mean over classes", loc="left")
-    axis.legend(frameon=False, loc="upper right", ncols=3)
+    percent_axis(axis, [f"{name}: 00.0" for name in groups])
     class_ticks(axis, [first.class_names[k] for k in order])
 
 

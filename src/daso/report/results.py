@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,16 +79,21 @@ def result_row(run: RunFolder) -> Row:
     return row
 
 
+def _whole_rows(content: bytes) -> tuple[int, csv.DictReader[str]]:
+    """Return up to where a CSV file has whole rows, in bytes, and these; a process that was killed may leave half."""
+    size = content.rfind(b"\n") + 1
+    return size, csv.DictReader(io.StringIO(content[:size].decode(), newline=""))
+
+
 def has_row(path: Path, key: Mapping[str, str]) -> bool:
     """Tell whether a CSV file has a row with these values."""
-    if not path.exists():
-        return False
-    with path.open(newline="", encoding="utf-8") as file:
-        return any(key.items() <= row.items() for row in csv.DictReader(file))
+    return path.exists() and any(key.items() <= row.items() for row in _whole_rows(path.read_bytes())[1])
 
 
 def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> None:
     """Append a row to a CSV file, after a header if the file is new, while no other process does.
+
+    It is there as a whole or not at all; half a row at the end of the file is taken away.
 
     Args:
         path: of the file.
@@ -95,20 +101,31 @@ def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> No
         key: if there is a row with these values already, nothing is appended.
 
     Raises:
-        RunError: the file has other columns.
+        RunError: the file has other columns, or cannot be written, with no space left, say.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", newline="", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        rows = csv.DictReader(file)
-        header = None if rows.fieldnames is None else list(rows.fieldnames)
-        if header is not None and header != list(row):
-            raise RunError(f"{path} has other columns: {sorted(set(header) ^ set(row))}")
-        if key is not None and any(key.items() <= there.items() for there in rows):
-            return
-        file.seek(0, 2)
-        writer = csv.DictWriter(file, list(row))
-        if header is None:
-            writer.writeheader()
-        writer.writerow(row)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            size, rows = _whole_rows(file.readall())
+            header = None if rows.fieldnames is None else list(rows.fieldnames)
+            if header is not None and header != list(row):
+                raise RunError(f"{path} has other columns: {sorted(set(header) ^ set(row))}")
+            if key is not None and any(key.items() <= there.items() for there in rows):
+                return
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, list(row))
+            if header is None:
+                writer.writeheader()
+            writer.writerow(row)
+            file.truncate(size)
+            try:
+                left = text.getvalue().encode()
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
