@@ -250,7 +250,7 @@ def test_a_linked_folder_of_images_is_the_folder_it_leads_to(
         (b"name,label\na.png,cat\n", "no column for the path"),
         (b"path,path,label\na.png,d.png,cat\n", "names the column 'path' twice"),
         (b"path,label\na.png,\nd.png,\n", "no usable row has a label"),
-        (b"path,species\na.png,cat\n", "no column for it beside 'path'"),
+        (b"path,species\na.png,cat\n", "no column for the label; it has 'path', 'species'"),
         (b"path,label\na.png,cat\nd.png,d\xe4chs\n", "line 3: is not UTF-8"),
         ("path,label\na.png,cat\n".encode("utf-16"), "UTF-16"),
         (b"path,label\na.png,c\0t\n", "line 2: holds a NUL"),

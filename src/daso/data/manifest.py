@@ -51,12 +51,7 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     names = tuple(in_order(entry.label for entry in entries if entry.part == "train"))
     entries = _known(entries, names, bad)
     if not names and (rows or not bad):
-        has = (
-            ""
-            if "label" in columns
-            else f": there is no column for it beside {', '.join(map(repr, columns.values()))}"
-        )
-        bad.append((0, f"no usable row has a label{has}"))
+        bad.append((0, "no usable row has a label"))
     skipped = tuple((where(file, line) if line else str(file), reason) for line, reason in sorted(bad))
     if skipped and not (skip_bad and names):
         cure = "Mend them" + (", or go on without them: --skip-bad." if names else ".")

@@ -96,8 +96,12 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
     if not found and not bad:
         raise DataError(f"{file}: no rows in it")
     columns = choose_columns(list(names))
-    if "path" not in columns and found:
-        raise _no_path_column(file, list(names))
+    for role, what in (("path", "path of an image"), ("label", "label")):
+        if role not in columns and found:
+            raise DataError(
+                f"{file}: no column for the {what}; it has {', '.join(map(repr, names))[:500] or 'none'}, "
+                f"and the {role} is called {', '.join(COLUMNS[role])}"
+            )
     rows: list[Row] = []
     for line, record in found:
         try:
