@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from daso.cli.embedding import embedding_progress
+from daso.cli.processes import Team, team
 from daso.cli.stop import Stop
 from daso.cli.train import announce, conclude, follow_run
 from daso.track import used_before
@@ -34,24 +36,33 @@ class ResumeCommand:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Resume as the arguments say."""
-    stop = Stop()
+    """Resume as the arguments say, alone or as one of the processes of torchrun."""
     command = tyro.cli(ResumeCommand, args=list(argv), prog="daso resume")
-    prepared, rows = resume_run(
-        command.folder,
-        lambda message: print(f"daso: {message}", file=sys.stderr),
-        data=command.data,
-        device=command.device,
-        on_divergence=command.on_divergence,
-        stop=stop,
-    )
-    if prepared.step == prepared.total_steps:
-        print(f"{command.folder} is complete", file=sys.stderr)
-    elif not command.quiet:
-        announce(prepared, command.folder)
-        print(f"going on from step {prepared.step:,}", file=sys.stderr)
-    track = used_before(command.folder)
-    status = follow_run(prepared, rows, command.folder, stop, quiet=command.quiet, track=track)
-    if not status:
-        conclude(prepared, command.folder)
+    with team(command.device or "auto") as together:
+        return go_on(command, together)
+
+
+def go_on(command: ResumeCommand, together: Team) -> int:
+    """Resume as a command says, together with the other processes if there are any."""
+    stop = Stop()
+    with together.folder(command.folder, resumed=True) as own:
+        prepared, rows = resume_run(
+            own,
+            lambda message: print(f"daso: {message}", file=sys.stderr),
+            data=command.data,
+            device=command.device if together.processes is None else together.device,
+            on_divergence=command.on_divergence,
+            stop=stop,
+            processes=together.processes,
+            progress=embedding_progress(),
+        )
+        if prepared.step == prepared.total_steps:
+            print(f"{command.folder} is complete", file=sys.stderr)
+        elif not command.quiet:
+            announce(prepared, command.folder)
+            print(f"going on from step {prepared.step:,}", file=sys.stderr)
+        track = used_before(command.folder) if together.is_first else ()
+        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
+        if not status and together.is_first:
+            conclude(prepared, command.folder)
     return status

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from daso.cli.embedding import embedding_progress
 from daso.cli.notes import given_options, idle_options
 from daso.cli.options import TrainCommand, parse_train, to_config
+from daso.cli.processes import Team, team
 from daso.cli.progress import follow
 from daso.cli.setting import as_in_paper
 from daso.cli.stop import Stop
@@ -198,11 +202,23 @@ def follow_run(
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train as the arguments say."""
+    """Train as the arguments say, alone or as one of the processes of torchrun."""
     command, method_options = parse_train(argv)
     check_installed(command.track)
-    folder = command.out or free_folder(command.source, command.method)
-    refuse_taken(folder)
+    with team(command.train.device) as together:
+        folder = command.out or free_folder(command.source, command.method)
+        if together.restarted and (folder / "config.json").exists():
+            resume = importlib.import_module("daso.cli.resume")
+            return int(resume.go_on(resume.ResumeCommand(folder, quiet=command.quiet), together))
+        if together.is_first:
+            refuse_taken(folder)
+        device = dataclasses.replace(command.train, device=together.device)
+        return _train(dataclasses.replace(command, train=device), method_options, argv, folder, together)
+
+
+def _train(
+    command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str], folder: Path, together: Team
+) -> int:
     notice = (lambda _: None) if command.quiet else _notice
     command, method_options = as_in_paper(command, method_options, argv, notice)
     command, preset = resolve_preset(command)
@@ -217,12 +233,14 @@ def run(argv: Sequence[str]) -> int:
         _notice(f"skipped {path}: {reason}")
     for note in source.notes:
         _notice(f"note: {note}")
-    prepared = prepare(config, source)
+    prepared = prepare(config, source, processes=together.processes, progress=embedding_progress())
     if not command.quiet:
         announce(prepared, folder)
     stop = Stop()
-    rows = train_run(prepared, folder, stop, warn=_notice)
-    status = follow_run(prepared, rows, folder, stop, quiet=command.quiet, track=command.track)
-    if not status:
-        conclude(prepared, folder)
+    with together.folder(folder) as own:
+        rows = train_run(prepared, own, stop, warn=_notice)
+        track = command.track if together.is_first else ()
+        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
+        if not status and together.is_first:
+            conclude(prepared, folder)
     return status

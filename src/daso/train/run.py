@@ -38,9 +38,12 @@ from daso.files import (
     to_line,
     write_atomically,
 )
+from daso.nets.backbone import Backbone
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.report.watch import Watch, watch_facts
+from daso.train.backbones import FOLDER as BACKBONE
+from daso.train.backbones import prepare_backbone, refuse_other
 from daso.train.batches import Batches
 from daso.train.beliefs import write_beliefs
 from daso.train.build import build_network, default_network, named_encoder
@@ -48,9 +51,11 @@ from daso.train.calibrate import calibrate_run
 from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from daso.train.config import RunConfig
 from daso.train.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
+from daso.train.embed import EmbeddedData, Progress, embed_data
 from daso.train.environment import describe_differences, describe_environment
 from daso.train.fit import Row, count_confusions, fit, never
 from daso.train.lock import claim_folder, lock_folder
+from daso.train.options import backbone_rate, base_learning_rate
 from daso.train.training import Training, choose_device
 
 
@@ -65,6 +70,7 @@ class Prepared:
         plan: the stages of the run and what they hand on.
         stage: the one that is ready, counted from 0.
         training, batches: of the stage.
+        backbone: the pretrained encoder that the run starts from or is frozen on, if there is one.
     """
 
     config: RunConfig
@@ -74,6 +80,7 @@ class Prepared:
     stage: int
     training: Training
     batches: Batches
+    backbone: Backbone | None = None
 
     @property
     def first_step(self) -> int:
@@ -97,7 +104,15 @@ class Prepared:
 
     def begin_stage(self, stage: int) -> Prepared:
         """Return stage *stage*, ready to train; an encoder that is kept comes from this one's moving average."""
-        return _begin_stage(self.config, self.data, self.recipe, self.plan, stage, self.training)
+        return _begin_stage(
+            self.config,
+            self.data,
+            self.recipe,
+            self.plan,
+            stage,
+            self.training,
+            self.backbone,
+        )
 
     def at(self, checkpoint: Checkpoint) -> Prepared:
         """Return the stage of a checkpoint, in the state that it holds.
@@ -122,12 +137,22 @@ def _notice(message: str) -> None:
     """Drop a message."""
 
 
-def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
+def prepare(
+    config: RunConfig,
+    source: Source | None = None,
+    *,
+    encoder: nn.Module | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
     """Build data, network, method and training from a configuration, and resolve its defaults.
 
     Args:
         config: what is wanted.
         source: the opened source, if the caller has it; else it is opened from the configuration.
+        encoder: a module of one's own that maps normalised images, float (B, C, H, W), to features, float (B, D).
+        folder: of the run, where it is resumed.
+        progress: is told how many images are embedded, of how many, where the encoder is frozen.
 
     Returns:
         The first stage of the run.
@@ -141,14 +166,19 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     device = choose_device(options.device)
     if source is None:
         source = open_configured(config)
-    data = prepare_data(source, config.split, options.seed, device)
+    images = data = prepare_data(source, config.split, options.seed, device)
+    backbone = prepare_backbone(options, images, encoder, folder)
     network = options.network or default_network(data.shape, options.resolution)
+    if backbone is not None:
+        network = backbone.name
+        if options.freeze:
+            data = embed_data(images, backbone, options, config.augmentation, progress)
     period = options.evaluation_period  # of the whole run, in each of its stages
     options = dataclasses.replace(options, network=network, evaluate_every=period)
     config = dataclasses.replace(config, train=options)
 
     plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
-    first = _begin_stage(config, data, recipe, plan, 0, None)
+    first = _begin_stage(config, data, recipe, plan, 0, None, backbone)
     method = first.training.method
     if plan.stages()[0].method is not None:
         stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
@@ -161,13 +191,14 @@ def prepare(config: RunConfig, source: Source | None = None) -> Prepared:
     resolved = dataclasses.replace(
         config,
         data=config.data or source.place,
-        size=None if data.are_vectors or len(set(data.shape[1:])) > 1 else data.shape[1],
+        size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
         method_options=recipe.resolved_options(method, plan),
         train=dataclasses.replace(
             config.train,
-            learning_rate=options.learning_rate or method.learning_rate,
+            learning_rate=base_learning_rate(options, method.learning_rate),
+            backbone_rate=backbone_rate(options, method.learning_rate, backbone is not None),
             schedule=options.schedule or method.schedule,
             unlabeled_ratio=options.unlabeled_ratio or method.unlabeled_ratio,
             device=str(device),
@@ -188,20 +219,34 @@ def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Fac
 
 
 def _begin_stage(
-    config: RunConfig, data: TrainingData, recipe: Recipe, plan: Plan, number: int, before: Training | None
+    config: RunConfig,
+    data: TrainingData,
+    recipe: Recipe,
+    plan: Plan,
+    number: int,
+    before: Training | None,
+    backbone: Backbone | None,
 ) -> Prepared:
     stage = plan.stages()[number]
     options = dataclasses.replace(config.train, steps=stage.steps)
     if number > 0:
         options = dataclasses.replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
     if stage.method is not None:
-        options = dataclasses.replace(options, learning_rate=stage.learning_rate, schedule=stage.schedule)
+        # Its rate is that of SGD, and for all that learns.
+        options = dataclasses.replace(
+            options,
+            learning_rate=stage.learning_rate,
+            schedule=stage.schedule,
+            optimizer="sgd",
+            backbone_rate=None,
+        )
     if stage.sampling is not None:
         options = dataclasses.replace(options, labeled_sampling=stage.sampling)
     stage_data = plan.data(number, data)
 
     torch.manual_seed(derive_seed(options.seed, "weights", 0))
-    encoder = named_encoder(options, data.shape, data.mean, data.std)
+    module = None if backbone is None else backbone.module
+    encoder = named_encoder(options, data.shape, data.mean, data.std, module)
     facts = plan.facts(number, _facts(stage_data, data, stage.steps, encoder.dim))
     wanted, values = recipe, config.method_options
     if stage.method is not None:
@@ -210,21 +255,25 @@ def _begin_stage(
     with torch.random.fork_rng(devices=[]):  # a method's own draws leave the initial weights as they are
         method = wanted.build_method(facts, values)
     heads = {"class": len(data.class_names), **method.heads}
-    network = build_network(options, data.shape, encoder, heads, data.mean, data.std, method.output)
+    looks = None if backbone is None else backbone.preprocessing
+    network = build_network(options, data.shape, encoder, heads, data.mean, data.std, method.output, looks)
+    rate = backbone_rate(options, method.learning_rate, backbone is not None)
+    options = dataclasses.replace(options, backbone_rate=rate)
     if stage.keeps_encoder:
         assert before is not None
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
         cast(nn.Module, network.encoder).load_state_dict(kept)
         network.freeze_encoder()
     device = data.labeled.images.device
+    network = network.to(device)
     batches = Batches(stage_data, method, options, config.augmentation, config.vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages would count towards its limit of versions of a function
-    training = Training(network.to(device), method.to(device), options)
-    return Prepared(config, data, recipe, plan, number, training, batches)
+    training = Training(network, method.to(device), options)
+    return Prepared(config, data, recipe, plan, number, training, batches, backbone)
 
 
-def describe_data(data: TrainingData) -> dict[str, Any]:
+def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[str, Any]:
     """Return what a run folder says of its data; enough, with the configuration, to rebuild the network."""
 
     def count(pool: Any) -> int:
@@ -246,11 +295,13 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "test": count(data.test),
         "holdout_counts": by_class(data.holdout),
         "test_counts": by_class(data.test),
-        "image_shape": list(data.shape),
+        "image_shape": list(data.image_shape if isinstance(data, EmbeddedData) else data.shape),
         "mean": list(data.mean),
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
+        **({} if backbone is None else {"backbone": backbone.describe()}),
+        **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
     }
 
 
@@ -278,7 +329,9 @@ def train_run(
     with claim_folder(folder):
         environment = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
         save_json(folder / "environment.json", environment | ({} if like is None else {"like": like}))
-        save_json(folder / "data.json", describe_data(prepared.data))
+        save_json(folder / "data.json", describe_data(prepared.data, prepared.backbone))
+        if prepared.backbone is not None:
+            prepared.backbone.save(folder / BACKBONE)
         save_json(folder / "config.json", prepared.config.to_dict())
         yield from _go_on(prepared, folder, stop, warn)
 
@@ -320,6 +373,8 @@ def resume_run(
     device: str | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
     stop: Callable[[], bool] = never,
+    encoder: nn.Module | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Prepared, Iterator[Row]]:
     """Go on with a run from its newest whole checkpoint; a run without one starts anew.
 
@@ -332,6 +387,8 @@ def resume_run(
         device: another one than the run's.
         on_divergence: another way than the run's to meet a divergence.
         stop: is asked after every step whether to save a checkpoint and end here.
+        encoder: the module that ``prepare`` was given, if it was.
+        progress: is told how many images are embedded, of how many, where the encoder is frozen.
 
     Returns:
         What was prepared, and the remaining rows, none if the run was complete.
@@ -347,7 +404,7 @@ def resume_run(
     saved = read_json(folder / "data.json")
     lock = lock_folder(folder)
     try:
-        prepared = prepare(moved(config, data, device))
+        prepared = prepare(moved(config, data, device), encoder=encoder, folder=folder, progress=progress)
         found = describe_data(prepared.data)
         for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
             if saved.get(key) != found[key]:
@@ -355,6 +412,7 @@ def resume_run(
                     f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
                     f"the same options now give {found[key]}"
                 )
+        refuse_other(folder, saved, prepared.backbone)
         checkpoints = folder / "checkpoints"
         for place in (folder, checkpoints):
             remove_leftovers(place)
@@ -419,7 +477,7 @@ def _go_on(
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
     write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed)
-    calibrate_run(folder, prepared.data, warn)
+    calibrate_run(folder, prepared.data, warn, None if prepared.backbone is None else prepared.backbone.given)
     summary = {
         "method": prepared.config.method,
         "source": prepared.config.source,
