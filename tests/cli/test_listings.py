@@ -38,14 +38,31 @@ def test_one_preset(capsys: Capture) -> None:
     shown = printed(capsys, "presets", "cifar10-n1500-g150")
     for text in (
         "3,496 images, 1,500 largest, 10 smallest",
-        "dist_temperature   1.5",
-        "tables             1, 14",
+        "a training of fixmatch+daso",
     ):
         assert text in shown
+    lines = {words[0]: words[1:] for words in map(str.split, shown.splitlines()) if words}
+    assert lines["tables"] == ["1,", "14"]
+    assert lines["dist_temperature"] == ["1.5", "cifar10-n1500-g150"]
+    assert lines["learning_rate"] == ["0.03", "FixMatch"]
+    assert lines["momentum"] == ["0.9", "general", "default"]
+    assert lines["cutout"] == ["16", "images", "of", "32", "pixels"]
     found = printed_json(capsys, "presets", "stl10-n150-g10")
     assert (found["unlabelled"], found["holdout"], found["resolution"]) == (None, 500, 32)
     assert found["tables"] == [2, 5, 6, 7, 8, 11, 12, 13, 15, 16, 17]
+    assert found["resolved"]["method"]["warmup_steps"] == {"value": 5000, "decided_by": "DASO, worked out"}
+    assert "reasons" not in found
     assert [preset["name"] for preset in printed_json(capsys, "presets")] == list(PRESETS)
+
+
+def test_one_preset_with_another_method(capsys: Capture) -> None:
+    shown = printed(capsys, "presets", "stl10-n150-g10", "--method", "remixmatch+darp")
+    assert "a training of remixmatch+estimate+darp there" in shown
+    lines = {words[0]: words[1:] for words in map(str.split, shown.splitlines()) if words}
+    assert lines["align"] == ["False", "stl10-n150-g10"]
+    assert "dist_temperature" not in lines
+    assert main(["presets", "stl10-n150-g10", "--method", "remixmtch"]) == 2
+    assert "Did you mean 'remixmatch'?" in capsys.readouterr().err
 
 
 def test_an_unknown_preset(capsys: Capture) -> None:
@@ -62,6 +79,9 @@ def test_all_methods(capsys: Capture) -> None:
     assert found["method"].keys() == METHODS.keys()
     assert found["refiner"]["daso"]["description"].startswith("Blends a classifier's pseudo-labels")
     assert "arXiv 2106.05682" in found["refiner"]["daso"]["paper"]
+    assert found["sampling"].keys() == {"class-balanced", "effective-number"}
+    for text in ("--labeled-sampling class-balanced", "logit-adjusted", "at test time"):
+        assert text in shown
     assert found["refused"]["fixmatch"].keys() & {"daso", "la", "abc"} == set()
     assert {"daso", "abc"} <= found["refused"]["supervised"].keys()
 

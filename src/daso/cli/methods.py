@@ -32,6 +32,30 @@ KINDS: dict[str, Mapping[str, type[Part]]] = {
 }
 
 
+OPTIONS = {
+    "sampling": {
+        "class-balanced": {
+            "class": "--labeled-sampling class-balanced",
+            "description": "Every class gives as many labelled images to a batch as any other.",
+            "paper": "Kang et al., ICLR 2020, arXiv 1910.09217",
+        },
+        "effective-number": {
+            "class": "--labeled-sampling effective-number",
+            "description": "A labelled image is drawn in inverse proportion to the effective number of its class.",
+            "paper": "Cui et al., CVPR 2019, arXiv 1901.05555",
+        },
+    },
+    "at test time": {
+        "logit-adjusted": {
+            "class": "measured beside every run; daso predict --logit-adjusted",
+            "description": "The log prior of the labelled images is taken off the logits of a trained network.",
+            "paper": "Menon et al., ICLR 2021, arXiv 2007.07314",
+        },
+    },
+}
+"""What goes with every method and is no part of its name."""
+
+
 @dataclass(frozen=True)
 class MethodsCommand:
     """List the methods and the parts that can be added to them, and what goes with what."""
@@ -80,13 +104,14 @@ def refusal(method: str, addition: str) -> str | None:
 
 
 def describe_all() -> dict[str, Any]:
-    """Return every part by kind and name, and for each method the additions that it refuses, with the reason."""
+    """Return every part by kind and name, what else goes with every method, and the additions that each one refuses,
+    with the reason."""
     parts = {kind: {name: describe_part(p) for name, p in known.items()} for kind, known in KINDS.items()}
     refused = {
         method: {name: reason for name in ADDITIONS if (reason := refusal(method, name)) is not None}
         for method in METHODS
     }
-    return {**parts, "refused": refused}
+    return {**parts, **OPTIONS, "refused": refused}
 
 
 def describe_method(name: str) -> dict[str, Any]:
@@ -113,9 +138,10 @@ def _list_parts(everything: dict[str, Any]) -> Table:
     table = Table(box=SIMPLE_HEAD)
     for column in ("name", "kind", "what it is", "paper"):
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "kind"))
-    for kind in KINDS:
+    for kind in (*KINDS, *OPTIONS):
         for name, part in everything[kind].items():
-            table.add_row(name, kind, escape(part["description"]), escape(part["paper"]))
+            description = part["description"] + (f" ({part['class']})" if kind in OPTIONS else "")
+            table.add_row(name, kind, escape(description), escape(part["paper"]))
         table.add_section()
     return table
 

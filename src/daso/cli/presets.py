@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from daso.cli.tables import wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError, nearest
 from daso.presets.benchmarks import PRESETS, Preset
+from daso.presets.resolve import resolve
 from daso.presets.tables import paper_tables
 
 
@@ -24,7 +26,9 @@ class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """Show everything that this one sets."""
+    """Show everything that holds in this one, and who decides it."""
+    method: str = "fixmatch+daso"
+    """Of which a training is shown."""
     json: bool = False
     """Print JSON."""
 
@@ -40,12 +44,18 @@ def _count(counts: Indices | None) -> dict[str, int] | None:
     return {"images": int(counts.sum()), "largest": int(counts.max()), "smallest": int(counts.min())}
 
 
-def describe(preset: Preset) -> dict[str, Any]:
-    """Return everything that a preset sets, as JSON values; what it leaves open is left out."""
+def describe(preset: Preset, method: str | None = None) -> dict[str, Any]:
+    """Return what a preset is and everything that it sets, as JSON values; what it leaves open is left out.
+
+    Args:
+        preset: the setting.
+        method: its training is resolved in full, and told as ``training_of`` and ``resolved``: group to name to
+            value and who decided it.
+    """
     values = dataclasses.asdict(preset.defaults)
     split = {name: value for name, value in values.pop("split").items() if value is not None}
-    defaults = {name: value for name, value in values.items() if value is not None}
-    return {
+    defaults = {name: value for name, value in values.items() if value not in (None, {})}
+    described = {
         "name": preset.name,
         "title": preset.title,
         "source": preset.source,
@@ -58,6 +68,36 @@ def describe(preset: Preset) -> dict[str, Any]:
         **defaults,
         "dist_temperature": preset.dist_temperature,
     }
+    if method is None:
+        return described
+    name, resolved = resolve(preset, method)
+    groups: dict[str, dict[str, Any]] = {}
+    for item in resolved:
+        groups.setdefault(item.group, {})[item.name] = {"value": item.value, "decided_by": item.decided_by}
+    return {**described, "training_of": name, "resolved": groups}
+
+
+def _print_one(preset: Preset, method: str) -> None:
+    described = describe(preset)
+    for key in ("name", "title", "source", "classes", "labelled", "unlabelled", "mismatched", "tables"):
+        value = described[key]
+        if isinstance(value, dict):
+            value = ", ".join(f"{number:,} {what}" for what, number in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        print(f"{key:<24} {'the source has its own' if value is None else value}")
+    name, resolved = resolve(preset, method)
+    print(f"\na training of {name} there, and who decides what:")
+    for group, items in itertools.groupby(resolved, key=lambda item: item.group):
+        print(f"\n{group}")
+        for item in items:
+            value = (
+                f"{item.value:,}" if isinstance(item.value, int) and item.value > 9999 else str(item.value)
+            )
+            print(f"  {item.name:<22} {value:<16} {item.decided_by}")
+    print(
+        f"\ndaso train {preset.name} --method {method}; any option on the command line goes before these values"
+    )
 
 
 def _gammas(preset: Preset) -> tuple[str, str]:
@@ -113,7 +153,7 @@ def run(argv: Sequence[str]) -> None:
         shown = (
             [describe(preset) for preset in PRESETS.values()]
             if command.name is None
-            else describe(PRESETS[command.name])
+            else describe(PRESETS[command.name], command.method)
         )
         print(json.dumps(shown, indent=1))
         return
@@ -123,10 +163,4 @@ def run(argv: Sequence[str]) -> None:
             "own: the source's images as they are. tables: of the DASO paper, with this setting as a column."
         )
         return
-    for name, value in describe(PRESETS[command.name]).items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{number:,} {what}" for what, number in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value)) or "none"
-        print(f"{name:<18} {'the source has its own' if value is None else value}")
-    print(f"\ndaso train {command.name} --method fixmatch+daso; any option goes before the preset's value")
+    _print_one(PRESETS[command.name], command.method)
