@@ -42,8 +42,8 @@ class CompareCommand:
 
 def _terminal_table(rows: Sequence[Sequence[str]], title: str) -> Table:
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for number, name in enumerate(rows[0]):
-        table.add_column(escape(name), justify="right" if number else "left")
+    for name in rows[0]:
+        table.add_column(escape(name), justify="left" if name in ("method", "number") else "right")
     for row in rows[1:]:
         table.add_row(*map(escape, row))
     return table
@@ -78,6 +78,13 @@ def run(argv: Sequence[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {out}: {error.strerror}") from error
+    files = {
+        "comparison.md": to_markdown(compared, problems),
+        "comparison.csv": to_csv(compared),
+        "comparison.html": to_html(compared, problems),
+    }
+    for name, text in files.items():
+        write_atomically(out / name, text.encode())
     console = wide_console()
     for one in compared:
         console.print(_terminal_table(_columns(one.table(), SHOWN), f"{one.setting.title}, in %"))
@@ -88,10 +95,4 @@ def run(argv: Sequence[str]) -> None:
         for note in one.notes()[1:]:
             print(f"note: {note}")
         print()
-    for name, text in (
-        ("comparison.md", to_markdown(compared, problems)),
-        ("comparison.csv", to_csv(compared)),
-        ("comparison.html", to_html(compared, problems)),
-    ):
-        write_atomically(out / name, text.encode())
-        print(out / name)
+    print(*(out / name for name in files), sep="\n")

@@ -9,11 +9,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
-import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,6 +19,8 @@ from rich.table import Table
 
 from daso.cli.tables import wide_console
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
+from daso.report.compare.statistics import pair, spread
+from daso.report.compare.tables import value_of
 from daso.report.plots import draw_comparison, draw_run, frequent_first
 from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
@@ -88,11 +87,6 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
             )
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = 100 * float(np.mean(values))
-    return f"{mean:.1f} ± {100 * float(np.std(values, ddof=1)):.1f}" if len(values) > 1 else f"{mean:.1f}"
-
-
 def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     """Show recall per class, rarest last, and balanced accuracy of each method: mean ± standard deviation."""
     first = next(iter(groups.values()))[0]
@@ -102,24 +96,28 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     for name in groups:
         table.add_column(name, justify="right")
     for k in frequent_first(first):
-        cells = [_spread([float(run.recall()[k]) for run in runs]) for runs in groups.values()]
+        cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
     table.add_section()
-    for title, path in (
-        ("balanced accuracy", ("balanced_accuracy",)),
-        ("  logit-adjusted", ("logit_adjusted", "balanced_accuracy")),
-        ("rarest third", ("recall_few",)),
+    for title, measure in (
+        ("balanced accuracy", "balanced accuracy"),
+        ("  logit-adjusted", "logit-adjusted"),
+        ("rarest third", "recall, few labels"),
     ):
-        numbers = [[reduce(getitem, path, r.summary["median_of_last"]) for r in g] for g in groups.values()]
-        table.add_row(title, "", *map(_spread, numbers))
+        cells = [spread([value_of(run, measure) for run in runs]) for runs in groups.values()]
+        table.add_row(title, "", *cells)
     table.add_section()
-    baseline = [run.summary["balanced_accuracy"] for run in groups[BASELINE]]
-    cells = []
-    for name, runs in groups.items():
-        gains = [run.summary["balanced_accuracy"] - base for run, base in zip(runs, baseline, strict=True)]
-        better = sum(gain > 0 for gain in gains)
-        cells.append("" if name == BASELINE else f"{_spread(gains)} ({better} of {len(gains)})")
-    table.add_row(f"gain over {BASELINE}", "", *cells)
+
+    def by_seed(name: str) -> dict[int, float]:
+        return {run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in groups[name]}
+
+    gains = [pair(by_seed(name), by_seed(BASELINE)) for name in groups]
+    cells = [f"{spread(gain.values)} ({gain.better} of {len(gain.values)})" for gain in gains]
+    table.add_row(
+        f"gain over {BASELINE}",
+        "",
+        *("" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)),
+    )
     return table
 
 

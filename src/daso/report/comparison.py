@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from daso.files import write_atomically
-
-MISSING = "-"
+from daso.report.compare.statistics import MISSING, spread
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Entry:
     @property
     def own_text(self) -> str:
         """Mean ± standard deviation (number of seeds)."""
-        if self.mean is None:
+        if not self.values:
             return MISSING
-        return f"{_spread(self.mean, self.std)} ({len(self.values)})"
+        return f"{spread(list(self.values.values()), 1, 2)} ({len(self.values)})"
 
     @property
     def paper_text(self) -> str:
@@ -51,11 +50,7 @@ class Entry:
         if self.paper is None:
             return MISSING
         mean, std = self.paper
-        return f"{mean:.2f}" if std is None else _spread(mean, std)
-
-
-def _spread(mean: float, std: float | None) -> str:
-    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.2f}"
+        return f"{mean:.2f}" if std is None else f"{mean:.1f} ± {std:.2f}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,14 @@ def class_ticks(axis: Axes, names: Sequence[str]) -> None:
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
 
 
+def percent_axis(axis: Axes, names: Sequence[str]) -> None:
+    """Scale the vertical axis to 100% with room above for a legend with these names, and draw it."""
+    columns = max(1, min(3, 60 // (4 + max(map(len, names)))))
+    axis.set_ylim(0, 109 + 16 * math.ceil(len(names) / columns))
+    axis.set_yticks(range(0, 101, 20))
+    axis.legend(frameon=False, loc="upper right", ncols=columns)
+
+
 def frequent_first(run: RunFolder) -> list[int]:
     """Return the class indices by falling number of labelled images."""
     return list(np.argsort(-as_array(run.data["labeled_counts"]), kind="stable"))
@@ -91,11 +100,9 @@ def plot_recall(axis: Axes, groups: Groups) -> None:
             label=name,
             error_kw=spread,
         )
-    axis.set_ylim(0, 125)
-    axis.set_yticks(range(0, 101, 20))
+    percent_axis(axis, list(groups))
     axis.set_ylabel("recall, %")
     axis.set_title(f"recall per class on {first.summary['measured_on']} images", loc="left")
-    axis.legend(frameon=False, loc="upper right", ncols=3)
     class_ticks(axis, [first.class_names[k] for k in order])
 
 

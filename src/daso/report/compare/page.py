@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
@@ -28,6 +29,7 @@ from daso.report.runs import RunFolder
 
 INK = "#010203"
 """Stands in the drawings for the colour of the text around them, light or dark."""
+DARK = rf"{INK}|#000000|#333333"
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
@@ -42,7 +44,7 @@ def draw(plot: Callable[[Axes], None]) -> Markup:
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return Markup(text[text.index("<svg") :].replace(INK, "currentColor"))
+    return Markup(re.sub(DARK, "currentColor", text[text.index("<svg") :]))
 
 
 def figures_of(one: Compared) -> list[Markup]:

@@ -157,7 +157,7 @@ class Compared:
         """Return recall of each class in %, most labelled images first, and differences to the baseline."""
         data = self.setting.first.data
         lines = [["class", "labelled", *(group.name for group in self.setting.groups)]]
-        lines[0] += [f"{group.name} - {self.baseline.name}" for group in self.others]
+        lines[0] += [f"{group.name}: difference" for group in self.others]
         recalls = [self.recalls(group) for group in self.setting.groups]
         for k in self.order:
             line = [data["class_names"][k], str(data["labeled_counts"][k])]

@@ -67,7 +67,7 @@ def interval(recall: Array, counts: Array) -> float | None:
     if not there.any():
         return None
     n = counts[there]
-    r = (recall[there] * n + 1) / (n + 2)
+    r = np.clip((recall[there] * n + 1) / (n + 2), 0, 1)
     return 1.96 * float(np.sqrt((r * (1 - r) / n).sum())) / int(there.sum())
 
 

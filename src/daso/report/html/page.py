@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -105,7 +106,8 @@ def island(value: Any) -> Markup:
 
 def render(run: Run) -> tuple[str, str | None]:
     """Return the page, and the list of what to label next as CSV, if there is one."""
-    contents = build_sections(run)
+    with np.errstate(all="ignore"):  # numbers of a damaged file may be anything
+        contents = build_sections(run)
     data: dict[str, Any] = {name: found["island"] for name, found in contents.items() if "island" in found}
     data["names"] = run.class_names
     loader = environment().loader
