@@ -94,9 +94,9 @@ class Classifier:
 
         Args:
             images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats from 0 to 1; a file
-                name, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C) of any sizes. Images of
-                another size than the model's are cut to the central square and resized, as in training. Of a model
-                of vectors: floats (N, D).
+                name, a file's bytes, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C).
+                Images of another size than the model's are cut to the central square and resized, as in training.
+                Of a model of vectors: floats (N, D).
             prior: class distribution of these images: ``"uniform"``, ``"labeled"``, shares by class name, or K of
                 them; None: the probabilities are as the model learned to give them, for that of the labelled images
                 unless its method has balanced the classes.
@@ -120,7 +120,8 @@ class Classifier:
         """Return one input as the model takes it: uint8 (C, H, W), or float32 (D,).
 
         Args:
-            one: a file name, a Pillow image or an array (H, W) or (H, W, C); of a model of vectors an array (D,).
+            one: a file name, a file's bytes, a Pillow image or an array (H, W) or (H, W, C); of a model of vectors an
+                array (D,).
 
         Raises:
             DataError: it cannot be read, or is none of these; the message is the reason alone.
@@ -128,8 +129,9 @@ class Classifier:
         if not self.facts.takes_images:
             return self._vector(one)
         channels = self.facts.input_shape[0]
-        if isinstance(one, str | PathLike):
-            return self._fitting(lambda size: decode(Path(one), channels=channels, size=size))
+        if isinstance(one, str | PathLike | bytes):
+            source = one if isinstance(one, bytes) else Path(one)
+            return self._fitting(lambda size: decode(source, channels=channels, size=size))
         if isinstance(one, np.ndarray):
             if one.ndim not in (2, 3):
                 raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")
@@ -138,7 +140,7 @@ class Classifier:
         elif isinstance(one, Image.Image):
             one = one.copy()
         else:
-            raise DataError(f"is neither a file name, a Pillow image nor an array, but {type(one).__name__}")
+            raise DataError(f"is neither a file, a Pillow image nor an array, but {type(one).__name__}")
         return self._fitting(lambda size: to_pixels(one, channels=channels, size=size))
 
     def _vector(self, one: Any) -> Array:
@@ -166,7 +168,7 @@ class Classifier:
 
     def _prepared(self, images: Any) -> Iterator[Array]:
         """Yield the inputs, some at a time."""
-        if isinstance(images, str | PathLike | Image.Image):
+        if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
         if isinstance(images, np.ndarray) and self.facts.takes_images:
             images = as_images(images, "images")

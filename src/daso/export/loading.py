@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from daso.errors import MissingDependencyError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
@@ -33,13 +34,20 @@ def _warn(message: str) -> None:
     print(f"daso: {message}", file=sys.stderr)
 
 
-def load(path: str | PathLike[str], device: str = "auto", warn: Callable[[str], None] = _warn) -> Classifier:
+def load(
+    path: str | PathLike[str],
+    device: str = "auto",
+    *,
+    encoder: nn.Module | None = None,
+    warn: Callable[[str], None] = _warn,
+) -> Classifier:
     """Load a trained classifier.
 
     Args:
         path: a run folder, or an ``.onnx`` or ``.safetensors`` file of ``daso export``.
         device: cpu, cuda, mps; auto takes the first accelerator there is. An ``.onnx`` file runs on the CPU, or with
             onnxruntime's GPU build on cuda.
+        encoder: of a run that was given an encoder from Python, a module like it; its weights are the run's.
         warn: is told of damaged checkpoints and of a calibration that is missing.
 
     Raises:
@@ -51,7 +59,7 @@ def load(path: str | PathLike[str], device: str = "auto", warn: Callable[[str], 
     if path.suffix == ".onnx" and path.is_file():
         return _from_onnx(path, device)
     if path.suffix == ".safetensors" and path.is_file():
-        model, facts = _from_safetensors(path, choose_device(device))
+        model, facts = load_safetensors(path, choose_device(device), encoder)
         return Classifier(network_answer(model.network, facts.temperature), facts)
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and path.is_file():
         raise OptionError(
@@ -63,15 +71,17 @@ def load(path: str | PathLike[str], device: str = "auto", warn: Callable[[str], 
             "is neither a run folder nor an .onnx or .safetensors file" if path.exists() else "does not exist"
         )
         raise RunError(f"{path} {what}")
-    model, facts = load_run(path, choose_device(device), warn)
+    model, facts = load_run(path, choose_device(device), warn, encoder)
     if facts.calibration_note:
         warn(f"probabilities are not calibrated: {facts.calibration_note}")
     return Classifier(network_answer(model.network, facts.temperature), facts)
 
 
-def load_run(folder: Path, device: torch.device, warn: Callable[[str], None]) -> tuple[Model, Facts]:
-    """Load the model of a run folder, and what is known of it."""
-    model = load_model(folder, device, warn)
+def load_run(
+    folder: Path, device: torch.device, warn: Callable[[str], None], encoder: nn.Module | None = None
+) -> tuple[Model, Facts]:
+    """Load the model of a run folder, and what is known of it; see ``load``."""
+    model = load_model(folder, device, warn, encoder)
     calibration = read_calibration(folder, model.step)
     config = model.config
     facts = Facts(
@@ -111,7 +121,10 @@ def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _from_safetensors(path: Path, device: torch.device) -> tuple[Model, Facts]:
+def load_safetensors(
+    path: Path, device: torch.device, encoder: nn.Module | None = None
+) -> tuple[Model, Facts]:
+    """Load the model that ``daso export --format safetensors`` wrote; see ``load``."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -123,16 +136,15 @@ def _from_safetensors(path: Path, device: torch.device) -> tuple[Model, Facts]:
         build = json.loads(metadata["network"])
         config = RunConfig.from_dict(build["config"], str(path))
         data = {
+            **build,
             "class_names": facts.class_names,
             "labeled_counts": facts.labeled_counts,
             "image_shape": facts.input_shape,
-            "mean": build["mean"],
-            "std": build["std"],
         }
         output = str(build["output"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} was not exported by daso: {error!r}") from error
-    return rebuild_model(config, data, state, output, facts.step, device, str(path)), facts
+    return rebuild_model(config, data, state, output, facts.step, device, str(path), encoder), facts
 
 
 def _from_onnx(path: Path, device: str) -> Classifier:

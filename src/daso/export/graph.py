@@ -1,0 +1,70 @@
+"""The whole way from an image to probabilities as one module, for files that other programs run."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daso.nets.network import Network
+
+
+class Deployed(nn.Module):
+    """Preprocessing, network, temperature and softmax: uint8 images (N, C, H, W) in, probabilities (N, K) out.
+
+    The side of the images is fixed. Resizing to the network's resolution, linear and antialiased, is a product with
+    two matrices, taken from torch's own resizing: runtimes differ in how they resize, but not in how they multiply.
+    All is computed in float32, whatever the precision of the training was.
+
+    Args:
+        network: of a run.
+        input_shape: channels, height and width of the images; of a model of vectors their length.
+        temperature: that the logits are divided by, > 0.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, input_shape: tuple[int, ...], temperature: float) -> None:
+        super().__init__()
+        self.takes_images = len(input_shape) == 3
+        self.encoder = cast(nn.Module, network.encoder)
+        self.head = network.heads[network.output]
+        self.temperature = temperature
+        self.clamps = network.interpolation == "bicubic"
+        self.resizes = (
+            self.takes_images
+            and network.resolution is not None
+            and input_shape[1:] != (network.resolution,) * 2
+        )
+        self.register_buffer("mean", network.mean.detach().clone())
+        self.register_buffer("std", network.std.detach().clone())
+        if self.resizes:
+            assert network.resolution is not None
+            rows, columns = (
+                resizing_matrix(side, network.resolution, network.interpolation) for side in input_shape[1:]
+            )
+            self.register_buffer("rows", rows.to(network.mean.device))
+            self.register_buffer("columns", columns.to(network.mean.device))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probabilities."""
+        x = images.float()
+        if self.takes_images:
+            if self.resizes:
+                x = self.rows @ x @ self.columns.t()
+                if self.clamps:
+                    x = x.clamp(0, 255)
+            x = (x / 255 - self.mean) / self.std
+        logits = self.head(self.encoder(x).float())
+        return torch.softmax(logits / self.temperature, dim=1)
+
+
+def resizing_matrix(before: int, after: int, mode: str) -> Tensor:
+    """Return the matrix, float32 (after, before), that resizes a column of pixels as ``F.interpolate`` does."""
+    units = torch.eye(before, dtype=torch.float64)[None, None]
+    return F.interpolate(units, (after, before), mode=mode, antialias=True)[0, 0].float()
