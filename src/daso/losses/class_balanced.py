@@ -46,7 +46,8 @@ class ClassBalanced(LabeledLoss):
         OptionError: a class has no labelled image, or a value is out of range.
 
     Departures from the paper: it weights from the start. The DASO authors' code defers it to the last fifth of
-    the training, and so does this default.
+    the training, and so does this default. With CReST that is the last fifth of every generation, and adopted labels
+    are counted; theirs counts the given ones and the steps of all generations.
     """
 
     paper = "Cui et al., CVPR 2019, arXiv 1901.05555"

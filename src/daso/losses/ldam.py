@@ -35,7 +35,8 @@ class LDAM(LabeledLoss):
         OptionError: a class has no labelled image, or a value is out of range.
 
     Departures from the paper: the default of *margins_from*, and the classifier: the paper's takes the cosine
-    between features and weights, this one is the network's linear head, as in the DASO authors' code.
+    between features and weights, this one is the network's linear head, as in the DASO authors' code. With CReST, see
+    ``ClassBalanced``.
     """
 
     paper = "Cao et al., NeurIPS 2019, arXiv 1906.07413"

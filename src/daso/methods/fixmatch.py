@@ -36,6 +36,8 @@ class FixMatch(Method):
 
     Raises:
         OptionError: a value is out of range.
+
+    Departures from the authors' code of DASO: none with ``weak_pass="joint"``.
     """
 
     paper = "Sohn et al., NeurIPS 2020, arXiv 2001.07685"

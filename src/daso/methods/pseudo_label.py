@@ -34,7 +34,8 @@ class PseudoLabel(Method):
     Raises:
         OptionError: a value is out of range.
 
-    Departures from the paper: the threshold, and the length of the ramp, are those of the DASO authors' code.
+    Departures from the paper: the threshold, and the length of the ramp, are those of the DASO authors' code, in which
+    nothing refines these guesses.
     """
 
     paper = "Lee, ICML 2013 workshop"

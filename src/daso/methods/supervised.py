@@ -14,6 +14,9 @@ class Supervised(Method):
 
     Args:
         supervised: the loss of logits and labels.
+
+    Departures from the authors' code of DASO: evaluated is the moving average of the network, as with every method
+    here; there it is the network itself.
     """
 
     learning_rate = 0.1

@@ -42,7 +42,8 @@ class USADTM(Method):
     Raises:
         OptionError: a value is out of range.
 
-    That code has no configuration of this method; the two unlabelled images per labelled one are the paper's mu.
+    That code has no configuration of this method; the two unlabelled images per labelled one are the paper's mu. The
+    mutual information counts from the first step on: the later start that its configuration names is never asked for.
     """
 
     paper = "Han et al., NeurIPS 2020, arXiv 2010.05517"

@@ -26,7 +26,12 @@ class CReST(Plan):
     2021, arXiv 2102.09559, section 3.2. After each generation but the last its moving average labels all unlabelled
     images, without augmentation. Of those of the class with the r-th most labels (r from 0) the share
     (N_(K-1-r) / N_0)^crest_power is adopted, the most confident first, where N_r is that class's number of given
-    labels. Every generation starts from the given labels anew, and the unlabelled images stay in their pool.
+    labels. Every generation starts from the given labels anew, and the unlabelled images stay in their pool. With ABC
+    it is its classifier that labels.
+
+    What rebalances the labelled loss (logit adjustment, LDAM, class-balanced weights, ABC) goes by the counts of given
+    and adopted labels together, with which a generation trains, as logit adjustment does in the code of DASO's authors.
+    Distribution alignment, DARP and the logit adjustment of a trained network go by the given ones, as there.
 
     Args:
         class_counts: int64, (K,), N, labelled images of each class.
@@ -39,7 +44,8 @@ class CReST(Plan):
         OptionError: a value is out of range, or there are no unlabelled images.
 
     Departures from the authors' code of DASO: classes are ranked by their counts, where theirs come sorted; a method
-    with distribution alignment starts a generation without a memory of the one before.
+    with distribution alignment starts a generation without a memory of the one before; what is a share of the training
+    is one of each generation.
     """
 
     paper = "Wei et al., CVPR 2021, arXiv 2102.09559"

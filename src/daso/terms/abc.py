@@ -36,7 +36,9 @@ class ABC(Term):
         OptionError: a class has no labelled image, or a value is out of range.
 
     Departures from the authors' code of DASO: N_min is the least count, not that of the last class; the loss on
-    labels is cross-entropy whatever the learner's own is (theirs takes over its class weights).
+    labels is cross-entropy whatever the learner's own is (theirs takes over its class weights); with DASO the head's
+    guesses are blended as the learner's are, also where the blend is not by distribution; without DASO theirs leaves
+    logit adjustment out when it is asked for.
     """
 
     paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
