@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import os
+import platform
 from pathlib import Path
 from typing import IO
 
 from daso.errors import InUseError, RunError
 
 NAME = ".lock"
+BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -26,21 +30,28 @@ def lock_file(path: Path) -> IO[str]:
     """Keep other processes from locking a file, which is made where it is not there; see ``lock_folder``."""
     folder = path.parent
     try:
-        lock = path.open("a")
+        lock = path.open("a+")
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        lock.close()
+        with lock:
+            lock.seek(0)
+            holder = lock.read(200).strip()
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise InUseError(f"another process is training in {folder}") from error
+            who = f"another process ({holder})" if holder else "another process"
+            raise InUseError(f"{who} is training in {folder}") from error
         raise RunError(f"cannot lock {folder}: {error.strerror}") from error
+    with contextlib.suppress(OSError):  # who holds it is good to know; a full disk is found out soon enough
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {platform.node()}\n")
+        lock.flush()
     return lock
 
 
 def claim_folder(folder: Path) -> IO[str]:
-    """Make a folder for a new run and lock it; nothing but the lock may be in it.
+    """Make a folder for a new run and lock it; it must be free.
 
     Raises:
         RunError: it holds something, another process has it, or it cannot be made.
@@ -69,8 +80,8 @@ def refuse_taken(folder: Path) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether nothing but a lock is in a folder."""
-    return all(path.name == NAME for path in folder.iterdir())
+    """Tell whether nothing is in a folder but what a run writes before its configuration: killed there, it is none."""
+    return all(path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir())
 
 
 def _taken(folder: Path) -> RunError:
