@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +179,120 @@ def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="too many pixels"):
         decode(content)
+
+
+def png_16_bit(pixels: np.ndarray) -> bytes:
+    """Write a PNG of 16 bits a channel, (H, W, C), which Pillow cannot."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def tiff(pixels: np.ndarray, photometric: int, **tags: int) -> bytes:
+    """Write a plain TIFF of any depth, (H, W, C), in one strip; *tags* by number, such as ``t338``."""
+    height, width, channels = pixels.shape
+    depth = pixels.dtype.itemsize * 8
+    data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    values = {256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height, 279: len(data)}
+    values |= {int(name[1:]): value for name, value in tags.items()}
+    end = 10 + 12 * (len(values) + 2) + 4
+    depths = struct.pack(f"<{channels}H", *[depth] * channels)
+    fields = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items()}
+    inline = depths.ljust(4, b"\0") if channels < 3 else struct.pack("<I", end)
+    fields[258] = struct.pack("<HHI", 258, 3, channels) + inline
+    fields[273] = struct.pack("<HHII", 273, 4, 1, end + len(depths))
+    body = b"".join(fields[tag] for tag in sorted(fields))
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + body + bytes(4) + depths + data
+
+
+DEEP = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+EIGHT = [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("content", "grey", "expected"),
+    [
+        (png_16_bit(np.stack([DEEP] * 3, -1)), False, EIGHT),
+        (png_16_bit(np.stack([0 * DEEP] * 3 + [DEEP], -1)), False, [255, 254, 127, 0]),
+        (png_16_bit(np.stack([0 * DEEP, DEEP], -1)), False, [255, 254, 127, 0]),
+        (tiff(np.stack([DEEP] * 3, -1), 2), False, EIGHT),
+        (tiff(np.stack([0 * DEEP] * 3 + [DEEP], -1), 2, t338=2), False, [255, 254, 127, 0]),
+        (tiff(np.stack([0 * DEEP] * 3 + [DEEP], -1), 5), False, [255, 254, 127, 0]),
+        (tiff(DEEP[..., None], 1), True, EIGHT),
+        (tiff(DEEP[..., None], 0), True, [255, 254, 127, 0]),
+        (tiff((DEEP >> 8).astype(np.uint8)[..., None], 0), True, [255, 254, 127, 0]),
+    ],
+    ids=[
+        "png",
+        "png alpha",
+        "png grey alpha",
+        "tiff",
+        "tiff alpha",
+        "tiff cmyk",
+        "tiff grey",
+        "white is 0",
+        "8 bits",
+    ],
+)
+def test_16_bits_in_colour_and_with_alpha(content: bytes, grey: bool, expected: list[int]) -> None:
+    assert read_header(content).grey == grey
+    for channel in decode(content):
+        assert channel.tolist() == [expected]
+    assert decode(content, channels=3).shape == (3, 1, 4)
+
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+MODES = {
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "WEBP": ("L", "RGB", "RGBA"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "YCbCr", "I;16"),
+    "BMP": ("1", "L", "P", "RGB", "RGBA"),
+    "GIF": ("L", "P", "RGB", "RGBA"),
+}
+
+
+@pytest.mark.parametrize(("form", "mode"), [(form, mode) for form in FORMATS for mode in MODES[form]])
+def test_every_format_in_every_mode_shows_the_same_picture(form: str, mode: str) -> None:
+    ramp = np.linspace(0, 255, 48 * 64).reshape(48, 64).astype(np.uint8)
+    picture = Image.fromarray(ramp)
+    if mode == "I;16":
+        stored = Image.fromarray(ramp.astype(np.uint16) * 257)
+    elif mode == "LAB":
+        neutral = Image.new("L", picture.size, 128)
+        stored = Image.merge("LAB", (picture, neutral, neutral))
+    elif mode == "P":
+        stored = picture.convert("RGB").quantize(128)
+    elif mode == "YCbCr" or mode in ("L", "LA", "1"):
+        stored = picture.convert(mode)
+    else:
+        stored = picture.convert("RGB").convert(mode)
+    content = encoded(stored, form)
+    header = read_header(content)
+    assert (header.height, header.width) == (48, 64)
+    pixels = decode(content, channels=1)[0].astype(int)
+    if mode == "1":
+        assert set(np.unique(pixels)) == {0, 255}
+    assert abs(pixels[:16].mean() - ramp[:16].mean()) < 16
+    assert abs(pixels[-16:].mean() - ramp[-16:].mean()) < 16
+    assert decode(content, channels=3, size=20).shape == (3, 20, 20)
+
+
+def test_the_pictures_that_phones_pack_into_one_jpeg() -> None:
+    frames = [Image.new("RGB", (400, 300), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    for size in (None, 32):
+        pixels = decode(content, size=size)
+        assert pixels[0].min() > 200 > 50 > pixels[2].max()
+    assert read_header(content).width == 400
+
+
+def test_colours_count_as_colours_even_where_they_are_grey() -> None:
+    grey = Image.fromarray(colours()[:, :, 0])
+    assert not read_header(encoded(grey.convert("RGB"), "PNG")).grey
+    assert read_header(encoded(grey, "GIF")).grey

@@ -22,6 +22,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 """What Pillow may open whatever the file is called; formats that run other programs stay out."""
 
 ORIENTATION_TAG = 0x0112
+PALETTE_BYTES = {"RGB": 3, "BGR": 3, "RGBX": 4, "BGRX": 4}
+TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
 
 
 def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        # Before the pixels are decoded, the palette lies there as the file has it.
+        width = PALETTE_BYTES.get(image.palette.rawmode or image.palette.mode)
+        colors = bytes(image.palette.palette)
+        return width is not None and colors[0::width] == colors[1::width] == colors[2::width]
     return image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16")
 
 
@@ -136,12 +143,16 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
             raise DataError("32-bit pixels beyond 0 to 65535; convert it to 8 or 16 bits")
-        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert(mode)
+        levels = ((deep * 255 + 32767) // 65535).astype(np.uint8)
+        if getattr(image, "tag_v2", {}).get(TIFF_POLARITY) == WHITE_IS_ZERO:
+            levels = 255 - levels  # of 8 bits Pillow does it
+        return Image.fromarray(levels).convert(mode)
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         coloured = image.convert("RGBA")
         background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
         return Image.alpha_composite(background, coloured).convert(mode)
-    return image.convert("RGB").convert(mode) if image.mode == "P" else image.convert(mode)
+    # Not every mode has a way to grey but by way of RGB.
+    return image.convert(mode) if image.mode in ("1", "L", "RGB") else image.convert("RGB").convert(mode)
 
 
 def _central_square(image: Image.Image, size: int) -> Image.Image:
