@@ -1,0 +1,256 @@
+"""Runs grouped by data, method and options; tables, Markdown, CSV and the page of a comparison."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daso.cli import main
+from daso.errors import RunError
+from daso.report.compare.groups import find_run_folders, group_runs, read_runs
+from daso.report.compare.page import to_html
+from daso.report.compare.tables import Compared, choose_baseline, to_csv, to_markdown, value_of
+
+Row = dict[str, Any]
+Capture = pytest.CaptureFixture[str]
+
+
+def change(path: Path, edit: Callable[[Row], None]) -> None:
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> Path:
+    """Return a folder of runs of two methods, each with three seeds that differ in what they reach."""
+    folder = tmp_path / "campaign"
+    for method, original in (("supervised", finished_supervised_run), ("daso", finished_run)):
+        for seed in (0, 1, 10):
+            run = Path(shutil.copytree(original, folder / "runs" / method / f"seed-{seed}"))
+            change(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))  # type: ignore[misc]
+            change(run / "data.json", lambda data, seed=seed: data.update(split_fingerprint=f"split {seed}"))  # type: ignore[misc]
+
+            def score(summary: Row, seed: int = seed, method: str = method) -> None:
+                value = 0.5 + 0.01 * seed + (0.02 + 0.001 * seed if method == "daso" else 0)
+                summary["median_of_last"]["balanced_accuracy"] = value
+                summary["per_class_recall"][3] = value
+
+            change(run / "summary.json", score)
+    return folder
+
+
+def only(folder: Path) -> Compared:
+    runs, problems = read_runs([folder])
+    assert not problems
+    (setting,) = group_runs(runs)
+    return Compared(setting, choose_baseline(setting, None))
+
+
+def test_runs_are_found_anywhere_once_and_in_natural_order(campaign: Path) -> None:
+    found = find_run_folders([campaign / "runs" / "daso" / "seed-1", campaign])
+    assert [path.name for path in found] == ["seed-1", "seed-0", "seed-10", "seed-0", "seed-1", "seed-10"]
+    with pytest.raises(RunError, match="none in it"):
+        find_run_folders([campaign.parent / "nothing"])
+
+
+def test_differences_are_paired_by_seed(campaign: Path) -> None:
+    compared = only(campaign)
+    assert compared.baseline.name == "supervised"
+    (daso,) = compared.others
+    # 2, 2.1 and 3 points.
+    difference = compared.difference(daso, "balanced accuracy")
+    np.testing.assert_allclose(difference.values, [2, 2.1, 3])
+    assert compared.class_difference(daso, 3).values == difference.values
+    row = dict(zip(*compared.table()[:2], strict=True))
+    assert (row["method"], row["runs"]) == ("fixmatch+daso", "3")
+    assert row["balanced accuracy"] == "56.0 ± 6.1"  # 52, 53.1, 63
+    row = dict(zip(*compared.difference_table()[:2], strict=True))
+    assert (row["pairs"], row["difference"], row["better in"]) == ("3", "+2.4 ± 0.6", "3 of 3")
+    assert row["p (sign flips)"] == "0.250"
+    assert any("no sign-flip test can give less than 0.25" in note for note in compared.notes())
+
+
+def test_classes_come_by_falling_number_of_labels_with_all_methods(campaign: Path) -> None:
+    compared = only(campaign)
+    head, *rows = compared.class_table()
+    assert head == ["class", "labelled", "fixmatch+daso", "supervised", "fixmatch+daso: difference"]
+    counts = [int(row[1]) for row in rows]
+    assert counts == sorted(counts, reverse=True)
+    row = next(row for row in rows if row[0] == "3")
+    assert row[2:] == ["56.0 ± 6.1", "53.7 ± 5.5", "+2.4 ± 0.6"]
+
+
+def test_runs_on_other_splits_are_not_paired_and_it_is_said(campaign: Path) -> None:
+    change(campaign / "runs/daso/seed-1/data.json", lambda data: data.update(split_fingerprint="another"))
+    compared = only(campaign)
+    np.testing.assert_allclose(compared.difference(compared.others[0], "balanced accuracy").values, [2, 3])
+    assert any(note.startswith("seed 1: different splits or images") for note in compared.notes())
+    assert any("is not tested" in note for note in compared.notes())
+
+
+def test_other_images_under_the_same_split_are_not_paired(campaign: Path) -> None:
+    change(
+        campaign / "runs/daso/seed-1/data.json", lambda data: data.update(images_fingerprints={"train": "x"})
+    )
+    compared = only(campaign)
+    assert len(compared.difference(compared.others[0], "balanced accuracy").values) == 2
+
+
+def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
+    hot = campaign / "runs" / "daso" / "seed-1"
+    change(hot / "config.json", lambda config: config["method_options"].update(dist_temperature=0.3))
+    names = [group.name for group in only(campaign).setting.groups]
+    assert names == [
+        "fixmatch+daso (dist-temperature 1.5)",
+        "fixmatch+daso (dist-temperature 0.3)",
+        "supervised",
+    ]
+    for method in ("daso", "supervised"):
+        run = campaign / "runs" / method / "seed-10"
+        change(run / "config.json", lambda config: config["split"].update(unlabeled_shape="reversed"))
+    settings = group_runs(read_runs([campaign])[0])
+    titles = [setting.title for setting in settings]
+    assert len(titles) == 2
+    assert "unlabeled-shape reversed" in titles[1] or "unlabeled-shape reversed" in titles[0]
+    sizes = sorted(sum(len(group.runs) for group in setting.groups) for setting in settings)
+    assert sizes == [2, 4]
+
+
+def test_a_training_option_in_which_methods_differ_is_said(campaign: Path) -> None:
+    for seed in (0, 1, 10):
+        path = campaign / f"runs/daso/seed-{seed}/config.json"
+        change(path, lambda config: config["train"].update(steps=40))
+    assert "train.steps differs: fixmatch+daso 40; supervised 20" in only(campaign).notes()
+
+
+def test_a_seed_that_is_there_twice_counts_once(campaign: Path) -> None:
+    shutil.copytree(campaign / "runs/daso/seed-1", campaign / "runs/daso/seed-20")
+    compared = only(campaign)
+    assert len(compared.others[0].runs) == 3
+    assert any("is there twice" in note and "seed-20 counts" in note for note in compared.notes())
+
+
+def test_incomplete_and_damaged_runs_are_left_out_and_named(campaign: Path) -> None:
+    (campaign / "runs/daso/seed-0/summary.json").unlink()
+    (campaign / "runs/daso/seed-1/data.json").write_text("{")
+    runs, problems = read_runs([campaign])
+    assert len(runs) == 4
+    assert sorted("not complete" in problem for problem in problems) == [False, True]
+    assert all("left out" in problem for problem in problems)
+
+
+def test_csv_has_all_digits(campaign: Path) -> None:
+    compared = only(campaign)
+    rows = list(csv.DictReader(io.StringIO(to_csv([compared]))))
+    run = compared.others[0].runs[10]
+    for measure in compared.measures():
+        (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", measure, ""))
+        values = dict(zip(row["seeds"].split(), map(float, row["values"].split()), strict=True))
+        assert values["10"] == value_of(run, measure)
+    (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", "recall", "3"))
+    assert float(row["mean"]) == pytest.approx(np.mean([52, 53.1, 63]))
+    assert float(row["difference"]) == pytest.approx(7.1 / 3)
+    assert row["p_sign_flips"] == "0.25"
+    (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("supervised", "recall", "3"))
+    assert (row["pairs"], row["difference"]) == ("0", "")
+
+
+def test_markdown_has_as_many_cells_in_every_line(campaign: Path) -> None:
+    change(campaign / "runs/daso/seed-0/data.json", lambda data: data["class_names"].__setitem__(3, "a|b"))
+    for path in campaign.glob("runs/*/*/data.json"):
+        change(path, lambda data: data["class_names"].__setitem__(3, "a|b"))
+    text = to_markdown([only(campaign)])
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+class Page(HTMLParser):
+    """Collects elements, what they refer to, and text; fails on what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [
+            value for name, value in attrs if name in ("src", "href", "xlink:href") and value is not None
+        ]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_needs_no_network_and_escapes_names(campaign: Path) -> None:
+    nasty = "<script>alert(1)</script>"
+    for path in campaign.glob("runs/*/*/data.json"):
+        change(path, lambda data: data["class_names"].__setitem__(3, nasty))
+    page = Page(to_html([only(campaign)], ["left out: <b>this</b>"]))
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert nasty in page.text
+    assert page.tags.count("table") == 3
+    assert page.tags.count("svg") == 7
+    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+
+
+def test_a_campaign_of_supervised_runs_alone_has_a_page(finished_supervised_run: Path) -> None:
+    compared = only(finished_supervised_run)
+    assert len(compared.difference_table()) == 1
+    page = Page(to_html([compared]))
+    assert page.tags.count("svg") == 3
+    assert page.tags.count("table") == 2
+
+
+def test_the_command(campaign: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", str(campaign), "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "comparison.csv",
+        "comparison.html",
+        "comparison.md",
+    ]
+    printed = capsys.readouterr().out
+    assert "differences to supervised" in printed
+    assert "+2.4 ± 0.6" in printed
+    assert main(["compare", str(campaign), "--out", str(out), "--baseline", "fixmatch+daso"]) == 0
+    assert "-2.4 ± 0.6" in capsys.readouterr().out
+    assert main(["compare", str(campaign), "--baseline", "fixmach+daso"]) == 2
+    assert "Did you mean 'fixmatch+daso'?" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "nothing")]) == 1
+    assert main(["compare"]) == 2
+
+
+def test_the_page_in_a_browser(campaign: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("needs chromium")
+    (tmp_path / "page.html").write_text(to_html([only(campaign)]), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    result = subprocess.run(
+        [browser, *options, profile, (tmp_path / "page.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in result.stderr
+    assert result.stdout.count("<svg") == 7
