@@ -170,6 +170,12 @@ class Classifier:
         """Yield the inputs, some at a time."""
         if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
+        if not self.facts.takes_images and isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            fits = images.shape[1:] == self.facts.input_shape and np.isfinite(images).all()
+            if fits:  # else the first row that does not is named below
+                images = images.astype(np.float32, copy=False)
+                yield from (images[start : start + self.batch] for start in range(0, len(images), self.batch))
+                return
         if isinstance(images, np.ndarray) and self.facts.takes_images:
             images = as_images(images, "images")
             if images.shape[1:] == self.facts.input_shape:

@@ -1,0 +1,194 @@
+"""daso.load: one object that takes arrays, files and Pillow images alike, and never runs what is in a file."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import daso
+from daso.data.source import Source
+from daso.errors import DataError, OptionError, RunError
+from daso.export.classifier import Classifier
+from daso.export.facts import Facts
+from daso.files import read_json
+
+
+@pytest.fixture
+def model(finished_run: Path) -> Classifier:
+    return daso.load(finished_run, "cpu")
+
+
+def test_importing_daso_imports_nothing_heavy() -> None:
+    code = "import sys, daso\nprint(sorted({'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)), 'load' in dir(daso))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+    with pytest.raises(AttributeError, match="'lode'"):
+        daso.lode  # noqa: B018
+
+
+def test_every_kind_of_image_gets_the_same_answer(model: Classifier, digits: Source, tmp_path: Path) -> None:
+    pixels = digits.train.images[:6, 0]
+    pictures = [Image.fromarray(one) for one in pixels]
+    files = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for picture, file in zip(pictures, files, strict=True):
+        picture.save(file)
+    expected = model.predict(pixels)
+    assert expected.probabilities.shape == (6, 10)
+    np.testing.assert_allclose(expected.probabilities.sum(1), 1)
+    for images in (
+        pixels[..., None],
+        digits.train.images[:6],
+        pixels / np.float32(255),
+        pictures,
+        files,
+        list(map(str, files)),
+        [file.read_bytes() for file in files],
+        [one.convert("RGB") for one in pictures],
+        [files[0], pictures[1], *pixels[2:4], np.stack([pixels[4]] * 3, 2), str(files[5])],
+    ):
+        np.testing.assert_allclose(model.predict(images).probabilities, expected.probabilities, atol=1e-6)
+    one = model.predict(str(files[2]))
+    assert one.classes == expected.classes[2:3]
+    assert one.confidences == pytest.approx(expected.probabilities[2:3].max(1))
+    assert len(model.predict([])) == 0
+
+
+def test_other_sizes_are_cut_and_resized_as_files_are(model: Classifier, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    wide = random.integers(0, 256, (3, 20, 31, 3), dtype=np.uint8)
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for pixels, file in zip(wide, files, strict=True):
+        Image.fromarray(pixels).save(file)
+    np.testing.assert_allclose(
+        model.predict(wide).probabilities, model.predict(files).probabilities, atol=1e-9
+    )
+    left = Image.fromarray(wide[0]).crop((5, 0, 25, 20)).resize((8, 8), Image.Resampling.BILINEAR)
+    assert model.predict(left.convert("L")).probabilities.shape == (1, 10)
+
+
+def test_a_given_image_is_left_as_it_was(model: Classifier) -> None:
+    turned = Image.new("RGB", (9, 5))
+    turned.getexif()[0x0112] = 6
+    model.predict(turned)
+    assert turned.size == (9, 5)
+
+
+def test_priors(model: Classifier, digits: Source) -> None:
+    images = digits.train.images[:20]
+    plain = model.predict(images).probabilities
+    counts = np.array(model.facts.labeled_counts)
+    shares = dict(zip(model.class_names, range(1, 11), strict=True))
+    shifted = plain * np.arange(1, 11) / counts
+    expected = shifted / shifted.sum(1, keepdims=True)
+    for prior in (shares, list(range(1, 11)), np.arange(1, 11) / 55):
+        np.testing.assert_allclose(model.predict(images, prior=prior).probabilities, expected)
+    for wrong in ("uniforn", [1, 2], {"0": 1}, [np.nan] * 10, [0] * 10, ["a"] * 10):
+        with pytest.raises(OptionError):
+            model.predict(images, prior=wrong)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("gone.png", "gone.png: No such file"),
+        ([b"no image"], "input 0: not a readable image"),
+        ([np.zeros((8, 8), np.uint8), 3], "input 1: is neither"),
+        ([np.zeros((8, 8), np.int64)], "input 0: .*uint8"),
+        (np.zeros((2, 8, 8, 5), np.uint8), "channels"),
+        ([np.zeros(8, np.uint8)], "input 0: an image must be"),
+    ],
+)
+def test_what_is_no_image(model: Classifier, images: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        model.predict(images)
+
+
+def linear_model() -> Classifier:
+    facts = Facts(("a", "b"), (3, 1), (4,), method="supervised")
+    return Classifier(lambda x: np.stack([x[:, 0], 1 - x[:, 0]], 1), facts)
+
+
+def test_a_model_of_vectors_takes_vectors() -> None:
+    vectors = np.random.default_rng(0).random((5000, 4))
+    answers = linear_model().predict(vectors)
+    np.testing.assert_allclose(answers.probabilities[:, 0], vectors[:, 0].astype(np.float32))
+    assert answers.classes[:3] == ["a" if v > 0.5 else "b" for v in vectors[:3, 0]]
+    for wrong, message in (
+        (np.zeros((2, 5)), "vectors of 4"),
+        ([[0, 1, np.nan, 1]], "NaN"),
+        ([["a"] * 4], "no vector"),
+        (["x.png"], "no vector"),
+    ):
+        with pytest.raises(DataError, match=message):
+            linear_model().predict(wrong)
+
+
+def test_a_model_that_is_not_square_takes_its_own_shape_only() -> None:
+    facts = Facts(("a", "b"), (3, 1), (1, 4, 6))
+    model = Classifier(lambda x: np.full((len(x), 2), 0.5), facts)
+    assert len(model.predict([np.zeros((4, 6), np.uint8)])) == 1
+    with pytest.raises(DataError, match="takes 6 x 4 only"):
+        model.predict([np.zeros((6, 4), np.uint8)])
+
+
+class Payload:
+    """What a hostile file would hold."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path(self.where),))
+
+    def __init__(self, where: Path) -> None:
+        self.where = str(where)
+
+
+@pytest.mark.parametrize("name", ["model.pt2", "model.pt", "model.onnx", "model.safetensors", "model.bin"])
+def test_loading_runs_no_code(name: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    content = pickle.dumps(Payload(ran))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((OptionError, RunError)) as error:
+        daso.load(tmp_path / name)
+    assert name in str(error.value)
+    assert not ran.exists()
+    pickle.loads(content)  # the trap works
+    assert ran.exists()
+
+
+def test_what_is_no_model(finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        daso.load(tmp_path / "gone")
+    with pytest.raises(RunError, match="no run folder"):
+        daso.load(tmp_path)
+    checkpoint = max((finished_run / "checkpoints").glob("*.safetensors"))
+    with pytest.raises(RunError, match="not exported by daso"):
+        daso.load(checkpoint)
+    with pytest.raises(OptionError, match="device"):
+        daso.load(finished_run, "nonsense")
+
+
+def test_calibration_of_another_checkpoint_is_not_used(finished_run: Path) -> None:
+    calibration = read_json(finished_run / "calibration.json")
+    for path in sorted((finished_run / "checkpoints").glob(f"step-{calibration['step']:09d}.*")):
+        path.unlink()
+    said: list[str] = []
+    model = daso.load(finished_run, "cpu", warn=said.append)
+    assert model.facts.temperature == 1
+    assert f"of step {calibration['step']}" in said[-1]
+
+
+def test_a_run_calibrates_itself(finished_run: Path, digits: Source) -> None:
+    calibration = read_json(finished_run / "calibration.json")
+    assert calibration["images"] == 50
+    assert calibration["note"] is None
+    assert calibration["loss_after"] <= calibration["loss_before"]
+    model = daso.load(finished_run, "cpu")
+    assert model.facts.temperature == calibration["temperature"] != 1
+    network = model.predict(digits.train.images[:50]).probabilities
+    assert torch.from_numpy(network).sum(1).allclose(torch.ones(50, dtype=torch.float64))
