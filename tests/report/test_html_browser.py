@@ -1,0 +1,220 @@
+"""The report of a run in Chromium: pictures, sorting, filtering, keys, themes and narrow screens."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("websocket")
+
+from browser import CHROMIUM, Page, open_browser
+from test_html_report import HOSTILE, make_hostile, many_classes, quick_map
+
+from daso.report.html.page import write_report
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+__all__ = ["many_classes", "quick_map"]
+
+SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    """Return a browser; each test opens its own page in it."""
+    with open_browser() as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, finished_run: Path) -> Page:
+    """Return the opened report of a complete run, in a wide, light window."""
+    return show(browser, finished_run)
+
+
+def show(browser: Page, folder: Path, width: int = 1400, theme: str = "light") -> Page:
+    path = write_report(folder)[0]
+    browser.look(width, 900, theme)
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(path)
+    return browser
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    rows = f"[...document.getElementById('{table}').tBodies[0].rows].filter(row => !row.hidden)"
+    return list(page.ask(f"{rows}.map(row => row.cells[{number}].textContent.trim())"))
+
+
+def type_into(page: Page, selector: str, text: str) -> None:
+    page.ask(f"document.querySelector({selector!r}).focus()")
+    page.ask(f"document.querySelector({selector!r}).value = ''")
+    page.send("Input.insertText", text=text)
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    change = "dispatchEvent(new Event('change'))"
+    page.ask(f"(e => {{ e.value = {value!r}; e.{change}; }})(document.getElementById({name!r}))")
+
+
+def test_no_errors_no_requests_and_every_picture_is_there(page: Page, finished_run: Path) -> None:
+    for gallery in ("confident", "uncertain", "disagreeing"):
+        page.ask(f"document.querySelector('[data-gallery={gallery}]').click()")
+        page.ask("document.getElementById('gallery-more').click()")
+        page.ask(SETTLED)
+        cards = page.ask("document.querySelectorAll('#gallery > li').length")
+        assert cards > 20
+        loaded = page.ask("[...document.images].filter(i => i.complete && i.naturalWidth === 8).length")
+        assert loaded == page.ask("document.images.length")
+        assert page.ask("document.querySelectorAll('#gallery img.main').length") == cards
+    assert page.errors == []
+    assert page.requests == [(finished_run / "report.html").as_uri()]
+
+
+def test_a_table_sorts_by_number_and_by_name(page: Page) -> None:
+    button = "document.querySelectorAll('#class-table thead button')"
+    page.ask(f"{button}[1].click()")
+    falling = [int(value) for value in column(page, "class-table", 1)]
+    assert falling == sorted(falling, reverse=True)
+    page.ask(f"{button}[1].click()")
+    assert [int(value) for value in column(page, "class-table", 1)] == falling[::-1]
+    assert page.ask("document.querySelector('#class-table th[aria-sort]').ariaSort") == "ascending"
+    page.ask(f"{button}[0].click()")
+    assert column(page, "class-table", 0) == [str(digit) for digit in range(10)]
+    page.ask(f"{button}[4].click()")
+    recalls = [value for value in column(page, "class-table", 4) if value != "–"]  # noqa: RUF001
+    assert [float(value) for value in recalls] == sorted(map(float, recalls), reverse=True)
+
+
+def test_keys_alone_reach_and_use_a_column_head(page: Page) -> None:
+    page.ask("document.querySelector('[data-filters=class-table]').focus()")
+    for _ in range(3):  # the region of the table, its first head, its second
+        page.press("Tab")
+    assert page.ask("document.activeElement.textContent") == "labelled"
+    page.press("Enter")
+    values = [int(value) for value in column(page, "class-table", 1)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_table_filters(page: Page) -> None:
+    type_into(page, "[data-filters=next-table]", "image 1")
+    shown = column(page, "next-table", 3)
+    assert 0 < len(shown) < 100
+    assert all("image 1" in text for text in shown)
+    said = page.ask("document.querySelector('[data-count=next-table]').textContent")
+    assert said == f"{len(shown)} of 100"
+
+
+def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
+    cards = "[...document.querySelectorAll('#gallery > li')].map(li => li.querySelector('.says').textContent)"
+    everything = page.ask(cards)
+    choose(page, "gallery-class", "3")
+    chosen = page.ask(cards)
+    assert 0 < len(chosen) < len(everything)
+    assert all("says3" in text or "like3" in text or "final3" in text for text in chosen)
+    choose(page, "gallery-class", "")
+    type_into(page, "#gallery-find", "no such class")
+    assert page.ask(cards) == []
+    assert page.ask("document.getElementById('gallery-count').textContent") == "0 of 0"
+    type_into(page, "#gallery-find", "7")
+    assert all("7" in text for text in page.ask(cards))
+    page.ask("document.querySelector('[data-gallery=confident]').click()")
+    choose(page, "gallery-sort", "low")
+    type_into(page, "#gallery-find", " ")
+    confidences = page.ask(
+        "[...document.querySelectorAll('#gallery > li')].map(li => parseInt([...li.querySelectorAll('.says i')]"
+        ".filter(i => ['says', 'final'].includes(i.textContent)).pop().nextSibling.nextSibling.textContent))"
+    )
+    assert len(confidences) > 20
+    assert confidences == sorted(confidences)
+
+
+def test_the_curves_of_a_class_can_be_picked(page: Page) -> None:
+    lines = "[...document.querySelectorAll('#picked path.line')].map(p => p.getAttribute('d')).join('|')"
+    before = page.ask(lines)
+    choose(page, "pick-class", "0")
+    frequent = page.ask(lines)
+    choose(page, "pick-class", "9")
+    assert len({before, frequent, page.ask(lines)}) == 3
+
+
+def test_the_map_singles_out_a_class(page: Page) -> None:
+    dim = "document.querySelectorAll('svg.map .points .dim').length"
+    assert page.ask(dim) == 0
+    choose(page, "map-class", "0")
+    assert 0 < page.ask(dim) < page.ask("document.querySelectorAll('svg.map .points circle').length")
+    choose(page, "map-class", "")
+    choose(page, "map-color", "agree")
+    colors = "new Set([...document.querySelectorAll('svg.map .points circle')].map(c => c.style.fill)).size"
+    assert page.ask(colors) == 2
+
+
+def brightness(page: Page) -> float:
+    with Image.open(io.BytesIO(page.picture(whole=False))) as image:
+        return float(np.asarray(image.convert("L"), dtype=float)[5, 5])
+
+
+@pytest.mark.parametrize(("theme", "light"), [("light", True), ("dark", False)])
+def test_the_theme_is_the_systems_until_the_button_says_otherwise(
+    browser: Page, finished_run: Path, theme: str, light: bool
+) -> None:
+    page = show(browser, finished_run, theme=theme)
+    page.ask("localStorage.clear()")
+    page.open(finished_run / "report.html")
+    assert (brightness(page) > 128) == light
+    page.ask("document.getElementById('theme').click()")
+    page.ask(SETTLED)
+    assert (brightness(page) > 128) != light
+    page.open(finished_run / "report.html")
+    assert (brightness(page) > 128) != light
+    page.ask("localStorage.clear()")
+
+
+@pytest.mark.parametrize("width", [320, 390, 1400])
+def test_nothing_is_wider_than_the_window(browser: Page, finished_run: Path, width: int) -> None:
+    make_hostile(finished_run)  # its names are long, one of them without a blank
+    page = show(browser, finished_run, width)
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    assert page.errors == []
+
+
+def test_hostile_names_do_nothing(browser: Page, finished_run: Path) -> None:
+    make_hostile(finished_run)
+    page = show(browser, finished_run)
+    for gallery in ("confident", "uncertain", "disagreeing"):
+        page.ask(f"document.querySelector('[data-gallery={gallery}]').click()")
+    page.ask(SETTLED)
+    assert page.ask("document.title").startswith("finished: " + HOSTILE[0])
+    assert HOSTILE[1] in page.ask("document.getElementById('class-table').textContent")
+    assert page.ask("document.scripts.length") == 2
+    assert page.errors == []
+    assert page.requests == [(finished_run / "report.html").as_uri()]
+
+
+def test_a_large_confusion_matrix_tells_its_cells(browser: Page, many_classes: Path, tmp_path: Path) -> None:
+    page = show(browser, Path(shutil.copytree(many_classes, tmp_path / "run")))
+    page.ask("document.getElementById('pixel-matrix').focus()")
+    page.press("ArrowRight")
+    said = page.ask("document.getElementById('pixel-said').textContent")
+    names = page.ask("JSON.parse(document.getElementById('data').textContent).confusion.names")
+    assert said.endswith(f"images of {names[0]} were answered {names[1]}")
+    choose(page, "confusion-class", "3")
+    answers = page.ask(
+        "[...document.querySelectorAll('#confusion-answers li span:last-child')].map(s => parseInt(s.textContent))"
+    )
+    cells = page.ask("JSON.parse(document.getElementById('data').textContent).confusion.cells")[3]
+    assert answers == sorted((count for _, count in cells), reverse=True)
+    assert page.errors == []
+
+
+def test_a_running_training_opens_without_errors(browser: Page, finished_run: Path) -> None:
+    for name in ("summary.json", "confusion.json", "beliefs.safetensors"):
+        (finished_run / name).unlink()
+    page = show(browser, finished_run)
+    assert page.ask("document.querySelectorAll('main > section').length") == 5
+    assert page.errors == []
