@@ -34,6 +34,8 @@ class TrainCommand:
     path of your own images: a folder, or a manifest that lists them (CSV, TSV, JSON lines, parquet)."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
+    like: Path | None = None
+    """Repeat the run of this folder, but for the options that are given; instead of SOURCE. What differs is said."""
     method: str = DEFAULT_METHOD
     """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
     file.py:Class. Its hyper-parameters are options too."""
@@ -148,6 +150,12 @@ def _given(argv: Sequence[str], option: str) -> bool:
     return any(argument.partition("=")[0].replace("_", "-") == option for argument in argv)
 
 
+def absolute_method(name: str) -> str:
+    """Return a method's name with whole paths of the parts of one's own."""
+    parts = name.split("+")
+    return "+".join(str(Path(part).expanduser().resolve()) if ".py:" in part else part for part in parts)
+
+
 def to_config(
     command: TrainCommand,
     method_options: dict[str, Any],
@@ -203,10 +211,7 @@ def to_config(
         if command.source in NAMES
         else str(Path(command.source).expanduser().resolve()),
         # So must it find a method of one's own.
-        method="+".join(
-            str(Path(part).expanduser().resolve()) if ".py:" in part else part
-            for part in command.method.split("+")
-        ),
+        method=absolute_method(command.method),
         data=None if command.data is None else str(command.data.expanduser().resolve()),
         folders=command.folders,
         size=command.size,

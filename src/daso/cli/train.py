@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.cli.embedding import embedding_progress
+from daso.cli.like import compare_with, config_like, with_source_and_method
 from daso.cli.notes import given_options, idle_options
 from daso.cli.options import TrainCommand, parse_train, to_config
 from daso.cli.processes import Team, team
@@ -22,7 +23,7 @@ from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
 from daso.data.open import NAMES, is_resized, open_source
 from daso.data.source import Source
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError, RunError, nearest
 from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import CPU_SIZE, choose_for
@@ -32,7 +33,7 @@ from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
-from daso.train.run import Prepared, describe_data, prepare, train_run
+from daso.train.run import Prepared, describe_data, open_configured, prepare, train_run
 from daso.train.training import choose_device
 
 
@@ -81,7 +82,10 @@ def announce(prepared: Prepared, folder: Path) -> None:
 def conclude(prepared: Prepared, folder: Path) -> None:
     """Draw the pictures of a finished run and print what came out."""
     summary = read_json(folder / "summary.json")
-    draw_run(folder)
+    try:
+        draw_run(folder)
+    except RunError as error:
+        _notice(f"no pictures: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
         console.print(summary_table(summary))
@@ -203,6 +207,7 @@ def follow_run(
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say, alone or as one of the processes of torchrun."""
+    argv = with_source_and_method(argv)
     command, method_options = parse_train(argv)
     check_installed(command.track)
     with team(command.train.device) as together:
@@ -220,13 +225,17 @@ def _train(
     command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str], folder: Path, together: Team
 ) -> int:
     notice = (lambda _: None) if command.quiet else _notice
-    command, method_options = as_in_paper(command, method_options, argv, notice)
-    command, preset = resolve_preset(command)
-    source = read_source(command, command.size)
-    defaults = preset
-    if defaults is None:
-        source, defaults = choose_defaults(command, source)
-    config = to_config(command, method_options, argv, defaults, notice)
+    if command.like is not None:
+        config = config_like(command.like, command, method_options, argv)
+        source = open_configured(config)
+    else:
+        command, method_options = as_in_paper(command, method_options, argv, notice)
+        command, preset = resolve_preset(command)
+        source = read_source(command, command.size)
+        defaults = preset
+        if defaults is None:
+            source, defaults = choose_defaults(command, source)
+        config = to_config(command, method_options, argv, defaults, notice)
     for note in idle_options(config, given_options(argv)):
         _notice(f"note: {note}")
     for path, reason in source.skipped:
@@ -236,9 +245,10 @@ def _train(
     prepared = prepare(config, source, processes=together.processes, progress=embedding_progress())
     if not command.quiet:
         announce(prepared, folder)
+    like = None if command.like is None else compare_with(command.like, prepared, _notice)
     stop = Stop()
     with together.folder(folder) as own:
-        rows = train_run(prepared, own, stop, warn=_notice)
+        rows = train_run(prepared, own, stop, warn=_notice, like=like)
         track = command.track if together.is_first else ()
         status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
         if not status and together.is_first:

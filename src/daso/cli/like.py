@@ -1,0 +1,132 @@
+"""``daso train --like RUN``: a run again, from its folder alone, but for the options that are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from daso.cli.notes import given_options
+from daso.cli.options import GROUPS, TrainCommand, absolute_method
+from daso.compose import Recipe
+from daso.errors import OptionError
+from daso.files import read_json
+from daso.train.config import RunConfig
+from daso.train.environment import describe_differences, describe_environment
+from daso.train.run import Prepared, describe_data, moved
+
+OWN = ("size", "skip_bad")
+"""Fields of a configuration that are options of the command itself."""
+RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
+"""What a method decides where nobody else does."""
+
+
+def like_of(argv: Sequence[str]) -> Path | None:
+    """Return the value of ``--like``, which decides the method where no other is named."""
+    for index, argument in enumerate(argv):
+        if argument == "--like" and index + 1 < len(argv):
+            return Path(argv[index + 1])
+        if argument.startswith("--like="):
+            return Path(argument.partition("=")[2])
+    return None
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run."""
+    path = folder / "config.json"
+    return RunConfig.from_dict(read_json(path), str(path))
+
+
+def with_source_and_method(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the source, and if need be the method, of the run that ``--like`` names, if it does.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    like = like_of(argv)
+    if like is None:
+        return list(argv)
+    config, given = read_config(like), given_options(argv)
+    method = [] if "method" in given else ["--method", config.method]
+    return [config.source, *argv, *method]
+
+
+def config_like(
+    run: Path, command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]
+) -> RunConfig:
+    """Return the configuration of a run with the options that are given in place of its own.
+
+    With another method its hyper-parameters are kept where that has them too, and what the run's method decided for
+    the training is open again.
+
+    Args:
+        run: the folder.
+        command: as parsed.
+        method_options: as parsed.
+        argv: tells what was given.
+
+    Raises:
+        OptionError: a source or its parts are given, which come from the run.
+    """
+    given = given_options(argv)
+    if refused := sorted(given & {"labeled", "unlabeled", "val", "test"}):
+        raise OptionError(f"--like trains on the images of {run}: leave out --{refused[0]}, or name --data")
+    config = moved(read_config(run), command.data if "data" in given else None)
+    train: dict[str, Any] = {}
+    method = absolute_method(command.method)
+    if method != config.method:
+        before = Recipe.parse(config.method).method
+        train = {name: None for name in RESOLVED if getattr(config.train, name) == getattr(before, name)}
+    for group in GROUPS:
+        own: Any = getattr(command, group)
+        names = given & {field.name for field in dataclasses.fields(own)}
+        values = (train if group == "train" else {}) | {name: getattr(own, name) for name in names}
+        config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
+    options = {
+        name: config.method_options[name] if name in config.method_options and name not in given else value
+        for name, value in method_options.items()
+    }
+    top = {name: getattr(command, name) for name in OWN if name in given}
+    return dataclasses.replace(config, method=method, method_options=options, **top)
+
+
+def compare_with(run: Path, prepared: Prepared, notice: Callable[[str], None]) -> dict[str, Any]:
+    """Say what differs from a run that is to be repeated; return it for the record of the new one.
+
+    Args:
+        run: the folder.
+        prepared: the new run.
+        notice: is told.
+    """
+    before, now = _flat(read_config(run).to_dict()), _flat(prepared.config.to_dict())
+    options = [
+        f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    found, saved = describe_data(prepared.data), read_json(run / "data.json")
+    data = [
+        f"fingerprint of the {what} {json.dumps(saved.get(name))}, now {json.dumps(found[name])}"
+        for name, what in (("split_fingerprint", "split"), ("images_fingerprints", "images"))
+        if saved.get(name) != json.loads(json.dumps(found[name]))
+    ]
+    device = prepared.data.labeled.images.device
+    environment = describe_differences(
+        read_json(run / "environment.json"), describe_environment(device, prepared.config.method)
+    )
+    differences = {"options": options, "data": data, "environment": environment}
+    for what, found_differences in differences.items():
+        if found_differences:
+            notice(f"differs from {run}, {what}: {'; '.join(found_differences)}")
+    if not any(differences.values()):
+        notice(f"as {run}: options, data and environment are the same")
+    return {"run": str(run.resolve()), "differs": differences}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return {name: value for name, value in flat.items() if value is not None}
