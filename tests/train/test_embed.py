@@ -1,0 +1,247 @@
+"""Embeddings of a frozen backbone: what they are, that they are kept, and the runs on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from torch import Tensor, nn
+
+from daso.data.source import Source
+from daso.errors import DataError, OptionError, RunError
+from daso.evaluate.metrics import evaluate_logits
+from daso.evaluate.predict import predict_logits
+from daso.train import embed
+from daso.train.config import RunConfig
+from daso.train.embed import EmbeddedData, EmbeddingStore
+from daso.train.model import load_model
+from daso.train.run import prepare, resume_run, train_run
+from tests.conftest import SPLIT, MakeConfig
+
+CPU = torch.device("cpu")
+
+
+class Patches(nn.Module):
+    """Random features of patches: an encoder of one's own."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(24, 1, 4, 4, generator=generator))
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += len(x)
+        return nn.functional.conv2d(x, self.weight, stride=2).relu().flatten(1)
+
+
+@pytest.fixture
+def make(tiny_config: MakeConfig, tmp_path: Path) -> MakeConfig:
+    def config(method: str = "fixmatch+daso", **train: Any) -> RunConfig:
+        options = {
+            "network": None,
+            "freeze": True,
+            "embedding_folder": str(tmp_path / "embeddings"),
+            "steps": 30,
+            "evaluate_every": 10,
+        }
+        return tiny_config(method, **(options | train))
+
+    return config
+
+
+def embedded(config: RunConfig, source: Source, encoder: nn.Module | None = None) -> EmbeddedData:
+    data = prepare(config, source, encoder=encoder or Patches()).data
+    assert isinstance(data, EmbeddedData)
+    return data
+
+
+def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digits: Source) -> None:
+    data = embedded(make(weak_versions=2, strong_versions=3), digits)
+    assert data.test is not None
+    assert data.unlabeled is not None
+    assert digits.test is not None
+    assert (data.labeled.images.shape[1], data.test.images.shape[1], data.weak_versions) == (6, 1, 2)
+    images = torch.from_numpy(digits.test.images)
+    plain = prepare(make(freeze=False), digits, encoder=Patches()).data
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (plain.mean, plain.std))
+    with torch.no_grad():
+        expected = Patches()((images / 255 - mean) / std)
+    torch.testing.assert_close(data.test.images[:, 0], expected, rtol=2e-3, atol=1e-2)
+
+    versions = data.unlabeled.images
+    away = (versions - versions[:, :1]).norm(dim=2).mean(0)
+    assert away[0] == 0
+    assert 0 < away[1:3].mean() < away[3:].mean(), "strong views are further away than weak ones"
+    assert not torch.equal(versions[:, 1], versions[:, 2])
+    dimensions = torch.cat([data.labeled.images[:, 0], versions[:, 0]]).double()
+    assert data.mean == pytest.approx(dimensions.mean(0).tolist())
+
+
+def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:
+    first = embedded(make(), digits)
+    again = embedded(make("supervised"), digits)
+    assert first.computed > 0
+    assert again.computed == 0
+    for name in ("labeled", "unlabeled", "holdout", "test"):
+        before, after = getattr(first, name), getattr(again, name)
+        assert torch.equal(before.images, after.images), "what is read is what was computed"
+    # The encoder is normalised by the split's images: a published mean lets all seeds share what is there.
+    source = dataclasses.replace(digits, mean=(0.3,), std=(0.4,))
+    counts = [embedded(make(seed=seed), source).computed for seed in (1, 1, 2)]
+    assert counts[1] == 0
+    assert 0 < counts[2] < counts[0], "of another split only what was not seen is computed"
+
+
+@pytest.mark.parametrize("change", ["weights", "versions", "views", "precision"])
+def test_embeddings_of_another_kind_are_computed_anew(change: str, make: MakeConfig, digits: Source) -> None:
+    config, encoder = make(), Patches()
+    first = embedded(config, digits, encoder)
+    if change == "weights":
+        encoder = Patches(1)
+    if change == "versions":
+        config = make(strong_versions=5)
+    if change == "views":
+        config = dataclasses.replace(config, augmentation=dataclasses.replace(config.augmentation, cutout=0))
+    if change == "precision":
+        config = make(precision="bfloat16")
+    other = embedded(config, digits, encoder)
+    assert other.computed > 0
+    assert other.folder != first.folder
+    assert not torch.equal(other.labeled.images[:, -1], first.labeled.images[:, -1])
+
+
+def test_a_killed_embedding_goes_on_and_damage_is_mended(
+    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "SHARD", 64)
+    whole = embedded(make(embedding_folder=str(Path(make().train.embedding_folder or "") / "other")), digits)
+
+    class KilledError(Exception):
+        pass
+
+    class Dying(Patches):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.calls > 700:
+                raise KilledError
+            return super().forward(x)
+
+    with pytest.raises(KilledError):
+        embedded(make(), digits, Dying())
+    folder = Path(make().train.embedding_folder or "")
+    shards = sorted(folder.rglob("*.safetensors"))
+    assert shards, "what was finished is there"
+    damaged = bytearray(shards[0].read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    shards[0].write_bytes(damaged)
+    rest = embedded(make(), digits)
+    assert 0 < rest.computed < whole.computed
+    assert rest.unlabeled is not None
+    assert whole.unlabeled is not None
+    torch.testing.assert_close(rest.unlabeled.images, whole.unlabeled.images, rtol=2e-3, atol=1e-3)
+    assert embedded(make(), digits).computed == 0, "the damaged shard has been replaced"
+
+
+def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path / "store", {"a": 1})
+    asked: list[int] = []
+
+    def compute(rows: Any) -> Tensor:
+        asked.extend(rows)
+        return torch.tensor([[[float(row)]] for row in rows])
+
+    digests = [bytes([n]) * embed.DIGEST for n in (7, 8, 7, 9)]
+    out = np.zeros((4, 1, 1), np.float32)
+    assert store.collect(digests, compute, out, lambda *_: None) == 3
+    assert asked == [0, 1, 3]
+    assert out[:, 0, 0].tolist() == [0, 1, 0, 3]
+
+
+def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path / "store", {})
+    out = np.zeros((1, 1, 2), np.float32)
+    store.collect([b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out, lambda *_: None)
+    (shard,) = (tmp_path / "store").glob("*.safetensors")
+    assert safetensors.numpy.load_file(shard)["embeddings"].dtype == np.float32
+    assert out.ravel().tolist() == [1e6, 1.0]
+
+
+def test_a_backbone_that_returns_nan_is_refused(make: MakeConfig, digits: Source) -> None:
+    broken = Patches()
+    broken.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match="NaN or infinity"):
+        embedded(make(), digits, broken)
+
+
+def test_the_model_of_a_frozen_run_takes_images(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rows = list(train_run(prepare(make(steps=120, evaluate_every=120, ema_decay=0.95), digits, encoder=Patches()), run))
+    for path in Path(make().train.embedding_folder or "").rglob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(OptionError, match=r"came from Python \(Patches\)"):
+        load_model(run, CPU, pytest.fail)
+    model = load_model(run, CPU, pytest.fail, Patches(seed=5))
+    assert model.image_shape == (1, 8, 8)
+    assert digits.test is not None
+    logits = predict_logits(model.network, torch.from_numpy(digits.test.images)).numpy()
+    found = evaluate_logits(logits, digits.test.labels, np.array(model.labeled_counts))
+    assert found["balanced_accuracy"] == pytest.approx(rows[-1]["test"]["balanced_accuracy"], abs=0.005)
+    assert found["balanced_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_stopped_frozen_run_goes_on_bit_for_bit(
+    optimizer: str, make: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make(optimizer=optimizer)
+    list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "whole"))
+    rows = train_run(prepare(config, digits, encoder=Patches()), tmp_path / "stopped")
+    assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
+    rows.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr("daso.train.run.open_configured", lambda *_, **__: digits)
+    with pytest.raises(OptionError, match="came from Python"):
+        resume_run(tmp_path / "stopped")
+    list(resume_run(tmp_path / "stopped", encoder=Patches(seed=3))[1])
+    whole, stopped = (
+        load_model(tmp_path / name, CPU, pytest.fail, Patches()).network.state_dict()
+        for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_a_damaged_backbone_of_a_run_is_noticed(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    list(train_run(prepare(make(steps=5), digits, encoder=Patches()), run))
+    path = run / "backbone" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="is damaged, or of another run"):
+        load_model(run, CPU, pytest.fail, Patches())
+
+
+def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) -> None:
+    with pytest.raises(OptionError, match="--freeze needs a pretrained network"):
+        prepare(make(network="small-4"), digits)
+    with pytest.raises(OptionError, match="unknown network 'wrn-28-2' for vectors"):
+        prepare(make(embedding_network="wrn-28-2"), digits, encoder=Patches())
+    with pytest.raises(OptionError, match=r"must return features of shape \(2, D\), returned \(2, 1, 8, 8\)"):
+        prepare(make(), digits, encoder=nn.Identity())
+    vectors = embedded(make(), digits)
+    flat = dataclasses.replace(
+        digits,
+        train=dataclasses.replace(
+            digits.train, images=digits.train.images.reshape(len(digits.train), 1, 64).astype(np.float32)
+        ),
+        test=None,
+        mean=None,
+        std=None,
+    )
+    assert vectors.are_vectors
+    with pytest.raises(OptionError, match="the data are vectors already"):
+        prepare(dataclasses.replace(make(), split=SPLIT), flat, encoder=Patches())
