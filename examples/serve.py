@@ -1,0 +1,156 @@
+"""Serve an exported model over HTTP, with onnxruntime, Pillow and numpy alone.
+
+    daso export runs/birds --format onnx --out birds.onnx
+    pip install onnxruntime pillow numpy
+    python serve.py birds.onnx --port 8000
+    curl --data-binary @photo.jpg http://localhost:8000/predict
+
+answers {"class": "wren", "confidence": 0.93, "probabilities": {"wren": 0.93, "tit": 0.05, ...}}. Behind a proxy that
+knows who may ask; by itself it listens to this computer only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+MOST_BYTES = 10_000_000
+MOST_PIXELS = 50_000_000
+MOST_AT_ONCE = 8
+SECONDS = 10
+"""To wait for the next bytes of a request."""
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error: its status and the reason."""
+
+
+class Model:
+    """An exported model: bytes of an image file in, probabilities out."""
+
+    def __init__(self, path: str) -> None:
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        facts = self._session.get_modelmeta().custom_metadata_map
+        self.class_names: list[str] = json.loads(facts["class_names"])
+        self.channels, self.height, self.width = json.loads(facts["input_shape"])
+
+    def predict(self, content: bytes) -> dict[str, Any]:
+        """Return the answer of an image file as JSON values; a ``RefusedError`` if it is none."""
+        probs = self._session.run(None, {"images": self._pixels(content)[None]})[0][0]
+        named = dict(zip(self.class_names, (round(float(p), 6) for p in probs), strict=True))
+        best = max(named, key=lambda name: named[name])
+        return {"class": best, "confidence": named[best], "probabilities": named}
+
+    def _pixels(self, content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Decode as in training: upright, transparency on white, the central square, resized."""
+        try:
+            opened: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            too_large = opened.width * opened.height > MOST_PIXELS
+        except Image.DecompressionBombError:
+            too_large = True
+        except Exception as error:  # what Pillow raises on hostile bytes is not limited to a few classes
+            reason = f"no image of {', '.join(FORMATS)}"
+            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
+        if too_large:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels")
+        try:
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if self.channels == 1 else "RGB")
+        except Exception as error:
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"a damaged image: {error}") from error
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = (left, top, left + side, top + side)
+        image = image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=square)
+        pixels = np.asarray(image, dtype=np.uint8).reshape(self.height, self.width, self.channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """POST /predict: an image file as the body; GET /health: the names of the classes."""
+
+    model: Model
+    busy = threading.BoundedSemaphore(MOST_AT_ONCE)
+    timeout = SECONDS
+
+    def do_GET(self) -> None:
+        """Answer /health."""
+        if self.path == "/health":
+            self._answer(HTTPStatus.OK, {"classes": self.model.class_names})
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, {"error": "POST an image to /predict"})
+
+    def do_POST(self) -> None:
+        """Answer /predict."""
+        try:
+            if self.path != "/predict":
+                raise RefusedError(HTTPStatus.NOT_FOUND, "POST an image to /predict")
+            content = self._body()
+            if not self.busy.acquire(blocking=False):
+                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy; ask again")
+            try:
+                self._answer(HTTPStatus.OK, self.model.predict(content))
+            finally:
+                self.busy.release()
+        except RefusedError as refused:
+            status, reason = refused.args
+            self.close_connection = True  # the rest of the body is not read
+            self._answer(status, {"error": reason})
+
+    def _body(self) -> bytes:
+        given = self.headers.get("Content-Length")
+        if given is None:
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "give a Content-Length")
+        if not (given.isascii() and given.isdigit()):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+        if int(given[:12]) > MOST_BYTES:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES:,} bytes")
+        content = self.rfile.read(int(given))
+        if len(content) < int(given):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
+        return content
+
+    def _answer(self, status: HTTPStatus, value: dict[str, Any]) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def main() -> None:
+    """Serve as the arguments say."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="an .onnx file of daso export")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
+    options = parser.parse_args()
+    Handler.model = Model(options.model)
+    with ThreadingHTTPServer((options.host, options.port), Handler) as server:
+        print(f"http://{options.host}:{server.server_port}/predict", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

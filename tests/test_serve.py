@@ -1,0 +1,160 @@
+"""The serving example: answers as daso predict does, and answers hostile requests with 4xx while it goes on serving."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import daso
+from daso.export.run import export_run
+
+pytest.importorskip("onnxruntime")
+EXAMPLE = Path(__file__).parent.parent / "examples" / "serve.py"
+
+
+@pytest.fixture(scope="module")
+def run_folder(make_image_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from daso.data.open import open_source
+    from daso.train.config import RunConfig
+    from daso.train.options import TrainOptions
+    from daso.train.run import prepare, train_run
+
+    folder, images = tmp_path_factory.mktemp("serve") / "run", str(make_image_folder())
+    options = TrainOptions(steps=10, batch=8, network="small-4", evaluate_every=5, device="cpu")
+    config = RunConfig(source=images, method="supervised", train=options)
+    list(train_run(prepare(config, open_source(images)), folder))
+    export_run(folder, "onnx", folder.parent / "model.onnx", warn=lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(run_folder: Path) -> Iterator[int]:
+    command = [sys.executable, str(EXAMPLE), str(run_folder.parent / "model.onnx"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline()
+        yield int(address.rsplit(":", 1)[1].split("/")[0])
+        server.terminate()
+
+
+def ask(
+    port: int, content: bytes, path: str = "/predict", method: str = "POST"
+) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, content or None)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def send(port: int, request: bytes) -> tuple[int, dict[str, object]]:
+    """Send a raw request, end it, and return what comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, json.loads(response.read())
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def huge_png() -> bytes:
+    """Return a few hundred bytes that claim to be 40,000 x 40,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_it_answers_as_the_model_does(run_folder: Path, port: int) -> None:
+    random = np.random.default_rng(0)
+    wide = Image.fromarray(random.integers(0, 256, (20, 33, 3), dtype=np.uint8))
+    exif = wide.getexif()
+    exif[0x0112] = 6
+    clear = wide.copy()
+    clear.putalpha(100)
+    contents = [
+        encoded(wide),
+        encoded(wide, "JPEG", exif=exif),
+        encoded(clear),
+        encoded(wide.convert("P")),
+        encoded(wide.convert("L")),
+    ]
+    model = daso.load(run_folder, "cpu", warn=lambda _: None)
+    expected = model.predict(contents).probabilities
+    for content, probs in zip(contents, expected, strict=True):
+        status, answer = ask(port, content)
+        assert status == 200
+        named = answer["probabilities"]
+        assert isinstance(named, dict)
+        np.testing.assert_allclose([named[name] for name in model.class_names], probs, atol=2e-6)
+        assert answer["class"] == model.class_names[int(probs.argmax())]
+        assert answer["confidence"] == max(named.values())
+    assert ask(port, b"", "/health", "GET") == (200, {"classes": ["blue", "green", "red"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 415),
+        (b"<html>", 415),
+        (huge_png(), 413),
+        (encoded(Image.new("RGB", (60, 60), "red"))[:-40], 422),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", 415),
+    ],
+    ids=["nothing", "a page", "too many pixels", "cut off", "a program"],
+)
+def test_what_is_no_image_is_refused(port: int, content: bytes, status: int) -> None:
+    request = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    answered, answer = send(port, request + content)
+    assert answered == status
+    assert list(answer) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Content-Length: 10000001", 413),
+        ("Content-Length: 99999999999999999999", 413),
+        ("Content-Length: -1", 400),
+        ("Content-Length: many", 400),
+        ("Content-Length: 50", 400),
+        ("Transfer-Encoding: chunked", 411),
+        ("", 411),
+    ],
+)
+def test_requests_that_lie_are_refused(port: int, headers: str, status: int) -> None:
+    lines = "\r\n".join(filter(None, ["POST /predict HTTP/1.1", "Host: x", headers]))
+    assert send(port, f"{lines}\r\n\r\nshort".encode())[0] == status
+    assert ask(port, encoded(Image.new("RGB", (8, 8))))[0] == 200
+
+
+def test_other_paths(port: int) -> None:
+    assert ask(port, b"x", "/elsewhere")[0] == 404
+    assert ask(port, b"", "/predict", "GET")[0] == 404
