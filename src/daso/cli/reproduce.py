@@ -29,7 +29,7 @@ from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
 from daso.report.comparison import Comparison
 from daso.report.figures import draw_figures
 from daso.train.allocator import keep_freed_memory
-from daso.train.run import Prepared
+from daso.train.run import Prepared, describe_data
 
 FIGURES = "figures"
 GUESSING = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}
@@ -176,7 +176,14 @@ def run_all(
         write_tables(campaign, [part.table for part in parts])
 
     def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
-        follow(rows, total=prepared.total_steps, done=prepared.step, label=str(cell))
+        follow(
+            rows,
+            total=prepared.total_steps,
+            done=prepared.step,
+            label=str(cell),
+            data=describe_data(prepared.data),
+            stages=len(prepared.plan.stages()),
+        )
 
     def in_turn(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
         return ((cell, campaign.attempt(cell, watch)) for cell in cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +32,19 @@ COLORS = {
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=110)
+        return file.getvalue()
+
+
 def make_figure(count: int) -> tuple[Figure, list[Axes]]:
     """Return a figure of *count* axes, one or two to a row."""
     columns, rows = min(count, 2), (count + 1) // 2
-    figure = Figure(figsize=(6.0 * columns, 3.8 * rows), layout="constrained")
+    figure = Picture(figsize=(6.0 * columns, 3.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
     for axis in axes:

@@ -1,0 +1,106 @@
+"""Pictures for notebooks: figures that are nobody else's, from folders, lists and names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from daso.errors import RunError
+from daso.report import pictures
+from daso.report.runs import read_run
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "watching.md"
+
+ALL: dict[str, Callable[..., Figure]] = {
+    "class_counts": pictures.class_counts,
+    "recall": pictures.recall,
+    "accuracy": pictures.accuracy,
+    "over_threshold": pictures.over_threshold,
+    "rare_pseudo_labels": pictures.rare_pseudo_labels,
+    "pseudo_label_bias": pictures.pseudo_label_bias,
+    "pseudo_labels": pictures.pseudo_labels,
+    "confusion": pictures.confusion,
+    "blending_weights": pictures.blending_weights,
+}
+
+
+@pytest.mark.parametrize("draw", ALL.values(), ids=ALL)
+def test_each_takes_a_folder_and_returns_a_figure_a_notebook_shows(
+    draw: Callable[..., Figure], finished_run: Path
+) -> None:
+    for run in (finished_run, str(finished_run), read_run(finished_run)):
+        figure = draw(run)
+        assert isinstance(figure, Figure)
+        assert figure.axes[0].has_data()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(finished_supervised_run: Path) -> None:
+    for name in (
+        "over_threshold",
+        "rare_pseudo_labels",
+        "pseudo_label_bias",
+        "pseudo_labels",
+        "blending_weights",
+    ):
+        with pytest.raises(RunError, match=f"{finished_supervised_run}: no "):
+            ALL[name](finished_supervised_run)
+    for name in ("class_counts", "recall", "accuracy", "confusion"):
+        assert ALL[name](finished_supervised_run).axes[0].has_data()
+
+
+def test_names_group_runs_and_lists_go_by_method(finished_run: Path, finished_supervised_run: Path) -> None:
+    both = [finished_run, finished_supervised_run, finished_run]
+    groups = pictures.as_groups(both)
+    assert {name: len(runs) for name, runs in groups.items()} == {"fixmatch+daso": 2, "supervised": 1}
+    figure = pictures.accuracy({"ours": [finished_run, finished_run], "theirs": finished_supervised_run})
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["ours", "theirs"]
+    measured = [100 * row["test"]["balanced_accuracy"] for row in read_run(finished_run).evaluations()]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), measured)
+
+
+def test_blending_weights_are_those_of_the_rows(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    mesh = pictures.blending_weights(run).axes[0].collections[0]
+    written = np.array([row["pseudo_labels"]["blend_weight"] for row in run.evaluations()])
+    order = np.argsort(-np.array(run.data["labeled_counts"]), kind="stable")
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(written.T.shape), written.T[order])
+
+
+def test_nothing_is_drawn_by_pyplot() -> None:
+    code = "import daso.report.pictures, sys; print({'matplotlib.pyplot', 'torch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_the_documented_example_runs(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    for name in ("fixmatch", "fixmatch+daso"):
+        for seed in (0, 1):
+            shutil.copytree(finished_run, tmp_path / "runs" / f"{name}-{seed}")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(DOCUMENT), "exec"), {})
+    assert (tmp_path / "recall.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_picture_is_documented() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in ALL)
+    public = {
+        name
+        for name, value in vars(pictures).items()
+        if getattr(value, "__module__", "") == pictures.__name__
+    }
+    assert {name for name in public if not name.startswith(("_", "as_"))} == set(ALL)
