@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise RunError(f"{path.parent} is no run folder: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} holds {type(value).__name__}, not an object")
@@ -138,7 +138,7 @@ def read_rows(path: Path) -> list[Row]:
             if not isinstance(row, dict) or not {"event", "step"} <= row.keys():
                 raise ValueError("not a row with an event and a step")
             rows.append(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise RunError(f"{path}, line {number}, is damaged: {error}") from error
     return rows

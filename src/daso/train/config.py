@@ -57,9 +57,14 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        for name, kind in (("source", str), ("method", str), ("method_options", dict), ("folders", dict)):
-            if not isinstance(getattr(self, name), kind):
-                raise OptionError(f"{name} must be of type {kind.__name__}, got {getattr(self, name)!r}")
+        kinds = {"source": str, "method": str, "method_options": dict, "folders": dict, "skip_bad": bool}
+        optional = {"data": str, "size": int}
+        for name, kind in {**kinds, **optional}.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (value is None and name in optional):
+                raise OptionError(f"{name} must be of type {kind.__name__}, got {value!r:.80}")
+        if not all(isinstance(folder, str) for folder in self.folders.values()):
+            raise OptionError(f"folders must be paths, got {self.folders!r:.80}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
