@@ -180,7 +180,12 @@ def test_a_backbone_that_returns_nan_is_refused(make: MakeConfig, digits: Source
 
 def test_the_model_of_a_frozen_run_takes_images(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    rows = list(train_run(prepare(make(steps=120, evaluate_every=120, ema_decay=0.95), digits, encoder=Patches()), run))
+    config = make(steps=120, evaluate_every=120, ema_decay=0.95, batch=16)
+    # A shift by a pixel is much in 8, for an encoder that knows places.
+    config = dataclasses.replace(
+        config, augmentation=dataclasses.replace(config.augmentation, crop_padding=0)
+    )
+    rows = list(train_run(prepare(config, digits, encoder=Patches()), run))
     for path in Path(make().train.embedding_folder or "").rglob("*.safetensors"):
         path.unlink()
     with pytest.raises(OptionError, match=r"came from Python \(Patches\)"):
