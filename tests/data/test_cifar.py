@@ -95,7 +95,7 @@ def test_malicious_batches_are_refused_in_folder_and_archive(tmp_path: Path) -> 
         ({b"labels": [0] * 19}, "20 images, but 19 labels"),
         ({b"labels": [0] * 19 + [10]}, "label 10 at index 19"),
         ({b"labels": [0] * 19 + ["cat"]}, "list of integers"),
-        ({b"labels": [0] * 19 + [2**70]}, "list of integers"),
+        ({b"labels": [0] * 19 + [2**70]}, "integer beyond 64 bits"),
     ],
 )
 def test_wrong_batches(tmp_path: Path, change: dict[bytes, object], message: str) -> None:

@@ -104,7 +104,11 @@ def _array_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dty
     # Later versions allow headers of any length; numpy writes them for structured arrays only.
     if np.lib.format.read_magic(stream) != (1, 0):
         raise DataError(f"{name}: only arrays in version 1.0 of numpy's format are read; store plain numbers")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    # The header is a Python literal; one that is none raises nearly anything: SyntaxError, TokenError, TypeError.
+    except Exception as error:
+        raise DataError(f"{name}: its header cannot be read: {type(error).__name__}") from error
     return shape, dtype
 
 

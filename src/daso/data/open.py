@@ -233,8 +233,10 @@ def list_own(
         raise OptionError(
             f"data says where a named data set ({', '.join(NAMES)}) or a manifest's images are; {source!r} is neither"
         )
-    if not path.is_dir():
+    if path.is_file():
         return None
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder")
     if is_saved(path) and not folders:
         return list_saved(path)
     if folders or is_image_folder(path):

@@ -14,6 +14,24 @@ from daso.errors import DataError
 
 NUMBER_TYPES = frozenset(f"{kind}{width}" for kind in "iu" for width in (1, 2, 4, 8)) | {"f4", "f8"}
 MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+GET_OPCODES = frozenset({"GET", "BINGET", "LONG_BINGET"})
+TUPLE_OPCODES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"})
+REFUSED_OPCODES = frozenset(
+    {
+        "DUP",
+        "EMPTY_SET",
+        "FROZENSET",
+        "ADDITEMS",
+        "PERSID",
+        "BINPERSID",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "NEXT_BUFFER",
+    }
+)
+"""No array and no plain value needs them."""
+LARGEST_INTEGER = 2**63
 
 
 def load_dictionary(content: bytes, where: str) -> dict[str, object]:
@@ -35,17 +53,40 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
         raise DataError(f"{where}: not a readable pickle: {error or type(error).__name__}") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: the pickle holds {type(value).__name__}, a dictionary was expected")
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): _finished(item, where)
-        for key, item in value.items()
-    }
+    return {_key(key, where): _finished(item, where) for key, item in value.items()}
 
 
 def _check_memory(content: bytes, where: str) -> None:
-    """Refuse lengths beyond the content (pickletools does) and memo numbers beyond the steps so far."""
+    """Refuse what takes more time or memory than the content's length: by its lengths, its memory, what it shares.
+
+    pickletools itself refuses lengths beyond the content. A tuple that is used twice could be nested into one whose
+    hash takes forever; integers beyond 64 bits can be chosen to have the same hash.
+    """
+    memory: set[int] = set()
+    tuples: set[int] = set()
+    before = ""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name in MEMO_OPCODES and isinstance(argument, int) and argument > count:
-            raise DataError(f"{where}: refused, the pickle numbers its memory beyond its own length")
+        name = opcode.name
+        if name in REFUSED_OPCODES:
+            raise DataError(f"{where}: refused, the pickle uses {name}, which plain values do not need")
+        if name in MEMO_OPCODES or name == "MEMOIZE":
+            place = len(memory) if argument is None else int(argument)
+            if place > count:
+                raise DataError(f"{where}: refused, the pickle numbers its memory beyond its own length")
+            memory.add(place)
+            (tuples.add if before in TUPLE_OPCODES else tuples.discard)(place)
+            continue  # what was put there is still the latest value
+        if name in GET_OPCODES and argument is not None and int(argument) in tuples:
+            raise DataError(f"{where}: refused, the pickle uses a tuple twice")
+        if isinstance(argument, int) and abs(argument) > LARGEST_INTEGER:
+            raise DataError(f"{where}: refused, the pickle holds an integer beyond 64 bits")
+        before = name
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, bytes | str | int):
+        raise DataError(f"{where}: the pickled dictionary has a key of type {type(key).__name__}")
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
 def _finished(item: object, where: str) -> object:
@@ -56,17 +97,24 @@ def _finished(item: object, where: str) -> object:
     return item.value
 
 
+def _text(value: object) -> str:
+    """Return a short text of a pickle; anything else, however long its representation, is refused unseen."""
+    if not isinstance(value, bytes | str) or len(value) > 16:
+        raise DataError("an array's type and byte order must be short texts")
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
 class _NumberType:
     """Stands in for ``numpy.dtype``: numbers only."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
-        self.code = code.decode("latin1") if isinstance(code, bytes) else str(code)
+        self.code = _text(code)
         self.order = "|"
         if self.code not in NUMBER_TYPES:
             raise DataError(f"arrays of type {self.code!r} are refused; numbers only")
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        order = state[1].decode("latin1") if isinstance(state[1], bytes) else str(state[1])
+        order = _text(state[1])
         if order not in ("|", "<", ">", "="):
             raise DataError(f"array byte order {order!r} is unknown")
         self.order = order
@@ -80,7 +128,7 @@ class _Array:
     def __setstate__(self, state: tuple[object, ...]) -> None:
         _, shape, number_type, by_columns, content = state
         if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise DataError(f"array shape {shape!r} is not one")
+            raise DataError("an array's shape must be whole numbers")
         if not isinstance(number_type, _NumberType) or not isinstance(content, bytes):
             raise DataError("arrays of anything but numbers are refused")
         dtype = np.dtype(number_type.order + number_type.code)
@@ -89,36 +137,55 @@ class _Array:
         self.value = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
+class _Reconstruct:
+    """Stands in for numpy's function that makes an array to be filled."""
+
+    __slots__ = ()  # a pickle can set attributes of what it is given
+
+    def __call__(self, *_: object) -> _Array:
+        return _Array()
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """Stands in for ``_codecs.encode``, by which Python 3 writes bytes into pickles for Python 2."""
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise DataError(f"encoding {encoding!r} is refused")
-    return text.encode("latin1")
+def _encoder(budget: int) -> object:
+    """Return what stands in for ``_codecs.encode``, by which Python 3 writes bytes into pickles for Python 2.
 
+    It encodes at most *budget* characters in all: a pickle could have one long text encoded again and again.
+    """
+    left = budget
 
-ALLOWED: dict[tuple[str, str], object] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _NumberType,
-    ("_codecs", "encode"): _encode,
-}
+    class Encode:
+        __slots__ = ()
+
+        def __call__(self, text: object, encoding: object = "latin1") -> bytes:
+            nonlocal left
+            if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+                raise DataError("texts are encoded as latin1 only")
+            left -= len(text)
+            if left < 0:
+                raise DataError("the pickle makes more bytes than it holds")
+            return text.encode("latin1")
+
+    return Encode()
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def __init__(self, content: bytes, where: str) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
         self.where = where
+        reconstruct = _Reconstruct()
+        self.allowed: dict[tuple[str, str], object] = {
+            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): _NumberType,
+            ("_codecs", "encode"): _encoder(len(content)),
+        }
 
     def find_class(self, module: str, name: str, /) -> object:
         try:
-            return ALLOWED[module, name]
+            return self.allowed[module, name]
         except KeyError:
             raise DataError(
-                f"{self.where}: refused, the pickle asks for {module}.{name}; only plain values and numpy "
+                f"{self.where}: refused, the pickle asks for {module[:80]}.{name[:80]}; only plain values and numpy "
                 "arrays are read. Do not use this file, fetch it again from its publisher"
             ) from None
