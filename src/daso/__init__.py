@@ -4,12 +4,13 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as of typing, which takes longer to import than everything here
 if TYPE_CHECKING:
+    from daso.estimator import DASOClassifier as DASOClassifier
     from daso.export import load as load
 
-_WHERE = {"load": "daso.export"}
+_WHERE = {"DASOClassifier": "daso.estimator", "load": "daso.export"}
 """What the package offers, and the module that has it; imported when it is asked for."""
 
-__all__ = ["load"]
+__all__ = ["DASOClassifier", "load"]
 
 
 def __getattr__(name: str) -> object:

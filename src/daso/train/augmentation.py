@@ -60,7 +60,7 @@ class ViewOptions:
 class VectorViewOptions:
     """How feature vectors are augmented; noise is in standard deviations of each dimension."""
 
-    weak_noise: float = 0.1
+    weak_noise: float = 0.3
     """Noise added to weak views of vectors."""
     strong_noise: float = 0.5
     """Noise added to strong views of vectors."""

@@ -1,0 +1,5 @@
+"""The scikit-learn estimator."""
+
+from daso.estimator.classifier import DASOClassifier
+
+__all__ = ["DASOClassifier"]
