@@ -261,6 +261,30 @@ def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "is no run folder" in capsys.readouterr().err
 
 
+def test_a_thousand_classes_fit(finished_run: Path) -> None:
+    names = [f"class number {k}" for k in range(1000)]
+    change(finished_run / "data.json", class_names=names, labeled_counts=list(range(1000, 0, -1)))
+    for name in ("summary.json", "confusion.json", "beliefs.safetensors"):
+        (finished_run / name).unlink()
+    share = (np.arange(1000, 0, -1) / 500500).round(6).tolist()
+    part = {"distribution": share, "truth": share, "recall": share, "precision": share}
+    labels = {"linear": part, "semantic": part, "final": part, "blend_weight": share}
+    rows = [{"event": "evaluate", "step": 10 * t, "pseudo_labels": labels} for t in range(80)]
+    (finished_run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write_report(finished_run)[0]
+    assert "pseudo_labels" in Parsed(path.read_text(encoding="utf-8")).sections
+    assert path.stat().st_size < 4_000_000
+
+
+def test_the_temperature_is_told(finished_run: Path) -> None:
+    fitted = {"temperature": 1.57, "images": 50, "error_before": 0.2, "error_after": 0.1234}
+    (finished_run / "calibration.json").write_text(json.dumps(fitted))
+    assert (
+        "A temperature of 1.57, fitted on 50 hold-out images, takes the error there from 20.0% to 12.3%"
+        in (report(finished_run).text)
+    )
+
+
 FILES = ("config.json", "data.json", "environment.json", "summary.json", "confusion.json")
 DAMAGE = (b"", b"[]", b"{}", b'{"class_names": 3, "counts": 1}', b'{"a": ', b"\xff\xfe\x00", b"[" * 100_000)
 

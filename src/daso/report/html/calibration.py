@@ -8,7 +8,7 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.html import charts
-from daso.report.html.folder import Array, Run
+from daso.report.html.folder import Array, Run, number
 from daso.report.html.overview import POOLS, percent
 
 
@@ -40,7 +40,23 @@ def calibration(run: Run) -> Row | None:
                 "chart": charts.reliability(f"Reliability, {name}", edges, accuracy, mean, counts),
             }
         )
-    return {"diagrams": diagrams, "images": len(label), "part": POOLS[part]} if diagrams else None
+    if not diagrams:
+        return None
+    return {"diagrams": diagrams, "images": len(label), "part": POOLS[part], "temperature": _temperature(run)}
+
+
+def _temperature(run: Run) -> str:
+    """Return what the temperature that was fitted on the hold-out does there."""
+    values = [
+        number(run.calibration.get(name)) for name in ("temperature", "images", "error_before", "error_after")
+    ]
+    if None in values or not values[1]:
+        return ""
+    temperature, images, before, after = values
+    return (
+        f"A temperature of {temperature:.2f}, fitted on {images:,.0f} hold-out images, takes the error there from "
+        f"{percent(before)}% to {percent(after)}% (calibration.json)."
+    )
 
 
 def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> tuple[Array, Array, Array, Array]:

@@ -15,7 +15,9 @@ from daso.report.html.folder import Array, Run, at, number, vector
 PARTS = ("linear", "semantic", "final")
 LOSS_STYLES = ("labeled", "linear", "semantic", "adjusted", "truth")
 PICKED_POINTS = 60
-"""Of a curve that can be picked for every class."""
+"""Of a curve that can be picked for every class, at most."""
+MOST_PICKED = 150_000
+"""Points of all curves to be picked: with many classes each has fewer."""
 GROUPS = {"few": "rarest third", "medium": "middle third", "many": "most frequent third"}
 LEAST_SHARE = 1e-4
 
@@ -132,9 +134,10 @@ def part_over_time(run: Run, part: str, what: str) -> tuple[Array, Array] | None
 
 
 def _thinned(steps: Array, values: Array) -> tuple[Array, Array]:
-    if len(steps) <= PICKED_POINTS:
+    most = min(PICKED_POINTS, max(8, MOST_PICKED // (11 * values.shape[1])))
+    if len(steps) <= most:
         return steps, values
-    kept = np.unique(np.linspace(0, len(steps) - 1, PICKED_POINTS).round().astype(int))
+    kept = np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))
     return steps[kept], values[kept]
 
 

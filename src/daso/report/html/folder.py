@@ -29,7 +29,7 @@ class Run:
 
     Attributes:
         path: of the folder.
-        config, data, environment, summary, confusion: the JSON objects, {} where there is none.
+        config, data, environment, summary, confusion, calibration: the JSON objects, {} where there is none.
         rows: of ``metrics.jsonl``, in order, damaged lines left out.
         arrays: of ``beliefs.safetensors``.
         beliefs: the object of its header.
@@ -42,6 +42,7 @@ class Run:
     environment: Row = field(default_factory=dict)
     summary: Row = field(default_factory=dict)
     confusion: Row = field(default_factory=dict)
+    calibration: Row = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     beliefs: Row = field(default_factory=dict)
@@ -146,7 +147,7 @@ def load_run(path: Path) -> Run:
         RunError: none of a run's files is there.
     """
     run = Run(path)
-    names = ("config", "data", "environment", "metrics", "summary", "confusion")
+    names = ("config", "data", "environment", "metrics", "summary", "confusion", "calibration")
     known = {name: path / f"{name}.{'jsonl' if name == 'metrics' else 'json'}" for name in names}
     if not any(file.exists() for file in known.values()):
         raise RunError(f"{path} is no run folder: it has none of {', '.join(f.name for f in known.values())}")
@@ -154,7 +155,7 @@ def load_run(path: Path) -> Run:
         setattr(run, name, _object(run, known[name], "the report says nothing that depends on it"))
     run.rows = _rows(run, known["metrics"])
     complete = known["summary"].exists()
-    for name in ("summary", "confusion"):
+    for name in ("summary", "confusion", "calibration"):
         if known[name].exists():
             setattr(run, name, _object(run, known[name], "it is left out"))
     if not complete:
