@@ -18,7 +18,7 @@ import torch
 from daso.errors import MissingDependencyError, RunError
 from daso.export.facts import Facts
 from daso.export.graph import Deployed
-from daso.export.loading import load_safetensors, network_answer, onnx_session
+from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
 from daso.train.config import PLACES_AND_MANNERS
 from daso.train.model import Model
 
@@ -124,10 +124,14 @@ def write_safetensors(model: Model, facts: Facts, path: Path, data: dict[str, An
     for place in (*PLACES_AND_MANNERS, "weights"):
         config.pop(place, None)
         config["train"].pop(place, None)
-    config["source"] = Path(model.config.source).name
+    config |= {"source": without_folders(model.config.source), "method": facts.method}
+    config["train"]["precision"] = model.network.precision
+    config["train"]["network"] = facts.provenance["network"]
     build = {name: data[name] for name in BUILD if name in data}
-    if isinstance(build.get("embedding"), dict):
+    if build.get("embedding"):
         build["embedding"] = {name: value for name, value in build["embedding"].items() if name != "folder"}
+    if build.get("backbone"):
+        build["backbone"] = {**build["backbone"], "name": without_folders(build["backbone"]["name"])}
     described = {"config": config, "output": network.output, **build}
     metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"}
     path.write_bytes(safetensors.torch.save(state, metadata))

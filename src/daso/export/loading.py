@@ -91,7 +91,7 @@ def load_run(
         temperature=calibration.temperature,
         calibration_note=calibration.note,
         balanced_by=balancing_parts(config.method, config.train.labeled_sampling),
-        method=config.method,
+        method="+".join(map(without_folders, config.method.split("+"))),
         step=model.step,
         provenance=_provenance(folder, config),
     )
@@ -108,15 +108,20 @@ def network_answer(network: Network, temperature: float) -> Callable[[Array], Ar
     return answer
 
 
+def without_folders(name: str) -> str:
+    """Return a name as it is, of a path only its last part: the rest may say more than its owner wants."""
+    return name if name.startswith(("hf:", "timm:", "python:")) else Path(name).name
+
+
 def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return where a model comes from; of the data its name only, as a path may say more than its owner wants."""
+    """Return where a model comes from, as JSON values."""
     environment, data = read_json(folder / "environment.json"), read_json(folder / "data.json")
     return {
         **{key: environment.get(key) for key in ("daso", "commit", "torch", "python")},
-        "data": Path(config.source).name,
+        "data": without_folders(config.source),
         "split_fingerprint": data.get("split_fingerprint"),
         "images_fingerprints": data.get("images_fingerprints"),
-        "network": config.train.network,
+        "network": without_folders(config.train.network or ""),
         "seed": config.train.seed,
     }
 

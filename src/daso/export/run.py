@@ -65,7 +65,7 @@ def export_run(
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
     if facts.calibration_note:
         warn(f"probabilities are not calibrated: {facts.calibration_note}")
-    model.network.precision = "float32"  # of the exported graph, whatever the training's was
+    model.network.precision = "float32"  # of every exported file, whatever the training's was
     original = Classifier(network_answer(model.network, facts.temperature), facts)
     images, what = (inputs or (lambda classifier: sample_inputs(model.config, classifier)))(original)
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp")
