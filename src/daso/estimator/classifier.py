@@ -49,10 +49,10 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         method: a method, then parts to add, as ``daso methods`` lists them.
         method_options: hyper-parameters of the method by name.
-        network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or a module that maps images, float
-            (B, C, H, W), or features, float (B, D), standardised, to float (B, dim), and is copied; None: by the data.
-        steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, features at least 100 and
-            at most 1,500, images at least 500 and at most 20,000.
+        network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module that
+            maps normalised ones, float (B, C, H, W), to features, float (B, dim), and is copied; None: by the data.
+        steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, at least 100 and at most 600
+            or a tenth of the rows; of images at least 500 and at most 20,000.
         batch_size: labelled rows of a step; None: 16, of images 32.
         learning_rate: None: the method's.
         labeled_sampling: how labelled rows are drawn: ``"class-balanced"``, ``"uniform"`` or ``"effective-number"``.
@@ -149,7 +149,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise OptionError(f"logit_adjustment = {self.logit_adjustment!r} must be at least 0")
         device = choose_device(self.device)
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_random_of(device)):
-            prepared = prepare(config, source)
+            prepared = prepare(config, source, encoder=self._own_module())
             self._train(prepared)
         self.classes_ = classes
         self.class_counts_ = np.bincount(codes[codes >= 0], minlength=len(classes))
@@ -251,10 +251,13 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             validation=validation,
         )
 
+    def _own_module(self) -> nn.Module | None:
+        return self.network if isinstance(self.network, nn.Module) else None
+
     def _config(self, labeled: int, unlabeled: int) -> RunConfig:
         """Return the configuration of a training on so many rows."""
         vectors = self.image_shape_ is None
-        least, most = (100, 1500) if vectors else (500, 20_000)
+        least, most = (100, max(600, (labeled + unlabeled) // 10)) if vectors else (500, 20_000)
         by_data = min(most, max(least, 2 * unlabeled + labeled // 2))
         steps: Any = by_data if self.steps is None else self.steps
         if not isinstance(steps, Integral) or steps < 1:
@@ -268,7 +271,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "learning_rate": self.learning_rate,
             "labeled_sampling": self.labeled_sampling,
             "ema_decay": 0.99 if steps < 5000 else 0.999,
-            "network": None if isinstance(self.network, nn.Module) else self.network,
+            "network": None if self._own_module() is not None else self.network,
             "device": self.device,
             "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
             "evaluate_every": max(1, int(steps) // 20),
@@ -309,7 +312,11 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.network_ = network.eval()
         self._description: dict[str, Any] = {
             "config": prepared.config.to_dict(),
-            "data": {k: v for k, v in describe_data(prepared.data).items() if "fingerprint" not in k},
+            "data": {
+                k: v
+                for k, v in describe_data(prepared.data, prepared.backbone).items()
+                if "fingerprint" not in k
+            },
             "output": network.output,
         }
 
@@ -347,12 +354,10 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _raw_logits(self, rows: Array) -> Array:
         """Return the logits of the network, float64 (N, K).
 
-        Features go through a network of daso's in double precision, so that what comes out for a row does not depend on
-        the rows beside it.
+        Features go through it in double precision, so that what comes out for a row does not depend on the rows beside it.
         """
         inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(rows)))
-        if self._mean is None or isinstance(self.network, nn.Module):
-            inputs = inputs if self._mean is None else inputs.float()
+        if self._mean is None:
             return predict_logits(self.network_, inputs).double().numpy()
         network = copy.deepcopy(self.network_).cpu().double()
         head = network.heads[network.output]
