@@ -2,25 +2,86 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
 from daso.methods.method import PseudoLabels
 from daso.train.record import LossRecord, PseudoLabelRecord
 
+SOUND = torch.tensor(0.5)
+
+
+def losses(labeled: float, total: float) -> dict[str, Tensor]:
+    return {"labeled": torch.tensor(labeled, requires_grad=True), "total": torch.tensor(total)}
+
 
 def test_losses_are_means_since_the_last_look() -> None:
-    record = LossRecord()
-    record.add({"labeled": torch.tensor(1.0, requires_grad=True), "total": torch.tensor(3.0)})
-    record.add({"labeled": torch.tensor(2.0), "total": torch.tensor(5.0)})
-    assert record.take() == {"labeled": 1.5, "total": 4.0}
-    record.add({"labeled": torch.tensor(7.0), "total": torch.tensor(8.0)})
+    record = LossRecord({})
+    assert record.look() is None
+    record.add(1, losses(1.0, 3.0), SOUND)
+    record.add(2, losses(2.0, 5.0), SOUND)
+    assert len(record) == 2
+    assert record.look() is None
+    assert len(record) == 0
+    record.add(3, losses(6.0, 7.0), SOUND)
+    assert record.look() is None
+    assert record.take() == {"labeled": 3.0, "total": 5.0}
+    record.add(4, losses(7.0, 8.0), SOUND)
+    assert record.look() is None
     assert record.take() == {"labeled": 7.0, "total": 8.0}
+
+
+def test_losses_that_are_not_in_every_step_count_as_0_in_the_others() -> None:
+    record = LossRecord({})
+    record.add(1, {"a": torch.tensor(4.0)}, SOUND)
+    record.add(2, {"b": torch.tensor(1.0), "a": torch.tensor(2.0)}, SOUND)
+    assert record.look() is None
+    assert record.take() == {"b": 0.5, "a": 3.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("name", "term"), [("labeled", "labeled"), ("total", "total"), ("", "weights")])
+def test_the_first_number_that_is_not_finite(value: float, name: str, term: str) -> None:
+    record = LossRecord({})
+    for step in range(5, 12):
+        broken = step >= 8
+        numbers = losses(1.0, 2.0) | ({name: torch.tensor(value)} if broken and name else {})
+        record.add(step, numbers, torch.tensor(value if broken and not name else 0.0))
+    fault = record.look()
+    assert fault is not None
+    assert (fault.step, fault.term) == (8, term)
+    assert str(fault.value) == str(value)
+
+
+def test_records_go_on_with_the_sums_of_others_in_the_same_order() -> None:
+    truth = torch.tensor([0, 1, -1])
+    labels = {"linear": torch.tensor([0, 1, 0]), "final": torch.tensor([1, 1, 0])}
+    step = PseudoLabels(labels, torch.ones(3), torch.tensor([1.0, 0.0, 1.0]))
+    found = []
+    for moved in (False, True):
+        sums: dict[str, Tensor] = {}
+        record, counts = LossRecord(sums), PseudoLabelRecord(2, truth, sums)
+        for number in range(1, 5):
+            record.add(number, losses(0.1 * number, 0.3 * number), SOUND)
+            counts.add(step, torch.tensor([0, 1, 2]))
+            if moved and number < 4:
+                assert record.look() is None
+                # As a file keeps them: by name, copied.
+                sums = {name: sums[name].clone() for name in sorted(sums, reverse=True)}
+                record, counts = LossRecord(sums), PseudoLabelRecord(2, truth, sums)
+        assert record.look() is None
+        found.append(json.dumps([record.take(), counts.take()]))
+        assert sums == {}
+    assert found[0] == found[1]
 
 
 def test_pseudo_labels_are_counted_by_true_class() -> None:
     truth = torch.tensor([0, 0, 1, -1])
-    record = PseudoLabelRecord(2, truth)
+    record = PseudoLabelRecord(2, truth, {})
     assert record.take() == {}
     final, linear = torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 0, 0])
     for _ in range(2):
@@ -43,7 +104,7 @@ def test_pseudo_labels_are_counted_by_true_class() -> None:
 
 
 def test_indices_choose_the_truth() -> None:
-    record = PseudoLabelRecord(3, torch.tensor([2, 1, 0]))
+    record = PseudoLabelRecord(3, torch.tensor([2, 1, 0]), {})
     labels = {"final": torch.tensor([2, 2])}
     record.add(PseudoLabels(labels, torch.ones(2), torch.zeros(2)), torch.tensor([0, 0]))
     numbers = record.take()
@@ -54,7 +115,7 @@ def test_indices_choose_the_truth() -> None:
 
 
 def test_unknown_truth_leaves_the_distribution() -> None:
-    record = PseudoLabelRecord(2, torch.tensor([-1, -1]))
+    record = PseudoLabelRecord(2, torch.tensor([-1, -1]), {})
     labels = {"final": torch.tensor([1, 1])}
     record.add(PseudoLabels(labels, torch.ones(2), torch.ones(2)), torch.tensor([0, 1]))
     assert record.take()["final"] == {"distribution": [0.0, 1.0]}
