@@ -25,7 +25,7 @@ from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
-from daso.errors import DivergedError, RunError
+from daso.errors import DivergedError, OptionError, RunError
 from daso.evaluate.summary import summarize
 from daso.files import (
     append_line,
@@ -39,6 +39,7 @@ from daso.files import (
     write_atomically,
 )
 from daso.nets.backbone import Backbone
+from daso.nets.shared import Processes
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.report.watch import Watch, watch_facts
@@ -70,6 +71,7 @@ class Prepared:
         plan: the stages of the run and what they hand on.
         stage: the one that is ready, counted from 0.
         training, batches: of the stage.
+        processes: this process among those that train together; None: it is alone.
         backbone: the pretrained encoder that the run starts from or is frozen on, if there is one.
     """
 
@@ -80,6 +82,7 @@ class Prepared:
     stage: int
     training: Training
     batches: Batches
+    processes: Processes | None = None
     backbone: Backbone | None = None
 
     @property
@@ -111,6 +114,7 @@ class Prepared:
             self.plan,
             stage,
             self.training,
+            self.processes,
             self.backbone,
         )
 
@@ -141,6 +145,7 @@ def prepare(
     config: RunConfig,
     source: Source | None = None,
     *,
+    processes: Processes | None = None,
     encoder: nn.Module | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -150,6 +155,7 @@ def prepare(
     Args:
         config: what is wanted.
         source: the opened source, if the caller has it; else it is opened from the configuration.
+        processes: this process among those that train together; None: it is alone.
         encoder: a module of one's own that maps normalised images, float (B, C, H, W), to features, float (B, D).
         folder: of the run, where it is resumed.
         progress: is told how many images are embedded, of how many, where the encoder is frozen.
@@ -164,6 +170,8 @@ def prepare(
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
     device = choose_device(options.device)
+    if processes is not None and (options.compile or options.freeze):
+        raise OptionError("--compile and --freeze are for a training in one process")
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device)
@@ -178,7 +186,7 @@ def prepare(
     config = dataclasses.replace(config, train=options)
 
     plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
-    first = _begin_stage(config, data, recipe, plan, 0, None, backbone)
+    first = _begin_stage(config, data, recipe, plan, 0, None, processes, backbone)
     method = first.training.method
     if plan.stages()[0].method is not None:
         stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
@@ -225,6 +233,7 @@ def _begin_stage(
     plan: Plan,
     number: int,
     before: Training | None,
+    processes: Processes | None,
     backbone: Backbone | None,
 ) -> Prepared:
     stage = plan.stages()[number]
@@ -266,11 +275,13 @@ def _begin_stage(
         network.freeze_encoder()
     device = data.labeled.images.device
     network = network.to(device)
+    if processes is not None:
+        network.share(processes)
     batches = Batches(stage_data, method, options, config.augmentation, config.vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages would count towards its limit of versions of a function
     training = Training(network, method.to(device), options)
-    return Prepared(config, data, recipe, plan, number, training, batches, backbone)
+    return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
 
 
 def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[str, Any]:
@@ -373,6 +384,7 @@ def resume_run(
     device: str | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
     stop: Callable[[], bool] = never,
+    processes: Processes | None = None,
     encoder: nn.Module | None = None,
     progress: Progress | None = None,
 ) -> tuple[Prepared, Iterator[Row]]:
@@ -387,6 +399,7 @@ def resume_run(
         device: another one than the run's.
         on_divergence: another way than the run's to meet a divergence.
         stop: is asked after every step whether to save a checkpoint and end here.
+        processes: this process among those that train together; None: it is alone.
         encoder: the module that ``prepare`` was given, if it was.
         progress: is told how many images are embedded, of how many, where the encoder is frozen.
 
@@ -404,7 +417,13 @@ def resume_run(
     saved = read_json(folder / "data.json")
     lock = lock_folder(folder)
     try:
-        prepared = prepare(moved(config, data, device), encoder=encoder, folder=folder, progress=progress)
+        prepared = prepare(
+            moved(config, data, device),
+            processes=processes,
+            encoder=encoder,
+            folder=folder,
+            progress=progress,
+        )
         found = describe_data(prepared.data)
         for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
             if saved.get(key) != found[key]:
@@ -441,6 +460,8 @@ def _go_on(
     prepared: Prepared, folder: Path, stop: Callable[[], bool], warn: Callable[[str], None]
 ) -> Iterator[Row]:
     """Train on from where the training stands, writing rows, checkpoints and at the end the summary."""
+    if prepared.processes is not None:
+        stop = _agreed(stop, prepared.processes, prepared.data.labeled.images.device)
     metrics = folder / "metrics.jsonl"
     rows = [row for row in read_rows(metrics) if row["step"] <= prepared.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
@@ -496,8 +517,14 @@ def _train_stage(prepared: Prepared, folder: Path, watch: Watch, stop: Callable[
     several = len(prepared.plan.stages()) > 1
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
 
+    def due() -> bool:
+        return time.monotonic() - saved >= period
+
+    if prepared.processes is not None:
+        due = _agreed(due, prepared.processes, prepared.data.labeled.images.device)
+
     def pause() -> bool:
-        return stop() or time.monotonic() - saved >= period
+        return stop() or due()
 
     for row in fit(prepared.training, prepared.batches, prepared.data, pause):
         if several:
@@ -521,8 +548,13 @@ def _train_stage(prepared: Prepared, folder: Path, watch: Watch, stop: Callable[
             saved = time.monotonic()
         if row["event"] != "pause":
             yield row
-        elif stop():
+        if row["event"] != "train" and stop():
             return
+
+
+def _agreed(ask: Callable[[], bool], processes: Processes, device: torch.device) -> Callable[[], bool]:
+    """Return a question whose answer is yes in all processes once it is yes in any."""
+    return lambda: processes.any(ask(), device)
 
 
 def _roll_back(
