@@ -55,6 +55,13 @@ def test_options_without_effect_are_named(line: str, idle: list[str]) -> None:
     assert notes_on(f"digits {line}") == idle
 
 
+def test_hyper_parameters_that_a_configuration_leaves_out_have_their_defaults() -> None:
+    config = RunConfig("digits", "fixmatch+daso", method_options={"threshold": 0.9})
+    assert idle_options(config, {"fixed_blend", "queue_length"}) == [
+        "--fixed-blend has no effect: it belongs to --blend fixed"
+    ]
+
+
 def test_the_note_says_why_and_the_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

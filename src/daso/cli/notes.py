@@ -45,7 +45,7 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
     Only what the other options decide for certain is looked at.
 
     Args:
-        config: of the training, with every hyper-parameter of its method.
+        config: of the training.
         given: names of options, see ``given_options``.
     """
     reasons = {name: reason for names, reason in _idle(config) for name in names}
@@ -58,7 +58,9 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
 
 def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
     """Yield groups of options that have no effect, and the reason."""
-    recipe, options = Recipe.parse(config.method), config.method_options
+    recipe = Recipe.parse(config.method)
+    defaults = {name: parameter.default for name, parameter in recipe.hyperparameters().items()}
+    options = {**defaults, **config.method_options}
     learner = recipe.method.__name__
     views = {*recipe.method.labeled_views, *recipe.method.unlabeled_views}
     if "strong" not in views:
