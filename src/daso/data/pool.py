@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from daso.data.decode import ImageHeader, decode, read_header
+from daso.data.memory import available_memory
 from daso.data.source import Images
 from daso.errors import DataError, OptionError
 
@@ -225,6 +226,7 @@ def _decode_all(
     pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[tuple[str, int], str]
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """Decode all images; those that cannot be decoded get a reason, and their places hold nothing of use."""
+    _refuse_too_many(sum(map(len, pools.values())), layout)
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     grey = layout.channels != 3
     for part, pool in pools.items():
@@ -246,6 +248,20 @@ def _decode_all(
             images[index] = image
         arrays[part] = images
     return {part: images if grey else _in_color(images) for part, images in arrays.items()}
+
+
+def _refuse_too_many(count: int, layout: Layout) -> None:
+    """Raise a ``DataError`` if decoded images will not fit into the memory."""
+    pixels = (layout.channels or 1) * layout.height * layout.width
+    available = available_memory()
+    if available is None or count * pixels <= available:
+        return
+    fits = int((available / (3 * count)) ** 0.5) // 8 * 8
+    raise DataError(
+        f"{count:,} images of {layout.width} x {layout.height} pixels take {count * pixels / 1e9:,.1f} GB of memory, "
+        f"and {available / 1e9:.1f} GB are left; give a smaller --size"
+        + (f", at most {fits}" if fits else "")
+    )
 
 
 def _in_color(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
