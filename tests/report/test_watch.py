@@ -141,6 +141,7 @@ def test_one_class_swallows_the_others(labeled: list[float], final: list[float],
     if expected:
         warning = next(w for w in found if w["kind"] == "swallowing class")
         assert warning["classes"] == [0]
+        assert "starved classes" not in kinds(found)  # the one says it all
 
 
 REVERSED = LABELED[::-1].copy()

@@ -156,13 +156,13 @@ def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
 
 
 def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
-    """Warn of classes with next to no confident pseudo-label for long, while others have some.
+    """Warn of classes with next to no confident pseudo-label for long, while several others have some.
 
     Of the confident pseudo-labels a class should have its share of the labelled images, or an equal share, whichever
     is less. Less than 2% of that is next to none; before it should have had 20, nothing is said.
     """
     window = latest(facts, evaluations)
-    if window is None or window.mean("share_confident") < EMPTY:
+    if window is None or window.mean("share_confident") < EMPTY or swallowing_class(facts, evaluations):
         return None
     shares = [row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows]
     found = (np.array(shares) * window.steps[:, None]).sum(0) * facts.images_per_step
@@ -172,9 +172,10 @@ def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
         return None
     starved = starved[np.argsort(facts.labeled[starved], kind="stable")]
     balancing = "prototype_temperature" in facts.options
+    confident = "confident " if "threshold" in facts.options else ""
     return _warning(
         "starved classes",
-        f"next to no confident pseudo-label for {window.steps.sum():,.0f} steps: {facts.name(starved.tolist())}",
+        f"next to no {confident}pseudo-label for {window.steps.sum():,.0f} steps: {facts.name(starved.tolist())}",
         "More labelled images of these classes help most; "
         + ("" if balancing else "so may adding +daso, +abc or +la to the method; ")
         + (
@@ -204,8 +205,9 @@ def swallowing_class(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     return _warning(
         "swallowing class",
         f"{share[top]:.0%} of the pseudo-labels say {facts.class_names[top]}, {given:.0%} of the labelled images are",
-        "Unless so many of the unlabelled images are: look at some of them (daso predict), raise --threshold, lower "
-        "--learning-rate, or add +abc or +la to the method.",
+        "Unless so many of the unlabelled images are: look at some of them (daso predict), lower --learning-rate, "
+        + ("raise --threshold, " if "threshold" in facts.options else "")
+        + "or add +abc or +la to the method.",
         [top],
     )
 
