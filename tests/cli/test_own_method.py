@@ -192,3 +192,22 @@ def test_a_file_that_fails_while_it_is_imported_is_named(tmp_path: Path) -> None
     name = write_method(tmp_path / "failing.py", "):", imports="undefined_name")
     with pytest.raises(OptionError, match=r"cannot import .*failing.py': NameError: .*undefined_name"):
         Recipe.parse(name)
+
+
+@pytest.mark.parametrize("name", ["noted_file.py:Mine", "noted_module:Mine"])
+def test_a_file_that_has_changed_since_is_said_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    file = tmp_path / (name.partition(":")[0].removesuffix(".py") + ".py")
+    write_method(file, "):")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", "--method", name, "--out", "run", *TINY]) == 0
+    noted = json.loads(Path("run/environment.json").read_text())["own_files"]
+    assert [Path(path).name for path in noted] == [file.name]
+    Path("run/summary.json").unlink()
+    for checkpoint in Path("run/checkpoints").glob("step-*6.*"):
+        checkpoint.unlink()
+    file.write_text(file.read_text() + "# another one now\n")
+    capsys.readouterr()
+    assert main(["resume", "run"]) == 0
+    assert f"own files {next(iter(noted))} ({noted[next(iter(noted))]}), now" in capsys.readouterr().err

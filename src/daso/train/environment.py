@@ -46,8 +46,9 @@ def _commit() -> str | None:
 
 
 def _own_files(method: str) -> dict[str, str]:
-    """Return the checksums of the files of which a method's name names parts, by path."""
-    paths = [Path(part.rpartition(":")[0]) for part in method.split("+") if ".py:" in part]
+    """Return the checksums of the files, or modules, of which a method's name names parts, by path."""
+    places = [part.rpartition(":")[0] for part in method.split("+") if ":" in part]
+    paths = [Path(getattr(sys.modules.get(place), "__file__", None) or place) for place in places]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths if path.is_file()}
 
 
