@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from daso.errors import RunError
 from daso.files import read_json
 from daso.report.plots import (
-    METHOD_COLORS,
     Groups,
     class_ticks,
     frequent_first,
     make_figure,
+    method_style,
     percent_axis,
     plot_accuracy,
     pseudo_label_series,
@@ -56,14 +56,23 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
     for index, (name, runs) in enumerate(groups.items()):
         qualities = [q for q in (pseudo_label_quality(run, number) for run in runs) if q is not None]
         mean = 100 * _mean(np.stack(qualities))[order]
-        color = METHOD_COLORS[index % len(METHOD_COLORS)]
+        style = method_style(index)
         measured = int((~np.isnan(mean)).sum())
         over = "" if measured == len(order) else f" ({measured} of {len(order)} classes)"
         label = f"{name}: {_mean(mean):.1f}{over}"
         if len(order) <= FEW_CLASSES:
-            axis.bar(places + (index - (len(groups) - 1) / 2) * width, mean, width, color=color, label=label)
+            axis.bar(
+                places + (index - (len(groups) - 1) / 2) * width,
+                mean,
+                width,
+                color=style["color"],
+                hatch=style["hatch"],
+                label=label,
+            )
         else:
-            axis.plot(places, mean, color=color, label=label, linewidth=1)
+            axis.plot(
+                places, mean, color=style["color"], linestyle=style["linestyle"], label=label, linewidth=1
+            )
     axis.set_xlim(-0.6, len(order) - 0.4)
     axis.set_ylabel(f"{number}, %")
     axis.set_title(f"{number} of pseudo-labels, and its mean over classes", loc="left")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,19 @@ COLORS = {
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+DASHES, HATCHES = ("-", "--", ":"), ("", "//", "..")
+
+
+def method_style(index: int) -> dict[str, str]:
+    """Return colour, and dash of a line or hatch of a bar, of a method: 18 that can be told apart."""
+    turn = index // len(METHOD_COLORS) % len(DASHES)
+    return {
+        "color": METHOD_COLORS[index % len(METHOD_COLORS)],
+        "linestyle": DASHES[turn],
+        "hatch": HATCHES[turn],
+    }
 
 
 class Picture(Figure):
@@ -95,18 +107,19 @@ def plot_recall(axis: Axes, groups: Groups) -> None:
     first = next(iter(groups.values()))[0]
     order = frequent_first(first)
     width = 0.8 / len(groups)
-    colors = itertools.cycle(METHOD_COLORS)
     for index, (name, runs) in enumerate(groups.items()):
         recall = 100 * np.stack([run.recall()[order] for run in runs])
         places = np.arange(len(order)) + (index - (len(groups) - 1) / 2) * width
         error = recall.std(0, ddof=1) if len(runs) > 1 else None
         spread = {"ecolor": "#333333", "elinewidth": 0.8}
+        style = method_style(index)
         axis.bar(
             places,
             recall.mean(0),
             width,
             yerr=error,
-            color=next(colors),
+            color=style["color"],
+            hatch=style["hatch"],
             label=name,
             error_kw=spread,
         )
@@ -176,7 +189,8 @@ def plot_over_time(axis: Axes, groups: Groups, value: Callable[[Row], float | No
         groups: name of each and its runs, which differ in the seed.
         value: returns the number of an evaluation row; where it is None the row is passed over.
     """
-    for color, (name, runs) in zip(itertools.cycle(METHOD_COLORS), groups.items(), strict=False):
+    for index, (name, runs) in enumerate(groups.items()):
+        style = method_style(index)
         series = [
             {row["step"]: found for row in run.evaluations() if (found := value(row)) is not None}
             for run in runs
@@ -185,10 +199,10 @@ def plot_over_time(axis: Axes, groups: Groups, value: Callable[[Row], float | No
         if not steps:
             continue
         values = as_array([[one[step] for step in steps] for one in series])
-        axis.plot(steps, values.mean(0), color=color, label=name)
+        axis.plot(steps, values.mean(0), color=style["color"], linestyle=style["linestyle"], label=name)
         if len(runs) > 1:
             low, high = (values.mean(0) + sign * values.std(0, ddof=1) for sign in (-1, 1))
-            axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+            axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axis.set_xlabel("step")
     if axis.lines:
         axis.legend(frameon=False)
