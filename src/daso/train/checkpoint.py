@@ -110,6 +110,15 @@ def save_checkpoint(
     return path
 
 
+def drop_later(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps than *step*: a training that was taken back there will not know them."""
+    for path in _tensor_files(folder):
+        if int(path.stem.partition("-")[2]) > step:
+            with contextlib.suppress(OSError):
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     """Read the newest whole checkpoint of *folder*; *warn* is told of every damaged one that is passed over.
 

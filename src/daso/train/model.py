@@ -17,6 +17,7 @@ from daso.train.backbones import require_given, with_kept_backbone
 from daso.train.build import build_network, trained_encoder
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
+from daso.train.selection import model_folder
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Model:
 def load_model(
     folder: Path, device: torch.device, warn: Callable[[str], None], encoder: nn.Module | None = None
 ) -> Model:
-    """Load the moving-average network of a run's newest whole checkpoint; the data is not needed.
+    """Load the moving-average network that is a run's model; the data is not needed.
+
+    It is that of the newest whole checkpoint, or, if the run was told to deploy the best one, that of the highest
+    balanced accuracy on the hold-out, as far as the training is.
 
     Args:
         folder: of the run.
@@ -57,7 +61,7 @@ def load_model(
     """
     config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
     data = read_json(folder / "data.json")
-    checkpoint = load_checkpoint(folder / "checkpoints", warn)
+    checkpoint = load_checkpoint(model_folder(folder, config.train.deploy), warn)
     prefix = "average."
     state = {n[len(prefix) :]: t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
     state = with_kept_backbone(folder, data, state)

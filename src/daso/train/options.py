@@ -81,6 +81,11 @@ class TrainOptions:
     the learning rate."""
     rollbacks: int = 3
     """Times that a run is rolled back at most; then it stops."""
+    deploy: Literal["last", "best"] = "last"
+    """The network that is the run's model, for predict, evaluate, export and report: the last one, or the one of the
+    highest balanced accuracy on the hold-out (without a hold-out the last one)."""
+    patience: int | None = None
+    """Stop after so many evaluations without a higher balanced accuracy on the hold-out (default: never)."""
     log_every: int = 20
     """Steps between rows of training numbers."""
     seed: int = 0
@@ -120,6 +125,8 @@ class TrainOptions:
             ("save_minutes", self.save_minutes, self.save_minutes > 0),
             ("on_divergence", self.on_divergence, self.on_divergence in ("stop", "rollback")),
             ("rollbacks", self.rollbacks, self.rollbacks >= 1),
+            ("deploy", self.deploy, self.deploy in ("last", "best")),
+            ("patience", self.patience, self.patience is None or self.patience >= 1),
             ("log_every", self.log_every, self.log_every >= 1),
             ("seed", self.seed, 0 <= self.seed < 2**32),
         ):

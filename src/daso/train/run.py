@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -49,7 +49,13 @@ from daso.train.batches import Batches
 from daso.train.beliefs import write_beliefs
 from daso.train.build import build_network, default_network, named_encoder
 from daso.train.calibrate import calibrate_run
-from daso.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from daso.train.checkpoint import (
+    Checkpoint,
+    drop_later,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from daso.train.config import RunConfig
 from daso.train.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
 from daso.train.embed import EmbeddedData, Progress, embed_data
@@ -57,6 +63,7 @@ from daso.train.environment import describe_differences, describe_environment
 from daso.train.fit import Row, count_confusions, fit, never
 from daso.train.lock import claim_folder, lock_folder
 from daso.train.options import backbone_rate, base_learning_rate
+from daso.train.selection import BEST, exhausted, improves, model_folder
 from daso.train.training import Training, choose_device
 
 
@@ -465,6 +472,7 @@ def _go_on(
     metrics = folder / "metrics.jsonl"
     rows = [row for row in read_rows(metrics) if row["step"] <= prepared.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
+    drop_later(folder / "checkpoints" / BEST, prepared.step)
     if 0 < prepared.step < prepared.total_steps:
         environment = read_json(folder / "environment.json")
         now = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
@@ -473,20 +481,24 @@ def _go_on(
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
     watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
-    last = len(prepared.plan.stages()) - 1
+    last, patience = len(prepared.plan.stages()) - 1, prepared.config.train.patience
     while True:
         prepared.training.rate_factor = rate_factor(rows)
+        early = prepared.stage == last and exhausted(rows, last, patience)
         try:
-            for row in _train_stage(prepared, folder, watch, stop):
+            for row in () if early else _train_stage(prepared, folder, rows, watch, stop):
                 rows.append(row)
                 yield row
+                if row["event"] == "evaluate" and prepared.stage == last and exhausted(rows, last, patience):
+                    early = True
+                    break
         except DivergedError as error:
             prepared, rows = _roll_back(prepared, folder, error, warn)
             watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
             yield rows[-1]
             continue
         finished = prepared.training.step == prepared.training.options.steps
-        if finished and prepared.stage == last:
+        if early or (finished and prepared.stage == last):
             break
         if stop():
             return
@@ -494,6 +506,13 @@ def _go_on(
         seconds = prepared.training.seconds
         prepared = prepared.begin_stage(prepared.stage + 1)
         prepared.training.seconds = seconds
+    best = model_folder(folder, prepared.config.train.deploy)
+    step = prepared.step
+    if best.name == BEST:
+        chosen = load_checkpoint(best, warn)
+        step = chosen.step
+        network = {n[len("average.") :]: t for n, t in chosen.tensors.items()}
+        prepared.training.average.network.load_state_dict(network)
     confusions = count_confusions(prepared.training.average.network, prepared.data)
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
@@ -506,13 +525,21 @@ def _go_on(
         "steps": prepared.step,
         "seconds": round(prepared.training.seconds, 3),
         "split_fingerprint": prepared.data.fingerprint,
+        "deployed_step": step,
+        "stopped_early": early,
         **summarize([row for row in rows if row.get("stage", 0) == last]),
     }
     save_json(folder / "summary.json", plain(summary))
 
 
-def _train_stage(prepared: Prepared, folder: Path, watch: Watch, stop: Callable[[], bool]) -> Iterator[Row]:
-    """Train to the end of a stage, or until *stop*, writing rows, warnings among them, and checkpoints."""
+def _train_stage(
+    prepared: Prepared, folder: Path, rows: Sequence[Row], watch: Watch, stop: Callable[[], bool]
+) -> Iterator[Row]:
+    """Train to the end of a stage, or until *stop*, writing rows, warnings among them, and checkpoints.
+
+    *rows* are those so far, which the caller adds to.
+    """
+    last = len(prepared.plan.stages()) - 1
     metrics = folder / "metrics.jsonl"
     several = len(prepared.plan.stages()) > 1
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
@@ -537,19 +564,28 @@ def _train_stage(prepared: Prepared, folder: Path, watch: Watch, stop: Callable[
             append_line(metrics, row)
         if row["event"] != "train":
             flush_file(metrics)  # a checkpoint vouches for the rows before it, too
-            save_checkpoint(
-                folder / "checkpoints",
-                prepared.tensors(),
-                prepared.step,
-                prepared.training.seconds,
-                prepared.config.fingerprint(),
-                prepared.training.network.output,
-            )
+            tensors = prepared.tensors()
+            if prepared.config.train.deploy == "best" and improves(rows, row, last):
+                # Before the checkpoint, from which a run goes on: what that one has seen is not measured again.
+                network = {name: value for name, value in tensors.items() if name.startswith("average.")}
+                _save(prepared, folder / "checkpoints" / BEST, network)
+            _save(prepared, folder / "checkpoints", tensors)
             saved = time.monotonic()
         if row["event"] != "pause":
             yield row
         if row["event"] != "train" and stop():
             return
+
+
+def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
+    save_checkpoint(
+        folder,
+        tensors,
+        prepared.step,
+        prepared.training.seconds,
+        prepared.config.fingerprint(),
+        prepared.training.network.output,
+    )
 
 
 def _agreed(ask: Callable[[], bool], processes: Processes, device: torch.device) -> Callable[[], bool]:
@@ -574,6 +610,7 @@ def _roll_back(
     if options.on_divergence == "stop" or count_rollbacks(rows) >= options.rollbacks:
         raise full from None
     prepared = prepared.begin_stage(0) if checkpoint is None else prepared.at(checkpoint)
+    drop_later(checkpoints / BEST, prepared.step)
     rows = [row for row in rows if row["step"] <= prepared.step]
     factor = FACTOR * rate_factor(rows)
     warning = {
