@@ -153,6 +153,17 @@ def test_a_new_checkpoint_replaces_a_damaged_one(tmp_path: Path, damage: Callabl
     assert load_checkpoint(tmp_path, pytest.fail).step == 15
 
 
+def test_damaged_checkpoints_of_later_steps_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 15)
+    for damage, step in ((damage_flip, 15), (damage_voucher_empty, 15)):
+        damage(tmp_path / f"step-{step:09d}.safetensors")
+    for step in (11, 12, 13):  # as a run goes on that was resumed from step 10
+        saved(tmp_path, step)
+        assert load_checkpoint(tmp_path, pytest.fail).step == step
+    names = {path.stem for path in tmp_path.iterdir()}
+    assert names == {"step-000000012", "step-000000013"}
+
+
 def test_all_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
     saved(tmp_path, 10, 15)
     damage_flip(tmp_path / "step-000000015.safetensors")

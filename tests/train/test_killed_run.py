@@ -129,10 +129,10 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], 
         life = [*arguments(method, folder), "--save-minutes", str(draw.choice((0.0005, 0.002, 10)))]
         end = None
         while end != 0:
-            target = newest_step(folder) + draw.randrange(0, 15) if kills < KILLS else 2 * STEPS
             slow = draw.random() < 0.5 and kills < KILLS
-            process = start(killed_runs.slow_disk, life, 0.01) if slow else start(killed_runs.command, life)
-            kill_after(process, folder, target, draw.uniform(0, 0.05 if target else 0.5))
+            target = newest_step(folder) + draw.randrange(2 if slow else 15) if kills < KILLS else 2 * STEPS
+            process = start(killed_runs.slow_disk, life, 0.1) if slow else start(killed_runs.command, life)
+            kill_after(process, folder, target, draw.uniform(0, 0.6 if slow else 0.05 if target else 0.5))
             end = finish(process)
             assert end in (0, -signal.SIGKILL)
             kills += end != 0
@@ -206,9 +206,12 @@ def test_killed_while_removing_leaves_no_old_checkpoint(
 
 
 def test_killed_before_the_configuration_was_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, undisturbed: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     assert finish(start(killed_runs.die_in_write, arguments("fixmatch+daso", folder), 3)) == -signal.SIGKILL
     assert main(["resume", str(folder)]) == 1
     assert "is no run folder" in capsys.readouterr().err
+    # It has not begun: the same command begins it.
+    assert finish(start(killed_runs.command, arguments("fixmatch+daso", folder))) == 0
+    assert_same_end(folder, undisturbed["fixmatch+daso"])

@@ -56,6 +56,7 @@ def test_what_a_run_folder_holds(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()} - {".lock"}
     assert names == {
         "beliefs.safetensors",
+        "calibration.json",
         "checkpoints",
         "config.json",
         "confusion.json",
@@ -168,7 +169,7 @@ def test_a_second_process_is_refused(tiny_config: MakeConfig, digits: Source, tm
     while next(rows)["event"] != "evaluate":
         pass
     before = contents(folder)
-    with pytest.raises(RunError, match="another process"):
+    with pytest.raises(RunError, match=rf"another process \({os.getpid()} on .*\) is training in"):
         list(resume_run(folder)[1])
     with pytest.raises(RunError, match="not empty"):
         list(train_run(prepare(tiny_config("supervised"), digits), folder))

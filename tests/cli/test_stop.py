@@ -1,0 +1,71 @@
+"""Signals that ask a training to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from daso.cli.stop import SIGNALS, Stop
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Whatever a test does, signals are taken as before when it ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_asks_and_the_second_leaves_at_once(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop = Stop()
+    with stop.listening():
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        assert stop.status == 128 + number
+        assert "stopping after this step" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal == number
+
+
+def test_signals_are_taken_as_before_afterwards() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    stop = Stop()
+    with pytest.raises(ZeroDivisionError), stop.listening():
+        raise ZeroDivisionError
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    assert not stop()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop = Stop()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop()
+
+
+def test_in_another_thread_nothing_is_listened_to() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    found: list[bool] = []
+
+    def listen() -> None:
+        stop = Stop()
+        with stop.listening():
+            found.append([signal.getsignal(number) for number in SIGNALS] == before and not stop())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert found == [True]
