@@ -78,6 +78,13 @@ def test_every_choice_is_printed_with_its_reason() -> None:
     assert all(reason in text for name, reason in chosen.reasons.items() if name not in ("batch",))
 
 
+@pytest.mark.parametrize(("labeled", "test", "deploy"), [(60, 0, None), (1200, 0, "best"), (1200, 500, None)])
+def test_the_best_network_is_taken_where_enough_is_held_out(
+    labeled: int, test: int, deploy: str | None
+) -> None:
+    assert choose_for(source(labeled=labeled, test=test), CPU).deploy == deploy
+
+
 def test_vectors_keep_the_network_that_is_theirs() -> None:
     vectors = Images(np.zeros((60, 1, 5), np.float32), np.arange(60) % 3)
     chosen = choose_for(dataclasses.replace(source(unlabeled=0), train=vectors), CPU)

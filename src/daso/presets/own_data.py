@@ -15,6 +15,8 @@ CPU_SIZE = 32
 """Side in pixels to which larger images are resized without an accelerator."""
 QUEUE_BYTES = 2**26
 """Of DASO's prototype queue."""
+CHOSEN_BY = 200
+"""Held-out images from which on the best network on them is taken; by fewer the choice would be chance."""
 EVALUATION_SHARE = 0.15
 """Of the time of a training, at most, for evaluations."""
 
@@ -49,6 +51,10 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
         )
     measured = sum(len(pool) for pool in (source.test, source.validation) if pool is not None)
     evaluate_every, reasons["evaluate_every"] = _evaluation_period(measured or len(labels) // 5, steps, batch)
+    held_out = len(source.validation) if source.validation is not None else _hold_out(source)
+    deploy: Literal["best"] | None = None
+    if held_out >= CHOSEN_BY:
+        deploy, reasons["deploy"] = "best", f"{held_out} held-out images are enough to choose a network by"
     # The features of the usual encoders have up to 2,048 numbers.
     longest = QUEUE_BYTES // (4 * classes * 2048)
     queue_length = None
@@ -66,8 +72,16 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
         precision=precision,
         evaluate_every=evaluate_every,
         queue_length=queue_length,
+        deploy=deploy,
         reasons=reasons,
     )
+
+
+def _hold_out(source: Source) -> int:
+    """Return how many labelled images are held out: where nothing else is there to measure on, a fifth of a class."""
+    if source.test is not None:
+        return 0
+    return int((np.bincount(source.train.labels) // 5).sum())
 
 
 def _steps(labeled: int, unlabeled: int, batch: int, *, accelerated: bool) -> tuple[int, str]:

@@ -26,7 +26,7 @@ class SourceDefaults:
         batch, network, resolution, unlabeled_ratio, learning_rate, schedule, weight_decay, ema_decay,
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
         cutout, crop_padding, crop: see ``ViewOptions``.
-        precision: see ``TrainOptions``.
+        precision, deploy: see ``TrainOptions``.
         warmup_steps, histogram_period, queue_length: DASO's; the first one goes with *steps*.
         generations, crest_power: CReST's.
         supervised_steps: training steps of a method that learns from labelled images alone.
@@ -42,6 +42,7 @@ class SourceDefaults:
     cutout: int | None = None
     crop_padding: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
+    deploy: Literal["last", "best"] | None = None
     unlabeled_ratio: int | None = None
     learning_rate: float | None = None
     schedule: Schedule | None = None
