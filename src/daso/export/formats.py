@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
+from torch import nn
 
 from daso.errors import MissingDependencyError, RunError
 from daso.export.facts import Facts
@@ -103,7 +104,9 @@ def write_torch(model: Model, facts: Facts, path: Path) -> Answer:
     return lambda inputs: np.asarray(again(torch.from_numpy(inputs)).detach().numpy())
 
 
-def write_safetensors(model: Model, facts: Facts, path: Path, data: dict[str, Any]) -> Answer:
+def write_safetensors(
+    model: Model, facts: Facts, path: Path, data: dict[str, Any], encoder: nn.Module | None
+) -> Answer:
     """Write the weights, and in the header all that ``daso.load`` builds the network from; return how it answers.
 
     Heads that do not classify are left out, and so is where the data lay.
@@ -112,6 +115,7 @@ def write_safetensors(model: Model, facts: Facts, path: Path, data: dict[str, An
         model, facts: of the run.
         path: of the file.
         data: ``data.json`` of the run.
+        encoder: of a run that was given an encoder from Python, a module like it.
     """
     network = model.network
     unused = tuple(f"heads.{name}." for name in network.heads if name != network.output)
@@ -135,7 +139,7 @@ def write_safetensors(model: Model, facts: Facts, path: Path, data: dict[str, An
     described = {"config": config, "output": network.output, **build}
     metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"}
     path.write_bytes(safetensors.torch.save(state, metadata))
-    again, read = load_safetensors(path, torch.device("cpu"))
+    again, read = load_safetensors(path, torch.device("cpu"), encoder)
     return network_answer(again.network, read.temperature)
 
 

@@ -74,7 +74,7 @@ def export_run(
             pass  # a folder that cannot be written is noticed before the work
         answer: Answer
         if kind == "safetensors":
-            answer = write_safetensors(model, facts, temporary, read_json(folder / "data.json"))
+            answer = write_safetensors(model, facts, temporary, read_json(folder / "data.json"), encoder)
         else:
             answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
         check = _compare(original, answer, images, what, kind)

@@ -1,0 +1,86 @@
+"""Exports of runs that are not plain: on vectors, on a frozen backbone, with an encoder from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+import daso
+from daso.cli import main
+from daso.data.source import Images, Source
+from daso.errors import OptionError
+from daso.export.run import export_run
+from daso.train.run import prepare, train_run
+from tests.conftest import MakeConfig
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_a_run_on_vectors(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flat(pool: Images | None) -> Images:
+        assert pool is not None
+        return Images(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
+
+    vectors = dataclasses.replace(
+        digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None
+    )
+    run = tmp_path / "run"
+    list(train_run(prepare(tiny_config("fixmatch+daso", network=None), vectors), run))
+    some = vectors.test.images[:30, 0] if vectors.test else np.zeros(0)
+    expected = daso.load(run, "cpu").predict(some).probabilities
+    export_run(run, "torch", inputs=lambda _: (some, "vectors"), warn=silent)
+    export_run(run, "safetensors", inputs=lambda _: (some, "vectors"), warn=silent)
+    again = daso.load(run / "model.safetensors", "cpu").predict(some).probabilities
+    np.testing.assert_allclose(again, expected, atol=1e-6)
+    assert "float32 vectors, N x 64" in (run / "model.pt2.md").read_text()
+
+    np.save(tmp_path / "some.npy", some)
+    command = ["predict", str(run), str(tmp_path / "some.npy"), "--probabilities", "--device", "cpu"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    given = np.array([[float(value) for value in line.split(",")[3:13]] for line in lines])
+    np.testing.assert_allclose(given, expected, atol=1e-6)
+    (tmp_path / "image.png").write_bytes(b"")
+    assert main(["predict", str(run), str(tmp_path / "image.png"), "--device", "cpu"]) == 1
+    assert "takes vectors" in capsys.readouterr().out
+
+
+def test_a_run_on_a_frozen_backbone_takes_images(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    backbone, run = tmp_path / "backbone-run", tmp_path / "run"
+    list(train_run(prepare(tiny_config("supervised", network="wrn-10-1"), digits), backbone))
+    options = {"network": str(backbone), "freeze": True, "embedding_folder": str(tmp_path / "embeddings")}
+    list(train_run(prepare(tiny_config("supervised", **options), digits), run))
+    for kind in ("torch", "safetensors"):
+        assert export_run(run, kind, warn=silent).check.what == "test images"
+    assert digits.test is not None
+    images = digits.test.images[:20]
+    moved = tmp_path / "model.safetensors"
+    (run / "model.safetensors").rename(moved)
+    assert str(tmp_path).encode() not in moved.read_bytes()
+    expected = daso.load(run, "cpu", warn=silent).predict(images).probabilities
+    np.testing.assert_allclose(daso.load(moved, "cpu").predict(images).probabilities, expected, atol=1e-6)
+
+
+def test_a_run_with_an_encoder_from_python(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    run = tmp_path / "run"
+    list(train_run(prepare(tiny_config("supervised", network=None), digits, encoder=encoder), run))
+    with pytest.raises(OptionError, match="came from Python"):
+        export_run(run, "safetensors", warn=silent)
+    assert not list(run.glob("*model*"))
+    for kind in ("torch", "safetensors"):
+        export_run(run, kind, encoder=encoder, warn=silent)
+    images = digits.train.images[:20]
+    expected = daso.load(run, "cpu", encoder=encoder).predict(images).probabilities
+    again = daso.load(run / "model.safetensors", "cpu", encoder=encoder).predict(images).probabilities
+    np.testing.assert_allclose(again, expected, atol=1e-6)
