@@ -49,11 +49,8 @@ def test_the_list_to_label_next_is_chosen_image_by_image() -> None:
     counts = np.array([100, 50, 20, 5, 2])
     ranking = rank_to_label(linear, semantic, features, counts, most=12)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    # The typical distance is a constant factor: it is read off one place of the list whose novelty is below 1.
-    place = next(i for i in range(1, 12) if 0 < ranking.novelty[i] < 1)
-    nearest = max(float(unit[ranking.place[place]] @ unit[j]) for j in ranking.place[:place])
-    far = (1 - nearest) / ranking.novelty[place]
-    assert 0.5 < far < 1.5  # of random directions
+    nearest = [min(1 - float(unit[i] @ unit[j]) for j in range(80) if j != i) for i in range(80)]
+    spacing = sorted(nearest)[39] / 2 + sorted(nearest)[40] / 2
     taken: list[int] = []
     for rank in range(12):
         best, best_score = -1, -1.0
@@ -64,7 +61,7 @@ def test_the_list_to_label_next_is_chosen_image_by_image() -> None:
             a, b = np.argsort(-belief, kind="stable")[:2]
             rare = [np.sqrt(2 / counts[k]) for k in (a, b)]
             rarity = (belief[a] * rare[0] + belief[b] * rare[1]) / (belief[a] + belief[b])
-            novelty = min([1.0, *((1 - float(unit[i] @ unit[j])) / far for j in taken)])
+            novelty = min([1.0, *((1 - float(unit[i] @ unit[j])) / spacing for j in taken)])
             score = (1 - belief[a] + belief[b]) * rarity * novelty
             if score > best_score:
                 best, best_score = i, score
@@ -79,6 +76,14 @@ def test_copies_of_an_image_are_asked_for_once() -> None:
     ranking = rank_to_label(linear, linear, features, np.array([10, 1]), most=4)
     assert [place // 5 for place in ranking.place[:3]] == [0, 1, 2]
     assert ranking.novelty[3] == 0
+
+
+def test_a_single_image_is_ranked() -> None:
+    ranking = rank_to_label(
+        np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]]), np.ones((1, 3)), np.array([2, 1]), 9
+    )
+    assert ranking.place.tolist() == [0]
+    assert ranking.novelty.tolist() == [1]
 
 
 def test_an_image_that_may_be_of_a_rare_class_comes_first() -> None:

@@ -59,8 +59,8 @@ class Ranking:
         uncertainty: 1 - (b_a - b_c), a and c the classes of the highest mean belief b of both classifiers, in
             [0, 1]: high where the classifiers disagree or neither is sure.
         rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; n_k labelled images of class k.
-        novelty: cosine distance to the nearest image that stands before it in the list, over the median distance of
-            two images, at most 1.
+        novelty: cosine distance to the nearest image that stands before it in the list, over the usual distance of an
+            image to its nearest neighbour, at most 1: low for what is almost a copy.
         likely, other: the classes a and c.
     """
 
@@ -78,8 +78,9 @@ def rank_to_label(
 ) -> Ranking:
     """Rank the images whose labels would help the rare classes most.
 
-    One by one, the image of the highest score is taken, and the novelty of those like it falls: the list does not
-    ask for the same image a hundred times.
+    One by one, the image of the highest score is taken, and the novelty of its copies falls: the list does not ask for
+    the same image a hundred times. Spreading it further costs more than it brings: images that may be rare lie close
+    together (docs/report.md has numbers).
 
     Args:
         linear, semantic: probabilities (N, K) by the classifier and by the similarity to prototypes.
@@ -103,7 +104,7 @@ def rank_to_label(
     near = features[considered] / np.maximum(
         np.linalg.norm(features[considered], axis=1, keepdims=True), 1e-8
     )
-    far = _typical_distance(near)
+    spacing = _spacing(near)
     novelty = np.ones(len(considered))
     taken: list[int] = []
     novelties: list[float] = []
@@ -113,7 +114,7 @@ def rank_to_label(
         best = int(value.argmax())
         taken.append(best)
         novelties.append(float(novelty[best]))
-        novelty = np.minimum(novelty, np.clip((1 - near @ near[best]) / far, 0, 1))
+        novelty = np.minimum(novelty, np.clip((1 - near @ near[best]) / spacing, 0, 1))
     place = considered[taken]
     novel = np.array(novelties)
     return Ranking(
@@ -121,8 +122,10 @@ def rank_to_label(
     )
 
 
-def _typical_distance(unit: Floats) -> float:
-    """Return the median cosine distance of neighbours in a fixed shuffled order of unit vectors (N, D)."""
-    shuffled = unit[np.random.default_rng(0).permutation(len(unit))]
-    distances = 1 - (shuffled[1:] * shuffled[:-1]).sum(1)
-    return max(float(np.median(distances)), 1e-6) if len(distances) else 1.0
+def _spacing(unit: Floats) -> float:
+    """Return the median cosine distance of unit vectors (N, D) to the nearest other one; 1 for a single one."""
+    if len(unit) < 2:
+        return 1.0
+    distances = 1 - unit @ unit.T
+    np.fill_diagonal(distances, np.inf)
+    return max(float(np.median(distances.min(1))), 1e-6)

@@ -135,9 +135,10 @@ def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
             f"Classifier and similarity both lean to {names[says]}, unsurely ({p:.0f}% and {q:.0f}%); "
             f"{names[pair[1] if pair[0] == says else pair[0]]} comes next."
         )
-    asked = "" if rarer in (says, like) else " comes close and"
+    if says != like and rarer not in (says, like):
+        text += f" It may also be {names[rarer]}."
     if labeled is not None:
-        text += f" {names[rarer]}{asked} has {_images(float(labeled[rarer]))}."
+        text += f" Labelled images of {names[rarer]}: {labeled[rarer]:,.0f}."
     return text
 
 
