@@ -16,6 +16,7 @@ from daso.errors import OptionError, RunError
 from daso.evaluate.predict import predict_logits
 from daso.nets.depth import depths_from_top
 from daso.nets.network import Network, build_encoder
+from daso.train import backbones
 from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData
 from daso.train.groups import parameter_groups
@@ -214,3 +215,22 @@ def test_folders_that_hold_no_network_are_refused(
     config: RunConfig = tiny_config("supervised", network=str(pretrained))
     with pytest.raises(OptionError, match="is of grey images, these have colours"):
         prepare(config, colour)
+
+
+def test_a_name_of_the_hub_is_asked_for_without_its_prefix(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: MakeConfig, digits: Source, pretrained: Path
+) -> None:
+    asked: list[tuple[str, Path | None, int | None]] = []
+
+    def open_transformers(name: str, folder: Path | None, resolution: int | None) -> Any:
+        asked.append((name, folder, resolution))
+        return backbones.open_backbone(TrainOptions(network=str(pretrained)), (1, 8, 8))
+
+    monkeypatch.setattr(backbones, "open_transformers", open_transformers)
+    config = prepare(
+        tiny_config("supervised", network="hf:facebook/dinov2-small", resolution=16), digits
+    ).config
+    assert asked == [("facebook/dinov2-small", None, 16)]
+    assert config.train.network == "hf:facebook/dinov2-small"
+    with pytest.raises(OptionError, match="--weights is for networks of ours"):
+        prepare(tiny_config("supervised", network="hf:a/b", weights="w.safetensors"), digits)

@@ -31,6 +31,7 @@ from daso.presets.sources import SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
+from daso.train.backbones import is_pretrained
 from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
 from daso.train.run import Prepared, describe_data, open_configured, prepare, train_run
@@ -147,7 +148,13 @@ def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, Sour
         return source, SOURCES[command.source]
     device = choose_device(command.train.device)
     side = max(source.train.images.shape[2:])
-    if device.type == "cpu" and command.size is None and side > CPU_SIZE and is_resized(command.source):
+    if (
+        device.type == "cpu"
+        and command.size is None
+        and side > CPU_SIZE
+        and is_resized(command.source)
+        and not is_pretrained(command.train)
+    ):
         _notice(
             f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
         )

@@ -23,7 +23,10 @@ def predict_logits(network: Network, images: Tensor) -> Tensor:
     training = network.training
     if images.dim() == 3:
         images = images[:, 0]
-    batch = VECTORS if images.dim() == 2 else max(1, PIXELS // (images.shape[2] * images.shape[3]))
+    batch = VECTORS
+    if images.dim() == 4:
+        pixels = images.shape[2] * images.shape[3]
+        batch = max(1, PIXELS // max(pixels, (network.resolution or 0) ** 2))
     network.eval()
     parts = [
         network.classify(network(chunk.to(device)), network.output) for chunk in torch.split(images, batch)

@@ -9,7 +9,7 @@ from torch import nn
 
 from daso.errors import OptionError
 
-_BLOCK = re.compile(r"(Layer|Block|Bottleneck|_Residual)$")
+_BLOCK = re.compile(r"(Layer|Block|Bottleneck|Residual)$")
 """What the classes of residual and transformer blocks are called, here, in transformers and in timm."""
 
 

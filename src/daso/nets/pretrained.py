@@ -115,7 +115,7 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     transformers = _library()
     where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
     if not local:
-        _ask_hub(name)
+        _ask_hub(name, "--network FOLDER")
     with _told(name):
         model, loaded = transformers.AutoModel.from_pretrained(
             where,
@@ -241,17 +241,17 @@ def fetch(name: str, file: str) -> Path:
     cached = hub.try_to_load_from_cache(name, file)
     if isinstance(cached, str):
         return Path(cached)
-    _ask_hub(name)
+    _ask_hub(name, f"--weights FOLDER/{file}")
     with _told(name):
         return Path(hub.hf_hub_download(name, file, etag_timeout=PATIENCE))
 
 
-def _ask_hub(name: str) -> None:
+def _ask_hub(name: str, instead: str) -> None:
     """Raise an ``OptionError`` at once if the hub cannot be reached or has no such model with safetensors."""
     hub = importlib.import_module("huggingface_hub")
     local = (
         "Fetch it where there is a network, "
-        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\", and give --network FOLDER"
+        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\", and give {instead}"
     )
     try:
         found = hub.HfApi().model_info(name, timeout=PATIENCE)

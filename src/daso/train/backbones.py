@@ -55,7 +55,7 @@ def open_backbone(
     name, resolution = options.network or "", options.resolution
     weights = None if options.weights is None else Path(options.weights).expanduser()
     if len(shape) == 1:
-        if encoder is not None or weights is not None or options.freeze or _is_pretrained(name):
+        if encoder is not None or options.freeze or is_pretrained(options):
             raise OptionError("pretrained encoders are of images; the data are vectors already")
         return None
     if encoder is not None:
@@ -67,10 +67,11 @@ def open_backbone(
             raise OptionError(
                 "--weights is for networks of ours and timm's; a transformers model is a folder"
             )
-        backbone = open_transformers(name, None, resolution)
+        opened = open_transformers(name.removeprefix("hf:"), None, resolution)
+        backbone = dataclasses.replace(opened, name=name)
     elif name.startswith("timm:"):
         backbone = open_timm(name.removeprefix("timm:"), resolution, weights)
-    elif _is_pretrained(name):
+    elif _is_folder(name):
         backbone = _open_folder(Path(name).expanduser(), resolution)
     elif weights is not None:
         backbone = open_weights(_named(options), weights)
@@ -119,8 +120,14 @@ def prepare_backbone(
     return dataclasses.replace(backbone, preprocessing=complete)
 
 
-def _is_pretrained(name: str) -> bool:
-    return name.startswith(("hf:", "timm:", PYTHON)) or "/" in name or Path(name or "?").expanduser().is_dir()
+def is_pretrained(options: TrainOptions) -> bool:
+    """Tell whether the options ask for a pretrained encoder."""
+    name = options.network or ""
+    return options.weights is not None or name.startswith(("hf:", "timm:", PYTHON)) or _is_folder(name)
+
+
+def _is_folder(name: str) -> bool:
+    return "/" in name or Path(name or "?").expanduser().is_dir()
 
 
 def _named(options: TrainOptions) -> str:
