@@ -107,6 +107,24 @@ def assert_finite_checkpoints(folder: Path, steps: list[int]) -> None:
             assert bool(value.isfinite().all()), f"{path.name}: {name}"
 
 
+def test_an_operation_that_refuses_nan_is_not_what_is_blamed(
+    tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(monkeypatch, break_gradient, 1.0)
+    forward: Forward = FixMatch.forward
+
+    def drawing(self: FixMatch, network: Network, teacher: Network, batch: Batch) -> Step:
+        torch.multinomial(network(batch.labeled[0]).abs().detach() + 0.1, 1)  # raises where there is a NaN
+        return forward(self, network, teacher, batch)
+
+    monkeypatch.setattr(FixMatch, "forward", drawing)
+    prepared = prepare(tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits)
+    with pytest.raises(DivergedError) as caught:
+        list(fit(prepared.training, prepared.batches, prepared.data))
+    assert (caught.value.step, caught.value.term) == (BROKEN_AT, "weights")
+    assert prepared.training.step == BROKEN_AT
+
+
 def test_a_state_that_no_loss_depends_on_is_looked_at_too(tiny_config: MakeConfig, digits: Source) -> None:
     prepared = prepare(tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits)
     name, running = next(

@@ -84,9 +84,18 @@ def fit(
         training.seconds += now - clock
         clock = now
 
+    def look() -> None:
+        if fault := losses.look():
+            what = "a weight" if fault.term == "weights" else f"the loss {fault.term!r}"
+            raise _diverged(training, f"{what} became {fault.value}", fault.step, fault.term)
+
     while training.step < options.steps:
         batch = batches(training.step)
-        step, total = training.advance(batch)
+        try:
+            step, total = training.advance(batch)
+        except (RuntimeError, ValueError):
+            look()  # some operations refuse NaN: what broke before explains it
+            raise
         done = training.step
         numbers = {**step.losses, "total": total}
         if step.pseudo_labels is not None:
@@ -97,12 +106,14 @@ def fit(
         pauses = pause()
         evaluates = done % options.evaluation_period == 0 or done == options.steps
         reports = evaluates or done % options.log_every == 0
-        if (reports or pauses or len(losses) >= LOOK_EVERY) and (fault := losses.look()):
-            what = "a weight" if fault.term == "weights" else f"the loss {fault.term!r}"
-            raise _diverged(training, f"{what} became {fault.value}", fault.step, fault.term)
+        if reports or pauses or len(losses) >= LOOK_EVERY:
+            look()
         if evaluates or pauses or done - sound >= LOOK_EVERY:
             if broken := training.broken():
-                what = f"{len(broken)} tensors of the state, among them {broken[0]!r}, became infinite or NaN"
+                what = (
+                    f"{len(broken)} tensors of the state, among them {broken[0]!r}, became infinite or NaN at most "
+                    f"{done - sound} steps before that was noticed"
+                )
                 raise _diverged(training, what, done, broken[0])
             sound = done
         if reports:
