@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,24 @@ TRAINING = (
 OPTIONS = [*SPLIT.split(), *TRAINING.split()]
 
 
-def torchrun(*arguments: str | Path, restarts: int = 0) -> subprocess.Popen[str]:
+@contextmanager
+def torchrun(*arguments: str | Path, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [*start, f"--max-restarts={restarts}", "-m", "daso", *map(str, arguments)]
+    command = [*start, f"--max-restarts={restarts}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    try:
+        yield process
+    finally:
+        process.terminate()  # it ends its processes, if need be by force
+        process.communicate()
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
+def finished(*arguments: str | Path, restarts: int = 0) -> str:
+    with torchrun(*arguments, restarts=restarts) as process:
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     return output
 
@@ -73,7 +82,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_leave_the_run_that_one_leaves(alone: Path, tmp_path: Path) -> None:
-    output = finished(torchrun("train", "digits", "--out", tmp_path / "run", *OPTIONS))
+    output = finished("-m", "daso", "train", "digits", "--out", tmp_path / "run", *OPTIONS)
     assert output.count("30 steps in") == 1  # the first process speaks, the other is silent
     assert_alike(alone, tmp_path / "run")
     assert {path.name for path in alone.iterdir()} == {path.name for path in (tmp_path / "run").iterdir()}
@@ -85,7 +94,7 @@ def test_two_processes_go_on_with_what_one_began(alone: Path, tmp_path: Path) ->
         (folder / name).unlink()
     for path in (folder / "checkpoints").glob("*30.*"):
         path.unlink()
-    output = finished(torchrun("resume", folder, "--quiet"))
+    output = finished("-m", "daso", "resume", folder, "--quiet")
     assert output.count("30 steps in") == 1
     resumed = json.loads((folder / "environment.json").read_text())["resumed"]
     assert [entry["from_step"] for entry in resumed] == [20]
@@ -95,14 +104,14 @@ def test_two_processes_go_on_with_what_one_began(alone: Path, tmp_path: Path) ->
 def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     long = ["3000000" if option == "30" else option for option in OPTIONS]
-    process = torchrun("train", "digits", "--out", folder, *long)
-    deadline = time.monotonic() + 200
-    while not list(folder.glob("checkpoints/step-*.json")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    with torchrun("-m", "daso", "train", "digits", "--out", folder, *long) as process:
+        deadline = time.monotonic() + 200
+        while not list(folder.glob("checkpoints/step-*.json")):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
     assert f"'daso resume {folder}' goes on from step" in output
     steps = [json.loads(path.read_text())["step"] for path in folder.glob("checkpoints/step-*.json")]
     assert rows(folder)[-1]["step"] <= max(steps)
@@ -123,11 +132,7 @@ def test_a_team_that_was_started_anew_goes_on_with_its_run(alone: Path, tmp_path
         "from daso.cli import main\n"
         "raise SystemExit(main())\n"
     )
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [*start, "--max-restarts=1", str(killer), "train", "digits", "--out", str(folder), *OPTIONS]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    finished(killer, "train", "digits", "--out", folder, *OPTIONS, restarts=1)
     assert json.loads((folder / "environment.json").read_text())["resumed"][0]["from_step"] == 10
     assert_alike(alone, folder)
 

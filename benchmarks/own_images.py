@@ -1,0 +1,106 @@
+"""Fashion-MNIST as people have images: in folders, few labelled and many not; the bare command against supervised.
+
+    python benchmarks/own_images.py --seeds 0 1 2 --out runs/own-images
+
+Writes, for each seed, a folder with ``labeled/<class>/`` (250 images of the most frequent class down to 5 of the
+rarest), ``unlabeled/`` (all others of the training set, about as many of each class, unlike the labelled ones) and
+``test/<class>/``. Then ``daso train FOLDER`` runs in a process of its own, and the same with ``--method supervised``. A
+row of each run goes into the results file, with the minutes that the whole command took; what has its row is not run
+again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from daso.data.longtail import longtail_counts
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.report.results import append_row, has_row, result_row
+from daso.report.runs import read_run
+
+HEAD, GAMMA = 250, 50.0
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Run what is missing and print all."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the choice of labelled images, and of the trainings."""
+    commands: tuple[str, ...] = ("", "--method supervised")
+    """What is added to the bare command."""
+    data: Path | None = None
+    """Where Fashion-MNIST's files are."""
+    out: Path = Path("runs/own-images")
+    """Image folders and runs go here."""
+    results: Path = Path("results/own-images.csv")
+    """Rows are appended here."""
+
+
+def write_folders(source: Source, folder: Path, seed: int) -> None:
+    """Write a data set as image folders; what is there already is left."""
+    if (folder / "done").exists():
+        return
+    counts = longtail_counts(HEAD, GAMMA, len(source.class_names))
+    random = np.random.default_rng(seed)
+    for k, name in enumerate(source.class_names):
+        members = random.permutation(np.flatnonzero(source.train.labels == k))
+        _write(source.train.images, members[: counts[k]], folder / "labeled" / name.replace("/", "-"))
+        _write(source.train.images, members[counts[k] :], folder / "unlabeled")
+        assert source.test is not None
+        tested = np.flatnonzero(source.test.labels == k)
+        _write(source.test.images, tested, folder / "test" / name.replace("/", "-"))
+    (folder / "done").touch()
+
+
+def _write(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], indices: np.ndarray, where: Path) -> None:  # type: ignore[type-arg]
+    where.mkdir(parents=True, exist_ok=True)
+    for index in indices:
+        Image.fromarray(images[index, 0]).save(where / f"{index:05d}.png", compress_level=1)
+
+
+def main(options: OwnImages) -> None:
+    source = open_source("fashion-mnist", data=options.data)
+    for seed in options.seeds:
+        folder = options.out / f"fashion-{seed}"
+        write_folders(source, folder, seed)
+        for added in options.commands:
+            key = {"setting": "fashion-folders", "added": added, "seed": str(seed)}
+            if options.results.exists() and has_row(options.results, key):
+                continue
+            run = options.out / "-".join([f"run-{seed}", *added.replace("--", "").split()])
+            command = [
+                sys.executable,
+                "-m",
+                "daso",
+                "train",
+                str(folder),
+                "--out",
+                str(run),
+                "--seed",
+                str(seed),
+            ]
+            start = time.monotonic()
+            if run.exists():
+                command = [sys.executable, "-m", "daso", "resume", str(run)]
+            subprocess.run(
+                [*command, *(added.split() if "resume" not in command else [])],
+                check=True,
+                env=dict(os.environ),
+            )
+            row = {**key, "wall_minutes": f"{(time.monotonic() - start) / 60:.1f}"}
+            append_row(options.results, {**row, **result_row(read_run(run))})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(OwnImages))
