@@ -27,7 +27,7 @@ class TrainOptions:
     """mu: unlabelled images per labelled one in a step (default: the method's, mostly 2)."""
     labeled_sampling: Sampling = "uniform"
     """How labelled images are drawn: uniform: shuffled passes over all of them; class-balanced: every class is as
-    likely as any other; effective-number: a class in inverse proportion to its effective number of images."""
+    likely as any other; effective-number: an image in inverse proportion to the effective number of its class."""
     learning_rate: float | None = None
     """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; with adamw 0.001)."""
     backbone_rate: float | None = None

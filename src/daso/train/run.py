@@ -477,7 +477,7 @@ def _go_on(
         environment = read_json(folder / "environment.json")
         now = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
         if differences := describe_differences(environment, now):
-            warn(f"not as when the run began: {'; '.join(differences)}; the last bits may differ")
+            warn(f"not as when the run began: {'; '.join(differences)}; it may not end as it would have")
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
     watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
