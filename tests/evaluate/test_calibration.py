@@ -69,3 +69,17 @@ def test_too_few_images_leave_the_probabilities_as_they_are(images: int) -> None
     assert calibration.images == images
     assert ("too few" if images else "no hold-out") in str(calibration.note)
     assert calibration.loss_before == calibration.loss_after
+
+
+def test_the_confusion_is_the_mean_answer_to_each_class() -> None:
+    logits, labels = drawn(2000)
+    calibration = calibrate(3 * logits, labels, step=7)
+    assert calibration.confusion is not None
+    for label in range(5):
+        rows = 3 * logits[labels == label] / calibration.temperature
+        probs = [np.exp(row) / np.exp(row).sum() for row in rows]
+        column = [row[label] for row in calibration.confusion]
+        np.testing.assert_allclose(column, np.mean(probs, 0), atol=1e-6)
+    without = labels != 3
+    few = np.concatenate([np.flatnonzero(without), np.flatnonzero(~without)[:9]])
+    assert calibrate(logits[few], labels[few], step=7).confusion is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ import daso
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, RunError
 from daso.export.classifier import Classifier
+from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
 from daso.files import read_json
 
@@ -92,6 +94,26 @@ def test_priors(model: Classifier, digits: Source) -> None:
     for wrong in ("uniforn", [1, 2], {"0": 1}, [np.nan] * 10, [0] * 10, ["a"] * 10):
         with pytest.raises(OptionError):
             model.predict(images, prior=wrong)
+
+
+def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> None:
+    """A third of the images are of a class that gets a probability of 0.1 at most: the hold-out knows that."""
+    random = np.random.default_rng(0)
+    classes = random.choice(3, 3000, p=[0.3, 0.3, 0.4])
+    answers = np.array([[0.8, 0.15, 0.05], [0.15, 0.8, 0.05], [0.5, 0.4, 0.1]])
+    confusion = answers.T.tolist()
+    facts = Facts(("a", "b", "rare"), (10, 10, 1), (1,), method="supervised", confusion=confusion)
+    estimate, how = estimate_distribution(facts, lambda: np.array_split(answers[classes], 4))
+    assert "confusion" in how
+    np.testing.assert_allclose(estimate, [0.3, 0.3, 0.4], atol=0.03)
+    alone = dataclasses.replace(facts, confusion=None)
+    by_words, how = estimate_distribution(alone, lambda: [answers[classes]])
+    assert how == "expectation-maximisation"
+    assert abs(by_words - [0.3, 0.3, 0.4]).sum() > 0.3
+    model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
+    shifted = model.predict(classes[:, None].astype(np.float32), prior="estimated").probabilities
+    expected = answers[classes] * estimate / facts.prior
+    np.testing.assert_allclose(shifted, expected / expected.sum(1, keepdims=True), atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ from daso.cli.predict_progress import Counter
 from daso.data.decode import SUFFIXES
 from daso.data.pool import WORKERS
 from daso.errors import DataError, OptionError
-from daso.evaluate.prior import estimate_prior, shift
+from daso.evaluate.prior import shift
 from daso.export.classifier import Classifier
+from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
 from daso.export.loading import load
 
@@ -71,8 +72,9 @@ class PredictCommand:
     """Answer "unknown" where the confidence is below this, 0 to 1."""
     prior: str | None = None
     """Class distribution of these images: uniform; labeled, that of the labelled images; estimated, from these images
-    themselves (the expectation-maximisation of Saerens et al., 2002: trust it for hundreds of images and more); or a
-    JSON file with the share of each class by name (default: probabilities as the model learned to give them)."""
+    themselves, hundreds at least (by the confusion on the hold-out; where that has fewer than ten images of a class, by
+    the expectation-maximisation of Saerens et al., 2002, which may lose a rare class); or a JSON file with the share of
+    each class by name (default: probabilities as the model learned to give them)."""
     logit_adjusted: bool = False
     """The same as --prior uniform: better where all classes are as likely."""
     device: str = "auto"
@@ -314,11 +316,20 @@ def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row
         good = (row[1] for row in journal.read() if row[-1] is None)
         for place, values in enumerate(good):
             probs[place] = values
-        estimate = estimate_prior(lambda: np.array_split(probs, -(-readable // 65536)), facts.prior)
+        chunks = -(-readable // 65536)
+        estimate, how = estimate_distribution(facts, lambda: np.array_split(probs, chunks))
     order = np.argsort(-estimate, kind="stable")[:FEW].tolist()
     shares = ", ".join(f"{style.class_names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(estimate) - FEW} more classes" if len(estimate) > FEW else ""
-    print(f"estimated class distribution of {readable:,} images: {shares}{more}", file=sys.stderr)
+    print(f"class distribution of {readable:,} images, estimated by {how}: {shares}{more}", file=sys.stderr)
+    lost = [name for name, share in zip(style.class_names, estimate, strict=True) if share * readable < 1]
+    if lost:
+        print(
+            f"note: by this estimate there is no image of {', '.join(lost[:FEW])}"
+            f"{' and others' if len(lost) > FEW else ''}, and none will be said to be of it; if that cannot be, "
+            f"take another --prior",
+            file=sys.stderr,
+        )
     for row in journal.read():
         if row[-1] is not None:
             yield style.failure(row[0], row[-1])

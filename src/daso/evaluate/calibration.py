@@ -16,6 +16,10 @@ Array = npt.NDArray[Any]
 
 FEWEST_IMAGES = 50
 """With fewer, the temperature from a hold-out was more often worse than 1 on test images than better."""
+FEWEST_OF_A_CLASS = 10
+"""With fewer, a class distribution that was estimated by the confusion was worse than none."""
+MOST_CLASSES = 100
+"""Whose confusion is kept."""
 SPREAD = 0.5
 """Standard deviation of log T that is expected beforehand; it counts where the images say little."""
 
@@ -31,6 +35,8 @@ class Calibration:
         loss_before, loss_after: mean negative log-likelihood of the hold-out; None without one.
         error_before, error_after: expected calibration error of the hold-out, in [0, 1]; None without one.
         note: why the temperature was not fitted, or None.
+        confusion: K rows of K numbers; column k is the mean of the calibrated probabilities over the held-out images of
+            class k. None if a class has fewer than 10, or there are more than 100 classes.
     """
 
     temperature: float
@@ -41,6 +47,7 @@ class Calibration:
     error_before: float | None = None
     error_after: float | None = None
     note: str | None = None
+    confusion: list[list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -85,6 +92,7 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
     few = len(labels) < FEWEST_IMAGES
     temperature = 1.0 if few else fit_temperature(logits, labels)
     after = np.asarray(logits, dtype=np.float64) / temperature
+    probs = np.exp(log_softmax(after, axis=1))
     return Calibration(
         temperature,
         step,
@@ -92,11 +100,20 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
         _loss(logits, labels),
         _loss(after, labels),
         calibration_error(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1)), labels),
-        calibration_error(np.exp(log_softmax(after, axis=1)), labels),
+        calibration_error(probs, labels),
         f"{len(labels)} held-out images are too few to fit a temperature on: {FEWEST_IMAGES} are needed"
         if few
         else None,
+        _confusion(probs, labels),
     )
+
+
+def _confusion(probs: Array, labels: Array) -> list[list[float]] | None:
+    classes = probs.shape[1]
+    if classes > MOST_CLASSES or np.bincount(labels, minlength=classes).min() < FEWEST_OF_A_CLASS:
+        return None
+    columns = np.stack([probs[labels == label].mean(0) for label in range(classes)], 1)
+    return [[round(value, 6) for value in row] for row in columns.tolist()]
 
 
 def _loss(logits: Array, labels: Array) -> float:

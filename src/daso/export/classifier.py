@@ -17,6 +17,7 @@ from daso.data.arrays import as_images
 from daso.data.decode import decode, to_pixels
 from daso.errors import DataError
 from daso.evaluate.prior import shift
+from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
 
 Array = npt.NDArray[Any]
@@ -97,17 +98,20 @@ class Classifier:
                 name, a file's bytes, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C).
                 Images of another size than the model's are cut to the central square and resized, as in training.
                 Of a model of vectors: floats (N, D).
-            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, shares by class name, or K of
-                them; None: the probabilities are as the model learned to give them, for that of the labelled images
-                unless its method has balanced the classes.
+            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"`` from them
+                (see ``estimate_distribution``), shares by class name, or K of them; None: the probabilities are as the
+                model learned to give them, for that of the labelled images unless its method has balanced the classes.
 
         Raises:
             DataError: an image cannot be read, or an array is none of these.
             OptionError: the prior does not fit the classes.
         """
-        wanted = None if prior is None else self.facts.read_prior(prior)
+        estimated = isinstance(prior, str) and prior == "estimated"
+        wanted = None if prior is None or estimated else self.facts.read_prior(prior)
         parts = [self.probabilities(part) for part in self._prepared(images)]
         probs = np.concatenate(parts) if parts else np.zeros((0, len(self.class_names)))
+        if estimated and len(probs):
+            wanted, _ = estimate_distribution(self.facts, lambda: [probs])
         if wanted is not None:
             probs = shift(probs, self.facts.prior, wanted)
         return Predictions(probs, self.class_names)

@@ -28,6 +28,7 @@ class Facts:
         balanced_by: parts of the method that have balanced the classifier.
         method: as it was named.
         step: training steps it had.
+        confusion: see ``Calibration``, or None.
         provenance: version, commit, data and seed, as JSON values.
     """
 
@@ -39,6 +40,7 @@ class Facts:
     balanced_by: tuple[str, ...] = ()
     method: str = ""
     step: int = 0
+    confusion: list[list[float]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class Facts:
             raise ValueError(
                 f"{classes} class names, {len(self.labeled_counts)} counts, input {self.input_shape}"
             )
+        if self.confusion is not None and np.shape(self.confusion) != (classes, classes):
+            raise ValueError(f"a confusion of {np.shape(self.confusion)} for {classes} classes")
 
     @property
     def takes_images(self) -> bool:
@@ -84,7 +88,9 @@ class Facts:
         if isinstance(prior, str):
             named = {"uniform": self.uniform, "labeled": self.labeled}
             if prior not in named:
-                raise OptionError(f"unknown prior {prior!r}; valid: uniform, labeled.{nearest(prior, named)}")
+                raise OptionError(
+                    f"unknown prior {prior!r}; valid: uniform, labeled, estimated.{nearest(prior, named)}"
+                )
             return named[prior]
         if isinstance(prior, Mapping):
             unknown = [str(name) for name in prior if name not in self.class_names]

@@ -93,6 +93,7 @@ def load_run(
         balanced_by=balancing_parts(config.method, config.train.labeled_sampling),
         method="+".join(map(without_folders, config.method.split("+"))),
         step=model.step,
+        confusion=calibration.confusion,
         provenance=_provenance(folder, config),
     )
     return model, facts
