@@ -73,7 +73,7 @@ class Frozen:
     """File of rows."""
     network: str = "small-16"
     """Encoder."""
-    upstream_steps: int = 1000
+    upstream_steps: int = 600
     """Steps that the encoder is trained for."""
     steps: int = 800
     """Steps on embeddings."""
@@ -109,7 +109,7 @@ def train_encoder(options: Frozen, source: Source) -> Path:
         train = TrainOptions(
             steps=options.upstream_steps,
             network=options.network,
-            evaluate_every=1000,
+            evaluate_every=600,
             schedule="cosine",
             device="cpu",
         )
