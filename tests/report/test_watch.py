@@ -46,6 +46,9 @@ def evaluation(
     } | more
 
 
+GOOD = {"balanced_accuracy": 0.7, "recall_few": 0.4, "recall": [0.7] * 4}
+
+
 def warnings_of(known: Facts, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
     watch = Watch(known)
     found = []
@@ -159,7 +162,7 @@ REVERSED = LABELED[::-1].copy()
 )
 def test_t_dist_for_the_other_case(final: np.ndarray, temperature: float, wanted: str | None) -> None:
     found = warnings_of(
-        facts(options={"dist_temperature": temperature}), lambda s: evaluation(s, final=final)
+        facts(options={"dist_temperature": temperature}), lambda s: evaluation(s, final=final, test=GOOD)
     )
     if wanted is None:
         assert found == []
@@ -171,9 +174,32 @@ def test_t_dist_for_the_other_case(final: np.ndarray, temperature: float, wanted
 
 def test_t_dist_is_not_judged_where_it_has_no_say_or_labels_are_balanced() -> None:
     fixed = facts(options={"dist_temperature": 1.5, "blend": "fixed"})
-    assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED)) == []
+    assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED, test=GOOD)) == []
     even = np.full(4, 0.25)
-    assert warnings_of(facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even)) == []
+    assert (
+        warnings_of(facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD))
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("final", "temperature", "measured", "warned"),
+    [
+        (REVERSED, 1.5, {"balanced_accuracy": 0.4, "recall_few": 0.4}, False),
+        (REVERSED, 1.5, {"balanced_accuracy": 0.6, "recall_few": 0.0}, True),
+        (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": 0.0}, False),
+        (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": None}, False),
+        (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": 0.3}, True),
+        (REVERSED, 1.5, None, False),
+    ],
+)
+def test_a_classifier_that_does_not_know_the_rare_classes_is_not_believed(
+    final: np.ndarray, temperature: float, measured: Row | None, warned: bool
+) -> None:
+    known = facts(options={"dist_temperature": temperature})
+    more = {} if measured is None else {"test": measured}
+    found = warnings_of(known, lambda s: evaluation(s, final=final, **more))
+    assert kinds(found) == (["T_dist"] if warned else [])
 
 
 def test_distance_is_the_share_that_would_have_to_change() -> None:
@@ -238,8 +264,10 @@ def long_tailed_runs(tmp_path_factory: pytest.TempPathFactory, digits: Source) -
 
     folders = {}
     for shape in ("consistent", "reversed"):
-        split = SplitOptions(30, 70, 10, 10, shape, 0)  # type: ignore[arg-type]
-        train = TrainOptions(steps=120, batch=24, network="small-8", device="cpu", evaluate_every=10)
+        split = SplitOptions(50, 70, 10, 10, shape, 0)  # type: ignore[arg-type]
+        train = TrainOptions(
+            steps=200, batch=32, ema_decay=0.95, network="small-8", device="cpu", evaluate_every=10
+        )
         config = RunConfig(
             "digits", "fixmatch+daso", split=split, method_options={"threshold": 0.8}, train=train
         )

@@ -32,6 +32,8 @@ FAR, NEAR = 0.25, 0.12
 """Total variation distances: the share of pseudo-labels that would have to change their class."""
 IMBALANCED = 0.15
 """Labels at a smaller distance from balance do not tell whether anything is distributed like them."""
+BELIEVED, FINDS_RARE = 0.5, 0.25
+"""Balanced accuracy, and recall of the rare classes, from which on pseudo-labels tell how images are distributed."""
 MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
 """The paper's T_dist where labelled and unlabelled images are distributed alike, and where they are not."""
 UNCERTAIN = 0.05
@@ -223,21 +225,24 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     T_dist from 1 on is for unlabelled images that are distributed like the labelled ones: it does not fit where the
     final pseudo-labels are far from them (a distance of 0.25 or more). T_dist up to 0.5 is for others: it does not
     fit where they are near (0.12 or less), if the labelled images are imbalanced (0.15 or more from balance).
-    Judged after a third of the training, or 50,000 steps. Pseudo-labels repeat some of the bias of the labels, so near
-    is weaker evidence than far.
+    Judged after a third of the training, or 50,000 steps, and only from a classifier that can be believed, by its
+    latest measure: the pseudo-labels of a bad one repeat the labels, whatever the images are. So its balanced
+    accuracy must be 0.5 or more and, for near, its mean recall of the rarest third 0.25 or more.
     """
     temperature = facts.options.get("dist_temperature")
     if temperature is None or facts.options.get("blend", "distribution") != "distribution":
         return None
     window = latest(facts, evaluations, HALFWAY)
-    if window is None:
+    measured = evaluations[-1].get(facts.measured_on) or {}
+    if window is None or (measured.get("balanced_accuracy") or 0) < BELIEVED:
         return None
+    finds_rare = (measured.get("recall_few") or 0) >= FINDS_RARE
     labeled = facts.labeled
     apart = distance(window.mean("final", "distribution"), labeled)
     imbalanced = distance(labeled, np.full_like(labeled, 1 / len(labeled))) >= IMBALANCED
     if temperature >= 1 and apart >= FAR:
         how, other, doubt = "unlike", MISMATCHED_TEMPERATURE, ""
-    elif temperature <= 0.5 and apart <= NEAR and imbalanced:
+    elif temperature <= 0.5 and apart <= NEAR and imbalanced and finds_rare:
         how, other = "like", MATCHED_TEMPERATURE
         doubt = " unless you know that the unlabelled images are distributed otherwise"
     else:
