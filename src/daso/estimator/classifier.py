@@ -51,8 +51,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method_options: hyper-parameters of the method by name.
         network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module that
             maps normalised ones, float (B, C, H, W), to features, float (B, dim), and is copied; None: by the data.
-        steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, at least 100 and at most 600
-            or a tenth of the rows; of images at least 500 and at most 20,000.
+        steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, at least 100 and at most
+            600 or a tenth of the rows; of images at least 500 and at most 20,000.
         batch_size: labelled rows of a step; None: 16, of images 32.
         learning_rate: None: the method's.
         labeled_sampling: how labelled rows are drawn: ``"class-balanced"``, ``"uniform"`` or ``"effective-number"``.
@@ -141,7 +141,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unlabeled = rows[codes < 0]
         if X_unlabeled is not None:
             unlabeled = np.concatenate([unlabeled, self._read(X_unlabeled, reset=False)])
-        self._standardize(rows, unlabeled)
+        self._standardize(np.concatenate([rows[codes >= 0], unlabeled]))
         source = self._source(rows[codes >= 0], codes[codes >= 0], unlabeled, len(classes))
         config = self._config(int((codes >= 0).sum()), len(unlabeled))
 
@@ -211,12 +211,11 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return np.asarray(validate_data(self, X, reset=reset, dtype=np.float64))
 
-    def _standardize(self, rows: Array, unlabeled: Array) -> None:
+    def _standardize(self, rows: Array) -> None:
         """Keep mean and standard deviation of each feature; those of images are the network's matter."""
         self._mean = self._scale = None
         if self.image_shape_ is None:
-            every = np.concatenate([rows, unlabeled])
-            self._mean, scale = every.mean(0), every.std(0)
+            self._mean, scale = rows.mean(0), rows.std(0)
             self._scale = np.where(scale > 1e-12 * np.abs(self._mean), scale, 1.0)
 
     def _inputs(self, rows: Array) -> Array:
@@ -354,7 +353,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _raw_logits(self, rows: Array) -> Array:
         """Return the logits of the network, float64 (N, K).
 
-        Features go through it in double precision, so that what comes out for a row does not depend on the rows beside it.
+        Features go through it in double precision, so that the answer to a row does not depend on those beside it.
         """
         inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(rows)))
         if self._mean is None:

@@ -57,8 +57,8 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
         raise ValueError(f"{called}: all {len(labels)} labels are missing; label some rows of each class")
     if known.dtype.kind == "O" and np.array(known.tolist()).dtype.kind in "biuf":
         known = np.array(known.tolist())
-    check_classification_targets(known)
     try:
+        check_classification_targets(known)
         classes, places = np.unique(known, return_inverse=True)
     except TypeError as error:
         kinds = sorted({type(value).__name__ for value in known.tolist()})

@@ -1,0 +1,314 @@
+"""The estimator: scikit-learn's contract, labels that are missing, images, features, pickles."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+
+from daso import DASOClassifier
+from daso.data.longtail import longtail_counts, longtail_split, split_holdout, unlabeled_counts
+from daso.errors import DataError, OptionError
+from daso.estimator.labels import read_labels, unlabeled_rows
+
+
+@parametrize_with_checks([DASOClassifier()])
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def small(**options: Any) -> DASOClassifier:
+    return DASOClassifier(**{"steps": 30, "random_state": 0, "device": "cpu", "network": "mlp-32", **options})
+
+
+@pytest.fixture(scope="module")
+def long_tailed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return digits: rows and labels, 30 of the most frequent class and -1 from there on; test rows and labels."""
+    X, y = load_digits(return_X_y=True)
+    parts = longtail_split(
+        y, longtail_counts(30, 15, 10), unlabeled_counts("uniform", 60, 1, 10), holdout=600, seed=1
+    )
+    labels = np.concatenate([y[parts.labeled], np.full(len(parts.unlabeled), -1)])
+    return X[np.concatenate([parts.labeled, parts.unlabeled])], labels, X[parts.holdout], y[parts.holdout]
+
+
+def test_unlabeled_rows_help_the_rare_classes(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    model = small(steps=250, network="mlp-128").fit(X, y)
+    alone = small(method="supervised", steps=250, network="mlp-128").fit(X, y)
+    reached, without = (balanced_accuracy_score(truth, m.predict(test)) for m in (model, alone))
+    assert reached > 0.8
+    assert reached > without
+    assert len(model.pseudo_labels_) == (y == -1).sum()
+    np.testing.assert_array_equal(model.pseudo_labels_, model.predict(X[y == -1]))
+    np.testing.assert_array_equal(model.pseudo_label_confidence_, model.predict_proba(X[y == -1]).max(1))
+    assert {"loss", "losses"} <= model.history_[0].keys()
+    assert model.history_[-1]["step"] == model.n_steps_
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "codes"),
+    [
+        ([2, 0, -1, 2], [0, 2], [1, 0, -1, 1]),
+        ([-1, 1, 1, -1], [-1, 1], [0, 1, 1, 0]),
+        ([-1, 0, 1, 1], [0, 1], [-1, 0, 1, 1]),
+        ([-1.0, 0.0, 1.0, 3.0], [0, 1, 3], [-1, 0, 1, 2]),
+        ([np.nan, -1.0, 1.0, 1.0], [-1, 1], [-1, 0, 1, 1]),
+        (["b", None, "a", np.nan], ["a", "b"], [1, -1, 0, -1]),
+        (["-1", "a", "b", "b"], ["-1", "a", "b"], [0, 1, 2, 2]),
+        ([5, None, -1, 7], [-1, 5, 7], [1, -1, 0, 2]),
+        ([True, False, False, True], [False, True], [1, 0, 0, 1]),
+    ],
+)
+def test_which_labels_are_missing(labels: list[Any], classes: list[Any], codes: list[int]) -> None:
+    kind = object if any(value is None for value in labels) else None
+    found, places = read_labels(np.array(labels, dtype=kind), "it")
+    assert found.tolist() == classes
+    assert places.tolist() == codes
+    missing = unlabeled_rows(np.array(labels, dtype=kind), found)
+    assert missing.tolist() == [code < 0 for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "requires y to be passed"),
+        ([None] * 4, "all 4 labels are missing"),
+        ([-1, 2, 2, 2], None),
+        (["a", None, "a", "a"], "got one class: 'a'"),
+        ([3, 3, 3, 3], "at least two classes"),
+        (["a", 1, "a", 1], "several types"),
+        ([0.5, 1.5, 0.1, 0.2], "Unknown label type"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels: Any, message: str | None) -> None:
+    y = (
+        labels
+        if labels is None
+        else np.array(labels, dtype=object if isinstance(labels[0], str | None) else None)
+    )
+    if message is None:  # -1 and one other: two classes
+        assert read_labels(y, "it")[0].tolist() == [-1, 2]
+        return
+    with pytest.raises(ValueError, match=message):
+        read_labels(y, "it")
+
+
+def test_unlabeled_rows_may_come_apart(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    together = small().fit(X, y)
+    apart = small().fit(X[y >= 0], y[y >= 0], X_unlabeled=X[y < 0])
+    np.testing.assert_array_equal(together.predict_proba(test), apart.predict_proba(test))
+    np.testing.assert_array_equal(together.pseudo_labels_, apart.pseudo_labels_)
+
+
+def test_names_of_classes_come_back(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    names = np.array([f"digit {k}" for k in range(10)], dtype=object)
+    named = np.where(y < 0, None, names[y])
+    model, numbered = small().fit(X, named), small().fit(X, y)
+    assert model.classes_.tolist() == names.tolist()
+    assert model.class_counts_.tolist() == np.bincount(y[y >= 0]).tolist()
+    np.testing.assert_array_equal(model.predict(test), names[numbered.predict(test)])
+    assert model.score(X, named) == np.mean(model.predict(X[y >= 0]) == named[y >= 0])
+
+
+def test_nothing_depends_on_scale_or_offset_of_a_feature(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    scale, offset = np.logspace(-8, 8, 64), np.logspace(-3, 3, 64)
+    plain = small().fit(X, y).predict_proba(test)
+    moved = small().fit(X * scale + scale * offset, y).predict_proba(test * scale + scale * offset)
+    np.testing.assert_allclose(plain, moved, atol=1e-3)
+
+
+def test_the_random_state_decides_and_torchs_own_is_left_alone(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = small().fit(X, y).predict_proba(test)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(6)
+    np.testing.assert_array_equal(first, small().fit(X, y).predict_proba(test))
+    assert not np.array_equal(first, small(random_state=1).fit(X, y).predict_proba(test))
+
+
+def test_search_pipelines_and_parallel_folds_pass_over_rows_without_a_label(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    folds = StratifiedKFold(2, shuffle=True, random_state=0)
+    scores = cross_val_score(small(steps=60), X, y, cv=folds, n_jobs=2)
+    expected = []
+    for train, held in folds.split(X, y):
+        model = small(steps=60).fit(X[train], y[train])
+        rows = held[y[held] >= 0]
+        expected.append(np.mean(model.predict(X[rows]) == y[rows]))
+    np.testing.assert_allclose(scores, expected)
+    pipeline = make_pipeline(MinMaxScaler(), small(steps=60))
+    grid = {"dasoclassifier__method_options": [{"threshold": 0.7}, {"threshold": 0.9}]}
+    search = GridSearchCV(pipeline, grid, cv=folds).fit(X, y)
+    assert search.best_params_["dasoclassifier__method_options"]["threshold"] in (0.7, 0.9)
+    assert balanced_accuracy_score(truth, search.predict(test)) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("supervised", {}),
+        ("pseudolabel", {}),
+        ("mixmatch", {}),
+        ("remixmatch+daso", {}),
+        ("fixmatch+abc+daso", {}),
+        ("fixmatch+la+crt", {}),
+        ("fixmatch+crest", {}),
+    ],
+)
+def test_every_kind_of_method(method: str, options: dict[str, Any], long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    model = small(method=method, method_options=options, steps=40).fit(X, y)
+    assert model.predict_proba(test).shape == (len(test), 10)
+    assert pickle.loads(pickle.dumps(model)).predict(test).tolist() == model.predict(test).tolist()
+    steps = [row["step"] for row in model.history_ if row["event"] == "train"]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == model.n_steps_
+
+
+def test_logit_adjustment_takes_the_logs_of_the_shares_from_the_logits(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    plain = small(logit_adjustment=0).fit(X, y).decision_function(test)
+    counts = np.bincount(y[y >= 0])
+    for strength, option in ((0.5, 0.5), (1.0, None)):
+        adjusted = small(logit_adjustment=option).fit(X, y).decision_function(test)
+        np.testing.assert_allclose(
+            plain - adjusted, np.tile(strength * np.log(counts / counts.sum()), (len(test), 1))
+        )
+    balanced = small(method="fixmatch+la").fit(X, y)
+    unadjusted = small(method="fixmatch+la", logit_adjustment=0).fit(X, y)
+    np.testing.assert_array_equal(balanced.decision_function(test), unadjusted.decision_function(test))
+
+
+def test_early_stopping_keeps_the_network_that_was_best_on_the_rows_set_aside(long_tailed: Any) -> None:
+    X, y, _, _ = long_tailed
+    known = y >= 0
+    model = small(steps=100, early_stopping=True, n_iter_no_change=2).fit(X, y)
+    taken = np.minimum(np.rint(0.2 * model.class_counts_).astype(int), model.class_counts_ - 1)
+    _, held = split_holdout(y[known], taken, 0)
+    reached = [r["holdout"]["logit_adjusted"]["balanced_accuracy"] for r in model.history_ if "holdout" in r]
+    network_alone = clone(model).set_params(logit_adjustment=0)
+    network_alone.__setstate__({**model.__getstate__(), "logit_adjustment": 0})
+    trained = model.class_counts_ - taken
+    logits = network_alone.decision_function(X[known][held]) - np.log(trained / trained.sum())
+    answers = logits.argmax(1)
+    with np.errstate(invalid="ignore"):
+        recalls = [np.mean(answers[y[known][held] == k] == k) for k in np.flatnonzero(taken)]
+    assert max(reached) == pytest.approx(np.mean(recalls))
+    assert model.n_steps_ < 100 or len(reached) - 1 - int(np.argmax(reached)) < 2
+
+
+def test_a_pickle_holds_arrays_and_no_code_of_torch(long_tailed: Any, tmp_path: Any) -> None:
+    X, y, test, _ = long_tailed
+    model = small().fit(X, y)
+    data = pickle.dumps(model, protocol=0)
+    modules = {
+        str(argument).split()[0].split(".")[0]
+        for code, argument, _ in pickletools.genops(data)
+        if code.name in ("GLOBAL", "INST")
+    }
+    assert modules <= {"daso", "numpy", "copyreg", "copy_reg", "builtins", "__builtin__", "_codecs"}
+    joblib.dump(model, tmp_path / "model.joblib")
+    for again in (pickle.loads(data), joblib.load(tmp_path / "model.joblib"), pickle.load(io.BytesIO(data))):
+        np.testing.assert_array_equal(again.predict_proba(test), model.predict_proba(test))
+    with pytest.raises(Exception, match="not fitted"):
+        clone(model).predict(test)
+
+
+class Rows(nn.Module):
+    """Features of an image: a linear map of its rows' means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.linear(x.mean((1, 3))))
+
+
+def images(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    X, y = load_digits(return_X_y=True)
+    y = np.where(np.arange(len(y)) % 2, y, -1)
+    return np.rint(X[:count].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8), y[:count]
+
+
+@pytest.mark.parametrize("network", ["small-4", Rows()], ids=["named", "own"])
+def test_images(network: Any) -> None:
+    X, y = images()
+    model = small(network=network, view_options={"flip": False}, steps=10, batch_size=8).fit(X, y)
+    assert model.n_features_in_ == 64
+    probs = model.predict_proba(X)
+    np.testing.assert_allclose(probs.sum(1), 1)
+    for same in (X / 255.0, X.transpose(0, 3, 1, 2), X[..., 0]):
+        np.testing.assert_array_equal(model.predict_proba(same), probs)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), probs)
+    assert model.score(X, y) == np.mean(model.predict(X[y >= 0]) == y[y >= 0])
+    with pytest.raises(DataError, match="was fitted with"):
+        model.predict(X[:, :6])
+    with pytest.raises(DataError, match="was fitted with images"):
+        model.predict(X.reshape(len(X), -1))
+
+
+def test_a_module_of_ones_own_is_copied() -> None:
+    X, y = images()
+    own = Rows()
+    before = own.linear.weight.detach().clone()
+    model = small(network=own, steps=10, batch_size=8).fit(X, y)
+    assert torch.equal(own.linear.weight, before)
+    learned = next(iter(model.network_.encoder.parameters()))
+    assert not torch.equal(learned, before)
+
+
+def test_features_where_images_were(long_tailed: Any) -> None:
+    X, y, _, _ = long_tailed
+    with pytest.raises(DataError, match=r"features, \(N, 64\)"):
+        small().fit(X, y).predict(images()[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "fixmatch+dasso"}, "Did you mean 'daso'"),
+        ({"method_options": {"treshold": 0.9}}, "no option 'treshold'"),
+        ({"network": "mpl-256"}, "Did you mean"),
+        ({"steps": 0}, "steps = 0"),
+        ({"train_options": {"wieght_decay": 0}}, "wieght_decay"),
+        ({"view_options": {"cutout": 3}}, "cutout"),
+        ({"logit_adjustment": -1}, "logit_adjustment"),
+        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction"),
+        ({"labeled_sampling": "evenly"}, "labeled_sampling"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str, long_tailed: Any) -> None:
+    X, y, _, _ = long_tailed
+    with pytest.raises(OptionError, match=message):
+        small(**options).fit(X, y)
+
+
+def test_verbose_prints_as_it_goes(long_tailed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y, _, _ = long_tailed
+    small().fit(X, y)
+    assert not capsys.readouterr().out
+    small(verbose=1, early_stopping=True).fit(X, y)
+    out = capsys.readouterr().out
+    assert "step 30, loss" in out
+    assert "hold-out balanced accuracy" in out
