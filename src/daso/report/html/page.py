@@ -104,6 +104,13 @@ def island(value: Any) -> Markup:
     return Markup(text)
 
 
+def _are_small(run: Run) -> bool:
+    """Tell whether the images are so small that their pixels shall be seen."""
+    shape = run.data.get("image_shape")
+    sides = [number(side) or 0 for side in shape[1:]] if isinstance(shape, list) else []
+    return bool(sides) and max(sides) <= 32
+
+
 def render(run: Run) -> tuple[str, str | None]:
     """Return the page, and the list of what to label next as CSV, if there is one."""
     with np.errstate(all="ignore"):  # numbers of a damaged file may be anything
@@ -134,6 +141,7 @@ def render(run: Run) -> tuple[str, str | None]:
             script=script,
             script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
             island=island(data),
+            small_images=_are_small(run),
         )
     )
     return text, contents["label_next"]["csv"] if "label_next" in contents else None

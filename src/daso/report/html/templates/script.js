@@ -21,6 +21,9 @@
     remember(root.dataset.theme);
   });
 
+  // What is in view comes first; the rest is laid out once that is painted.
+  addEventListener("load", () => (self.requestIdleCallback || setTimeout)(() => root.classList.add("whole")));
+
   // The section in view is marked in the navigation.
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const seen = new Set();
@@ -107,13 +110,13 @@
       const said = names[item[FINAL]];
       if (item[THUMB] >= 0) box.append(picture(item[THUMB], "main", `unlabelled image ${item[INDEX]}, pseudo-label ${said}`));
       const says = make("div", "says");
-      const line = (what, k, share) => {
-        says.append(make("i", "", what), make("b", "", names[k]), make("span", "", share === null ? "" : percent(share)));
+      const line = (what, k, end) => {
+        says.append(make("i", "", what), make("b", "", names[k]), make("span", "", end));
       };
-      line("says", item[LINEAR][0], item[LINEAR_P][0]);
-      line("like", item[SEMANTIC][0], item[SEMANTIC_P][0]);
-      if (item[FINAL] !== item[LINEAR][0] || Math.abs(item[CONFIDENCE] - item[LINEAR_P][0]) > 0.005) line("final", item[FINAL], item[CONFIDENCE]);
-      if (item[TRUTH] >= 0) line(item[TRUTH] === item[FINAL] ? "✓ truth" : "✗ truth", item[TRUTH], null);
+      line("says", item[LINEAR][0], percent(item[LINEAR_P][0]));
+      line("like", item[SEMANTIC][0], percent(item[SEMANTIC_P][0]));
+      if (item[FINAL] !== item[LINEAR][0] || Math.abs(item[CONFIDENCE] - item[LINEAR_P][0]) > 0.005) line("final", item[FINAL], percent(item[CONFIDENCE]));
+      if (item[TRUTH] >= 0) line("truth", item[TRUTH], item[TRUTH] === item[FINAL] ? "✓" : "✗");
       box.append(says);
       const path = make("div", "path", item[PATH] ? "\u200e" + item[PATH] : `image ${item[INDEX]}`);
       path.title = item[PATH] || `image ${item[INDEX]} of the unlabelled ones`;
