@@ -11,6 +11,7 @@ from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, loca
 from daso.data.digits import read_digits
 from daso.data.download import REMOTES, Progress, cache_folder, download
 from daso.data.folder import is_class_folder, is_image_folder, list_folder
+from daso.data.hub import PREFIX, list_hub
 from daso.data.idx import locate_idx, read_fashion_mnist, read_idx
 from daso.data.listing import Listing, own_source, read_listing
 from daso.data.manifest import is_manifest, list_manifest
@@ -67,14 +68,16 @@ def open_source(
     """Read a data set by name or path.
 
     Args:
-        source: one of ``NAMES``; or an image folder, a manifest, a folder of parquet, Arrow, IDX, CIFAR, STL-10 or
-            Semi-Aves files, a CIFAR .tar.gz, or an .npz. A folder called like a name is opened as ``./name``.
+        source: one of ``NAMES``; ``hf:NAME`` for a data set of the Hugging Face hub; or an image folder, a manifest,
+            a folder of parquet, Arrow, IDX, CIFAR, STL-10 or Semi-Aves files, a CIFAR .tar.gz, or an .npz. A folder
+            called like a name is opened as ``./name``.
         data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder. For a
             manifest, the folder that its paths start in and may not leave; None: the manifest's.
         folders: for an image folder, where further parts are: "unlabeled", "val", "test".
         size: for people's own images and Semi-Aves, the side of the square to resize to.
         skip_bad: leave out what cannot be used, and record it in ``Source.skipped``.
-        download: for a name, fetch missing files into *data*, or else into the cache folder.
+        download: for a name, fetch missing files into *data*, or else into the cache folder; for a data set of the
+            hub, into the cache of the package ``datasets``.
         progress: called as a download's bytes come.
 
     Raises:
@@ -83,7 +86,11 @@ def open_source(
         OptionError: an option does not go with this source.
         MissingDependencyError: parquet files need pyarrow.
     """
-    listing = None if source in NAMES else list_own(source, data=data, folders=folders, skip_bad=skip_bad)
+    listing = (
+        None
+        if source in NAMES
+        else list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
+    )
     if listing is not None:
         return read_listing(listing, size=size, skip_bad=skip_bad)
     if folders:
@@ -210,17 +217,22 @@ def list_own(
     data: Path | None = None,
     folders: Mapping[str, str] | None = None,
     skip_bad: bool = False,
+    download: bool = False,
 ) -> Listing | None:
     """List people's own images at a path without decoding any; None if it holds arrays or a benchmark.
 
     Args:
-        source, data, folders, skip_bad: see ``open_source``.
+        source, data, folders, skip_bad, download: see ``open_source``.
 
     Raises:
         DataError: nothing is there, or what is there is wrong.
         OptionError: an option does not go with this source.
-        MissingDependencyError: parquet and Arrow files need pyarrow.
+        MissingDependencyError: parquet and Arrow files need pyarrow, the hub the package ``datasets``.
     """
+    if source.startswith(PREFIX):
+        if data is not None or folders:
+            raise OptionError(f"{source!r} is complete: leave data and further folders out")
+        return list_hub(source, download=download)
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(
@@ -275,8 +287,15 @@ def _benchmark(path: Path) -> Callable[[int | None, bool], Source] | None:
     return None
 
 
+def is_named(source: str) -> bool:
+    """Whether a source is found by its name from wherever a run is resumed, not by its path."""
+    return source in NAMES or source.startswith(PREFIX)
+
+
 def is_resized(source: str) -> bool:
     """Whether ``size`` goes with a path: it holds encoded images, which are decoded to any size."""
+    if source.startswith(PREFIX):
+        return True
     path = Path(source).expanduser()
     fixed: tuple[Callable[[Path], Path], ...] = (
         locate_idx,

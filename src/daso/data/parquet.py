@@ -77,7 +77,7 @@ def list_parquet(folder: Path, *, name: str | None = None) -> Listing:
             _refuse_missing_shards(files)
             shards[part] = Shards(files, open_parquet)
     train = shards["train"]
-    names = _class_names(train.metadata, train.label, train.files[0])
+    names = class_names(train.metadata, train.label, train.files[0])
     return list_shards(shards, names, name=name or folder.resolve().name, where=place)
 
 
@@ -110,7 +110,12 @@ def _refuse_missing_shards(files: Sequence[Path]) -> None:
         )
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
+def class_names(metadata: dict[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
+    """Return the class names in a schema's metadata, none if it has none.
+
+    Raises:
+        DataError: see ``feature_names``.
+    """
     stored = metadata.get(b"huggingface")
     if stored is None:
         return ()

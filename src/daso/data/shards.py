@@ -96,13 +96,16 @@ class Shards:
         files: at least one; their columns agree.
         image, label: the columns.
         metadata: of the first file's schema.
+        with_paths: whether images may be in files of their own, of which the rows have the paths.
 
     Raises:
         DataError: a file is damaged, has not the columns, or others than the first one.
     """
 
-    def __init__(self, files: Sequence[Path], opening: Callable[[Path], Any]) -> None:
-        self.files, self.opening = list(files), opening
+    def __init__(
+        self, files: Sequence[Path], opening: Callable[[Path], Any], *, with_paths: bool = False
+    ) -> None:
+        self.files, self.opening, self.with_paths = list(files), opening, with_paths
         self.image, self.label = "", ""
         self.metadata: dict[bytes, bytes] = {}
         for number, file in enumerate(self.files):
@@ -139,21 +142,28 @@ class Shards:
         """Return the pool of all images; ``labels()`` must have been read."""
         return EncodedImages(labels, self._name_of, self._image_chunks, from_files=False)
 
-    def _image_chunks(self) -> Iterator[Sequence[bytes]]:
-        import pyarrow
-
+    def _image_chunks(self) -> Iterator[Sequence[Path | bytes]]:
         for file, rows in zip(self.files, self.rows, strict=True):
             count = 0
             with self.opening(file) as table:
                 for column in table.column(self.image):
-                    content = column.field("bytes") if pyarrow.types.is_struct(column.type) else column
-                    for start in range(0, len(content), CHUNK):
-                        # No bytes decode to "not a readable image": named like any other bad row.
-                        chunk = [value or b"" for value in content.slice(start, CHUNK).to_pylist()]
+                    for start in range(0, len(column), CHUNK):
+                        chunk = self._contents(column.slice(start, CHUNK))
                         count += len(chunk)
                         yield chunk
             if count != rows:
                 raise DataError(f"{file}: {rows} labels, but {count} images; fetch it again")
+
+    def _contents(self, column: Any) -> list[Path | bytes]:
+        import pyarrow.types
+
+        struct = pyarrow.types.is_struct(column.type)
+        contents = (column.field("bytes") if struct else column).to_pylist()
+        if self.with_paths and struct and column.type.get_field_index("path") >= 0:
+            paths = column.field("path").to_pylist()
+            return [c or (Path(p) if p else b"") for c, p in zip(contents, paths, strict=True)]
+        # No bytes decode to "not a readable image": named like any other bad row.
+        return [content or b"" for content in contents]
 
     def _name_of(self, index: int) -> str:
         for file, rows in zip(self.files, self.rows, strict=True):
