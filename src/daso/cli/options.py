@@ -12,7 +12,7 @@ import tyro
 
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.data.open import NAMES
+from daso.data.open import is_named
 from daso.errors import OptionError
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.track import Kind
@@ -30,8 +30,9 @@ class TrainCommand:
     """Train an image classifier from few labelled and many unlabelled images."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), or the
-    path of your own images: a folder, or a manifest that lists them (CSV, TSV, JSON lines, parquet)."""
+    """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), the path
+    of your own images (a folder, or a manifest that lists them: CSV, TSV, JSON lines, parquet), or hf:NAME, a data set of
+    the Hugging Face hub."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     like: Path | None = None
@@ -208,7 +209,7 @@ def to_config(
     return RunConfig(
         # A run folder must find its data again from wherever it is resumed.
         source=command.source
-        if command.source in NAMES
+        if is_named(command.source)
         else str(Path(command.source).expanduser().resolve()),
         # So must it find a method of one's own.
         method=absolute_method(command.method),

@@ -21,7 +21,7 @@ from daso.cli.progress import follow
 from daso.cli.setting import as_in_paper
 from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
-from daso.data.open import NAMES, is_resized, open_source
+from daso.data.open import NAMES, is_named, is_resized, open_source
 from daso.data.source import Source
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row, read_json
@@ -132,7 +132,7 @@ def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults 
     name = command.source
     if name in PRESETS:
         return dataclasses.replace(command, source=PRESETS[name].source), PRESETS[name].defaults
-    if name not in NAMES and not Path(name).expanduser().exists():
+    if not is_named(name) and not Path(name).expanduser().exists():
         hint = nearest(name, [*NAMES, *PRESETS])
         if hint:
             raise OptionError(
