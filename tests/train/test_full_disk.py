@@ -116,7 +116,7 @@ def test_a_checkpoint_that_the_system_does_not_let_grow(
     assert finish(start(limited_train, ["train", "digits", *OPTIONS, "--out", str(folder)])) == 1
     assert "File too large" in capfd.readouterr().err
     assert list((folder / "checkpoints").iterdir()) == []
-    assert main(["resume", str(folder)]) == 0
+    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
     assert read_json(folder / "summary.json")["steps"] == 20
 
 
