@@ -88,7 +88,7 @@ def open_backbone(
     if backbone.preprocessing.resolution is not None and shape[1] != shape[2]:
         raise OptionError(
             f"{backbone.name} takes square images of {backbone.preprocessing.resolution} pixels, these are "
-            f"{shape[1]} x {shape[2]}"
+            f"{shape[1]} x {shape[2]}; --size {backbone.preprocessing.resolution} makes a folder's images square"
         )
     return backbone
 
