@@ -49,6 +49,8 @@ class CheckCommand:
     """Folder of test images, if they are elsewhere."""
     size: int | None = None
     """Side in pixels that daso train will be given; images are compared as training takes them."""
+    download: bool = False
+    """Fetch a named source's files if they are missing."""
     all: bool = False
     """Name every image of a finding, not the first few."""
     json: bool = False
@@ -80,6 +82,7 @@ def run(argv: Sequence[str]) -> int:
                     name: str(folder.expanduser()) for name, folder in given.items() if folder is not None
                 },
                 size=command.size,
+                download=command.download,
                 progress=progress,
             )
     except DataError as error:

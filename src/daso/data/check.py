@@ -91,12 +91,13 @@ def check_data(
     data: Path | None = None,
     folders: Mapping[str, str] | None = None,
     size: int | None = None,
+    download: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Look at every image of a data set and say what would hurt a training.
 
     Args:
-        source, data, folders, size: see ``open_source``.
+        source, data, folders, size, download: see ``open_source``.
         progress: called with images done and images in all.
 
     Raises:
@@ -104,14 +105,20 @@ def check_data(
         OptionError: an option does not go with this source.
         MissingDependencyError: parquet and Arrow files need pyarrow.
     """
-    listing = None if source in NAMES else list_own(source, data=data, folders=folders, skip_bad=True)
+    listing = None
+    if source not in NAMES:
+        listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
     if listing is not None:
         scan = scan_listing(listing, size, progress)
         findings = find_all(scan, listing.class_names, own=True, rows=listing.skipped)
         return _report(source, listing.class_names, scan, findings, listing.notes)
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
-    opened = read_npz(path) if own else open_source(source, data=data, folders=folders, size=size)
+    opened = (
+        read_npz(path)
+        if own
+        else open_source(source, data=data, folders=folders, size=size, download=download)
+    )
     scan = scan_source(opened, progress)
     findings = find_all(scan, opened.class_names, own=own)
     return _report(source, opened.class_names, scan, findings, opened.notes)
