@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from daso.errors import RunError
-from daso.files import Row, write_atomically
+from daso.files import Row, plain, write_atomically
 from daso.report.html import calibration, classes, curves, maps, overview, pictures
 from daso.report.html.folder import UNREADABLE, Run, at, load_run, number
 
@@ -98,7 +98,7 @@ def environment() -> Environment:
 
 def island(value: Any) -> Markup:
     """Return JSON that may stand inside a script element: nothing in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
