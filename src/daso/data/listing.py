@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from daso.data.copies import leave_out_copies
 from daso.data.names import confusable_names
-from daso.data.pool import EncodedImages, decode_pools
+from daso.data.pool import EncodedImages, choose_layout, decode_pools, quiet, read_headers
 from daso.data.source import Images, Source
 from daso.errors import DataError, nearest
 
@@ -134,6 +134,19 @@ def read_listing(
         skipped=(*listing.skipped, *skipped),
         notes=notes,
     )
+
+
+def natural_side(listing: Listing) -> int | None:
+    """Return the longer side in pixels of the shape that images get where no size is given, by their headers alone.
+
+    None if no image can be read.
+    """
+    with quiet():
+        headers = read_headers(listing.pools, {})
+    if not headers:
+        return None
+    layout = choose_layout(list(headers.values()))
+    return max(layout.height, layout.width)
 
 
 def own_source(source: Source, *, skip_bad: bool) -> Source:
