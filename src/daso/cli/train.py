@@ -21,7 +21,8 @@ from daso.cli.progress import follow
 from daso.cli.setting import as_in_paper
 from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
-from daso.data.open import NAMES, is_named, is_resized, open_source
+from daso.data.listing import natural_side
+from daso.data.open import NAMES, is_named, list_own, open_source
 from daso.data.source import Source
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row, read_json
@@ -142,24 +143,26 @@ def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults 
     return command, None
 
 
-def choose_defaults(command: TrainCommand, source: Source) -> tuple[Source, SourceDefaults]:
-    """Return what to take for what a command leaves open; images of a folder may be read anew, smaller."""
+def size_for(command: TrainCommand) -> int | None:
+    """Return the size to read images at: as told, or without an accelerator a small one; None leaves it to the reader."""
+    on_cpu = choose_device(command.train.device).type == "cpu"
+    if command.size is not None or command.source in NAMES or not on_cpu or is_pretrained(command.train):
+        return command.size
+    listing = list_own(
+        command.source, data=command.data, folders=command.folders, skip_bad=True, download=command.download
+    )
+    side = None if listing is None else natural_side(listing)
+    if side is None or side <= CPU_SIZE:
+        return None
+    _notice(f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}")
+    return CPU_SIZE
+
+
+def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:
+    """Return what to take for what a command leaves open."""
     if command.source in SOURCES:
-        return source, SOURCES[command.source]
-    device = choose_device(command.train.device)
-    side = max(source.train.images.shape[2:])
-    if (
-        device.type == "cpu"
-        and command.size is None
-        and side > CPU_SIZE
-        and is_resized(command.source)
-        and not is_pretrained(command.train)
-    ):
-        _notice(
-            f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
-        )
-        source = read_source(command, CPU_SIZE)
-    return source, choose_for(source, device)
+        return SOURCES[command.source]
+    return choose_for(source, choose_device(command.train.device))
 
 
 def _notice(message: str) -> None:
@@ -238,10 +241,10 @@ def _train(
     else:
         command, method_options = as_in_paper(command, method_options, argv, notice)
         command, preset = resolve_preset(command)
-        source = read_source(command, command.size)
+        source = read_source(command, size_for(command))
         defaults = preset
         if defaults is None:
-            source, defaults = choose_defaults(command, source)
+            defaults = choose_defaults(command, source)
         config = to_config(command, method_options, argv, defaults, notice)
     for note in idle_options(config, given_options(argv)):
         _notice(f"note: {note}")
