@@ -292,20 +292,6 @@ def is_named(source: str) -> bool:
     return source in NAMES or source.startswith(PREFIX)
 
 
-def is_resized(source: str) -> bool:
-    """Whether ``size`` goes with a path: it holds encoded images, which are decoded to any size."""
-    if source.startswith(PREFIX):
-        return True
-    path = Path(source).expanduser()
-    fixed: tuple[Callable[[Path], Path], ...] = (
-        locate_idx,
-        locate_stl10,
-        lambda folder: locate_cifar(folder, CIFAR10),
-        lambda folder: locate_cifar(folder, CIFAR100),
-    )
-    return is_manifest(path) or (path.is_dir() and not any(_located(locate, path) for locate in fixed))
-
-
 def _open_path(path: Path, size: int | None, skip_bad: bool) -> Source:
     if path.is_file():
         return _open_file(path, skip_bad)
