@@ -144,7 +144,7 @@ def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults 
 
 
 def size_for(command: TrainCommand) -> int | None:
-    """Return the size to read images at: as told, or without an accelerator a small one; None leaves it to the reader."""
+    """Return the size to read images at: as told, small without an accelerator, or None: the reader chooses."""
     on_cpu = choose_device(command.train.device).type == "cpu"
     if command.size is not None or command.source in NAMES or not on_cpu or is_pretrained(command.train):
         return command.size
@@ -154,7 +154,9 @@ def size_for(command: TrainCommand) -> int | None:
     side = None if listing is None else natural_side(listing)
     if side is None or side <= CPU_SIZE:
         return None
-    _notice(f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}")
+    _notice(
+        f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
+    )
     return CPU_SIZE
 
 
