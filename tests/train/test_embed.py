@@ -250,3 +250,9 @@ def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) 
     assert vectors.are_vectors
     with pytest.raises(OptionError, match="the data are vectors already"):
         prepare(dataclasses.replace(make(), split=SPLIT), flat, encoder=Patches())
+
+
+def test_generations_grow_from_embeddings_too(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+    config = dataclasses.replace(make("fixmatch+crest"), method_options={"generations": 2})
+    rows = list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "run"))
+    assert {row["stage"] for row in rows} == {0, 1}

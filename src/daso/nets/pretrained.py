@@ -112,10 +112,11 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
         MissingDependencyError: transformers is not installed.
         OptionError: the model cannot be fetched or read, has no safetensors, lacks weights, or takes no images.
     """
-    transformers = _library()
+    # The hub is asked first: transformers takes seconds to import.
     where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
     if not local:
         _ask_hub(name, "--network FOLDER")
+    transformers = _library()
     with _told(name):
         model, loaded = transformers.AutoModel.from_pretrained(
             where,
@@ -213,13 +214,22 @@ def _library() -> Any:
     return transformers
 
 
+def _hub() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"models of the hub need huggingface-hub: pip install 'daso[hf]' ({error})"
+        ) from error
+
+
 def _vision(model: nn.Module) -> Any:
     return getattr(model, "vision_model", model)
 
 
 def _is_cached(name: str) -> bool:
     """Tell whether the model's configuration and weights were fetched before."""
-    hub = importlib.import_module("huggingface_hub")
+    hub = _hub()
     found = [
         isinstance(hub.try_to_load_from_cache(name, file), str)
         for file in ("config.json", "model.safetensors", "model.safetensors.index.json")
@@ -234,10 +244,7 @@ def fetch(name: str, file: str) -> Path:
         OptionError: it cannot be fetched.
         MissingDependencyError: huggingface-hub is not installed.
     """
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise MissingDependencyError("the hub needs huggingface-hub: pip install 'daso[hf]'") from error
+    hub = _hub()
     cached = hub.try_to_load_from_cache(name, file)
     if isinstance(cached, str):
         return Path(cached)
@@ -248,7 +255,7 @@ def fetch(name: str, file: str) -> Path:
 
 def _ask_hub(name: str, instead: str) -> None:
     """Raise an ``OptionError`` at once if the hub cannot be reached or has no such model with safetensors."""
-    hub = importlib.import_module("huggingface_hub")
+    hub = _hub()
     local = (
         "Fetch it where there is a network, "
         f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\", and give {instead}"
@@ -297,7 +304,7 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
         if folder is not None:
             path = folder / name
         else:
-            hub = importlib.import_module("huggingface_hub")
+            hub = _hub()
             try:
                 path = Path(hub.hf_hub_download(where, name, local_files_only=local, etag_timeout=PATIENCE))
             except (OSError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):

@@ -1,0 +1,20 @@
+"""What is printed while images are embedded."""
+
+from __future__ import annotations
+
+import pytest
+
+from daso.cli.embedding import embedding_progress
+
+
+def test_a_line_now_and_then_with_the_rate_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    report = embedding_progress(lambda: now)
+    # 2,000 of 10,000 were there; 100 a second come.
+    for now, done in ((0.0, 2000), (3.0, 2300), (6.0, 2600), (7.0, 2700), (20.0, 4000)):  # noqa: B007
+        report(done, 10_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "embedded 2,600 of 10,000 images, 100 a second, 1.2 minutes left",
+        "embedded 4,000 of 10,000 images, 100 a second, 1.0 minutes left",
+    ]
