@@ -17,8 +17,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 from PIL import Image
 
@@ -63,7 +65,7 @@ def write_folders(source: Source, folder: Path, seed: int) -> None:
     (folder / "done").touch()
 
 
-def _write(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], indices: np.ndarray, where: Path) -> None:  # type: ignore[type-arg]
+def _write(images: npt.NDArray[Any], indices: npt.NDArray[np.int64], where: Path) -> None:
     where.mkdir(parents=True, exist_ok=True)
     for index in indices:
         Image.fromarray(images[index, 0]).save(where / f"{index:05d}.png", compress_level=1)

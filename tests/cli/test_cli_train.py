@@ -115,6 +115,8 @@ def test_options_of_training_split_and_views_are_written_down(tmp_path: Path) ->
         "gamma_unlabeled": 2.0,
         "unlabeled_shape": "reversed",
         "holdout": 20,
+        "folds": None,
+        "fold": None,
     }
     assert {"crop_padding": 2, "cutout": 0, "flip": True}.items() <= config["augmentation"].items()
 

@@ -188,7 +188,8 @@ def test_a_negative_holdout_is_refused_by_its_name(tmp_path: Path, capsys: Captu
 
 
 def test_a_method_without_the_unlabeled_images_it_needs(tmp_path: Path, capsys: Capture) -> None:
-    np.savez(tmp_path / "few.npz", images=np.zeros((8, 8, 8), np.uint8), labels=np.arange(8) % 2)
+    images = np.random.default_rng(0).integers(256, size=(8, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "few.npz", images=images, labels=np.arange(8) % 2)
     arguments = ["train", str(tmp_path / "few.npz"), "--method", "fixmatch", *TINY]
     assert "unlabelled images" in refused([*arguments, "--out", str(tmp_path / "run")], capsys)
     assert not (tmp_path / "run").exists()

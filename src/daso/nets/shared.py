@@ -62,9 +62,9 @@ class Processes:
         parts = [p.view_as(g) for p, g in zip(torch.split(flat, sizes), gradients, strict=True)]
         torch._foreach_copy_(gradients, parts)
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any(self, flag: bool) -> bool:
         """Tell whether the flag is set in any process."""
-        number = torch.tensor(int(flag), device=device)
+        number = torch.tensor(int(flag))  # on the host: nobody waits for an accelerator
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return bool(number)
 

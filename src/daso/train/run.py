@@ -468,7 +468,7 @@ def _go_on(
 ) -> Iterator[Row]:
     """Train on from where the training stands, writing rows, checkpoints and at the end the summary."""
     if prepared.processes is not None:
-        stop = _agreed(stop, prepared.processes, prepared.data.labeled.images.device)
+        stop = _agreed(stop, prepared.processes)
     metrics = folder / "metrics.jsonl"
     rows = [row for row in read_rows(metrics) if row["step"] <= prepared.step]
     write_atomically(metrics, "".join(map(to_line, rows)).encode())
@@ -548,7 +548,7 @@ def _train_stage(
         return time.monotonic() - saved >= period
 
     if prepared.processes is not None:
-        due = _agreed(due, prepared.processes, prepared.data.labeled.images.device)
+        due = _agreed(due, prepared.processes)
 
     def pause() -> bool:
         return stop() or due()
@@ -588,9 +588,9 @@ def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
     )
 
 
-def _agreed(ask: Callable[[], bool], processes: Processes, device: torch.device) -> Callable[[], bool]:
+def _agreed(ask: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
     """Return a question whose answer is yes in all processes once it is yes in any."""
-    return lambda: processes.any(ask(), device)
+    return lambda: processes.any(ask())
 
 
 def _roll_back(
