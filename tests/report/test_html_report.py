@@ -10,6 +10,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from daso.report.html.maps import embed, frequency_color
 from daso.report.html.overview import interval
 from daso.report.html.page import island, write_report
 from daso.report.html.svg import Scale
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 from tests.conftest import MakeConfig
 
 HOSTILE = (
@@ -337,13 +339,30 @@ def test_json_that_does_not_say_what_it_should(finished_run: Path, seed: int) ->
     assert "about" in report(finished_run).sections
 
 
-def test_beliefs_of_other_shapes(finished_run: Path) -> None:
-    change_beliefs(
-        finished_run, {}, **{"pool.linear": np.full((3, 2), 99, np.int16), "next": np.array([10**6])}
-    )
+@pytest.mark.parametrize(
+    ("name", "change_of", "section"),
+    [
+        ("pool.linear", lambda v: v * 0 + 99, "Images"),
+        ("pool.linear", lambda v: v[:3], "Images"),
+        ("disagreeing", lambda v: v + 10_000, "Images"),
+        ("thumbnails.offsets", lambda v: v[:5], "Images"),
+        ("next", lambda v: v - 10_000, "What to label next"),
+        ("map.place", lambda v: v[:7], "Map"),
+        ("map.label", lambda v: v * 0 - 5, "Map"),
+        ("test.confidence", lambda v: v * np.float16("nan"), "Calibration"),
+        ("test.answer", lambda v: v[:7], "Calibration"),
+    ],
+)
+def test_beliefs_that_do_not_fit_each_other(
+    finished_run: Path, name: str, change_of: Callable[[np.ndarray], np.ndarray], section: str
+) -> None:
+    change_beliefs(finished_run, {}, **{name: change_of(load_run(finished_run).arrays[name])})
     page = report(finished_run)
-    assert "galleries" not in page.sections
-    assert "The section 'Images' is left out" in page.text
+    assert f"The section '{section}' is left out" in page.text
+    assert {"overview", "classes", "confusion", "about"} <= set(page.sections)
+
+
+def test_beliefs_of_another_version(finished_run: Path) -> None:
     change_beliefs(finished_run, {"version": 99})
     assert "is not one that this version of daso reads" in report(finished_run).text
 

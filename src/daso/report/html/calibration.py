@@ -23,6 +23,8 @@ def calibration(run: Run) -> Row | None:
         answer, confidence = (run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence"))
         if answer is None or confidence is None:
             continue
+        if not np.isfinite(confidence).all():
+            raise ValueError(f"{part}.{prefix}confidence holds NaN")
         bins = reliability_bins(confidence.astype(float), answer == label)
         edges, accuracy, mean, counts = bins
         error = float((counts * np.abs(accuracy - mean)).sum() / counts.sum())

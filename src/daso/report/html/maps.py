@@ -51,6 +51,11 @@ def feature_map(run: Run) -> Row | None:
     rows = arrays["map.place"]
     final, truth = arrays["pool.final"][rows].tolist(), arrays["pool.truth"][rows].tolist()
     linear, semantic = arrays["pool.linear"][rows, 0].tolist(), arrays["pool.semantic"][rows, 0].tolist()
+    labels = arrays["map.label"].tolist()
+    if [len(rows), len(labels)] != [len(parts[0]), len(parts[1])]:
+        raise ValueError("the map of beliefs.safetensors has places without images")
+    if not all(0 <= k < len(names) for k in (*final, *linear, *semantic, *labels)):
+        raise ValueError("a class number in beliefs.safetensors is out of range")
     rank = {k: place for place, k in enumerate(run.order)}
     colors = [frequency_color(rank[k], len(names)) for k in range(len(names))]
     body = []
@@ -61,7 +66,7 @@ def feature_map(run: Run) -> Row | None:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colors[k]}"><title>{escape(said)}</title></circle>'
         )
     squares = []
-    for (x, y), k in zip(placed[len(rows) :], arrays["map.label"].tolist(), strict=False):
+    for (x, y), k in zip(placed[len(rows) :], labels, strict=False):
         squares.append(
             f'<rect x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6" fill="{colors[k]}">'
             f"<title>labelled {escape(names[k])}</title></rect>"
@@ -97,7 +102,7 @@ def feature_map(run: Run) -> Row | None:
             "truth": truth,
             "linear": linear,
             "semantic": semantic,
-            "label": arrays["map.label"].tolist(),
+            "label": labels,
             "colors": colors,
         },
     }

@@ -25,7 +25,11 @@ def thumbnails(run: Run) -> tuple[list[str], dict[tuple[int, int], int]]:
     if offsets is None or content is None:
         return [], {}
     files = [content[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
-    owners = zip(run.arrays["thumbnails.pool"].tolist(), run.arrays["thumbnails.index"].tolist(), strict=True)
+    owners = list(
+        zip(run.arrays["thumbnails.pool"].tolist(), run.arrays["thumbnails.index"].tolist(), strict=True)
+    )
+    if len(owners) != len(files):
+        raise ValueError(f"{len(files)} thumbnails of {len(owners)} images")
     kinds = (("png", b"\x89PNG"), ("jpeg", b"\xff\xd8"))
     addresses = []
     for file in files:
@@ -82,6 +86,8 @@ def galleries(run: Run) -> Row | None:
     addresses, places = thumbnails(run)
     shown = items(run, places)
     chosen = {name: run.arrays[name].tolist() for name in GALLERIES}
+    if not all(0 <= place < len(shown) for places in chosen.values() for place in places):
+        raise ValueError("a gallery of beliefs.safetensors has images that are not there")
     keys = ("index", "path", "thumb", "linear", "linear_probs", "semantic", "semantic_probs", "final")
     compact = [
         [*(item[key] for key in keys), item["confidence"], item["truth"], item["near"]] for item in shown
@@ -106,6 +112,8 @@ def label_next(run: Run, shown: list[Row]) -> Row | None:
     ranked = run.arrays.get("next")
     if ranked is None or not len(ranked):
         return None
+    if not all(0 <= place < len(shown) for place in ranked.tolist()):
+        raise ValueError("the list of beliefs.safetensors has images that are not there")
     labeled = run.labeled_counts
     rows = []
     for rank, place in enumerate(ranked.tolist()):
