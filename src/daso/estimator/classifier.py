@@ -30,7 +30,7 @@ from daso.train.config import RunConfig
 from daso.train.fit import fit
 from daso.train.model import rebuild_model
 from daso.train.options import TrainOptions
-from daso.train.run import Prepared, describe_data, prepare
+from daso.train.prepare import Prepared, describe_data, prepare
 from daso.train.training import choose_device
 
 Array = npt.NDArray[Any]
@@ -197,10 +197,15 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if reset:
                 self.image_shape_: tuple[int, ...] | None = images.shape[1:]
                 self.n_features_in_ = math.prod(images.shape[1:])
-            elif images.shape[1:] != getattr(self, "image_shape_", None):
+            elif images.shape[1:] != self.image_shape_:
+                fitted = (
+                    f"features, (N, {self.n_features_in_})"
+                    if self.image_shape_ is None
+                    else self.image_shape_
+                )
                 raise DataError(
                     f"X holds images of (channels, height, width) {images.shape[1:]}; {type(self).__name__} was fitted "
-                    f"with {getattr(self, 'image_shape_', f'features, (N, {self.n_features_in_})')}"
+                    f"with {fitted}"
                 )
             return images
         if reset:
@@ -216,7 +221,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._mean = self._scale = None
         if self.image_shape_ is None:
             self._mean, scale = rows.mean(0), rows.std(0)
-            self._scale = np.where(scale > 1e-12 * np.abs(self._mean), scale, 1.0)
+            # Nothing was learned of a feature that did not vary (but for rounding): it shall say nothing.
+            self._scale = np.where(scale > 1e-12 * np.abs(self._mean), scale, np.inf)
 
     def _inputs(self, rows: Array) -> Array:
         """Return what a network is given: images as they are, features standardised, float64."""
@@ -398,6 +404,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self.n_steps_,
                 device,
                 "a pickled DASOClassifier",
+                self._own_module(),
             ).network
 
 
