@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import MakeFolder
+from PIL import Image
 
 from daso.cli import main
+from daso.data import pool
 
 
 def listed(folder: Path) -> Path:
@@ -132,3 +136,29 @@ def test_leaks_stop_a_training_unless_told_to_skip_them(
     assert "skipped " in told
     assert "leak.png" in told
     assert json.loads((run / "data.json").read_text())["test"] == 12
+
+
+def test_without_an_accelerator_large_images_are_read_small_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for index in range(5):
+            path = tmp_path / "photos" / "labeled" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (120, 100, 3), dtype=np.uint8)).save(path)
+    decoded = 0
+    original = pool.decode
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(pool, "decode", counting)
+    source, run = str(tmp_path / "photos"), tmp_path / "run"
+    assert main(["train", source, "--method", "supervised", *TRAIN, "--out", str(run)]) == 0
+    assert "images are resized to 32 x 32 pixels; --size 96 keeps 96" in capsys.readouterr().err
+    assert decoded == 10
+    assert json.loads((run / "data.json").read_text())["image_shape"] == [3, 32, 32]
+    assert json.loads((run / "config.json").read_text())["size"] == 32
