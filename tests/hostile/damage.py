@@ -23,7 +23,7 @@ QUICK = settings(
 )
 """The same examples every time, so that the suite neither flickers nor writes; fuzz_readers.py looks for new ones."""
 TEMPTING = [
-    b"\\x00" * 4,
+    b"\x00" * 4,
     b"\xff" * 4,
     b"\x7f\xff\xff\xff",
     b"\xff\xff\xff\x7f",
