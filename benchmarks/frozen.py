@@ -39,7 +39,8 @@ from daso.nets.pretrained import TransformersEncoder
 from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData
 from daso.train.options import TrainOptions
-from daso.train.run import Prepared, prepare, train_run
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import train_run
 
 UPSTREAM, TASK = (0, 2, 4, 5, 7), (1, 3, 6, 8, 9)
 SPLIT = SplitOptions(labeled_head=100, unlabeled_head=2000, gamma_labeled=50, gamma_unlabeled=50, holdout=0)
@@ -77,7 +78,7 @@ class Frozen:
     """Steps that the encoder is trained for."""
     steps: int = 800
     """Steps on embeddings."""
-    scratch_steps: int = 800
+    scratch_steps: int = 200
     """Steps of the encoder from nothing."""
     throughput: bool = False
     """Measure images a second instead."""
