@@ -17,10 +17,11 @@ from safetensors import safe_open
 import daso.train.beliefs
 from daso.data.open import open_source
 from daso.data.source import Images, Source
-from daso.data.store import TrainingData
+from daso.data.store import Pool, TrainingData
 from daso.train.beliefs import collect_beliefs
 from daso.train.model import load_model
-from daso.train.run import Prepared, prepare, resume_run, train_run
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import resume_run, train_run
 from daso.train.thumbnails import encode_thumbnail, pack_thumbnails
 from tests.conftest import MakeConfig, MakeFolder
 
@@ -250,3 +251,16 @@ def test_vectors_have_no_thumbnails(tiny_config: MakeConfig, digits: Source, tmp
     arrays, _ = read(tmp_path / "run")
     assert not [name for name in arrays if name.startswith("thumbnails")]
     assert len(arrays["next"]) == 100
+
+
+def test_vectors_of_files_have_the_pictures_of_these(tmp_path: Path) -> None:
+    random, paths = np.random.default_rng(0), []
+    for number in range(3):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(random.integers(0, 256, (30, 20, 3)).astype(np.uint8)).save(paths[-1])
+    Path(paths[1]).unlink()
+    pool = Pool(torch.zeros(3, 1, 5), torch.zeros(3, dtype=torch.int64), tuple(paths))
+    packed = pack_thumbnails([(0, pool, np.arange(3))])
+    assert packed["index"].tolist() == [0, 2]
+    with Image.open(io.BytesIO(packed["bytes"].tobytes())) as image:
+        assert image.size == (64, 64)

@@ -26,7 +26,8 @@ Of them the candidates, for which the file also holds what a gallery shows:
 ``confident``, ``disagreeing``, ``uncertain``, ``next``   int32, rows of ``shown``; ``next.*`` the parts of its score
 ``thumbnails.bytes``   uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels a side, one after the other, with
                        ``thumbnails.offsets`` int64 (t + 1,); ``thumbnails.pool`` int8 (t,), 0 unlabelled, 1 labelled;
-                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors have none
+                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors have none, unless they stand for
+                       files: then the central squares of these
 =====================  =============================================================================================
 
 For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place`` (at most 1,500 rows
@@ -144,8 +145,8 @@ def collect_beliefs(training: Training, data: TrainingData, seed: int) -> tuple[
         **_map(features, labeled, labels, prototypes, random),
     }
     neighbours = np.unique(arrays["shown.near"][known])
-    if not data.are_vectors:
-        packed = pack_thumbnails(((0, data.unlabeled, index[shown]), (1, data.labeled, neighbours)))
+    packed = pack_thumbnails(((0, data.unlabeled, index[shown]), (1, data.labeled, neighbours)))
+    if len(packed["index"]):
         arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
     return arrays, about | {
         "unlabeled": len(data.unlabeled),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
+from daso.data.decode import decode
 from daso.data.store import Pool
+from daso.errors import DataError
 
 SIDE = 64
 """Of a thumbnail in pixels, at most."""
@@ -35,10 +39,22 @@ def encode_thumbnail(image: Tensor) -> bytes:
     return file.getvalue()
 
 
+def _thumbnail(pool: Pool, index: int) -> bytes | None:
+    """Return the picture of an image, or of the file that a vector stands for; None where there is none."""
+    if pool.images.dim() == 4:
+        return encode_thumbnail(pool.images[index])
+    try:
+        return encode_thumbnail(torch.from_numpy(decode(Path(pool.paths[index]), size=SIDE)))
+    except (DataError, OSError, IndexError):
+        return None
+
+
 def pack_thumbnails(
     wanted: Sequence[tuple[int, Pool, npt.NDArray[np.integer]]],
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Encode images of pools, in order, as long as they fit the budget.
+
+    Vectors that stand for images that were read from files get the pictures of these files, as far as they are there.
 
     Args:
         wanted: number of a pool, the pool, and the numbers of its images.
@@ -52,7 +68,9 @@ def pack_thumbnails(
     size = 0
     for number, pool, indices in wanted:
         for index in map(int, indices):
-            file = encode_thumbnail(pool.images[index])
+            file = _thumbnail(pool, index)
+            if file is None:
+                continue
             if len(files) >= MOST or size + len(file) > MOST_BYTES:
                 break
             files.append(file)
