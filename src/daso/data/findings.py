@@ -192,7 +192,10 @@ def _copies(scan: Scan, copies: Copies, *, own: bool) -> Iterator[Finding]:
                     f"{'the same file as' if whole else 'the same pixels as'} {there.name_of(original)}",
                 )
             )
-        where = "stand there twice" if part == other else f"are {CALLED[other]} images too"
+        one = len(images) == 1
+        where = "is a copy of another" if one else "are copies of others"
+        if part != other:
+            where = f"{'is' if one else 'are'} among the {CALLED[other]} ones too"
         exact = f", {same_bytes} of them byte for byte" if here.content[pairs[0][0]] else ""
         text = f"{_count(images, f'{CALLED[part]} image')} {where}{exact}"
         yield Finding(level if own or level != "refused" else "warning", code, text, cure, tuple(images))
