@@ -26,7 +26,7 @@ from daso.report.html.folder import load_run
 from daso.train.candidates import rank_to_label
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model
-from daso.train.run import prepare
+from daso.train.prepare import prepare
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

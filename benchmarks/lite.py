@@ -32,7 +32,8 @@ from daso.report.results import append_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 
 FASHION = SplitOptions(
     labeled_head=250, unlabeled_head=3000, gamma_labeled=50, gamma_unlabeled=50, holdout=1000

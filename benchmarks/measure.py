@@ -31,7 +31,8 @@ from daso.data.source import Source
 from daso.train.allocator import keep_freed_memory
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
-from daso.train.run import Prepared, prepare, train_run
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import train_run
 
 Clock = Literal["wall", "processor"]
 MEAN, STD = 0.5, 0.25

@@ -31,7 +31,8 @@ from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 Array = npt.NDArray[Any]
 SPLITS = {

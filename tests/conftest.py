@@ -21,7 +21,8 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
 

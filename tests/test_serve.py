@@ -29,7 +29,8 @@ def run_folder(make_image_folder: Callable[..., Path], tmp_path_factory: pytest.
     from daso.data.open import open_source
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
-    from daso.train.run import prepare, train_run
+    from daso.train.prepare import prepare
+    from daso.train.run import train_run
 
     folder, images = tmp_path_factory.mktemp("serve") / "run", str(make_image_folder())
     options = TrainOptions(steps=10, batch=8, network="small-4", evaluate_every=5, device="cpu")

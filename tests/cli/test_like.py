@@ -17,7 +17,8 @@ from daso.cli import main
 from daso.data.source import Source
 from daso.files import read_json, read_rows
 from daso.train.config import RunConfig
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 MakeConfig = Callable[..., RunConfig]
 Capture = pytest.CaptureFixture[str]

@@ -26,7 +26,8 @@ from daso.export.graph import Deployed, resizing_matrix
 from daso.export.run import TOLERANCE, export_run
 from daso.files import read_json, save_json
 from daso.nets.network import Network, build_encoder
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 MakeConfig = Callable[..., object]
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -179,6 +180,16 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     with pytest.raises(RunError, match="differs from the original"):
         export_run(run_folder, "torch", tmp_path / "wrong.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("out", "status"), [("model.pt2", 2), ("gone/model.onnx", 1), ("folder.onnx", 1)])
+def test_where_it_cannot_be_written(
+    out: str, status: int, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    assert main(["export", str(finished_run), "--out", str(tmp_path / out)]) == status
+    assert out in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finished", "folder.onnx"]
 
 
 def test_images_to_compare_on_can_be_named(

@@ -14,7 +14,8 @@ from daso.cli import main
 from daso.data.source import Images, Source
 from daso.errors import OptionError
 from daso.export.run import export_run
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 from tests.conftest import MakeConfig
 
 

@@ -22,7 +22,8 @@ from daso.losses.logit_adjusted import LogitAdjusted
 from daso.methods.method import Batch
 from daso.nets.network import Network
 from daso.parts import Facts
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 COUNTS = torch.tensor([90, 2, 25, 6])

@@ -15,7 +15,7 @@ from daso.errors import OptionError
 from daso.methods.ramp import ramp
 from daso.refine.guess import Guess, Refiner
 from daso.train.fit import fit
-from daso.train.run import prepare
+from daso.train.prepare import prepare
 
 BASES = ("pseudolabel", "meanteacher", "mixmatch", "remixmatch")
 METHODS = (*BASES, "usadtm", *(f"{base}+daso" for base in BASES))

@@ -27,7 +27,7 @@ from daso.presets.compare import accuracies, compare, figure_groups, write_table
 from daso.presets.scales import SCALES
 from daso.presets.tables import TableColumn, TableRow, paper_tables, variant
 from daso.train.lock import lock_file
-from daso.train.run import Prepared
+from daso.train.prepare import Prepared
 
 PRESET = "cifar10-n500-g100"
 COLUMN = TableColumn(PRESET, PRESET, "median_of_last")

@@ -13,7 +13,7 @@ from daso.cli.train import resolve_preset
 from daso.data.open import open_source
 from daso.presets.benchmarks import PRESETS
 from daso.presets.resolve import resolve
-from daso.train.run import prepare
+from daso.train.prepare import prepare
 
 SMALL = (
     "--labeled-head 10 --unlabeled-head 20 --holdout 100 --gamma-labeled 5 --gamma-unlabeled 5 --device cpu"

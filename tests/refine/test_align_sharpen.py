@@ -21,7 +21,8 @@ from daso.parts import Facts
 from daso.refine.align import Align
 from daso.refine.guess import Chain, Guess
 from daso.refine.sharpen import Sharpen, sharpen
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 COUNTS = torch.tensor([9, 5, 2, 1])

@@ -14,7 +14,8 @@ from daso.data.source import Source
 from daso.report.runs import read_run
 from daso.report.watch import Facts, Watch, distance, find_warnings, watch_facts
 from daso.train.config import RunConfig
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 Row = dict[str, Any]
 LABELED = np.array([0.4, 0.3, 0.2, 0.1])

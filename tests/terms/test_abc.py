@@ -20,7 +20,8 @@ from daso.refine.guess import Guess
 from daso.terms.abc import ABC
 from daso.terms.term import Outputs
 from daso.train.model import load_model
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 
 COUNTS = torch.tensor([30, 3, 60, 12])
 K, D, STEPS = len(COUNTS), 6, 1000

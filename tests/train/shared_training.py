@@ -19,7 +19,7 @@ from daso.nets.shared import Processes
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.options import TrainOptions
-from daso.train.run import prepare
+from daso.train.prepare import prepare
 
 SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
 DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}

@@ -22,7 +22,7 @@ from daso.train.augmentation import ViewOptions
 from daso.train.batches import Batches
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
-from daso.train.run import prepare
+from daso.train.prepare import prepare
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")

@@ -22,8 +22,9 @@ from daso.methods.method import Batch, Step
 from daso.nets.network import Network
 from daso.train.config import RunConfig
 from daso.train.fit import LOOK_EVERY, fit
+from daso.train.prepare import Prepared, prepare
 from daso.train.record import LossRecord
-from daso.train.run import Prepared, prepare, resume_run, train_run
+from daso.train.run import resume_run, train_run
 from daso.train.training import Training
 
 MakeConfig = Callable[..., RunConfig]

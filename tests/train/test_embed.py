@@ -20,7 +20,8 @@ from daso.train import embed
 from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData, EmbeddingStore
 from daso.train.model import load_model
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 from tests.conftest import SPLIT, MakeConfig
 
 CPU = torch.device("cpu")
@@ -208,7 +209,7 @@ def test_a_stopped_frozen_run_goes_on_bit_for_bit(
     rows = train_run(prepare(config, digits, encoder=Patches()), tmp_path / "stopped")
     assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
     rows.close()  # type: ignore[attr-defined]
-    monkeypatch.setattr("daso.train.run.open_configured", lambda *_, **__: digits)
+    monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     with pytest.raises(OptionError, match="came from Python"):
         resume_run(tmp_path / "stopped")
     list(resume_run(tmp_path / "stopped", encoder=Patches(seed=3))[1])

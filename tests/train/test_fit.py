@@ -17,7 +17,8 @@ from daso.errors import DivergedError, RunError
 from daso.files import to_line
 from daso.train.config import RunConfig
 from daso.train.fit import fit
-from daso.train.run import Prepared, prepare, train_run
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import train_run
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]

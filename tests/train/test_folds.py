@@ -15,7 +15,8 @@ from daso.errors import OptionError
 from daso.evaluate.metrics import wilson_interval
 from daso.files import read_json
 from daso.train.folds import ANSWERS, answer_fold, fold_config, summarize_folds
-from daso.train.run import prepare, train_run
+from daso.train.prepare import prepare
+from daso.train.run import train_run
 from tests.conftest import MakeConfig
 
 

@@ -24,7 +24,8 @@ from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json, read_rows, to_line
 from daso.train.config import RunConfig
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
 LINE = (

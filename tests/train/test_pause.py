@@ -16,7 +16,8 @@ from daso.data.source import Source
 from daso.files import read_json, read_rows, to_line
 from daso.train.config import RunConfig
 from daso.train.fit import fit
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]
@@ -78,7 +79,9 @@ def test_pauses_change_no_row_and_no_weight(tiny_config: MakeConfig, digits: Sou
     undisturbed, paused = prepare(config, digits), prepare(config, digits)
     expected = [written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)]
     rows = list(fit(paused.training, paused.batches, paused.data, lambda: True))
-    assert [row["step"] for row in rows if row["event"] == "pause"] == [step for step in range(1, 21) if step % 5]
+    assert [row["step"] for row in rows if row["event"] == "pause"] == [
+        step for step in range(1, 21) if step % 5
+    ]
     assert [written(row) for row in rows if row["event"] != "pause"] == expected
     assert same(paused.training.tensors(), undisturbed.training.tensors())
 

@@ -22,7 +22,8 @@ from daso.train.embed import EmbeddedData
 from daso.train.groups import parameter_groups
 from daso.train.model import load_model
 from daso.train.options import TrainOptions
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 from tests.conftest import MakeConfig
 
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     rows = train_run(prepare(config, digits), tmp_path / "stopped")
     assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
     rows.close()  # type: ignore[attr-defined]
-    monkeypatch.setattr("daso.train.run.open_configured", lambda *_, **__: digits)
+    monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     # What it started from is in the run folder.
     monkeypatch.setattr("daso.train.backbones.open_backbone", lambda *_: pytest.fail("looked elsewhere"))
     list(resume_run(tmp_path / "stopped")[1])

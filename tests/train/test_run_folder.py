@@ -21,7 +21,8 @@ from daso.errors import DasoError, OptionError, RunError
 from daso.files import plain, read_json, read_rows, to_line
 from daso.train import run as runs
 from daso.train.config import RunConfig
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]

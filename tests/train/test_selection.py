@@ -14,7 +14,8 @@ from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
 from daso.files import read_json
 from daso.train.model import load_model
-from daso.train.run import Prepared, prepare, resume_run, train_run
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import resume_run, train_run
 from daso.train.selection import exhausted, improves
 from tests.conftest import MakeConfig
 
@@ -92,7 +93,7 @@ def test_patience_ends_a_run_and_a_resumed_one_ends_there_too(
 
     # Killed before its summary, or between two evaluations, it ends at the same step with the same network.
     before = load_model(folder, torch.device("cpu"), pytest.fail).network.state_dict()
-    monkeypatch.setattr("daso.train.run.open_configured", lambda *_, **__: digits)
+    monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     for newest_too in (False, True):
         (folder / "summary.json").unlink()
         if newest_too:

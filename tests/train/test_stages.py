@@ -24,7 +24,8 @@ from daso.plans.crest import adopt
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.model import load_model
-from daso.train.run import prepare, resume_run, train_run
+from daso.train.prepare import prepare
+from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daso.data.source import Source
 from daso.train.config import RunConfig
-from daso.train.run import Prepared, prepare
+from daso.train.prepare import Prepared, prepare
 
 MakeConfig = Callable[..., RunConfig]
 

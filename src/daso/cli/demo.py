@@ -48,7 +48,8 @@ def _one_run(method: str, seed: int, steps: int | None, folder: Path) -> None:
     """Train one run of the demonstration, in a process of its own."""
     import torch
 
-    from daso.train.run import prepare, train_run
+    from daso.train.prepare import prepare
+    from daso.train.run import train_run
 
     torch.set_num_threads(1)
     for _ in train_run(prepare(demo_config(method, seed, steps)), folder):

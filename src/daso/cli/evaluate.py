@@ -19,7 +19,7 @@ from daso.files import plain, read_json
 from daso.train.config import RunConfig
 from daso.train.fit import evaluate_network
 from daso.train.model import load_model
-from daso.train.run import describe_data, moved, open_configured
+from daso.train.prepare import describe_data, moved, open_configured
 from daso.train.training import choose_device
 
 

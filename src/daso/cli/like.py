@@ -15,7 +15,7 @@ from daso.errors import OptionError
 from daso.files import read_json
 from daso.train.config import RunConfig
 from daso.train.environment import describe_differences, describe_environment
-from daso.train.run import Prepared, describe_data, moved
+from daso.train.prepare import Prepared, describe_data, moved
 
 OWN = ("size", "skip_bad")
 """Fields of a configuration that are options of the command itself."""

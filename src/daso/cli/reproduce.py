@@ -29,7 +29,7 @@ from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
 from daso.report.comparison import Comparison
 from daso.report.figures import draw_figures
 from daso.train.allocator import keep_freed_memory
-from daso.train.run import Prepared, describe_data
+from daso.train.prepare import Prepared, describe_data
 
 FIGURES = "figures"
 GUESSING = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}

@@ -35,7 +35,8 @@ from daso.train.allocator import keep_freed_memory
 from daso.train.backbones import is_pretrained
 from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
-from daso.train.run import Prepared, describe_data, open_configured, prepare, train_run
+from daso.train.prepare import Prepared, describe_data, open_configured, prepare
+from daso.train.run import train_run
 from daso.train.training import choose_device
 
 

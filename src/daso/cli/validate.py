@@ -22,7 +22,8 @@ from daso.errors import RunError
 from daso.files import read_json, save_json
 from daso.train.config import RunConfig
 from daso.train.folds import ANSWERS, answer_fold, fold_config, summarize_folds
-from daso.train.run import moved, open_configured, prepare, resume_run, train_run
+from daso.train.prepare import moved, open_configured, prepare
+from daso.train.run import resume_run, train_run
 
 RESULT = "cross_validation.json"
 

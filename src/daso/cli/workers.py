@@ -15,7 +15,7 @@ from typing import cast
 from daso.files import Row
 from daso.presets.campaign import Campaign, Outcome
 from daso.presets.cells import Cell
-from daso.train.run import Prepared
+from daso.train.prepare import Prepared
 
 
 def _watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from daso.errors import RunError
+from daso.errors import OptionError, RunError
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
@@ -57,11 +57,16 @@ def export_run(
         warn: is told of damaged checkpoints and of a calibration that is missing.
 
     Raises:
+        OptionError: *out* has not the ending of the format.
         RunError: it cannot be written, or answers otherwise than the original; nothing is left then.
         DataError: there are no images to compare on.
         MissingDependencyError: a format needs what is not installed.
     """
     out = out or folder / f"model{SUFFIXES[kind]}"
+    if out.suffix != SUFFIXES[kind]:
+        raise OptionError(
+            f"{out}: files of this format end in {SUFFIXES[kind]}, by which they are known again"
+        )
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
     if facts.calibration_note:
         warn(f"probabilities are not calibrated: {facts.calibration_note}")

@@ -12,7 +12,7 @@ from daso.data.open import NAMES, list_own
 from daso.errors import DasoError, DataError
 from daso.export.classifier import Classifier
 from daso.train.config import RunConfig
-from daso.train.run import open_configured
+from daso.train.prepare import open_configured
 
 Array = npt.NDArray[Any]
 

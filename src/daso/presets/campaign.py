@@ -24,7 +24,8 @@ from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
 from daso.train.lock import lock_file
-from daso.train.run import Prepared, describe_data, prepare, resume_run, train_run
+from daso.train.prepare import Prepared, describe_data, prepare
+from daso.train.run import resume_run, train_run
 from daso.train.training import choose_device
 
 DESCRIPTION = "campaign.json"
