@@ -1,0 +1,75 @@
+"""The benchmark on vectors: what it fits on, measures on and chooses."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+PATH = Path(__file__).parent.parent / "benchmarks" / "embeddings.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("embeddings_benchmark", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_that_are_measured_on_are_in_no_other_part(benchmark: ModuleType, tmp_path: Path) -> None:
+    data = benchmark.read("digits", None, tmp_path)
+    numbered = dataclasses.replace(  # a row's first feature is its number
+        data,
+        train=np.column_stack([np.arange(len(data.train)), data.train]),
+        test=np.column_stack([-1 - np.arange(len(data.test)), data.test]),
+    )
+    for shape in ("consistent", "uniform", "reversed"):
+        seen = {}
+        for measured_on in ("development", "test"):
+            parts = benchmark.split(numbered, benchmark.SETTINGS["digits"], shape, 100, measured_on)
+            fitted, measured = parts.fit[:, 0], parts.measure[:, 0]
+            assert not set(fitted.tolist()) & set(measured.tolist())
+            assert len(set(fitted.tolist())) == len(fitted)
+            assert np.bincount(parts.fit_labels[parts.fit_labels >= 0]).tolist() == parts.counts.tolist()
+            seen[measured_on] = set(measured.tolist())
+        assert not seen["development"] & seen["test"]
+
+
+def test_the_best_candidate_on_the_development_splits_is_measured(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = [{"C": c, "weight": "balanced"} for c in (1e-6, 0.1)]
+    monkeypatch.setattr(benchmark, "candidates", lambda _: {"logistic, balanced": (benchmark.logistic, grid)})
+    results = tmp_path / "vectors.csv"
+    options: dict[str, Any] = {"data": ("digits",), "shapes": ("uniform",), "methods": (), "results": results}
+    benchmark.run(benchmark.Embeddings(stage="develop", **options))
+    for _ in range(2):  # what has its row is not computed again
+        benchmark.run(benchmark.Embeddings(stage="test", seeds=(0, 1), **options))
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    developed = [row for row in rows if row["measured_on"] == "development"]
+    assert len(developed) == 4
+    tested = [row for row in rows if row["measured_on"] == "test"]
+    assert [row["seed"] for row in tested] == ["0", "1"]
+    means = {
+        c: np.mean([float(r["balanced_accuracy"]) for r in developed if json.loads(r["options"])["C"] == c])
+        for c in (1e-6, 0.1)
+    }
+    assert {json.loads(row["options"])["C"] for row in tested} == {max(means, key=lambda c: means[c])}
+    recall = json.loads(tested[0]["recall"])
+    assert float(tested[0]["balanced_accuracy"]) == pytest.approx(np.mean(recall), abs=0.02)
+    capsys.readouterr()
+    benchmark.table(benchmark.Embeddings(stage="table", **{**options, "methods": ("logistic, balanced",)}))
+    assert "| digits, uniform | logistic, balanced | 2 |" in capsys.readouterr().out
