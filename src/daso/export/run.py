@@ -84,8 +84,9 @@ def export_run(
             answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
         check = _compare(original, answer, images, what, kind)
         card = out.with_name(f"{out.name}.md")
-        write_atomically(card, model_card(folder, model, facts, kind, out.name, check).encode())
+        text = model_card(folder, model, facts, kind, out.name, check)
         temporary.replace(out)
+        write_atomically(card, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
