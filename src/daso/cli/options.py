@@ -12,15 +12,19 @@ import tyro
 
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.data.open import is_named
+from daso.data.open import NAMES, is_named
 from daso.errors import OptionError
+from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.track import Kind
-from daso.train.augmentation import ViewOptions
+from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
+"""Of the named data sets and of presets, whose tables it belongs to."""
+OWN_METHOD = "fixmatch+la+daso"
+"""Of people's own data: what tells rare classes best apart there, see LOG.md."""
 TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
 VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 
@@ -31,15 +35,16 @@ class TrainCommand:
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
     """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), the path
-    of your own images (a folder, or a manifest that lists them: CSV, TSV, JSON lines, parquet), or hf:NAME, a data set of
-    the Hugging Face hub."""
+    of your own images (a folder, or a manifest that lists them: CSV, TSV, JSON lines, parquet), or hf:NAME, a data
+    set of the Hugging Face hub."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     like: Path | None = None
     """Repeat the run of this folder, but for the options that are given; instead of SOURCE. What differs is said."""
-    method: str = DEFAULT_METHOD
+    method: str = ""
     """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
-    file.py:Class. Its hyper-parameters are options too."""
+    file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for named sources,
+    fixmatch+la+daso for your own data)."""
     data: Path | None = None
     """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave
     (default: its own)."""
@@ -66,6 +71,7 @@ class TrainCommand:
     split: SplitOptions = dataclasses.field(default_factory=SplitOptions)
     train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
     augmentation: ViewOptions = dataclasses.field(default_factory=ViewOptions)
+    vectors: VectorViewOptions = dataclasses.field(default_factory=VectorViewOptions)
 
     @property
     def folders(self) -> dict[str, str]:
@@ -76,7 +82,12 @@ class TrainCommand:
         }
 
 
-GROUPS: dict[str, type[Any]] = {"split": SplitOptions, "train": TrainOptions, "augmentation": ViewOptions}
+GROUPS: dict[str, type[Any]] = {
+    "split": SplitOptions,
+    "train": TrainOptions,
+    "augmentation": ViewOptions,
+    "vectors": VectorViewOptions,
+}
 """Fields of a command whose options stand beside its own."""
 
 
@@ -98,8 +109,8 @@ def _shown(kind: type[Any], groups: dict[str, type[Any]]) -> Any:
 
 
 def named_method(argv: Sequence[str]) -> str:
-    """Return the value of ``--method``: it decides which further options there are."""
-    method = DEFAULT_METHOD
+    """Return the value of ``--method``, or else the source's default: it decides which further options there are."""
+    method = DEFAULT_METHOD if {*argv} & {*NAMES, *PRESETS} else OWN_METHOD
     for index, argument in enumerate(argv):
         if argument == "--method" and index + 1 < len(argv):
             method = argv[index + 1]
@@ -138,6 +149,7 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         for name, kind in GROUPS.items()
     }
     own: dict[str, Any] = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)}
+    own["method"] = named_method(argv)
     if bool(own["source"]) == (own["labeled"] is not None):
         raise OptionError(
             "name a SOURCE to train on, or --labeled FOLDER (and perhaps --unlabeled FOLDER)"
@@ -221,4 +233,5 @@ def to_config(
         method_options=options,
         train=train,
         augmentation=augmentation,
+        vectors=command.vectors,
     )

@@ -15,7 +15,7 @@ from typing import Any
 from daso.cli.embedding import embedding_progress
 from daso.cli.like import compare_with, config_like, with_source_and_method
 from daso.cli.notes import given_options, idle_options
-from daso.cli.options import TrainCommand, parse_train, to_config
+from daso.cli.options import OWN_METHOD, TrainCommand, parse_train, to_config
 from daso.cli.processes import Team, team
 from daso.cli.progress import follow
 from daso.cli.setting import as_in_paper
@@ -248,6 +248,10 @@ def _train(
         defaults = preset
         if defaults is None:
             defaults = choose_defaults(command, source)
+            if command.method == OWN_METHOD and "method" not in given_options(argv):
+                notice(
+                    f"--method {OWN_METHOD}: logit adjustment (la) makes rare classes count like the others"
+                )
         config = to_config(command, method_options, argv, defaults, notice)
     for note in idle_options(config, given_options(argv)):
         _notice(f"note: {note}")
