@@ -278,6 +278,15 @@ def test_a_thousand_classes_fit(finished_run: Path) -> None:
     assert path.stat().st_size < 4_000_000
 
 
+def test_few_images_to_measure_on_are_told(finished_run: Path) -> None:
+    change(finished_run / "data.json", test=9, test_counts=[1, 0, *[1] * 8])
+    text = report(finished_run).text
+    assert "All in %, on 9 test images" in text
+    assert "The class with the fewest has 1 of these images" in text
+    assert "That is few" in text
+    assert "Not measured, for want of such images: 1." in text
+
+
 def test_the_temperature_is_told(finished_run: Path) -> None:
     fitted = {"temperature": 1.57, "images": 50, "error_before": 0.2, "error_after": 0.1234}
     (finished_run / "calibration.json").write_text(json.dumps(fitted))

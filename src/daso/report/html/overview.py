@@ -138,10 +138,10 @@ def _measured(run: Run, metrics: Row, how: str) -> list[str]:
     images = f"{size:,.0f} {POOLS[part]}" if size is not None else POOLS[part]
     lines = [f"All in %, on {images}: {how}" + (f" (step {run.step:,})." if run.summary else ".")]
     if part == "holdout":
-        lines.append("There are no test images: the hold-out was taken from the labelled ones.")
+        lines.append("There are no test images: these are the hold-out, which the training has not seen.")
     if counts is not None:
         least = int(counts[counts > 0].min()) if (counts > 0).any() else 0
-        missing = int((counts == 0).sum())
+        missing = [run.class_names[k] for k in run.order if counts[k] == 0]
         recall = vector(metrics.get("recall"), run.num_classes)
         half = None if recall is None else interval(recall, counts)
         text = f"The class with the fewest has {least:,} of these images"
@@ -154,7 +154,8 @@ def _measured(run: Run, metrics: Row, how: str) -> list[str]:
                 "several seeds."
             )
         if missing:
-            lines.append(f"{missing} classes have none and are not measured.")
+            named = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+            lines.append(f"Not measured, for want of such images: {named}.")
     best = run.summary.get("best_on_holdout")
     if isinstance(best, dict) and (value := number(best.get("balanced_accuracy"))) is not None:
         lines.append(
