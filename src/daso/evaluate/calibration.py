@@ -21,7 +21,7 @@ FEWEST_OF_A_CLASS = 10
 MOST_CLASSES = 100
 """Whose confusion is kept."""
 SPREAD = 0.25
-"""Standard deviation of log T that is expected beforehand; of 0.15 to 1 the best on test images, from 50 held-out ones."""
+"""Standard deviation of log T that is expected beforehand; of 0.15 to 1 about the best on test images."""
 
 
 @dataclass(frozen=True)
