@@ -141,6 +141,7 @@ class Training:
         Raises:
             RunError: the tensors are not those of this network and method.
         """
+
         def is_apart(name: str) -> bool:
             return name.startswith("record.") or is_optimizer_state(name)
 
