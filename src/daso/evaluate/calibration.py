@@ -15,7 +15,7 @@ from daso.evaluate.metrics import calibration_error
 Array = npt.NDArray[Any]
 
 FEWEST_IMAGES = 50
-"""With fewer, the temperature from a hold-out was more often worse than 1 on test images than better."""
+"""With fewer, the temperature from a hold-out was worse than 1 on test images about every other time."""
 FEWEST_OF_A_CLASS = 10
 """With fewer, a class distribution that was estimated by the confusion was worse than none."""
 MOST_CLASSES = 100
