@@ -3,8 +3,8 @@
     python benchmarks/processes.py --sizes 1 2 --network wrn-28-2 --batch 64
 
 One thread each, gloo on CPU, random images of 32 pixels, FixMatch + DASO. Rounds of all sizes take turns; printed are
-medians, and how many times as fast a step is as in the first size. The batch is the same in all: what is measured is how
-much sooner one training ends.
+medians, and how many times as fast a step is as in the first size. The batch is the same in all: what is measured is
+how much sooner one training ends.
 """
 
 from __future__ import annotations
