@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from daso.data.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.train import environment
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
@@ -28,6 +30,20 @@ SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma
 
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _same_commit() -> None:
+    """Leave git out: a run that is resumed tells if the commit has changed, and it may while tests run."""
+    environment._commit = lambda: "0123456789ab"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_are_heard() -> None:
+    """Let processes of the tests hear signals that a shell made this one ignore: in the background, under nohup."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
