@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -127,9 +128,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        dims = [d for d in range(x.dim()) if d != 1]
-        values = x.float()
-        variance, mean = torch.var_mean(values, dims, correction=0)
+        mean, variance = torch.ops.aten.batch_norm_update_stats(x.float(), None, None, 0.0)
         own = torch.cat([mean, variance, mean.new_tensor([x.numel() / len(mean)])])
         parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, own)
@@ -137,24 +136,26 @@ class _Normalize(torch.autograd.Function):
         count = counts.sum()
         mean = (means * counts).sum(0) / count
         variance = ((variances + (means - mean).square()) * counts).sum(0) / count
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        scale = (variance + eps).rsqrt()
-        normal = (values - mean.view(shape)) * scale.view(shape)
-        context.save_for_backward(normal, weight, scale, count)
+        context.eps = eps
+        context.save_for_backward(x, weight, mean, variance, count)
         context.mark_non_differentiable(mean, variance, count)
-        return (normal * weight.view(shape) + bias.view(shape)).to(x.dtype), mean, variance, count
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance, count
 
     @staticmethod
     def backward(context: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        normal, weight, scale, count = context.saved_tensors
-        dims = [d for d in range(normal.dim()) if d != 1]
-        shape = [1, -1, *[1] * (normal.dim() - 2)]
-        dy = gradient.float()
-        to_bias, to_weight = dy.sum(dims), (dy * normal).sum(dims)
+        x, weight, mean, variance, count = context.saved_tensors
+        # As if the statistics were given; then what goes through them, per channel a number and a multiple of x.
+        direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, context.eps, [True, True, True]
+        )
         sums = torch.stack([to_bias, to_weight])
         dist.all_reduce(sums)
-        through = dy - (sums[0].view(shape) + normal * sums[1].view(shape)) / count
-        return (through * (scale * weight).view(shape)).to(gradient.dtype), to_weight, to_bias, None
+        scale = (variance + context.eps).rsqrt()
+        slope = weight * scale.square() * sums[1] / count
+        offset = weight * scale * sums[0] / count - slope * mean
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        through = torch.addcmul(offset.view(shape), x, slope.view(shape))
+        return direct.sub_(through.to(direct.dtype)), to_weight, to_bias, None
 
 
 def share_batch_norms(module: nn.Module) -> None:
