@@ -47,6 +47,10 @@ def test_the_length_goes_with_the_number_of_images(unlabeled: int, steps: int) -
     assert choose_for(source(unlabeled=unlabeled), CPU).steps == steps
 
 
+def test_small_images_are_trained_longer_on_a_cpu() -> None:
+    assert choose_for(source(unlabeled=50_000, side=28), CPU).steps == 6000
+
+
 def test_evaluations_take_a_small_share_of_the_time() -> None:
     few, many = choose_for(source(test=50), CPU), choose_for(source(test=9_000), CPU)
     assert few.evaluate_every == few.steps // 50
@@ -55,6 +59,11 @@ def test_evaluations_take_a_small_share_of_the_time() -> None:
     assert medium.evaluate_every is not None
     # A step computes 16 labelled images and 32 unlabelled ones in two views, forward and backward.
     assert 3_000 / (medium.evaluate_every * 3 * (16 + 64)) == pytest.approx(0.15, rel=0.02)
+
+
+def test_a_method_without_unlabelled_images_is_measured_as_often() -> None:
+    chosen = choose_for(source(test=9_000), CPU)
+    assert chosen.without_unlabeled().evaluate_every == chosen.evaluate_every == 200
 
 
 def test_a_thousand_classes_get_a_shorter_queue() -> None:

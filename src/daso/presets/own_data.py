@@ -39,9 +39,10 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
 
     batch = 64 if accelerated else 16
     reasons["batch"] = "an accelerator takes large batches" if accelerated else "no accelerator"
-    steps, reasons["steps"] = _steps(len(labels), unlabeled, batch, accelerated=accelerated)
-    network = None
-    if not accelerated and not vectors and max(source.train.images.shape[2:]) > 28:
+    network, large = None, not vectors and max(source.train.images.shape[2:]) > 28
+    most = 30_000 if accelerated else 2_000 if large else 6_000
+    steps, reasons["steps"] = _steps(len(labels), unlabeled, batch, most, accelerated=accelerated)
+    if not accelerated and large:
         network, reasons["network"] = "wrn-10-2", "no accelerator: a small network"
     precision: Literal["bfloat16"] | None = None
     if _bfloat16_is_fast(device) and not vectors:
@@ -84,9 +85,9 @@ def _hold_out(source: Source) -> int:
     return int((np.bincount(source.train.labels) // 5).sum())
 
 
-def _steps(labeled: int, unlabeled: int, batch: int, *, accelerated: bool) -> tuple[int, str]:
+def _steps(labeled: int, unlabeled: int, batch: int, most: int, *, accelerated: bool) -> tuple[int, str]:
     """Return the training steps for the paper's two unlabelled images per labelled one in a step, and why."""
-    least, most, passes = (5_000, 30_000, 100) if accelerated else (1_000, 2_000, 50)
+    least, passes = (5_000, 100) if accelerated else (1_000, 50)
     images, per_step = (unlabeled, 2 * batch) if unlabeled else (labeled, batch)
     wanted = math.ceil(passes * images / per_step)
     steps = int(np.clip(round(wanted, -2), least, most))

@@ -68,8 +68,9 @@ class SourceDefaults:
 
     def without_unlabeled(self) -> SourceDefaults:
         """Return what goes for a method that learns from labelled images alone, at its own learning rate."""
-        steps = self.supervised_steps or self.steps
-        return replace(self, steps=steps, learning_rate=None, evaluate_every=None)
+        if self.supervised_steps is None:
+            return replace(self, learning_rate=None)
+        return replace(self, steps=self.supervised_steps, learning_rate=None, evaluate_every=None)
 
     def temperature_for(self, shape: Shape | None) -> float:
         """Return DASO's T_dist where the unlabelled images are distributed in a shape."""
