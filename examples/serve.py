@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,9 @@ class Model:
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
         if too_large:
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels")
+        scale = self.height / min(opened.size)
+        if scale < 1:  # a JPEG is made smaller while it is decoded, as in training
+            opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))
         try:
             image = ImageOps.exif_transpose(opened)
             if image.has_transparency_data:
