@@ -88,6 +88,9 @@ def measure(options: Processes, rank: int, size: int, port: int) -> None:
         seconds.append(time.perf_counter() - start)
     if rank == 0:
         print(json.dumps({"step": statistics.median(seconds[1:]), "talking": talking / sum(seconds[1:])}))
+    if processes is not None:
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def main(options: Processes) -> None:

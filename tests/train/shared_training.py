@@ -72,6 +72,9 @@ def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None
             safetensors.torch.save_file(
                 {k: v.contiguous() for k, v in result.items()}, out / f"{method}-{size}"
             )
+    if processes is not None:
+        dist.barrier()  # nobody leaves while another still listens
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
