@@ -40,7 +40,7 @@ class OwnImages:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the choice of labelled images, and of the trainings."""
     commands: tuple[str, ...] = ("", "--method supervised", "--method supervised --steps 4000")
-    """What is added to the bare command."""
+    """What is added to the bare command; of one to begin with, write ``--commands " --steps 100"``, with a blank."""
     data: Path | None = None
     """Where Fashion-MNIST's files are."""
     out: Path = Path("runs/own-images")
@@ -76,7 +76,7 @@ def main(options: OwnImages) -> None:
     for seed in options.seeds:
         folder = options.out / f"fashion-{seed}"
         write_folders(source, folder, seed)
-        for added in options.commands:
+        for added in map(str.strip, options.commands):
             key = {"setting": "fashion-folders", "added": added, "seed": str(seed)}
             if options.results.exists() and has_row(options.results, key):
                 continue
