@@ -25,20 +25,12 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from measure import (
-    Case,
-    Clock,
-    Limits,
-    Memory,
-    Ours,
-    Overhead,
-    OwnWork,
-    Remote,
-    Setting,
-    Theirs,
-    Variant,
-    peak_of_torch,
-)
+from cases import Case, Setting, Variant
+from limits import Limits
+from remote import Remote
+from sides import Ours, Theirs
+from stopwatch import Clock
+from surroundings import Memory, Overhead, OwnWork, peak_of_torch
 
 from daso.data.longtail import SplitOptions
 from daso.methods.fixmatch import FixMatch

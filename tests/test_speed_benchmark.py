@@ -18,11 +18,13 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ...]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import measure
+    import cases
+    import conventional
+    import sides
 
-    return measure
+    return cases, conventional, sides
 
 
 def test_quick_run_writes_every_number(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("method", ["fixmatch", "fixmatch+daso"])
 def test_conventional_pipeline_computes_what_ours_does(
-    measure: ModuleType,
+    modules: tuple[ModuleType, ...],
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     network: str,
@@ -70,25 +72,26 @@ def test_conventional_pipeline_computes_what_ours_does(
     slope: float,
 ) -> None:
     monkeypatch.setattr("daso.nets.wrn.LEAKY_SLOPE", slope)
-    case = measure.Case(measure.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
+    cases, conventional, sides = modules
+    case = cases.Case(cases.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
     # Low enough for guesses to teach from the start; the histogram is renewed within the test.
     options: dict[str, Any] = {"threshold": 0.3}
     daso = None
     if "daso" in method:
         # Longer than what comes of a class in a batch, shorter than what comes of it in all.
         options |= {"warmup_steps": 1, "histogram_period": 2, "queue_length": 5}
-        daso = measure.ConventionalDASO(4, queue_length=5, warmup_steps=1, histogram_period=2)
-    prepared = case.prepare(measure.Variant("float32"), case.source(), options)
+        daso = conventional.ConventionalDASO(4, queue_length=5, warmup_steps=1, histogram_period=2)
+    prepared = case.prepare(cases.Variant("float32"), case.source(), options)
     training = prepared.training
     ours = training.network
-    theirs = measure.Conventional(ours.encoder, ours.heads["class"], daso, threshold=0.3)
-    normalization = measure.Normalization(prepared.data.mean, prepared.data.std)
-    normalize = normalizer(normalization, measure.pillow_layout)
+    theirs = conventional.Conventional(ours.encoder, ours.heads["class"], daso, threshold=0.3)
+    normalization = conventional.Normalization(prepared.data.mean, prepared.data.std)
+    normalize = normalizer(normalization, sides.pillow_layout)
 
     for step in range(6):
         batch = prepared.batches(step)
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        images = measure.ImageBatch(normalize(labeled), batch.labels, normalize(weak), normalize(strong))
+        images = conventional.ImageBatch(normalize(labeled), batch.labels, normalize(weak), normalize(strong))
         expected = theirs.advance(images)
         result, _ = training.advance(batch)
         assert result.losses.keys() == expected.keys()
