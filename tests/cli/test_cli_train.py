@@ -232,8 +232,8 @@ def test_evaluate(finished_run: Path, capsys: Capture) -> None:
     assert main(["evaluate", str(finished_run), "--device", "cpu"]) == 0
     table = capsys.readouterr().out
     for text in (
-        "test, after 20 steps",
-        "holdout, after 20 steps",
+        "on test images, after 20 steps",
+        "on held-out images, after 20 steps",
         "balanced accuracy",
         "labelled",
         "precision",

@@ -1,18 +1,21 @@
-"""What is said about options without effect, and about adjusting twice."""
+"""What is said about options without effect, and about numbers that are not adjusted."""
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from daso.cli import main
-from daso.cli.notes import adjusted_twice, given_options, idle_options
+from daso.cli.notes import given_options, idle_options, not_adjusted
 from daso.cli.options import parse_train, to_config
 from daso.cli.setting import as_in_paper
+from daso.cli.tables import percent, summary_table
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import SOURCES
 from daso.train.config import RunConfig
@@ -90,18 +93,40 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_who_has_balanced_already(method: str, sampling: Any, reason: str | None) -> None:
-    note = adjusted_twice(RunConfig("digits", method, train=TrainOptions(labeled_sampling=sampling)))
+    note = not_adjusted(RunConfig("digits", method, train=TrainOptions(labeled_sampling=sampling)))
     assert (note is None) if reason is None else (reason in str(note))
 
 
-def test_evaluate_notes_it(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_adjusts_no_classifier_that_was_balanced(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", str(finished_run)]) == 0
-    assert "note:" not in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "note:" not in captured.err
+    assert captured.out.count("% logit-adjusted)") == 2  # on test and held-out images
     config = json.loads((finished_run / "config.json").read_text())
     config["train"]["labeled_sampling"] = "effective-number"
     (finished_run / "config.json").write_text(json.dumps(config))
     assert main(["evaluate", str(finished_run)]) == 0
-    assert "has balanced its classifier already (effective-number sampling)" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "has balanced its classifier in training (effective-number sampling)" in captured.err
+    assert "logit-adjusted" not in captured.out
+    assert main(["evaluate", str(finished_run), "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["test"]["logit_adjusted"] is numbers["holdout"]["logit_adjusted"] is None
+
+
+def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(finished_run: Path) -> None:
+    summary = json.loads((finished_run / "summary.json").read_text())
+    adjusted = percent(summary["last"]["logit_adjusted"]["balanced_accuracy"])
+    for balanced_by, columns in (((), 7), (("la",), 4)):
+        console = Console(file=io.StringIO(), width=120)
+        console.print(summary_table(summary, balanced_by))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        (line,) = (line for line in text.splitlines() if line.strip().startswith("balanced accuracy"))
+        assert len(line.split()) == columns + 1
+        assert (adjusted in line.split()) == ("adjusted" in text) == (not balanced_by)
 
 
 def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:

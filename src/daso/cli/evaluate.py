@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from daso.cli.notes import adjusted_twice
-from daso.cli.tables import class_table, percent, wide_console
+from daso.cli.notes import not_adjusted
+from daso.cli.tables import POOLS, class_table, percent, wide_console
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
 from daso.files import plain, read_json
@@ -58,16 +58,19 @@ def run(argv: Sequence[str]) -> None:
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
+    note = not_adjusted(config)
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr)
+        numbers = {name: {**metrics, "logit_adjusted": None} for name, metrics in numbers.items()}
     if command.json:
         print(json.dumps(plain({"step": model.step, **numbers}), indent=1))
         return
-    if (note := adjusted_twice(config)) is not None:
-        print(f"note: {note}", file=sys.stderr)
     console = wide_console()
     for name, metrics in numbers.items():
         adjusted = metrics["logit_adjusted"]
         console.print(
-            f"{name}, after {model.step:,} steps: accuracy {percent(metrics['accuracy'])}%, balanced accuracy "
-            f"{percent(metrics['balanced_accuracy'])}% ({percent(adjusted['balanced_accuracy'])}% logit-adjusted)"
+            f"on {POOLS[name]} images, after {model.step:,} steps: accuracy {percent(metrics['accuracy'])}%, "
+            f"balanced accuracy {percent(metrics['balanced_accuracy'])}%"
+            + (f" ({percent(adjusted['balanced_accuracy'])}% logit-adjusted)" if adjusted else "")
         )
         console.print(class_table(model.class_names, model.labeled_counts, metrics))

@@ -1,11 +1,11 @@
-"""Notes about a command: options without effect, an adjustment made twice."""
+"""Notes about a command: options without effect, numbers that are not adjusted."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from daso.balance import balancing_parts
 from daso.compose import Recipe
-from daso.evaluate.prior import balancing_parts
 from daso.plans.crest import CReSTPlus
 from daso.refine.align import Align
 from daso.refine.daso import DASO
@@ -28,14 +28,14 @@ def given_options(argv: Sequence[str]) -> set[str]:
     return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
 
 
-def adjusted_twice(config: RunConfig) -> str | None:
-    """Return why logit-adjusted numbers of a run correct a second time, or None where they do not."""
+def not_adjusted(config: RunConfig) -> str | None:
+    """Return why a run's numbers are not logit-adjusted, or None where they are."""
     balancing = balancing_parts(config.method, config.train.labeled_sampling)
     if not balancing:
         return None
     return (
-        f"{config.method} has balanced its classifier already ({', '.join(balancing)}): logit adjustment corrects a "
-        f"second time"
+        f"{config.method} has balanced its classifier in training ({', '.join(balancing)}): there is no "
+        f"logit-adjusted number, which would correct a second time"
     )
 
 

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+POOLS = {"test": "test", "holdout": "held-out"}
+"""What the images are called that a run is measured on."""
+
 
 def wide_console(least: int = 100) -> Console:
     """Return a console for tables, *least* columns wide at least, also where the output is not a terminal."""
@@ -22,8 +25,14 @@ def percent(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Show the answers of a run's summary side by side, each named."""
+def summary_table(summary: dict[str, Any], balanced_by: Sequence[str] = ()) -> Table:
+    """Show the answers of a run's summary side by side, each named.
+
+    Args:
+        summary: as ``summary.json`` has it.
+        balanced_by: what has balanced the classifier in training; if anything has, logit-adjusted numbers, which
+            would correct a second time, are left out.
+    """
     answers = {"median_of_last": f"median of last {summary['evaluations']}", "last": "last"}
     answers["best_on_holdout"] = "best on hold-out"
     rows = {
@@ -36,17 +45,24 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "calibration_error": "calibration error",
     }
     shown = [name for name in answers if name in summary]
-    title = f"on {summary['measured_on']} images, in % (in brackets: logit-adjusted for balanced classes)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"on {POOLS[summary['measured_on']]} images, in %", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("")
     for name in shown:
         table.add_column(answers[name], justify="right")
+        if not balanced_by:
+            table.add_column("adjusted", justify="right")
     for key, label in rows.items():
-        cells = [
-            f"{percent(summary[name][key])} ({percent(summary[name]['logit_adjusted'][key])})"
-            for name in shown
-        ]
+        cells = []
+        for name in shown:
+            cells.append(percent(summary[name][key]))
+            if not balanced_by:
+                cells.append(percent(summary[name]["logit_adjusted"][key]))
         table.add_row(label, *cells)
+    if not balanced_by:
+        table.caption = "adjusted: by the log of the labelled frequencies, for images of balanced classes"
+        table.caption_justify = "left"
     return table
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from daso.balance import balancing_parts
 from daso.cli.embedding import embedding_progress
 from daso.cli.like import compare_with, config_like, with_source_and_method
 from daso.cli.notes import given_options, idle_options
@@ -91,7 +92,8 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         _notice(f"no pictures: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
-        console.print(summary_table(summary))
+        config = prepared.config
+        console.print(summary_table(summary, balancing_parts(config.method, config.train.labeled_sampling)))
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
