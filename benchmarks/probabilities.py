@@ -21,12 +21,13 @@ import numpy.typing as npt
 import tyro
 from scipy.special import softmax
 
+from daso.balance import balancing_parts
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.evaluate.calibration import Calibration, calibrate, fit_temperature
 from daso.evaluate.metrics import calibration_error, confusion_matrix, recall_precision
 from daso.evaluate.predict import predict_logits
-from daso.evaluate.prior import balancing_parts, estimate_prior, shift
+from daso.evaluate.prior import estimate_prior, shift
 from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
 from daso.train.config import RunConfig

@@ -15,6 +15,7 @@ ROOT = Path(daso.__file__).parent
 LEVELS = {
     "": 9,
     "errors": -1,
+    "balance": 0,
     "files": 0,
     "parts": 0,
     "data": 1,
@@ -92,7 +93,7 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "report").rglob("*.py")), ids=name_of)
 def test_reports_import_only_errors_and_file_formats(path: Path) -> None:
     parts = {part_of(module) for module in imports(path) if module.split(".")[0] == "daso"}
-    assert parts <= {"report", "errors", "files"}
+    assert parts <= {"report", "errors", "files", "balance"}
 
 
 @pytest.mark.parametrize(

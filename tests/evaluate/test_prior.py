@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from daso.balance import balancing_parts
 from daso.errors import DataError
-from daso.evaluate.prior import balancing_parts, estimate_prior, shift
+from daso.evaluate.prior import estimate_prior, shift
 
 TRAINED = np.array([0.7, 0.2, 0.1])
 REAL = np.array([0.1, 0.3, 0.6])

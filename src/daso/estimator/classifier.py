@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,21 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
-from torch import Tensor, nn
+from torch import nn
 
-from daso.compose import Recipe
+from daso.balance import balancing_parts
 from daso.data.arrays import as_images
-from daso.data.longtail import SplitOptions, split_holdout
-from daso.data.source import UNLABELED, Images, Source
 from daso.errors import DataError, OptionError
+from daso.estimator.defaults import configure
+from daso.estimator.inputs import Scaling, build_source
 from daso.estimator.labels import read_labels, unlabeled_rows
+from daso.estimator.training import EarlyStopping, describe, rebuild, train
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import predict_logits
-from daso.evaluate.prior import balancing_parts
-from daso.nets.network import Network
-from daso.train.augmentation import VectorViewOptions, ViewOptions
-from daso.train.config import RunConfig
-from daso.train.fit import fit
-from daso.train.model import rebuild_model
-from daso.train.options import TrainOptions
-from daso.train.prepare import Prepared, describe_data, prepare
+from daso.train.prepare import prepare
 from daso.train.training import choose_device
 
 Array = npt.NDArray[Any]
-
-VECTOR_OPTIONS = {"threshold": 0.8, "rotation_weight": 0.0}
-"""Hyper-parameters of methods that have other defaults on feature vectors."""
 
 
 class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -141,18 +131,35 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unlabeled = rows[codes < 0]
         if X_unlabeled is not None:
             unlabeled = np.concatenate([unlabeled, self._read(X_unlabeled, reset=False)])
-        self._standardize(np.concatenate([rows[codes >= 0], unlabeled]))
-        source = self._source(rows[codes >= 0], codes[codes >= 0], unlabeled, len(classes))
-        config = self._config(int((codes >= 0).sum()), len(unlabeled))
-
+        labeled, codes = rows[codes >= 0], codes[codes >= 0]
+        vectors = self.image_shape_ is None
+        self._scaling = Scaling.of(np.concatenate([labeled, unlabeled])) if vectors else None
+        source = build_source(
+            self._inputs(labeled),
+            codes,
+            self._inputs(unlabeled),
+            len(classes),
+            validation_fraction=self.validation_fraction if self.early_stopping else None,
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        arguments = self.get_params(deep=False)
+        config = configure(
+            arguments, seed=seed, vectors=vectors, labeled=len(labeled), unlabeled=len(unlabeled)
+        )
         if self.logit_adjustment is not None and not 0 <= self.logit_adjustment < math.inf:
             raise OptionError(f"logit_adjustment = {self.logit_adjustment!r} must be at least 0")
         device = choose_device(self.device)
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_random_of(device)):
             prepared = prepare(config, source, encoder=self._own_module())
-            self._train(prepared)
+            self.history_: list[dict[str, Any]] = []
+            stopping = EarlyStopping(self.n_iter_no_change, adjusted=self._strength() >= 0.5)
+            early = stopping if self.early_stopping else None
+            trained = train(prepared, self.history_, early=early, verbose=bool(self.verbose))
+        self.n_steps_ = trained.step
+        self.network_ = trained.training.average.network.eval()
+        self._description = describe(trained)
         self.classes_ = classes
-        self.class_counts_ = np.bincount(codes[codes >= 0], minlength=len(classes))
+        self.class_counts_ = np.bincount(codes, minlength=len(classes))
         probs = self._probabilities(unlabeled)
         self.pseudo_labels_ = classes[probs.argmax(1)]
         self.pseudo_label_confidence_ = probs.max(1)
@@ -216,135 +223,12 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return np.asarray(validate_data(self, X, reset=reset, dtype=np.float64))
 
-    def _standardize(self, rows: Array) -> None:
-        """Keep mean and standard deviation of each feature; those of images are the network's matter."""
-        self._mean = self._scale = None
-        if self.image_shape_ is None:
-            self._mean, scale = rows.mean(0), rows.std(0)
-            # Nothing was learned of a feature that did not vary (but for rounding): it shall say nothing.
-            self._scale = np.where(scale > 1e-12 * np.abs(self._mean), scale, np.inf)
-
     def _inputs(self, rows: Array) -> Array:
         """Return what a network is given: images as they are, features standardised, float64."""
-        return rows if self._mean is None else (rows - self._mean) / self._scale
-
-    def _source(self, rows: Array, codes: Array, unlabeled: Array, classes: int) -> Source:
-        def pool(members: Array, labels: Array) -> Images:
-            inputs = self._inputs(members)
-            return Images(inputs if self._mean is None else inputs.astype(np.float32)[:, None], labels)
-
-        validation = None
-        if self.early_stopping:
-            if not 0 < self.validation_fraction < 1:
-                raise OptionError(
-                    f"validation_fraction = {self.validation_fraction!r} must be between 0 and 1"
-                )
-            counts = np.bincount(codes, minlength=classes)
-            taken = np.minimum(np.rint(self.validation_fraction * counts).astype(np.int64), counts - 1)
-            if not taken.any():
-                raise DataError(f"early_stopping: {len(codes)} labelled rows are too few to set some aside")
-            kept, held = split_holdout(codes, taken, seed=0)
-            validation = pool(rows[held], codes[held])
-            rows, codes = rows[kept], codes[kept]
-        if not len(unlabeled):
-            unlabeled = rows
-        return Source(
-            name="arrays",
-            class_names=tuple(map(str, range(classes))),
-            train=pool(rows, codes),
-            unlabeled=pool(unlabeled, np.full(len(unlabeled), UNLABELED)),
-            validation=validation,
-        )
+        return rows if self._scaling is None else self._scaling(rows)
 
     def _own_module(self) -> nn.Module | None:
         return self.network if isinstance(self.network, nn.Module) else None
-
-    def _config(self, labeled: int, unlabeled: int) -> RunConfig:
-        """Return the configuration of a training on so many rows."""
-        vectors = self.image_shape_ is None
-        least, most = (100, max(600, (labeled + unlabeled) // 10)) if vectors else (500, 20_000)
-        by_data = min(most, max(least, 2 * unlabeled + labeled // 2))
-        steps: Any = by_data if self.steps is None else self.steps
-        if not isinstance(steps, Integral) or steps < 1:
-            raise OptionError(f"steps = {steps!r} must be a whole number of at least 1")
-        recipe = Recipe.parse(self.method)
-        own = VECTOR_OPTIONS if vectors else {}
-        known = recipe.hyperparameters()
-        options: dict[str, Any] = {
-            "steps": int(steps),
-            "batch": (16 if vectors else 32) if self.batch_size is None else self.batch_size,
-            "learning_rate": self.learning_rate,
-            "labeled_sampling": self.labeled_sampling,
-            "ema_decay": 0.99 if steps < 5000 else 0.999,
-            "network": None if self._own_module() is not None else self.network,
-            "device": self.device,
-            "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
-            "evaluate_every": max(1, int(steps) // 20),
-            "log_every": int(steps),
-        }
-        views: Any = VectorViewOptions if vectors else ViewOptions
-        try:
-            train = TrainOptions(**{**options, **(self.train_options or {})})
-            view = views(**(self.view_options or {}))
-        except TypeError as error:
-            raise OptionError(f"train_options or view_options: {error}") from error
-        return RunConfig(
-            source="arrays",
-            method=self.method,
-            method_options={
-                **{name: value for name, value in own.items() if name in known},
-                **(self.method_options or {}),
-            },
-            split=SplitOptions(holdout=0),
-            train=train,
-            **{"vectors" if vectors else "augmentation": view},
-        )
-
-    def _train(self, prepared: Prepared) -> None:
-        """Train all stages, then keep the network."""
-        self.history_: list[dict[str, Any]] = []
-        last = len(prepared.plan.stages()) - 1
-        while True:
-            kept = self._train_stage(prepared, early=self.early_stopping and prepared.stage == last)
-            if prepared.stage == last:
-                break
-            prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-            prepared = prepared.begin_stage(prepared.stage + 1)
-        self.n_steps_ = prepared.step
-        network = prepared.training.average.network
-        if kept is not None:
-            network.load_state_dict(kept)
-        self.network_ = network.eval()
-        self._description: dict[str, Any] = {
-            "config": prepared.config.to_dict(),
-            "data": {
-                k: v
-                for k, v in describe_data(prepared.data, prepared.backbone).items()
-                if "fingerprint" not in k
-            },
-            "output": network.output,
-        }
-
-    def _train_stage(self, prepared: Prepared, *, early: bool) -> dict[str, Tensor] | None:
-        """Train a stage; return the best state of the network on the rows that were set aside, if it is to be kept."""
-        best, since, kept = -math.inf, 0, None
-        for row in fit(prepared.training, prepared.batches, prepared.data):
-            row = row | {"step": row["step"] + prepared.first_step}
-            self.history_.append(row)
-            if self.verbose and (row["event"] == "train" or "holdout" in row):
-                print(_line(row), flush=True)
-            if not early or row["event"] != "evaluate":
-                continue
-            numbers = row["holdout"]["logit_adjusted"] if self._strength() >= 0.5 else row["holdout"]
-            reached = numbers["balanced_accuracy"]
-            if reached > best:
-                best, since = reached, 0
-                kept = copy.deepcopy(prepared.training.average.network.state_dict())
-            else:
-                since += 1
-                if since >= self.n_iter_no_change:
-                    break
-        return kept
 
     def _strength(self) -> float:
         """Return the strength of logit adjustment that is in force."""
@@ -362,7 +246,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Features go through it in double precision, so that the answer to a row does not depend on those beside it.
         """
         inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(rows)))
-        if self._mean is None:
+        if self._scaling is None:
             return predict_logits(self.network_, inputs).double().numpy()
         network = copy.deepcopy(self.network_).cpu().double()
         head = network.heads[network.output]
@@ -386,38 +270,10 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Take over a state and build its network, on the estimator's device or, where there is none such, the CPU."""
         super().__setstate__(state)
         if "network_" in state:
-            self.network_ = self._rebuild({n: torch.from_numpy(a) for n, a in state["network_"].items()})
-
-    def _rebuild(self, weights: dict[str, Tensor]) -> Network:
-        try:
-            device = choose_device(self.device)
-        except OptionError:
-            device = torch.device("cpu")
-        about = self._description
-        config = RunConfig.from_dict(about["config"], "a pickled DASOClassifier")
-        with torch.random.fork_rng([]):
-            return rebuild_model(
-                config,
-                about["data"],
-                weights,
-                about["output"],
-                self.n_steps_,
-                device,
-                "a pickled DASOClassifier",
-                self._own_module(),
-            ).network
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Return a row of the training in words."""
-    parts = [f"step {row['step']}"]
-    if row["event"] == "train":
-        parts.append(f"loss {row['loss']:.4f}")
-        if "share_confident" in row:
-            parts.append(f"confident {100 * row['share_confident']:.0f}%")
-    else:
-        parts.append(f"hold-out balanced accuracy {100 * row['holdout']['balanced_accuracy']:.1f}%")
-    return ", ".join(parts)
+            weights = {n: torch.from_numpy(a) for n, a in state["network_"].items()}
+            self.network_ = rebuild(
+                self._description, weights, self.n_steps_, self.device, self._own_module()
+            )
 
 
 def _random_of(device: torch.device) -> str:

@@ -12,15 +12,6 @@ from daso.errors import DataError
 
 Array = npt.NDArray[Any]
 
-BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
-"""Parts of a method that leave no bias to frequent classes: its probabilities are those of balanced classes."""
-
-
-def balancing_parts(method: str, labeled_sampling: str = "uniform") -> tuple[str, ...]:
-    """Return what in a run's method and sampling of labels has balanced its classifier, sorted; () if nothing has."""
-    parts = sorted(BALANCED & set(method.split("+")))
-    return tuple(parts) if labeled_sampling == "uniform" else (*parts, f"{labeled_sampling} sampling")
-
 
 def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
     """Return the probabilities, float64 (N, K), of images whose classes are distributed otherwise.

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from daso.balance import balancing_parts
 from daso.errors import MissingDependencyError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
-from daso.evaluate.prior import balancing_parts
 from daso.export.classifier import Classifier
 from daso.export.facts import Facts
 from daso.files import read_json
