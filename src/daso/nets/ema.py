@@ -39,11 +39,23 @@ class MovingAverage:
         self._values = [v for v, keep in zip(values, floating, strict=True) if keep]
         self._copies = [(a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep]
 
-    @torch.no_grad()
+    def share(self, step: int) -> float:
+        """Return how far the average moves towards the network after step *step*, counted from 0: 1 - the decay."""
+        return 1 - min(1 - 1 / (step + 1), self.decay)
+
     def update(self, step: int) -> None:
         """Move the average towards the network after step *step*, counted from 0."""
-        decay = min(1 - 1 / (step + 1), self.decay)
-        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        self.move(self.share(step))
+
+    @torch.no_grad()
+    def move(self, share: float | Tensor) -> None:
+        """Move the average by a *share*, 0 to 1, of its distance to the network; a tensor is one number on its device."""
+        if isinstance(share, Tensor):
+            distances = torch._foreach_sub(self._values, self._averages)
+            torch._foreach_mul_(distances, share)
+            torch._foreach_add_(self._averages, distances)
+        else:
+            torch._foreach_lerp_(self._averages, self._values, share)
         for average, value in self._copies:
             average.copy_(value)
 

@@ -17,6 +17,7 @@ PLACES_AND_MANNERS = [
     "data",
     "folders",
     "device",
+    "cuda_graph",
     "embedding_folder",
     "save_minutes",
     "on_divergence",

@@ -58,12 +58,15 @@ def make_optimizer(network: Network, options: TrainOptions, base_rate: float) ->
     groups = parameter_groups(network, options, base_rate)
     if not groups:
         raise OptionError("no parameter of the network learns")
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")
+    device = next(network.parameters()).device
+    fused = device.type in ("cpu", "cuda")
+    for group in groups:
+        group["lr"] = torch.tensor(base_rate, device=device) if options.cuda_graph else base_rate
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=base_rate, betas=(options.momentum, 0.999), fused=fused)
-    return torch.optim.SGD(
-        groups, lr=base_rate, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused
-    )
+        return torch.optim.AdamW(
+            groups, betas=(options.momentum, 0.999), fused=fused, capturable=options.cuda_graph
+        )
+    return torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused)
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:

@@ -72,6 +72,9 @@ class TrainOptions:
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
     compile: bool = False
     """Compile the step with torch.compile."""
+    cuda_graph: bool = False
+    """Record the step once as a CUDA graph and start it whole from then on, which spares a fast GPU the wait for
+    Python. For methods whose steps all do the same work; not with DARP."""
     evaluate_every: int | None = None
     """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short run)."""
     save_minutes: float = 10.0

@@ -13,6 +13,7 @@ from daso.errors import OptionError, RunError
 from daso.methods.method import Batch, Method, Step
 from daso.nets.ema import MovingAverage
 from daso.nets.network import Network
+from daso.train.graph import RecordedStep, check_recordable
 from daso.train.groups import (
     expected_shapes,
     is_optimizer_state,
@@ -21,6 +22,9 @@ from daso.train.groups import (
     optimizer_state,
 )
 from daso.train.options import TrainOptions, base_learning_rate, learning_rate
+
+Outcome = tuple[Step, Tensor]
+"""What the method returned, and the total loss."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -59,9 +63,15 @@ class Training:
         seconds: spent in training so far, earlier processes of a resumed run included.
         rate_factor: of the learning rate; below 1 once a run has been rolled back.
         sums: what was counted since the last rows (see ``daso.train.record``), a part of the state.
+
+    Raises:
+        OptionError: the step shall be recorded and cannot be.
     """
 
     def __init__(self, network: Network, method: Method, options: TrainOptions) -> None:
+        device = next(network.parameters()).device
+        if options.cuda_graph:
+            check_recordable(method, device, network.processes is not None)
         self.network = network
         self.average = MovingAverage(network, options.ema_decay)
         self.method = method
@@ -72,22 +82,42 @@ class Training:
         self._forward: Callable[[Network, Network, Batch], Step] = (
             torch.compile(method, fullgraph=True) if options.compile else method
         )
+        # A recorded step reads numbers that change from a tensor.
+        self._averaging: Tensor | float = torch.ones((), device=device) if options.cuda_graph else 1.0
+        self._begin_recording()
         self.step = 0
         self.seconds = 0.0
         self.rate_factor = 1.0
         self.sums: dict[str, Tensor] = {}
 
+    def _begin_recording(self) -> None:
+        """Record the step anew, if at all: tensors of the state are at other places."""
+        self._run: Callable[[Batch], Outcome] = (
+            RecordedStep(self._update) if self.options.cuda_graph else self._update
+        )
+
     def rate_of(self, step: int) -> float:
         """Return the learning rate of step *step*, counted from 0."""
         return self.rate_factor * learning_rate(self.schedule, self.base_rate, step, self.options.steps)
 
-    def advance(self, batch: Batch) -> tuple[Step, Tensor]:
-        """Train one step on a batch; return what the method returned and the total loss, on the device."""
+    def advance(self, batch: Batch) -> Outcome:
+        """Train one step on a batch; return what the method returned and the total loss, on the device.
+
+        What is returned counts until the next call: a recorded step writes into the same tensors every time.
+        """
         # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
         torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
+        rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["factor"] * self.rate_of(self.step)
+            group["lr"] = _renewed(group["lr"], group["factor"] * rate)
+        self._averaging = _renewed(self._averaging, self.average.share(self.step))
         self.method.begin_step(self.step)
+        outcome = self._run(batch)
+        self.step += 1
+        return outcome
+
+    def _update(self, batch: Batch) -> Outcome:
+        """Do the work of a step, all of it on the device and the same in every step."""
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
         result = self._forward(self.network, self.average.network, batch)
@@ -96,8 +126,7 @@ class Training:
         total.backward()  # type: ignore[no-untyped-call]
         self.network.sum_gradients()
         self.optimizer.step()
-        self.average.update(self.step)
-        self.step += 1
+        self.average.move(self._averaging)
         return result, total.detach()
 
     @torch.no_grad()
@@ -162,4 +191,10 @@ class Training:
         for name, value in own.items():
             value.copy_(given[name])
         load_optimizer(self.optimizer, parameters, kept)
+        self._begin_recording()
         self.step, self.seconds, self.sums = step, seconds, sums
+
+
+def _renewed(number: Tensor | float, value: float) -> Tensor | float:
+    """Return *value*, in the same tensor where the number is in one."""
+    return number.fill_(value) if isinstance(number, Tensor) else value
