@@ -155,7 +155,8 @@ def read(name: str, place: Path | None, cache: Path) -> Data:
         source = open_source(name)
         assert source.test is not None
         pools = [
-            pool.images.reshape(len(pool), -1).astype(np.float32) for pool in (source.train, source.test)
+            np.asarray(pool.images).reshape(len(pool), -1).astype(np.float32)
+            for pool in (source.train, source.test)
         ]
         return Data(pools[0], source.train.labels, pools[1], source.test.labels)
     path = cache / f"{name}.npz"

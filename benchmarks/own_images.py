@@ -17,7 +17,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ from PIL import Image
 
 from daso.data.longtail import longtail_counts
 from daso.data.open import open_source
-from daso.data.source import Source
+from daso.data.source import Decoded, Source
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 
@@ -65,7 +64,7 @@ def write_folders(source: Source, folder: Path, seed: int) -> None:
     (folder / "done").touch()
 
 
-def _write(images: npt.NDArray[Any], indices: npt.NDArray[np.int64], where: Path) -> None:
+def _write(images: Decoded, indices: npt.NDArray[np.int64], where: Path) -> None:
     where.mkdir(parents=True, exist_ok=True)
     for index in indices:
         Image.fromarray(images[index, 0]).save(where / f"{index:05d}.png", compress_level=1)

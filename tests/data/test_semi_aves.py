@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from daso.cli import main
-from daso.data import semi_aves
+from daso.data import decoding, semi_aves
 from daso.data.open import open_source
 from daso.data.semi_aves import CLASSES, read_semi_aves
 from daso.data.source import Source
@@ -212,14 +212,14 @@ def test_the_memory_is_counted_before_anything_is_decoded(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = CLASSES + TEST + IN_CLASS
-    monkeypatch.setattr(semi_aves, "available_memory", lambda: 3 * count * 100 * 100)
+    monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 100 * 100)
     monkeypatch.setattr(semi_aves, "decode_pools", None)
     with pytest.raises(DataError, match=r"232 images of 224 x 224 .* 0\.0 GB .* --size, at most 96"):
         read_semi_aves(published)
     monkeypatch.undo()
-    monkeypatch.setattr(semi_aves, "available_memory", lambda: 3 * count * 8 * 8)
+    monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 8 * 8)
     assert read_semi_aves(published, size=8).train.images.shape[2:] == (8, 8)
-    monkeypatch.setattr(semi_aves, "available_memory", lambda: None)
+    monkeypatch.setattr(decoding, "available_memory", lambda: None)
     assert read_semi_aves(published, size=8).train.images.shape[2:] == (8, 8)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.source import Images
+from daso.data.image_file import ImageFile
+from daso.data.source import Images, select_images
 from daso.errors import DataError
 
 NAMED = 20
@@ -41,6 +43,13 @@ def digest(pixels: npt.NDArray[np.generic]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
+def digests_of(pool: Images) -> list[bytes]:
+    """Return the digest of every image of a pool."""
+    if isinstance(pool.images, ImageFile):
+        return [row.tobytes() for row in pool.images.digests]
+    return [digest(image) for image in pool.images]
+
+
 def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copies:
     """Find images with the same digest, within and across parts.
 
@@ -49,9 +58,10 @@ def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copie
         labels: by part, int64 (N,).
     """
     places: dict[bytes, list[tuple[str, int]]] = {}
+    repeated = _repeated(digests)
     for part, values in digests.items():
         for index, value in enumerate(values):
-            if value:
+            if value in repeated:
                 places.setdefault(value, []).append((part, index))
     copies = Copies()
     for group in places.values():
@@ -70,6 +80,12 @@ def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copie
     for pairs in copies.pairs.values():
         pairs.sort()
     return copies
+
+
+def _repeated(digests: Mapping[str, Sequence[bytes]]) -> set[bytes]:
+    """Return the digests that are there more than once, not the empty one; a million take little memory so."""
+    ordered = sorted(value for values in digests.values() for value in values if value)
+    return {value for value, following in itertools.pairwise(ordered) if value == following}
 
 
 def leave_out_copies(
@@ -98,7 +114,7 @@ def leave_out_copies(
     Raises:
         DataError: there are such images, and *skip_bad* is not set; the first 20 are named.
     """
-    digests = {part: [digest(image) for image in pool.images] for part, pool in images.items()}
+    digests = {part: digests_of(pool) for part, pool in images.items()}
     copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})
     reasons: dict[str, dict[int, str]] = {"train": {}, "test": {}}
     for group in copies.conflicts:
@@ -171,4 +187,4 @@ def _without(pool: Images, bad: Mapping[int, str]) -> Images:
         return pool
     kept = np.array([index for index in range(len(pool)) if index not in bad], dtype=np.int64)
     paths = tuple(pool.paths[index] for index in kept) if pool.paths else ()
-    return Images(pool.images[kept], pool.labels[kept], paths)
+    return Images(select_images(pool.images, kept), pool.labels[kept], paths)

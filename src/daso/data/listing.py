@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.cache import Cache
 from daso.data.copies import leave_out_copies
+from daso.data.decoding import decode_pools
 from daso.data.names import confusable_names
-from daso.data.pool import EncodedImages, choose_layout, decode_pools, quiet, read_headers
+from daso.data.pool import EncodedImages, choose_layout, origin_of, quiet, read_headers
 from daso.data.source import Images, Source
 from daso.errors import DataError, nearest
 
@@ -72,8 +75,11 @@ def files_pool(paths: Sequence[Path], labels: npt.ArrayLike) -> EncodedImages:
         for start in range(0, len(paths), CHUNK):
             yield paths[start : start + CHUNK]
 
+    def origins() -> Iterator[str]:
+        return map(origin_of, paths)
+
     known = np.asarray(labels, dtype=np.int64).reshape(len(paths))
-    return EncodedImages(known, lambda i: str(paths[i]), chunks, from_files=True)
+    return EncodedImages(known, lambda i: str(paths[i]), chunks, from_files=True, origins=origins)
 
 
 def part_called(name: str) -> str | None:
@@ -95,6 +101,7 @@ def read_listing(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     published: bool = False,
+    cache: Cache | None = None,
 ) -> Source:
     """Decode people's own images and refuse what would make a training worthless.
 
@@ -105,18 +112,18 @@ def read_listing(
             images too, and labelled images that have several labels.
         mean, std: the published normalisation, if there is one.
         published: a benchmark, which is taken as it is: copies are not looked for.
+        cache: see ``decode_pools``.
 
     Raises:
         DataError: images could not be read, a class is left without any, or see ``leave_out_copies``.
     """
-    images, kept, skipped = decode_pools(listing.pools, where=listing.where, size=size, skip_bad=skip_bad)
+    images, kept, skipped = decode_pools(
+        listing.pools, where=listing.where, size=size, skip_bad=skip_bad, cache=cache
+    )
     listing.refuse_empty_classes(images["train"].labels, "readable ")
     notes = listing.notes
     if not published:
-        names = {
-            part: [listing.pools[part].name_of(int(index)) for index in indices]
-            for part, indices in kept.items()
-        }
+        names = {part: Names(listing.pools[part].name_of, indices) for part, indices in kept.items()}
         images, copies, found = leave_out_copies(
             images, names, listing.class_names, where=listing.where, skip_bad=skip_bad
         )
@@ -134,6 +141,26 @@ def read_listing(
         skipped=(*listing.skipped, *skipped),
         notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class Names(Sequence[str]):
+    """The names of some images of a pool, each made when it is asked for."""
+
+    name_of: Callable[[int], str]
+    kept: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return Names(self.name_of, self.kept[index])
+        return self.name_of(int(self.kept[index]))
 
 
 def natural_side(listing: Listing) -> int | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from daso.data.cache import Cache
 from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, locate_cifar, read_cifar
 from daso.data.digits import read_digits
 from daso.data.download import REMOTES, Progress, cache_folder, download
@@ -55,6 +57,15 @@ LAYOUTS = (
 )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How encoded images are read; see ``open_source``."""
+
+    size: int | None
+    skip_bad: bool
+    cache: Cache | None
+
+
 def open_source(
     source: str,
     *,
@@ -64,6 +75,7 @@ def open_source(
     skip_bad: bool = False,
     download: bool = False,
     progress: Progress | None = None,
+    cache: Cache | None = None,
 ) -> Source:
     """Read a data set by name or path.
 
@@ -79,6 +91,8 @@ def open_source(
         download: for a name, fetch missing files into *data*, or else into the cache folder; for a data set of the
             hub, into the cache of the package ``datasets``.
         progress: called as a download's bytes come.
+        cache: where images are kept, once they are decoded; None: they are decoded into memory. Arrays and benchmarks
+            that come decoded do not use it.
 
     Raises:
         DataError: nothing is there, files are missing (the message says which, where, and how to get them),
@@ -92,15 +106,16 @@ def open_source(
         else list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
     )
     if listing is not None:
-        return read_listing(listing, size=size, skip_bad=skip_bad)
+        return read_listing(listing, size=size, skip_bad=skip_bad, cache=cache)
     if folders:
         raise OptionError(
             f"{', '.join(folders)}: further folders go with an image folder, not with {source!r}"
         )
     if source in NAMES:
-        found = _open_name(source, data, size, skip_bad, fetch_missing=download, progress=progress)
+        reading = Reading(size, skip_bad, cache)
+        found = _open_name(source, data, reading, fetch_missing=download, progress=progress)
     else:
-        found = _open_path(Path(source).expanduser(), size, skip_bad)
+        found = _open_path(Path(source).expanduser(), Reading(size, skip_bad, cache))
     height, width = found.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
@@ -113,8 +128,7 @@ def open_source(
 def _open_name(
     name: str,
     data: Path | None,
-    size: int | None,
-    skip_bad: bool,
+    reading: Reading,
     *,
     fetch_missing: bool,
     progress: Progress | None,
@@ -123,7 +137,7 @@ def _open_name(
         if data is not None:
             raise OptionError("digits come with scikit-learn; leave data out")
         return read_digits()
-    read = _readers(size, skip_bad)[name]
+    read = _readers(reading)[name]
     reasons: list[str] = []
     for place in _places(name, data):
         try:
@@ -151,7 +165,7 @@ def _places(name: str, data: Path | None) -> list[Path]:
     return [Path("data") / name, *USUAL_PLACES[name], cache_folder() / name]
 
 
-def _readers(size: int | None, skip_bad: bool) -> dict[str, Callable[[Path], Callable[[], Source]]]:
+def _readers(reading: Reading) -> dict[str, Callable[[Path], Callable[[], Source]]]:
     """For each name, what looks into a place (DataError: not there) and returns what reads it."""
 
     def fashion_mnist(place: Path) -> Callable[[], Source]:
@@ -165,7 +179,7 @@ def _readers(size: int | None, skip_bad: bool) -> dict[str, Callable[[Path], Cal
     def semi_aves(*, open_set: bool) -> Callable[[Path], Callable[[], Source]]:
         def look(place: Path) -> Callable[[], Source]:
             found = locate_semi_aves(place, open_set=open_set)
-            return lambda: read_semi_aves(found, open_set=open_set, size=size, skip_bad=skip_bad)
+            return lambda: read_semi_aves(found, open_set=open_set, **vars(reading))
 
         return look
 
@@ -185,9 +199,7 @@ def _readers(size: int | None, skip_bad: bool) -> dict[str, Callable[[Path], Cal
         except DataError:
             raise missing from None
         return lambda: _same_classes(
-            read_parquet(
-                found, name=layout.name, size=size, skip_bad=skip_bad, mean=layout.mean, std=layout.std
-            ),
+            read_parquet(found, name=layout.name, mean=layout.mean, std=layout.std, **vars(reading)),
             layout,
             found,
         )
@@ -265,9 +277,9 @@ def _located(locate: Callable[[Path], Path], path: Path) -> Path | None:
         return None
 
 
-def _benchmark(path: Path) -> Callable[[int | None, bool], Source] | None:
-    """Return what reads the benchmark's files in a folder, given size and whether to skip bad images, if there are."""
-    candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path, int | None, bool], Source]], ...] = (
+def _benchmark(path: Path) -> Callable[[Reading], Source] | None:
+    """Return what reads the benchmark's files in a folder, if there are."""
+    candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path, Reading], Source]], ...] = (
         (
             locate_idx,
             lambda found, *_: read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path),
@@ -275,10 +287,7 @@ def _benchmark(path: Path) -> Callable[[int | None, bool], Source] | None:
         (lambda folder: locate_cifar(folder, CIFAR10), lambda found, *_: read_cifar(found, CIFAR10)),
         (lambda folder: locate_cifar(folder, CIFAR100), lambda found, *_: read_cifar(found, CIFAR100)),
         (locate_stl10, lambda found, *_: read_stl10(found)),
-        (
-            locate_semi_aves,
-            lambda found, size, skip_bad: read_semi_aves(found, size=size, skip_bad=skip_bad),
-        ),
+        (locate_semi_aves, lambda found, reading: read_semi_aves(found, **vars(reading))),
     )
     for locate, read in candidates:
         found = _located(locate, path)
@@ -292,12 +301,12 @@ def is_named(source: str) -> bool:
     return source in NAMES or source.startswith(PREFIX)
 
 
-def _open_path(path: Path, size: int | None, skip_bad: bool) -> Source:
+def _open_path(path: Path, reading: Reading) -> Source:
     if path.is_file():
-        return _open_file(path, skip_bad)
+        return _open_file(path, reading.skip_bad)
     read = _benchmark(path)
     if read is not None:
-        return read(size, skip_bad)
+        return read(reading)
     holds = sorted(entry.name for entry in path.iterdir())[:8]
     raise DataError(
         f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "

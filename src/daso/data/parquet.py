@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from daso.data.cache import Cache
 from daso.data.listing import PART_NAMES, Listing, read_listing
 from daso.data.shards import Shards, import_pyarrow, list_shards, open_parquet
 from daso.data.source import Source
@@ -35,6 +36,7 @@ def read_parquet(
     skip_bad: bool = False,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    cache: Cache | None = None,
 ) -> Source:
     """Read ``train-*.parquet`` and, where there are any, files of the other parts.
 
@@ -44,13 +46,22 @@ def read_parquet(
         size: side of the square that every image is resized to; None: see ``pool.choose_layout``.
         skip_bad: leave out what cannot be used, see ``read_listing``.
         mean, std: the published normalisation, if there is one.
+        cache: see ``decode_pools``.
 
     Raises:
         DataError: see ``list_parquet`` and ``read_listing``.
         MissingDependencyError: pyarrow is not installed.
     """
     listing = list_parquet(folder, name=name)
-    return read_listing(listing, size=size, skip_bad=skip_bad, mean=mean, std=std, published=name is not None)
+    return read_listing(
+        listing,
+        size=size,
+        skip_bad=skip_bad,
+        mean=mean,
+        std=std,
+        published=name is not None,
+        cache=cache,
+    )
 
 
 def list_parquet(folder: Path, *, name: str | None = None) -> Listing:

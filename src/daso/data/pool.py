@@ -1,7 +1,8 @@
-"""Decode whole pools of encoded images to one size, with threads, and report every unreadable one."""
+"""Pools of images that are not decoded yet: what they are, the shape they get, and threads that go through them."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import os
@@ -11,7 +12,6 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,15 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from daso.data.decode import ImageHeader, decode, read_header
-from daso.data.memory import available_memory
-from daso.data.source import Images
+from daso.data.decode import ImageHeader, read_header
 from daso.errors import DataError, OptionError
 
 LARGEST_KEPT = 96
 """Images that all have one size keep it up to this many pixels a side."""
 LARGEST_CHOSEN = 224
-NAMED_IN_ERROR = 20
 WORKERS = min(8, os.cpu_count() or 1)
 BATCH = 16
 """Images that a thread takes at a time."""
@@ -46,12 +43,14 @@ class EncodedImages:
         name_of: gives the name of image i for messages: its path, or its file and row.
         chunks: starts a fresh pass over the N images in order, some at a time, each a file or its bytes.
         from_files: whether ``name_of`` gives paths that belong into ``Images.paths``.
+        origins: goes through texts that are others if an image is another: names, sizes and times of files.
     """
 
     labels: npt.NDArray[np.int64]
     name_of: Callable[[int], str]
     chunks: Callable[[], Iterator[Sequence[Path | bytes]]]
     from_files: bool
+    origins: Callable[[], Iterator[str]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +66,15 @@ class EncodedImages:
                 start += len(chunk)
 
         order = sorted(wanted)
-        return EncodedImages(self.labels[order], lambda i: self.name_of(order[i]), chunks, self.from_files)
+
+        def origins() -> Iterator[str]:
+            yield from self.origins()
+            yield f"of them {hashlib.blake2b(np.array(order).tobytes()).hexdigest()}"
+
+        name_of = self.name_of
+        return EncodedImages(
+            self.labels[order], lambda i: name_of(order[i]), chunks, self.from_files, origins
+        )
 
     def followed_by(self, other: EncodedImages) -> EncodedImages:
         """Return a pool of these images and then others."""
@@ -79,8 +86,18 @@ class EncodedImages:
         def name_of(index: int) -> str:
             return self.name_of(index) if index < len(self) else other.name_of(index - len(self))
 
+        def origins() -> Iterator[str]:
+            yield from self.origins()
+            yield from other.origins()
+
         labels = np.concatenate([self.labels, other.labels])
-        return EncodedImages(labels, name_of, chunks, self.from_files and other.from_files)
+        return EncodedImages(labels, name_of, chunks, self.from_files and other.from_files, origins)
+
+
+def origin_of(file: Path) -> str:
+    """Return a text that is another one if a file is: its name, its size and when it was changed."""
+    status = file.stat()
+    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -112,41 +129,6 @@ def choose_layout(headers: Sequence[ImageHeader]) -> Layout:
     found = f"all {width} x {height}" if len(sizes) == 1 else f"of {len(sizes)} different sizes"
     logger.info("images are %s pixels; resizing them to %d x %d", found, chosen, chosen)
     return Layout(channels, chosen, chosen, chosen)
-
-
-def decode_pools(
-    pools: Mapping[str, EncodedImages], *, where: str, size: int | None = None, skip_bad: bool = False
-) -> tuple[dict[str, Images], dict[str, npt.NDArray[np.int64]], tuple[tuple[str, str], ...]]:
-    """Decode pools to one shape: (C, H, W) is the same for all of them.
-
-    Args:
-        pools: by name; the results have the same names.
-        where: the folder they come from, for messages.
-        size: see ``choose_layout``.
-        skip_bad: leave unreadable images out rather than raise.
-
-    Returns:
-        The decoded pools; for each, which of its images these are; and (name, reason) of every image left out.
-
-    Raises:
-        DataError: images could not be read; all are looked at first, and the first 20 named with the reason.
-        OptionError: *size* is not positive.
-    """
-    reasons: dict[tuple[str, int], str] = {}
-    arrays: dict[str, npt.NDArray[np.uint8]] = {}
-    with quiet():
-        layout = None if size is None else square_layout(size)
-        if layout is None:
-            headers = read_headers(pools, reasons)
-            layout = choose_layout(list(headers.values())) if headers else None
-        if layout is not None:
-            arrays = _decode_all(pools, layout, reasons)
-    skipped = named(reasons, pools)
-    if skipped and (not skip_bad or all(len(indices) == 0 for indices in _kept(pools, reasons).values())):
-        raise DataError(_unreadable(skipped, where))
-    kept = _kept(pools, reasons)
-    images = {part: _select(pool, arrays[part], kept[part]) for part, pool in pools.items()}
-    return images, kept, skipped
 
 
 @contextmanager
@@ -220,79 +202,3 @@ def named(
     order = {part: number for number, part in enumerate(pools)}
     places = sorted(reasons, key=lambda place: (order[place[0]], place[1]))
     return tuple((pools[part].name_of(index), reasons[part, index]) for part, index in places)
-
-
-def _decode_all(
-    pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[tuple[str, int], str]
-) -> dict[str, npt.NDArray[np.uint8]]:
-    """Decode all images; those that cannot be decoded get a reason, and their places hold nothing of use."""
-    _refuse_too_many(sum(map(len, pools.values())), layout)
-    arrays: dict[str, npt.NDArray[np.uint8]] = {}
-    grey = layout.channels != 3
-    for part, pool in pools.items():
-        # Where the channels are not known beforehand, a pool is grey until the first image in colour.
-        channels = layout.channels or 1
-        images = np.empty((len(pool.labels), channels, layout.height, layout.width), dtype=np.uint8)
-        skip = {index for owner, index in reasons if owner == part}
-        decoded = work_through(pool, partial(decode, channels=layout.channels, size=layout.square), skip)
-        for index, image in enumerate(decoded):
-            if isinstance(image, str):
-                if image:
-                    reasons[part, index] = image
-                continue
-            if image.shape[1:] != images.shape[2:]:
-                reasons[part, index] = f"decodes to {image.shape}, while its header says {images.shape[1:]}"
-                continue
-            if len(image) > images.shape[1]:
-                images, grey = np.repeat(images, 3, axis=1), False
-            images[index] = image
-        arrays[part] = images
-    return {part: images if grey else _in_color(images) for part, images in arrays.items()}
-
-
-def _refuse_too_many(count: int, layout: Layout) -> None:
-    """Raise a ``DataError`` if decoded images will not fit into the memory."""
-    pixels = (layout.channels or 1) * layout.height * layout.width
-    available = available_memory()
-    if available is None or count * pixels <= available:
-        return
-    fits = int((available / (3 * count)) ** 0.5) // 8 * 8
-    raise DataError(
-        f"{count:,} images of {layout.width} x {layout.height} pixels take {count * pixels / 1e9:,.1f} GB of memory, "
-        f"and {available / 1e9:.1f} GB are left; give a smaller --size"
-        + (f", at most {fits}" if fits else "")
-    )
-
-
-def _in_color(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
-
-
-def _kept(
-    pools: Mapping[str, EncodedImages], reasons: Mapping[tuple[str, int], str]
-) -> dict[str, npt.NDArray[np.int64]]:
-    kept = {}
-    for part, pool in pools.items():
-        good = np.ones(len(pool.labels), dtype=bool)
-        good[[index for owner, index in reasons if owner == part]] = False
-        kept[part] = np.flatnonzero(good).astype(np.int64)
-    return kept
-
-
-def _select(pool: EncodedImages, images: npt.NDArray[np.uint8], kept: npt.NDArray[np.int64]) -> Images:
-    paths = tuple(pool.name_of(int(i)) for i in kept) if pool.from_files else ()
-    if len(kept) == len(images):
-        return Images(images, pool.labels, paths)
-    return Images(images[kept], pool.labels[kept], paths)
-
-
-def _unreadable(skipped: Sequence[tuple[str, str]], where: str) -> str:
-    lines = [f"  {name}: {reason}" for name, reason in skipped[:NAMED_IN_ERROR]]
-    if len(skipped) > NAMED_IN_ERROR:
-        lines.append(f"  and {len(skipped) - NAMED_IN_ERROR} more")
-    plural = "image" if len(skipped) == 1 else "images"
-    return (
-        f"{where}: {len(skipped)} {plural} could not be read:\n"
-        + "\n".join(lines)
-        + "\nMend or remove them, or go on without them: --skip-bad."
-    )

@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.memory import available_memory
-from daso.data.pool import NAMED_IN_ERROR, EncodedImages, decode_pools
+from daso.data.cache import Cache
+from daso.data.decoding import NAMED_IN_ERROR, decode_pools, refuse_too_many
+from daso.data.listing import files_pool
+from daso.data.pool import Layout
 from daso.data.source import UNLABELED, Source
 from daso.errors import DataError, OptionError
 
@@ -46,7 +48,12 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
 
 
 def read_semi_aves(
-    folder: Path, *, open_set: bool = False, size: int | None = None, skip_bad: bool = False
+    folder: Path,
+    *,
+    open_set: bool = False,
+    size: int | None = None,
+    skip_bad: bool = False,
+    cache: Cache | None = None,
 ) -> Source:
     """Read Semi-Aves: 5,959 labelled, 8,000 test and 26,640 unlabelled images of 200 species of birds.
 
@@ -63,6 +70,7 @@ def read_semi_aves(
         open_set: the 122,208 images of other species are unlabelled images as well; their label is always -1.
         size: the shorter side of every image is resized to it, and the central square kept; None: 224.
         skip_bad: leave lines and images that cannot be used out and record them in ``Source.skipped``.
+        cache: see ``decode_pools``.
 
     Raises:
         DataError: files are missing, lines or images cannot be used, or the memory will not do.
@@ -90,12 +98,17 @@ def read_semi_aves(
         raise DataError(_unusable(bad, folder))
     _refuse_empty_classes(folder, list(pools["train"].values()))
     class_names = _class_names(folder)
-    _check_memory(sum(map(len, pools.values())), size)
+    if cache is None:
+        refuse_too_many(sum(map(len, pools.values())), Layout(3, size, size, size))
     images, _, skipped = decode_pools(
-        {part: _encoded(folder, listed) for part, listed in pools.items()},
+        {
+            part: files_pool([folder / name for name in listed], list(listed.values()))
+            for part, listed in pools.items()
+        },
         where=str(folder),
         size=size,
         skip_bad=skip_bad,
+        cache=cache,
     )
     for part, pool in images.items():
         if not len(pool):
@@ -172,31 +185,6 @@ def _is_integer(text: str) -> bool:
 def _stays_inside(name: str) -> bool:
     paths = PurePosixPath(name), PureWindowsPath(name)
     return all(path.parts and not path.anchor and ".." not in path.parts for path in paths)
-
-
-def _encoded(folder: Path, listed: dict[str, int]) -> EncodedImages:
-    names = list(listed)
-
-    def chunks() -> Iterator[Sequence[Path]]:
-        for start in range(0, len(names), CHUNK):
-            yield [folder / name for name in names[start : start + CHUNK]]
-
-    labels = np.array(list(listed.values()), dtype=np.int64)
-    return EncodedImages(labels, lambda i: str(folder / names[i]), chunks, from_files=True)
-
-
-def _check_memory(count: int, size: int) -> None:
-    """Raise a ``DataError`` if decoded images will not fit into the memory."""
-    needed, available = 3 * size * size * count, available_memory()
-    if available is None or needed <= available:
-        return
-    fits = int((available / (3 * count)) ** 0.5) // 8 * 8
-    raise DataError(
-        f"{count:,} images of {size} x {size} pixels take {needed / 1e9:.1f} GB of memory, and "
-        f"{available / 1e9:.1f} GB are left; give a smaller --size"
-        + (f", at most {fits}" if fits else "")
-        + ", or use a machine with more"
-    )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

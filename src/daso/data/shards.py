@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from daso.data.listing import PARTS, Listing
 from daso.data.names import in_order
-from daso.data.pool import EncodedImages
+from daso.data.pool import EncodedImages, origin_of
 from daso.data.source import UNLABELED
 from daso.errors import DataError, MissingDependencyError
 
@@ -140,7 +140,11 @@ class Shards:
 
     def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
         """Return the pool of all images; ``labels()`` must have been read."""
-        return EncodedImages(labels, self._name_of, self._image_chunks, from_files=False)
+
+        def origins() -> Iterator[str]:
+            return map(origin_of, self.files)
+
+        return EncodedImages(labels, self._name_of, self._image_chunks, from_files=False, origins=origins)
 
     def _image_chunks(self) -> Iterator[Sequence[Path | bytes]]:
         for file, rows in zip(self.files, self.rows, strict=True):

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.image_file import ImageFile
 from daso.errors import DataError
+
+Decoded = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | ImageFile
 
 UNLABELED = -1
 """The label of an image whose class is unknown."""
@@ -18,8 +21,8 @@ class Images:
     """A pool of images that have one size, or of feature vectors in their place.
 
     Attributes:
-        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB); or vectors, float32, (N, V, D), where each comes in V
-            versions, the first of them the plain one.
+        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB), in memory or in a file; or vectors, float32, (N, V, D),
+            where each comes in V versions, the first of them the plain one.
         labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
         paths: for images read from files, the N paths as given; empty otherwise.
 
@@ -27,7 +30,7 @@ class Images:
         DataError: the arrays' types or shapes are not these.
     """
 
-    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    images: Decoded
     labels: npt.NDArray[np.int64]
     paths: tuple[str, ...] = ()
 
@@ -40,8 +43,8 @@ class Images:
                 f"images must be uint8 of shape (N, 1 or 3, H, W), or vectors float32 of shape (N, V, D), "
                 f"got {dtype} {shape}"
             )
-        if are_vectors and not np.isfinite(self.images).all():
-            bad = np.flatnonzero(~np.isfinite(self.images).all(axis=(1, 2)))
+        if are_vectors and not np.isfinite(vectors := np.asarray(self.images)).all():
+            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
             raise DataError(
                 f"{len(bad)} vectors hold NaN or infinity, the first is number {bad[0]}; mend or leave them out"
             )
@@ -55,6 +58,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def select_images(images: Decoded, kept: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Decoded:
+    """Return some of the images; of those in a file none is read."""
+    return images.select(kept) if isinstance(images, ImageFile) else images[kept]
 
 
 @dataclass(frozen=True)
