@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,29 @@ class ReportCommand:
     """The run folder."""
     out: Path | None = None
     """The HTML file; report.html in the run folder if it is left out."""
+    refresh: bool = False
+    """First look at the images anew with the run's last checkpoint, for galleries, map and what to label next as of
+    now; it needs the run's data. Without it they are as of when the training wrote them last."""
+    data: Path | None = None
+    """With --refresh: where the run's images are now, if they have moved."""
+    device: str | None = None
+    """With --refresh: another device than the run's: cpu, cuda, mps."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Write the report as the arguments say."""
     command = tyro.cli(ReportCommand, args=list(argv), prog="daso report")
+    if command.refresh:
+        # Only here is what trains imported: a report alone takes a second or two.
+        refresh = importlib.import_module("daso.train.refresh")
+        progress = importlib.import_module("daso.cli.embedding").embedding_progress()
+        step = refresh.refresh_beliefs(
+            command.folder, _notice, data=command.data, device=command.device, progress=progress
+        )
+        _notice(f"looked at the images with the checkpoint of step {step:,}")
     for path in write_report(command.folder, command.out):
         print(path)
+
+
+def _notice(message: str) -> None:
+    print(f"daso: {message}", file=sys.stderr)

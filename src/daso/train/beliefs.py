@@ -1,8 +1,8 @@
-"""What a finished training leaves in its run folder so that a report can show what the model believes.
+"""What a training leaves in its run folder so that a report can show what the model believes.
 
 ``beliefs.safetensors`` holds arrays, and under the key ``beliefs`` of its header a JSON object; no pickle. It is a
-function of the state of the training and its data, so a resumed run writes the same. All of it is by the
-moving-average network, on plain images, in evaluation mode.
+function of the state of the training, at the ``step`` that the header names, and its data, so a resumed run writes the
+same. All of it is by the moving-average network, on plain images, in evaluation mode.
 
 Of the unlabelled pool (n images: all up to 10,000, else a seeded sample of so many):
 
@@ -84,21 +84,22 @@ TEMPERATURE = 0.05
 CHUNK = 1024
 
 
-def write_beliefs(folder: Path, training: Training, data: TrainingData, seed: int) -> None:
+def write_beliefs(folder: Path, training: Training, data: TrainingData, seed: int, step: int) -> None:
     """Write ``beliefs.safetensors`` into a run folder, atomically.
 
     Args:
         folder: of the run.
-        training: its last stage, finished.
+        training: a stage of it.
         data: of the run.
         seed: of the run; it chooses the sample.
+        step: of the run, that its moving average is of.
 
     Raises:
         RunError: it cannot be written.
     """
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    text = json.dumps(plain({"version": VERSION, **about}), allow_nan=False)
+    text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
     write_atomically(folder / FILE, safetensors.numpy.save(arrays, {"beliefs": text}))
 
 

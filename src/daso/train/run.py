@@ -2,8 +2,8 @@
 
 The folder holds ``config.json`` (everything resolved), ``data.json`` (classes, counts, normalisation, the split's
 fingerprint), ``environment.json``, ``metrics.jsonl`` (a row per event), ``checkpoints/`` and, once the training is
-over, ``confusion.json`` (the answers on the test images, counted), ``beliefs.safetensors`` (what the model believes
-about the unlabelled images) and ``summary.json``.
+over, ``confusion.json`` (the answers on the test images, counted) and ``summary.json``; and, from time to time and at
+the end, ``beliefs.safetensors`` (what the model believes about the unlabelled images).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from daso.train.environment import describe_differences, describe_environment
 from daso.train.fit import Row, count_confusions, fit, never
 from daso.train.lock import claim_folder, lock_folder
 from daso.train.prepare import Prepared, describe_data, moved, prepare
+from daso.train.refresh import NowAndThen, refuse_changed
 from daso.train.selection import BEST, exhausted, improves, model_folder
 
 
@@ -134,13 +135,7 @@ def resume_run(
             folder=folder,
             progress=progress,
         )
-        found = describe_data(prepared.data)
-        for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
-            if saved.get(key) != found[key]:
-                raise RunError(
-                    f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
-                    f"the same options now give {found[key]}"
-                )
+        refuse_changed(folder, saved, prepared.data)
         refuse_other(folder, saved, prepared.backbone)
         checkpoints = folder / "checkpoints"
         for place in (folder, checkpoints):
@@ -185,11 +180,12 @@ def _go_on(
         save_json(folder / "environment.json", environment)
     watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
     last, patience = len(prepared.plan.stages()) - 1, prepared.config.train.patience
+    beliefs = NowAndThen(folder)
     while True:
         prepared.training.rate_factor = rate_factor(rows)
         early = prepared.stage == last and exhausted(rows, last, patience)
         try:
-            for row in () if early else _train_stage(prepared, folder, rows, watch, stop):
+            for row in () if early else _train_stage(prepared, folder, rows, watch, stop, beliefs):
                 rows.append(row)
                 yield row
                 if row["event"] == "evaluate" and prepared.stage == last and exhausted(rows, last, patience):
@@ -219,7 +215,7 @@ def _go_on(
     confusions = count_confusions(prepared.training.average.network, prepared.data)
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
-    write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed)
+    write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed, step)
     calibrate_run(folder, prepared.data, warn, None if prepared.backbone is None else prepared.backbone.given)
     summary = {
         "method": prepared.config.method,
@@ -236,7 +232,12 @@ def _go_on(
 
 
 def _train_stage(
-    prepared: Prepared, folder: Path, rows: Sequence[Row], watch: Watch, stop: Callable[[], bool]
+    prepared: Prepared,
+    folder: Path,
+    rows: Sequence[Row],
+    watch: Watch,
+    stop: Callable[[], bool],
+    beliefs: NowAndThen,
 ) -> Iterator[Row]:
     """Train to the end of a stage, or until *stop*, writing rows, warnings among them, and checkpoints.
 
@@ -274,6 +275,7 @@ def _train_stage(
                 _save(prepared, folder / "checkpoints" / BEST, network)
             _save(prepared, folder / "checkpoints", tensors)
             saved = time.monotonic()
+        beliefs.see(row, prepared)
         if row["event"] != "pause":
             yield row
         if row["event"] != "train" and stop():
