@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from daso.balance import balancing_parts
+from daso.compose import METHODS, Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.report.runs import read_run
-from daso.report.watch import Facts, Watch, distance, find_warnings, watch_facts
+from daso.report.watch import Facts, Watch, additions, distance, find_warnings, watch_facts
 from daso.train.config import RunConfig
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -23,12 +27,31 @@ STEPS, PERIOD = 1000, 50
 
 
 def facts(
-    labeled: np.ndarray = LABELED, options: Row | None = None, steps: int = STEPS, measured: Row | None = None
+    labeled: np.ndarray = LABELED,
+    options: Row | None = None,
+    steps: int = STEPS,
+    measured: Row | None = None,
+    method: str = "fixmatch+daso",
+    **more: Any,
 ) -> Facts:
     names = tuple(f"class {k}" for k in range(len(labeled)))
     counts = None if measured is None else np.array(next(iter(measured.values())), dtype=float)
     where = "test" if measured is None else next(iter(measured))
-    return Facts(names, labeled, steps, 64, {"threshold": 0.95} | (options or {}), where, counts)
+    known = Facts(
+        names,
+        labeled,
+        steps,
+        images_per_step=64,
+        unlabeled=1000,
+        method=method,
+        options={"threshold": 0.95} | (options or {}),
+        balanced_by=balancing_parts(method),
+        drawn=True,
+        fold=False,
+        measured_on=where,
+        measured=counts,
+    )
+    return replace(known, **more)
 
 
 def evaluation(
@@ -203,6 +226,62 @@ def test_a_classifier_that_does_not_know_the_rare_classes_is_not_believed(
     assert kinds(found) == (["T_dist"] if warned else [])
 
 
+def t_dist_warnings(final: np.ndarray, temperature: float, **more: Any) -> list[str]:
+    known = facts(options={"dist_temperature": temperature}, **more)
+    return kinds(warnings_of(known, lambda s: evaluation(s, final=final, test=GOOD)))
+
+
+def test_the_t_dist_for_what_nobody_knows_is_not_called_wrong() -> None:
+    assert t_dist_warnings(LABELED, 0.3) == ["T_dist"]
+    assert t_dist_warnings(LABELED, 0.3, drawn=False) == []
+    assert t_dist_warnings(REVERSED, 1.5, drawn=False) == ["T_dist"]
+
+
+def test_t_dist_is_not_judged_in_a_run_of_a_cross_validation_or_after_a_few_passes() -> None:
+    assert t_dist_warnings(REVERSED, 1.5, fold=True) == []
+    # 1,000 steps of 64 are ten passes over 6,400.
+    assert t_dist_warnings(REVERSED, 1.5, unlabeled=6_400) == ["T_dist"]
+    assert t_dist_warnings(REVERSED, 1.5, unlabeled=6_401) == []
+
+
+def test_nothing_is_judged_in_the_first_hundred_steps() -> None:
+    def row(step: int) -> Row:
+        return evaluation(step, share=0.0)
+
+    for steps, expected in ((100, []), (400, ["empty mask"])):
+        watch = Watch(facts(steps=steps))
+        assert [w["kind"] for step in range(4, steps + 1, 4) for w in watch.see(row(step))] == expected
+
+
+@pytest.mark.parametrize(
+    "method", [*METHODS, "mixmatch+daso", "meanteacher+daso", "fixmatch+daso", "boss+la", "fixmatch+abc"]
+)
+def test_what_is_advised_is_not_there_yet_and_is_not_refused(method: str) -> None:
+    advised = additions(facts(method=method))
+    named = set(re.findall(r"\+(\w+)", advised))
+    assert not named & set(method.split("+"))
+    for part in named:
+        Recipe.parse(f"{method}+{part}")
+    if {"la", "abc"} & set(method.split("+")):
+        assert not named & {"la", "abc"}
+    else:
+        assert {"la"} <= named or "--labeled-sampling class-balanced" in advised
+
+
+def test_the_advice_of_the_warnings_knows_the_method() -> None:
+    def starved(step: int) -> Row:
+        return evaluation(step, confident=[0.5, 0.3, 0.2, 0.0])
+
+    def swallowed(step: int) -> Row:
+        return evaluation(step, final=[0.97, 0.01, 0.01, 0.01])
+
+    for make in (starved, swallowed):
+        (plain,) = warnings_of(facts(method="fixmatch"), make)
+        assert "+daso, +abc or +la" in plain["advice"]
+        (full,) = warnings_of(facts(method="fixmatch+la+daso"), make)
+        assert "+" not in full["advice"]
+
+
 def test_distance_is_the_share_that_would_have_to_change() -> None:
     assert distance(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1
     # Four of a hundred pseudo-labels of the first class would have to be of the second.
@@ -220,6 +299,19 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
     balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
     assert stated == pytest.approx(100 * 1.96 * balanced.std(), abs=3)
     assert "54 held-out images (4 of the rarest class)" in warning["message"]
+    (own,) = warnings_of(
+        replace(known, drawn=False),
+        lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
+    )
+    assert "daso validate" in own["advice"]
+    assert "daso validate" not in warning["advice"]  # which refuses what is drawn from a larger set
+    assert (
+        warnings_of(
+            replace(known, fold=True),
+            lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
+        )
+        == []
+    )
     plenty = facts(LABELED[:3], measured={"holdout": 100 * images})
     assert (
         warnings_of(plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}})

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.balance import balancing_parts
 from daso.files import Row
 
 Array = npt.NDArray[np.float64]
@@ -20,6 +21,10 @@ LONG = (0.2, 5_000)
 """What lasts for this share of the steps, or so many if that is fewer, and for three evaluations, lasts long."""
 SETTLED = (0.2, 10_000)
 """Before this share of the steps, or so many if that is fewer, and before a warm-up ends, nothing is judged."""
+EARLY = 100
+"""Nor before so many steps, however short the training is."""
+PASSES = 10
+"""T_dist is not judged before a training has seen the unlabelled images so many times."""
 HALFWAY = (1 / 3, 50_000)
 """The same for what needs a classifier that has learnt something."""
 EMPTY = 0.001
@@ -36,6 +41,10 @@ BELIEVED, FINDS_RARE = 0.5, 0.25
 """Balanced accuracy, and recall of the rare classes, from which on pseudo-labels tell how images are distributed."""
 MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
 """The paper's T_dist where labelled and unlabelled images are distributed alike, and where they are not."""
+TAKE_LA = ("supervised", "pseudolabel", "meanteacher", "fixmatch", "boss", "usadtm")
+TAKE_ABC = ("fixmatch", "boss")
+TAKE_DASO = ("pseudolabel", "meanteacher", "mixmatch", "remixmatch", "fixmatch", "boss")
+"""Methods that a part can be added to (``daso methods``), so that nothing is advised that is refused."""
 UNCERTAIN = 0.05
 """Half of the 95% interval of a balanced accuracy from which on it is too wide to compare methods by."""
 
@@ -49,7 +58,13 @@ class Facts:
         labeled: share of each class among the labelled images, (K,).
         steps: of the whole run.
         images_per_step: unlabelled ones.
-        options: the method's hyper-parameters.
+        unlabeled: images without a label.
+        method: its name.
+        options: its hyper-parameters.
+        balanced_by: what balances the classifier in training, see ``balancing_parts``.
+        drawn: whether the unlabelled images were drawn from a larger set in a distribution that was asked for; else
+            nobody knows how they are distributed.
+        fold: whether the run is one of a cross-validation.
         measured_on: ``"test"`` or ``"holdout"``.
         measured: images of each class to measure on, (K,); None where the run folder does not say.
     """
@@ -58,7 +73,12 @@ class Facts:
     labeled: Array
     steps: int
     images_per_step: int
+    unlabeled: int
+    method: str
     options: Mapping[str, Any]
+    balanced_by: tuple[str, ...]
+    drawn: bool
+    fold: bool
     measured_on: str
     measured: Array | None
 
@@ -71,6 +91,7 @@ class Facts:
 def watch_facts(config: Row, data: Row) -> Facts:
     """Return the facts of a run, from its ``config.json`` and ``data.json``."""
     train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
+    split = config.get("split", {})
     measured_on = "test" if data.get("test") else "holdout"
     counts = data.get(f"{measured_on}_counts")
     return Facts(
@@ -78,7 +99,12 @@ def watch_facts(config: Row, data: Row) -> Facts:
         labeled / labeled.sum(),
         train["steps"],
         train["batch"] * (train.get("unlabeled_ratio") or 1),
+        data.get("unlabeled", 0),
+        config.get("method", ""),
         config.get("method_options", {}),
+        balancing_parts(config.get("method", ""), train.get("labeled_sampling", "uniform")),
+        split.get("unlabeled_head") is not None,
+        split.get("fold") is not None,
         measured_on,
         None if counts is None else np.array(counts, dtype=np.float64),
     )
@@ -119,7 +145,7 @@ def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] 
     own = [row for row in evaluations if row.get("stage", 0) == stage]
     begin = max((row["step"] for row in evaluations if row.get("stage", 0) < stage), default=0)
     starts = [begin, *(row["step"] for row in own[:-1])]
-    wait = max(_steps(facts, settled), facts.options.get("warmup_steps") or 0)
+    wait = max(_steps(facts, settled), facts.options.get("warmup_steps") or 0, EARLY)
     first = next(
         (i for i in reversed(range(len(own) - 2)) if own[-1]["step"] - starts[i] >= _steps(facts, LONG)), None
     )
@@ -135,6 +161,19 @@ def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] 
 
 def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
     return {"kind": kind, "message": message, "advice": advice, "classes": [int(k) for k in classes]}
+
+
+def additions(facts: Facts) -> str:
+    """Return the parts to add to a method that would help rare classes, such as "+daso or +la"; "" if it has them.
+
+    A method whose classifier is balanced already needs no second part for that.
+    """
+    learner, *added = facts.method.split("+")
+    names = [] if "daso" in added or learner not in TAKE_DASO else ["+daso"]
+    if not facts.balanced_by:
+        names += ["+abc"] if learner in TAKE_ABC else []
+        names += ["+la"] if learner in TAKE_LA else ["--labeled-sampling class-balanced"]
+    return ", ".join(names[:-1]) + (" or " if len(names) > 1 else "") + "".join(names[-1:])
 
 
 def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
@@ -173,13 +212,13 @@ def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     if not len(starved):
         return None
     starved = starved[np.argsort(facts.labeled[starved], kind="stable")]
-    balancing = "prototype_temperature" in facts.options
+    more = additions(facts)
     confident = "confident " if "threshold" in facts.options else ""
     return _warning(
         "starved classes",
         f"next to no {confident}pseudo-label for {window.steps.sum():,.0f} steps: {facts.name(starved.tolist())}",
         "More labelled images of these classes help most; "
-        + ("" if balancing else "so may adding +daso, +abc or +la to the method; ")
+        + (f"so may {more}; " if more else "")
         + (
             "a lower --threshold lets less certain ones in."
             if "threshold" in facts.options
@@ -207,9 +246,10 @@ def swallowing_class(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     return _warning(
         "swallowing class",
         f"{share[top]:.0%} of the pseudo-labels say {facts.class_names[top]}, {given:.0%} of the labelled images are",
-        "Unless so many of the unlabelled images are: look at some of them (daso predict), lower --learning-rate, "
-        + ("raise --threshold, " if "threshold" in facts.options else "")
-        + "or add +abc or +la to the method.",
+        "Unless so many of the unlabelled images are: look at some of them (daso predict)"
+        + (", raise --threshold" if "threshold" in facts.options else "")
+        + (f", try {additions(facts)}" if additions(facts) else "")
+        + " or lower --learning-rate.",
         [top],
     )
 
@@ -223,14 +263,18 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if DASO's T_dist is for the other case: pseudo-labels distributed like the labelled images, or not.
 
     T_dist from 1 on is for unlabelled images that are distributed like the labelled ones: it does not fit where the
-    final pseudo-labels are far from them (a distance of 0.25 or more). T_dist up to 0.5 is for others: it does not
-    fit where they are near (0.12 or less), if the labelled images are imbalanced (0.15 or more from balance).
-    Judged after a third of the training, or 50,000 steps, and only from a classifier that can be believed, by its
-    latest measure: the pseudo-labels of a bad one repeat the labels, whatever the images are. So its balanced
-    accuracy must be 0.5 or more and, for near, its mean recall of the rarest third 0.25 or more.
+    final pseudo-labels are far from them (a distance of 0.25 or more). T_dist up to 0.5 is for others, and for those
+    that nobody knows: it does not fit where they were drawn in a distribution that was asked for and are near (0.12
+    or less), if the labelled images are imbalanced (0.15 or more from balance). Judged after a third of the training,
+    or 50,000 steps, and ten passes over the unlabelled images, and only from a classifier that can be believed, by
+    its latest measure: the pseudo-labels of a bad one repeat the labels, whatever the images are. So its balanced
+    accuracy must be 0.5 or more and, for near, its mean recall of the rarest third 0.25 or more. The runs of a
+    cross-validation repeat another one, where it is said if at all.
     """
     temperature = facts.options.get("dist_temperature")
-    if temperature is None or facts.options.get("blend", "distribution") != "distribution":
+    if temperature is None or facts.options.get("blend", "distribution") != "distribution" or facts.fold:
+        return None
+    if evaluations[-1]["step"] * facts.images_per_step < PASSES * facts.unlabeled:
         return None
     window = latest(facts, evaluations, HALFWAY)
     measured = evaluations[-1].get(facts.measured_on) or {}
@@ -242,7 +286,7 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     imbalanced = distance(labeled, np.full_like(labeled, 1 / len(labeled))) >= IMBALANCED
     if temperature >= 1 and apart >= FAR:
         how, other, doubt = "unlike", MISMATCHED_TEMPERATURE, ""
-    elif temperature <= 0.5 and apart <= NEAR and imbalanced and finds_rare:
+    elif temperature <= 0.5 and apart <= NEAR and imbalanced and finds_rare and facts.drawn:
         how, other = "like", MATCHED_TEMPERATURE
         doubt = " unless you know that the unlabelled images are distributed otherwise"
     else:
@@ -260,10 +304,10 @@ def uncertain_measure(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
 
     The 95% interval of balanced accuracy: 1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, with
     recalls r_k that count one hit and one miss more than there were, so that a few hits out of as few are no
-    certainty.
+    certainty. A run of a cross-validation is measured together with the others.
     """
     measured = evaluations[-1].get(facts.measured_on)
-    if not measured or facts.measured is None:
+    if not measured or facts.measured is None or facts.fold:
         return None
     images = facts.measured
     recall, there = np.array(measured["recall"], dtype=np.float64), images > 0
@@ -276,9 +320,12 @@ def uncertain_measure(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
         "uncertain measure",
         f"{images.sum():.0f} {what} images ({images[there].min():.0f} of the rarest class) tell balanced accuracy to "
         f"within ± {100 * half:.0f} points only (95%)",
-        "Smaller differences say nothing: measure on more images"
-        + (" (--holdout N, or a test folder)" if facts.measured_on == "holdout" else "")
-        + ", or compare several seeds (daso compare).",
+        "Smaller differences say nothing: "
+        + (
+            "daso validate measures every labelled image, and a test folder measures better still."
+            if facts.measured_on == "holdout" and not facts.drawn
+            else "measure on more images, or compare several seeds (daso compare)."
+        ),
     )
 
 
