@@ -96,7 +96,7 @@ class Ours:
         return {**seconds, "data": data, "step": seconds["step"] + data}
 
     def step(self) -> None:
-        with watched(self.watch, self.training.optimizer, self.training.average, "update"):
+        with watched(self.watch, self.training.optimizer, self.training.average, "move"):
             self.training.advance(self.ready[self.training.step % len(self.ready)])
         self.watch.lap("other")
 

@@ -49,7 +49,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
-        """Move the average by a *share*, 0 to 1, of its distance to the network; a tensor is one number on its device."""
+        """Move the average by a *share*, 0 to 1, of its distance to the network; a number, or a tensor () beside it."""
         if isinstance(share, Tensor):
             distances = torch._foreach_sub(self._values, self._averages)
             torch._foreach_mul_(distances, share)
