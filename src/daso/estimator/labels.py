@@ -53,8 +53,12 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
     labels = column_or_1d(y, warn=True)
     unknown = unlabeled_rows(labels)
     known = labels[~unknown]
-    if not len(known):
-        raise ValueError(f"{called}: all {len(labels)} labels are missing; label some rows of each class")
+    if not len(known) or set(known.tolist()) == {-1}:
+        raise ValueError(
+            f"{called}: all {len(labels)} labels are missing (-1, None or NaN). y must hold the class of each row of X "
+            "where it is known, of at least two classes, and -1 where it is not; rows without a label may also come "
+            "apart, as X_unlabeled"
+        )
     if known.dtype.kind == "O" and np.array(known.tolist()).dtype.kind in "biuf":
         known = np.array(known.tolist())
     try:

@@ -1,0 +1,76 @@
+"""What a network is given: images as they are, features standardised; and the pools of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.longtail import split_holdout
+from daso.data.source import UNLABELED, Images, Source
+from daso.errors import DataError, OptionError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation of each feature, float64 (D,); infinite where nothing is to be learned of it."""
+
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, rows: Array) -> Scaling:
+        """Return that of features, float64 (N, D)."""
+        mean, scale = rows.mean(0), rows.std(0)
+        # Nothing was learned of a feature that did not vary (but for rounding): it shall say nothing.
+        return cls(mean, np.where(scale > 1e-12 * np.abs(mean), scale, np.inf))
+
+    def __call__(self, rows: Array) -> Array:
+        """Return features, float64 (N, D), standardised."""
+        return np.asarray((rows - self.mean) / self.scale)
+
+
+def build_source(
+    rows: Array, codes: Array, unlabeled: Array, classes: int, *, validation_fraction: float | None
+) -> Source:
+    """Return the pools of a training.
+
+    Args:
+        rows: labelled images, uint8 (N, C, H, W), or standardised features, (N, D).
+        codes: their classes, int64 (N,), from 0.
+        unlabeled: further ones without a label, (M, ...); none: the labelled ones stand for them.
+        classes: K.
+        validation_fraction: of the labelled rows of each class that is set aside; None: none is.
+
+    Raises:
+        OptionError: the fraction is not between 0 and 1.
+        DataError: no class has a row to set aside.
+    """
+
+    def pool(members: Array, labels: Array) -> Images:
+        return Images(members.astype(np.float32)[:, None] if members.ndim == 2 else members, labels)
+
+    validation = None
+    if validation_fraction is not None:
+        if not 0 < validation_fraction < 1:
+            raise OptionError(f"validation_fraction = {validation_fraction!r} must be between 0 and 1")
+        counts = np.bincount(codes, minlength=classes)
+        taken = np.minimum(np.rint(validation_fraction * counts).astype(np.int64), counts - 1)
+        if not taken.any():
+            raise DataError(f"early_stopping: {len(codes)} labelled rows are too few to set some aside")
+        kept, held = split_holdout(codes, taken, seed=0)
+        validation = pool(rows[held], codes[held])
+        rows, codes = rows[kept], codes[kept]
+    if not len(unlabeled):
+        unlabeled = rows
+    return Source(
+        name="arrays",
+        class_names=tuple(map(str, range(classes))),
+        train=pool(rows, codes),
+        unlabeled=pool(unlabeled, np.full(len(unlabeled), UNLABELED)),
+        validation=validation,
+    )
