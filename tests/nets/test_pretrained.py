@@ -235,7 +235,7 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, v
     with pytest.raises(MissingDependencyError, match=r"daso\[hf\]"):
         open_transformers("vit", vit, None)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingDependencyError, match="torchvision"):
+    with pytest.raises(MissingDependencyError, match=r"daso\[timm\]"):
         open_timm("resnet18", None, None)
 
 
@@ -298,7 +298,7 @@ def test_what_is_not_offered_is_refused() -> None:
 
 
 class StandIn(nn.Module):
-    """A model with the interface of timm's, which needs a torchvision that is seldom there."""
+    """A model with the interface of timm's, for where timm itself is not installed."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -339,5 +339,7 @@ def test_timm_models_lose_their_classifier_and_are_kept(
     with pytest.raises(OptionError, match="cannot make 'stand_out'"):
         open_timm("stand_out", None, None)
     safetensors.torch.save_file({"conv.weight": whole.conv.weight.detach()}, tmp_path / "half.safetensors")
-    with pytest.raises(OptionError, match=r"1 tensors are missing, such as 'conv.bias'"):
+    with pytest.raises(
+        OptionError, match=r"1 of 2 tensors of the network are missing, the first is 'conv.bias'"
+    ):
         open_timm("stand_in", None, tmp_path / "half.safetensors")

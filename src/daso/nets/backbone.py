@@ -123,8 +123,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"):
         raise OptionError(
             f"{path} looks like a pickle, which can run code when it is opened; daso reads safetensors only. If you "
-            f'trust it, convert it once: python -c "import torch, safetensors.torch as s; '
-            f"s.save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\""
+            f"trust it, convert it once: python -m daso.nets.convert {path}"
         )
     try:
         return safetensors.torch.load_file(path)

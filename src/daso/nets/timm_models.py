@@ -1,18 +1,19 @@
-"""Encoders of the timm library, which needs torchvision; weights come as safetensors from the hub or from a file."""
+"""Encoders of the timm library; weights come as safetensors from the hub or from a file."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from daso.errors import MissingDependencyError, OptionError
+from daso.errors import OptionError
 from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
 from daso.nets.network import Interpolation
 from daso.nets.pretrained import fetch
+from daso.nets.timm_import import import_timm
+from daso.nets.timm_names import as_timm_calls_them
 from daso.nets.weights import load_strictly
 
 WEIGHTS_FILE = "model.safetensors"
@@ -46,13 +47,14 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     Args:
         name: of the model, with or without the tag of its weights.
         resolution: side in pixels of the images; None: the model's own.
-        weights: a safetensors file to take instead of the hub's.
+        weights: a safetensors file to take instead of the hub's; see ``as_timm_calls_them`` for the names of its
+            tensors. Those of a classifier are dropped.
 
     Raises:
         MissingDependencyError: timm cannot be imported.
         OptionError: there is no such model, or its weights cannot be fetched or do not fit.
     """
-    timm = _library()
+    timm = import_timm()
     own = _create(timm, name, None)
     about: dict[str, Any] = own.pretrained_cfg
     side = resolution or int(about["input_size"][-1])
@@ -67,37 +69,33 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
                 f"timm has no weights on the hub for {name!r}; give a file of them: --weights FILE.safetensors"
             )
         weights = fetch(about["hf_hub_id"], WEIGHTS_FILE)
-    tensors = load_weights(weights)
+    model = own if recipe["side"] is None else _create(timm, name, side)
+    tensors = as_timm_calls_them(load_weights(weights), model)
     last = about.get("classifier") or ()
     last = (last,) if isinstance(last, str) else tuple(last)
     tensors = {n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))}
-    model = own if recipe["side"] is None else _create(timm, name, side)
     load_strictly(model, tensors, f"{weights} does not fit {name!r}")
     encoder = TimmEncoder(model, side)
+    return Backbone(f"timm:{name}", "timm", encoder.eval(), timm_preprocessing(about, side), recipe)
+
+
+def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocessing:
+    """Return what a timm model does to images, by its ``pretrained_cfg``.
+
+    Args:
+        about: ``mean``, ``std``, ``input_size`` and ``interpolation``.
+        side: of the images in pixels; None: the model's own.
+    """
     interpolation: Interpolation = "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
-    preprocessing = Preprocessing(tuple(about["mean"]), tuple(about["std"]), side, interpolation)
-    return Backbone(f"timm:{name}", "timm", encoder.eval(), preprocessing, recipe)
+    mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
+    return Preprocessing(mean, std, side or int(about["input_size"][-1]), interpolation)
 
 
 def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
     """Build the encoder of a recipe that ``open_timm`` wrote; its weights are random."""
-    timm = _library()
+    timm = import_timm()
     model = _create(timm, recipe["model"], recipe["side"])
     return TimmEncoder(model, recipe["side"] or int(model.pretrained_cfg["input_size"][-1]))
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # a torchvision of another build of torch raises a RuntimeError
-        raise MissingDependencyError(
-            f"models called timm:NAME need timm and a torchvision built for the installed torch: pip install "
-            f"'daso[timm]', both torch and torchvision from the same index ({str(error).splitlines()[0]}). Many of "
-            f"these models are there as hf:NAME too, which needs no torchvision"
-        ) from error
 
 
 def _create(timm: Any, name: str, side: int | None) -> Any:

@@ -74,18 +74,27 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     """Load tensors into a module; all must be there and fit, but for the counters of batch norms.
 
     Raises:
-        OptionError: one does not; the message begins with *what* and names the first of each sort.
+        OptionError: one does not; the message begins with *what* and names the first of each sort, in the module's
+            order, with their shapes.
     """
     own = module.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    faults = {
-        "missing": sorted(own.keys() - tensors.keys() - counters),
-        "of no use": sorted(tensors.keys() - own.keys()),
-        "of another shape": [n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape],
-    }
+    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
+    useless = [n for n in tensors if n not in own]
+    other = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    shapes = [f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other]
     told = [
-        f"{len(names)} tensors are {how}, such as {min(names)!r}" for how, names in faults.items() if names
+        f"{len(names)} of {total} tensors {how}, the first {'is' if len(names) == 1 else 'are'} {'; '.join(names[:2])}"
+        for how, names, total in (
+            ("of the network are missing", [repr(n) for n in missing], len(own)),
+            ("of the file are of no use", [repr(n) for n in useless], len(tensors)),
+            ("are of another shape", shapes, len(own)),
+        )
+        if names
     ]
     if told:
-        raise OptionError(f"{what}: {'; '.join(told)}")
+        raise OptionError(f"{what}: {'. '.join(told)}")
     module.load_state_dict(dict(tensors), strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"

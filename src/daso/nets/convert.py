@@ -1,0 +1,72 @@
+"""Write the tensors of a PyTorch file as safetensors: ``python -m daso.nets.convert model.pth``.
+
+The file is opened by PyTorch's unpickler that makes nothing but tensors and plain containers. It is for files that
+one trusts all the same: nothing else in daso opens a pickle.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from daso.errors import DasoError, OptionError
+from daso.files import write_atomically
+
+WITHIN = ("state_dict", "model", "model_state_dict", "teacher", "module")
+"""Keys under which checkpoints keep the tensors of a network, in the order in which they are looked for."""
+
+
+def convert(path: Path, out: Path | None = None) -> Path:
+    """Write the tensors of a network, or of a checkpoint that holds them in a dictionary, as safetensors.
+
+    A ``module.`` before all names, of several devices, is taken away.
+
+    Args:
+        path: of a file that ``torch.save`` wrote.
+        out: where to write; None: beside it, with the ending ``.safetensors``.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OptionError: the file cannot be read, or holds more than tensors, or none.
+        RunError: the new file cannot be written.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OptionError(f"cannot read tensors from {path}: {first}") from error
+    for key in WITHIN:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise OptionError(f"{path} holds no dictionary of tensors but {type(content).__name__}")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        names = ", ".join(map(repr, list(content)[:5]))
+        raise OptionError(f"{path} holds no tensors by name; its keys are {names or 'none'}")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    # A copy of each: safetensors takes no tensors that share memory or whose numbers do not lie in order.
+    plain = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    target = out or path.with_suffix(".safetensors")
+    write_atomically(target, safetensors.torch.save(plain))
+    return target
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m daso.nets.convert FILE [FILE.safetensors]")
+    try:
+        print(convert(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None))
+    except DasoError as error:
+        sys.exit(f"error: {error}")
