@@ -41,7 +41,7 @@ def unit(features: Floats) -> Floats:
 
 def encode(model: Model, pool: Pool) -> Floats:
     with torch.no_grad():
-        parts = [model.network(images) for images in torch.split(pool.images, 1000)]
+        parts = [model.network(pool.images[at : at + 1000]) for at in range(0, len(pool), 1000)]
     return torch.cat(parts).double().numpy()
 
 

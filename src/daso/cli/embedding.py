@@ -1,4 +1,4 @@
-"""Shows how the embedding of images by a frozen backbone goes on, which may take minutes."""
+"""Shows how work goes on that may take minutes before a training begins: decoding images, embedding them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ SECONDS = 5.0
 
 def embedding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
     """Return a function that is told how many images are embedded, of how many, and prints it now and then."""
+    return _counter("embedded", clock)
+
+
+def decoding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int], None]:
+    """Return a function that is told the same of images that are decoded, part by part of a data set."""
+    parts: dict[str, Callable[[int, int], None]] = {}
+
+    def report(part: str, done: int, total: int) -> None:
+        parts.setdefault(part, _counter(f"{part}: decoded", clock))(done, total)
+
+    return report
+
+
+def _counter(verb: str, clock: Callable[[], float]) -> Callable[[int, int], None]:
     began: tuple[float, int] | None = None
     shown = 0.0
 
@@ -24,6 +38,6 @@ def embedding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[
             shown = now
             rate = (done - began[1]) / (now - began[0])
             left = f", {(total - done) / rate / 60:.1f} minutes left" if rate > 0 else ""
-            print(f"embedded {done:,} of {total:,} images, {rate:.0f} a second{left}", file=sys.stderr)
+            print(f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}", file=sys.stderr)
 
     return report

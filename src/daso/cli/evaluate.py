@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
     config = moved(config, command.data)
     source = open_configured(config)
-    data = prepare_data(source, config.split, config.train.seed, device)
+    data = prepare_data(source, config.split, config.train.seed, device, config.memory)
     saved, found = read_json(command.folder / "data.json"), describe_data(data)
     for key in ("class_names", "image_shape", "split_fingerprint"):
         if saved.get(key) != found[key]:

@@ -17,7 +17,7 @@ from daso.train.config import RunConfig
 from daso.train.environment import describe_differences, describe_environment
 from daso.train.prepare import Prepared, describe_data, moved
 
-OWN = ("size", "skip_bad")
+OWN = ("size", "skip_bad", "memory")
 """Fields of a configuration that are options of the command itself."""
 RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
 """What a method decides where nobody else does."""
@@ -88,7 +88,9 @@ def config_like(
         name: config.method_options[name] if name in config.method_options and name not in given else value
         for name, value in method_options.items()
     }
-    top = {name: getattr(command, name) for name in OWN if name in given}
+    top: dict[str, Any] = {name: getattr(command, name) for name in OWN if name in given}
+    if command.cache is not None:
+        top["cache"] = str(command.cache.expanduser().resolve())
     return dataclasses.replace(config, method=method, method_options=options, **top)
 
 

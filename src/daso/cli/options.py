@@ -62,6 +62,11 @@ class TrainCommand:
     skip_bad: bool = False
     """Go on without what cannot be used, and list it: images that cannot be read, labelled images with several labels,
     test images that are labelled images too, rows of a manifest that are wrong."""
+    cache: Path | None = None
+    """Folder that keeps decoded images: the next training starts at once, and a pool that is larger than the memory
+    is read from there as it is needed."""
+    memory: float | None = None
+    """GB that images of the cache may take in memory (default: half of what is free)."""
     download: bool = False
     """Fetch a named source's files if they are missing."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
@@ -229,6 +234,8 @@ def to_config(
         folders=command.folders,
         size=command.size,
         skip_bad=command.skip_bad,
+        cache=None if command.cache is None else str(command.cache.expanduser().resolve()),
+        memory=command.memory,
         split=split,
         method_options=options,
         train=train,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.balance import balancing_parts
-from daso.cli.embedding import embedding_progress
+from daso.cli.embedding import decoding_progress, embedding_progress
 from daso.cli.like import compare_with, config_like, with_source_and_method
 from daso.cli.notes import given_options, idle_options
 from daso.cli.options import OWN_METHOD, TrainCommand, parse_train, to_config
@@ -22,6 +22,7 @@ from daso.cli.progress import follow
 from daso.cli.setting import as_in_paper
 from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
+from daso.data.cache import Cache
 from daso.data.listing import natural_side
 from daso.data.open import NAMES, is_named, list_own, open_source
 from daso.data.source import Source
@@ -111,6 +112,7 @@ def read_source(command: TrainCommand, size: int | None) -> Source:
         skip_bad=command.skip_bad,
         download=command.download,
         progress=_report_download(),
+        cache=None if command.cache is None else Cache(command.cache.expanduser(), decoding_progress()),
     )
 
 
@@ -154,7 +156,7 @@ def size_for(command: TrainCommand) -> int | None:
     listing = list_own(
         command.source, data=command.data, folders=command.folders, skip_bad=True, download=command.download
     )
-    side = None if listing is None else natural_side(listing)
+    side = None if listing is None else natural_side(listing, labeled_only=command.cache is not None)
     if side is None or side <= CPU_SIZE:
         return None
     _notice(

@@ -163,13 +163,13 @@ class Names(Sequence[str]):
         return self.name_of(int(self.kept[index]))
 
 
-def natural_side(listing: Listing) -> int | None:
+def natural_side(listing: Listing, *, labeled_only: bool = False) -> int | None:
     """Return the longer side in pixels of the shape that images get where no size is given, by their headers alone.
 
-    None if no image can be read.
+    None if no image can be read. With a cache the labelled images alone decide.
     """
     with quiet():
-        headers = read_headers(listing.pools, {})
+        headers = read_headers({"train": listing.pools["train"]} if labeled_only else listing.pools, {})
     if not headers:
         return None
     layout = choose_layout(list(headers.values()))

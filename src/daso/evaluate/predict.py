@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from daso.data.store import ImageRows
 from daso.nets.network import Network
 
 PIXELS = 512 * 32 * 32
@@ -13,7 +14,7 @@ VECTORS = 4096
 
 
 @torch.no_grad()
-def predict_logits(network: Network, images: Tensor) -> Tensor:
+def predict_logits(network: Network, images: ImageRows) -> Tensor:
     """Return the logits, float32 (N, K) on the host, of what the network was made for, by its output head.
 
     Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) in V versions of which the first is asked.
@@ -21,7 +22,7 @@ def predict_logits(network: Network, images: Tensor) -> Tensor:
     """
     device = next(network.parameters()).device
     training = network.training
-    if images.dim() == 3:
+    if images.dim() == 3 and isinstance(images, Tensor):
         images = images[:, 0]
     batch = VECTORS
     if images.dim() == 4:
@@ -29,7 +30,8 @@ def predict_logits(network: Network, images: Tensor) -> Tensor:
         batch = max(1, PIXELS // max(pixels, (network.resolution or 0) ** 2))
     network.eval()
     parts = [
-        network.classify(network(chunk.to(device)), network.output) for chunk in torch.split(images, batch)
+        network.classify(network(images[start : start + batch].to(device)), network.output)
+        for start in range(0, max(1, len(images)), batch)
     ]
     network.train(training)
     return torch.cat(parts).cpu()

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from daso.data.store import Pool, TrainingData
+from daso.data.store import Pool, TrainingData, join_rows, select_rows
 from daso.errors import OptionError
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network
@@ -92,7 +92,7 @@ class CReST(Plan):
         labels = self.adopted.to(device)
         chosen = labels >= 0
         pool = Pool(
-            torch.cat([given.images, data.unlabeled.images[chosen]]),
+            join_rows(given.images, select_rows(data.unlabeled.images, chosen)),
             torch.cat([given.labels, labels[chosen]]),
         )
         counts = data.class_counts + self._adopted_counts().numpy()

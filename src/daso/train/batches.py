@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from daso.data.order import Order, WeightedOrder, derive_seed
-from daso.data.store import Pool, TrainingData
+from daso.data.store import ImageRows, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.plans.plan import Sampling
@@ -36,6 +37,37 @@ def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
         "effective-number": (1 - EFFECTIVE_NUMBER_BETA) / (1 - EFFECTIVE_NUMBER_BETA**counts),
     }[sampling]
     return per_class[labels]
+
+
+class Reader:
+    """Takes the images of a step from a pool; what the next ones need of a file is read meanwhile.
+
+    Args:
+        rows: of the pool.
+        order: of a step, counted from 0, which images it needs, int64 on the host.
+        ahead: steps whose images are taken at once.
+    """
+
+    def __init__(self, rows: ImageRows, order: Callable[[int], Tensor], ahead: int) -> None:
+        self.rows, self.order, self.ahead = rows, order, ahead
+        self._thread = None if isinstance(rows, Tensor) else ThreadPoolExecutor(1)
+        self._coming: tuple[int, Future[Tensor]] | None = None
+
+    def __call__(self, first: int) -> tuple[Tensor, Tensor]:
+        """Return the places, int64 on the device, and the images of the steps from *first* on."""
+        at = self._places(first)
+        on_device = move(at, self.rows.device)
+        if isinstance(self.rows, Tensor):
+            return on_device, self.rows.index_select(0, on_device)
+        assert self._thread is not None
+        step, coming = self._coming or (None, None)
+        images = coming.result() if coming is not None and step == first else self.rows[at]
+        following = first + self.ahead
+        self._coming = following, self._thread.submit(self.rows.__getitem__, self._places(following))
+        return on_device, images
+
+    def _places(self, first: int) -> Tensor:
+        return torch.cat([self.order(step) for step in range(first, first + self.ahead)])
 
 
 class Batches:
@@ -100,6 +132,9 @@ class Batches:
 
         largest = max(self.batch, self.unlabeled_batch) * data.labeled.images[0].numel()
         self._ahead = max(1, min(AHEAD_STEPS, AHEAD_ELEMENTS // largest))
+        self._labeled_reader = Reader(data.labeled.images, self._labeled_order, self._ahead)
+        if data.unlabeled is not None:
+            self._unlabeled_reader = Reader(data.unlabeled.images, self._unlabeled_order, self._ahead)
         self._ready: dict[int, Batch] = {}
 
     def __call__(self, step: int) -> Batch:
@@ -119,14 +154,12 @@ class Batches:
         """Yield some steps from *first* on and their batches. What is drawn for a step depends on it alone."""
         steps = range(first, first + self._ahead)
         generators = [torch.Generator().manual_seed(derive_seed(self.seed, "views", step)) for step in steps]
-        orders = [self._labeled_order(step) for step in steps]
-        indices, labeled = self._gather(self.labeled, orders, self.labeled_views, generators)
+        indices, labeled = self._gather(self._labeled_reader, first, self.labeled_views, generators)
         labels = [self.labeled.labels[at] for at in indices]
         indices = [at[:0] for at in indices]
         unlabeled: list[tuple[Tensor, ...]] = [()] * len(steps)
         if self.unlabeled_views and self.unlabeled is not None:
-            orders = [self._unlabeled_order(step) for step in steps]
-            indices, unlabeled = self._gather(self.unlabeled, orders, self.unlabeled_views, generators)
+            indices, unlabeled = self._gather(self._unlabeled_reader, first, self.unlabeled_views, generators)
         for place, step in enumerate(steps):
             chance = torch.Generator().manual_seed(derive_seed(self.seed, "draws", step))
             drawn = self._draw(len(labels[place]), len(indices[place]), chance)
@@ -135,12 +168,11 @@ class Batches:
             yield step, Batch(labeled[place], labels[place], unlabeled[place], indices[place], number, draws)
 
     def _gather(
-        self, pool: Pool, orders: list[Tensor], names: tuple[View, ...], generators: list[torch.Generator]
+        self, reader: Reader, first: int, names: tuple[View, ...], generators: list[torch.Generator]
     ) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """Return, for each step, the places of its images in a pool, and their views."""
-        size = len(orders[0])
-        at = move(torch.cat(orders), self.device)
-        images = pool.images.index_select(0, at)
+        at, images = reader(first)
+        size = len(at) // len(generators)
         drawn = [[self._views.draw(name, size, generator) for name in names] for generator in generators]
         made = [
             torch.split(self._views.make(name, images, [step[place] for step in drawn]), size)

@@ -19,6 +19,8 @@ PLACES_AND_MANNERS = [
     "device",
     "cuda_graph",
     "embedding_folder",
+    "cache",
+    "memory",
     "save_minutes",
     "on_divergence",
     "rollbacks",
@@ -37,6 +39,8 @@ class RunConfig:
         folders: of an image folder, where its parts "unlabeled", "val" and "test" are, if not in it.
         size: side in pixels to which a folder's images are resized; None: the reader chooses.
         skip_bad: go on without images that cannot be read.
+        cache: folder that keeps decoded images; None: they are decoded into memory.
+        memory: GB that images of the cache may take in memory (``prepare_data``); None: half of what is free.
         split: labelled, unlabelled and held-out images.
         method: e.g. ``"fixmatch+daso"``.
         method_options: hyper-parameters of the method, all of them once a run has started.
@@ -51,6 +55,8 @@ class RunConfig:
     folders: dict[str, str] = field(default_factory=dict)
     size: int | None = None
     skip_bad: bool = False
+    cache: str | None = None
+    memory: float | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     method_options: dict[str, Any] = field(default_factory=dict)
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -58,12 +64,21 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        kinds = {"source": str, "method": str, "method_options": dict, "folders": dict, "skip_bad": bool}
-        optional = {"data": str, "size": int}
+        kinds: dict[str, Any] = {
+            "source": str,
+            "method": str,
+            "method_options": dict,
+            "folders": dict,
+            "skip_bad": bool,
+        }
+        optional: dict[str, Any] = {"data": str, "size": int, "cache": str, "memory": (float, int)}
         for name, kind in {**kinds, **optional}.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and not (value is None and name in optional):
-                raise OptionError(f"{name} must be of type {kind.__name__}, got {value!r:.80}")
+                called = kind.__name__ if isinstance(kind, type) else "float"
+                raise OptionError(f"{name} must be of type {called}, got {value!r:.80}")
+        if self.memory is not None and not self.memory >= 0:
+            raise OptionError(f"memory = {self.memory!r} must be at least 0 GB")
         if not all(isinstance(folder, str) for folder in self.folders.values()):
             raise OptionError(f"folders must be paths, got {self.folders!r:.80}")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from daso.compose import Recipe
+from daso.data.cache import Cache
 from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
@@ -144,7 +145,7 @@ def prepare(
         raise OptionError("--compile and --freeze are for a training in one process")
     if source is None:
         source = open_configured(config)
-    images = data = prepare_data(source, config.split, options.seed, device)
+    images = data = prepare_data(source, config.split, options.seed, device, config.memory)
     backbone = prepare_backbone(options, images, encoder, folder)
     network = options.network or default_network(data.shape, options.resolution)
     if backbone is not None:
@@ -294,6 +295,7 @@ def open_configured(config: RunConfig) -> Source:
         folders=config.folders,
         size=config.size,
         skip_bad=config.skip_bad,
+        cache=None if config.cache is None else Cache(Path(config.cache)),
     )
 
 
