@@ -29,7 +29,7 @@ from daso.evaluate.metrics import calibration_error
 from daso.report.html.calibration import reliability_bins
 from daso.report.html.folder import load_run
 from daso.report.html.maps import embed, frequency_color
-from daso.report.html.overview import interval
+from daso.report.html.overview import confusion_counts, interval
 from daso.report.html.page import island, write_report
 from daso.report.html.svg import Scale
 from daso.train.prepare import prepare
@@ -235,9 +235,44 @@ def test_a_running_training(finished_run: Path) -> None:
     page = report(finished_run)
     assert page.sections == ["overview", "classes", "pseudo_labels", "training", "about"]
     assert "The last line of metrics.jsonl was cut off" in page.text
-    assert "it is written when the training ends" in page.text
+    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
+    assert "the training writes it now and then" in page.text
     assert re.search(r"up to step \d+ of 20", page.text)
     assert "the latest" in page.text
+
+
+def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(finished_run: Path) -> None:
+    counted = json.loads((finished_run / "confusion.json").read_text())["counts"]
+    for name in ("summary.json", "confusion.json"):
+        (finished_run / name).unlink()
+    change_beliefs(finished_run, {"step": 15})
+    page = report(finished_run)
+    wanted = "overview classes pseudo_labels galleries label_next map confusion calibration training about"
+    assert page.sections == wanted.split()
+    assert "What is said of single images is as of step 15" in page.text
+    for said in ("test images, at step 15. Rows:", "unlabelled images at step 15", "Agreement at step 15"):
+        assert said in page.text
+    assert "at the end" not in page.text
+    run = load_run(finished_run)
+    assert run.measured_on == "test"
+    counts = confusion_counts(run)
+    assert counts is not None
+    assert counts.tolist() == counted
+
+
+def test_numbers_that_would_be_balanced_twice_are_left_out(finished_run: Path) -> None:
+    before = report(finished_run).text
+    assert "logit-adjusted" in before
+    assert "adjusted %" in before
+    change(finished_run / "config.json", method="fixmatch+la+daso")
+    page = report(finished_run)
+    assert "No logit-adjusted numbers: la balanced the classifier in training" in page.text
+    assert page.text.count("logit-adjusted") == 1
+    assert "adjusted %" not in page.text
+    change(finished_run / "config.json", method="fixmatch")
+    config = json.loads((finished_run / "config.json").read_text())
+    change(finished_run / "config.json", train={**config["train"], "labeled_sampling": "class-balanced"})
+    assert "No logit-adjusted numbers: class-balanced sampling balanced" in report(finished_run).text
 
 
 def test_before_the_first_row(finished_run: Path) -> None:
@@ -251,7 +286,8 @@ def test_before_the_first_row(finished_run: Path) -> None:
 def test_a_complete_run_without_beliefs_says_how_to_get_them(finished_run: Path) -> None:
     (finished_run / "beliefs.safetensors").unlink()
     page = report(finished_run)
-    assert f"daso resume {finished_run} writes it" in page.text
+    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
+    assert "the training writes it now and then" not in page.text
     assert "galleries" not in page.sections
     assert "confusion" in page.sections
 

@@ -19,7 +19,8 @@ def calibration(run: Run) -> Row | None:
     if label is None or not len(label):
         return None
     diagrams = []
-    for prefix, name in (("", "as trained"), ("adjusted_", "logit-adjusted")):
+    ways = (("", "as trained"), *(() if run.balanced_by else (("adjusted_", "logit-adjusted"),)))
+    for prefix, name in ways:
         answer, confidence = (run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence"))
         if answer is None or confidence is None:
             continue
@@ -44,7 +45,13 @@ def calibration(run: Run) -> Row | None:
         )
     if not diagrams:
         return None
-    return {"diagrams": diagrams, "images": len(label), "part": POOLS[part], "temperature": _temperature(run)}
+    return {
+        "diagrams": diagrams,
+        "images": len(label),
+        "part": POOLS[part],
+        "when": run.seen_at,
+        "temperature": _temperature(run),
+    }
 
 
 def _temperature(run: Run) -> str:

@@ -23,7 +23,9 @@ def classes(run: Run) -> Row | None:
     order, names = run.order, [run.class_names[k] for k in run.order]
     metrics, _ = quoted_metrics(run)
     recall = vector(metrics.get("recall"), run.num_classes)
-    adjusted = vector(at(metrics, "logit_adjusted", "recall"), run.num_classes)
+    adjusted = None
+    if not run.balanced_by:
+        adjusted = vector(at(metrics, "logit_adjusted", "recall"), run.num_classes)
     labeled = run.labeled_counts
     truth = vector(run.data.get("unlabeled_counts"), run.num_classes)
     pseudo, origin = pseudo_counts(run)
@@ -83,9 +85,9 @@ def pseudo_counts(run: Run) -> tuple[Array | None, str]:
         counts = np.bincount(np.clip(label, 0, run.num_classes - 1), minlength=run.num_classes).astype(float)
         scale = total / len(label)
         said = (
-            "of all unlabelled images at the end"
+            f"of all unlabelled images {run.seen_at}"
             if scale <= 1
-            else f"scaled up from a sample of {len(label):,}"
+            else f"{run.seen_at}, scaled up from a sample of {len(label):,}"
         )
         return counts * scale, said
     total = number(run.data.get("unlabeled"))
@@ -163,11 +165,12 @@ def confusion(run: Run) -> Row | None:
         for i, j in (divmod(int(cell), len(order)) for cell in worst)
         if wrong[i, j] > 0
     ]
-    part = POOLS.get(str(run.confusion.get("measured_on")), "images")
+    part = POOLS.get(str(run.confusion.get("measured_on", run.measured_on)), "images")
     result: Row = {
         "names": names,
         "images": int(table.sum()),
         "part": part,
+        "when": run.seen_at,
         "mistakes": mistakes,
         "small": len(order) <= FEW_CLASSES,
         "rows": [

@@ -57,7 +57,9 @@ def training(run: Run) -> Row | None:
         "Balanced accuracy",
         [
             series(run, "test", "final", "evaluate", "test", "balanced_accuracy"),
-            series(
+            None
+            if run.balanced_by
+            else series(
                 run,
                 "test, logit-adjusted",
                 "adjusted",
@@ -216,7 +218,7 @@ def pseudo_labels(run: Run) -> Row | None:
         "picks": [(key, name) for key, name, _ in picks],
         "heat": _heat(run, shares, truth),
         "known": truth is not None,
-        "blend": _blend(run, weights[-1][1]) if weights else None,
+        "blend": _blend(run, *weights[-1]) if weights else None,
         "agreement": agreement(run),
         "island": {"paths": paths},
     }
@@ -244,14 +246,14 @@ def _heat(run: Run, shares: dict[str, tuple[Array, Array]], truth: tuple[Array, 
     return result
 
 
-def _blend(run: Run, weights: Array) -> Row:
+def _blend(run: Run, step: int, weights: Array) -> Row:
     names = [run.class_names[k] for k in run.order]
     chart = charts.bars("Blending weight per class", names, [""] * len(names), weights[run.order], "semantic")
-    return {"chart": chart}
+    return {"chart": chart, "when": "at the end" if run.summary else f"at step {step:,}"}
 
 
 def agreement(run: Run) -> Row | None:
-    """Return how often classifier and similarity agree on the unlabelled images at the end, in all and by class."""
+    """Return how often classifier and similarity agree on the unlabelled images, in all and by class."""
     linear, semantic = run.arrays.get("pool.linear"), run.arrays.get("pool.semantic")
     if linear is None or semantic is None or not len(linear):
         return None
@@ -271,4 +273,4 @@ def agreement(run: Run) -> Row | None:
         )
     share = float(same.mean())
     assert math.isfinite(share)
-    return {"share": share, "images": len(linear), "rows": rows}
+    return {"share": share, "images": len(linear), "rows": rows, "when": run.seen_at}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import safetensors
 from safetensors import SafetensorError
 
+from daso.balance import balancing_parts
 from daso.errors import RunError
 from daso.files import Row
 
@@ -99,6 +100,21 @@ class Run:
             return str(named)
         last = self.evaluations[-1] if self.evaluations else {}
         return next((name for name in ("test", "holdout") if isinstance(last.get(name), dict)), None)
+
+    @property
+    def balanced_by(self) -> tuple[str, ...]:
+        """What has balanced the classifier in training, so that logit adjustment would do it twice; () if nothing."""
+        method, sampling = self.config.get("method"), at(self.config, "train", "labeled_sampling")
+        if not isinstance(method, str):
+            return ()
+        return balancing_parts(method, sampling if isinstance(sampling, str) else "uniform")
+
+    @property
+    def seen_at(self) -> str:
+        """When the images were looked at that ``beliefs.safetensors`` is about."""
+        step = number(self.beliefs.get("step"))
+        ended = bool(self.summary) and step in (None, self.step)
+        return "at the end" if ended or step is None else f"at step {step:,.0f}"
 
     @property
     def steps(self) -> int | None:
@@ -218,13 +234,11 @@ def _rows(run: Run, path: Path) -> list[Row]:
 def _load_beliefs(run: Run, complete: bool) -> None:
     path = run.path / "beliefs.safetensors"
     lacking = "so there is no map, no gallery, no reliability diagram and no list of what to label next"
+    refresh = f"'daso report {run.path} --refresh'"
     if not path.exists():
-        why = (
-            f"daso resume {run.path} writes it, if the data is where it was"
-            if complete
-            else "it is written when the training ends"
-        )
-        run.problems.append(f"There is no beliefs.safetensors, {lacking}; {why}.")
+        made = f"{refresh} makes it from the last checkpoint, if the data is where it was"
+        often = "" if complete else "; the training writes it now and then, in 2% of its time at most"
+        run.problems.append(f"There is no beliefs.safetensors, {lacking}: {made}{often}.")
         return
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -233,7 +247,15 @@ def _load_beliefs(run: Run, complete: bool) -> None:
                 raise ValueError("its header is not one that this version of daso reads")
             run.arrays, run.beliefs = {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        run.problems.append(f"beliefs.safetensors cannot be read ({error}), {lacking}.")
+        run.problems.append(
+            f"beliefs.safetensors cannot be read ({error}), {lacking}: {refresh} makes it anew."
+        )
         return
+    step = number(run.beliefs.get("step"))
+    if not complete and step is not None:
+        run.problems.append(
+            f"What is said of single images is as of step {step:,.0f}: {refresh} looks at them anew, with the last "
+            f"checkpoint."
+        )
     if "pool.index" not in run.arrays:
         run.problems.append("The run has no unlabelled images, so there is no map and no gallery.")

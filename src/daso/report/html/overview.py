@@ -40,7 +40,12 @@ def quoted_metrics(run: Run) -> tuple[Row, str]:
 
 
 def confusion_counts(run: Run) -> Array | None:
-    """Return the answers on the measured images, (K, K): row = true class; None where they were not counted."""
+    """Return the answers on the measured images, (K, K): row = true class; None where they were not counted.
+
+    While a run has no ``confusion.json`` yet, those that it gave when it last wrote what it believes.
+    """
+    if not run.confusion:
+        return _answers_seen(run)
     rows = run.confusion.get("counts")
     if not isinstance(rows, list) or len(rows) != run.num_classes:
         return None
@@ -48,10 +53,26 @@ def confusion_counts(run: Run) -> Array | None:
     return None if any(row is None or np.isnan(row).any() for row in table) else np.array(table)
 
 
+def _answers_seen(run: Run) -> Array | None:
+    label, answer = (run.arrays.get(f"{run.measured_on}.{name}") for name in ("label", "answer"))
+    count = run.num_classes
+    if label is None or answer is None or label.shape != answer.shape or not label.size:
+        return None
+    known = label >= 0
+    if (
+        min(label.min(), answer.min()) < -1
+        or max(label.max(), answer.max()) >= count
+        or answer[known].min() < 0
+    ):
+        return None
+    pairs = label[known].astype(int) * count + answer[known]
+    return np.bincount(pairs, minlength=count**2).reshape(count, count).astype(float)
+
+
 def measured_counts(run: Run) -> Array | None:
     """Return how many images of each class were measured on, (K,)."""
     counts = vector(run.data.get(f"{run.measured_on}_counts"), run.num_classes)
-    if counts is None and run.confusion.get("measured_on") == run.measured_on:
+    if counts is None and run.confusion.get("measured_on", run.measured_on) == run.measured_on:
         table = confusion_counts(run)
         counts = None if table is None else table.sum(1)
     return counts
@@ -85,24 +106,26 @@ def overview(run: Run) -> Row | None:
 
 def _tiles(run: Run, metrics: Row) -> list[Row]:
     recall = vector(metrics.get("recall"), run.num_classes)
-    adjusted = section(metrics, "logit_adjusted")
+    adjusted = {} if run.balanced_by else section(metrics, "logit_adjusted")
     tiles = []
 
     def tile(name: str, value: Any, note: str) -> None:
         if (found := number(value)) is not None:
             tiles.append({"name": name, "value": percent(found), "note": note})
 
-    also = number(adjusted.get("balanced_accuracy"))
+    def beside(name: str) -> str:
+        found = number(adjusted.get(name))
+        return "" if found is None else f"logit-adjusted {percent(found)}"
+
     half = None
     if recall is not None and (counts := measured_counts(run)) is not None:
         half = interval(recall, counts)
     tile(
         "balanced accuracy",
         metrics.get("balanced_accuracy"),
-        (f"± {100 * half:.1f}" if half else "")
-        + (f"{' · ' if half else ''}logit-adjusted {percent(also)}" if also is not None else ""),
+        " · ".join(filter(None, (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy")))),
     )
-    tile("accuracy", metrics.get("accuracy"), f"logit-adjusted {percent(number(adjusted.get('accuracy')))}")
+    tile("accuracy", metrics.get("accuracy"), beside("accuracy"))
     few = run.groups["few"]
     tile(
         f"recall, rarest {len(few)} classes" if len(few) != 1 else "recall, rarest class",
@@ -126,7 +149,7 @@ def _tiles(run: Run, metrics: Row) -> list[Row]:
     tile(
         "calibration error",
         metrics.get("calibration_error"),
-        f"logit-adjusted {percent(number(adjusted.get('calibration_error')))}",
+        beside("calibration_error"),
     )
     return tiles
 
@@ -162,7 +185,12 @@ def _measured(run: Run, metrics: Row, how: str) -> list[str]:
             f"At step {number(best.get('step')) or 0:,.0f}, the best on the hold-out, balanced accuracy on the test "
             f"images is {percent(value)}."
         )
-    if number(at(metrics, "logit_adjusted", "balanced_accuracy")) is not None:
+    if run.balanced_by:
+        lines.append(
+            f"No logit-adjusted numbers: {', '.join(run.balanced_by)} balanced the classifier in training, and "
+            f"adjusting it once more would favour the rare classes."
+        )
+    elif number(at(metrics, "logit_adjusted", "balanced_accuracy")) is not None:
         lines.append(
             "Logit-adjusted: the logarithm of each class's share of the labelled images is subtracted from its logit; "
             "right where the images to classify are about balanced."
