@@ -12,14 +12,17 @@ import pytest
 from rich.console import Console
 
 from daso.cli import main
-from daso.cli.notes import given_options, idle_options, not_adjusted
+from daso.cli.notes import given_options, idle_options, late_blend, not_adjusted
 from daso.cli.options import parse_train, to_config
 from daso.cli.setting import as_in_paper
 from daso.cli.tables import percent, summary_table
+from daso.data.source import Source
+from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import SOURCES
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
+from daso.train.prepare import prepare
 
 
 def notes_on(line: str) -> list[str]:
@@ -81,6 +84,41 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
         assert main([*line.split(), *more.split(), "--out", str(tmp_path / str(number))]) == 0
     confusions = [(tmp_path / str(number) / "confusion.json").read_text() for number in range(2)]
     assert confusions[0] == confusions[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("--steps 40", "never in a training of 40 steps (--histogram-period 100)"),
+        ("--steps 100", "never"),  # the histogram is renewed behind the last step
+        ("--steps 120", "only from step 100 on"),
+        ("--steps 200", None),
+        ("--steps 40 --histogram-period 4", None),
+        ("--steps 400 --warmup-steps 400", "never in a training of 400 steps (--warmup-steps 400)"),
+        ("--steps 40 --blend semantic", None),
+        ("--steps 40 --blend linear", None),
+        ("--steps 40 --method fixmatch", None),
+        ("--steps 300 --method fixmatch+daso+crest --generations 3", "never in a training of 100 steps"),
+    ],
+)
+def test_a_training_too_short_for_the_blend_says_so(line: str, note: str | None, digits: Source) -> None:
+    argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
+    command, options = parse_train(argv)
+    prepared = prepare(to_config(command, options, argv, SOURCES["digits"], lambda text: None), digits)
+    found = late_blend(prepared.config, prepared.training.options.steps)
+    assert (found is None) if note is None else (found is not None and note in found)
+
+
+def test_the_blend_weights_are_zero_where_it_is_said_that_daso_never_blends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "train digits --batch 4 --network small-4 --device cpu --evaluate-every 10 --steps 40"
+    for number, (more, blends) in enumerate((("", False), ("--histogram-period 10", True))):
+        folder = tmp_path / str(number)
+        assert main([*line.split(), *more.split(), "--out", str(folder)]) == 0
+        last = read_rows(folder / "metrics.jsonl")[-1]
+        assert any(last["pseudo_labels"]["blend_weight"]) == blends
+        assert ("DASO blends pseudo-labels never" in capsys.readouterr().err) == (not blends)
 
 
 @pytest.mark.parametrize(

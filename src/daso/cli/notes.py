@@ -56,6 +56,31 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
     ]
 
 
+def late_blend(config: RunConfig, steps: int) -> str | None:
+    """Return that DASO blends no pseudo-labels for most of a training, or None where it does or is not asked to.
+
+    Args:
+        config: resolved, every hyper-parameter worked out.
+        steps: of the training, or of the stage of the run in which DASO takes part.
+    """
+    options = config.method_options
+    if DASO not in Recipe.parse(config.method).refiners or options["blend"] == "linear":
+        return None
+    waits = {"warmup_steps": options["warmup_steps"]}
+    if options["blend"] == "distribution":
+        waits["histogram_period"] = options["histogram_period"]
+    begin = max(waits.values())
+    if 2 * begin <= steps:
+        return None
+    name = max(waits, key=lambda name: waits[name])
+    when = "never" if begin >= steps else f"only from step {begin:,} on"
+    flag = f"--{name.replace('_', '-')}"
+    return (
+        f"DASO blends pseudo-labels {when} in a training of {steps:,} steps ({flag} {begin:,}): train longer, or lower "
+        f"{flag}, to {max(1, steps // 10):,} say"
+    )
+
+
 def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
     """Yield groups of options that have no effect, and the reason."""
     recipe = Recipe.parse(config.method)

@@ -15,7 +15,7 @@ from typing import Any
 from daso.balance import balancing_parts
 from daso.cli.embedding import decoding_progress, embedding_progress
 from daso.cli.like import compare_with, config_like, with_source_and_method
-from daso.cli.notes import given_options, idle_options
+from daso.cli.notes import given_options, idle_options, late_blend
 from daso.cli.options import OWN_METHOD, TrainCommand, parse_train, to_config
 from daso.cli.processes import Team, team
 from daso.cli.progress import follow
@@ -266,6 +266,9 @@ def _train(
     prepared = prepare(config, source, processes=together.processes, progress=embedding_progress())
     if not command.quiet:
         announce(prepared, folder)
+    stages = prepared.plan.stages()
+    if (note := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
+        _notice(f"note: {note}")
     like = None if command.like is None else compare_with(command.like, prepared, _notice)
     stop = Stop()
     with together.folder(folder) as own:
