@@ -162,3 +162,18 @@ def test_order_of_class_names() -> None:
     assert in_order(["10", "9", "9", "-2"]) == ["-2", "9", "10"]
     assert in_order(["10", "9", "b", "a"]) == ["10", "9", "a", "b"]
     assert in_order([]) == []
+
+
+def test_unreadable_images_and_copies_are_named_at_once(folder: Path) -> None:
+    (folder / "unlabeled" / "broken.png").write_bytes(b"no image")
+    picture(folder / "test" / "dog" / "leak.png", 1)
+    picture(folder / "labeled" / "dog" / "twice.png", 2)
+    with pytest.raises(DataError) as caught:
+        open_source(str(folder))
+    said = str(caught.value)
+    assert "1 image could not be read" in said
+    assert "2 labelled images have several labels; 1 test image(s) stand among the labelled ones" in said
+    for name in ("broken.png", "leak.png", "twice.png"):
+        assert name in said
+    left = {name for name, _ in open_source(str(folder), skip_bad=True).skipped}
+    assert all(name in said for name in left)

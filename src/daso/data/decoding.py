@@ -67,7 +67,7 @@ def decode_pools(
             arrays = {**_decode_all(pools, layout, reasons)}
     skipped = named(reasons, pools)
     if skipped and (not skip_bad or all(len(indices) == 0 for indices in _kept(pools, reasons).values())):
-        raise DataError(_unreadable(skipped, where))
+        raise DataError(unreadable(skipped, where))
     kept = _kept(pools, reasons)
     images = {part: _select(pool, arrays[part], kept[part]) for part, pool in pools.items()}
     return images, kept, skipped
@@ -161,7 +161,8 @@ def _select(
     return Images(select_images(images, kept), pool.labels[kept], paths)
 
 
-def _unreadable(skipped: Sequence[tuple[str, str]], where: str) -> str:
+def unreadable(skipped: Sequence[tuple[str, str]], where: str) -> str:
+    """Return the text of an error about images that could not be read."""
     lines = [f"  {name}: {reason}" for name, reason in skipped[:NAMED_IN_ERROR]]
     if len(skipped) > NAMED_IN_ERROR:
         lines.append(f"  and {len(skipped) - NAMED_IN_ERROR} more")

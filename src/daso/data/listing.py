@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from daso.data.cache import Cache
 from daso.data.copies import leave_out_copies
-from daso.data.decoding import decode_pools
+from daso.data.decoding import decode_pools, unreadable
 from daso.data.names import confusable_names
 from daso.data.pool import EncodedImages, choose_layout, origin_of, quiet, read_headers
 from daso.data.source import Images, Source
@@ -115,17 +115,20 @@ def read_listing(
         cache: see ``decode_pools``.
 
     Raises:
-        DataError: images could not be read, a class is left without any, or see ``leave_out_copies``.
+        DataError: images could not be read, a class is left without any, or see ``leave_out_copies``; of unreadable
+            images and copies it names both.
     """
     images, kept, skipped = decode_pools(
-        listing.pools, where=listing.where, size=size, skip_bad=skip_bad, cache=cache
+        listing.pools, where=listing.where, size=size, skip_bad=True, cache=cache
     )
+    if skipped and not skip_bad:
+        copies_too = () if published else _refused_copies(listing, images, kept)
+        raise DataError("\n".join([unreadable(skipped, listing.where), *copies_too]))
     listing.refuse_empty_classes(images["train"].labels, "readable ")
     notes = listing.notes
     if not published:
-        names = {part: Names(listing.pools[part].name_of, indices) for part, indices in kept.items()}
         images, copies, found = leave_out_copies(
-            images, names, listing.class_names, where=listing.where, skip_bad=skip_bad
+            images, _names(listing, kept), listing.class_names, where=listing.where, skip_bad=skip_bad
         )
         skipped, notes = (*skipped, *copies), (*notes, *confusable_names(listing.class_names), *found)
         listing.refuse_empty_classes(images["train"].labels, "usable ")
@@ -141,6 +144,22 @@ def read_listing(
         skipped=(*listing.skipped, *skipped),
         notes=notes,
     )
+
+
+def _refused_copies(
+    listing: Listing, images: Mapping[str, Images], kept: Mapping[str, npt.NDArray[np.int64]]
+) -> Iterator[str]:
+    """Yield the text of the error about copies among the readable images, if they would be refused."""
+    try:
+        leave_out_copies(
+            images, _names(listing, kept), listing.class_names, where=listing.where, skip_bad=False
+        )
+    except DataError as error:
+        yield str(error)
+
+
+def _names(listing: Listing, kept: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, Sequence[str]]:
+    return {part: Names(listing.pools[part].name_of, indices) for part, indices in kept.items()}
 
 
 @dataclass(frozen=True)
