@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
-from daso.presets.campaign import Outcome
+from daso.cli.workers import Workers
+from daso.presets.campaign import Campaign, Outcome
 
 
 @dataclass
 class StubCampaign:
-    """Runs texts for cells."""
+    """Runs texts for cells; those that run until they are asked to stop leave a file, and another one then."""
 
-    def attempt(self, cell: str, watch: object) -> Outcome:
+    folder: Path = Path()
+
+    def attempt(self, cell: str, watch: object, stop: Callable[[], bool]) -> Outcome:
         if cell == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if cell == "long":
             time.sleep(600)
+        if cell.startswith("until"):
+            (self.folder / f"{cell}.{os.getpid()}").touch()
+            while not stop():
+                time.sleep(0.01)
+            (self.folder / f"{cell}.saved").touch()
+            return Outcome("stopped", cell)
         return Outcome("complete", f"{cell}: {torch.get_num_threads()} thread")
+
+
+if __name__ == "__main__":
+    campaign: Any = StubCampaign(Path(sys.argv[1]))
+    cells: Any = ["until-1", "until-2", "until-3"]
+    with Workers(cast(Campaign, campaign), 2) as workers:
+        list(workers.attempts(cells))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -16,6 +17,9 @@ import pytest
 from daso.cli import main
 from daso.errors import InUseError
 from daso.files import read_json
+from daso.presets.campaign import Campaign
+from daso.presets.scales import SCALES
+from daso.train.checkpoint import newest_step
 from daso.train.lock import lock_file
 
 Capture = pytest.CaptureFixture[str]
@@ -183,20 +187,22 @@ def nobody_trains(out: Path) -> bool:
     return True
 
 
+def start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "daso", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell in the background has its children ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
 def test_a_campaign_that_is_interrupted_goes_on(cifar10_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     seeds = [str(seed) for seed in range(40)]
     command = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", *seeds)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = [sys.executable, "-m", "daso", *command, "--jobs", "2"]
-    with subprocess.Popen(
-        process,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        # A shell in the background has its children ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as first:
+    with start([*command, "--jobs", "2"]) as first:
         while not summaries(out) and first.poll() is None:
             time.sleep(0.02)
         first.send_signal(signal.SIGINT)
@@ -212,3 +218,26 @@ def test_a_campaign_that_is_interrupted_goes_on(cifar10_folder: Path, tmp_path: 
     with (out / "results.csv").open(newline="") as file:
         found = {row["seed"] for row in csv.DictReader(file)}
     assert len(found) == len(summaries(out)) > done
+
+
+@pytest.mark.parametrize(("jobs", "number"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+def test_a_stopped_campaign_saves_the_runs_that_it_is_at(
+    cifar10_folder: Path, tmp_path: Path, jobs: int, number: signal.Signals
+) -> None:
+    endless = dataclasses.replace(
+        SCALES["smoke"], train={**SCALES["smoke"].train, "steps": 10**7, "evaluate_every": 10**6}
+    )
+    out = tmp_path / "out"
+    Campaign(out, endless, cifar10_folder, "cpu").begin()
+    command = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", "0,1,2")
+    with start([*command, "--jobs", str(jobs)]) as process:
+        while len(list(out.rglob("metrics.jsonl"))) < jobs and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number
+    assert "Traceback" not in said
+    assert nobody_trains(out)
+    runs = list(out.rglob("config.json"))
+    assert len(runs) == said.count("saved at step") == jobs
+    assert all(newest_step(path.parent / "checkpoints") for path in runs)  # long before an evaluation

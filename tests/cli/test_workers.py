@@ -1,19 +1,37 @@
-"""The processes of a campaign: one that dies costs its cell only, and none outlives the campaign."""
+"""The processes of a campaign: one that dies costs its cell only, all are told to stop, and none outlives it."""
 
 from __future__ import annotations
 
 import multiprocessing
-from types import SimpleNamespace
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from stub_campaign import StubCampaign
 
-from daso.cli import workers
 from daso.cli.workers import Workers
 from daso.presets.campaign import Campaign
 
 CAMPAIGN = cast(Campaign, StubCampaign())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_process_that_dies_costs_its_cell_only() -> None:
@@ -35,17 +53,35 @@ def test_leaving_stops_processes_wherever_they_are() -> None:
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize(("alive", "consumed"), [(True, 3), (False, 1)])
-def test_a_process_whose_campaign_was_killed_stops(
-    alive: bool, consumed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parent = SimpleNamespace(is_alive=lambda: alive)
-    monkeypatch.setattr(workers.multiprocessing, "parent_process", lambda: parent)
-    rows: Any = iter(range(3))
-    nothing: Any = None
-    if alive:
-        workers._watch(nothing, nothing, rows)
-    else:
-        with pytest.raises(SystemExit):
-            workers._watch(nothing, nothing, rows)
-    assert len(list(rows)) == 3 - consumed
+def test_a_request_to_stop_reaches_every_process_and_nothing_else_is_begun(tmp_path: Path) -> None:
+    cells: Any = ["until-1", "until-2", "until-3"]
+    campaign = cast(Campaign, StubCampaign(tmp_path))
+
+    def both_work() -> bool:
+        return len(list(tmp_path.glob("until-*"))) == 2
+
+    with Workers(campaign, 2, both_work) as pool:
+        outcomes: Any = dict(pool.attempts(cells))
+    assert {cell: outcome.state for cell, outcome in outcomes.items()} == {
+        "until-1": "stopped",
+        "until-2": "stopped",
+    }
+    assert len(list(tmp_path.glob("*.saved"))) == 2
+
+
+def test_processes_that_are_told_before_they_listen_stop_too(tmp_path: Path) -> None:
+    cells: Any = ["until-1", "until-2"]
+    with Workers(cast(Campaign, StubCampaign(tmp_path)), 2, lambda: len(pool._processes) == 2) as pool:
+        outcomes: Any = dict(pool.attempts(cells))
+    assert [outcome.message for outcome in outcomes.values()] == ["until-1", "until-2"]  # not: killed
+
+
+def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("stub_campaign.py")
+    with subprocess.Popen([sys.executable, script, tmp_path]) as campaign:
+        wait_for(lambda: len(list(tmp_path.glob("until-*"))) == 2)
+        campaign.send_signal(signal.SIGKILL)
+    processes = [int(path.suffix[1:]) for path in tmp_path.glob("until-?.*")]
+    assert os.getpid() not in processes
+    wait_for(lambda: not any(map(is_alive, processes)))
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["until-1.saved", "until-2.saved"]

@@ -17,12 +17,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from daso.cli.progress import follow
+from daso.cli.stop import Stop
 from daso.cli.tables import wide_console
 from daso.cli.workers import Workers
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
-from daso.presets.campaign import Campaign, Outcome, run_cells
+from daso.presets.campaign import NOT_BEGUN, Campaign, Outcome, run_cells
 from daso.presets.cells import Cell, table_cells
 from daso.presets.compare import compare, figure_groups, write_tables
 from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
@@ -151,9 +152,12 @@ def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
 
 
 def run_all(
-    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int
+    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int, stop: Stop
 ) -> tuple[list[str], list[str]]:
-    """Run the cells that are not complete; return what could not be done and why, and what other processes are at."""
+    """Run the cells that are not complete; return what could not be done and why, and what other processes are at.
+
+    What *stop* hears of meanwhile ends the trainings with a checkpoint.
+    """
     complete, left = [], []
     for cell in cells:
         if campaign.state(cell) == "complete":
@@ -186,12 +190,15 @@ def run_all(
         )
 
     def in_turn(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
-        return ((cell, campaign.attempt(cell, watch)) for cell in cells)
+        return ((cell, campaign.attempt(cell, watch, stop)) for cell in cells)
 
-    with Workers(campaign, jobs) if jobs > 1 else nullcontext() as workers:
+    with stop.listening(), Workers(campaign, jobs, stop) if jobs > 1 else nullcontext() as workers:
         over = run_cells(
             [cell for cell in cells if cell not in complete], workers.attempts if workers else in_turn, report
         )
+    for cell, outcome in over:
+        if outcome.state == "stopped" and outcome.message != NOT_BEGUN:
+            print(f"{cell}: {outcome.message}", file=sys.stderr)
     left += [f"{cell}: {outcome.message}" for cell, outcome in over if outcome.state == "failed"]
     return left, [str(cell) for cell, outcome in over if outcome.state == "in use"]
 
@@ -247,13 +254,16 @@ def run(argv: Sequence[str]) -> int:
     left: list[str] = []
     busy: list[str] = []
     if not command.table_only:
+        stop = Stop()
         try:
-            left, busy = run_all(campaign, cells, parts, command.jobs)
-            left = refused + left
-        except KeyboardInterrupt:
-            again = shlex.join(["daso", "reproduce", *argv])
-            print(f"stopped; what is done is kept: '{again}' goes on", file=sys.stderr)
-            raise
+            left, busy = run_all(campaign, cells, parts, command.jobs, stop)
+        finally:
+            if stop():
+                again = shlex.join(["daso", "reproduce", *argv])
+                print(f"stopped; what is done is kept: '{again}' goes on", file=sys.stderr)
+        if stop():
+            return stop.status
+        left = refused + left
     show(campaign, parts)
     if busy:
         print(f"{len(busy)} left to other processes, which are at them:", *busy, sep="\n  ", file=sys.stderr)

@@ -22,7 +22,9 @@ from daso.presets.scales import SCALES, Scale
 from daso.presets.tables import Variant
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
+from daso.train.checkpoint import newest_step
 from daso.train.config import RunConfig
+from daso.train.fit import never
 from daso.train.lock import lock_file
 from daso.train.prepare import Prepared, describe_data, prepare
 from daso.train.run import resume_run, train_run
@@ -32,15 +34,20 @@ DESCRIPTION = "campaign.json"
 BEFORE_CONFIG = ("environment.json", "data.json")
 """What a run writes before its configuration; killed there, it has not begun."""
 
+NOT_BEGUN = "not begun"
+
 State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]
 Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell: its accuracy in %, or why it could not be run; ``"in use"``: another process is at it."""
+    """What came of a cell: its accuracy in %, or why it is not complete.
 
-    state: Literal["complete", "in use", "failed"]
+    ``"in use"``: another process is at it; ``"stopped"``: it was asked to stop, and can go on.
+    """
+
+    state: Literal["complete", "in use", "stopped", "failed"]
     message: str
 
 
@@ -145,17 +152,20 @@ class Campaign:
                 return "running"
         return "started" if begun else "missing"
 
-    def attempt(self, cell: Cell, watch: Watch) -> Outcome:
+    def attempt(self, cell: Cell, watch: Watch, stop: Callable[[], bool] = never) -> Outcome:
         """Run a cell, or the rest of it, unless it is complete or another process is at it.
 
         Args:
             cell: the cell.
             watch: consumes the rows of the training.
+            stop: is asked after every step whether to save a checkpoint and end here.
         """
+        if stop():
+            return Outcome("stopped", NOT_BEGUN)
         try:
             self._lock_of(cell).parent.mkdir(parents=True, exist_ok=True)
             with lock_file(self._lock_of(cell)):
-                return Outcome("complete", self._run(cell, watch))
+                return self._run(cell, watch, stop)
         except InUseError as error:
             return Outcome("in use", str(error))
         except DasoError as error:
@@ -163,7 +173,7 @@ class Campaign:
         except Exception as error:  # what one cell meets, such as too little memory, must not stop the others
             return Outcome("failed", f"{type(error).__name__}: {error}")
 
-    def _run(self, cell: Cell, watch: Watch) -> str:
+    def _run(self, cell: Cell, watch: Watch, stop: Callable[[], bool]) -> Outcome:
         config, folder = self.configure(cell), self.folder_of(cell)
         if (folder / "config.json").exists():
             check_same(config, saved_config(folder), folder)
@@ -172,7 +182,7 @@ class Campaign:
             if (folder / "config.json").exists():
                 data = None if source.place is None else Path(source.place)
                 device = str(choose_device(self.device))
-                prepared, rows = resume_run(folder, data=data, device=device)
+                prepared, rows = resume_run(folder, data=data, device=device, stop=stop)
             else:
                 if folder.exists():
                     remove_leftovers(folder)
@@ -186,10 +196,13 @@ class Campaign:
                             f"its data is not that of {other}: {differences} here. Runs of a setting and a seed are "
                             f"compared, so they must share it: see to the files of {config.source}"
                         )
-                rows = train_run(prepared, folder)
+                rows = train_run(prepared, folder, stop)
             watch(cell, prepared, rows)
+            if stop() and not is_complete(folder):
+                step = newest_step(folder / "checkpoints")
+                return Outcome("stopped", NOT_BEGUN if step is None else f"saved at step {step:,}")
         self.record(cell)
-        return f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%"
+        return Outcome("complete", f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%")
 
     def record(self, cell: Cell) -> None:
         """Append the row of a complete cell to ``results.csv``, unless it is there."""
@@ -219,6 +232,8 @@ def run_cells(
 ) -> list[tuple[Cell, Outcome]]:
     """Run cells; those that another process is at are passed over and looked at again at the end.
 
+    Once a cell was stopped, what *attempts* has not run stays so.
+
     Args:
         cells: the cells.
         attempts: runs cells, in any order, and yields what came of each.
@@ -235,10 +250,11 @@ def run_cells(
             if outcome.state == "in use":
                 passed.append((cell, outcome))
                 continue
-            report(cell, outcome)
-            if outcome.state == "failed":
+            if outcome.state != "stopped":
+                report(cell, outcome)
+            if outcome.state != "complete":
                 left.append((cell, outcome))
-        if len(passed) == len(waiting):
+        if len(passed) == len(waiting) or any(outcome.state == "stopped" for _, outcome in left):
             left += passed
             break
         waiting = [cell for cell, _ in passed]
