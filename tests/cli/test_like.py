@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from daso.cli import main
@@ -65,7 +67,7 @@ def test_options_that_are_given_differ_and_nothing_else(
         "train.seed 0, now 3",
         "train.steps 20, now 5",
     ]
-    assert len(found["data"]) == 2  # the seed decides the split
+    assert found["data"] == []  # the seed decides the split, of the same images
     assert "options: method_options.threshold 0.2, now 0.4; train.seed 0, now 3" in capsys.readouterr().err
 
 
@@ -99,7 +101,30 @@ def test_a_run_on_files_that_have_moved_and_changed(
     capsys.readouterr()
     next((elsewhere / "unlabeled").rglob("*.png")).unlink()
     assert main([*line, "--out", str(tmp_path / "changed")]) == 0
-    assert "data: fingerprint of the images" in capsys.readouterr().err
+    assert "data: fingerprint of the unlabeled images" in capsys.readouterr().err
+
+
+def test_images_are_compared_whatever_the_seed_and_the_hold_out(
+    make_image_folder: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    images = make_image_folder(test=0, val=0)
+    options = "--method fixmatch --network small-4 --steps 2 --batch 4 --device cpu --out"
+    assert main(["train", str(images), *options.split(), str(tmp_path / "run")]) == 0
+    like = ["train", "--like", str(tmp_path / "run")]
+    others = (["--seed", "5"], ["--holdout", "3"], ["--size", "8"])
+    for number, more in enumerate(others):
+        assert main([*like, *more, "--out", str(tmp_path / f"same-{number}")]) == 0
+        assert differences(tmp_path / f"same-{number}")["data"] == []
+        assert read_json(tmp_path / f"same-{number}" / "data.json") != read_json(
+            tmp_path / "run" / "data.json"
+        )
+    image = images / "labeled" / "red" / "001.png"
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
+    capsys.readouterr()
+    assert main([*like, "--seed", "5", "--out", str(tmp_path / "changed")]) == 0
+    (change,) = differences(tmp_path / "changed")["data"]
+    assert change.startswith(("fingerprint of the labeled images", "fingerprint of the holdout images"))
+    assert change in capsys.readouterr().err
 
 
 def test_another_environment_is_told(finished_run: Path, tmp_path: Path, capsys: Capture) -> None:

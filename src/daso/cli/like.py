@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from daso.cli.notes import given_options
 from daso.cli.options import GROUPS, TrainCommand, absolute_method
 from daso.compose import Recipe
-from daso.errors import OptionError
+from daso.data.source import Source
+from daso.data.store import prepare_data
+from daso.errors import DasoError, OptionError
 from daso.files import read_json
 from daso.train.config import RunConfig
 from daso.train.environment import describe_differences, describe_environment
@@ -94,26 +98,28 @@ def config_like(
     return dataclasses.replace(config, method=method, method_options=options, **top)
 
 
-def compare_with(run: Path, prepared: Prepared, notice: Callable[[str], None]) -> dict[str, Any]:
+def compare_with(
+    run: Path, prepared: Prepared, source: Source, notice: Callable[[str], None]
+) -> dict[str, Any]:
     """Say what differs from a run that is to be repeated; return it for the record of the new one.
+
+    Another seed, split or size gives other pools of the same images, which is no difference in the data: the images
+    are compared in the split that the run had.
 
     Args:
         run: the folder.
         prepared: the new run.
+        source: its images, before the split.
         notice: is told.
     """
-    before, now = _flat(read_config(run).to_dict()), _flat(prepared.config.to_dict())
+    config = read_config(run)
+    before, now = _flat(config.to_dict()), _flat(prepared.config.to_dict())
     options = [
         f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
-    found, saved = describe_data(prepared.data), read_json(run / "data.json")
-    data = [
-        f"fingerprint of the {what} {json.dumps(saved.get(name))}, now {json.dumps(found[name])}"
-        for name, what in (("split_fingerprint", "split"), ("images_fingerprints", "images"))
-        if saved.get(name) != json.loads(json.dumps(found[name]))
-    ]
+    data = [] if config.size != prepared.config.size else _changed_images(run, config, prepared, source)
     device = prepared.data.labeled.images.device
     environment = describe_differences(
         read_json(run / "environment.json"), describe_environment(device, prepared.config.method)
@@ -125,6 +131,27 @@ def compare_with(run: Path, prepared: Prepared, notice: Callable[[str], None]) -
     if not any(differences.values()):
         notice(f"as {run}: options, data and environment are the same")
     return {"run": str(run.resolve()), "differs": differences}
+
+
+def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: Source) -> list[str]:
+    """Return what differs between the images that a run had and those of today, in its split."""
+    data, saved = prepared.data, read_json(run / "data.json")
+    if (config.split, config.train.seed) != (prepared.config.split, prepared.config.train.seed):
+        try:
+            data = prepare_data(source, config.split, config.train.seed, torch.device("cpu"), memory=0)
+        except DasoError as error:
+            return [f"these images do not give the split of {run} any more: {error}"]
+    found = json.loads(json.dumps(describe_data(data)))
+    differences = [("split", saved.get("split_fingerprint"), found["split_fingerprint"])]
+    images = saved.get("images_fingerprints") or {}
+    differences += [
+        (f"{pool} images", images.get(pool), now) for pool, now in found["images_fingerprints"].items()
+    ]
+    return [
+        f"fingerprint of the {what} {json.dumps(before)}, now {json.dumps(now)}"
+        for what, before, now in differences
+        if before != now
+    ]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

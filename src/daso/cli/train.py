@@ -269,7 +269,7 @@ def _train(
     stages = prepared.plan.stages()
     if (note := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
         _notice(f"note: {note}")
-    like = None if command.like is None else compare_with(command.like, prepared, _notice)
+    like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
     stop = Stop()
     with together.folder(folder) as own:
         rows = train_run(prepared, own, stop, warn=_notice, like=like)
