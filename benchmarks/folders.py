@@ -1,7 +1,7 @@
 """How fast image folders are read into the store, against a DataLoader with Pillow on as many workers.
 
     python benchmarks/folders.py                      # folders of 32, 224 and 1600 x 1200 pixel JPEGs, made here
-    python benchmarks/folders.py --rounds 9 --workers 8 --csv folders.csv
+    python benchmarks/folders.py --rounds 9 --workers 8 --csv results/folders.csv
 
 Both sides decode every image of a folder once, resize it to the same side and put it into one uint8 array. The
 conventional side is what most training scripts have: a ``torch.utils.data.DataLoader`` over a data set that opens a
@@ -13,10 +13,8 @@ scaled, with noise.
 
 from __future__ import annotations
 
-import csv
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,11 +27,13 @@ import numpy.typing as npt
 import torch
 import tyro
 from PIL import Image
+from provenance import provenance
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
 from daso.data import pool
 from daso.data.folder import read_folder
+from daso.report.results import append_row
 
 CLASSES = 4
 BATCH = 64
@@ -71,7 +71,7 @@ class Options:
     workers: int = min(8, os.cpu_count() or 1)
     """Threads of the store, processes of the DataLoader."""
     csv: Path | None = None
-    """File to write the table to, too."""
+    """File to append a row for each case to."""
 
 
 class Files(Dataset[npt.NDArray[np.uint8]]):
@@ -151,6 +151,8 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
         "images": case.name,
         "count": case.count,
         "workers": options.workers,
+        "store_seconds": round(statistics.median(times["store"]), 3),
+        "conventional_seconds": round(statistics.median(times["conventional"]), 3),
         "store_images_per_second": round(case.count / statistics.median(times["store"])),
         "conventional_images_per_second": round(case.count / statistics.median(times["conventional"])),
         "ratio": round(statistics.median(ratios), 2),
@@ -164,7 +166,6 @@ def main() -> None:
     """Measure all cases and print a table."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
     print(f"{'images':<22}{'store, images/s':>16}{'DataLoader':>12}{'ratio':>8}  range")
     with tempfile.TemporaryDirectory() as place:
         for case in CASES:
@@ -172,18 +173,13 @@ def main() -> None:
             if not folder.is_dir():
                 write_images(case, folder)
             row = measure(case, folder, options)
-            rows.append(row)
+            if options.csv is not None:
+                append_row(options.csv, {**row, **provenance()})
             print(
                 f"{row['images']:<22}{row['store_images_per_second']:>16,}{row['conventional_images_per_second']:>12,}"
                 f"{row['ratio']:>8.2f}  {row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f}",
                 flush=True,
             )
-    if options.csv is not None:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"written to {options.csv}", file=sys.stderr)
 
 
 if __name__ == "__main__":

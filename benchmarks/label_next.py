@@ -1,28 +1,40 @@
 """Does labelling what a report proposes help? On runs whose unlabelled images have a known truth.
 
-    python benchmarks/label_next.py RUN...
+    for seed in 0 1 2; do
+        daso train fashion-mnist --labeled-head 100 --unlabeled-head 2000 --gamma-labeled 50 --gamma-unlabeled 50 \\
+            --network small --steps 600 --method fixmatch+daso --seed $seed --out runs/label-next-$seed
+    done
+    python benchmarks/label_next.py runs/label-next-* --csv results/label-next.csv
 
 Each way to choose asks for the labels of 25, 50 and 100 unlabelled images. A logistic regression on the run's
 features then learns from the labelled images and these; told is what it gains on the test images, as a mean over the
-runs and the three numbers: balanced accuracy, and recall of the rarest third.
+runs and the three numbers: balanced accuracy, and recall of the rarest third. The CSV file gets a row for each run,
+way and number of labels.
 """
 
 from __future__ import annotations
 
-import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import tyro
+from provenance import provenance
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
 from daso.data.store import Pool, TrainingData
 from daso.files import read_json
 from daso.report.html.folder import load_run
+from daso.report.results import append_row
+from daso.report.runs import read_run
 from daso.train.candidates import rank_to_label
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model
@@ -32,6 +44,16 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 BUDGETS = (25, 50, 100)
 RANDOM_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class LabelNext:
+    """Measure ways to choose what to label next."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of runs of a method with prototypes."""
+    csv: Path | None = None
+    """File to append rows to."""
 
 
 def unit(features: Floats) -> Floats:
@@ -63,27 +85,29 @@ def beliefs(folder: Path, model: Model, features: Floats) -> tuple[Floats, Float
     return softmax(logits.double().numpy()), softmax(unit(features) @ unit(prototypes).T / 0.05)
 
 
-def gains(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return what each way to choose gains, in points, for each number of labels."""
+def measure(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row, numbers in per cent, for each way to choose and number of labels."""
     model = load_model(folder, torch.device("cpu"), print)
-    data: TrainingData = prepare(RunConfig.from_dict(read_json(folder / "config.json"), str(folder))).data
+    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder))
+    data: TrainingData = prepare(config).data
     assert data.unlabeled is not None
     assert data.test is not None
     truth, labels = data.unlabeled.labels.numpy(), data.labeled.labels.numpy()
+    tested = data.test.labels.numpy()
     pool, labeled, test = (encode(model, part) for part in (data.unlabeled, data.labeled, data.test))
     linear, semantic = beliefs(folder, model, pool)
     few = np.argsort(-data.class_counts, kind="stable")[-max(1, len(data.class_counts) // 3) :]
 
-    def measure(chosen: Indices) -> tuple[float, float]:
+    def learn(chosen: Indices) -> Floats:
+        """Return balanced accuracy and the recall of the rarest third."""
         features, targets = np.r_[labeled, pool[chosen]], np.r_[labels, truth[chosen]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             regression = LogisticRegression(C=10, max_iter=200).fit(unit(features), targets)
-        hits = regression.predict(unit(test)) == data.test.labels.numpy()  # type: ignore[union-attr]
-        recall = np.array([hits[data.test.labels.numpy() == k].mean() for k in range(len(data.class_counts))])  # type: ignore[union-attr]
-        return 100 * float(recall.mean()), 100 * float(recall[few].mean())
+        hits = regression.predict(unit(test)) == tested
+        recall = np.array([hits[tested == k].mean() for k in range(len(data.class_counts))])
+        return 100 * np.array([recall.mean(), recall[few].mean()])
 
-    start = measure(np.zeros(0, dtype=np.int64))
     ordered = -np.sort(-linear, axis=1)
     least_margin = np.argsort(ordered[:, 0] - ordered[:, 1], kind="stable")
     ways: dict[str, Callable[[int, int], Indices]] = {
@@ -91,25 +115,49 @@ def gains(folder: Path) -> dict[str, list[tuple[float, float]]]:
         "least margin of the classifier": lambda n, _: least_margin[:n],
         "the report's list": lambda n, _: rank_to_label(linear, semantic, pool, data.class_counts, n).place,
     }
-    found: dict[str, list[tuple[float, float]]] = {}
+    run = read_run(folder)
+    before = learn(np.zeros(0, dtype=np.int64))
     for name, way in ways.items():
-        draws = range(RANDOM_DRAWS if name == "at random" else 1)
+        draws = RANDOM_DRAWS if name == "at random" else 1
         for budget in BUDGETS:
-            means = np.mean([measure(way(budget, draw)) for draw in draws], axis=0) - start
-            found.setdefault(name, []).append((float(means[0]), float(means[1])))
-    return found
+            started = time.perf_counter()
+            after = np.mean([learn(way(budget, draw)) for draw in range(draws)], axis=0)
+            yield {
+                "source": config.source,
+                "method": config.method,
+                "network": config.train.network,
+                "steps": config.train.steps,
+                "seed": config.train.seed,
+                "labeled": len(labels),
+                "unlabeled": len(truth),
+                "chosen": name,
+                "added": budget,
+                "draws": draws,
+                "balanced_accuracy_before": round(float(before[0]), 2),
+                "balanced_accuracy": round(float(after[0]), 2),
+                "recall_few_before": round(float(before[1]), 2),
+                "recall_few": round(float(after[1]), 2),
+                "seconds": round(time.perf_counter() - started, 1),
+                "split": run.summary["split_fingerprint"],
+                "run_command": run.environment["command"],
+                "run_commit": run.environment["commit"],
+            }
 
 
-def main() -> None:
-    """Print a row per way to choose."""
-    results = [gains(Path(name)) for name in sys.argv[1:]]
-    if not results:
-        raise SystemExit(__doc__)
+def main(options: LabelNext) -> None:
+    """Print a row for each way to choose."""
+    gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for folder in options.runs:
+        for row in measure(folder):
+            pair = [row[name] - row[f"{name}_before"] for name in ("balanced_accuracy", "recall_few")]
+            gains[row["chosen"]].append((pair[0], pair[1]))
+            if options.csv is not None:
+                append_row(options.csv, {**row, **provenance()})
     print("| chosen | balanced accuracy | recall of the rarest third |\n|---|---|---|")
-    for name in results[0]:
-        means = np.mean([pair for result in results for pair in result[name]], axis=0)
+    for name, found in gains.items():
+        means = np.mean(found, axis=0)
         print(f"| {name} | {means[0]:+.1f} | {means[1]:+.1f} |")
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(LabelNext))

@@ -1,6 +1,6 @@
 """What the probabilities of a run are worth on test images: calibration, and class distributions told or estimated.
 
-    python benchmarks/probabilities.py --source digits --seeds 0 1 2
+    python benchmarks/probabilities.py --source digits --seeds 0 1 2 --csv results/probabilities.csv
 
 Trains a small network on long-tailed labels, as runs do, calibrates it on its hold-out, and measures on balanced test
 images: negative log-likelihood and calibration error with the temperature and without; the same for temperatures from
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tyro
+from provenance import provenance
 from scipy.special import softmax
 
 from daso.balance import balancing_parts
@@ -30,6 +32,7 @@ from daso.evaluate.predict import predict_logits
 from daso.evaluate.prior import estimate_prior, shift
 from daso.export.estimate import estimate_distribution
 from daso.export.facts import Facts
+from daso.report.results import append_row
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
@@ -56,6 +59,8 @@ class Options:
     method: str = "supervised"
     seeds: tuple[int, ...] = (0,)
     steps: int = 600
+    csv: Path | None = None
+    """File to append rows to."""
 
 
 def loss(logits: Array, labels: Array, temperature: float) -> float:
@@ -96,6 +101,7 @@ def by_prior(probs: Array, labels: Array, facts: Facts) -> dict[str, Any]:
 
 
 def measure(options: Options, seed: int) -> dict[str, Any]:
+    started = time.perf_counter()
     source = open_source(options.source)
     train = TrainOptions(steps=options.steps, batch=32, network="small-16", device="cpu", seed=seed)
     config = RunConfig(options.source, options.method, split=SPLITS[options.source], train=train)
@@ -123,9 +129,17 @@ def measure(options: Options, seed: int) -> dict[str, Any]:
         "method": options.method,
         "seed": seed,
         "steps": options.steps,
+        "batch": train.batch,
+        "network": train.network,
+        "labeled": sum(counts),
+        "held_out": len(held_labels),
+        "test": len(labels),
         "temperature": round(calibration.temperature, 3),
-        "loss": [round(loss(logits, labels, t), 4) for t in (1, calibration.temperature)],
-        "error": [round(calibration_error(p, labels), 4) for p in (softmax(logits, axis=1), probs)],
+        "loss_before": round(loss(logits, labels, 1), 4),
+        "loss_after": round(loss(logits, labels, calibration.temperature), 4),
+        "error_before": round(calibration_error(softmax(logits, axis=1), labels), 4),
+        "error_after": round(calibration_error(probs, labels), 4),
+        "seconds": round(time.perf_counter() - started),
         "fewer": temperatures_from_fewer(held, held_labels, logits, labels),
         "priors": by_prior(probs, labels, facts),
     }
@@ -134,7 +148,13 @@ def measure(options: Options, seed: int) -> dict[str, Any]:
 def main() -> None:
     options = tyro.cli(Options)
     for seed in options.seeds:
-        print(json.dumps(measure(options, seed)), flush=True)
+        found = measure(options, seed)
+        print(json.dumps(found), flush=True)
+        if options.csv is not None:
+            row = {
+                name: json.dumps(value) if isinstance(value, dict) else value for name, value in found.items()
+            }
+            append_row(options.csv, {**row, **provenance()})
 
 
 if __name__ == "__main__":

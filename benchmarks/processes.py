@@ -1,10 +1,10 @@
 """A training step in one process and shared by several, on this machine: seconds, and the share of communication.
 
-    python benchmarks/processes.py --sizes 1 2 --network wrn-28-2 --batch 64
+    python benchmarks/processes.py --sizes 1 2 --network wrn-28-2 --batch 64 --csv results/processes.csv
 
 One thread each, gloo on CPU, random images of 32 pixels, FixMatch + DASO. Rounds of all sizes take turns; printed are
 medians, and how many times as fast a step is as in the first size. The batch is the same in all: what is measured is
-how much sooner one training ends.
+how much sooner one training ends. A row of the CSV file is what one size took in one round.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tyro
+from provenance import provenance
+
+from daso.report.results import append_row
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Processes:
     """Measured in each round, after one that is not."""
     rounds: int = 5
     """Of all sizes, taking turns."""
+    csv: Path | None = None
+    """File to append rows to."""
 
 
 def measure(options: Processes, rank: int, size: int, port: int) -> None:
@@ -95,7 +101,7 @@ def measure(options: Processes, rank: int, size: int, port: int) -> None:
 
 def main(options: Processes) -> None:
     found: dict[int, list[dict[str, float]]] = {size: [] for size in options.sizes}
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for size in options.sizes:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
@@ -115,7 +121,19 @@ def main(options: Processes) -> None:
                 for rank in range(size)
             ]
             outputs = [process.communicate()[0] for process in running]
-            found[size].append(json.loads(outputs[0]))
+            numbers = json.loads(outputs[0])
+            found[size].append(numbers)
+            if options.csv is not None:
+                row = {
+                    "network": options.network,
+                    "batch": options.batch,
+                    "processes": size,
+                    "round": number,
+                    "steps": options.steps,
+                    "step_seconds": round(numbers["step"], 4),
+                    "share_communication": round(numbers["talking"], 4),
+                }
+                append_row(options.csv, {**row, **provenance(threads=1)})
     first = options.sizes[0]
     print(
         f"{options.network}, {options.batch} + {2 * options.batch} images, medians of {options.rounds} rounds"

@@ -1,0 +1,26 @@
+"""What a row of a results file says of where and how it was measured."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from daso.train.environment import describe_environment
+
+
+def provenance(threads: int | None = None) -> dict[str, Any]:
+    """Return columns: commit, hardware with the number of threads, torch, the machine's load and the command.
+
+    Args:
+        threads: of the measured processes; None: of this one.
+    """
+    found = describe_environment(torch.device("cpu"))
+    return {
+        "commit": found["commit"],
+        "hardware": f"{found['hardware']}, {threads or found['threads']} thread(s)",
+        "torch": found["torch"],
+        "load": round(os.getloadavg()[0], 1),
+        "command": found["command"],
+    }
