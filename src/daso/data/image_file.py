@@ -122,7 +122,7 @@ class ImageFile:
         flat = found.reshape(len(places), self._size)
         # Images that follow each other are read at once.
         starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
-        ends = np.append(starts[1:], len(places))
+        ends = np.append(starts, len(places))[1:]
         file = self._file.fileno()
         for start, end, place in zip(starts.tolist(), ends.tolist(), places[starts].tolist(), strict=True):
             for part in range(start, end, step := max(1, READ_AT_ONCE // self._size)):

@@ -1,0 +1,192 @@
+"""Images that are decoded once: the same as without a cache, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from daso.data import cache as cache_module
+from daso.data.cache import IMAGES, JOURNAL, SEAL, Cache
+from daso.data.image_file import ImageFile
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.errors import DataError
+
+PARTS = ("train", "unlabeled", "validation", "test")
+IMAGE = 12 * 12 * 3
+
+MakeFolder = Callable[..., Path]
+Decoded = list[Path]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
+    """Return the files that were decoded since, with blocks of five images."""
+    files: Decoded = []
+    plain = cache_module._decode
+
+    def decode(source: Path, layout: object) -> npt.NDArray[np.uint8]:
+        files.append(source)
+        return plain(source, layout)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cache_module, "_decode", decode)
+    monkeypatch.setattr(cache_module, "BLOCK_BYTES", 5 * IMAGE)
+    return files
+
+
+def assert_same(one: Source, other: Source) -> None:
+    for part in PARTS:
+        pool, expected = getattr(one, part), getattr(other, part)
+        assert isinstance(pool.images, ImageFile)
+        assert np.array_equal(np.asarray(pool.images), expected.images), part
+        assert np.array_equal(pool.labels, expected.labels)
+        assert pool.paths == expected.paths
+    assert (one.skipped, one.notes) == (other.skipped, other.notes)
+
+
+def unlabeled_folder(cache: Path) -> Path:
+    """Return the folder of the largest pool."""
+    return max(cache.iterdir(), key=lambda folder: (folder / IMAGES).stat().st_size)
+
+
+def test_what_was_decoded_is_not_decoded_again(
+    make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder = make_image_folder()
+    plain = open_source(str(folder))
+    told: list[tuple[str, int, int]] = []
+    cache = Cache(tmp_path / "cache", lambda *progress: told.append(progress))
+    assert_same(open_source(str(folder), cache=cache), plain)
+    assert len(decoded) == 15 + 24 + 6 + 12
+    assert [done for part, done, total in told if part == "unlabeled"] == [5, 10, 15, 20, 24]
+    decoded.clear()
+    assert_same(open_source(str(folder), cache=cache), plain)
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    elsewhere = open_source(str(moved), cache=cache)
+    assert np.array_equal(np.asarray(elsewhere.train.images), plain.train.images)
+    assert not decoded
+
+
+def test_other_files_and_other_sizes_are_decoded_anew(
+    make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder, cache = make_image_folder(), Cache(tmp_path / "cache")
+    open_source(str(folder), cache=cache)
+    decoded.clear()
+    changed = next((folder / "unlabeled").rglob("*.png"))
+    Image.new("RGB", (12, 12), (1, 2, 3)).save(changed)
+    source = open_source(str(folder), cache=cache)
+    assert len(decoded) == 24
+    assert source.unlabeled is not None
+    assert source.unlabeled.images[source.unlabeled.paths.index(str(changed))][:, 0, 0].tolist() == [1, 2, 3]
+    assert_same(open_source(str(folder), size=7, cache=cache), open_source(str(folder), size=7))
+
+
+def test_a_process_that_is_stopped_loses_a_block_at_most(
+    make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder = make_image_folder()
+
+    def stop(part: str, done: int, total: int) -> None:
+        if (part, done) == ("unlabeled", 15):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_source(str(folder), cache=Cache(tmp_path, stop))
+    with (unlabeled_folder(tmp_path) / JOURNAL).open("ab") as journal:
+        journal.write(b'{"block": 3, "checks')  # so a power failure leaves it
+    decoded.clear()
+    assert_same(open_source(str(folder), cache=Cache(tmp_path)), open_source(str(folder)))
+    of_unlabeled = [path for path in decoded if "unlabeled" in path.parts]
+    assert of_unlabeled == sorted((folder / "unlabeled").rglob("*.png"))[15:]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut short", "digests", "journal gone", "journal garbled"])
+def test_what_is_damaged_is_decoded_again(
+    damage: str, make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder, cache = make_image_folder(), Cache(tmp_path)
+    open_source(str(folder), cache=cache)
+    decoded.clear()
+    place = unlabeled_folder(tmp_path)
+    if damage == "a byte":
+        with (place / IMAGES).open("r+b") as file:
+            file.seek(7 * IMAGE)
+            byte = file.read(1)[0]
+            file.seek(7 * IMAGE)
+            file.write(bytes([byte ^ 1]))
+    elif damage == "cut short":
+        os.truncate(place / IMAGES, 13 * IMAGE)
+    elif damage == "digests":
+        (place / "digests.u8").write_bytes(bytes(24 * 16))
+    elif damage == "journal gone":
+        (place / JOURNAL).unlink()
+    else:
+        (place / JOURNAL).write_bytes(
+            b'\x00\xff\n{"block": 99, "checksum": "", "bad": {}}\n[]\n{"block": "x"}\n'
+        )
+    assert_same(open_source(str(folder), cache=cache), open_source(str(folder)))
+    again = {"a byte": 5, "cut short": 14}.get(damage, 24)
+    assert len([path for path in decoded if "unlabeled" in path.parts]) == again
+    decoded.clear()
+    open_source(str(folder), cache=cache)
+    assert not decoded
+
+
+def test_unreadable_images_are_named_each_time(
+    make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder, cache = make_image_folder(), Cache(tmp_path)
+    bad = sorted((folder / "unlabeled").rglob("*.png"))[7]
+    bad.write_bytes(b"nothing")
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"{bad.name}: not a readable image"):
+            open_source(str(folder), cache=cache)
+    assert_same(open_source(str(folder), cache=cache, skip_bad=True), open_source(str(folder), skip_bad=True))
+    assert len(decoded) == 15 + 24 + 6 + 12
+
+
+def test_labelled_images_decide_size_and_colour(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_image_folder()
+    Image.new("L", (31, 17), 9).save(folder / "unlabeled" / "large-and-grey.png")
+    source = open_source(str(folder), cache=Cache(tmp_path))
+    assert source.unlabeled is not None
+    assert source.unlabeled.images.shape == (25, 3, 12, 12)
+    for number, path in enumerate(sorted((folder / "labeled").rglob("*.png"))):
+        Image.new("L", (8, 9), number).save(path)
+    with pytest.raises(DataError, match=r"has 12 x 12 pixels, the first labelled image 8 x 9; --size N"):
+        open_source(str(folder), cache=Cache(tmp_path))
+
+
+def test_a_full_disk_and_a_folder_that_cannot_be_made(
+    make_image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(make_image_folder())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot keep decoded images in .*file/"):
+        open_source(folder, cache=Cache(tmp_path / "file"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DataError, match=r"15 decoded images of 12 x 12 pixels take .* --cache"):
+        open_source(folder, cache=Cache(tmp_path / "cache"))
+    monkeypatch.undo()
+    open_source(folder, cache=Cache(tmp_path / "cache"))
+
+
+def test_the_seal_is_not_believed_of_other_files(
+    make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
+) -> None:
+    folder, cache = make_image_folder(), Cache(tmp_path)
+    open_source(str(folder), cache=cache)
+    decoded.clear()
+    seal = unlabeled_folder(tmp_path) / SEAL
+    seal.write_text("[" * 50)
+    open_source(str(folder), cache=cache)
+    assert not decoded  # every block has its checksum

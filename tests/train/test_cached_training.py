@@ -1,0 +1,133 @@
+"""A training whose images are read from a cache as they are needed is the same one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from daso.data.image_file import ImageFile
+from daso.data.longtail import SplitOptions
+from daso.data.store import FileRows, JoinedRows, join_rows, select_rows
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import resume_run, train_run
+
+MakeFolder = Callable[..., Path]
+
+
+def config(folder: Path, method: str, cache: Path | None, memory: float | None = None) -> RunConfig:
+    train = TrainOptions(steps=12, batch=4, network="small-4", evaluate_every=4, device="cpu")
+    options = {"generations": 3} if "crest" in method else {}
+    return RunConfig(
+        source=str(folder),
+        method=method,
+        split=SplitOptions(holdout=3),
+        cache=None if cache is None else str(cache),
+        memory=memory,
+        method_options=options,
+        train=train,
+    )
+
+
+def files(prepared: Prepared) -> list[str]:
+    """Return the pools that are read from a file."""
+    pools = ("labeled", "unlabeled", "holdout", "test")
+    return [
+        name
+        for name in pools
+        if (pool := getattr(prepared.data, name)) is not None and isinstance(pool.images, FileRows)
+    ]
+
+
+@pytest.mark.parametrize(
+    "method", ["fixmatch+daso", "fixmatch+crest-plus", "fixmatch+estimate+darp", "mixmatch", "supervised"]
+)
+def test_a_training_from_files_is_the_same(
+    method: str, make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_image_folder(val=0)
+    runs = {}
+    for name, cache, memory in (("memory", None, None), ("held", "cache", None), ("files", "cache", 0.0)):
+        prepared = prepare(config(folder, method, cache and tmp_path / cache, memory))
+        where = files(prepared)
+        assert where == (["labeled", "unlabeled", "holdout", "test"] if name == "files" else [])
+        rows = list(train_run(prepared, tmp_path / name))
+        runs[name] = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+    assert json.dumps(runs["memory"]) == json.dumps(runs["held"]) == json.dumps(runs["files"])
+    states = {name: (tmp_path / name / "beliefs.safetensors").read_bytes() for name in ("memory", "files")}
+    assert states["memory"] == states["files"]
+
+
+def test_a_run_from_files_resumes_and_in_memory_too(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_image_folder(val=0)
+    settings = config(folder, "fixmatch+daso", tmp_path / "cache", 0.0)
+    list(train_run(prepare(settings), tmp_path / "whole"))
+    for name, memory in (("again", 0.0), ("held", 1.0)):
+        run = tmp_path / name
+        steps = iter(range(100))
+        list(train_run(prepare(settings), run, stop=lambda steps=steps: next(steps) > 6))
+        saved = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps({**saved, "memory": memory}))
+        prepared, rows = resume_run(run)
+        assert 0 < prepared.step < 12
+        assert bool(files(prepared)) == (memory == 0)
+        list(rows)
+        weights = [(path / "beliefs.safetensors").read_bytes() for path in (tmp_path / "whole", run)]
+        assert weights[0] == weights[1]
+
+
+def test_what_comes_next_is_read_by_another_thread(
+    make_image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(config(make_image_folder(val=0), "fixmatch", tmp_path, 0.0))
+    readers: list[str] = []
+    plain = ImageFile.__getitem__
+
+    def read(self: ImageFile, index: object) -> object:
+        readers.append(threading.current_thread().name)
+        return plain(self, index)
+
+    monkeypatch.setattr(ImageFile, "__getitem__", read)
+    ahead = prepared.batches._ahead
+    for step in range(3 * ahead):
+        prepared.batches(step)
+    main = threading.main_thread().name
+    assert readers.count(main) == 2  # the first batches, labelled and unlabelled
+    assert len(readers) >= 6
+
+
+def test_rows_in_several_places_are_indexed_as_one_tensor(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    data = prepare(config(make_image_folder(val=0), "fixmatch", tmp_path, 0.0)).data
+    assert data.unlabeled is not None
+    first, second = data.labeled.images[:], data.unlabeled.images
+    assert isinstance(first, Tensor)
+    assert isinstance(second, FileRows)
+    chosen = torch.arange(len(second)) % 2 == 0
+    whole = torch.cat([first, second[:][chosen]])
+    joined = join_rows(first, select_rows(second, chosen))
+    assert isinstance(joined, JoinedRows)
+    assert isinstance(join_rows(first, select_rows(second[:], chosen)), Tensor)
+    assert (tuple(joined.shape), joined.dim(), len(joined)) == (tuple(whole.shape), 4, len(whole))
+    mask = torch.arange(len(whole)) % 3 == 1
+    for index in (
+        slice(None),
+        slice(3, 20, 2),
+        slice(0, 0),
+        torch.tensor([23, 0, 0, 14, 13]),
+        torch.tensor(20),
+        mask,
+        mask.numpy(),
+        np.array([3, 22]),
+        -1,
+    ):
+        assert torch.equal(joined[index], whole[index]), index
