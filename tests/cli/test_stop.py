@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from daso.cli import main
 from daso.cli.stop import SIGNALS, Stop
 
 
@@ -69,3 +72,26 @@ def test_in_another_thread_nothing_is_listened_to() -> None:
     thread.start()
     thread.join()
     assert found == [True]
+
+
+def test_a_stopped_training_tells_one_number_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class AfterAWhile(Stop):
+        asked = 0
+
+        def __call__(self) -> bool:
+            self.asked += 1
+            if self.asked == 7:
+                self.signal = signal.SIGTERM
+            return self.signal is not None
+
+    monkeypatch.setattr("daso.cli.train.Stop", AfterAWhile)
+    run = tmp_path / "run"
+    options = "--network small-4 --batch 4 --steps 60 --evaluate-every 40 --device cpu --log-every 5"
+    assert main(["train", "digits", *options.split(), "--out", str(run)]) == 128 + signal.SIGTERM
+    (saved,) = (json.loads(path.read_text())["step"] for path in (run / "checkpoints").glob("step-*.json"))
+    assert 0 < saved < 60
+    said = capsys.readouterr().err
+    assert f"stopped after step {saved} of 60; 'daso resume {run}' goes on from there" in said
+    assert " steps in " not in said

@@ -24,16 +24,17 @@ def _plain_line(view: View) -> str:
     return f"{view.label}{stage}  step {view.step}/{view.total}  {numbers}  {left} left"
 
 
-def _last_line(view: View, done: int) -> str:
-    seconds = time.monotonic() - view.started
-    line = f"{view.label}: {view.step - done:,} steps in {duration(seconds)}"
+def _last_line(view: View) -> str:
+    said = []
     where, measured = view.measured()
     if measured:
-        line += f"; balanced accuracy {measured['balanced_accuracy']:.1%} on {where} images at the end"
+        when = "at the end" if view.step >= view.total else "when last measured"
+        said.append(f"balanced accuracy {measured['balanced_accuracy']:.1%} on {where} images {when}")
     if "share_confident" in view.train:
-        line += f", {view.train['share_confident']:.0%} of the pseudo-labels over the threshold"
-    worst = ", ".join(f"{name} {value:.0%}" for name, value in view.worst())
-    return line + (f"; worst recall: {worst}" if worst else "")
+        said.append(f"{view.train['share_confident']:.0%} of the pseudo-labels over the threshold")
+    if worst := ", ".join(f"{name} {value:.0%}" for name, value in view.worst()):
+        said.append(f"worst recall: {worst}")
+    return f"{view.label}: {'; '.join(said)}" if said else ""
 
 
 @contextmanager
@@ -87,8 +88,8 @@ def follow(
             if not live and not quiet and (now - last_line > period or finished):
                 _print(console, _plain_line(view))
                 last_line = now
-    if kept and not quiet:
-        _print(console, _last_line(view, done))
+    if kept and not quiet and (line := _last_line(view)):
+        _print(console, line)
     return kept
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from daso.balance import balancing_parts
 from daso.cli.embedding import decoding_progress, embedding_progress
 from daso.cli.like import compare_with, config_like, with_source_and_method
+from daso.cli.live import duration
 from daso.cli.notes import given_options, idle_options, late_blend
 from daso.cli.options import OWN_METHOD, TrainCommand, parse_train, to_config
 from daso.cli.processes import Team, team
@@ -99,7 +100,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
         print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
-    print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; run folder: {folder}")
+    print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
 
 def read_source(command: TrainCommand, size: int | None) -> Source:
@@ -217,8 +218,11 @@ def follow_run(
     if not stop() or (folder / "summary.json").exists():
         return 0
     saved = newest_step(folder / "checkpoints")
-    where = "the beginning: nothing was saved yet" if saved is None else f"step {saved:,}"
-    _notice(f"stopped; 'daso resume {folder}' goes on from {where}")
+    done = (
+        "before anything was saved" if saved is None else f"after step {saved:,} of {prepared.total_steps:,}"
+    )
+    where = "starts anew" if saved is None else "goes on from there"
+    _notice(f"stopped {done}; 'daso resume {folder}' {where}")
     return stop.status
 
 
