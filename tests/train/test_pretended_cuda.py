@@ -1,0 +1,326 @@
+"""Training on a CUDA device that is pretended: no tensor in the wrong place, no step that waits, steps recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_cuda
+from torch import Tensor
+
+from daso.data.source import Source
+from daso.errors import OptionError
+from daso.evaluate.predict import predict_logits
+from daso.methods.fixmatch import FixMatch
+from daso.methods.method import Step
+from daso.refine.guess import Guess, Refiner
+from daso.train.fit import fit
+from daso.train.model import load_model
+from daso.train.prepare import Prepared, prepare
+from daso.train.run import resume_run, train_run
+from tests.conftest import MakeConfig
+
+DASO: dict[str, Any] = {"warmup_steps": 2, "histogram_period": 2}
+METHODS: dict[str, dict[str, Any]] = {
+    "supervised": {},
+    "fixmatch": {"threshold": 0.2},
+    "fixmatch+daso": {"threshold": 0.2, **DASO},
+    "fixmatch+ldam+align+sharpen": {"threshold": 0.2, "reweight_from": 0.2},
+    "fixmatch+la+abc+daso": {"threshold": 0.2, "balanced_threshold": 0.2, **DASO},
+    "boss+class-balanced+daso": {"threshold": 0.2, "threshold_range": 0.1, "queue_encoder": "online", **DASO},
+    "fixmatch+darp": {"threshold": 0.2, "darp_start": 0.1, "darp_period": 2},
+    "pseudolabel": {"threshold": 0.2},
+    "meanteacher+daso": DASO,
+    "mixmatch": {},
+    "remixmatch+daso": DASO,
+    "usadtm": {"cosine_threshold": 0.5, "warmup_steps": 0},
+}
+RECORDABLE = [name for name in METHODS if "darp" not in name]
+
+
+@pytest.fixture
+def cuda() -> Iterator[PretendCuda]:
+    with pretend_cuda() as device:
+        yield device
+
+
+def at_home(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in tensors.items()}
+
+
+def trained_on_cpu(config: Any, source: Source, steps: int) -> dict[str, Tensor]:
+    prepared = prepare(config, source)
+    for step in range(steps):
+        prepared.training.advance(prepared.batches(step))
+    return at_home(prepared.training.tensors())
+
+
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_waits_or_mixes_devices(method: str, tiny_config: MakeConfig, digits: Source) -> None:
+    config = tiny_config(method, method_options=METHODS[method])
+    expected = trained_on_cpu(config, digits, 6)
+    with pretend_cuda() as cuda:
+        prepared = prepare(tiny_config(method, method_options=METHODS[method], device="cuda"), digits)
+        with cuda.step():
+            for step in range(6):
+                prepared.training.advance(prepared.batches(step))
+        tensors = prepared.training.tensors()
+        assert [name for name, value in tensors.items() if not is_on_device(value)] == []
+        assert_equal(at_home(tensors), expected)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16", "optimizer": "adamw"}, {"layer_decay": 0.5}])
+def test_no_step_of_other_options_does(
+    options: dict[str, Any], cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
+    prepared = prepare(tiny_config("fixmatch+daso", device="cuda", network="wrn-10-1", **options), digits)
+    with cuda.step():
+        for step in range(3):
+            prepared.training.advance(prepared.batches(step))
+    assert all(is_on_device(value) for value in prepared.training.tensors().values())
+
+
+def test_colour_images_of_other_views_and_sizes(
+    cuda: PretendCuda, tiny_config: MakeConfig, make_image_folder: Callable[..., Path]
+) -> None:
+    config = tiny_config("fixmatch+daso", device="cuda", network="wrn-10-1", resolution=8, batch=4)
+    config = dataclasses.replace(
+        config,
+        source=str(make_image_folder()),
+        split=type(config.split)(),
+        augmentation=dataclasses.replace(config.augmentation, crop="resized"),
+    )
+    prepared = prepare(config)
+    with cuda.step():
+        for step in range(3):
+            prepared.training.advance(prepared.batches(step))
+
+
+def test_frozen_embeddings_as_a_run_makes_them(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, finished_run: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(
+        "fixmatch+daso",
+        device="cuda",
+        network=str(finished_run),
+        freeze=True,
+        embedding_folder=str(tmp_path / "embeddings"),
+    )
+    prepared = prepare(config, digits)
+    assert prepared.data.are_vectors
+    with cuda.step():
+        for step in range(3):
+            prepared.training.advance(prepared.batches(step))
+
+
+def counted_reads(cuda: PretendCuda, prepared: Prepared) -> int:
+    before = cuda.reads
+    rows = list(fit(prepared.training, prepared.batches, prepared.data))
+    assert [row["event"] for row in rows] == ["train", "evaluate"]
+    return cuda.reads - before
+
+
+def test_steps_between_rows_are_recorded_without_a_wait(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
+    reads = []
+    for steps in (6, 18):  # as many rows, and looks for NaN, of few steps as of many
+        config = tiny_config(steps=steps, evaluate_every=steps, log_every=100, device="cuda")
+        reads.append(counted_reads(cuda, prepare(config, digits)))
+    assert reads[0] == reads[1] > 0
+
+
+def test_a_run_its_checkpoints_and_its_model(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    config = tiny_config("fixmatch+daso", method_options=METHODS["fixmatch+daso"], steps=10, device="cuda")
+    whole = prepare(config, digits)
+    list(train_run(whole, tmp_path / "whole"))
+
+    stopped = prepare(config, digits)
+    list(train_run(stopped, tmp_path / "stopped", stop=lambda: stopped.training.step >= 7))
+    assert stopped.training.step == 7
+    resumed, rows = resume_run(tmp_path / "stopped")
+    state = resumed.training.tensors().items()
+    assert all(is_on_device(value) for name, value in state if not name.startswith("record."))
+    list(rows)
+    assert_equal(at_home(resumed.training.tensors()), at_home(whole.training.tensors()))
+
+    model = load_model(tmp_path / "whole", torch.device("cuda"), warn=pytest.fail)
+    assert is_on_device(next(model.network.parameters()))
+    test = whole.data.test
+    assert test is not None
+    logits = predict_logits(model.network, test.images)
+    assert not is_on_device(logits)
+    with torch.no_grad():
+        again = model.network.classify(model.network.eval()(test.images[:50])).cpu()
+    torch.testing.assert_close(logits[:50], again)
+
+
+@pytest.mark.parametrize("method", ["fixmatch+crest", "fixmatch+crt", "fixmatch+estimate+darp"])
+def test_runs_of_several_stages(
+    method: str, cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"generations": 2} if "crest" in method else {}
+    config = tiny_config(method, method_options=options, steps=4, evaluate_every=4, device="cuda")
+    rows = list(train_run(prepare(config, digits), tmp_path / "run"))
+    assert rows[-1]["event"] == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [*((name, "sgd") for name in RECORDABLE), ("fixmatch+daso", "adamw")]
+)
+def test_a_recorded_step_goes_on_as_steps_do(
+    method: str, optimizer: str, cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
+    # Learning rate, decay of the average, ramps, warm-ups and histogram all change while it is replayed.
+    options = {"method_options": METHODS[method], "optimizer": optimizer, "schedule": "cosine"}
+    plain, recorded = (
+        prepare(tiny_config(method, device="cuda", cuda_graph=graph, **options), digits)
+        for graph in (False, True)
+    )
+    for step in range(10):
+        expected, expected_total = plain.training.advance(plain.batches(step))
+        actual, total = recorded.training.advance(recorded.batches(step))
+        torch.testing.assert_close(total, expected_total, rtol=1e-4, atol=1e-5)
+        assert actual.losses.keys() == expected.losses.keys()
+    assert [graph.played for graph in cuda.graphs] == [10 - 3]
+    assert_equal(
+        at_home(recorded.training.tensors()), at_home(plain.training.tensors()), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_loaded_state_is_recorded_anew(cuda: PretendCuda, tiny_config: MakeConfig, digits: Source) -> None:
+    config = tiny_config(device="cuda", cuda_graph=True, method_options=METHODS["fixmatch+daso"])
+    first, second = prepare(config, digits), prepare(config, digits)
+    for step in range(6):
+        first.training.advance(first.batches(step))
+        second.training.advance(second.batches(step))
+    saved = {name: value.clone() for name, value in first.training.tensors().items()}
+    for step in range(6, 8):
+        second.training.advance(second.batches(step))
+    second.training.load(saved, 6, 0.0)
+    for step in range(6, 12):
+        first.training.advance(first.batches(step))
+        second.training.advance(second.batches(step))
+    assert len(cuda.graphs) == 3
+    assert_equal(at_home(second.training.tensors()), at_home(first.training.tensors()), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_recorded_is_refused(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
+    with pytest.raises(OptionError, match="this training is on cpu"):
+        prepare(tiny_config(cuda_graph=True), digits)
+    with pytest.raises(OptionError, match="DARP does more in some steps than in others"):
+        prepare(tiny_config("fixmatch+darp", cuda_graph=True, device="cuda"), digits)
+
+
+class Planted(FixMatch):
+    """FixMatch with a mistake."""
+
+    mistake: Callable[[Tensor, Guess], object]
+
+    def forward(self, network: Any, teacher: Any, batch: Any) -> Step:
+        result = super().forward(network, teacher, batch)
+        confidence = result.pseudo_labels.confidence  # type: ignore[union-attr]
+        labels = result.pseudo_labels.labels["final"]  # type: ignore[union-attr]
+        type(self).mistake(confidence, labels)  # type: ignore[arg-type]
+        return result
+
+
+MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "a number is read": lambda confidence, labels: confidence.mean().item(),
+    "a condition": lambda confidence, labels: 1 if confidence.max() > 0.5 else 0,
+    "a list": lambda confidence, labels: labels.tolist(),
+    "a copy to the host": lambda confidence, labels: confidence.cpu(),
+    "a copy to the host, as numpy has it": lambda confidence, labels: confidence.to("cpu").numpy(),
+    "a mask as index": lambda confidence, labels: confidence[confidence > 0.5],
+    "rows that are found": lambda confidence, labels: (confidence > 0.5).nonzero(),
+    "classes that are there": lambda confidence, labels: labels.unique(),
+    "counts of the host's way": lambda confidence, labels: torch.bincount(labels, minlength=10),
+    "weights on the host": lambda confidence, labels: confidence * torch.ones(len(confidence)),
+    "a table on the host": lambda confidence, labels: torch.ones(10)[labels],
+    "an index of the host": lambda confidence, labels: labels[torch.arange(2)],
+    "a list as index": lambda confidence, labels: labels[[0, 1]],
+    "a range on the host": lambda confidence, labels: labels + torch.arange(len(labels)),
+    "numbers moved late": lambda confidence, labels: confidence * torch.ones(len(labels)).to("cuda"),
+    "numbers made of a list": lambda confidence, labels: torch.tensor([0.5], device=confidence.device),
+    "a generator of the host": lambda confidence, labels: (
+        torch.rand(3, device=confidence.device, generator=torch.Generator()) + confidence[:3]
+    ),
+    "tensors in a list": lambda confidence, labels: torch._foreach_add([confidence], [torch.ones(16)]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_planted_mistake_is_seen(
+    mistake: str, cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
+    prepared = prepare(tiny_config("fixmatch", device="cuda"), digits)
+    batch = prepared.batches(0)
+    method = Planted()
+    monkey = type("Mistaken", (Planted,), {"mistake": staticmethod(MISTAKES[mistake])})
+    method.__class__ = monkey
+    prepared.training._forward = method
+    with pytest.raises(DeviceMistakeError), cuda.step():
+        prepared.training.advance(batch)
+
+
+def test_a_copy_from_memory_that_is_not_pinned_is_seen(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(tiny_config("fixmatch", device="cuda"), digits)
+    monkeypatch.setattr("daso.views.plan.move", lambda tensor, device: tensor.to(device, non_blocking=True))
+    with pytest.raises(DeviceMistakeError, match="pinned"), cuda.step():
+        prepared.batches(0)
+
+
+class CountsItself(Refiner):
+    """Refines by a number of the host, which a recording would not see change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, guess: Guess) -> Guess:
+        self.calls += 1
+        return guess._replace(probs=guess.probs.roll(self.calls, 1))
+
+
+@pytest.mark.parametrize("mistake", ["a count of the host", "a rate of the host", "a share of the host"])
+def test_a_number_of_the_host_in_a_recording_is_seen(
+    mistake: str,
+    cuda: PretendCuda,
+    tiny_config: MakeConfig,
+    digits: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_config("fixmatch", method_options={"threshold": 0.1}, device="cuda", schedule="cosine")
+    options = dataclasses.replace(config.train, cuda_graph=True)
+    plain, recorded = prepare(config, digits), prepare(dataclasses.replace(config, train=options), digits)
+    if mistake == "a count of the host":
+        for prepared in (plain, recorded):
+            prepared.training.method.refine = CountsItself()
+    elif mistake == "a rate of the host":
+        for group in recorded.training.optimizer.param_groups:
+            group["lr"] = 0.03
+    else:
+        recorded.training._averaging = 1.0
+    for step in range(8):
+        plain.training.advance(plain.batches(step))
+        recorded.training.advance(recorded.batches(step))
+    with pytest.raises(AssertionError):
+        assert_equal(
+            at_home(recorded.training.tensors()), at_home(plain.training.tensors()), rtol=1e-3, atol=1e-5
+        )
