@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import SOURCES
+from daso.report.html.folder import load_run
+from daso.report.html.overview import overview
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
@@ -165,6 +168,20 @@ def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(finish
         (line,) = (line for line in text.splitlines() if line.strip().startswith("balanced accuracy"))
         assert len(line.split()) == columns + 1
         assert (adjusted in line.split()) == ("adjusted" in text) == (not balanced_by)
+
+
+def test_the_table_of_a_run_tells_how_well_the_number_is_known_as_the_report_does(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(finished_run)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "±" in line)
+    found = re.search(r"± [\d.]+", line)
+    assert found is not None
+    measured = json.loads((finished_run / "data.json").read_text())["test"]
+    assert f"from {measured} images" in line
+    overview_of_report = overview(load_run(finished_run))
+    assert overview_of_report is not None
+    assert found[0] in json.dumps(overview_of_report, ensure_ascii=False)
 
 
 def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:

@@ -29,9 +29,10 @@ from daso.evaluate.metrics import calibration_error
 from daso.report.html.calibration import reliability_bins
 from daso.report.html.folder import load_run
 from daso.report.html.maps import embed, frequency_color
-from daso.report.html.overview import confusion_counts, interval
+from daso.report.html.overview import confusion_counts
 from daso.report.html.page import island, write_report
 from daso.report.html.svg import Scale
+from daso.report.uncertainty import interval
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 from tests.conftest import MakeConfig

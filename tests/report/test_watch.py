@@ -16,7 +16,8 @@ from daso.compose import METHODS, Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.report.runs import read_run
-from daso.report.watch import Facts, Watch, additions, distance, find_warnings, watch_facts
+from daso.report.uncertainty import interval
+from daso.report.watch import UNCERTAIN, Facts, Watch, additions, distance, find_warnings, watch_facts
 from daso.train.config import RunConfig
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -294,10 +295,11 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
     (warning,) = warnings_of(
         known, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}}
     )
-    stated = int(warning["message"].split("± ")[1].split()[0])
     random = np.random.default_rng(0)
     balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
-    assert stated == pytest.approx(100 * 1.96 * balanced.std(), abs=3)
+    half = interval(recall, images.astype(float))
+    assert half == pytest.approx(1.96 * balanced.std(), abs=0.03)
+    assert half > UNCERTAIN
     assert "54 held-out images (4 of the rarest class)" in warning["message"]
     (own,) = warnings_of(
         replace(known, drawn=False),

@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from daso.report.uncertainty import interval
 
 POOLS = {"test": "test", "holdout": "held-out"}
 """What the images are called that a run is measured on."""
@@ -25,13 +28,16 @@ def percent(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def summary_table(summary: dict[str, Any], balanced_by: Sequence[str] = ()) -> Table:
+def summary_table(
+    summary: dict[str, Any], balanced_by: Sequence[str] = (), measured: Sequence[int] | None = None
+) -> Table:
     """Show the answers of a run's summary side by side, each named.
 
     Args:
         summary: as ``summary.json`` has it.
         balanced_by: what has balanced the classifier in training; if anything has, logit-adjusted numbers, which
             would correct a second time, are left out.
+        measured: images of each class that it was measured on, (K,); None: not known.
     """
     answers = {"median_of_last": f"median of last {summary['evaluations']}", "last": "last"}
     answers["best_on_holdout"] = "best on hold-out"
@@ -60,9 +66,17 @@ def summary_table(summary: dict[str, Any], balanced_by: Sequence[str] = ()) -> T
             if not balanced_by:
                 cells.append(percent(summary[name]["logit_adjusted"][key]))
         table.add_row(label, *cells)
+    captions = []
+    if measured is not None:
+        recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
+        half = interval(recall, np.array(measured, dtype=np.float64))
+        if half is not None:
+            captions.append(
+                f"balanced accuracy is known to within ± {100 * half:.1f} points (95%), from {sum(measured):,} images"
+            )
     if not balanced_by:
-        table.caption = "adjusted: by the log of the labelled frequencies, for images of balanced classes"
-        table.caption_justify = "left"
+        captions.append("adjusted: by the log of the labelled frequencies, for images of balanced classes")
+    table.caption, table.caption_justify = "\n".join(captions), "left"
     return table
 
 

@@ -94,8 +94,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         _notice(f"no pictures: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
-        config = prepared.config
-        console.print(summary_table(summary, balancing_parts(config.method, config.train.labeled_sampling)))
+        config, data = prepared.config, describe_data(prepared.data)
+        balanced_by = balancing_parts(config.method, config.train.labeled_sampling)
+        console.print(summary_table(summary, balanced_by, data[f"{summary['measured_on']}_counts"]))
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from daso.balance import balancing_parts
 from daso.files import Row
+from daso.report.uncertainty import interval
 
 Array = npt.NDArray[np.float64]
 
@@ -302,24 +303,21 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
 def uncertain_measure(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if the images to measure on are too few to tell methods apart.
 
-    The 95% interval of balanced accuracy: 1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, with
-    recalls r_k that count one hit and one miss more than there were, so that a few hits out of as few are no
-    certainty. A run of a cross-validation is measured together with the others.
+    How far off the number may be is left to the end (``interval``): it changes with every evaluation. A run of a
+    cross-validation is measured together with the others.
     """
     measured = evaluations[-1].get(facts.measured_on)
     if not measured or facts.measured is None or facts.fold:
         return None
     images = facts.measured
-    recall, there = np.array(measured["recall"], dtype=np.float64), images > 0
-    recall = (recall[there] * images[there] + 1) / (images[there] + 2)
-    half = 1.96 * float(np.sqrt((recall * (1 - recall) / images[there]).sum())) / there.sum()
-    if half < UNCERTAIN:
+    half = interval(np.array(measured["recall"], dtype=np.float64), images)
+    if half is None or half < UNCERTAIN:
         return None
     what = {"test": "test", "holdout": "held-out"}[facts.measured_on]
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[there].min():.0f} of the rarest class) tell balanced accuracy to "
-        f"within ± {100 * half:.0f} points only (95%)",
+        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) are too few to tell "
+        f"balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
         "Smaller differences say nothing: "
         + (
             "daso validate measures every labelled image, and a test folder measures better still."

@@ -9,6 +9,7 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.html.folder import UNREADABLE, Array, Run, at, number, section, vector
+from daso.report.uncertainty import interval
 from daso.report.watch import find_warnings
 
 POOLS = {"test": "test images", "holdout": "hold-out images"}
@@ -76,20 +77,6 @@ def measured_counts(run: Run) -> Array | None:
         table = confusion_counts(run)
         counts = None if table is None else table.sum(1)
     return counts
-
-
-def interval(recall: Array, counts: Array) -> float | None:
-    """Return half of the 95% interval of balanced accuracy.
-
-    1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, each recall counting one hit and one miss more
-    than there were.
-    """
-    there = (counts > 0) & np.isfinite(recall)
-    if not there.any():
-        return None
-    n = counts[there]
-    r = np.clip((recall[there] * n + 1) / (n + 2), 0, 1)
-    return 1.96 * float(np.sqrt((r * (1 - r) / n).sum())) / int(there.sum())
 
 
 def overview(run: Run) -> Row | None:
