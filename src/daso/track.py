@@ -5,12 +5,16 @@ A tracker never stops or delays a training: each works in a thread of its own, a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import json
+import logging
 import math
 import os
 import queue
 import re
+import tempfile
 import textwrap
 import threading
 import time
@@ -29,7 +33,7 @@ STATE = "trackers.json"
 PER_CLASS = ("recall", "distribution")
 MOST_CLASSES = 50
 """With more classes numbers per class stay in ``metrics.jsonl``."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds to wait, at the end of a run, for a tracker that is still busy."""
 
 
@@ -159,20 +163,34 @@ class MLflow:
         import mlflow
         from mlflow.entities import Metric, Param
 
+        if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+            logging.getLogger("mlflow").setLevel(logging.WARNING)  # the making of its tables is no news
         self._metric = Metric
         uri = state.get("tracking_uri") or mlflow.get_tracking_uri()
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
-        self._run: str | None = state.get("run_id")
-        if self._run is None:
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "daso")
-            found = self._client.get_experiment_by_name(name)
-            experiment = found.experiment_id if found else self._client.create_experiment(name)
-            self._run = self._client.create_run(experiment, run_name=folder.name).info.run_id
+        with _one_at_a_time() if uri.startswith("sqlite") else contextlib.nullcontext():
+            try:
+                self._client = mlflow.MlflowClient(tracking_uri=uri)
+                self._run: str = state.get("run_id") or self._begin(folder)
+                self._client.update_run(self._run, status="RUNNING")
+            except mlflow.MlflowException as error:
+                if (allowed := "MLFLOW_ALLOW_FILE_STORE") in str(error):
+                    raise RuntimeError(
+                        f"MLflow writes into a folder ({uri}) only with {allowed}=true; a file such as "
+                        f"MLFLOW_TRACKING_URI=sqlite:///mlflow.db, its own default, needs no permission"
+                    ) from error
+                raise
+        if "run_id" not in state:
             params = [Param(_key(name), str(value)[:500]) for name, value in _flat(config).items()]
             for start in range(0, len(params), 100):
                 self._client.log_batch(self._run, params=params[start : start + 100])
         self.state = {"run_id": self._run, "tracking_uri": uri}
         self.place = f"{uri}, run {self._run}"
+
+    def _begin(self, folder: Path) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "daso")
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        return str(self._client.create_run(experiment, run_name=folder.name).info.run_id)
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Log them together, a thousand at a time."""
@@ -188,6 +206,18 @@ class MLflow:
     def close(self) -> None:
         """End the run."""
         self._client.set_terminated(self._run)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep the processes of this user from making MLflow's tables all at once, which breaks its database."""
+    path = Path(tempfile.gettempdir()) / f"daso-mlflow-{os.getuid()}.lock"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _key(name: str) -> str:
@@ -223,6 +253,19 @@ def used_before(folder: Path) -> tuple[str, ...]:
         return ()
 
 
+def tracked(
+    rows: Iterable[Row], kinds: Sequence[str], folder: Path, say: Callable[[str], None], step: int = 0
+) -> Iterator[Row]:
+    """Yield the rows of a run, and hand them to trackers on the way; see ``Tracking``."""
+    tracking = Tracking(kinds, folder, say, step)
+    try:
+        for row in rows:
+            tracking.write(row)
+            yield row
+    finally:
+        tracking.close()
+
+
 class Tracking:
     """Hands the rows of a run to trackers.
 
@@ -252,7 +295,7 @@ class Tracking:
             rows.put(row)
 
     def close(self) -> None:
-        """Wait until the trackers have written what they were given, or for half a minute."""
+        """Wait until the trackers have written what they were given, or for a minute."""
         for rows in self._queues.values():
             rows.put(None)
         end = time.monotonic() + PATIENCE

@@ -24,6 +24,7 @@ from daso.report.compare.tables import value_of
 from daso.report.plots import draw_comparison, draw_run, frequent_first
 from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
+from daso.track import Kind, check_installed, tracked
 from daso.train.lock import refuse_taken
 
 BASELINE = "fixmatch"
@@ -42,9 +43,11 @@ class DemoCommand:
     """Another length of the runs."""
     jobs: int | None = None
     """Runs at a time, one thread each (default: one for each processor)."""
+    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    """Send the numbers to a tracker too; may be given again for another one."""
 
 
-def _one_run(method: str, seed: int, steps: int | None, folder: Path) -> None:
+def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:
     """Train one run of the demonstration, in a process of its own."""
     import torch
 
@@ -52,7 +55,8 @@ def _one_run(method: str, seed: int, steps: int | None, folder: Path) -> None:
     from daso.train.run import train_run
 
     torch.set_num_threads(1)
-    for _ in train_run(prepare(demo_config(method, seed, steps)), folder):
+    rows = train_run(prepare(demo_config(method, seed, steps)), folder)
+    for _ in tracked(rows, track, folder, lambda text: print(f"{folder.name}: {text}", file=sys.stderr)):
         pass
     draw_run(folder)
 
@@ -70,7 +74,10 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     ):
         task = progress.add_task("training", total=len(cells))
         futures = {
-            pool.submit(_one_run, method, seed, command.steps, folder / f"{method}-{seed}"): (method, seed)
+            pool.submit(_one_run, method, seed, command.steps, folder / f"{method}-{seed}", command.track): (
+                method,
+                seed,
+            )
             for method, seed in cells
         }
         for number, future in enumerate(as_completed(futures), 1):
@@ -125,6 +132,7 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
 def run(argv: Sequence[str]) -> None:
     """Run the demonstration as the arguments say."""
     command = tyro.cli(DemoCommand, args=list(argv), prog="daso demo")
+    check_installed(command.track)
     folder = command.out or next(
         path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()
     )
