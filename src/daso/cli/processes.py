@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from daso.errors import OptionError
-from daso.nets.shared import Processes
+from daso.errors import DasoError, OptionError
+from daso.nets.shared import Processes, TeamError
+from daso.train.environment import describe_environment
+from daso.train.prepare import Prepared
+
+Result = TypeVar("Result")
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits in the middle of a training for one that has gone without a sign."""
+PATIENCE = timedelta(days=2)
+"""How long it waits while others read or embed images."""
+WORD = timedelta(seconds=20)
+"""How long it waits until another one has told what went wrong."""
+LOST = re.compile(r"gloo|nccl|connection|socket|broken pipe|timed? ?out|peer", re.IGNORECASE)
+"""What messages say of a process that does not answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +80,59 @@ class Team:
                 dist.barrier()
             yield own
 
+    def prepare(self, work: Callable[[], Result], prepared: Callable[[Result], Prepared]) -> Result:
+        """Prepare a training in every process, and see to it that all have prepared the same.
+
+        Args:
+            work: prepares it.
+            prepared: finds it in what *work* returns.
+
+        Raises:
+            TeamError: *work* failed in a process, or they differ in versions, options, images or weights.
+        """
+        if self.processes is None:
+            return work()
+        try:
+            result = work()
+            told = _facts(prepared(result))
+        except TeamError:
+            raise
+        except Exception as error:
+            self.processes.fail(error)
+        (here, first), *others = self.processes.tell(told)
+        for rank, (host, other) in enumerate(others, 1):
+            for name in first:
+                if first[name] != other[name] and None not in (first[name], other[name]):
+                    raise TeamError(
+                        f"the processes do not agree. {name}: {first[name]} in process 0 on {here}, {other[name]} "
+                        f"in process {rank} on {host}. All need the same versions, options and files"
+                    )
+        return result
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    """Return what must be the same in all processes, in words."""
+    environment = describe_environment(prepared.data.labeled.labels.device, prepared.config.method)
+    facts = {name: environment[name] for name in ("daso", "commit", "torch", "numpy", "own_files")}
+    facts["configuration"] = prepared.config.fingerprint()
+    facts["split"] = prepared.data.fingerprint
+    facts |= {f"{name} images": digits for name, digits in prepared.data.images_fingerprints.items()}
+    facts["step"] = prepared.step
+    sums = [float(tensor.double().sum()) for tensor in prepared.tensors().values()]
+    facts["checksum of the state"] = hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+    return facts
+
 
 @contextlib.contextmanager
 def team(device: str) -> Iterator[Team]:
     """Join the processes that torchrun started with this one, if it did; all but the first are silent.
 
-    Each takes the accelerator of its number on its machine, or the CPU where *device* is "cpu" or there is none.
+    Each takes the accelerator of its number on its machine, or the CPU where *device* is "cpu" or there is none. What
+    one of them fails with is told once, and all leave.
 
     Raises:
         OptionError: there are more processes on this machine than accelerators.
+        SystemExit: something failed here, which is told, or elsewhere.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -90,23 +153,49 @@ def team(device: str) -> Iterator[Team]:
         raise OptionError(f"{size} processes cannot train on --device {device}: leave it out, or cpu")
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://"))
-    dist.init_process_group(
-        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-        # The store outlives a restart, and with it the addresses of processes that are gone.
-        store=PrefixStore(f"daso-{restarts}", store),
-        rank=rank,
-        world_size=size,
-    )
+    # The store outlives a restart, and with it the addresses of processes that are gone.
+    store = PrefixStore(f"daso-{restarts}", store)
     try:
-        processes = Processes.of_group()
+        dist.init_process_group(
+            "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=TIMEOUT,
+        )
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        processes = Processes(rank, size, local == 0, patient)
         with contextlib.ExitStack() as stack:
-            if processes.rank:
+            if rank:
                 silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(silence))
                 stack.enter_context(contextlib.redirect_stderr(silence))
             yield Team(processes, device, restarts > 0)
-    except BaseException as error:
-        print(f"process {dist.get_rank()}: {error}", file=sys.__stderr__)
-        raise
-    finally:
         dist.destroy_process_group()
+    except Exception as error:
+        _end(error, store, rank)
+
+
+def _end(error: Exception, store: dist.Store, rank: int) -> NoReturn:
+    """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
+    with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
+        if store.compare_set("failed", "", str(rank)) != str(rank).encode():
+            store.wait(["told"], WORD)  # torchrun ends all as soon as one has left
+            raise SystemExit(1)
+    me = f"process {rank} on {platform.node()}"
+    told = error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
+    if isinstance(error, TeamError) and isinstance(told, DasoError):
+        print(f"daso: {told}", file=sys.stderr)
+    elif isinstance(told, DasoError):
+        print(f"daso: {me}: {told}", file=sys.stderr)
+    elif isinstance(told, RuntimeError) and LOST.search(str(told)):
+        print(
+            f"daso: {me} lost another one, which was killed or whose machine is gone. 'daso resume' goes on from the "
+            f"last checkpoint, as torchrun --max-restarts N does by itself ({str(told).splitlines()[0]})",
+            file=sys.stderr,
+        )
+    else:
+        traceback.print_exception(told)
+    with contextlib.suppress(RuntimeError):
+        store.set("told", "")
+    raise SystemExit(2 if isinstance(told, OptionError) else 1)

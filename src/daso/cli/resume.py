@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,7 +48,8 @@ def go_on(command: ResumeCommand, together: Team) -> int:
     """Resume as a command says, together with the other processes if there are any."""
     stop = Stop()
     with together.folder(command.folder, resumed=True) as own:
-        prepared, rows = resume_run(
+        resume = partial(
+            resume_run,
             own,
             lambda message: print(f"daso: {message}", file=sys.stderr),
             data=command.data,
@@ -56,6 +59,7 @@ def go_on(command: ResumeCommand, together: Team) -> int:
             processes=together.processes,
             progress=embedding_progress(),
         )
+        prepared, rows = together.prepare(resume, itemgetter(0))
         if prepared.step == prepared.total_steps:
             print(f"{command.folder} is complete", file=sys.stderr)
         elif not command.quiet:

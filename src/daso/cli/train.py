@@ -268,7 +268,10 @@ def _train(
         _notice(f"skipped {path}: {reason}")
     for note in source.notes:
         _notice(f"note: {note}")
-    prepared = prepare(config, source, processes=together.processes, progress=embedding_progress())
+    shared, progress = together.processes, embedding_progress()
+    prepared = together.prepare(
+        lambda: prepare(config, source, processes=shared, progress=progress), lambda it: it
+    )
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()

@@ -11,15 +11,24 @@ training is the same in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import platform
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from daso.errors import DasoError, RunError
+
+Result = TypeVar("Result")
+
+
+class TeamError(RunError):
+    """Something is wrong in one process, or between two, and all of those that train together know it."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,24 @@ class Processes:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
+        leads: whether it is the first one on its machine.
+        patient: the same processes as a group that waits for days, while some of them read or embed images; None:
+            the default group.
     """
 
     rank: int
     size: int
+    leads: bool = True
+    patient: dist.ProcessGroup | None = None
 
     @classmethod
     def of_group(cls) -> Processes:
         """Return this process's place in the default group, which must have been made."""
         return cls(dist.get_rank(), dist.get_world_size())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Processes:
+        """Return this: a copy of a network is computed by the same processes."""
+        return self
 
     def share(self, rows: Tensor) -> Tensor:
         """Return every size-th row from this process's first; as many in all processes, some twice if need be."""
@@ -49,7 +67,7 @@ class Processes:
 
     def gather(self, share: Tensor, count: int) -> Tensor:
         """Return the *count* rows of which every process has its share, float (count, D), with their gradient."""
-        return cast(Tensor, _Gather.apply(share, count, self))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Gather.apply(share, count, self.rank, self.size))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -69,6 +87,55 @@ class Processes:
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return bool(number)
 
+    def tell(self, value: Any) -> list[tuple[str, Any]]:
+        """Tell all processes a value that can be pickled; return each one's machine and what it told.
+
+        Raises:
+            TeamError: one of them failed, instead.
+        """
+        return self._exchange(value, None)
+
+    def fail(self, error: Exception) -> NoReturn:
+        """Tell all processes, each of which tells something or fails, that this one failed.
+
+        Raises:
+            TeamError: always; its cause is the error if all failed with the same.
+        """
+        self._exchange(None, error)
+        raise AssertionError
+
+    def _exchange(self, value: Any, error: Exception | None) -> list[tuple[str, Any]]:
+        said = (
+            str(error)
+            if error is None or isinstance(error, DasoError)
+            else f"{type(error).__name__}: {error}"
+        )
+        answers: list[Any] = [None] * self.size
+        mine = (platform.node(), value, None if error is None else said)
+        dist.all_gather_object(answers, mine, self.patient)
+        if error is not None and all(message == said for _, _, message in answers):
+            raise TeamError(said) from error
+        for rank, (host, _, message) in enumerate(answers):
+            if message is not None:
+                raise TeamError(f"process {rank} on {host}: {message}")
+        return [(host, told) for host, told, _ in answers]
+
+    def in_turn(self, work: Callable[[], Result]) -> Result:
+        """Do in every process what leaves on disk what others need not do again, and return its result.
+
+        The first process begins; when it is done, the first of every other machine; then the rest.
+
+        Raises:
+            TeamError: another process failed meanwhile.
+        """
+        own = 0 if self.rank == 0 else 1 if self.leads else 2
+        results = []
+        for turn in range(3):
+            if turn == own:
+                results.append(work())
+            self.tell(None)
+        return results[0]
+
     @torch.no_grad()
     def differ(self, tensors: Iterable[Tensor]) -> bool:
         """Tell whether any process has other numbers in its tensors than the first one."""
@@ -79,30 +146,52 @@ class Processes:
         return not torch.equal(lowest, highest)
 
 
+@torch.library.custom_op("daso::gather", mutates_args=())
+def _gather(own: Tensor, size: int) -> Tensor:
+    """Return what each of *size* processes gave, (size, ...); a custom operator, which a compiler leaves alone."""
+    all_of_them = own.new_empty((size, *own.shape))
+    dist.all_gather(list(all_of_them.unbind()), own.contiguous())
+    return all_of_them
+
+
+@_gather.register_fake
+def _(own: Tensor, size: int) -> Tensor:
+    return own.new_empty((size, *own.shape))
+
+
+@torch.library.custom_op("daso::total", mutates_args=())
+def _total(own: Tensor) -> Tensor:
+    """Return the sum of what the processes gave."""
+    total = own.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+@_total.register_fake
+def _(own: Tensor) -> Tensor:
+    return torch.empty_like(own, memory_format=torch.contiguous_format)
+
+
 class _Gather(torch.autograd.Function):
     """Rows of all processes; every process computes the same loss of them, so its share of the gradient is whole."""
 
     @staticmethod
-    def forward(context: Any, share: Tensor, count: int, processes: Processes) -> Tensor:
-        context.processes, context.rows = processes, len(share)
-        parts = [
-            torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(processes.size)
-        ]
-        dist.all_gather(parts, share.contiguous())
-        return torch.stack(parts, 1).flatten(0, 1)[:count]
+    def forward(context: Any, share: Tensor, count: int, rank: int, size: int) -> Tensor:
+        context.rank, context.size, context.rows = rank, size, len(share)
+        return _gather(share, size).transpose(0, 1).flatten(0, 1)[:count]
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        processes: Processes = context.processes
-        own = gradient[processes.rank :: processes.size]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        own = gradient[context.rank :: context.size]
         missing = context.rows - len(own)
-        return (torch.cat([own, own.new_zeros(missing, own.shape[1])]) if missing else own), None, None
+        own = torch.cat([own, own.new_zeros(missing, own.shape[1])]) if missing else own
+        return own, None, None, None
 
 
 class SharedBatchNorm(_BatchNorm):
     """Batch norm, of any number of dimensions, by the statistics of the batches of all processes together.
 
-    ``torch.nn.SyncBatchNorm`` is the same for CUDA devices only.
+    ``torch.nn.SyncBatchNorm`` is the same for CUDA devices only, and not for a compiler.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
@@ -130,9 +219,8 @@ class _Normalize(torch.autograd.Function):
     def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
         mean, variance = torch.ops.aten.batch_norm_update_stats(x.float(), None, None, 0.0)
         own = torch.cat([mean, variance, mean.new_tensor([x.numel() / len(mean)])])
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
-        means, variances, counts = torch.split(torch.stack(parts), [len(mean), len(mean), 1], 1)
+        parts = _gather(own, dist.get_world_size())
+        means, variances, counts = torch.split(parts, [len(mean), len(mean), 1], 1)
         count = counts.sum()
         mean = (means * counts).sum(0) / count
         variance = ((variances + (means - mean).square()) * counts).sum(0) / count
@@ -148,8 +236,7 @@ class _Normalize(torch.autograd.Function):
         direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, context.eps, [True, True, True]
         )
-        sums = torch.stack([to_bias, to_weight])
-        dist.all_reduce(sums)
+        sums = _total(torch.stack([to_bias, to_weight]))
         scale = (variance + context.eps).rsqrt()
         slope = weight * scale.square() * sums[1] / count
         offset = weight * scale * sums[0] / count - slope * mean
@@ -158,11 +245,17 @@ class _Normalize(torch.autograd.Function):
         return direct.sub_(through.to(direct.dtype)), to_weight, to_bias, None
 
 
-def share_batch_norms(module: nn.Module) -> None:
-    """Let every batch norm within a module take its statistics from all processes; parameters stay the same objects."""
+def share_batch_norms(module: nn.Module, *, compiled: bool = False) -> None:
+    """Let every batch norm within a module take its statistics from all processes; parameters stay the same objects.
+
+    Args:
+        module: is changed, but for batch norms that are shared already.
+        compiled: whether it will be compiled.
+    """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm) and not isinstance(child, SharedBatchNorm | nn.SyncBatchNorm):
-            kind = nn.SyncBatchNorm if child.weight is not None and child.weight.is_cuda else SharedBatchNorm
+            of_torch = child.weight is not None and child.weight.is_cuda and not compiled
+            kind = nn.SyncBatchNorm if of_torch else SharedBatchNorm
             shared = kind(child.num_features, child.eps, child.momentum)
             for attribute in ("weight", "bias"):
                 setattr(shared, attribute, getattr(child, attribute))
@@ -170,4 +263,4 @@ def share_batch_norms(module: nn.Module) -> None:
                 setattr(shared, attribute, getattr(child, attribute))
             setattr(module, name, shared.train(child.training))
         else:
-            share_batch_norms(child)
+            share_batch_norms(child, compiled=compiled)
