@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,9 @@ from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
-from daso.errors import OptionError, RunError
+from daso.errors import RunError
 from daso.nets.backbone import Backbone
-from daso.nets.shared import Processes
+from daso.nets.shared import Processes, share_batch_norms
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.train.backbones import prepare_backbone
@@ -141,8 +142,6 @@ def prepare(
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
     device = choose_device(options.device)
-    if processes is not None and (options.compile or options.freeze):
-        raise OptionError("--compile and --freeze are for a training in one process")
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device, config.memory)
@@ -151,7 +150,8 @@ def prepare(
     if backbone is not None:
         network = backbone.name
         if options.freeze:
-            data = embed_data(images, backbone, options, config.augmentation, progress)
+            embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
+            data = embed() if processes is None else processes.in_turn(embed)
     period = options.evaluation_period  # of the whole run, in each of its stages
     options = dataclasses.replace(options, network=network, evaluate_every=period)
     config = dataclasses.replace(config, train=options)
@@ -247,6 +247,7 @@ def _begin_stage(
     device = data.labeled.images.device
     network = network.to(device)
     if processes is not None:
+        share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
         network.share(processes)
     batches = Batches(stage_data, method, options, config.augmentation, config.vectors)
     if options.compile:
