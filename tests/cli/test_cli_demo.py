@@ -1,6 +1,7 @@
 """The demonstration, end to end on a few steps."""
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ def test_the_demonstration_compares_three_methods_seed_by_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "demo"
-    assert main(["demo", "--out", str(folder), "--seeds", "0", "3", "--steps", "40", "--jobs", "2"]) == 0
+    track = ["--track", "tensorboard"] if find_spec("tensorboard") else []
+    short = ["--seeds", "0", "3", "--steps", "40", "--jobs", "2"]
+    assert main(["demo", "--out", str(folder), *short, *track]) == 0
     printed = capsys.readouterr()
     assert "gain over fixmatch" in printed.out
     assert "[6/6]" in printed.err
@@ -26,4 +29,6 @@ def test_the_demonstration_compares_three_methods_seed_by_seed(
     assert all(row["split"] == splits[row["seed"]] for row in rows)
     assert splits["0"] != splits["3"]
     assert (folder / "fixmatch+daso-3" / "plots" / "pseudo_labels.png").exists()
+    written = sorted(path.parent.parent.name for path in folder.glob("*/tensorboard/events*"))
+    assert written == (sorted(f"{row['method']}-{row['seed']}" for row in rows) if track else [])
     assert main(["demo", "--out", str(folder)]) == 1

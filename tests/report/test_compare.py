@@ -82,6 +82,28 @@ def test_differences_are_paired_by_seed(campaign: Path) -> None:
     assert any("no sign-flip test can give less than 0.25" in note for note in compared.notes())
 
 
+def test_a_method_that_training_balanced_has_no_logit_adjusted_numbers(campaign: Path) -> None:
+    def adjusted(compared: Compared) -> list[str]:
+        rows = [dict(zip(compared.table()[0], row, strict=True)) for row in compared.table()[1:]]
+        return [row.get("logit-adjusted", "no column") for row in rows]
+
+    compared = only(campaign)
+    assert "-" not in adjusted(compared)
+    assert "logit-adjusted" in [row[0] for row in compared.difference_table()]
+    for path in (campaign / "runs" / "daso").glob("*/config.json"):
+        change(path, lambda config: config.update(method="fixmatch+la+daso"))
+    compared = only(campaign)
+    assert (adjusted(compared)[0], adjusted(compared)[1] == "-") == ("-", False)
+    assert "logit-adjusted" not in [row[0] for row in compared.difference_table()]
+    assert any(note.startswith("No logit-adjusted numbers of fixmatch+la+daso:") for note in compared.notes())
+    rows = list(csv.DictReader(io.StringIO(to_csv([compared]))))
+    counts = {row["method"]: row["runs"] for row in rows if row["number"] == "logit-adjusted"}
+    assert counts == {"fixmatch+la+daso": "0", "supervised": "3"}
+    for path in (campaign / "runs" / "supervised").glob("*/config.json"):
+        change(path, lambda config: config["train"].update(labeled_sampling="class-balanced"))
+    assert adjusted(only(campaign)) == ["no column"] * 2
+
+
 def test_classes_come_by_falling_number_of_labels_with_all_methods(campaign: Path) -> None:
     compared = only(campaign)
     head, *rows = compared.class_table()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -42,8 +42,10 @@ class CompareCommand:
 
 def _terminal_table(rows: Sequence[Sequence[str]], title: str) -> Table:
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for name in rows[0]:
-        table.add_column(escape(name), justify="left" if name in ("method", "number") else "right")
+    for name, *cells in zip(*rows, strict=True):
+        longest = min(36, max(map(len, cells))) if name == "method" else None
+        justify: Literal["left", "right"] = "left" if name in ("method", "number") else "right"
+        table.add_column(escape(name), justify=justify, overflow="fold", min_width=longest)
     for row in rows[1:]:
         table.add_row(*map(escape, row))
     return table

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.balance import balancing_parts
 from daso.errors import RunError
 from daso.files import Row, read_json, read_rows
 
@@ -37,6 +38,11 @@ class RunFolder:
     def method(self) -> str:
         """The method's name."""
         return str(self.config["method"])
+
+    @property
+    def balanced_by(self) -> tuple[str, ...]:
+        """What has balanced the classifier in training, so that logit adjustment would do it twice; () if nothing."""
+        return balancing_parts(self.method, self.config["train"].get("labeled_sampling", "uniform"))
 
     @property
     def class_names(self) -> list[str]:

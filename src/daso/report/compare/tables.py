@@ -16,10 +16,11 @@ from daso.report.compare.groups import Group, Setting
 from daso.report.compare.statistics import FEWEST, MISSING, Difference, holm, pair, spread
 from daso.report.runs import Array, RunFolder, as_array
 
+ADJUSTED = "logit-adjusted"
 MEDIAN = ("summary", "median_of_last")
 MEASURES: dict[str, tuple[str, ...]] = {
     "balanced accuracy": (*MEDIAN, "balanced_accuracy"),
-    "logit-adjusted": (*MEDIAN, "logit_adjusted", "balanced_accuracy"),
+    ADJUSTED: (*MEDIAN, "logit_adjusted", "balanced_accuracy"),
     "accuracy": (*MEDIAN, "accuracy"),
     "geometric mean": (*MEDIAN, "geometric_mean"),
     "recall, many labels": (*MEDIAN, "recall_many"),
@@ -33,13 +34,18 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "accuracy of those over threshold": ("pseudo_labels", "confident", "accuracy"),
 }
 """Where each number stands: in the summary, medians of the last evaluations unless named; or in the last evaluation."""
-TESTED = ("balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
+TESTED = ("balanced accuracy", ADJUSTED, "accuracy", "recall, few labels")
 """Numbers whose differences are tested."""
 BASELINES = ("fixmatch", "supervised")
 
 
 def value_of(run: RunFolder, measure: str) -> float:
-    """Return a number of a run in %; NaN where there is none."""
+    """Return a number of a run in %; NaN where there is none, or none that means anything.
+
+    A classifier that was balanced in training has no logit-adjusted number: it would be balanced twice.
+    """
+    if measure == ADJUSTED and run.balanced_by:
+        return math.nan
     last = run.evaluations()[-1] if run.evaluations() else {}
     start: Any = {"summary": run.summary, "pseudo_labels": last.get("pseudo_labels", {})}
     found = reduce(lambda value, name: value.get(name, {}), MEASURES[measure], start)
@@ -138,6 +144,8 @@ class Compared:
             found = [self.difference(group, measure) for group in self.others]
             adjusted = holm([difference.t_test for difference in found])
             for group, difference, corrected in zip(self.others, found, adjusted, strict=True):
+                if measure == ADJUSTED and (_is_balanced(group) or _is_balanced(self.baseline)):
+                    continue
                 n, half = len(difference.values), difference.half_interval
                 low, high = difference.mean - half, difference.mean + half
                 lines.append(
@@ -174,6 +182,12 @@ class Compared:
             f"last evaluations unless named.",
             *self.setting.notes,
         ]
+        balanced = [group.name for group in self.setting.groups if _is_balanced(group)]
+        if balanced:
+            notes.append(
+                f"No logit-adjusted numbers of {', '.join(balanced)}: training has balanced these classifiers, and "
+                f"adjusting them once more would favour the rare classes."
+            )
         if self.others:
             notes.append(
                 f"Differences to {self.baseline.name} are of the same seed, split and images, in points. The paired "
@@ -188,6 +202,10 @@ class Compared:
                 f"test rests on normality: six seeds or more are evidence, fewer a hint."
             )
         return notes
+
+
+def _is_balanced(group: Group) -> bool:
+    return all(run.balanced_by for run in group.runs.values())
 
 
 def probability(p: float) -> str:
