@@ -26,8 +26,8 @@ Of them the candidates, for which the file also holds what a gallery shows:
 ``confident``, ``disagreeing``, ``uncertain``, ``next``   int32, rows of ``shown``; ``next.*`` the parts of its score
 ``thumbnails.bytes``   uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels a side, one after the other, with
                        ``thumbnails.offsets`` int64 (t + 1,); ``thumbnails.pool`` int8 (t,), 0 unlabelled, 1 labelled;
-                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors have none, unless they stand for
-                       files: then the central squares of these
+                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors that stand for images have the
+                       pictures of these (of files the central squares), others have none
 =====================  =============================================================================================
 
 For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place`` (at most 1,500 rows
@@ -60,6 +60,7 @@ from daso.refine.daso import DASO
 from daso.refine.guess import Guess, Refiner
 from daso.refine.queue import PrototypeQueue
 from daso.train.candidates import Floats, Indices, best_per_group, disagreements, rank_to_label
+from daso.train.embed import EmbeddedData
 from daso.train.thumbnails import pack_thumbnails
 from daso.train.training import Training
 
@@ -146,7 +147,11 @@ def collect_beliefs(training: Training, data: TrainingData, seed: int) -> tuple[
         **_map(features, labeled, labels, prototypes, random),
     }
     neighbours = np.unique(arrays["shown.near"][known])
-    packed = pack_thumbnails(((0, data.unlabeled, index[shown]), (1, data.labeled, neighbours)))
+    pictured = data.pictured if isinstance(data, EmbeddedData) else {}
+    pictures = [
+        pictured.get(name, pool) for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
+    ]
+    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbours)))
     if len(packed["index"]):
         arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
     return arrays, about | {
