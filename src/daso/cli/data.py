@@ -20,6 +20,7 @@ from rich.table import Table
 from daso.cli.tables import wide_console
 from daso.data.check import Report, check_data
 from daso.data.findings import CALLED, Finding
+from daso.data.tars import absolute_place
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
 
@@ -41,8 +42,8 @@ class CheckCommand:
     """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave."""
     labeled: Path | None = None
     """Folder of labelled images, in a folder for each class; instead of SOURCE."""
-    unlabeled: Path | None = None
-    """Folder of unlabelled images, if they are elsewhere."""
+    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    """Folder of unlabelled images, or tar shards, if they are elsewhere; see daso train --help."""
     val: Path | None = None
     """Folder of validation images, if they are elsewhere."""
     test: Path | None = None
@@ -79,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
                 command.source or str(command.labeled),
                 data=command.data,
                 folders={
-                    name: str(folder.expanduser()) for name, folder in given.items() if folder is not None
+                    name: absolute_place(folder) for name, folder in given.items() if folder is not None
                 },
                 size=command.size,
                 download=command.download,

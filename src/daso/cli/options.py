@@ -13,6 +13,7 @@ import tyro
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES, is_named
+from daso.data.tars import absolute_place
 from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
@@ -50,8 +51,9 @@ class TrainCommand:
     (default: its own)."""
     labeled: Path | None = None
     """Folder of labelled images, in a folder for each class; instead of SOURCE."""
-    unlabeled: Path | None = None
-    """Folder of unlabelled images, at any depth, if they are elsewhere."""
+    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    """Folder of unlabelled images, at any depth, if they are elsewhere; or tar shards: a folder of them, a pattern such
+    as 'shards/{000..127}.tar', or an address such as 's3://bucket/{000..127}.tar'."""
     val: Path | None = None
     """Folder of validation images, in a folder for each class, if they are elsewhere."""
     test: Path | None = None
@@ -82,9 +84,7 @@ class TrainCommand:
     def folders(self) -> dict[str, str]:
         """Where parts of an image folder are, by their names, that are not in it."""
         given = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {
-            name: str(folder.expanduser().resolve()) for name, folder in given.items() if folder is not None
-        }
+        return {name: absolute_place(folder) for name, folder in given.items() if folder is not None}
 
 
 GROUPS: dict[str, type[Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from daso.data.listing import Listing, files_pool, part_called, read_listing
 from daso.data.names import in_order
 from daso.data.pool import EncodedImages
 from daso.data.source import UNLABELED, Source
+from daso.data.tars import is_shards, unlabeled_tars
 from daso.errors import DataError, OptionError, nearest
 
 LABELED_FOLDERS = ("labeled", "train")
@@ -55,12 +57,13 @@ def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False
     return read_listing(list_folder(folder), size=size, skip_bad=skip_bad)
 
 
-def list_folder(folder: Path, others: Mapping[str, Path] | None = None) -> Listing:
+def list_folder(folder: Path, others: Mapping[str, str] | None = None) -> Listing:
     """List image folders without decoding any image.
 
     Args:
         folder: what holds ``labeled/`` and perhaps the others; or the labelled images in folders of their classes.
-        others: where other parts are: "unlabeled", "val", "test".
+        others: where other parts are: "unlabeled", "val", "test". Unlabelled images may be in tar shards: a folder of
+            them, a pattern such as ``shards/{000..127}.tar``, or an address for fsspec.
 
     Raises:
         DataError: a folder is missing, given twice, empty, or a class is empty or unknown.
@@ -72,7 +75,7 @@ def list_folder(folder: Path, others: Mapping[str, Path] | None = None) -> Listi
         raise OptionError(f"unknown part {unknown[0]!r} of a data set; known: {', '.join(FOLDERS.values())}")
     if is_image_folder(folder):
         labeled = _labeled_folder(folder)
-        inside = {name: folder / name for name in FOLDERS.values() if (folder / name).is_dir()}
+        inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
         twice = sorted(inside.keys() & given.keys())
         if twice:
             raise DataError(
@@ -83,17 +86,15 @@ def list_folder(folder: Path, others: Mapping[str, Path] | None = None) -> Listi
         labeled = folder
         is_class_folder(folder)
     for name, place in given.items():
-        if not place.is_dir():
+        if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
             raise DataError(f"{name}: {place} is no folder")
     class_names = tuple(in_order(_class_folders(labeled)))
     pools = {"train": _labeled_pool(labeled, class_names)}
     for part in ("validation", "test"):
         if FOLDERS[part] in given:
-            pools[part] = _labeled_pool(given[FOLDERS[part]], class_names)
+            pools[part] = _labeled_pool(Path(given[FOLDERS[part]]), class_names)
     if "unlabeled" in given:
-        place = given["unlabeled"]
-        paths = _refuse_none(place, list(_image_files(place)))
-        pools["unlabeled"] = files_pool(paths, [UNLABELED] * len(paths))
+        pools["unlabeled"] = _unlabeled_pool(given["unlabeled"])
     return Listing(folder.resolve().name, str(folder), class_names, pools)
 
 
@@ -145,6 +146,18 @@ def _labeled_pool(folder: Path, class_names: Sequence[str]) -> EncodedImages:
         labels += [known[name]] * len(files)
     _refuse_none(folder, paths)
     return files_pool(paths, labels)
+
+
+def _unlabeled_pool(place: str) -> EncodedImages:
+    if is_shards(place):
+        return unlabeled_tars(place)
+    paths = list(_image_files(Path(place)))
+    shards = sorted(str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
+    if not shards:
+        _refuse_none(Path(place), paths)
+    pools = [files_pool(paths, [UNLABELED] * len(paths))] if paths else []
+    pools += map(unlabeled_tars, shards)
+    return functools.reduce(EncodedImages.followed_by, pools)
 
 
 def _refuse_none(folder: Path, paths: list[Path]) -> list[Path]:

@@ -23,6 +23,7 @@ from daso.data.saved import is_saved, list_saved
 from daso.data.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.source import Source
 from daso.data.stl10 import locate_stl10, read_stl10
+from daso.data.tars import is_tar_folder, list_tars
 from daso.errors import DataError, OptionError, nearest
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")
@@ -49,6 +50,7 @@ LAYOUTS = (
     "labeled/<class>/ with images",
     "a folder of images for each class",
     "train-*.parquet",
+    "webdataset's shards (train-*.tar)",
     "a data set saved by Hugging Face's datasets",
     "MNIST's four IDX files",
     "CIFAR's pickles",
@@ -85,7 +87,7 @@ def open_source(
             called like a name is opened as ``./name``.
         data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder. For a
             manifest, the folder that its paths start in and may not leave; None: the manifest's.
-        folders: for an image folder, where further parts are: "unlabeled", "val", "test".
+        folders: for an image folder, where further parts are: "unlabeled", "val", "test"; see ``list_folder``.
         size: for people's own images and Semi-Aves, the side of the square to resize to.
         skip_bad: leave out what cannot be used, and record it in ``Source.skipped``.
         download: for a name, fetch missing files into *data*, or else into the cache folder; for a data set of the
@@ -264,7 +266,9 @@ def list_own(
     if is_saved(path) and not folders:
         return list_saved(path)
     if folders or is_image_folder(path):
-        return list_folder(path, {part: Path(place) for part, place in (folders or {}).items()})
+        return list_folder(path, folders)
+    if is_tar_folder(path):
+        return list_tars(path)
     if _located(locate_parquet, path):
         return list_parquet(path)
     return list_folder(path) if _benchmark(path) is None and is_class_folder(path) else None

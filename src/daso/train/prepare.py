@@ -19,6 +19,7 @@ from daso.data.open import NAMES, open_source
 from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
+from daso.data.tars import is_address
 from daso.errors import RunError
 from daso.nets.backbone import Backbone
 from daso.nets.shared import Processes, share_batch_norms
@@ -309,7 +310,9 @@ def moved(config: RunConfig, data: Path | None, device: str | None = None) -> Ru
         else:
             # What lay beside the images lies beside them still.
             beside = {
-                part: os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
+                part: folder
+                if is_address(folder)
+                else os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
                 for part, folder in config.folders.items()
             }
             config = dataclasses.replace(config, source=place, folders=beside)

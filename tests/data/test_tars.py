@@ -1,0 +1,225 @@
+"""Images in tar shards: the same as in files, wherever they lie, and errors that name the shard."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daso.data import tars
+from daso.data.cache import Cache
+from daso.data.open import open_source
+from daso.data.tars import expand, read_samples, unlabeled_tars
+from daso.errors import DataError
+
+MakeFolder = Callable[..., Path]
+
+
+def write_shard(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def pack(folder: Path, where: Path, *, labels: str = "cls") -> None:
+    """Write an image folder as shards of five images."""
+    classes = sorted(path.name for path in (folder / "labeled").iterdir())
+    for part in ("labeled", "unlabeled", "val", "test"):
+        files = sorted((folder / part).rglob("*.png"))
+        for start in range(0, len(files), 5):
+            members = []
+            for path in files[start : start + 5]:
+                key = "_".join(path.relative_to(folder / part).with_suffix("").parts)
+                members.append((f"{key}.png", path.read_bytes()))
+                label = classes.index(path.parent.name) if part != "unlabeled" else -1
+                if part == "unlabeled":
+                    members.append((f"{key}.txt", b"a caption"))
+                elif labels == "cls":
+                    members.append((f"{key}.cls", str(label).encode()))
+                else:
+                    members.append((f"{key}.json", f'{{"label": "{classes[label]}", "x": 1}}'.encode()))
+            write_shard(where / f"{part}-{start // 5:03d}.tar", members)
+
+
+def png(color: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), color).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("labels", ["cls", "json"])
+def test_a_folder_of_shards_is_the_folder(labels: str, make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_image_folder()
+    pack(folder, tmp_path, labels=labels)
+    if labels == "cls":
+        (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
+    plain, packed = open_source(str(folder)), open_source(str(tmp_path))
+    assert packed.class_names == ("blue", "green", "red")
+    for part in ("train", "unlabeled", "validation", "test"):
+        assert np.array_equal(getattr(packed, part).images, getattr(plain, part).images)
+        assert np.array_equal(getattr(packed, part).labels, getattr(plain, part).labels)
+        cached = open_source(str(tmp_path), cache=Cache(tmp_path / "cache"))
+        assert np.array_equal(np.asarray(getattr(cached, part).images), getattr(plain, part).images)
+
+
+def test_numbers_are_the_names_where_nobody_says_others(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    pack(make_image_folder(), tmp_path)
+    assert open_source(str(tmp_path)).class_names == ("0", "1", "2")
+    (tmp_path / "classes.txt").write_text("blue\ngreen\n")
+    with pytest.raises(DataError, match=r"classes\.txt: has 2 names, and there is a label 2"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["inside", "folder", "pattern", "star", "address", "mixed", "gz"])
+def test_unlabelled_shards_go_with_a_labelled_folder(
+    place: str, make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_image_folder()
+    plain = open_source(str(folder))
+    assert plain.unlabeled is not None
+    pack(folder, tmp_path)
+    shards = sorted(tmp_path.glob("unlabeled-*.tar"))
+    away = tmp_path / "away"
+    away.mkdir()
+    files = sorted((folder / "unlabeled").rglob("*.png"))
+    if place == "mixed":
+        for file in files[5:]:
+            file.unlink()
+        shards = shards[1:]
+    else:
+        shutil.rmtree(folder / "unlabeled")
+    target = folder / "unlabeled" if place in ("inside", "mixed") else away
+    target.mkdir(exist_ok=True)
+    for shard in shards:
+        shard.rename(target / shard.name)
+    if place == "gz":
+        every = [(f"{n}.png", file.image) for n, file in enumerate(samples(sorted(away.glob("*.tar"))))]
+        write_shard(away / "all.tar.gz", every, "w:gz")
+    unlabeled = {
+        "inside": None,
+        "mixed": None,
+        "folder": str(away),
+        "pattern": str(away / "unlabeled-{000..004}.tar"),
+        "star": str(away / "unlabeled-*.tar"),
+        "address": f"file://{away}/unlabeled-{{000..004}}.tar",
+        "gz": str(away / "all.tar.gz"),
+    }[place]
+    source = open_source(str(folder), folders={"unlabeled": unlabeled} if unlabeled else None)
+    assert source.unlabeled is not None
+    assert np.array_equal(source.unlabeled.images, plain.unlabeled.images)
+    assert (source.unlabeled.labels == -1).all()
+
+
+def samples(shards: Iterable[Path]) -> Iterable[tars.Sample]:
+    return [sample for shard in shards for sample in read_samples(str(shard), contents=True)]
+
+
+def test_patterns() -> None:
+    assert expand("s3://b/{a,bc}-{08..11}.tar") == [
+        f"s3://b/{name}-{n}.tar" for name in ("a", "bc") for n in ("08", "09", "10", "11")
+    ]
+    assert expand("plain.tar") == ["plain.tar"]
+    for wrong in ("{5..4}.tar", "{0..9999999}.tar", "{0..9999}{0..9999}.tar", "/nowhere/*.tar"):
+        with pytest.raises(DataError):
+            expand(wrong)
+
+
+def test_what_belongs_to_an_image(tmp_path: Path) -> None:
+    write_shard(
+        tmp_path / "a.tar",
+        [
+            ("x/0.seg.png", png(1)),
+            ("x/0.PNG", png(2)),
+            ("x/0.cls", b" 3\n"),
+            ("y/0.json", b"[1]"),
+            ("y/0.jpg", png(4)),
+            ("z/only.txt", b"text"),
+            ("z/._hidden.png", png(5)),
+            ("w/1.png", png(6)),
+            ("w/1.json", b'{"label": 7}'),
+        ],
+    )
+    found = list(read_samples(str(tmp_path / "a.tar"), contents=True))
+    assert [(sample.key, sample.label) for sample in found] == [("x/0", "3"), ("y/0", None), ("w/1", "7")]
+    assert [Image.open(io.BytesIO(sample.image)).getpixel((0, 0)) for sample in found] == [2, 4, 6]
+    assert [s.key for s in read_samples(str(tmp_path / "a.tar"), contents=False)] == ["x/0", "y/0", "w/1"]
+
+
+def test_a_long_shard_keeps_no_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard(tmp_path / "a.tar", [(f"{n:05d}.png", png(n % 256)) for n in range(2000)])
+    longest = 0
+    plain = tarfile.TarFile.next
+
+    def following(self: tarfile.TarFile) -> tarfile.TarInfo | None:
+        nonlocal longest
+        longest = max(longest, len(self.members))  # type: ignore[attr-defined]
+        return plain(self)
+
+    monkeypatch.setattr(tarfile.TarFile, "next", following)
+    for contents in (True, False):
+        assert sum(1 for _ in read_samples(str(tmp_path / "a.tar"), contents=contents)) == 2000
+    assert longest < 5
+
+
+def test_an_image_that_cannot_be_read_is_named(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_image_folder()
+    pool = [("good.png", png(1)), ("worse.png", b"no image"), ("last.png", png(2))]
+    write_shard(tmp_path / "pool-0.tar", pool[:1])
+    write_shard(tmp_path / "pool-1.tar", pool[1:])
+    places = {"unlabeled": f"{tmp_path}/pool-{{0..1}}.tar"}
+    shutil.rmtree(folder / "unlabeled")
+    with pytest.raises(DataError, match=r"pool-1\.tar, worse: not a readable image"):
+        open_source(str(folder), folders=places)
+    source = open_source(str(folder), folders=places, skip_bad=True)
+    assert source.unlabeled is not None
+    assert len(source.unlabeled) == 2
+
+
+@pytest.mark.parametrize("cut", [700, 1100, 5000])
+def test_damage_is_an_error_that_names_the_shard(
+    cut: int, make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_image_folder(unlabeled=0)
+    noise = np.random.default_rng(0).bytes(4000)
+    write_shard(tmp_path / "a.tar", [("0.png", png(0)), ("1.png", noise), ("2.png", png(2))])
+    content = (tmp_path / "a.tar").read_bytes()
+    garbled = content[:1100] + bytes([content[1100] ^ 1]) + content[1101:]
+    for damaged in (content[:cut], garbled):
+        (tmp_path / "a.tar").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a\.tar: (not a readable tar file: .*; fetch it again|had)"):
+            open_source(str(folder), folders={"unlabeled": str(tmp_path / "a.tar")}, size=8)
+    for damage in (b"", b"garbage" * 500):
+        (tmp_path / "a.tar").write_bytes(damage)
+        with pytest.raises(DataError, match=r"a\.tar: no"):
+            unlabeled_tars(str(tmp_path / "a.tar"))
+    for place in ("nowhere.tar", "file:///nowhere/at-all.tar", "nosuchprotocol://bucket/a.tar"):
+        with pytest.raises(DataError, match=r"\.tar: not a readable tar file"):
+            unlabeled_tars(place)
+
+
+def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    pack(make_image_folder(), tmp_path)
+    write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("a.cls", b"17")])
+    with pytest.raises(DataError, match=r"test label '17' is none of the 3 classes: 0, 1, 2"):
+        open_source(str(tmp_path))
+    write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("b.png", png(0))])
+    with pytest.raises(DataError, match=r"2 test images have no label; give each a \.cls"):
+        open_source(str(tmp_path))
+
+
+def test_a_huge_member_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tars, "LARGEST_MEMBER", 1000)
+    write_shard(tmp_path / "a.tar", [("0.png", bytes(1001))])
+    with pytest.raises(DataError, match="1,001 bytes; at most 1,000"):
+        list(read_samples(str(tmp_path / "a.tar"), contents=True))
