@@ -41,7 +41,7 @@ class _Residual(nn.Module):
             out = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(out))
             if number < self.depth:
                 out = F.relu(out, inplace=True)
-        return F.relu(out + self.downsample(x), inplace=True)
+        return F.relu(out.add_(self.downsample(x)), inplace=True)
 
 
 class ResNet(nn.Module):

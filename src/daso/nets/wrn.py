@@ -39,8 +39,8 @@ class _Block(nn.Module):
         activated = activate(self.norm1(x))
         shortcut = self.shortcut(activated if self.activate_shortcut else x)
         inner = activate(self.norm2(self.conv1(activated)))
-        out: Tensor = shortcut + self.conv2(inner)
-        return out
+        out: Tensor = self.conv2(inner)
+        return out.add_(shortcut)
 
 
 class WideResNet(nn.Module):
