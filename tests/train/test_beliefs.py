@@ -253,6 +253,34 @@ def test_vectors_have_no_thumbnails(tiny_config: MakeConfig, digits: Source, tmp
     assert len(arrays["next"]) == 100
 
 
+def test_a_frozen_backbone_shows_the_images_that_were_embedded(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :48]
+
+    frozen = {"network": None, "freeze": True, "embedding_folder": str(tmp_path / "embeddings")}
+    config = tiny_config("fixmatch+daso", steps=4, evaluate_every=2, **frozen)
+    prepared = prepare(config, digits, encoder=Halves())
+    assert prepared.data.are_vectors
+    assert prepared.data.unlabeled is not None
+    list(train_run(prepared, tmp_path / "run"))
+    arrays, _ = read(tmp_path / "run")
+    offsets, owners = (
+        arrays["thumbnails.offsets"],
+        zip(arrays["thumbnails.pool"].tolist(), arrays["thumbnails.index"].tolist(), strict=True),
+    )
+    unlabeled = digits.train.images[arrays["pool.source"]]
+    labeled = digits.train.images[prepared.data.split.labeled]
+    seen = set()
+    for (pool, index), start, end in zip(owners, offsets, offsets[1:], strict=False):
+        with Image.open(io.BytesIO(arrays["thumbnails.bytes"][start:end].tobytes())) as image:
+            assert np.array_equal(np.array(image), (unlabeled, labeled)[pool][index, 0])
+        seen.add((pool, index))
+    assert {(0, int(i)) for i in arrays["pool.index"][arrays["shown.place"]]} <= seen
+
+
 def test_vectors_of_files_have_the_pictures_of_these(tmp_path: Path) -> None:
     random, paths = np.random.default_rng(0), []
     for number in range(3):
