@@ -12,7 +12,7 @@ from conftest import MakeFolder
 from PIL import Image
 
 from daso.cli import main
-from daso.data import pool
+from daso.data import decoding
 
 
 def listed(folder: Path) -> Path:
@@ -148,14 +148,14 @@ def test_without_an_accelerator_large_images_are_read_small_and_once(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(0, 256, (120, 100, 3), dtype=np.uint8)).save(path)
     decoded = 0
-    original = pool.decode
+    original = decoding.decode
 
     def counting(*arguments: Any, **options: Any) -> Any:
         nonlocal decoded
         decoded += 1
         return original(*arguments, **options)
 
-    monkeypatch.setattr(pool, "decode", counting)
+    monkeypatch.setattr(decoding, "decode", counting)
     source, run = str(tmp_path / "photos"), tmp_path / "run"
     assert main(["train", source, "--method", "supervised", *TRAIN, "--out", str(run)]) == 0
     assert "images are resized to 32 x 32 pixels; --size 96 keeps 96" in capsys.readouterr().err
