@@ -1,0 +1,196 @@
+"""Pools larger than the memory: time of a step and resident memory against the size of the unlabelled pool.
+
+    python benchmarks/pools.py --counts 10000 100000 1000000 --csv results/pools.csv
+
+Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ) and a folder of
+labelled ones, decodes them into a cache with ``daso train --cache``, and trains the same number of steps with the pool
+held in memory and read from the cache, in turns, each in a process of its own that notes its largest resident memory.
+Steps per second are those of the training rows, the first ones left out; ratios are within a round.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from daso.data.open import open_source
+from daso.report.results import append_row
+from daso.train.environment import describe_environment
+
+SHARD = 10_000
+LABELED = 20
+"""Labelled images of each class."""
+METHOD = "fixmatch+daso"
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Measure and print."""
+
+    counts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """Unlabelled images."""
+    rounds: int = 3
+    steps: int = 300
+    network: str = "wrn-10-1"
+    batch: int = 16
+    data: Path | None = None
+    """Where CIFAR-10's files are."""
+    out: Path = Path("runs/pools")
+    """Shards, cache and runs go here."""
+    csv: Path | None = None
+    """A row of each count is appended here."""
+
+
+def write_shards(options: Pools, images: Any, count: int) -> Path:
+    """Write an image folder whose unlabelled images are in shards; what is there already is left."""
+    folder = options.out / f"pool-{count}"
+    if (folder / "done").exists():
+        return folder
+    random = np.random.default_rng(count)
+    (folder / "unlabeled").mkdir(parents=True, exist_ok=True)
+    for start in range(0, count, SHARD):
+        with tarfile.open(folder / "unlabeled" / f"unlabeled-{start // SHARD:04d}.tar", "w") as archive:
+            for index in range(start, min(start + SHARD, count)):
+                image = images[random.integers(len(images))].transpose(1, 2, 0)
+                moved = np.roll(image, tuple(random.integers(-8, 9, 2)), (0, 1))
+                file = io.BytesIO()
+                Image.fromarray(moved).save(file, "JPEG", quality=int(random.integers(70, 98)))
+                member = tarfile.TarInfo(f"{index:09d}.jpg")
+                member.size = file.tell()
+                file.seek(0)
+                archive.addfile(member, file)
+    return folder
+
+
+def write_labeled(folder: Path, images: Any, labels: Any, names: tuple[str, ...]) -> None:
+    for k, name in enumerate(names):
+        where = folder / "labeled" / name
+        where.mkdir(parents=True, exist_ok=True)
+        for index in np.flatnonzero(labels == k)[:LABELED]:
+            Image.fromarray(images[index].transpose(1, 2, 0)).save(where / f"{index}.png")
+    (folder / "done").touch()
+
+
+def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, float]:
+    """Train in a process of its own; return seconds, steps a second and megabytes."""
+    command = [sys.executable, __file__, "--run", str(folder), str(run), str(memory), str(options.steps)]
+    command += [options.network, str(options.batch), str(options.out / "cache")]
+    start = time.monotonic()
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return found | {"wall": time.monotonic() - start}
+
+
+def child(folder: str, run: str, memory: str, steps: str, network: str, batch: str, cache: str) -> None:
+    """Train and print what it took."""
+    import torch  # noqa: F401 - its own memory is what the rest is compared with
+
+    import daso.cli.train as command
+
+    imported = _resident()
+    arguments = [folder, "--out", run, "--method", METHOD, "--network", network, "--batch", batch, "--quiet"]
+    arguments += [
+        "--steps",
+        steps,
+        "--evaluate-every",
+        steps,
+        "--log-every",
+        "20",
+        "--cache",
+        cache,
+        "--size",
+        "32",
+    ]
+    arguments += ["--memory", memory, "--holdout", "0", "--device", "cpu"]
+    with open(os.devnull, "w") as nowhere:
+        out, sys.stdout = sys.stdout, nowhere
+        command.run(arguments)
+        sys.stdout = out
+    rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    speeds = [row["steps_per_second"] for row in rows if row["event"] == "train"][2:]
+    print(json.dumps({"speed": median(speeds), "imported": imported, "peak": _peak()}))
+
+
+def _resident() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(options: Pools) -> None:
+    source = open_source("cifar10", data=options.data)
+    images, labels = np.asarray(source.train.images), source.train.labels
+    about = describe_environment(_cpu(), METHOD)
+    print("| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |")
+    print("|---|---|---|---|---|")
+    for count in options.counts:
+        folder = write_shards(options, images, count)
+        write_labeled(folder, images, labels, source.class_names)
+        first = train(options, folder, options.out / f"first-{count}-{os.getpid()}", 0.0)
+        held, read = [], []
+        for number in range(options.rounds):
+            for memory, kept in ((1000.0, held), (0.0, read)):
+                run = options.out / f"run-{count}-{number}-{memory:g}-{os.getpid()}"
+                kept.append(train(options, folder, run, memory))
+        ratios = [b["speed"] / a["speed"] for a, b in zip(held, read, strict=True)]
+        row = {
+            "command": f"python benchmarks/pools.py --counts {count} --rounds {options.rounds}",
+            "images": count,
+            "network": options.network,
+            "batch": options.batch,
+            "steps": options.steps,
+            "first_seconds": f"{first['wall']:.0f}",
+            "first_peak_mb": f"{first['peak'] - first['imported']:.0f}",
+            "memory_steps_per_second": f"{median(r['speed'] for r in held):.2f}",
+            "cache_steps_per_second": f"{median(r['speed'] for r in read):.2f}",
+            "ratio": f"{median(ratios):.3f}",
+            "ratio_least": f"{min(ratios):.3f}",
+            "ratio_most": f"{max(ratios):.3f}",
+            "memory_peak_mb": f"{median(r['peak'] - r['imported'] for r in held):.0f}",
+            "cache_peak_mb": f"{median(r['peak'] - r['imported'] for r in read):.0f}",
+            "memory_wall_seconds": f"{median(r['wall'] for r in held):.0f}",
+            "cache_wall_seconds": f"{median(r['wall'] for r in read):.0f}",
+            "commit": about["commit"],
+            "hardware": f"{about['hardware']}, {about['threads']} thread(s)",
+            "torch": about["torch"],
+        }
+        print(
+            f"| {count:,} | {row['first_seconds']} | {row['memory_steps_per_second']}, {row['memory_peak_mb']} "
+            f"| {row['cache_steps_per_second']}, {row['cache_peak_mb']} "
+            f"| {row['ratio']} ({row['ratio_least']} to {row['ratio_most']}) |",
+            flush=True,
+        )
+        if options.csv is not None:
+            append_row(options.csv, row)
+
+
+def _cpu() -> Any:
+    import torch
+
+    return torch.device("cpu")
+
+
+if __name__ == "__main__":
+    if "--run" in sys.argv:
+        child(*sys.argv[2:])
+    else:
+        main(tyro.cli(Pools))
