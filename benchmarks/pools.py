@@ -146,7 +146,8 @@ def main(options: Pools) -> None:
         folder = write_shards(options, images, count)
         write_labeled(folder, images, labels, source.class_names)
         first = train(options, folder, options.out / f"first-{count}-{os.getpid()}", 0.0)
-        held, read = [], []
+        held: list[dict[str, float]] = []
+        read: list[dict[str, float]] = []
         for number in range(options.rounds):
             for memory, kept in ((1000.0, held), (0.0, read)):
                 run = options.out / f"run-{count}-{number}-{memory:g}-{os.getpid()}"
