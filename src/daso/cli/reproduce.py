@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from daso.cli.engine import LOOK, Engine, Jobs
 from daso.cli.progress import follow
 from daso.cli.stop import Stop
 from daso.cli.tables import wide_console
@@ -57,7 +59,15 @@ class ReproduceCommand:
     """full: as in the paper; lite: for a CPU; smoke: a few steps, to see that it works (default: the scale of --out,
     or full)."""
     jobs: int = 1
-    """Processes, of one thread each if several; more can be started by hand on the same folder."""
+    """Processes, of one thread each if several; more can be started by hand on the same folder. With --engine: jobs
+    that run at a time."""
+    engine: Literal["slurm", "local"] | None = None
+    """Submit the runs to a scheduler, each as a job of an array, and return; the same command later shows how far they
+    are, submits again what failed, and prints the tables. local: all at once on this machine, to try it."""
+    engine_options: tuple[str, ...] = ()
+    """What a job needs, in submitit's words: timeout_min=1440 gpus_per_node=1 cpus_per_task=4 slurm_partition=gpu."""
+    wait: bool = False
+    """With --engine: return when all jobs have ended."""
     out: Path | None = None
     """Folder of the campaign (default: runs/reproduce-SCALE)."""
     data: Path | None = None
@@ -203,6 +213,35 @@ def run_all(
     return left, [str(cell) for cell, outcome in over if outcome.state == "in use"]
 
 
+def submit_all(
+    campaign: Campaign, cells: Sequence[Cell], command: ReproduceCommand, argv: Sequence[str]
+) -> list[str]:
+    """Submit the cells that are not complete and have no job; return, if jobs were waited for, which cells failed."""
+    jobs = Jobs(campaign, cast(Engine, command.engine), command.engine_options)
+    missing = [cell for cell in cells if campaign.state(cell) != "complete"]
+    queued = jobs.submit(missing, command.jobs, ["reproduce", *argv])
+    print(
+        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {len(cells) - len(missing)} of them "
+        f"complete, {len(queued)} with a job",
+        file=sys.stderr,
+    )
+    named = {str(cell): cell for cell in missing}
+    for name, job in queued.items():
+        print(
+            f"  {name}: job {job.job_id}, {campaign.state(named[name])}, log {job.paths.stdout}",
+            file=sys.stderr,
+        )
+    left = []
+    while command.wait and queued:
+        for name in [name for name, job in queued.items() if job.done()]:
+            state, log = campaign.state(named[name]), queued.pop(name).paths.stdout
+            if state != "complete":
+                left.append(f"{name}: {state}, see {log}")
+            print(f"{name}: {state}", file=sys.stderr, flush=True)
+        time.sleep(LOOK if queued else 0)
+    return left
+
+
 def draw(campaign: Campaign, columns: Sequence[str]) -> None:
     """Draw the figures of every setting, or the named ones, that has runs for them."""
     for name in columns:
@@ -240,6 +279,8 @@ def run(argv: Sequence[str]) -> int:
         raise OptionError(f"name a table: {', '.join(map(str, paper_tables()))}; or {FIGURES}")
     if command.jobs < 1:
         raise OptionError(f"jobs = {command.jobs} must be at least 1")
+    if command.engine is None and (command.engine_options or command.wait):
+        raise OptionError("--engine-options and --wait go with --engine")
     if min(command.seeds, default=0) < 0:
         raise OptionError(f"seeds = {' '.join(map(str, command.seeds))}: a seed is at least 0")
     if len(set(command.seeds)) < len(command.seeds):
@@ -253,7 +294,9 @@ def run(argv: Sequence[str]) -> int:
     keep_freed_memory()
     left: list[str] = []
     busy: list[str] = []
-    if not command.table_only:
+    if command.engine is not None and not command.table_only:
+        left = refused + submit_all(campaign, cells, command, argv)
+    elif not command.table_only:
         stop = Stop()
         try:
             left, busy = run_all(campaign, cells, parts, command.jobs, stop)
