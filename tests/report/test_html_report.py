@@ -26,12 +26,12 @@ from daso.data.arrays import from_arrays
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.evaluate.metrics import calibration_error
-from daso.report.html.calibration import reliability_bins
 from daso.report.html.folder import load_run
 from daso.report.html.maps import embed, frequency_color
 from daso.report.html.overview import confusion_counts
 from daso.report.html.page import island, write_report
 from daso.report.html.svg import Scale
+from daso.report.reliability import reliability_bins
 from daso.report.uncertainty import interval
 from daso.train.prepare import prepare
 from daso.train.run import train_run

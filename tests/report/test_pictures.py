@@ -28,6 +28,7 @@ ALL: dict[str, Callable[..., Figure]] = {
     "pseudo_label_bias": pictures.pseudo_label_bias,
     "pseudo_labels": pictures.pseudo_labels,
     "confusion": pictures.confusion,
+    "reliability": pictures.reliability,
     "blending_weights": pictures.blending_weights,
 }
 
@@ -53,7 +54,7 @@ def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(finished_
     ):
         with pytest.raises(RunError, match=f"{finished_supervised_run}: no "):
             ALL[name](finished_supervised_run)
-    for name in ("class_counts", "recall", "accuracy", "confusion"):
+    for name in ("class_counts", "recall", "accuracy", "confusion", "reliability"):
         assert ALL[name](finished_supervised_run).axes[0].has_data()
 
 
@@ -75,6 +76,30 @@ def test_blending_weights_are_those_of_the_rows(finished_run: Path) -> None:
     written = np.array([row["pseudo_labels"]["blend_weight"] for row in run.evaluations()])
     order = np.argsort(-np.array(run.data["labeled_counts"]), kind="stable")
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(written.T.shape), written.T[order])
+
+
+def test_reliability_is_of_the_answers_that_the_metrics_measured(finished_run: Path, tmp_path: Path) -> None:
+    last = read_run(finished_run).summary["last"]
+    for adjusted, metrics in ((False, last), (True, last["logit_adjusted"])):
+        above, below = pictures.reliability(finished_run, logit_adjusted=adjusted).axes
+        error = float(re.findall(r"calibration error ([\d.]+)%", above.get_title(loc="left"))[0])
+        assert error == pytest.approx(100 * metrics["calibration_error"], abs=0.15)  # confidences are float16
+        heights = np.array([bar.get_height() for bar in below.patches])  # type: ignore[attr-defined]
+        assert heights.sum() == read_run(finished_run).data["test"]
+        right = sum(
+            bar.get_height() / 100 * heights[round((bar.get_x() + bar.get_width() / 2) * 15 / 100 - 0.5)]  # type: ignore[attr-defined]
+            for bar in above.patches
+        )
+        assert right / heights.sum() == pytest.approx(metrics["accuracy"])
+    (above, _) = pictures.reliability([finished_run, finished_run]).axes
+    assert "± 0.0%" in above.get_title(loc="left")
+    other = Path(shutil.copytree(finished_run, tmp_path / "other"))
+    (other / "beliefs.safetensors").unlink()
+    with pytest.raises(RunError, match=f"{other}: no answers"):
+        pictures.reliability([finished_run, other])
+    (other / "beliefs.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(RunError, match="cannot be read"):
+        pictures.reliability(other)
 
 
 def test_nothing_is_drawn_by_pyplot() -> None:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from daso.errors import RunError
 from daso.files import read_json
 from daso.report.plots import (
+    COLORS,
     Groups,
     class_ticks,
     frequent_first,
@@ -21,8 +22,11 @@ from daso.report.plots import (
     plot_accuracy,
     pseudo_label_series,
 )
+from daso.report.reliability import reliability_bins
 from daso.report.runs import Array, RunFolder, as_array
 
+FEW_IMAGES = 10
+"""Bins of confidence of fewer images are pale: their accuracy says little."""
 FEW_CLASSES = 20
 """More classes are drawn as lines, and confusions without numbers."""
 
@@ -158,3 +162,35 @@ def draw_figures(guessing: Groups, answering: Groups, stem: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"cannot write into {stem.parent}: {error.strerror or error}") from error
     return paths
+
+
+def plot_reliability(above: Axes, below: Axes, name: str, answers: Sequence[tuple[Array, Array]]) -> None:
+    """Draw accuracy against confidence, of the answers of all runs together, and how many images each bin has.
+
+    Args:
+        above: axes of the accuracies; a line joins each bar to the mean confidence of its bin.
+        below: axes of the numbers of images.
+        name: of the method.
+        answers: of each run, as ``read_answers`` returns them.
+    """
+    confidence, correct = (np.concatenate(part) for part in zip(*answers, strict=True))
+    edges, accuracy, mean, counts = reliability_bins(confidence, correct)
+    middle, width = 50 * (edges[:-1] + edges[1:]), 90 * float(edges[1] - edges[0])
+    for there, strength in ((counts >= FEW_IMAGES, 1.0), ((counts > 0) & (counts < FEW_IMAGES), 0.35)):
+        above.bar(middle[there], 100 * accuracy[there], width, color=COLORS["final"], alpha=strength)
+        above.vlines(middle[there], 100 * accuracy[there], 100 * mean[there], colors="black", alpha=strength)
+    above.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
+    # Of each run by itself, as the metrics have it: pooled, the gaps of two runs could cancel out.
+    errors = [_error(*reliability_bins(*one)[1:]) for one in answers]
+    spread = f" ± {100 * np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
+    above.set_title(f"{name}: calibration error {100 * np.mean(errors):.1f}{spread}%", loc="left")
+    above.set_ylabel("accuracy, %")
+    above.set_ylim(0, 100)
+    below.bar(middle, counts / len(answers), width, color=COLORS["labeled"])
+    below.set_ylabel("images")
+    below.set_xlabel("confidence, %")
+    below.set_xlim(0, 100)
+
+
+def _error(accuracy: Array, mean: Array, counts: Array) -> float:
+    return float((counts * np.abs(accuracy - mean)).sum() / counts.sum())

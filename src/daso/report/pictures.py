@@ -23,8 +23,15 @@ from matplotlib.figure import Figure
 
 from daso.errors import RunError
 from daso.report import plots
-from daso.report.figures import confusion_shares, plot_confusion, plot_pseudo_labels, pseudo_label_quality
+from daso.report.figures import (
+    confusion_shares,
+    plot_confusion,
+    plot_pseudo_labels,
+    plot_reliability,
+    pseudo_label_quality,
+)
 from daso.report.plots import Groups
+from daso.report.reliability import read_answers
 from daso.report.runs import RunFolder, as_array, read_run
 
 OneRun = str | Path | RunFolder
@@ -141,6 +148,31 @@ def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
     ).values()
     figure = _draw(lambda axis: plot_confusion(axis, members[0].method, members))
     figure.set_size_inches(5.5, 5.5)
+    return figure
+
+
+def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False) -> Figure:
+    """Draw accuracy against confidence of the answers of runs of one method, and how many images have which confidence.
+
+    A bar below the dotted line: sure too often. The calibration error (Guo et al., 2017) is the mean over runs.
+    """
+    members = _listed(runs)
+    answers = [read_answers(run, logit_adjusted) for run in members]
+    found = [answer for answer in answers if answer is not None]
+    if not found or len(found) < len(members):
+        lacking = next(run.path for run, answer in zip(members, answers, strict=True) if answer is None)
+        raise RunError(
+            f"{lacking}: no answers in beliefs.safetensors: it is not there yet, or nothing is measured on"
+        )
+    figure, axes = plots.make_figure(2)
+    figure.set_size_inches(6, 5)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    for row, axis in enumerate(axes):
+        axis.set_subplotspec(grid[row, 0])
+    axes[0].sharex(axes[1])
+    axes[0].tick_params(labelbottom=False)
+    name = members[0].method + (", logit-adjusted" if logit_adjusted else "")
+    plot_reliability(axes[0], axes[1], name, found)
     return figure
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from daso.files import Row
 from daso.report.html import charts
-from daso.report.html.folder import Array, Run, number
+from daso.report.html.folder import Run, number
 from daso.report.html.overview import POOLS, percent
+from daso.report.reliability import reliability_bins
 
 
 def calibration(run: Run) -> Row | None:
@@ -65,24 +64,4 @@ def _temperature(run: Run) -> str:
     return (
         f"A temperature of {temperature:.2f}, fitted on {images:,.0f} hold-out images, takes the error there from "
         f"{percent(before)}% to {percent(after)}% (calibration.json)."
-    )
-
-
-def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> tuple[Array, Array, Array, Array]:
-    """Return edges (bins + 1,) of bins of equal width; accuracy, mean confidence and images of each (bins,).
-
-    Args:
-        confidence: (N,), in [0, 1].
-        correct: bool (N,).
-        bins: how many; 15 as the calibration error of the metrics has.
-    """
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    counts = np.bincount(place, minlength=bins).astype(float)
-    filled = np.maximum(counts, 1)
-    accuracy = np.bincount(place, np.asarray(correct, float), minlength=bins) / filled
-    return (
-        np.linspace(0, 1, bins + 1),
-        accuracy,
-        np.bincount(place, confidence, minlength=bins) / filled,
-        counts,
     )
