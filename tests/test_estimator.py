@@ -26,13 +26,14 @@ from daso.errors import DataError, OptionError
 from daso.estimator.labels import read_labels, unlabeled_rows
 
 
-@parametrize_with_checks([DASOClassifier()])
+@parametrize_with_checks([DASOClassifier(steps=60, n_networks=2)])
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
 def small(**options: Any) -> DASOClassifier:
-    return DASOClassifier(**{"steps": 30, "random_state": 0, "device": "cpu", "network": "mlp-32", **options})
+    defaults = {"steps": 30, "random_state": 0, "device": "cpu", "network": "mlp-32", "n_networks": 1}
+    return DASOClassifier(**{**defaults, **options})
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,25 @@ def test_the_random_state_decides_and_torchs_own_is_left_alone(long_tailed: Any)
     torch.manual_seed(6)
     np.testing.assert_array_equal(first, small().fit(X, y).predict_proba(test))
     assert not np.array_equal(first, small(random_state=1).fit(X, y).predict_proba(test))
+
+
+def test_probabilities_are_the_mean_of_several_networks_of_their_own_seeds(long_tailed: Any) -> None:
+    X, y, test, _ = long_tailed
+    model = small(n_networks=3, logit_adjustment=0).fit(X, y)
+    assert len(model.networks_) == 3
+    assert [row["network"] for row in model.history_] == sorted(row["network"] for row in model.history_)
+    assert {row["network"] for row in model.history_} == {0, 1, 2}
+    together = model.predict_proba(test)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(test), together)
+    each = []
+    for network in model.networks_:
+        again.networks_ = [network]
+        each.append(again.predict_proba(test))
+    np.testing.assert_allclose(together, np.mean(each, axis=0), atol=1e-12)
+    np.testing.assert_array_equal(each[0], small(logit_adjustment=0).fit(X, y).predict_proba(test))
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    assert np.abs(each[1] - each[2]).max() > 0.01
 
 
 def test_search_pipelines_and_parallel_folds_pass_over_rows_without_a_label(long_tailed: Any) -> None:
@@ -277,7 +297,7 @@ def test_a_module_of_ones_own_is_copied() -> None:
     before = own.linear.weight.detach().clone()
     model = small(network=own, steps=10, batch_size=8).fit(X, y)
     assert torch.equal(own.linear.weight, before)
-    learned = next(iter(model.network_.encoder.parameters()))
+    learned = next(iter(model.networks_[0].encoder.parameters()))
     assert not torch.equal(learned, before)
 
 
@@ -294,6 +314,7 @@ def test_features_where_images_were(long_tailed: Any) -> None:
         ({"method_options": {"treshold": 0.9}}, "no option 'treshold'"),
         ({"network": "mpl-256"}, "Did you mean"),
         ({"steps": 0}, "steps = 0"),
+        ({"n_networks": 0}, "n_networks = 0"),
         (
             {"train_options": {"wieght_decay": 0}},
             "train_options: .*'wieght_decay'. Did you mean 'weight_decay'",

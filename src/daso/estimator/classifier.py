@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -17,12 +16,12 @@ from torch import nn
 from daso.balance import balancing_parts
 from daso.data.arrays import as_images
 from daso.errors import DataError, OptionError
-from daso.estimator.defaults import configure
+from daso.estimator.defaults import configure, number_of_networks
 from daso.estimator.inputs import Scaling, build_source
 from daso.estimator.labels import read_labels, unlabeled_rows
-from daso.estimator.training import EarlyStopping, describe, rebuild, train
+from daso.estimator.networks import describe, log_probabilities, rebuild, to_arrays
+from daso.estimator.training import EarlyStopping, train
 from daso.evaluate.metrics import adjust_logits
-from daso.evaluate.predict import predict_logits
 from daso.train.prepare import prepare
 from daso.train.training import choose_device
 
@@ -41,6 +40,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method_options: hyper-parameters of the method by name.
         network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module that
             maps normalised ones, float (B, C, H, W), to features, float (B, dim), and is copied; None: by the data.
+        n_networks: how many are trained, each from a seed of its own; their probabilities are averaged, which takes
+            much of the chance out of so few labels. None: 3; of images 1.
         steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, at least 100 and at most
             600 or a tenth of the rows; of images at least 500 and at most 20,000.
         batch_size: labelled rows of a step; None: 16, of images 32.
@@ -65,12 +66,13 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_counts_: int64, (K,), labelled rows of each.
         n_features_in_: D, or H * W * C.
         feature_names_in_: of the columns, where ``X`` is a data frame.
-        history_: rows of the training, dictionaries, one for every 20th part of it; filled while it goes on.
+        history_: rows of the trainings, dictionaries, one for every 20th part of each, with the number of the
+            ``"network"``; filled while it goes on.
         pseudo_labels_: classes that the fitted classifier gives the unlabelled rows, in their order: those of ``X``,
             then ``X_unlabeled``; empty if there are none.
         pseudo_label_confidence_: their probabilities, float64.
-        network_: the moving average of the trained network, in evaluation mode.
-        n_steps_: steps trained.
+        networks_: the moving averages of the trained networks, in evaluation mode.
+        n_steps_: steps that the network was trained which was trained longest.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         method_options: dict[str, Any] | None = None,
         network: str | nn.Module | None = None,
+        n_networks: int | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
@@ -96,6 +99,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.method = method
         self.method_options = method_options
         self.network = network
+        self.n_networks = n_networks
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -141,23 +145,35 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             len(classes),
             validation_fraction=self.validation_fraction if self.early_stopping else None,
         )
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        arguments = self.get_params(deep=False)
-        config = configure(
-            arguments, seed=seed, vectors=vectors, labeled=len(labeled), unlabeled=len(unlabeled)
-        )
+        random = check_random_state(self.random_state)
         if self.logit_adjustment is not None and not 0 <= self.logit_adjustment < math.inf:
             raise OptionError(f"logit_adjustment = {self.logit_adjustment!r} must be at least 0")
+        stopping = EarlyStopping(self.n_iter_no_change, adjusted=self._strength() >= 0.5)
         device = choose_device(self.device)
-        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_random_of(device)):
-            prepared = prepare(config, source, encoder=self._own_module())
-            self.history_: list[dict[str, Any]] = []
-            stopping = EarlyStopping(self.n_iter_no_change, adjusted=self._strength() >= 0.5)
-            early = stopping if self.early_stopping else None
-            trained = train(prepared, self.history_, early=early, verbose=bool(self.verbose))
-        self.n_steps_ = trained.step
-        self.network_ = trained.training.average.network.eval()
-        self._description = describe(trained)
+        self.history_: list[dict[str, Any]] = []
+        trained = []
+        for number in range(number_of_networks(self.n_networks, vectors=vectors)):
+            config = configure(
+                self.get_params(deep=False),
+                seed=int(random.randint(2**31 - 1)),
+                vectors=vectors,
+                labeled=len(labeled),
+                unlabeled=len(unlabeled),
+            )
+            with torch.random.fork_rng(
+                [] if device.type == "cpu" else [device], device_type=_random_of(device)
+            ):
+                prepared = train(
+                    prepare(config, source, encoder=self._own_module()),
+                    self.history_,
+                    number=number,
+                    early=stopping if self.early_stopping else None,
+                    verbose=bool(self.verbose),
+                )
+            trained.append((prepared.training.average.network.eval(), prepared.step, describe(prepared)))
+        self.networks_ = [network for network, _, _ in trained]
+        self.n_steps_ = max(steps for _, steps, _ in trained)
+        self._description = trained[0][2]
         self.classes_ = classes
         self.class_counts_ = np.bincount(codes, minlength=len(classes))
         probs = self._probabilities(unlabeled)
@@ -238,21 +254,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, rows: Array) -> Array:
         """Return the logits, adjusted, float64 (N, K)."""
-        return adjust_logits(self._raw_logits(rows), self.class_counts_, self._strength())
-
-    def _raw_logits(self, rows: Array) -> Array:
-        """Return the logits of the network, float64 (N, K).
-
-        Features go through it in double precision, so that the answer to a row does not depend on those beside it.
-        """
-        inputs = torch.from_numpy(np.ascontiguousarray(self._inputs(rows)))
-        if self._scaling is None:
-            return predict_logits(self.network_, inputs).double().numpy()
-        network = copy.deepcopy(self.network_).cpu().double()
-        head = network.heads[network.output]
-        with torch.no_grad():
-            parts = [head(network.encoder(chunk)) for chunk in torch.split(inputs, 4096)]
-        return np.asarray(torch.cat(parts).numpy())
+        logits = log_probabilities(self.networks_, self._inputs(rows))
+        return adjust_logits(logits, self.class_counts_, self._strength())
 
     def _probabilities(self, rows: Array) -> Array:
         logits = self._logits(rows)
@@ -260,20 +263,20 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state; of the network arrays, so that opening it builds no tensor of the file's choice."""
+        """Return the state; of the networks arrays, so that opening it builds no tensor of the file's choice."""
         state = dict(super().__getstate__())
-        if "network_" in state:
-            state["network_"] = {n: t.cpu().numpy() for n, t in self.network_.state_dict().items()}
+        if "networks_" in state:
+            state["networks_"] = [to_arrays(network) for network in self.networks_]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over a state and build its network, on the estimator's device or, where there is none such, the CPU."""
+        """Take over a state and build its networks, on the estimator's device or, where there is none such, the CPU."""
         super().__setstate__(state)
-        if "network_" in state:
-            weights = {n: torch.from_numpy(a) for n, a in state["network_"].items()}
-            self.network_ = rebuild(
-                self._description, weights, self.n_steps_, self.device, self._own_module()
-            )
+        if "networks_" in state:
+            self.networks_ = [
+                rebuild(self._description, weights, self.n_steps_, self.device, self._own_module())
+                for weights in state["networks_"]
+            ]
 
 
 def _random_of(device: torch.device) -> str:

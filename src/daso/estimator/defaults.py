@@ -18,6 +18,9 @@ from daso.train.options import TrainOptions
 
 Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
 
+NETWORKS = {"vectors": 3, "images": 1}
+"""How many are trained."""
+
 VECTOR_OPTIONS = {"threshold": 0.8, "rotation_weight": 0.0}
 """Hyper-parameters of methods that have other defaults on feature vectors."""
 
@@ -69,6 +72,18 @@ def configure(
             )
         },
     )
+
+
+def number_of_networks(given: Any, *, vectors: bool) -> int:
+    """Return how many networks are trained: as given, or by what they are trained on.
+
+    Raises:
+        OptionError: it is no whole number of at least 1.
+    """
+    number = NETWORKS["vectors" if vectors else "images"] if given is None else given
+    if not isinstance(number, Integral) or number < 1:
+        raise OptionError(f"n_networks = {given!r} must be a whole number of at least 1")
+    return int(number)
 
 
 def default_steps(labeled: int, unlabeled: int, *, vectors: bool) -> int:
