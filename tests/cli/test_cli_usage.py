@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.cli import VERBS, main
+from daso import compose
+from daso.cli import VERBS, early, main
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,6 +47,56 @@ def test_help_needs_neither_torch_nor_numpy_and_lists_the_verbs() -> None:
     assert (result.returncode, result.stderr.strip()) == (0, "[]")
     for verb in ("demo", "train", "resume", "evaluate", "predict", "plot"):
         assert f"  {verb} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train nowhere", "'nowhere' is neither a file or folder that exists"),
+        ("train cifr10-n500-g100", "Did you mean 'cifar10-n500-g100'?"),
+        ("train --labeled nowhere", "--labeled nowhere: there is no such folder"),
+        ("train digits --method fixmatch+dasso", "Did you mean 'daso'?"),
+        ("train digits --method daso", "It is a part to add to a method."),
+        ("train digits --device gpu", "Did you mean 'cuda'?"),
+        ("train --like nowhere", "nowhere is no run folder: it does not exist"),
+        ("evaluate nowhere", "nowhere is no run folder: it does not exist"),
+        ("export .", ". is no run folder: it has no config.json"),
+        ("predict nowhere image.jpg", "nowhere does not exist"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_torch_is_imported(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom daso.cli import main\nstatus = main(sys.argv[1:])\n"
+        "sys.exit(99 if 'torch' in sys.modules else status)"
+    )
+    command = [sys.executable, "-c", code, *line.split()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert said in result.stderr
+    assert result.returncode in (1, 2)
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_early_names_are_those_of_the_methods() -> None:
+    assert set(early.METHODS) == set(compose.METHODS)
+    assert set(early.ADDITIONS) == set(compose.ADDITIONS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train digits --method own.py:Mine+la --device cuda:1",
+        "train hf:somebody/something --unlabeled-weight 2",
+        "train cifar10-n500-g100",
+        "train --labeled . --test .",
+        "predict . nowhere.jpg",
+        "evaluate --json nowhere",  # what is said of it comes later
+    ],
+)
+def test_what_may_be_right_is_let_through(line: str) -> None:
+    verb, *argv = line.split()
+    early.refuse_early(verb, argv)
 
 
 def test_the_module_is_the_command_line() -> None:
@@ -103,7 +154,7 @@ def test_help_shows_the_options_of_the_method(
         (["train", "digit"], "'digits'"),
         (["train", "fashion_mnist"], "'fashion-mnist'"),
         (["train", "digits", "--schedule", "cosin"], "cosine"),
-        (["predict", "run", "image.png", "--probabilites"], "--probabilities"),
+        (["predict", ".", "image.png", "--probabilites"], "--probabilities"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_right_one(
@@ -201,12 +252,14 @@ def test_no_run_folder(verb: str, folder: str, tmp_path: Path, capsys: Capture) 
     assert "is no run folder" in refused([verb, str(tmp_path / folder)], capsys)
 
 
-def test_interrupted_by_the_keyboard(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_interrupted_by_the_keyboard(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     from daso.cli import plot
 
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(plot, "run", interrupt)
-    assert main(["plot", "run"]) == 130
+    assert main(["plot", str(finished_run)]) == 130
     assert "stopped" in capsys.readouterr().err

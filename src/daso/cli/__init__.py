@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise OptionError(f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}")
+        importlib.import_module("daso.cli.early").refuse_early(verb, rest)
         run = importlib.import_module(f"daso.cli.{verb}").run
         return int(run(rest) or 0)
     except DasoError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from daso.compose import Hyperparameter
 from daso.data.longtail import Shape, SplitOptions
-from daso.train.augmentation import Crop
-from daso.train.options import Schedule
+
+if TYPE_CHECKING:  # so that names and settings are known without torch
+    from daso.compose import Hyperparameter
+    from daso.train.augmentation import Crop
+    from daso.train.options import Schedule
 
 PAPER_STEPS = 250_000
 
