@@ -71,5 +71,37 @@ def test_the_best_candidate_on_the_development_splits_is_measured(
     recall = json.loads(tested[0]["recall"])
     assert float(tested[0]["balanced_accuracy"]) == pytest.approx(np.mean(recall), abs=0.02)
     capsys.readouterr()
-    benchmark.table(benchmark.Embeddings(stage="table", **{**options, "methods": ("logistic, balanced",)}))
+    benchmark.table(
+        benchmark.Embeddings(
+            stage="table", **{**options, "methods": ("logistic, balanced",), "n_networks": 1}
+        )
+    )
     assert "| digits, uniform | logistic, balanced | 2 |" in capsys.readouterr().out
+
+
+def test_rows_tell_how_many_networks_were_averaged(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        benchmark, "candidates", lambda _: {"as it comes": (benchmark.self_training_as_it_comes, [{}])}
+    )
+    results = tmp_path / "vectors.csv"
+    options: dict[str, Any] = {
+        "data": ("digits",),
+        "shapes": ("uniform",),
+        "seeds": (0, 1),
+        "results": results,
+    }
+    for networks in (1, 2):
+        benchmark.run(benchmark.Embeddings(methods=("supervised",), n_networks=networks, **options))
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["options"] for row in rows if row["method"] == "supervised"] == ["{}", "{}"] + 2 * [
+        '{"n_networks": 2}'
+    ]
+    assert len(rows) == 6  # what needs no choice is measured without a development stage, and once
+    capsys.readouterr()
+    benchmark.table(benchmark.Embeddings(stage="table", methods=("supervised",), n_networks=2, **options))
+    out = capsys.readouterr().out
+    assert "| digits, uniform | supervised | 2 |" in out
+    assert "| digits, uniform | supervised, 2 networks | 2 |" in out
