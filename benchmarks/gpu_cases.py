@@ -14,7 +14,7 @@ import torch
 from cases import Case
 from gpu_sides import Numbers, OurLoop, TheirLoop, Way
 from remote import Remote
-from speed import ratio, show
+from speed_sections import ratio, show
 
 from daso.report.results import append_row
 from daso.train.environment import describe_environment

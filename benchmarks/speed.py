@@ -1,6 +1,6 @@
 """Compare the speed of a training step with that of the conventional pipeline of benchmarks/conventional.py.
 
-    python benchmarks/speed.py --settings wrn-28-2-64 --rounds 5 --json speed.json
+    python benchmarks/speed.py --settings wrn-28-2-64 --rounds 5 --csv results/speed.csv
 
 Each side lives in a process of its own, and their rounds take turns, so that all meet the same state of the machine:
 the ratio of a round is taken within that round, and the table gives the median of the ratios with the lowest and
@@ -8,252 +8,29 @@ the highest. The images are noise, which takes as long as any others. "Joint bat
 pass over labelled, weak and strong images, as in the conventional pipeline; with the "weak view apart" the weak
 images go through the network by themselves, without a gradient (``--weak-pass apart``).
 
-The share of the limit is that of the machine's matrix product in the same precision. On a machine that has other
+The share of the limit is that of the fastest arithmetic found in the same precision: a matrix product or, on a CPU,
+a wide convolution (benchmarks/layers.py tells one layer from the other). On a machine that has other
 work, ``--clock processor`` takes the processor time of all threads and data loaders of a side instead: the ratios are
 then steady, but what a thread waits for another does not count.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import statistics
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
-from cases import Case, Setting, Variant
+from cases import Case
 from limits import Limits
 from remote import Remote
-from sides import Ours, Theirs
-from stopwatch import Clock
-from surroundings import Memory, Overhead, OwnWork, peak_of_torch
+from speed_options import CONVENTIONAL, SETTINGS, Speed, quick
+from speed_rows import write_rows
+from speed_sections import measure_memory, measure_overhead, measure_own_work, measure_steps
 
-from daso.data.longtail import SplitOptions
-from daso.methods.fixmatch import FixMatch
 from daso.train.training import choose_device
-
-SETTINGS = {
-    "wrn-28-2-64": Setting("wrn-28-2", 64, 3, 32),
-    "wrn-28-2-16": Setting("wrn-28-2", 16, 3, 32),
-    "small-28": Setting("small", 32, 1, 28),
-    "resnet50-224": Setting("resnet50", 32, 3, 224, needs_cuda=True),
-    "tiny": Setting("small-4", 4, 1, 8),
-}
-VARIANTS = {
-    "float32": Variant("float32"),
-    "float32-compiled": Variant("float32", compile=True),
-    "bfloat16": Variant("bfloat16"),
-    "bfloat16-compiled": Variant("bfloat16", compile=True),
-    "float32-apart": Variant("float32", "apart"),
-    "bfloat16-apart": Variant("bfloat16", "apart"),
-    "bfloat16-apart-compiled": Variant("bfloat16", "apart", compile=True),
-}
-CONVENTIONAL = "conventional: float32, joint batch norm, eager"
-PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
-RUN_STEPS, PERIOD, TEST_IMAGES = 250_000, 500, 10_000
-PAPER = SplitOptions(labeled_head=500, unlabeled_head=4000, gamma_labeled=100, gamma_unlabeled=100)
-
-Section = Literal["steps", "own-work", "overhead", "memory"]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Measure training steps, their parts, and what a run needs around them."""
-
-    settings: tuple[str, ...] = ("wrn-28-2-64",)
-    """Of wrn-28-2-64 (the paper's), wrn-28-2-16, small-28, resnet50-224 (CUDA only), tiny."""
-    methods: tuple[str, ...] = ("fixmatch", "fixmatch+daso")
-    """Which methods."""
-    classes: tuple[int, ...] = (10,)
-    """K of whole steps; DASO's own work is always measured at 10, 100 and 1000."""
-    variants: tuple[str, ...] = (
-        "float32",
-        "float32-compiled",
-        "bfloat16",
-        "bfloat16-compiled",
-        "bfloat16-apart",
-    )
-    """Of float32, bfloat16, each with -apart and -compiled behind it."""
-    sections: tuple[Section, ...] = ("steps", "own-work", "overhead", "memory")
-    """What is measured."""
-    rounds: int = 5
-    """Rounds, in each of which every side has its turn."""
-    steps: int = 2
-    """Steps of a turn."""
-    threads: int = torch.get_num_threads()
-    """Threads of torch, and data-loading processes of the conventional pipeline."""
-    clock: Clock = "wall"
-    """wall, or processor: the time of all threads and data loaders, for a machine that has other work (Linux)."""
-    device: str = "auto"
-    """cpu, cuda; auto takes the first accelerator there is."""
-    quick: bool = False
-    """Everything once on tiny sizes, to see that it works."""
-    json: Path | None = None
-    """Write every number here."""
-
-
-def quick(speed: Speed) -> Speed:
-    return replace(
-        speed,
-        settings=("tiny",),
-        methods=("fixmatch+daso",),
-        variants=("float32", "bfloat16-apart"),
-        rounds=2,
-        steps=2,
-        threads=1,
-        device="cpu",
-    )
-
-
-def ratio(numerators: list[float], denominators: list[float]) -> dict[str, float]:
-    """Return the median, lowest and highest ratio of two series of the same rounds."""
-    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
-
-
-def show(ratios: dict[str, float]) -> str:
-    return f"{ratios['median']:6.2f} ({ratios['low']:.2f}-{ratios['high']:.2f})"
-
-
-def available(variant: Variant) -> bool:
-    return variant.weak_pass == "joint" or "weak_pass" in inspect.signature(FixMatch).parameters
-
-
-def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[str, Any]:
-    """Let all sides take turns; return seconds, ratios, parts and shares of the limit by variant."""
-    sides: dict[str, Remote] = {CONVENTIONAL: Remote(speed.threads, Theirs, case, speed.threads)}
-    missing: dict[str, str] = {}
-    chosen = {str(VARIANTS[name]): VARIANTS[name] for name in speed.variants}
-    for label, variant in chosen.items():
-        if not available(variant):
-            missing[label] = "not available"
-            continue
-        try:
-            sides[label] = Remote(speed.threads, Ours, case, variant)
-            sides[label].call("round", 2)  # compiles, fills caches
-        except RuntimeError as error:
-            missing[label] = f"failed: {error}"
-            sides.pop(label, None)
-    flops = {"joint": sides[CONVENTIONAL].call("flops")}
-    for label, variant in chosen.items():
-        if label in sides and not variant.compile and variant.weak_pass not in flops:
-            flops[variant.weak_pass] = sides[label].call("flops")
-    sides[CONVENTIONAL].call("round", 2)
-
-    rounds: dict[str, list[dict[str, float]]] = {label: [] for label in sides}
-    for number in range(speed.rounds):
-        labels = list(sides)
-        # Another one begins each round: whoever follows the loader's processes shares the machine with them.
-        shift = number % len(labels)
-        for label in labels[shift:] + labels[:shift]:
-            rounds[label].append(sides[label].call("round", speed.steps))
-    for side in sides.values():
-        side.close()
-
-    found: dict[str, Any] = {}
-    base = [parts["step"] for parts in rounds[CONVENTIONAL]]
-    for label, measured in rounds.items():
-        seconds = [parts["step"] for parts in measured]
-        variant = chosen.get(label, Variant("float32"))
-        rate = flops.get(variant.weak_pass, 0) / statistics.median(seconds) / 1e9
-        names = [name for name in PARTS if name in measured[0]]
-        found[label] = {
-            "seconds": seconds,
-            "times_conventional": ratio(base, seconds),
-            "parts": {name: statistics.median(parts[name] for parts in measured) for name in names},
-            "gflops": rate or None,
-            "share_of_limit": rate / limits[variant.precision] or None,
-        }
-    setting = case.setting
-    images = f"{setting.batch} + {2 * setting.batch} images of {setting.channels} x {setting.side} x {setting.side}"
-    work = ", ".join(f"{count / 1e9:.3g} GFLOP ({way})" for way, count in flops.items())
-    print(f"\n{setting.network}, {case.method}, K = {case.num_classes}: {images}, a step is {work}")
-    print(f"{'':48} {'s/step':>8} {'steps/s':>8}   times conventional  {'GFLOP/s':>8} {'of limit':>8}")
-    for label, numbers in found.items():
-        second = statistics.median(numbers["seconds"])
-        share = "" if numbers["gflops"] is None else f"{numbers['share_of_limit']:8.0%}"
-        rate_text = "" if numbers["gflops"] is None else f"{numbers['gflops']:8.0f}"
-        times = show(numbers["times_conventional"])
-        print(f"{label:48} {second:8.4f} {1 / second:8.2f}   {times:19} {rate_text:>8} {share}")
-    for label, reason in missing.items():
-        print(f"{label:48} {reason}")
-    print(
-        f"{'ms of a step (EMA features are part of forward)':48}" + "".join(f"{name:>15}" for name in PARTS)
-    )
-    for label, numbers in found.items():
-        print(f"{label:48}" + "".join(f"{1000 * numbers['parts'].get(name, 0):15.1f}" for name in PARTS))
-    return {"flops": flops, "variants": found, "missing": missing}
-
-
-def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str, Any]:
-    """Return what DASO adds to FixMatch beyond the EMA features, for K = 10, 100 and 1000."""
-    # The small network of width 32 gives 128 features, as many as WRN-28-2.
-    setting = Setting("small-4", 4, 1, 8) if speed.quick else Setting("small-32", 64, 1, 8)
-    print(f"\nDASO on {setting.batch} + {2 * setting.batch} images beyond FixMatch and the EMA features, ms")
-    print(
-        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest step above"
-    )
-    found: dict[str, Any] = {}
-    for classes in (10,) if speed.quick else (10, 100, 1000):
-        remote = Remote(speed.threads, OwnWork, Case(setting, "fixmatch+daso", classes, device, speed.clock))
-        rounds = [remote.call("milliseconds", 5 if speed.quick else 15) for _ in range(speed.rounds)]
-        remote.close()
-        sides = {side: [numbers[side] for numbers in rounds] for side in ("conventional", "ours")}
-        ours, conventional = (statistics.median(sides[side]) for side in ("ours", "conventional"))
-        share = None if step is None else ours / 1000 / step
-        times = ratio(sides["conventional"], sides["ours"])
-        found[str(classes)] = {"milliseconds": sides, "times_conventional": times, "share_of_step": share}
-        shown = "" if share is None else f"{share:10.1%}"
-        print(f"{classes:5} {conventional:13.2f} {ours:8.2f}   {show(times):19} {shown}")
-    return found
-
-
-def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[str, Any]:
-    """Return the seconds of evaluation, checkpoint and logging by precision, and their share of a run by variant."""
-    print(f"\nAround the steps, every {PERIOD} of {RUN_STEPS}, with {TEST_IMAGES:,} test images, s")
-    # Whole pieces of the evaluation, so that time goes with the number of images.
-    period, test = (20, 32) if speed.quick else (PERIOD, 512)
-    seconds: dict[str, dict[str, float]] = {}
-    shares: dict[str, float] = {}
-    for variant in (VARIANTS[name] for name in speed.variants):
-        precision, label = variant.precision, str(variant)
-        if precision not in seconds:
-            remote = Remote(speed.threads, Overhead, case, Variant(precision))
-            seconds[precision] = remote.call("seconds", period, test, TEST_IMAGES)
-            remote.close()
-            print(
-                f"{precision:12}" + "".join(f"{k} {value:9.3f}  " for k, value in seconds[precision].items())
-            )
-        if label in steps:
-            total = sum(seconds[precision].values())
-            shares[label] = total / (PERIOD * steps[label] + total)
-            print(f"{label:48} {shares[label]:8.2%} of a run")
-    return {"seconds": seconds, "share_of_run": shares}
-
-
-def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
-    """Return the peak host memory of CIFAR-10 at the paper's setting, above that of importing torch alone."""
-    setting = SETTINGS["tiny" if speed.quick else "wrn-28-2-64"]
-    sizes: tuple[Any, ...] = (400, 40, None) if speed.quick else (50_000, 10_000, PAPER)
-    alone = peak_of_torch()
-    print("\nPeak host memory above torch's own import, MB, with arrays of CIFAR-10's size")
-    found: dict[str, Any] = {"torch": alone}
-    for name in speed.variants:
-        variant = VARIANTS[name]
-        if not available(variant):
-            continue
-        remote = Remote(
-            speed.threads, Memory, Case(setting, "fixmatch+daso", 10, device, speed.clock), variant
-        )
-        peaks = {stage: size - alone for stage, size in remote.call("peak", *sizes).items()}
-        remote.close()
-        found[str(variant)] = peaks
-        print(f"{variant!s:48} data {peaks['data']:8.0f}, training {peaks['training']:8.0f}")
-    return found
 
 
 def step_seconds(settings: dict[str, Any]) -> dict[str, float]:
@@ -286,7 +63,7 @@ def main(speed: Speed) -> None:
     limits: dict[str, float] = remote.call("rates")
     remote.close()
     print(
-        f"limits: matrix product float32 {limits['float32']:,.0f} GFLOP/s, bfloat16 {limits['bfloat16']:,.0f} GFLOP/s; "
+        f"limits: float32 {limits['float32']:,.0f} GFLOP/s, bfloat16 {limits['bfloat16']:,.0f} GFLOP/s; "
         f"memory copy {limits['copy']:,.1f} GB/s"
     )
     machine = {"torch": torch.__version__, "device": name, "threads": speed.threads}
@@ -305,8 +82,9 @@ def main(speed: Speed) -> None:
                 for classes in speed.classes
             }
     steps = step_seconds(result["settings"])
+    fastest = min(steps.values(), default=None)
     if "own-work" in speed.sections:
-        result["own_work"] = measure_own_work(speed, device, min(steps.values(), default=None))
+        result["own_work"] = measure_own_work(speed, device, fastest)
     if "overhead" in speed.sections:
         case = Case(SETTINGS[speed.settings[0]], "fixmatch+daso", 10, device, speed.clock)
         result["overhead"] = measure_overhead(speed, case, steps)
@@ -314,6 +92,8 @@ def main(speed: Speed) -> None:
         result["memory"] = measure_memory(speed, device)
     if speed.json is not None:
         speed.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if speed.csv is not None:
+        write_rows(speed.csv, speed, result, fastest)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,17 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from pillow_augment import Array, Augmentation
 from sklearn.datasets import load_sample_image
+from speed_rows import row, spread_of
 from torch import Tensor
 
+from daso.report.results import append_row
 from daso.views import draw, join_draws, strong, strong_from_draws
 
 PADDING = 4
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch; Pillow always has one")
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
+    parser.add_argument("--csv", type=Path, help="append a row for every ratio here")
     options = parser.parse_args()
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     torch.set_num_threads(options.threads)
@@ -102,6 +106,16 @@ def main() -> None:
                 f"{statistics.median(ratios):>6.2f}   {min(ratios):.2f}-{max(ratios):.2f}",
                 flush=True,
             )
+            if options.csv is not None:
+                measured = row(
+                    "strong view, times Pillow",
+                    spread_of(ratios),
+                    rounds=options.rounds,
+                    clock=options.clock,
+                    threads=options.threads,
+                    setting=f"{options.batch} images of {size} px, {steps} step(s) at once",
+                )
+                append_row(options.csv, measured)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -29,7 +30,16 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ...]:
 
 def test_quick_run_writes_every_number(tmp_path: Path) -> None:
     result = tmp_path / "speed.json"
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--json", str(result)]
+    rows = tmp_path / "speed.csv"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "speed.py"),
+        "--quick",
+        "--json",
+        str(result),
+        "--csv",
+        str(rows),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr
     numbers = json.loads(result.read_text(encoding="utf-8"))
@@ -51,6 +61,17 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
     assert numbers["overhead"]["seconds"]["float32"].keys() == {"evaluation", "checkpoint and logging"}
     assert numbers["memory"]["float32, joint batch norm, eager"]["training"] > 0
     assert "weak view apart" in run.stdout
+
+    with rows.open(newline="", encoding="utf-8") as file:
+        steps = [row for row in csv.DictReader(file) if row["measured"] == "step, times conventional"]
+    assert len(steps) == len(sides) - 1  # all but the conventional one
+    for row in steps:
+        label = f"{row['precision']}, {row['batch_norm']}, {row['way']}"
+        times = sides[label]["times_conventional"]
+        assert [float(row[name]) for name in ("median", "low", "high")] == pytest.approx(
+            [times[name] for name in ("median", "low", "high")], rel=1e-3
+        )
+        assert all(row[name] for name in ("setting", "method", "classes", "hardware", "torch", "command"))
 
 
 @pytest.mark.parametrize(
@@ -88,24 +109,36 @@ def test_conventional_pipeline_computes_what_ours_does(
     normalization = conventional.Normalization(prepared.data.mean, prepared.data.std)
     normalize = normalizer(normalization, sides.pillow_layout)
 
-    for step in range(6):
+    def named(encoder: torch.nn.Module, head: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return {
+            **encoder.state_dict(),
+            **{f"head.{name}": value for name, value in head.state_dict().items()},
+        }
+
+    states = [
+        (named(own.encoder, own.heads["class"]), named(other["encoder"], other["classifier"]))
+        for own, other in ((ours, theirs.model), (training.average.network, theirs.average))
+    ]
+    for step in range(20):
         batch = prepared.batches(step)
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
         images = conventional.ImageBatch(normalize(labeled), batch.labels, normalize(weak), normalize(strong))
         expected = theirs.advance(images)
         result, _ = training.advance(batch)
         assert result.losses.keys() == expected.keys()
+        tolerance = 1e-4 if step < 6 else 1e-3  # rounding grows from step to step
         for name, loss in result.losses.items():
-            torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5, msg=f"{step}: {name}")
+            torch.testing.assert_close(
+                loss, expected[name], rtol=tolerance, atol=tolerance / 10, msg=f"{step}: {name}"
+            )
         assert result.losses["unlabeled"] > 0  # it takes part in what is compared
-
-    for own, other in ((ours, theirs.model), (training.average.network, theirs.average)):
-        state = other["encoder"].state_dict()
-        for name, value in own.encoder.state_dict().items():
-            torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5, msg=name)
-        head, other_head = own.heads["class"], other["classifier"]
-        torch.testing.assert_close(head.weight, other_head.weight, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(head.bias, other_head.bias, rtol=1e-4, atol=1e-5)
+        for own, other in states:
+            assert own.keys() == other.keys()
+            for name, value in own.items():
+                if step == 5:
+                    torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
+                expected_norm = other[name].double().norm()
+                assert (value.double() - other[name].double()).norm() <= 5e-3 * expected_norm + 1e-5, name
 
 
 def normalizer(normalization: Any, layout: Any) -> Callable[[torch.Tensor], torch.Tensor]:
