@@ -264,6 +264,8 @@ def pretend_cuda() -> Iterator[PretendCuda]:
         (torch, "autocast", on_host),
         (torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(grouped)),
         (torch.cuda, "get_device_name", lambda device=None: "pretended"),
+        (torch.cuda, "get_rng_state", lambda device=None: torch.zeros(0)),
+        (torch.cuda, "set_rng_state", lambda state, device=None: None),
         (torch.cuda, "mem_get_info", lambda device=None: (2**36, 2**36)),
         (torch.cuda, "Stream", lambda *_: stream),
         (torch.cuda, "current_stream", lambda *_: stream),

@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_cuda
 from torch import Tensor
 
+from daso.cli import main
 from daso.data.source import Source
 from daso.errors import OptionError
+from daso.estimator import DASOClassifier
 from daso.evaluate.predict import predict_logits
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Step
@@ -324,3 +328,28 @@ def test_a_number_of_the_host_in_a_recording_is_seen(
         assert_equal(
             at_home(recorded.training.tensors()), at_home(plain.training.tensors()), rtol=1e-3, atol=1e-5
         )
+
+
+def test_commands_and_the_estimator(
+    tiny_config: MakeConfig, digits: Source, finished_run: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    assert digits.test is not None
+    pixels = np.asarray(digits.test.images[:5])
+    for number, image in enumerate(pixels):
+        Image.fromarray(image[0]).save(images / f"{number}.png")
+    y = np.where(np.arange(40) < 30, np.asarray(digits.test.labels[:40]), -1)
+    X = np.asarray(digits.test.images[:40])  # noqa: N806 - as scikit-learn names it
+    answers = {}
+    for device in ("cpu", "cuda"):
+        with pretend_cuda():
+            out = tmp_path / f"{device}.csv"
+            assert (
+                main(["predict", str(finished_run), str(images), "--out", str(out), "--device", device]) == 0
+            )
+            assert main(["evaluate", str(finished_run), "--device", device]) == 0
+            estimator = DASOClassifier(steps=4, batch_size=8, device=device, random_state=0).fit(X, y)
+            answers[device] = out.read_text(), estimator.predict_proba(X)
+    assert answers["cpu"][0] == answers["cuda"][0]
+    np.testing.assert_allclose(answers["cpu"][1], answers["cuda"][1], rtol=1e-5)
