@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, RunError
 from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
+from daso.nets.backbone import Preprocessing
 from daso.train import embed
 from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData, EmbeddingStore
@@ -82,6 +85,48 @@ def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digit
     assert not torch.equal(versions[:, 1], versions[:, 2])
     dimensions = torch.cat([data.labeled.images[:, 0], versions[:, 0]]).double()
     assert data.mean == pytest.approx(dimensions.mean(0).tolist())
+
+
+class Colours(nn.Module):
+    """An encoder of one's own of colour images, that says what they must look like."""
+
+    preprocessing = Preprocessing((0.5, 0.4, 0.3), (0.25, 0.5, 1.0), 12, "bicubic")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight, stride=4).flatten(1)
+
+
+class LikeTimm(Colours):
+    preprocessing = None  # type: ignore[assignment]
+    pretrained_cfg = MappingProxyType(
+        {
+            "mean": (0.5, 0.4, 0.3),
+            "std": (0.25, 0.5, 1.0),
+            "input_size": (3, 12, 12),
+            "interpolation": "bicubic",
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", [Colours, LikeTimm])
+def test_an_encoder_of_ones_own_sees_the_images_that_it_asks_for(
+    kind: type[Colours], make: MakeConfig, digits: Source
+) -> None:
+    data = embedded(make(weak_versions=0, strong_versions=0), digits, kind())
+    assert data.test is not None
+    assert digits.test is not None
+    seen = []
+    for image in digits.test.images[:5, 0]:
+        big = Image.fromarray(image.astype(np.float32)).resize((12, 12), Image.Resampling.BICUBIC)
+        seen.append(np.stack([np.clip(np.asarray(big), 0, 255) / 255] * 3))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.25, 0.5, 1.0)))
+    with torch.no_grad():
+        expected = kind()((torch.from_numpy(np.stack(seen)).float() - mean) / std)
+    torch.testing.assert_close(data.test.images[:5, 0], expected, rtol=2e-3, atol=2e-2)
 
 
 def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:

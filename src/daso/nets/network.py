@@ -14,7 +14,7 @@ from daso.errors import OptionError, nearest
 from daso.nets.resnet import ResNet
 from daso.nets.shared import Processes, share_batch_norms
 from daso.nets.small import SmallConvNet
-from daso.nets.vector import VectorEncoder
+from daso.nets.vector import Probe, VectorEncoder
 from daso.nets.wrn import WideResNet
 
 Precision = Literal["float32", "bfloat16"]
@@ -77,7 +77,10 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
         for head in self.heads.values():
             linear = cast(nn.Linear, head)
-            nn.init.xavier_normal_(linear.weight)
+            if getattr(encoder, "heads_from_zero", False):
+                nn.init.zeros_(linear.weight)
+            else:
+                nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
@@ -158,7 +161,8 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     """Build an encoder of vectors by name.
 
     Args:
-        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (of depth 2) or ``linear`` (no layer but the head).
+        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (of depth 2), ``linear`` (no layer but the head), or, for
+            embeddings of one pretrained encoder, ``probe`` (the same, see ``Probe``).
         mean, std: of each dimension.
 
     Raises:
@@ -168,7 +172,9 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
         return VectorEncoder(mean, std, int(match[1]), int(match[2] or 2))
     if name == "linear":
         return VectorEncoder(mean, std, depth=0)
-    valid = ["mlp-256", "mlp-128-1", "linear"]
+    if name == "probe":
+        return Probe(mean, std)
+    valid = ["mlp-256", "mlp-128-1", "linear", "probe"]
     raise OptionError(
         f"unknown network {name!r} for vectors; valid: {', '.join(valid)}.{nearest(name, valid)}"
     )

@@ -1,4 +1,4 @@
-"""Encoders of feature vectors: standardisation, then a small perceptron, or nothing."""
+"""Encoders of feature vectors: standardisation, then a small perceptron, or nothing; and one for embeddings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.nets.wrn import activate
+
+PROBE_LENGTH = 4.0
+"""Root mean square of the lengths of the features of ``Probe``: the learning rates of the methods suit it."""
 
 
 class VectorEncoder(nn.Module):
@@ -50,3 +53,35 @@ class VectorEncoder(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = activate(norm(layer(x)))
         return x
+
+
+class Probe(nn.Module):
+    """Centres vectors and divides all dimensions by one number: for a linear classifier on a pretrained encoder.
+
+    How much each dimension varies is a thing that the encoder has learned, so it is kept. The mean squared length of
+    the features is 16, whatever their number, and the heads start from zero: with few labelled vectors of many
+    dimensions, random weights in directions that no labelled vector has would stay as they are.
+
+    Args:
+        mean, std: of each of the D dimensions; std > 0, and 1 where a dimension does not vary.
+
+    Attributes:
+        dim: D.
+        heads_from_zero: tells the network how its heads begin.
+    """
+
+    heads_from_zero = True
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.dim = len(mean)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        varying = [value for value in std if value != 1.0] or std
+        length = torch.tensor(varying, dtype=torch.float64).norm()
+        self.register_buffer("scale", (PROBE_LENGTH / length).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map vectors, float (B, D), to features, float (B, D)."""
+        return (x - self.mean) * self.scale

@@ -26,7 +26,7 @@ from daso.nets.backbone import (
     measure,
 )
 from daso.nets.pretrained import build_transformers, open_transformers
-from daso.nets.timm_models import build_timm, open_timm
+from daso.nets.timm_models import build_timm, open_timm, timm_preprocessing
 from daso.nets.weights import build_own, load_strictly, open_weights
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
@@ -137,11 +137,17 @@ def _named(options: TrainOptions) -> str:
 
 
 def _own_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None) -> Backbone:
+    """Make a backbone of a module, with its own ``preprocessing`` or, as models of timm have, ``pretrained_cfg``."""
     module = copy.deepcopy(encoder)
-    channels, height, width = (shape[0], resolution, resolution) if resolution else shape
+    given: Any = getattr(encoder, "preprocessing", None)
+    if not isinstance(given, Preprocessing):
+        about: Any = getattr(encoder, "pretrained_cfg", None)
+        given = timm_preprocessing(about, resolution) if isinstance(about, Mapping) else Preprocessing()
+    side = resolution or given.resolution
+    channels, height, width = (len(given.mean or ()) or shape[0], side, side) if side else shape
     wrapped = ModuleEncoder(module, measure(module, channels, height, width))
     name = f"{PYTHON}{type(encoder).__name__}"
-    return Backbone(name, "python", wrapped.eval(), Preprocessing(), {"class": type(encoder).__qualname__})
+    return Backbone(name, "python", wrapped.eval(), given, {"class": type(encoder).__qualname__})
 
 
 def _open_folder(folder: Path, resolution: int | None) -> Backbone:
