@@ -39,6 +39,7 @@ with atheris.instrument_imports(include=["daso", "PIL", "tarfile", "gzip", "zipf
 import test_hostile_arrays
 import test_hostile_images
 import test_hostile_runs
+import test_hostile_shards
 import test_hostile_tables
 
 FOUND = Path("fuzz-found")
@@ -108,6 +109,7 @@ READERS: dict[str, tuple[Callable[[bytes, Path], object], list[bytes]]] = {
     "archive": (written("a.tar.gz", lambda path: read_cifar(path, CIFAR10)), [test_hostile_arrays.WHOLE]),
     "parquet": (written("train.parquet", parquet), [test_hostile_tables.parquet()]),
     "arrow": (saved, [test_hostile_tables.arrow()]),
+    "shard": (written("a.tar", test_hostile_shards.read_both_ways), test_hostile_shards.SAMPLES),
     "run": (run_folder, [json.dumps(test_hostile_runs.PLAIN).encode()]),
 }  # fmt: skip
 

@@ -92,6 +92,16 @@ def archive() -> bytes:
     return gzip.compress(info.tobuf(), 1) + zeros(600, 31)
 
 
+def shard(kind: bytes, mebibytes: int) -> dict[str, bytes]:
+    """Return labelled images, and a packed shard of unlabelled ones with a member of so many zeros."""
+    info = tarfile.TarInfo("0.png")
+    info.type, info.size = kind, mebibytes * 2**20
+    return {
+        **in_folder(good()),
+        "photos/unlabeled/a.tar.gz": gzip.compress(info.tobuf(), 1) + zeros(mebibytes, 31),
+    }
+
+
 def repeating() -> dict[str, bytes]:
     content = (
         b"\x80\x02X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"(" + b"c_codecs\nencode\nh\0\x85R" * 9999 + b"t."
@@ -150,6 +160,9 @@ BOMBS: dict[str, tuple[Callable[[], dict[str, bytes]], str, dict[str, object], s
     "npz-unpacks": (lambda: {"a.npz": npz((300, 1024, 1024))}, "a.npz", {}, "no 'labels'"),
     "idx-promises": (lambda: idx(2**31), ".", {}, "its header promises"),
     "tar-unpacks": (lambda: {"a.tar.gz": archive()}, "a.tar.gz", {}, "unpacks to more than"),
+    "shard-member": (lambda: shard(tarfile.REGTYPE, 900), "photos", {}, "943,718,400 bytes; at most"),
+    "shard-header": (lambda: shard(tarfile.XHDTYPE, 900), "photos", {}, "name and times take 943,718,400"),
+    "shard-long-name": (lambda: shard(tarfile.GNUTYPE_LONGNAME, 900), "photos", {}, "name and times take"),
     "pickle-repeats": (lambda: repeating(), ".", {}, "makes more bytes than it holds"),
     "csv-endless": (lambda: {"a.csv": b"path,label\n" + b"a" * 2**26}, "a.csv", {}, "longer than"),
     "json-endless": (lambda: {"a.jsonl": b'{"path": ' + b"[" * 2**26}, "a.jsonl", {}, "longer than"),

@@ -249,7 +249,7 @@ def test_links_and_devices_in_archives_are_refused(tmp_path: Path, kind: bytes) 
 def test_names_that_lead_out_of_an_archive_are_passed_over(tmp_path: Path) -> None:
     names = [
         "../escaped",
-        "/tmp/escaped",
+        str(tmp_path / "escaped"),
         f"{CIFAR10.folder}/../../escaped",
         f"../{CIFAR10.folder}/data_batch_1",
     ]

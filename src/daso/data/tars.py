@@ -32,6 +32,15 @@ BRACE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 LARGEST_MEMBER = 2**28
 """Bytes of an image or a label; larger ones are refused."""
+LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Kinds of members that only say more of the next one; tarfile reads them whole."""
+LARGEST_HEADER = 2**20
 CHUNK = 256
 DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
 
@@ -177,11 +186,14 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read a header of 512 bytes."""
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if type(error).__name__ == "EOFHeaderError":  # the mark at the end
                 raise
             raise tarfile.ReadError(f"damaged or cut short ({error})") from error
+        if header.type in LONG_HEADERS and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a member's name and times take {header.size:,} bytes")
+        return header
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
