@@ -68,7 +68,7 @@ def test_only_regular_members_are_read(kind: bytes, tmp_path: Path) -> None:
 
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:
-    names = ["../../escaped.png", "/escaped.png", f"{'../' * 50}escaped.png", "a\\..\\escaped.png"]
+    names = ["../../escaped.png", "/escaped.png", f"{'../' * 50}escaped.png", "C:\\escaped.png"]
     path = put(tmp_path / "in" / "a.tar", shard(*[(name, png()) for name in names]))
     assert len(list(read_samples(str(path), contents=True))) == len(names)
     assert sorted(os.listdir(tmp_path)) == ["in"]  # noqa: PTH208
