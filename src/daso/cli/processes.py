@@ -176,7 +176,7 @@ def team(device: str) -> Iterator[Team]:
         _end(error, store, rank)
 
 
-def _end(error: Exception, store: dist.Store, rank: int) -> NoReturn:
+def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
     """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():

@@ -178,7 +178,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, share: Tensor, count: int, rank: int, size: int) -> Tensor:
         context.rank, context.size, context.rows = rank, size, len(share)
-        return _gather(share, size).transpose(0, 1).flatten(0, 1)[:count]
+        rows: Tensor = _gather(share, size).transpose(0, 1).flatten(0, 1)
+        return rows[:count]
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,0 +1,197 @@
+"""Processes that train together, without torchrun's help: what they agree on first, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from sklearn.datasets import load_digits
+
+from daso.nets.network import build_encoder
+from daso.train.model import load_model
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+rank = os.environ["RANK"]
+place = Path(f"machine-{rank}")
+os.chdir(place)
+os.environ |= json.loads(Path("environment.json").read_text()) if Path("environment.json").exists() else {}
+import daso.train.environment, daso.train.prepare
+if version := os.environ.get("DASO_AS_IF"):
+    daso.train.environment.importlib.metadata.version = lambda name: version
+embed = daso.train.prepare.embed_data
+def counted(*arguments):
+    data = embed(*arguments)
+    Path("computed").write_text(str(data.computed))
+    return data
+daso.train.prepare.embed_data = counted
+import torch
+compiled = torch.compile
+torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="aot_eager")
+from daso.cli import main
+raise SystemExit(main())
+"""
+OPTIONS = (
+    "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --batch 8 --device cpu"
+)
+OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32"
+OPTIONS += " --method fixmatch+daso --histogram-period 4"
+
+
+class Machines:
+    """Two processes, each in a folder of its own with its own copy of the images, as on two machines."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        (place / "script.py").write_text(SCRIPT)
+        pixels, labels = load_digits(return_X_y=True)
+        images = (pixels.reshape(-1, 8, 8, 1) * 15).astype(np.uint8)
+        for rank in (0, 1):
+            folder = place / f"machine-{rank}"
+            folder.mkdir()
+            test = np.arange(len(labels)) % 5 == 0
+            np.savez(
+                folder / "own.npz",
+                train_images=images[~test],
+                train_labels=labels[~test],
+                test_images=images[test],
+                test_labels=labels[test],
+            )
+
+    def start(self, *arguments: str | Path) -> list[subprocess.Popen[str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command = ["train", "own.npz", "--out", self.place / "run", *OPTIONS.split(), *arguments]
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        return [
+            subprocess.Popen(
+                [sys.executable, "script.py", *map(str, command)],
+                cwd=self.place,
+                env=os.environ | where | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+
+    def finish(self, *arguments: str | Path) -> tuple[list[int], list[str]]:
+        """Return the exit statuses and what was said of errors."""
+        running = self.start(*arguments)
+        said = [process.communicate(timeout=240)[1] for process in running]
+        lines = [line for line in "".join(said).splitlines() if line.startswith(("daso:", "Traceback"))]
+        return [process.returncode for process in running], lines
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Machines:
+    return Machines(tmp_path)
+
+
+SHORT = ["--network", "small-4", "--steps", "8"]
+
+
+def test_other_images_on_one_machine_are_refused(machines: Machines) -> None:
+    path = machines.place / "machine-1" / "own.npz"
+    arrays = dict(np.load(path))
+    arrays["test_images"][3, 2, 2] ^= 1
+    np.savez(path, **arrays)
+    statuses, [line] = machines.finish(*SHORT)
+    assert statuses == [1, 1]
+    assert "the processes do not agree. test images: " in line
+    assert not (machines.place / "run").exists()
+
+
+def test_another_version_on_one_machine_is_refused(machines: Machines) -> None:
+    (machines.place / "machine-1" / "environment.json").write_text('{"DASO_AS_IF": "9.8.7"}')
+    statuses, [line] = machines.finish(*SHORT)
+    assert statuses == [1, 1]
+    assert "do not agree. daso: " in line
+    assert "9.8.7 in process 1 on" in line
+
+
+def test_an_error_of_one_process_ends_all_with_one_message(machines: Machines) -> None:
+    (machines.place / "machine-1" / "own.npz").write_bytes(b"PK damaged")
+    statuses, [line] = machines.finish(*SHORT)
+    assert statuses == [1, 1]
+    assert line.startswith("daso: process 1 on ")
+    assert "own.npz" in line
+
+
+def test_an_error_of_all_is_told_once(machines: Machines) -> None:
+    statuses, [line] = machines.finish(*SHORT, "--weights", "nowhere.safetensors")
+    assert statuses[0] == 2
+    assert "nowhere.safetensors" in line
+    assert "process" not in line
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_nobody_waits_for_a_process_that_was_killed(machines: Machines, killed: int) -> None:
+    running = machines.start("--network", "small-4", "--steps", "1000000")
+    while not (machines.place / "run" / "metrics.jsonl").exists():
+        assert [process.poll() for process in running] == [None, None]
+        time.sleep(0.05)
+    running[killed].send_signal(signal.SIGKILL)
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert running[1 - killed].returncode == 1
+    assert "lost another one, which was killed" in said[1 - killed]
+    assert "Traceback" not in said[1 - killed]
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder, torch.device("cpu"), pytest.fail).network.state_dict()
+
+
+def assert_as_one_process(machines: Machines, *arguments: str | Path) -> None:
+    statuses, lines = machines.finish(*SHORT, *arguments)
+    assert (statuses, lines) == ([0, 0], [])
+    shared = final(machines.place / "run")
+    command = [*OPTIONS.split(), *SHORT, *map(str, arguments), "--out", str(machines.place / "alone")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RANK": "0"}
+    subprocess.run(
+        [sys.executable, "script.py", "train", "own.npz", *command],
+        cwd=machines.place,
+        env=environment,
+        check=True,
+    )
+    alone = final(machines.place / "alone")
+    assert alone.keys() == shared.keys()
+    for name, value in alone.items():
+        assert torch.allclose(value, shared[name], rtol=1e-2, atol=2e-3), name
+    row = json.loads((machines.place / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == 8
+
+
+def test_a_compiled_step_is_shared_like_any_other(machines: Machines) -> None:
+    assert_as_one_process(machines, "--compile")
+
+
+def test_the_first_process_embeds_and_the_others_read(machines: Machines) -> None:
+    weights = machines.place / "weights.safetensors"
+    torch.manual_seed(0)
+    encoder = build_encoder("small-4", 1, 8)
+    assert isinstance(encoder, torch.nn.Module)
+    safetensors.torch.save_file(encoder.state_dict(), weights)
+    frozen = ["--weights", weights, "--freeze", "--embedding-folder", machines.place / "embeddings"]
+    assert_as_one_process(machines, *frozen)
+    counts = [int((machines.place / f"machine-{rank}" / "computed").read_text()) for rank in (0, 1)]
+    assert counts == [0, 0]  # of the single process, which came last, and of the second one
+    (machines.place / "full").write_text("a file")
+    shutil.rmtree(machines.place / "run")
+    statuses, [line] = machines.finish(*SHORT, *frozen[:-1], machines.place / "full")
+    assert statuses == [1, 1]
+    assert line.startswith("daso: process 0 on ")
+    assert "cannot make" in line
