@@ -92,8 +92,12 @@ class PretendCuda(TorchFunctionMode):
             self._within_step = False
 
     @contextlib.contextmanager
-    def record(self, graph: PretendGraph) -> Iterator[None]:
+    def record(self, graph: PretendGraph, capture_error_mode: str) -> Iterator[None]:
         """Record what is computed."""
+        if capture_error_mode != "thread_local":
+            raise DeviceMistakeError(
+                "a thread that copies images to the device meanwhile would break the recording"
+            )
         self.graphs.append(graph)
         with self.step(), graph:
             yield
@@ -166,8 +170,13 @@ class PretendCuda(TorchFunctionMode):
                 raise DeviceMistakeError("an index is on the device, and what it indexes on the host")
             if on_device and given and not inside:  # is copied to the device
                 self._waits("an index of the host")
-            elif inside and part.dtype is torch.bool and name == "__getitem__":
+            elif inside and part.dtype is torch.bool and not self._fills(args):
                 self._waits("a mask as index")
+
+    @staticmethod
+    def _fills(args: Any) -> bool:
+        """Tell whether an item is set to one number, for which nobody asks how many the mask chooses."""
+        return len(args) == 3 and not (isinstance(args[2], Tensor) and args[2].dim())
 
     def _to(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         place, rest = kwargs.pop("device", None), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_
 from torch import Tensor
 
 from daso.cli import main
+from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import OptionError
 from daso.estimator import DASOClassifier
@@ -101,10 +103,44 @@ def test_colour_images_of_other_views_and_sizes(
     config = dataclasses.replace(
         config,
         source=str(make_image_folder()),
-        split=type(config.split)(),
+        split=SplitOptions(),
         augmentation=dataclasses.replace(config.augmentation, crop="resized"),
     )
     prepared = prepare(config)
+    with cuda.step():
+        for step in range(3):
+            prepared.training.advance(prepared.batches(step))
+
+
+class AtOnce:
+    """Does in this thread what is given to another: only this one sees the pretended device."""
+
+    def __init__(self, threads: int) -> None:
+        assert threads == 1
+
+    def submit(self, function: Callable[..., Tensor], *arguments: object) -> Future[Tensor]:
+        done: Future[Tensor] = Future()
+        done.set_result(function(*arguments))
+        return done
+
+
+def test_images_that_stay_in_a_file(
+    cuda: PretendCuda,
+    tiny_config: MakeConfig,
+    make_image_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daso.train.batches.ThreadPoolExecutor", AtOnce)
+    config = dataclasses.replace(
+        tiny_config("fixmatch+daso", device="cuda", batch=4),
+        source=str(make_image_folder()),
+        cache=str(tmp_path / "cache"),
+        memory=0,
+        split=SplitOptions(),
+    )
+    prepared = prepare(config)
+    assert not isinstance(prepared.data.labeled.images, Tensor)
     with cuda.step():
         for step in range(3):
             prepared.training.advance(prepared.batches(step))
@@ -250,6 +286,9 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
     "a copy to the host": lambda confidence, labels: confidence.cpu(),
     "a copy to the host, as numpy has it": lambda confidence, labels: confidence.to("cpu").numpy(),
     "a mask as index": lambda confidence, labels: confidence[confidence > 0.5],
+    "numbers where a mask says": lambda confidence, labels: confidence.clone().__setitem__(
+        confidence > 0.5, confidence[:1]
+    ),
     "rows that are found": lambda confidence, labels: (confidence > 0.5).nonzero(),
     "classes that are there": lambda confidence, labels: labels.unique(),
     "counts of the host's way": lambda confidence, labels: torch.bincount(labels, minlength=10),

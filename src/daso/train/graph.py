@@ -80,6 +80,7 @@ class RecordedStep(Generic[Result]):
         inputs = cast(Batch, tree_map_only(Tensor, torch.clone, batch))
         self._inputs: list[Tensor] = tree_leaves(inputs)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may read images, and copy them to the device, meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._result = self._step(inputs)
         self._graph = graph
