@@ -168,6 +168,12 @@ def _given(argv: Sequence[str], option: str) -> bool:
     return any(argument.partition("=")[0].replace("_", "-") == option for argument in argv)
 
 
+def _flag(option: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {value}"
+
+
 def absolute_method(name: str) -> str:
     """Return a method's name with whole paths of the parts of one's own."""
     parts = name.split("+")
@@ -209,14 +215,15 @@ def to_config(
         elif name in VIEW_DEFAULTS:
             augmentation, chosen[name] = dataclasses.replace(augmentation, **{name: value}), value
     for name, value in defaults.part_options(known).items():
-        if not _given(argv, f"--{name.replace('_', '-')}"):
+        option = name.replace("_", "-")
+        if not _given(argv, f"--{option}") and not _given(argv, f"--no-{option}"):
             options[name] = chosen[name] = value
     if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
         value = defaults.temperature_for(split.unlabeled_shape)
         if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
             value = min(value, MISMATCH_TEMPERATURE)
         options["dist_temperature"] = chosen["dist_temperature"] = value
-    flags = {name: f"--{name.replace('_', '-')} {value}" for name, value in chosen.items()}
+    flags = {name: _flag(name.replace("_", "-"), value) for name, value in chosen.items()}
     if plain := [flag for name, flag in flags.items() if name not in defaults.reasons]:
         notice(f"chosen for {command.source}: {' '.join(plain)}")
     if reasoned := {flag: defaults.reasons[name] for name, flag in flags.items() if name in defaults.reasons}:

@@ -65,6 +65,10 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     reasons["dist_temperature"] = (
         "nobody knows how the unlabelled images are distributed; if like the labelled ones, 1.5 is better"
     )
+    running = None if vectors else False
+    reasons["queue_batch_statistics"] = (
+        "prototypes by running statistics: of few labels, those of a batch lie apart from the unlabelled images"
+    )
     return SourceDefaults(
         steps=steps,
         dist_temperature=MISMATCH_TEMPERATURE,
@@ -73,6 +77,7 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
         precision=precision,
         evaluate_every=evaluate_every,
         queue_length=queue_length,
+        queue_batch_statistics=running,
         deploy=deploy,
         reasons=reasons,
     )

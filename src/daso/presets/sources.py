@@ -29,7 +29,7 @@ class SourceDefaults:
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
         cutout, crop_padding, crop: see ``ViewOptions``.
         precision, deploy: see ``TrainOptions``.
-        warmup_steps, histogram_period, queue_length: DASO's; the first one goes with *steps*.
+        warmup_steps, histogram_period, queue_length, queue_batch_statistics: DASO's; the first one goes with *steps*.
         generations, crest_power: CReST's.
         supervised_steps: training steps of a method that learns from labelled images alone.
         reasons: why these were chosen, by option, where that is not the paper's word.
@@ -55,6 +55,7 @@ class SourceDefaults:
     warmup_steps: int | None = None
     histogram_period: int | None = None
     queue_length: int | None = None
+    queue_batch_statistics: bool | None = None
     generations: int | None = None
     crest_power: float | None = None
     supervised_steps: int | None = None
@@ -83,6 +84,7 @@ PARTS = {
     "warmup_steps": "DASO",
     "histogram_period": "DASO",
     "queue_length": "DASO",
+    "queue_batch_statistics": "DASO",
     "generations": "CReST",
     "crest_power": "CReST",
 }
