@@ -124,6 +124,33 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
     assert f"daso {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", [*VERBS, "data check"])
+def test_help_is_written_for_people(verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert status_of([*verb.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    for odd in (
+        "``",
+        "{None}",
+        "None|",
+        "default: None",
+        "default: )",
+        "default: '')",
+        "*fixed",
+        "as above",
+        "250000",
+    ):
+        assert odd not in shown
+
+
+def test_help_does_not_give_defaults_that_the_source_decides(capsys: Capture) -> None:
+    assert status_of(["train", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: the paper's 250,000 for its benchmarks; for your own data chosen" in shown
+    for text in ("64, or chosen", "1.5, or chosen for the data and printed", "0.95)"):
+        assert f"(default: {text}" in shown
+
+
 @pytest.mark.parametrize(
     ("method", "present", "absent"),
     [

@@ -74,7 +74,11 @@ def test_all_methods(capsys: Capture) -> None:
     shown = printed(capsys, "methods")
     for name in [*METHODS, *ADDITIONS]:
         assert f"  {name} " in shown
-    assert "Supervised does not take 'daso': it makes no guesses about unlabelled images" in shown
+    impossible = shown.partition("Not possible:")[2].strip().splitlines()
+    guesses = (
+        "supervised + align, sharpen, daso, darp, crest-plus: it makes no guesses about unlabelled images"
+    )
+    assert guesses in shown
     found = printed_json(capsys, "methods")
     assert found["method"].keys() == METHODS.keys()
     assert found["refiner"]["daso"]["description"].startswith("Blends a classifier's pseudo-labels")
@@ -84,6 +88,13 @@ def test_all_methods(capsys: Capture) -> None:
         assert text in shown
     assert found["refused"]["fixmatch"].keys() & {"daso", "la", "abc"} == set()
     assert {"daso", "abc"} <= found["refused"]["supervised"].keys()
+    said = {}  # method and addition, each once
+    for line in filter(lambda line: " + " in line, impossible):
+        method, _, rest = line.strip().partition(" + ")
+        for name in rest.partition(":")[0].split(", "):
+            assert (method, name) not in said
+            said[method, name] = line
+    assert said.keys() == {(method, name) for method, names in found["refused"].items() for name in names}
 
 
 def test_every_method_and_part_says_what_it_is_and_where_it_is_from(capsys: Capture) -> None:

@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import write_atomically
@@ -58,7 +59,7 @@ def _columns(rows: list[list[str]], names: Sequence[str]) -> list[list[str]]:
 
 def run(argv: Sequence[str]) -> None:
     """Compare as the arguments say."""
-    command = tyro.cli(CompareCommand, args=list(argv), prog="daso compare")
+    command = parse(CompareCommand, argv, "daso compare")
     if not command.paths:
         raise OptionError("name run folders, or a folder that holds some")
     runs, problems = read_runs(command.paths)

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.data.check import Report, check_data
 from daso.data.findings import CALLED, Finding
@@ -68,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
         return 0 if verb else 2
     if verb != "check":
         raise OptionError(f"daso data knows no {verb!r}; it knows: check.{nearest(verb, ['check'])}")
-    command = tyro.cli(CheckCommand, args=list(argv[1:]), prog="daso data check")
+    command = parse(CheckCommand, argv[1:], "daso data check")
     if bool(command.source) == (command.labeled is not None):
         raise OptionError(
             "name a SOURCE to check, or --labeled FOLDER" + ("; not both" if command.source else "")

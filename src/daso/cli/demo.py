@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.compare.statistics import pair, spread
@@ -131,7 +132,7 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
 
 def run(argv: Sequence[str]) -> None:
     """Run the demonstration as the arguments say."""
-    command = tyro.cli(DemoCommand, args=list(argv), prog="daso demo")
+    command = parse(DemoCommand, argv, "daso demo")
     check_installed(command.track)
     folder = command.out or next(
         path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()

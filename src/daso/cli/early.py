@@ -19,7 +19,8 @@ ADDITIONS = (
 """The names that ``daso.compose`` knows, which imports torch."""
 DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 """What people call devices, and what torch does."""
-FOLDERS = ("labeled", "unlabeled", "val", "test")
+FOLDERS = ("labeled", "val", "test")
+"""Options whose value is a folder, whatever is trained on."""
 
 
 def refuse_early(verb: str, argv: Sequence[str]) -> None:

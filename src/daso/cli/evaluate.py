@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from daso.cli.notes import not_adjusted
+from daso.cli.shown import parse
 from daso.cli.tables import POOLS, class_table, percent, wide_console
 from daso.data.store import prepare_data
 from daso.errors import DataError, RunError
@@ -27,7 +28,7 @@ from daso.train.training import choose_device
 class EvaluateCommand:
     """Measure the moving-average network of a run's newest checkpoint on its test and hold-out images."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     data: Path | None = None
     """Where the run's images are now, if they have moved."""
@@ -39,7 +40,7 @@ class EvaluateCommand:
 
 def run(argv: Sequence[str]) -> None:
     """Evaluate as the arguments say."""
-    command = tyro.cli(EvaluateCommand, args=list(argv), prog="daso evaluate")
+    command = parse(EvaluateCommand, argv, "daso evaluate")
     device = choose_device(command.device)
     model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
     config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))

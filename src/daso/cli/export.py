@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 from daso.cli.predict_inputs import Inputs
+from daso.cli.shown import parse
 from daso.errors import DataError
 from daso.export.classifier import Classifier
 from daso.export.run import export_run
@@ -27,7 +28,7 @@ class ExportCommand:
     for onnxruntime and others; torch, a .pt2 for torch alone; safetensors, the weights for daso.load.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     format: Literal["onnx", "torch", "safetensors"] = "onnx"
     """Of the file."""
@@ -54,7 +55,7 @@ def _inputs(places: Sequence[str], classifier: Classifier) -> tuple[np.ndarray[A
 
 def run(argv: Sequence[str]) -> None:
     """Export as the arguments say."""
-    command = tyro.cli(ExportCommand, args=list(argv), prog="daso export")
+    command = parse(ExportCommand, argv, "daso export")
     exported = export_run(
         command.folder,
         command.format,

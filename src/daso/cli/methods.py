@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from daso.cli.shown import parse, plain_text
 from daso.cli.tables import wide_console
 from daso.compose import ADDITIONS, LOSSES, METHODS, PLANS, REFINERS, TERMS, Recipe
 from daso.errors import OptionError
@@ -60,7 +61,7 @@ OPTIONS = {
 class MethodsCommand:
     """List the methods and the parts that can be added to them, and what goes with what."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """Show the parts and hyper-parameters of this method, composed or not: fixmatch+daso."""
     json: bool = False
     """Print JSON."""
@@ -103,6 +104,18 @@ def refusal(method: str, addition: str) -> str | None:
     return reason
 
 
+def reasons_by_method(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each method and reason, with the additions that it keeps away."""
+    lines = []
+    for method, reasons in refused.items():
+        grouped: dict[str, list[str]] = {}
+        for name, reason in reasons.items():
+            why = reason.partition(": ")[2] or "nothing in it uses what that works out, without align or darp"
+            grouped.setdefault(why, []).append(name)
+        lines += [f"{method} + {', '.join(names)}: {why}" for why, names in grouped.items()]
+    return lines
+
+
 def describe_all() -> dict[str, Any]:
     """Return every part by kind and name, what else goes with every method, and the additions that each one refuses,
     with the reason."""
@@ -126,7 +139,7 @@ def describe_method(name: str) -> dict[str, Any]:
             "name": parameter.name,
             "default": parameter.default,
             "part": parameter.part,
-            "help": parameter.help,
+            "help": plain_text(parameter.help),
         }
         for parameter in recipe.hyperparameters().values()
     ]
@@ -158,7 +171,7 @@ def _list_compositions(refused: Mapping[str, Mapping[str, str]]) -> Table:
 
 def run(argv: Sequence[str]) -> None:
     """Show the methods, or one of them, as the arguments say."""
-    command = tyro.cli(MethodsCommand, args=list(argv), prog="daso methods")
+    command = parse(MethodsCommand, argv, "daso methods")
     console = wide_console(120)
     if command.name is None:
         everything = describe_all()
@@ -167,8 +180,7 @@ def run(argv: Sequence[str]) -> None:
             return
         console.print(_list_parts(everything))
         console.print(_list_compositions(everything["refused"]))
-        reasons = {reason for refused in everything["refused"].values() for reason in refused.values()}
-        print("Not possible:", *sorted(reasons), sep="\n  ")
+        print("Not possible:", *reasons_by_method(everything["refused"]), sep="\n  ")
         print("\ndaso methods NAME shows the hyper-parameters; NAME may be composed: fixmatch+la+daso")
         return
     method = describe_method(command.name)

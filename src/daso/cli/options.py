@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
+from daso.cli.shown import hint_of, placeholder, plain_text, shown
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES, is_named
@@ -27,6 +28,7 @@ DEFAULT_METHOD = "fixmatch+daso"
 OWN_METHOD = "fixmatch+la+daso"
 """Of people's own data: what tells rare classes best apart there, see LOG.md."""
 TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
+SOURCE_DECIDES = {field.name for field in dataclasses.fields(SourceDefaults)}
 VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 
 
@@ -35,9 +37,9 @@ class TrainCommand:
     """Train an image classifier from few labelled and many unlabelled images."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open, a preset (daso presets), the path
-    of your own images (a folder, or a manifest that lists them: CSV, TSV, JSON lines, parquet), or hf:NAME, a data
-    set of the Hugging Face hub."""
+    """The path of your own images: a folder, a manifest that lists them (CSV, TSV, JSON lines, parquet), arrays (.npz);
+    or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open; a preset (daso presets); hf:NAME, a
+    data set of the Hugging Face hub."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     like: Path | None = None
@@ -96,23 +98,6 @@ GROUPS: dict[str, type[Any]] = {
 """Fields of a command whose options stand beside its own."""
 
 
-def _default(text: str) -> str:
-    """Return what help says of a default; what is left open has its default in its description."""
-    return "" if text in ("", "None") else f"(default: {text})"
-
-
-def _shown(kind: type[Any], groups: dict[str, type[Any]]) -> Any:
-    """Return a dataclass like *kind* for tyro to show, with a field for each of *groups*, made of their defaults."""
-    flat: Any = tyro.conf.OmitArgPrefixes
-    argument = tyro.conf.arg(help_behavior_hint=_default)
-    types = get_type_hints(kind, include_extras=True)
-    annotations = {name: Annotated[annotation, argument] for name, annotation in types.items()}
-    annotations |= {name: flat[group] for name, group in groups.items()}
-    fields = {name: dataclasses.field(default_factory=group) for name, group in groups.items()}
-    body = {"__annotations__": annotations, "__doc__": kind.__doc__, **fields}
-    return dataclass(frozen=True)(type(kind.__name__, (kind,), body))
-
-
 def named_method(argv: Sequence[str]) -> str:
     """Return the value of ``--method``, or else the source's default: it decides which further options there are."""
     method = DEFAULT_METHOD if {*argv} & {*NAMES, *PRESETS} else OWN_METHOD
@@ -140,14 +125,24 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
             raise OptionError(
                 f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: rename it"
             )
-        description = f"{parameter.part}: {parameter.help}".replace("``", "")
-        argument = tyro.conf.arg(help=description, help_behavior_hint=_default)
+        description = plain_text(f"{parameter.part}: {parameter.help}")
+        argument = tyro.conf.arg(
+            help=description,
+            help_behavior_hint=hint_of(description, _decided(name, parameter.default)),
+            metavar=placeholder(parameter.annotation),
+        )
         kind: Any = Annotated[parameter.annotation, argument]
         fields.append((name, kind, dataclasses.field(default=parameter.default)))
     hyperparameters = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
     hyperparameters.__doc__ = f"Hyper-parameters of {named_method(argv)}."
-    groups = {name: _shown(group, {}) for name, group in GROUPS.items()}
-    command = _shown(TrainCommand, {**groups, "hyperparameters": hyperparameters})
+    groups = {}
+    for name, group in GROUPS.items():
+        defaults = {field.name: field.default for field in dataclasses.fields(group)}
+        ends = {
+            field: text for field, value in defaults.items() if (text := _decided(field, value)) is not None
+        }
+        groups[name] = shown(group, decided=ends)
+    command = shown(TrainCommand, {**groups, "hyperparameters": hyperparameters})
     parsed: Any = tyro.cli(command, args=list(argv), prog="daso train")
     plain = {
         name: kind(**{f.name: getattr(getattr(parsed, name), f.name) for f in dataclasses.fields(kind)})
@@ -162,6 +157,13 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         )
     own["source"] = own["source"] or str(own["labeled"])
     return TrainCommand(**{**own, **plain}), dataclasses.asdict(parsed.hyperparameters)
+
+
+def _decided(name: str, default: Any) -> str | None:
+    """Return how help speaks of a default that a source may decide otherwise; None where none does."""
+    if name not in SOURCE_DECIDES or default is None:
+        return None
+    return f"{default}, or chosen for the data and printed"
 
 
 def _given(argv: Sequence[str], option: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from daso.cli.shown import parse
 from daso.report.plots import draw_run
 
 
@@ -16,12 +17,12 @@ from daso.report.plots import draw_run
 class PlotCommand:
     """Draw the pictures of a run, complete or not, into its plots folder."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
 
 
 def run(argv: Sequence[str]) -> None:
     """Draw as the arguments say."""
-    command = tyro.cli(PlotCommand, args=list(argv), prog="daso plot")
+    command = parse(PlotCommand, argv, "daso plot")
     for path in draw_run(command.folder):
         print(path)

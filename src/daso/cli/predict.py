@@ -21,6 +21,7 @@ from daso.cli.predict_inputs import Input, Inputs
 from daso.cli.predict_output import Journal, Row, check_output, write_csv, write_output
 from daso.cli.predict_progress import Counter
 from daso.cli.predict_stream import predict_inputs
+from daso.cli.shown import parse
 from daso.data.decode import SUFFIXES
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import shift
@@ -43,9 +44,9 @@ class PredictCommand:
     are calibrated on the run's hold-out, where it is large enough.
     """
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run folder, or an .onnx or .safetensors file of daso export."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PLACE...")]
     """Image files, folders that are searched at any depth, globs, manifests (.csv, .tsv, .jsonl or .parquet with a
     column of paths), .npy or .npz files of images or vectors; - reads a list of files from standard input."""
     out: Path | None = None
@@ -144,7 +145,7 @@ def _read_prior(given: str, facts: Facts) -> Array:
 
 def run(argv: Sequence[str]) -> int:
     """Predict as the arguments say; 1 if any image could not be read."""
-    command = tyro.cli(PredictCommand, args=list(argv), prog="daso predict")
+    command = parse(PredictCommand, argv, "daso predict")
     command.check()
     if command.out is not None:
         check_output(command.out)

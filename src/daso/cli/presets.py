@@ -13,6 +13,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError, nearest
@@ -25,7 +26,7 @@ from daso.presets.tables import paper_tables
 class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """Show everything that holds in this one, and who decides it."""
     method: str = "fixmatch+daso"
     """Of which a training is shown."""
@@ -146,7 +147,7 @@ def _table() -> Table:
 
 def run(argv: Sequence[str]) -> None:
     """Show the presets, or one of them, as the arguments say."""
-    command = tyro.cli(PresetsCommand, args=list(argv), prog="daso presets")
+    command = parse(PresetsCommand, argv, "daso presets")
     if command.name is not None and command.name not in PRESETS:
         raise OptionError(f"there is no preset {command.name!r}.{nearest(command.name, PRESETS)}")
     if command.json:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from daso.cli.shown import parse
 from daso.report.html.page import write_report
 
 
@@ -18,7 +19,7 @@ from daso.report.html.page import write_report
 class ReportCommand:
     """Write the report of a run, complete or not, as one HTML file that needs nothing else to be looked at."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     out: Path | None = None
     """The HTML file; report.html in the run folder if it is left out."""
@@ -33,7 +34,7 @@ class ReportCommand:
 
 def run(argv: Sequence[str]) -> None:
     """Write the report as the arguments say."""
-    command = tyro.cli(ReportCommand, args=list(argv), prog="daso report")
+    command = parse(ReportCommand, argv, "daso report")
     if command.refresh:
         # Only here is what trains imported: a report alone takes a second or two.
         refresh = importlib.import_module("daso.train.refresh")

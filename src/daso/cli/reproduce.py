@@ -19,6 +19,7 @@ from rich.table import Table
 
 from daso.cli.engine import LOOK, Engine, Jobs
 from daso.cli.progress import follow
+from daso.cli.shown import parse
 from daso.cli.stop import Stop
 from daso.cli.tables import wide_console
 from daso.cli.workers import Workers
@@ -269,7 +270,7 @@ def run(argv: Sequence[str]) -> int:
     argv = [
         word for given in argv for word in (given.split(",") if re.fullmatch(r"[\d,]+", given) else [given])
     ]
-    command = tyro.cli(ReproduceCommand, args=[*argv], prog="daso reproduce")
+    command = parse(ReproduceCommand, argv, "daso reproduce")
     out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
     campaign = Campaign.open(out, command.scale, command.data, command.device)
     if command.tables == (FIGURES,):

@@ -14,6 +14,7 @@ import tyro
 
 from daso.cli.embedding import embedding_progress
 from daso.cli.processes import Team, team
+from daso.cli.shown import parse
 from daso.cli.stop import Stop
 from daso.cli.train import announce, conclude, follow_run
 from daso.track import used_before
@@ -24,7 +25,7 @@ from daso.train.run import resume_run
 class ResumeCommand:
     """Go on with a run from its newest whole checkpoint; it ends as if it had never been stopped."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     data: Path | None = None
     """Where the run's images are now, if they have moved."""
@@ -39,7 +40,7 @@ class ResumeCommand:
 
 def run(argv: Sequence[str]) -> int:
     """Resume as the arguments say, alone or as one of the processes of torchrun."""
-    command = tyro.cli(ResumeCommand, args=list(argv), prog="daso resume")
+    command = parse(ResumeCommand, argv, "daso resume")
     with team(command.device or "auto") as together:
         return go_on(command, together)
 

@@ -219,11 +219,12 @@ def follow_run(
     if not stop() or (folder / "summary.json").exists():
         return 0
     saved = newest_step(folder / "checkpoints")
-    done = (
-        "before anything was saved" if saved is None else f"after step {saved:,} of {prepared.total_steps:,}"
-    )
-    where = "starts anew" if saved is None else "goes on from there"
-    _notice(f"stopped {done}; 'daso resume {folder}' {where}")
+    if saved is None:
+        _notice(f"stopped before anything was saved; 'daso resume {folder}' starts anew")
+    else:
+        _notice(
+            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' goes on from there"
+        )
     return stop.status
 
 
@@ -275,8 +276,8 @@ def _train(
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()
-    if (note := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
-        _notice(f"note: {note}")
+    if (late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
+        _notice(f"note: {late}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
     stop = Stop()
     with together.folder(folder) as own:

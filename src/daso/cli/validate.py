@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from daso.cli.shown import parse
 from daso.cli.stop import Stop
 from daso.cli.tables import percent, wide_console
 from daso.cli.train import follow_run
@@ -37,7 +38,7 @@ class ValidateCommand:
     again: a validation that was stopped goes on.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     folds: int = 5
     """Parts, 2 or more: as many trainings, each of the run's length."""
@@ -53,7 +54,7 @@ class ValidateCommand:
 
 def run(argv: Sequence[str]) -> int:
     """Validate as the arguments say."""
-    command = tyro.cli(ValidateCommand, args=list(argv), prog="daso validate")
+    command = parse(ValidateCommand, argv, "daso validate")
     config = RunConfig.from_dict(
         read_json(command.folder / "config.json"), str(command.folder / "config.json")
     )

@@ -46,9 +46,9 @@ class DASO(Refiner):
         warmup_steps: P; blending and alignment act from this step on, the queue and the histogram fill before.
             Default: 5,000 as in the paper, but at most a fifth of the training.
         histogram_period: steps after which m is renewed, from the pseudo-labels since the last renewal.
-        blend: ``"distribution"``: v_k as above; ``"linear"``: v = 0; ``"semantic"``: v = 1;
-            ``"fixed"``: v = *fixed_blend*.
-        fixed_blend: v for ``blend="fixed"``, 0 to 1.
+        blend: how much a guess leans on the prototypes, v: ``"distribution"``: by how often its class has been guessed
+            lately; ``"linear"``: 0, not at all; ``"semantic"``: 1, the prototypes alone; ``"fixed"``: *fixed_blend*.
+        fixed_blend: v for the blend ``"fixed"``, 0 to 1.
         balanced_queue: the same queue length for every class, or else 5 features per labelled image of a class.
         queue_encoder: ``"ema"``: queue the features of the moving average; ``"online"``: of the network itself.
         queue_batch_statistics: the moving average normalises the queued features by the statistics of the

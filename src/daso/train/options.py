@@ -20,7 +20,8 @@ class TrainOptions:
     """How long, how fast and on what a network is trained."""
 
     steps: int = 250_000
-    """Training steps (default on the command line: the paper's 250,000 for its benchmarks, less for others)."""
+    """Training steps (default: the paper's 250,000 for its benchmarks; for your own data chosen from the number of
+    images and printed)."""
     batch: int = 64
     """B: labelled images per step."""
     unlabeled_ratio: int | None = None
