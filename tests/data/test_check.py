@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from daso.data.check import Report, check_data
-from daso.data.findings import Finding
+from daso.data.finding import Finding
 from daso.data.open import open_source
 from daso.errors import DataError
 

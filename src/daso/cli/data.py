@@ -20,7 +20,7 @@ from rich.table import Table
 from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.data.check import Report, check_data
-from daso.data.findings import CALLED, Finding
+from daso.data.finding import CALLED, Finding
 from daso.data.tars import absolute_place
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from daso.data.findings import CALLED, Finding, class_counts, find_all
+from daso.data.finding import CALLED, Finding
+from daso.data.finding_classes import class_counts
+from daso.data.findings import find_all
 from daso.data.npz import read_npz
 from daso.data.open import NAMES, list_own, open_source
 from daso.data.scan import Scan, scan_listing, scan_source

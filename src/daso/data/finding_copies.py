@@ -1,0 +1,158 @@
+"""Findings about images that are there twice: copies, leaks between parts, labels that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from daso.data.copies import Copies
+from daso.data.finding import CALLED, Finding, Level, how_many
+from daso.data.near import NEAR_BITS, NEAR_CORRELATION, near_pairs
+from daso.data.scan import Scan
+
+
+def conflicts(scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
+    """Yield images of the same pixels with labels of different classes."""
+    train = scan.parts["train"]
+    bad = []
+    for group in copies.conflicts:
+        for index in group:
+            other = next(i for i in group if train.labels[i] != train.labels[index])
+            names = [repr(class_names[int(train.labels[i])]) for i in (index, other)]
+            bad.append(
+                (train.name_of(index), f"is {names[0]}; {train.name_of(other)}, the same image, {names[1]}")
+            )
+    if bad:
+        text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
+        cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
+        yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
+    test = scan.parts.get("test")
+    if test is not None:
+        wrong = [
+            (test.name_of(index), f"the same as {test.name_of(other)}, of another class")
+            for index, other in copies.of("test", "test")
+            if test.labels[index] != test.labels[other]
+        ]
+        if wrong:
+            text = f"{how_many(wrong, 'test image')} with the same pixels as a test image of another class"
+            yield Finding(
+                "warning", "test-conflict", text, "one of the labels is wrong: mend it", tuple(wrong)
+            )
+
+
+COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
+    ("test", "train", "refused", "leak", "remove one of the two; --skip-bad leaves the test image out"),
+    (
+        "validation",
+        "train",
+        "warning",
+        "leak-validation",
+        "remove one of the two: numbers on it are too good",
+    ),
+    (
+        "unlabeled",
+        "test",
+        "warning",
+        "leak-unlabeled",
+        "remove it from the unlabelled images: the test shall be unseen",
+    ),
+    (
+        "validation",
+        "test",
+        "warning",
+        "copies-validation-test",
+        "remove one: what validation chooses favours the test",
+    ),
+    ("train", "train", "warning", "copies-labeled", "keep one of them: a hold-out may get the other"),
+    ("test", "test", "note", "copies-test", "they count more than others do"),
+    ("validation", "validation", "note", "copies-validation", "they count more than others do"),
+    ("unlabeled", "unlabeled", "note", "copies-unlabeled", "they are seen more often than others"),
+    ("unlabeled", "train", "note", "copies-unlabeled-labeled", "harmless"),
+    (
+        "unlabeled",
+        "validation",
+        "note",
+        "copies-unlabeled-validation",
+        "remove it if validation shall be unseen",
+    ),
+)
+"""Copies of images of the first part that are in the second one: how bad it is, and what to do."""
+
+
+def exact_copies(scan: Scan, copies: Copies, *, own: bool) -> Iterator[Finding]:
+    """Yield images of the same pixels, by the parts that they are in."""
+    for part, other, level, code, cure in COPIES:
+        pairs = copies.of(part, other)
+        if not pairs:
+            continue
+        here, there = scan.parts[part], scan.parts[other]
+        images, same_bytes = [], 0
+        for index, original in pairs:
+            whole = bool(here.content[index]) and here.content[index] == there.content[original]
+            same_bytes += whole
+            images.append(
+                (
+                    here.name_of(index),
+                    f"{'the same file as' if whole else 'the same pixels as'} {there.name_of(original)}",
+                )
+            )
+        one = len(images) == 1
+        where = "is a copy of another" if one else "are copies of others"
+        if part != other:
+            where = f"{'is' if one else 'are'} among the {CALLED[other]} ones too"
+        exact = f", {same_bytes} of them byte for byte" if here.content[pairs[0][0]] else ""
+        text = f"{how_many(images, f'{CALLED[part]} image')} {where}{exact}"
+        yield Finding(level if own or level != "refused" else "warning", code, text, cure, tuple(images))
+
+
+def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
+    """Yield near copies, of images that are no exact ones, by the parts that they are in."""
+    places: list[tuple[str, int]] = []
+    seen: set[bytes] = set()
+    for part in ("train", "test", "validation", "unlabeled"):
+        for index, pixels in enumerate(scan.parts[part].pixels if part in scan.parts else ()):
+            if pixels and pixels not in seen:
+                seen.add(pixels)
+                places.append((part, index))
+    if not places:
+        return
+    hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
+    thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    conflicts: list[tuple[str, str]] = []
+    for first, second in near_pairs(hashes, thumbnails):
+        (part, index), (other, original) = places[second], places[first]
+        here, there = scan.parts[part], scan.parts[other]
+        pair = here.name_of(index), f"looks like {there.name_of(original)}"
+        found.setdefault((part, other), []).append(pair)
+        labels = int(here.labels[index]), int(there.labels[original])
+        if part == other == "train" and labels[0] != labels[1]:
+            names = " and ".join(repr(class_names[label]) for label in labels)
+            conflicts.append((pair[0], f"{pair[1]}; they are {names}"))
+    if conflicts:
+        text = f"{how_many(conflicts, 'pair')} of labelled images that look the same, of different classes"
+        yield Finding(
+            "warning", "near-conflict", text, "look at them: a label may be wrong", tuple(conflicts)
+        )
+    for (part, other), images in found.items():
+        leak = (part, other) in (("test", "train"), ("validation", "train"))
+        which = (
+            f"of {CALLED[part]} images" if part == other else f"of {CALLED[part]} and {CALLED[other]} images"
+        )
+        level: Level = "warning" if leak else "note"
+        code = (
+            "near-leak"
+            if (part, other) == ("test", "train")
+            else f"near-{part}-{other}".replace("train", "labeled")
+        )
+        cure = (
+            "look at them: a copy that was saved anew or resized makes the numbers too good"
+            if leak
+            else "look at some: copies that were saved anew or resized, or bursts of one scene"
+        )
+        text = (
+            f"{how_many(images, 'pair')} {which} that look the same (hashes within {NEAR_BITS} of 63 bits, thumbnails "
+            f"correlate at least {NEAR_CORRELATION:.2f})"
+        )
+        yield Finding(level, code, text, cure, tuple(images))
