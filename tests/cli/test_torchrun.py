@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,14 +13,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from daso.cli import main
 from daso.cli.processes import team
 from daso.errors import OptionError
+from daso.files import read_json
+from daso.train.checkpoint import newest_step
 from daso.train.model import load_model
 
 SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
@@ -30,10 +35,12 @@ OPTIONS = [*SPLIT.split(), *TRAINING.split()]
 
 
 @contextmanager
-def torchrun(*arguments: str | Path, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+def torchrun(
+    *arguments: str | Path, restarts: int = 0, size: int = 2, stop_at: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), "--standalone"]
     command = [*start, f"--max-restarts={restarts}", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": str(stop_at)}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -44,8 +51,8 @@ def torchrun(*arguments: str | Path, restarts: int = 0) -> Iterator[subprocess.P
         process.communicate()
 
 
-def finished(*arguments: str | Path, restarts: int = 0) -> str:
-    with torchrun(*arguments, restarts=restarts) as process:
+def finished(*arguments: str | Path, size: int = 2) -> str:
+    with torchrun(*arguments, size=size) as process:
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     return output
@@ -117,23 +124,82 @@ def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Pa
     assert rows(folder)[-1]["step"] <= max(steps)
 
 
-def test_a_team_that_was_started_anew_goes_on_with_its_run(alone: Path, tmp_path: Path) -> None:
+def processes_of(torchrun: int) -> list[int]:
+    """Return the training processes by rank, or fewer where some are not there yet or no more."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, StopIteration):
+            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == torchrun and state != "Z":
+                variables = (place / "environ").read_bytes().split(b"\0")
+                rank = next(text[5:] for text in variables if text.startswith(b"RANK="))
+                found[int(rank)] = int(place.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+LAST = "checkpoints/step-000000120.safetensors"
+
+
+def strip(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without what tells of time."""
+    return {name: value for name, value in row.items() if not name.endswith(("seconds", "per_second"))}
+
+
+def newest(folder: Path) -> int:
+    return newest_step(folder / "checkpoints") or 0
+
+
+def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weights(tmp_path: Path) -> None:
+    steps, options = "120", OPTIONS[: OPTIONS.index("--steps")]
+    options = [*options, "--steps", steps, "--quiet"]
+    calm, harassed = tmp_path / "calm", tmp_path / "harassed"
+    finished("-m", "daso", "train", "digits", "--out", calm, *options)
+    random = Random(time.time())
+    with torchrun("-m", "daso", "train", "digits", "--out", harassed, *options, restarts=20) as process:
+        for victim in (1, 0):
+            before = newest(harassed)
+            while newest(harassed) <= before and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(random.uniform(0, 0.5))
+            if process.poll() is None and len(alive := processes_of(process.pid)) == 2:
+                os.kill(alive[victim], signal.SIGKILL)
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    resumed = read_json(harassed / "environment.json")["resumed"]
+    assert all(0 < entry["from_step"] < 120 for entry in resumed)
+    states = [safetensors.torch.load_file(folder / LAST) for folder in (calm, harassed)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert [strip(row) for row in rows(calm)] == [strip(row) for row in rows(harassed)]
+
+
+def test_two_then_one_then_four_processes(alone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    killer = tmp_path / "killer.py"
-    killer.write_text(
-        "import os\n"
+    script = tmp_path / "stopping.py"
+    script.write_text(
+        "import os, signal, sys\n"
         "from daso.train import run\n"
-        "save = run.save_checkpoint\n"
-        "def save_and_die(folder, tensors, step, *rest):\n"
+        "save, at = run.save_checkpoint, int(os.environ['STOP_AT'])\n"
+        "def save_and_stop(folder, tensors, step, *rest):\n"
         "    save(folder, tensors, step, *rest)\n"
-        "    if step == 10 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.environ['RANK'] == '1':\n"
-        "        os._exit(1)\n"
-        "run.save_checkpoint = save_and_die\n"
+        "    if step == at and os.environ.get('RANK', '0') == '0':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "run.save_checkpoint = save_and_stop\n"
         "from daso.cli import main\n"
         "raise SystemExit(main())\n"
     )
-    finished(killer, "train", "digits", "--out", folder, *OPTIONS, restarts=1)
-    assert json.loads((folder / "environment.json").read_text())["resumed"][0]["from_step"] == 10
+    with torchrun(script, "train", "digits", "--out", folder, *OPTIONS, stop_at=10) as process:
+        process.communicate(timeout=240)
+    assert newest(folder) == 10
+    subprocess.run(
+        [sys.executable, script, "resume", folder, "--quiet"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": "20"},
+        check=False,
+    )
+    assert newest(folder) == 20
+    finished("-m", "daso", "resume", folder, "--quiet", size=4)
+    resumed = read_json(folder / "environment.json")["resumed"]
+    assert [entry["from_step"] for entry in resumed] == [10, 20]
     assert_alike(alone, folder)
 
 

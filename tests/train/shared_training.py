@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.nets.shared import Processes
 from daso.train.config import RunConfig
-from daso.train.fit import evaluate_network
+from daso.train.fit import fit
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 
@@ -25,38 +26,51 @@ SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma
 DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}
 METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "fixmatch+abc+daso": (50, DASO | {"threshold": 0.2}),
-    "fixmatch+la+align": (20, {"threshold": 0.2, "weak_pass": "apart"}),
-    "fixmatch+estimate+darp": (20, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
+    "remixmatch+daso": (50, DASO),
+    "fixmatch+estimate+darp": (50, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
+    "fixmatch+la+align": (50, {"threshold": 0.2, "weak_pass": "apart"}),
     "mixmatch": (20, {}),
-    "remixmatch+daso": (20, DASO),
     "usadtm": (20, {}),
 }
 """Steps and hyper-parameters of each method; some are trained by four processes too."""
 
 
 def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
-    """Return the losses of every step, and the state at the end."""
+    """Return the losses of every step, the numbers measured at the end, and the state there."""
     steps, options = METHODS[method]
     train_options = TrainOptions(
-        steps=steps, batch=8, network="small-4", device="cpu", evaluate_every=steps, learning_rate=0.01
+        steps=steps,
+        batch=8,
+        network="small-4",
+        device="cpu",
+        evaluate_every=steps,
+        log_every=1,
+        learning_rate=0.01,
     )
     config = RunConfig("digits", method, split=SPLIT, method_options=options, train=train_options)
     prepared = prepare(config, open_source("digits"), processes=processes)
     while prepared.stage < len(prepared.plan.stages()) - 1:
         prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
         prepared = prepared.begin_stage(prepared.stage + 1)
-    losses = []
-    for step in range(steps):
-        result, _ = prepared.training.advance(prepared.batches(step))
-        losses.append(torch.stack([loss.detach() for loss in result.losses.values()]))
+    rows = list(fit(prepared.training, prepared.batches, prepared.data))
     if processes is not None:
         assert not processes.differ(prepared.training.tensors().values())
-    accuracy = evaluate_network(prepared.training.average.network, prepared.data)["test"]["accuracy"]
+    losses = [list(row["losses"].values()) for row in rows if row["event"] == "train"]
+    measured = {part: rows[-1].get(part) for part in ("test", "holdout", "pseudo_labels")}
     return {
-        "losses": torch.stack(losses),
-        "accuracy": torch.tensor(accuracy),
+        "losses": torch.tensor(losses),
+        "measured": torch.tensor(list(numbers(measured))),
         **prepared.training.tensors(),
     }
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers of nested dictionaries and lists; where there is none, -1."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item)
+    elif not isinstance(value, str):
+        yield -1.0 if value is None or value != value else float(value)
 
 
 def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None:
