@@ -92,7 +92,7 @@ class PretendCuda(TorchFunctionMode):
             self._within_step = False
 
     @contextlib.contextmanager
-    def record(self, graph: PretendGraph, capture_error_mode: str) -> Iterator[None]:
+    def record(self, graph: PretendGraph, stream: object, capture_error_mode: str) -> Iterator[None]:
         """Record what is computed."""
         if capture_error_mode != "thread_local":
             raise DeviceMistakeError(

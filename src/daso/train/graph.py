@@ -81,6 +81,6 @@ class RecordedStep(Generic[Result]):
         self._inputs: list[Tensor] = tree_leaves(inputs)
         graph = torch.cuda.CUDAGraph()
         # Other threads may read images, and copy them to the device, meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self._aside, capture_error_mode="thread_local"):
             self._result = self._step(inputs)
         self._graph = graph

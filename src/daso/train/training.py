@@ -69,9 +69,9 @@ class Training:
     """
 
     def __init__(self, network: Network, method: Method, options: TrainOptions) -> None:
-        device = next(network.parameters()).device
+        self._device = next(network.parameters()).device
         if options.cuda_graph:
-            check_recordable(method, device, network.processes is not None)
+            check_recordable(method, self._device, network.processes is not None)
         self.network = network
         self.average = MovingAverage(network, options.ema_decay)
         self.method = method
@@ -83,7 +83,7 @@ class Training:
             torch.compile(method, fullgraph=True) if options.compile else method
         )
         # A recorded step reads numbers that change from a tensor.
-        self._averaging: Tensor | float = torch.ones((), device=device) if options.cuda_graph else 1.0
+        self._averaging: Tensor | float = torch.ones((), device=self._device) if options.cuda_graph else 1.0
         self._begin_recording()
         self.step = 0
         self.seconds = 0.0
@@ -106,7 +106,7 @@ class Training:
         What is returned counts until the next call: a recorded step writes into the same tensors every time.
         """
         # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
-        torch.manual_seed(derive_seed(self.options.seed, "method", self.step))
+        _seed(derive_seed(self.options.seed, "method", self.step), self._device)
         rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = _renewed(group["lr"], group["factor"] * rate)
@@ -127,7 +127,8 @@ class Training:
         self.network.sum_gradients()
         self.optimizer.step()
         self.average.move(self._averaging)
-        return result, total.detach()
+        # Without the graph of the backward pass, which would live on into the next step.
+        return result._replace(losses={n: loss.detach() for n, loss in result.losses.items()}), total.detach()
 
     @torch.no_grad()
     def probe(self) -> Tensor:
@@ -193,6 +194,16 @@ class Training:
         load_optimizer(self.optimizer, parameters, kept)
         self._begin_recording()
         self.step, self.seconds, self.sums = step, seconds, sums
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what draws on a device, and on the host."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed also notes for a GPU to come who called it
+    else:
+        torch.manual_seed(seed)
 
 
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:
