@@ -27,7 +27,7 @@ def test_features_are_centred_of_the_same_length_and_keep_their_proportions(dim:
     std[3] = 1.0
     features = build_vector_encoder("probe", x.mean(0).tolist(), std.tolist())(x)
     assert features.mean(0).abs().max() < 1e-3
-    assert features.square().sum(1).mean().item() == pytest.approx(16, rel=1e-3)
+    assert features.square().sum(1).mean().item() == pytest.approx(25, rel=1e-3)
     between = torch.cdist(x[:20], x[:20]) / torch.cdist(features[:20], features[:20])
     off = ~torch.eye(20, dtype=torch.bool)
     assert between[off].std() < 1e-3 * between[off].mean()

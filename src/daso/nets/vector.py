@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from daso.errors import OptionError
 from daso.nets.wrn import activate
 
-PROBE_LENGTH = 4.0
+PROBE_LENGTH = 5.0
 """Root mean square of the lengths of the features of ``Probe``: the learning rates of the methods suit it."""
 
 
@@ -59,7 +59,7 @@ class Probe(nn.Module):
     """Centres vectors and divides all dimensions by one number: for a linear classifier on a pretrained encoder.
 
     How much each dimension varies is a thing that the encoder has learned, so it is kept. The mean squared length of
-    the features is 16, whatever their number, and the heads start from zero: with few labelled vectors of many
+    the features is 25, whatever their number, and the heads start from zero: with few labelled vectors of many
     dimensions, random weights in directions that no labelled vector has would stay as they are.
 
     Args:

@@ -60,8 +60,9 @@ class TrainOptions:
     """Weakly augmented versions of every image to embed, with --freeze."""
     strong_versions: int = 4
     """Strongly augmented versions of every image to embed, with --freeze."""
-    embedding_network: str = "mlp-256"
-    """Network on the embeddings, with --freeze: linear, mlp-WIDTH, mlp-WIDTH-DEPTH."""
+    embedding_network: str = "probe"
+    """Network on the embeddings, with --freeze: probe (a linear classifier made for them), linear, mlp-WIDTH,
+    mlp-WIDTH-DEPTH."""
     embedding_folder: str | None = None
     """Where embeddings are kept, for all runs that can use them (default: ~/.cache/daso/embeddings)."""
     resolution: int | None = None
