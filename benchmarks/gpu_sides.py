@@ -112,7 +112,7 @@ class Loop:
             / 1000
             / PROFILED_STEPS
             for event in profile.key_averages()
-            if not on_cuda or event.device_type == DeviceType.CUDA
+            if not event.is_user_annotation and (not on_cuda or event.device_type == DeviceType.CUDA)
         }
         longest = sorted(spent.items(), key=lambda item: -item[1])[:KERNELS]
         return {"step": 1000 * seconds, "busy": sum(spent.values()), "longest": dict(longest)}
