@@ -16,6 +16,7 @@ pytest.importorskip("websocket")
 from browser import CHROMIUM, Page, open_browser
 from test_html_report import HOSTILE, make_hostile, many_classes, quick_map
 
+from daso.cli import main
 from daso.report.html.page import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -218,3 +219,60 @@ def test_a_running_training_opens_without_errors(browser: Page, finished_run: Pa
     page = show(browser, finished_run)
     assert page.ask("document.querySelectorAll('main > section').length") == 5
     assert page.errors == []
+
+
+@pytest.fixture
+def comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> Path:
+    """Return the page that compares two runs, as the command writes it."""
+    runs = [str(finished_run), str(finished_supervised_run)]
+    assert main(["compare", *runs, "--out", str(tmp_path / "compared")]) == 0
+    return tmp_path / "compared" / "comparison.html"
+
+
+@pytest.mark.parametrize(("width", "theme"), [(320, "dark"), (1400, "light")])
+def test_a_comparison_opens_sorts_and_fits(browser: Page, comparison: Path, width: int, theme: str) -> None:
+    browser.look(width, 900, theme)
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(comparison)
+    assert (brightness(browser) > 128) == (theme == "light")
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    links = browser.ask("[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))")
+    assert links == [True] * 4
+    table = "document.querySelector('#setting-1-classes table')"
+    cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
+    browser.ask(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
+    browser.press("Enter")
+    assert browser.ask(cells) == sorted(browser.ask(cells), reverse=True)
+    browser.press("Enter")
+    assert browser.ask(cells) == sorted(browser.ask(cells))
+    browser.ask("document.getElementById('theme').click()")
+    browser.ask(SETTLED)
+    assert (brightness(browser) > 128) == (theme == "dark")
+    browser.ask("localStorage.clear()")
+    assert browser.errors == []
+    assert browser.requests == [comparison.as_uri()]
+
+
+def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
+    """Every control can be reached by Tab, in the order of the page, and what has the focus is seen to have it."""
+    wanted = "a[href], button, select, input, summary, [tabindex='0']"
+    count = page.ask(f"[...document.querySelectorAll({wanted!r})].filter(e => e.checkVisibility()).length")
+    places = []
+    for step in range(count):
+        page.press("Tab")
+        places.append(page.ask("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+        outline = page.ask("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", (step, count, page.ask("document.activeElement.outerHTML.slice(0, 200)"))
+    assert places == sorted(set(places))
+
+
+def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
+    boxes = page.ask(
+        "[...document.querySelectorAll('svg.map text')].map(t => t.getBBox()).map(b => [b.x, b.y, b.width, b.height])"
+    )
+    assert len(boxes) == 10
+    for i, (x, y, width, height) in enumerate(boxes):
+        for left, top, wide, high in boxes[:i]:
+            apart = x >= left + wide or left >= x + width or y + 4 >= top + high or top + 4 >= y + height
+            assert apart

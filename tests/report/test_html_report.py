@@ -29,8 +29,9 @@ from daso.evaluate.metrics import calibration_error
 from daso.report.html.folder import load_run
 from daso.report.html.maps import embed, frequency_color
 from daso.report.html.overview import confusion_counts
-from daso.report.html.page import island, write_report
+from daso.report.html.page import write_report
 from daso.report.html.svg import Scale
+from daso.report.html.template import island
 from daso.report.reliability import reliability_bins
 from daso.report.uncertainty import interval
 from daso.train.prepare import prepare

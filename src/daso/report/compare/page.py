@@ -6,16 +6,16 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import resources
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from daso.files import Row
 from daso.report.compare.tables import Compared
 from daso.report.figures import plot_pseudo_labels, pseudo_label_quality
+from daso.report.html.template import render_page
 from daso.report.plots import (
     Groups,
     make_figure,
@@ -72,14 +72,6 @@ def _guesses(runs: Sequence[RunFolder]) -> bool:
 
 def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
     """Return the page; whatever comes from the runs is escaped."""
-    environment = Environment(
-        loader=PackageLoader("daso.report.compare", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("daso.report.html").joinpath("templates", "style.css").read_text(encoding="utf-8")
     settings = [
         {
             "title": one.setting.title,
@@ -90,5 +82,33 @@ def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
         }
         for one in compared
     ]
-    page = environment.get_template("page.html")
-    return page.render(settings=settings, problems=problems, style=Markup(style))
+    return render_page(
+        "compare.html",
+        ("common.js",),
+        _links(settings),
+        problems,
+        described=_described(compared),
+        settings=settings,
+        version="",
+    )
+
+
+def _links(settings: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return the sections to go to: of several settings their beginnings, of a single one its parts."""
+    if len(settings) > 1:
+        return [(f"setting-{place}", one["title"]) for place, one in enumerate(settings, 1)]
+    parts = {
+        "": "Numbers",
+        "-differences": "Differences",
+        "-classes": "Recall per class",
+        "-figures": "Figures",
+    }
+    lacking = {"-differences"} if any(len(one["tables"][1]) < 2 for one in settings) else set()
+    return [(f"setting-1{part}", title) for part, title in parts.items() if part not in lacking]
+
+
+def _described(compared: Sequence[Compared]) -> str:
+    groups = [group for one in compared for group in one.setting.groups]
+    methods = len({group.name for group in groups})
+    runs = sum(len(group.runs) for group in groups)
+    return f"{methods} method{'s' * (methods != 1)}, {runs} run{'s' * (runs != 1)}"

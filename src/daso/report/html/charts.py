@@ -29,6 +29,8 @@ from daso.report.html.svg import (
 
 NAMED = 20
 """So many classes have their names under a chart."""
+HEAT_WIDTH = 330
+"""Of a picture of the classes over time, of which three stand side by side."""
 
 
 def class_axis(names: Sequence[str], notes: Sequence[str], base: float, label: str) -> tuple[str, float]:
@@ -203,9 +205,10 @@ def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup
     row = 15 if len(names) <= NAMED else 9 if few else 240 / len(names)
     height = row * len(names)
     left = LEFT + (44 if few else 0)
+    right = HEAT_WIDTH - RIGHT
     body = (
-        f'<rect class="panel" x="{left}" y="{TOP}" width="{WIDTH - RIGHT - left}" height="{height:g}"/>'
-        f'<image x="{left}" y="{TOP}" width="{WIDTH - RIGHT - left}" height="{height:g}" '
+        f'<rect class="panel" x="{left}" y="{TOP}" width="{right - left}" height="{height:g}"/>'
+        f'<image x="{left}" y="{TOP}" width="{right - left}" height="{height:g}" '
         f'preserveAspectRatio="none" class="pixels" href="{picture(pixels)}"/>'
     )
     if few:
@@ -215,8 +218,8 @@ def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup
             body += text(left - 5, TOP + row * (place + 0.5) + 3.5, shown, style)
     else:
         body += text(left - 5, TOP + 9, "many", "tick end") + text(left - 5, TOP + height, "few", "tick end")
-    x = Scale(float(steps.min()), float(steps.max()), left, WIDTH - RIGHT)
-    for value in x.ticks(5):
-        style = "tick end" if x(value) > WIDTH - RIGHT - 12 else "tick mid"
+    x = Scale(float(steps.min()), float(steps.max()), left, right)
+    for value in x.ticks(4):
+        style = "tick end" if x(value) > right - 12 else "tick mid"
         body += text(x(value), TOP + height + 14, short(value), style)
-    return frame(body, title, "a row per class, a column per evaluation", TOP + height + 20)
+    return frame(body, title, "a row per class, a column per evaluation", TOP + height + 20, width=HEAT_WIDTH)

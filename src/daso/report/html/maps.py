@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,48 @@ def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
     return scaled
 
 
+def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:
+    """Return where the names of points (N, 2) stand: beside, above or below, apart from each other as far as it goes.
+
+    Returns:
+        x, y of the baseline, and ``"end"`` for a name that ends there, ``"mid"`` for one that is centred, or ``""``.
+    """
+    marks = [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    taken: list[tuple[float, float, float, float]] = []
+    places = []
+    for here, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+        width, best = 7.6 * len(name), None
+        for down, side in (
+            (4, ""),
+            (4, "end"),
+            (-13, "mid"),
+            (22, "mid"),
+            (-11, ""),
+            (20, ""),
+            (-11, "end"),
+            (20, "end"),
+        ):
+            at = x + {"": 11, "end": -11, "mid": 0}[side]
+            left = at - {"": 0, "end": 1, "mid": 0.5}[side] * width
+            box = (left, y + down - 11, left + width, y + down + 3)
+            outside = box[0] < 2 or box[2] > MAP_WIDTH - 2 or box[1] < 2 or box[3] > MAP_HEIGHT - 2
+            others = [mark for other, mark in enumerate(marks) if other != here]
+            hidden = sum(_overlap(box, other) for other in (*taken, *others)) + 1e6 * outside
+            if best is None or hidden < best[0]:
+                best = hidden, (float(at), float(y + down), side), box
+        assert best is not None
+        taken.append(best[2])
+        places.append(best[1])
+    return places
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return the area that two boxes (left, top, right, bottom) share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(wide, 0.0) * max(high, 0.0)
+
+
 def feature_map(run: Run) -> Row | None:
     """Return a map of unlabelled and labelled images with the prototypes."""
     if "map.features" not in run.arrays:
@@ -71,17 +114,15 @@ def feature_map(run: Run) -> Row | None:
             f'<rect x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6" fill="{colors[k]}">'
             f"<title>labelled {escape(names[k])}</title></rect>"
         )
-    marks = []
-    for (x, y), k in zip(placed[-len(names) :], range(len(names)), strict=True):
+    marks, prototypes = [], placed[-len(names) :]
+    for (x, y), k in zip(prototypes, range(len(names)), strict=True):
         diamond = f"M{x:.1f} {y - 8:.1f}l8 8-8 8-8-8z"
         title = f"<title>prototype of {escape(names[k])}</title>"
         marks.append(f'<path d="{diamond}" fill="{colors[k]}">{title}</path>')
-        if len(names) <= NAMED_ON_MAP:
-            end = x > MAP_WIDTH - 110
-            marks.append(
-                f'<text x="{x + (-11 if end else 11):.1f}" y="{y + 4:.1f}" class="{"end" if end else ""}">'
-                f"{escape(names[k][:24])}</text>"
-            )
+    if len(names) <= NAMED_ON_MAP:
+        shown = [name if len(name) <= 24 else name[:23] + "…" for name in names]
+        for (x, y, style), name in zip(place_names(prototypes, shown), shown, strict=True):
+            marks.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(name)}</text>')
     said = f"Map of {len(rows):,} unlabelled images, {len(parts[1])} labelled ones and the prototypes"
     drawn = Markup(
         f'<svg class="map" viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="{said}">'

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from daso.files import Row
 from daso.report.html.folder import UNREADABLE, Array, Run, at, number, section, vector
+from daso.report.html.template import percent
 from daso.report.uncertainty import interval
 from daso.report.watch import find_warnings
 
 POOLS = {"test": "test images", "holdout": "hold-out images"}
-MISSING = "\N{EN DASH}"
-
-
-def percent(value: float | None) -> str:
-    """Return a share as a number of percent, one digit behind the point."""
-    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
 def quoted_metrics(run: Run) -> tuple[Row, str]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import math
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from daso.errors import RunError
-from daso.files import Row, plain, write_atomically
+from daso.files import Row, write_atomically
 from daso.report.html import calibration, classes, curves, maps, overview, pictures
 from daso.report.html.folder import UNREADABLE, Run, at, load_run, number
+from daso.report.html.template import island, render_page
 
 SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
     ("overview", "Summary", overview.overview),
@@ -81,29 +75,6 @@ def build_sections(run: Run) -> dict[str, Row]:
     return contents
 
 
-@cache
-def environment() -> Environment:
-    """Return the templates; every text is escaped unless it is markup of our own."""
-    loaded = Environment(
-        loader=PackageLoader("daso.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    loaded.filters["percent"] = overview.percent
-    loaded.filters["count"] = lambda v: overview.MISSING if v is None or not math.isfinite(v) else f"{v:,.0f}"
-    return loaded
-
-
-def island(value: Any) -> Markup:
-    """Return JSON that may stand inside a script element: nothing in it can end the element."""
-    text = json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
 def _are_small(run: Run) -> bool:
     """Tell whether the images are so small that their pixels shall be seen."""
     shape = run.data.get("image_shape")
@@ -117,32 +88,22 @@ def render(run: Run) -> tuple[str, str | None]:
         contents = build_sections(run)
     data: dict[str, Any] = {name: found["island"] for name, found in contents.items() if "island" in found}
     data["names"] = run.class_names
-    loader = environment().loader
-    assert loader is not None
-
-    def source(name: str) -> Markup:
-        return Markup(loader.get_source(environment(), name)[0])
-
-    script = source("script.js")
-    seed = number(at(run.config, "train", "seed"))
-    text = (
-        environment()
-        .get_template("report.html")
-        .render(
-            run=run,
-            name=run.path.resolve().name,
-            method=str(run.config.get("method") or run.summary.get("method") or "unknown method"),
-            source=str(run.config.get("source") or run.summary.get("source") or "unknown data"),
-            seed=seed,
-            version=str(run.environment.get("daso") or ""),
-            sections=[(name, title, contents[name]) for name, title, _ in SECTIONS if name in contents],
-            contents=contents,
-            style=source("style.css"),
-            script=script,
-            script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-            island=island(data),
-            small_images=_are_small(run),
-        )
+    sections = [(name, title, contents[name]) for name, title, _ in SECTIONS if name in contents]
+    text = render_page(
+        "report.html",
+        ("common.js", "report.js"),
+        [(name, title) for name, title, _ in sections],
+        run.problems,
+        run=run,
+        name=run.path.resolve().name,
+        method=str(run.config.get("method") or run.summary.get("method") or "unknown method"),
+        source=str(run.config.get("source") or run.summary.get("source") or "unknown data"),
+        seed=number(at(run.config, "train", "seed")),
+        version=str(run.environment.get("daso") or ""),
+        sections=sections,
+        contents=contents,
+        island=island(data),
+        small_images=_are_small(run),
     )
     return text, contents["label_next"]["csv"] if "label_next" in contents else None
 

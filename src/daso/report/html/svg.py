@@ -74,10 +74,12 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def frame(body: str, title: str, description: str, height: float = HEIGHT, extra: str = "") -> Markup:
-    """Return an SVG element of the usual width with a title and a description for those who do not see it."""
+def frame(
+    body: str, title: str, description: str, height: float = HEIGHT, extra: str = "", width: float = WIDTH
+) -> Markup:
+    """Return an SVG element with a title and a description for those who do not see it."""
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" {extra}>'
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" {extra}>'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{body}</svg>"
     )
 
