@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import itertools
 import json
@@ -334,9 +335,7 @@ def _pool(shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.i
     def name_of(index: int) -> str:
         for shard, count in zip(shards, counts, strict=True):
             if index < count:
-                samples = read_samples(shard, contents=False)
-                key = next(itertools.islice(samples, index, None)).key.removeprefix("/")
-                return f"{shard}, {key}"
+                return f"{shard}, {_keys(shard)[index]}"
             index -= count
         raise IndexError(index)
 
@@ -345,6 +344,12 @@ def _pool(shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.i
             yield origin_of(Path(shard)) if not is_address(shard) else _remote_origin(shard)
 
     return EncodedImages(labels, name_of, chunks, from_files=False, origins=origins)
+
+
+@functools.lru_cache(maxsize=8)
+def _keys(shard: str) -> tuple[str, ...]:
+    """Return the keys of a shard's images, for messages."""
+    return tuple(sample.key.removeprefix("/") for sample in read_samples(shard, contents=False))
 
 
 def _remote_origin(shard: str) -> str:
