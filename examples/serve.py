@@ -19,6 +19,7 @@ import math
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,24 @@ class Model:
     """An exported model: bytes of an image file in, probabilities out."""
 
     def __init__(self, path: str) -> None:
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        facts = self._session.get_modelmeta().custom_metadata_map
-        self.class_names: list[str] = json.loads(facts["class_names"])
-        self.channels, self.height, self.width = json.loads(facts["input_shape"])
+        """Load a model; SystemExit with the reason if it is none."""
+        if not Path(path).is_file():
+            raise SystemExit(
+                f"{path}: there is no such file; daso export RUN --format onnx --out {path} writes one"
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            facts = self._session.get_modelmeta().custom_metadata_map
+            self.class_names: list[str] = json.loads(facts["class_names"])
+            self.channels, self.height, self.width = json.loads(facts["input_shape"])
+        except KeyError as error:
+            raise SystemExit(
+                f"{path}: it was not written by daso export, its metadata has no {error}"
+            ) from error
+        except ValueError as error:  # a model of vectors has one number
+            raise SystemExit(f"{path}: it is no model of images") from error
+        except Exception as error:  # onnxruntime raises classes of its own that it does not export
+            raise SystemExit(f"{path}: {str(error).splitlines()[0]}") from error
 
     def predict(self, content: bytes) -> dict[str, Any]:
         """Return the answer of an image file as JSON values; a ``RefusedError`` if it is none."""

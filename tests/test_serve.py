@@ -159,3 +159,18 @@ def test_requests_that_lie_are_refused(port: int, headers: str, status: int) -> 
 def test_other_paths(port: int) -> None:
     assert ask(port, b"x", "/elsewhere")[0] == 404
     assert ask(port, b"", "/predict", "GET")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "there is no such file"), (b"no model", "model.onnx: ")],
+    ids=["missing", "damaged"],
+)
+def test_what_is_no_model_is_told_in_a_line(content: bytes | None, reason: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "model.onnx").write_bytes(content)
+    command = [sys.executable, str(EXAMPLE), str(tmp_path / "model.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert len(done.stderr.splitlines()) == 1

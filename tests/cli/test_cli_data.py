@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import MakeFolder
 from PIL import Image
 
@@ -136,6 +137,31 @@ def test_leaks_stop_a_training_unless_told_to_skip_them(
     assert "skipped " in told
     assert "leak.png" in told
     assert json.loads((run / "data.json").read_text())["test"] == 12
+
+
+@pytest.mark.parametrize(("accelerator", "side"), [("cpu", 32), ("cuda", 48)])
+def test_check_tells_the_size_that_training_takes_here(
+    accelerator: str,
+    side: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    for index in range(6):
+        path = tmp_path / "photos" / "labeled" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setattr("daso.train.training.choose_device", lambda name: torch.device(accelerator))
+    photos = str(tmp_path / "photos")
+    assert main(["data", "check", photos]) == 0
+    said = capsys.readouterr().out
+    assert f"training takes {side} x {side}, in colour" in said
+    assert ("no accelerator" in said) == (side == 32)
+    assert main(["data", "check", photos, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["training_shape"] == [3, side, side]
+    assert main(["data", "check", photos, "--size", "40"]) == 0
+    assert "training takes 40 x 40" in capsys.readouterr().out
 
 
 def test_without_an_accelerator_large_images_are_read_small_and_once(

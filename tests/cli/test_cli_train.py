@@ -64,6 +64,17 @@ def test_a_folder_of_images_is_trained_on_from_end_to_end(
     assert pictures == {"classes.png", "training.png", "recall.png", "pseudo_labels.png"}
 
 
+def test_it_is_said_once_that_probabilities_are_not_calibrated(tmp_path: Path, capsys: Capture) -> None:
+    line = ["train", "digits", "--method", "supervised", *TINY, "--steps", "4"]
+    for number, (holdout, reason) in enumerate(
+        (("0", "there is no hold-out"), ("20", "20 held-out images are too few"), ("100", ""))
+    ):
+        assert main([*line, "--holdout", holdout, "--out", str(tmp_path / str(number))]) == 0
+        said = capsys.readouterr().err
+        assert said.count("probabilities are not calibrated") == bool(reason)
+        assert reason in said
+
+
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "fixmatch+daso"])
 def test_every_method_runs_from_end_to_end(method: str, tmp_path: Path) -> None:
     run = tmp_path / "run"

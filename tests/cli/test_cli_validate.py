@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from daso.cli import main
-from tests.conftest import MakeFolder
+from daso.data.longtail import SplitOptions
+from daso.train.folds import fold_config
+from tests.conftest import MakeConfig, MakeFolder
 
 TINY = ["--steps", "30", "--batch", "8", "--network", "small-4", "--evaluate-every", "15", "--quiet"]
 
@@ -48,3 +50,31 @@ def test_a_benchmarks_split_is_refused(finished_run: Path, capsys: pytest.Captur
     assert main(["validate", str(finished_run)]) == 2
     assert "drawn from a larger set" in capsys.readouterr().err
     assert main(["validate", str(finished_run.parent / "nothing")]) == 1
+
+
+def test_shorter_trainings_measure_the_held_out_images_and_are_kept_apart(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["validate", str(run_folder), "--folds", "2", "--steps", "10"]
+    capsys.readouterr()
+    assert main(line) == 0
+    captured = capsys.readouterr()
+    # There are test images, but what a fold holds out is what is measured.
+    assert captured.err.count("on held-out images at the end") == 2
+    assert "on test images" not in captured.err + captured.out
+    assert "by trainings of 10 steps; the run itself had 30" in captured.out
+    config = json.loads((run_folder / "2-folds-10-steps" / "0" / "config.json").read_text())
+    assert (config["train"]["steps"], config["train"]["evaluate_every"]) == (10, 5)
+    assert json.loads((run_folder / "cross_validation-10-steps.json").read_text())["steps"] == 10
+    assert not (run_folder / "cross_validation.json").exists()
+    assert main([*line[:-1], "0"]) == 2
+
+
+def test_the_warm_up_of_a_shorter_training_is_shorter(tiny_config: MakeConfig) -> None:
+    config = tiny_config(
+        split=SplitOptions(), method_options={"warmup_steps": 8}, steps=40, evaluate_every=None
+    )
+    shorter = fold_config(config, 5, 1, 20)
+    assert shorter.method_options["warmup_steps"] == 4
+    assert shorter.split == SplitOptions(folds=5, fold=1)
+    assert fold_config(config, 5, 1, 40) == fold_config(config, 5, 1)

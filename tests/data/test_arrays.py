@@ -97,3 +97,8 @@ def test_hold_outs_and_names() -> None:
 def test_wrong_arrays(images: object, labels: object, options: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_arrays(images, labels, **options)
+
+
+def test_vectors_are_for_the_estimator() -> None:
+    with pytest.raises(DataError, match=r"got \(6, 16\); vectors are for daso.DASOClassifier"):
+        from_arrays(np.zeros((6, 16), dtype=np.float32), np.arange(6) % 2)

@@ -216,3 +216,9 @@ def test_a_run_calibrates_itself(finished_run: Path) -> None:
     assert calibration["error_before"] == pytest.approx(last["holdout"]["calibration_error"])
     model = daso.load(finished_run, "cpu")
     assert model.facts.temperature == calibration["temperature"] != 1
+
+
+def test_a_folder_is_no_image(model: Classifier, tmp_path: Path) -> None:
+    for images in (tmp_path, str(tmp_path), [tmp_path]):
+        with pytest.raises(DataError, match=r"is a folder, and predict takes images: .*rglob.*daso predict"):
+            model.predict(images)

@@ -69,6 +69,7 @@ class View:
         class_names: K names.
         labeled: labelled images of each class; both empty where the classes are not to be shown.
         train, evaluation: the latest row of each kind.
+        fold: whether the run is one of a cross-validation, which is measured on what it holds out.
         best: best balanced accuracy so far, and its step.
         plain: use ASCII only.
     """
@@ -81,6 +82,7 @@ class View:
     labeled: Sequence[int] = ()
     train: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
+    fold: bool = False
     best: tuple[float, int] | None = None
     plain: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -102,7 +104,8 @@ class View:
 
     def measured(self) -> tuple[str, Row]:
         """Return what the latest evaluation measured, and on which images; empty if it did not."""
-        name = next((name for name in ("test", "holdout") if self.evaluation.get(name)), "")
+        names = ("holdout", "test") if self.fold else ("test", "holdout")
+        name = next((name for name in names if self.evaluation.get(name)), "")
         return {"test": "test", "holdout": "held-out", "": ""}[name], self.evaluation.get(name, {})
 
     def seconds_left(self) -> float:

@@ -54,6 +54,7 @@ def follow(
     label: str = "training",
     data: Row | None = None,
     stages: int = 1,
+    fold: bool = False,
     quiet: bool = False,
     console: Console | None = None,
 ) -> list[Row]:
@@ -66,11 +67,12 @@ def follow(
         label: shown at the front.
         data: what ``data.json`` says, to show the classes.
         stages: of the run.
+        fold: whether it is one of a cross-validation: then the numbers are those of the images it holds out.
         quiet: show warnings only.
         console: to write to (default: standard error).
     """
     console = console or Console(file=sys.stderr)
-    view = View(label, total, done, stages, **(shown_classes(data) if data else {}))
+    view = View(label, total, done, stages, fold=fold, **(shown_classes(data) if data else {}))
     view.plain = console.options.ascii_only
     live = console.is_terminal and not console.is_dumb_terminal and not quiet
     kept: list[Row] = []

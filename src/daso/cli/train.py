@@ -28,6 +28,7 @@ from daso.data.listing import natural_side
 from daso.data.open import NAMES, is_named, list_own, open_source
 from daso.data.source import Source
 from daso.errors import OptionError, RunError, nearest
+from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import CPU_SIZE, choose_for
@@ -36,6 +37,7 @@ from daso.report.plots import draw_run
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.backbones import is_pretrained
+from daso.train.calibrate import read_calibration
 from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
@@ -101,6 +103,11 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
         print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
+    if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
+        _notice(
+            f"note: probabilities are not calibrated: {calibration.note}. Answers are the same; for calibrated "
+            f"probabilities set {FEWEST_IMAGES} images or more aside (val/ or --holdout N)"
+        )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
 
@@ -210,6 +217,7 @@ def follow_run(
                 label=f"{config.method} on {Path(config.source).name}",
                 data=describe_data(prepared.data),
                 stages=len(prepared.plan.stages()),
+                fold=config.split.fold is not None,
                 quiet=quiet,
             )
     except KeyboardInterrupt:

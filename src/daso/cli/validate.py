@@ -26,7 +26,8 @@ from daso.train.folds import ANSWERS, answer_fold, fold_config, summarize_folds
 from daso.train.prepare import moved, open_configured, prepare
 from daso.train.run import resume_run, train_run
 
-RESULT = "cross_validation.json"
+RESULT = "cross_validation"
+"""JSON file with the result, in the run folder."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class ValidateCommand:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     folds: int = 5
-    """Parts, 2 or more: as many trainings, each of the run's length."""
+    """Parts, 2 or more: as many trainings."""
+    steps: int | None = None
+    """Another length of each training than the run's: fewer steps tell sooner and less."""
     data: Path | None = None
     """Where the run's images are now, if they have moved."""
     device: str | None = None
@@ -59,11 +62,13 @@ def run(argv: Sequence[str]) -> int:
         read_json(command.folder / "config.json"), str(command.folder / "config.json")
     )
     config = moved(config, command.data, command.device)
-    configs = [fold_config(config, command.folds, fold) for fold in range(command.folds)]
+    steps = config.train.steps if command.steps is None else command.steps
+    configs = [fold_config(config, command.folds, fold, steps) for fold in range(command.folds)]
     source = open_configured(config)
     _refuse_other_images(command.folder, source)
     stop = Stop()
-    folders = [command.folder / f"{command.folds}-folds" / str(fold) for fold in range(command.folds)]
+    name = f"{command.folds}-folds" + ("" if steps == config.train.steps else f"-{steps}-steps")
+    folders = [command.folder / name / str(fold) for fold in range(command.folds)]
     for number, (folder, wanted) in enumerate(zip(folders, configs, strict=True), 1):
         if (folder / ANSWERS).exists():
             continue
@@ -76,18 +81,20 @@ def run(argv: Sequence[str]) -> int:
             rows = train_run(prepared, folder, stop, warn=_say)
         status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
         if status:
-            _say(f"'daso validate {command.folder} --folds {command.folds}' goes on with all of it")
+            again = f" --steps {steps}" if steps != config.train.steps else ""
+            _say(f"'daso validate {command.folder} --folds {command.folds}{again}' goes on with all of it")
             return status
         answer_fold(folder, prepared.data)
     labels = source.train.labels
     counts = [int((labels == k).sum()) for k in range(len(source.class_names))]
-    result = summarize_folds(folders, source.class_names, counts)
-    save_json(command.folder / RESULT, result)
+    result = {**summarize_folds(folders, source.class_names, counts), "steps": steps}
+    written = command.folder / f"{RESULT}{'' if steps == config.train.steps else f'-{steps}-steps'}.json"
+    save_json(written, result)
     if command.json:
         print(json.dumps(result, indent=1))
     else:
-        _show(result)
-        print(f"{command.folder / RESULT}")
+        _show(result, config.train.steps)
+        print(written)
     return 0
 
 
@@ -104,12 +111,14 @@ def _say(message: str) -> None:
     print(f"daso: {message}", file=sys.stderr)
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], steps: int) -> None:
     console = wide_console()
     console.print(
         f"{result['images']} labelled images, each measured by a training without it ({result['folds']} folds): "
         f"accuracy {percent(result['accuracy'])}%, balanced accuracy {percent(result['balanced_accuracy'])}%"
     )
+    if result["steps"] != steps:
+        console.print(f"by trainings of {result['steps']:,} steps; the run itself had {steps:,}")
     table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
     for column in ("class", "labelled", "measured", "recall", "95% interval", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")

@@ -90,7 +90,8 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     elif array.ndim == 4:
         array = _channels_first(array, what)
     else:
-        raise DataError(f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}")
+        vectors = "; vectors are for daso.DASOClassifier, see docs/estimator.md" if array.ndim == 2 else ""
+        raise DataError(f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{vectors}")
     if not array[:1].size and len(array):
         raise DataError(f"{what} must not be empty, got {array.shape}")
     if array.dtype == np.uint8:

@@ -136,8 +136,8 @@ def _use(facts: Facts, kind: str, name: str) -> str:
         return text
     _, height, width = facts.input_shape
     resize = (
-        f"turn it by its EXIF orientation, lay transparency on white, cut the central square and resize it to "
-        f"{width} x {height} (bilinear, antialiased: Pillow's `resize(({width}, {height}), "
+        f"rotate it as its EXIF orientation says, put what is transparent on white, cut out the central square and "
+        f"resize that to {width} x {height} (bilinear, antialiased: Pillow's `resize(({width}, {height}), "
         f"Image.Resampling.BILINEAR, box=...)`)"
         if height == width
         else f"only images of {width} x {height} pixels are what it was trained on"

@@ -133,6 +133,11 @@ class Classifier:
         if not self.facts.takes_images:
             return self._vector(one)
         channels = self.facts.input_shape[0]
+        if isinstance(one, str | PathLike) and Path(one).is_dir():
+            raise DataError(
+                "is a folder, and predict takes images: files, such as sorted(Path(folder).rglob('*.jpg')), Pillow "
+                "images or arrays; 'daso predict MODEL FOLDER' takes folders"
+            )
         if isinstance(one, str | PathLike | bytes):
             source = one if isinstance(one, bytes) else Path(one)
             return self._fitting(lambda size: decode(source, channels=channels, size=size))

@@ -21,18 +21,32 @@ ANSWERS = "answers.json"
 """Of a fold's run: what its model answers for the images that were held out."""
 
 
-def fold_config(config: RunConfig, folds: int, fold: int) -> RunConfig:
+def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = None) -> RunConfig:
     """Return a run's configuration with one fold of its labelled images held out, whatever was held out before.
 
+    Args:
+        config: of the run, resolved.
+        folds: in all.
+        fold: the one that is held out, counted from 0.
+        steps: another length than the run's; DASO's warm-up and the evaluations keep their share of it.
+
     Raises:
-        OptionError: the run's labelled images are a benchmark's split.
+        OptionError: the run's labelled images are a benchmark's split, or the length is out of range.
     """
     if config.split.labeled_head is not None:
         raise OptionError(
             "the labelled images of this run are drawn from a larger set (--labeled-head): measure it on a test set, "
             "over several --seed"
         )
-    return dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
+    config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
+    if steps is None or steps == config.train.steps:
+        return config
+    share, options = steps / config.train.steps, dict(config.method_options)
+    if options.get("warmup_steps") is not None:
+        options["warmup_steps"] = round(options["warmup_steps"] * share)
+    period = max(1, round(config.train.evaluation_period * share))
+    train = dataclasses.replace(config.train, steps=steps, evaluate_every=period)
+    return dataclasses.replace(config, train=train, method_options=options)
 
 
 def answer_fold(folder: Path, data: TrainingData) -> None:
