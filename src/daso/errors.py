@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+NAMED = 20
+"""Problems that an error names; it counts the others."""
 
 
 class DasoError(Exception):
@@ -47,3 +50,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the valid name nearest to *name*, or ``""`` if none is near."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def problems(found: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:
+    """Return the text of an error about many things: the first 20 by name with the reason, and a count."""
+    lines = [f"  {name}{between}{reason}" for name, reason in found[:NAMED]]
+    if len(found) > NAMED:
+        lines.append(f"  and {len(found) - NAMED} more")
+    return "\n".join([f"{what}:", *lines, cure])

@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from daso.data.image_file import ImageFile
 from daso.data.source import Images, select_images
-from daso.errors import DataError
-
-NAMED = 20
+from daso.errors import DataError, problems
 
 LABELS = Mapping[str, npt.NDArray[np.int64]]
 Pair = tuple[int, int]
@@ -149,15 +147,11 @@ def _refusal(skipped: Sequence[tuple[str, str]], conflicts: int, leaks: int, whe
         counted.append(
             f"{leaks} test image(s) stand among the labelled ones, so the test would count what was learned"
         )
-    lines = [f"  {name} {reason}" for name, reason in skipped[:NAMED]]
-    if len(skipped) > NAMED:
-        lines.append(f"  and {len(skipped) - NAMED} more")
-    return (
-        f"{where}: {'; '.join(counted)}:\n"
-        + "\n".join(lines)
-        + "\nRemove them, or go on without them: --skip-bad (of a leak it leaves out the test image, of several "
-        "labels every copy). 'daso data check' lists all."
+    cure = (
+        "Remove them, or go on without them: --skip-bad (of a leak it leaves out the test image, of several labels "
+        "every copy). 'daso data check' lists all."
     )
+    return problems(skipped, f"{where}: {'; '.join(counted)}", cure, between=" ")
 
 
 def _notes(copies: Copies, names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -24,9 +24,7 @@ from daso.data.pool import (
     work_through,
 )
 from daso.data.source import Images, select_images
-from daso.errors import DataError
-
-NAMED_IN_ERROR = 20
+from daso.errors import DataError, problems
 
 
 def decode_pools(
@@ -163,12 +161,6 @@ def _select(
 
 def unreadable(skipped: Sequence[tuple[str, str]], where: str) -> str:
     """Return the text of an error about images that could not be read."""
-    lines = [f"  {name}: {reason}" for name, reason in skipped[:NAMED_IN_ERROR]]
-    if len(skipped) > NAMED_IN_ERROR:
-        lines.append(f"  and {len(skipped) - NAMED_IN_ERROR} more")
     plural = "image" if len(skipped) == 1 else "images"
-    return (
-        f"{where}: {len(skipped)} {plural} could not be read:\n"
-        + "\n".join(lines)
-        + "\nMend or remove them, or go on without them: --skip-bad."
-    )
+    what = f"{where}: {len(skipped)} {plural} could not be read"
+    return problems(skipped, what, "Mend or remove them, or go on without them: --skip-bad.")

@@ -17,11 +17,9 @@ from daso.data.decoding import decode_pools, unreadable
 from daso.data.names import confusable_names
 from daso.data.pool import EncodedImages, choose_layout, origin_of, quiet, read_headers
 from daso.data.source import Images, Source
-from daso.errors import DataError, nearest
+from daso.errors import NAMED, DataError, nearest
 
 CHUNK = 256
-NAMED_IN_ERROR = 20
-"""Problems that an error names; it counts the others."""
 PARTS = ("train", "unlabeled", "validation", "test")
 PART_NAMES = {
     "train": ("train", "labeled", "labelled", "training"),
@@ -60,9 +58,7 @@ class Listing:
         counts = np.bincount(labels, minlength=len(self.class_names))
         empty = [name for name, count in zip(self.class_names, counts.tolist(), strict=True) if not count]
         if empty:
-            some = ", ".join(map(repr, empty[:NAMED_IN_ERROR])) + (
-                " ..." if len(empty) > NAMED_IN_ERROR else ""
-            )
+            some = ", ".join(map(repr, empty[:NAMED])) + (" ..." if len(empty) > NAMED else "")
             raise DataError(
                 f"{self.where}: no {kind}labelled image of class {some}; add some, or remove the class"
             )
@@ -215,14 +211,6 @@ def own_source(source: Source, *, skip_bad: bool) -> Source:
         skipped=(*source.skipped, *skipped),
         notes=(*source.notes, *confusable_names(source.class_names), *notes),
     )
-
-
-def problems(found: Sequence[tuple[str, str]], what: str, cure: str) -> str:
-    """Return the text of an error about many things: the first 20 by name with the reason, and a count."""
-    lines = [f"  {name}: {reason}" for name, reason in found[:NAMED_IN_ERROR]]
-    if len(found) > NAMED_IN_ERROR:
-        lines.append(f"  and {len(found) - NAMED_IN_ERROR} more")
-    return f"{what}:\n" + "\n".join(lines) + f"\n{cure}"
 
 
 def _unless_empty(images: Images | None) -> Images | None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.data.listing import PARTS, Listing, files_pool, part_called, problems, unknown_part
+from daso.data.listing import PARTS, Listing, files_pool, part_called, unknown_part
 from daso.data.names import INTEGER, in_order
 from daso.data.rows import SHOWN, SUFFIXES, Bad, Row, read_rows, where
 from daso.data.source import UNLABELED
-from daso.errors import DataError, nearest
+from daso.errors import DataError, nearest, problems
 
 WHOLE = re.compile(r"(-?[0-9]{1,18})\.0+")
 """A whole number as tables with gaps write it."""

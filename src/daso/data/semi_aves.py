@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.cache import Cache
-from daso.data.decoding import NAMED_IN_ERROR, decode_pools, refuse_too_many
+from daso.data.decoding import decode_pools, refuse_too_many
 from daso.data.listing import files_pool
 from daso.data.pool import Layout
 from daso.data.source import UNLABELED, Source
-from daso.errors import DataError, OptionError
+from daso.errors import DataError, OptionError, problems
 
 FOLDER = "semi_aves"
 CLASSES = 200
@@ -210,12 +210,8 @@ def _refuse_empty_classes(
 
 
 def _unusable(bad: Bad, folder: Path) -> str:
-    lines = [f"  {where}: {reason}" for where, reason in bad[:NAMED_IN_ERROR]]
-    if len(bad) > NAMED_IN_ERROR:
-        lines.append(f"  and {len(bad) - NAMED_IN_ERROR} more")
-    return (
-        f"{folder}: {len(bad)} line(s) of its lists cannot be used:\n"
-        + "\n".join(lines)
-        + f"\nThe lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}."
-        "\nMend them, or go on without these lines: --skip-bad."
+    cure = (
+        f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\nMend them, or go on without these "
+        "lines: --skip-bad."
     )
+    return problems(bad, f"{folder}: {len(bad)} line(s) of its lists cannot be used", cure)
