@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from test_html_report import mutate
 
 from daso.cli import main
 from daso.errors import RunError
+from daso.report.compare import page as compare_page
 from daso.report.compare.groups import find_run_folders, group_runs, read_runs
 from daso.report.compare.page import to_html
 from daso.report.compare.tables import Compared, choose_baseline, to_csv, to_markdown, value_of
@@ -238,6 +243,44 @@ def test_a_campaign_of_supervised_runs_alone_has_a_page(finished_supervised_run:
     page = Page(to_html([compared]))
     assert page.tags.count("svg") == 3
     assert page.tags.count("table") == 2
+
+
+def test_a_damaged_run_is_left_out_and_the_others_are_compared(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Each file of a run in turn is cut off, garbled, empty of what it should say, or says something else."""
+
+    def quickly(plot: Callable[[Any], None]) -> Markup:
+        plot(Figure().subplots())
+        return Markup("")
+
+    monkeypatch.setattr(compare_page, "draw", quickly)
+    run, out = campaign / "runs" / "daso" / "seed-1", tmp_path / "out"
+
+    def otherwise(content: bytes, seed: int) -> bytes:
+        lines = content.splitlines() if content.count(b"\n{") else [content]
+        changed = (mutate(json.loads(line), random.Random(seed), 0.1) for line in lines)
+        return b"".join(json.dumps(line).encode() + b"\n" for line in changed)
+
+    hurt: list[Callable[[bytes, int], bytes]] = [
+        lambda content, _: content[: len(content) // 2],
+        lambda content, seed: random.Random(seed).randbytes(len(content)),
+        lambda content, _: b"{}",
+        otherwise,
+        otherwise,
+    ]
+    for name in ("config.json", "data.json", "summary.json", "metrics.jsonl"):
+        content = (run / name).read_bytes()
+        for seed, damage in enumerate(hurt):
+            (run / name).write_bytes(damage(content, seed))
+            assert main(["compare", str(campaign), "--out", str(out)]) == 0, (name, seed)
+            said = capsys.readouterr()
+            table = (out / "comparison.md").read_text(encoding="utf-8")
+            assert "| supervised | 3 |" in table, (name, seed)
+            if seed < 2 and name != "metrics.jsonl":
+                assert f"left out: {run / name} " in said.err
+                assert "| fixmatch+daso | 2 |" in table
+        (run / name).write_bytes(content)
 
 
 def test_the_command(campaign: Path, tmp_path: Path, capsys: Capture) -> None:

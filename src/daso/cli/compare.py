@@ -20,7 +20,7 @@ from daso.errors import OptionError, RunError, nearest
 from daso.files import write_atomically
 from daso.report.compare.groups import group_runs, read_runs
 from daso.report.compare.page import to_html
-from daso.report.compare.tables import Compared, choose_baseline, to_csv, to_markdown
+from daso.report.compare.tables import Compared, choose_baseline, leave_out_damaged, to_csv, to_markdown
 
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
 """Columns of the table on the terminal; the files have them all."""
@@ -62,7 +62,9 @@ def run(argv: Sequence[str]) -> None:
     command = parse(CompareCommand, argv, "daso compare")
     if not command.paths:
         raise OptionError("name run folders, or a folder that holds some")
-    runs, problems = read_runs(command.paths)
+    found, problems = read_runs(command.paths)
+    runs, damaged = leave_out_damaged(found)
+    problems += damaged
     for problem in problems:
         print(problem, file=sys.stderr)
     if not runs:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from daso.files import Row
 from daso.report.compare.tables import Compared
 from daso.report.figures import plot_pseudo_labels, pseudo_label_quality
+from daso.report.html.folder import UNREADABLE
 from daso.report.html.template import render_page
 from daso.report.plots import (
     Groups,
@@ -47,38 +48,54 @@ def draw(plot: Callable[[Axes], None]) -> Markup:
     return Markup(re.sub(DARK, "currentColor", text[text.index("<svg") :]))
 
 
-def figures_of(one: Compared) -> list[Markup]:
-    """Return the figures of a setting."""
+def figures_of(one: Compared, problems: list[str]) -> list[Markup]:
+    """Return the figures of a setting; why one cannot be drawn, of damaged files, is added to *problems*."""
     groups: Groups = {group.name: list(group.runs.values()) for group in one.setting.groups}
-    guessing = {name: members for name, members in groups.items() if _guesses(members)}
-    plots: list[Callable[[Axes], None]] = [
-        partial(plot_class_counts, run=one.setting.first),
-        partial(plot_recall, groups=groups),
-        partial(plot_accuracy, groups=groups),
-    ]
-    if guessing:
-        plots += [partial(plot_share_confident, groups=guessing), partial(plot_rare_share, groups=guessing)]
-    known = {
-        n: m for n, m in guessing.items() if any(pseudo_label_quality(r, "recall") is not None for r in m)
+    guessing = {name: runs for name, runs in groups.items() if any(map(_guesses, runs))}
+    known = {name: runs for name, runs in guessing.items() if any(map(_knows_truth, runs))}
+    plots: dict[str, Callable[[Axes], None]] = {
+        "class distribution": partial(plot_class_counts, run=one.setting.first),
+        "recall per class": partial(plot_recall, groups=groups),
+        "balanced accuracy over time": partial(plot_accuracy, groups=groups),
     }
-    if known:
-        plots += [partial(plot_pseudo_labels, groups=known, number=n) for n in ("recall", "precision")]
-    return [draw(plot) for plot in plots]
+    if guessing:
+        plots["pseudo-labels that teach"] = partial(plot_share_confident, groups=guessing)
+        plots["pseudo-labels of the rarest classes"] = partial(plot_rare_share, groups=guessing)
+    for number in ("recall", "precision") if known else ():
+        plots[f"{number} of pseudo-labels"] = partial(plot_pseudo_labels, groups=known, number=number)
+    drawn = []
+    for name, plot in plots.items():
+        try:
+            drawn.append(draw(plot))
+        except UNREADABLE as error:
+            problems.append(
+                f"The figure '{name}' of {one.setting.title} is left out: a file does not hold what it should "
+                f"({type(error).__name__}: {error})."
+            )
+    return drawn
 
 
-def _guesses(runs: Sequence[RunFolder]) -> bool:
-    return any("pseudo_labels" in row for run in runs for row in run.evaluations())
+def _guesses(run: RunFolder) -> bool:
+    return any("pseudo_labels" in row for row in run.evaluations())
+
+
+def _knows_truth(run: RunFolder) -> bool:
+    try:
+        return pseudo_label_quality(run, "recall") is not None
+    except UNREADABLE:
+        return False
 
 
 def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
     """Return the page; whatever comes from the runs is escaped."""
+    problems = list(problems)
     settings = [
         {
             "title": one.setting.title,
             "notes": one.notes(),
             "baseline": one.baseline.name,
             "tables": [one.table(), one.difference_table(), one.class_table()],
-            "figures": figures_of(one),
+            "figures": figures_of(one, problems),
         }
         for one in compared
     ]

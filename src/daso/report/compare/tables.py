@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from daso.report.compare.groups import Group, Setting
+from daso.report.compare.groups import Group, Setting, group_runs
 from daso.report.compare.statistics import FEWEST, MISSING, Difference, holm, pair, spread
+from daso.report.html.folder import UNREADABLE
 from daso.report.runs import Array, RunFolder, as_array
 
 ADJUSTED = "logit-adjusted"
@@ -206,6 +207,23 @@ class Compared:
 
 def _is_balanced(group: Group) -> bool:
     return all(run.balanced_by for run in group.runs.values())
+
+
+def leave_out_damaged(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], list[str]]:
+    """Return the runs whose numbers can be put into tables, and why others cannot: their files hold something else."""
+    kept, problems = [], []
+    for run in runs:
+        try:
+            for setting in group_runs([run]):
+                alone = Compared(setting, setting.groups[0])
+                to_markdown([alone])
+                to_csv([alone])
+            kept.append(run)
+        except UNREADABLE as error:
+            problems.append(
+                f"left out: a file of {run.path} does not hold what it should ({type(error).__name__}: {error})"
+            )
+    return kept, problems
 
 
 def probability(p: float) -> str:
