@@ -143,6 +143,12 @@ def test_a_run_without_checkpoint_and_changed_data_are_errors(finished_run: Path
     assert (finished_run / FILE).read_bytes() == before
 
 
+def test_options_of_a_refresh_go_with_it(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(finished_run), "--data", "photos"]) == 2
+    assert "--data goes with --refresh" in capsys.readouterr().err
+    assert not (finished_run / "report.html").exists()
+
+
 def test_a_report_alone_imports_no_torch(finished_run: Path) -> None:
     import subprocess
     import sys

@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from daso.cli.shown import parse
+from daso.errors import OptionError
 from daso.report.html.page import write_report
 
 
@@ -35,6 +36,11 @@ class ReportCommand:
 def run(argv: Sequence[str]) -> None:
     """Write the report as the arguments say."""
     command = parse(ReportCommand, argv, "daso report")
+    for name in ("data", "device"):
+        if getattr(command, name) is not None and not command.refresh:
+            raise OptionError(
+                f"--{name} goes with --refresh: a report alone reads nothing but the run folder"
+            )
     if command.refresh:
         # Only here is what trains imported: a report alone takes a second or two.
         refresh = importlib.import_module("daso.train.refresh")
