@@ -1,0 +1,54 @@
+"""The sweep example: stopped in the middle of a trial, the same command goes on with it, and names the best."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daso.files import read_json, read_rows
+
+optuna = pytest.importorskip("optuna")
+EXAMPLE = Path(__file__).parent.parent / "examples" / "sweep.py"
+SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
+TRAINING = "--batch 8 --network small-4 --evaluate-every 20 --steps 200 --device cpu"
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    vary = ["learning-rate=0.003:0.1:log", "method=supervised,fixmatch"]
+    command = [sys.executable, EXAMPLE, "digits", "--out", out, "--trials", "2", "--vary", *vary]
+    return subprocess.Popen(
+        [*map(str, command), *SPLIT.split(), *TRAINING.split()],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start(out) as first:
+        while not list(out.glob("runs/*/checkpoints/step-*.json")) and first.poll() is None:
+            time.sleep(0.02)
+        first.send_signal(signal.SIGTERM)
+        _, errors = first.communicate(timeout=120)
+    [run] = [path for path in out.glob("runs/*") if path.is_dir()]
+    assert not (run / "summary.json").exists(), errors
+    with start(out) as second:
+        printed, errors = second.communicate(timeout=240)
+    assert second.returncode == 0, errors
+    assert read_json(run / "environment.json")["resumed"][0]["from_step"] < 200
+    runs = [path for path in out.glob("runs/*") if path.is_dir()]
+    assert len(runs) == 2
+    last = {str(path): read_rows(path / "metrics.jsonl")[-1]["holdout"]["balanced_accuracy"] for path in runs}
+    best = max(last, key=lambda path: last[path])
+    assert printed.splitlines()[-1].endswith(f"in {best}")
+    assert f"best: {last[best]:.1%} with" in printed
+    config = read_json(Path(best) / "config.json")
+    assert repr(config["train"]["learning_rate"]) in printed.splitlines()[-1]
