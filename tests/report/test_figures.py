@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from daso.errors import RunError
@@ -24,18 +21,7 @@ from daso.report.figures import (
 )
 from daso.report.runs import RunFolder, read_run
 
-
-@pytest.fixture(autouse=True)
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-@pytest.fixture
-def axis() -> Axes:
-    return Figure().subplots()
+pytestmark = pytest.mark.usefixtures("without_warnings")
 
 
 def measured(run: RunFolder, recalls: list[list[float | None]], quoted: int = 2) -> RunFolder:

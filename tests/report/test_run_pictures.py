@@ -7,15 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from daso.errors import RunError
@@ -34,17 +32,7 @@ Row = dict[str, Any]
 ALL = ["classes.png", "pseudo_labels.png", "recall.png", "training.png"]
 
 
-@pytest.fixture(autouse=True)
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        warnings.simplefilter("error", UserWarning)
-        yield
-
-
-@pytest.fixture
-def axis() -> Axes:
-    return Figure().subplots()
+pytestmark = pytest.mark.usefixtures("without_warnings")
 
 
 def assert_pictures(folder: Path, names: list[str]) -> None:
