@@ -51,6 +51,11 @@ class ImageRows(Protocol):
     def __getitem__(self, index: Any) -> Tensor: ...
 
 
+def _put(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the host on a device, without waiting for it."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
 class FileRows:
     """Images in a file, of which those that are asked for are put on a device.
 
@@ -71,10 +76,8 @@ class FileRows:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Read images; see ``ImageFile``."""
-        found = torch.from_numpy(self.file[index.cpu().numpy() if isinstance(index, Tensor) else index])
-        if self.device.type == "cuda":
-            found = found.pin_memory()
-        return found.to(self.device, non_blocking=True)
+        found = self.file[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        return _put(torch.from_numpy(found), self.device)
 
 
 class JoinedRows:
@@ -100,10 +103,10 @@ class JoinedRows:
             return self[at[None]][0]
         first, second = self.parts
         other = at >= len(first)
-        found = torch.empty((len(at), *self.shape[1:]), dtype=first[:0].dtype, device=self.device)
-        found[(~other).to(self.device)] = first[at[~other]]
-        found[other.to(self.device)] = second[at[other] - len(first)]
-        return found
+        found = torch.cat([first[at[~other]], second[at[other] - len(first)]])
+        # The first part's images come before the other's there; back to the order that was asked for.
+        place = torch.cat([(~other).nonzero()[:, 0], other.nonzero()[:, 0]]).argsort()
+        return found.index_select(0, _put(place, self.device))
 
 
 def join_rows(first: ImageRows, second: ImageRows) -> ImageRows:
