@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from daso.presets.cells import Cell, table_cells
 from daso.presets.compare import accuracies, compare, figure_groups, write_tables
 from daso.presets.scales import SCALES
 from daso.presets.tables import TableColumn, TableRow, paper_tables, variant
+from daso.train.checkpoint import newest_step
 from daso.train.lock import lock_file
 from daso.train.prepare import Prepared
 
@@ -425,3 +429,40 @@ def test_a_campaign_that_another_process_has_just_begun_keeps_its_scale(tmp_path
         second.begin()
     third.begin()
     assert read_json(tmp_path / "out" / "campaign.json")["scale"]["name"] == "smoke"
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(RunError, match=r"does not have \(NFS without lockd"):
+        Campaign.open(tmp_path / "campaign", "smoke").begin()
+
+
+def test_the_cells_of_a_process_that_was_killed_are_taken_over(campaign: Campaign, tmp_path: Path) -> None:
+    cell = cell_of("supervised")
+    (tmp_path / "notes").mkdir()
+    endless = dataclasses.replace(campaign.scale, train={**campaign.scale.train, "steps": 10**6})
+    there = Campaign(campaign.folder, endless, campaign.data, "cpu")
+    barrier = PROCESSES.Barrier(1)  # kept until the process has it
+    process = PROCESSES.Process(
+        target=campaign_process.work, args=(there, [cell], tmp_path / "notes", barrier)
+    )
+    process.start()
+    folder = campaign.folder_of(cell)
+    while newest_step(folder / "checkpoints") is None:
+        assert process.is_alive()
+        time.sleep(0.02)
+    assert there.state(cell) == "running"
+    assert there.attempt(cell, train_nothing).state == "in use"
+    process.kill()
+    process.join()
+    assert there.state(cell) == "started"
+    steps: list[int] = []
+
+    def first_row(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
+        steps.extend((prepared.step, next(rows)["step"]))
+
+    there.attempt(cell, first_row)
+    assert 0 < steps[0] < steps[1]

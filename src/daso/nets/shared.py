@@ -137,6 +137,20 @@ class Processes:
         return results[0]
 
     @torch.no_grad()
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's numbers.
+
+        They have them already, unless an accelerator does not add up in the same order each time: then what every
+        process computes for itself, such as heads, would drift apart over a long training.
+        """
+        for tensor in tensors:
+            if tensor.numel():
+                first = tensor.detach().clone(memory_format=torch.contiguous_format)
+                dist.broadcast(first.flatten().view(torch.uint8), 0)
+                if not torch.equal(first, tensor):  # tables on disk are written to only if need be
+                    tensor.copy_(first)
+
+    @torch.no_grad()
     def differ(self, tensors: Iterable[Tensor]) -> bool:
         """Tell whether any process has other numbers in its tensors than the first one."""
         sums = torch.stack([tensor.double().sum() for tensor in tensors])

@@ -111,9 +111,19 @@ class Campaign:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process is in such a block of this campaign, and keep others waiting."""
+        """Wait until no other process is in such a block of this campaign, and keep others waiting.
+
+        Raises:
+            RunError: the file system has no locks.
+        """
         with (self.folder / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise RunError(
+                    f"cannot lock {self.folder}: {error.strerror}. Processes share a campaign by locks, which this "
+                    f"file system does not have (NFS without lockd, Lustre without -o flock); put --out elsewhere"
+                ) from error
             yield
 
     def configure(self, cell: Cell) -> RunConfig:

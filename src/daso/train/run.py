@@ -269,6 +269,8 @@ def _train_stage(
         if row["event"] != "train":
             flush_file(metrics)  # a checkpoint vouches for the rows before it, too
             tensors = prepared.tensors()
+            if prepared.processes is not None:
+                prepared.processes.align(tensors.values())
             if prepared.config.train.deploy == "best" and improves(rows, row, last):
                 # Before the checkpoint, from which a run goes on: what that one has seen is not measured again.
                 network = {name: value for name, value in tensors.items() if name.startswith("average.")}
