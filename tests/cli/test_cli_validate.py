@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daso.cli import main
 from daso.data.longtail import SplitOptions
+from daso.report.uncertainty import interval
 from daso.train.folds import fold_config
 from tests.conftest import MakeConfig, MakeFolder
 
@@ -42,6 +44,11 @@ def test_every_labelled_image_is_measured_and_what_is_done_is_not_done_again(
     assert "fold 3 of 3" in output.err
     assert "fold 2 of 3" not in output.err
     assert "95% interval" in output.out
+    half = interval(np.array(result["recall"]), np.array(result["measured"], dtype=float))
+    assert half is not None
+    assert (
+        f"balanced accuracy {100 * result['balanced_accuracy']:.1f}% ± {100 * half:.1f} (95%)" in output.out
+    )
     assert answers.stat().st_mtime_ns == written
     assert json.loads((run_folder / "cross_validation.json").read_text()) == result
 

@@ -235,6 +235,28 @@ def test_a_run_of_an_image_folder_is_checked_on_its_files(
     assert "not calibrated" in (tmp_path / "red.safetensors.md").read_text()
 
 
+@pytest.mark.parametrize("deploy", ["last", "best"])
+def test_the_card_says_what_the_hold_out_served_for(
+    deploy: str, make_image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    line = [
+        "train",
+        str(make_image_folder(test=0)),
+        "--method",
+        "supervised",
+        "--network",
+        "small-4",
+        "--deploy",
+        deploy,
+    ]
+    run, file = tmp_path / "run", tmp_path / "model.safetensors"
+    assert main([*line, "--steps", "4", "--batch", "8", "--device", "cpu", "--out", str(run)]) == 0
+    assert main(["export", str(run), "--format", "safetensors", "--out", str(file)]) == 0
+    card = (tmp_path / "model.safetensors.md").read_text()
+    assert "and to calibrate" not in card  # six images are too few to
+    assert ("The hold-out also served to choose the network:" in card) == (deploy == "best")
+
+
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("before", "after"), [(96, 32), (8, 12), (33, 10)])
 def test_resizing_matrix(mode: str, before: int, after: int) -> None:

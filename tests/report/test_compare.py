@@ -300,3 +300,14 @@ def test_the_command(campaign: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "Did you mean 'fixmatch+daso'?" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "nothing")]) == 1
     assert main(["compare"]) == 2
+
+
+def test_nothing_is_shown_of_differences_without_a_pair(
+    finished_run: Path, finished_supervised_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    change(finished_supervised_run / "config.json", lambda config: config["train"].update(seed=5))
+    assert (
+        main(["compare", str(finished_run), str(finished_supervised_run), "--out", str(tmp_path / "out")])
+        == 0
+    )
+    assert "differences to" not in capsys.readouterr().out

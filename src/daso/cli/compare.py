@@ -94,8 +94,9 @@ def run(argv: Sequence[str]) -> None:
     for one in compared:
         console.print(_terminal_table(_columns(one.table(), SHOWN), f"{one.setting.title}, in %"))
         differences = one.difference_table()
-        if len(differences) > 1:
-            kept = [name for name in differences[0] if name not in ("95% interval", "p (t test)")]
+        if any(row[differences[0].index("pairs")] != "0" for row in differences[1:]):
+            hidden = ("95% interval", "p (t test)", "p (sign flips)")  # they are in the files
+            kept = [name for name in differences[0] if name not in hidden]
             console.print(_terminal_table(_columns(differences, kept), f"differences to {one.baseline.name}"))
         for note in one.notes()[1:]:
             print(f"note: {note}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -30,7 +30,7 @@ def percent(value: float | None) -> str:
 
 def summary_table(
     summary: dict[str, Any], balanced_by: Sequence[str] = (), measured: Sequence[int] | None = None
-) -> Table:
+) -> Group:
     """Show the answers of a run's summary side by side, each named.
 
     Args:
@@ -76,8 +76,7 @@ def summary_table(
             )
     if not balanced_by:
         captions.append("adjusted: by the log of the labelled frequencies, for images of balanced classes")
-    table.caption, table.caption_justify = "\n".join(captions), "left"
-    return table
+    return Group(table, *captions, *([""] if captions else []))
 
 
 def class_table(class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]) -> Table:

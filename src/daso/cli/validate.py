@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -21,6 +22,7 @@ from daso.cli.train import follow_run
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json, save_json
+from daso.report.uncertainty import interval
 from daso.train.config import RunConfig
 from daso.train.folds import ANSWERS, answer_fold, fold_config, summarize_folds
 from daso.train.prepare import moved, open_configured, prepare
@@ -113,9 +115,13 @@ def _say(message: str) -> None:
 
 def _show(result: dict[str, Any], steps: int) -> None:
     console = wide_console()
+    recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
+    half = interval(recall, counts)
     console.print(
         f"{result['images']} labelled images, each measured by a training without it ({result['folds']} folds): "
         f"accuracy {percent(result['accuracy'])}%, balanced accuracy {percent(result['balanced_accuracy'])}%"
+        + ("" if half is None else f" ± {percent(half)} (95%)"),
+        soft_wrap=True,
     )
     if result["steps"] != steps:
         console.print(f"by trainings of {result['steps']:,} steps; the run itself had {steps:,}")
@@ -123,13 +129,13 @@ def _show(result: dict[str, Any], steps: int) -> None:
     for column in ("class", "labelled", "measured", "recall", "95% interval", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for k, name in enumerate(result["class_names"]):
-        interval = result["recall_interval"][k]
+        bounds = result["recall_interval"][k]
         table.add_row(
             escape(name),
             str(result["labeled"][k]),
             str(result["measured"][k]),
             percent(result["recall"][k]),
-            "-" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
+            "-" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}",
             percent(result["precision"][k]),
         )
     console.print(table)

@@ -56,7 +56,7 @@ def model_card(folder: Path, model: Model, facts: Facts, kind: str, name: str, c
         _head(facts, kind, name),
         _use(facts, kind, name),
         _data(facts, data),
-        _measured(facts, summary, confusion, counts),
+        _measured(facts, summary, confusion, counts, chosen=model.config.train.deploy == "best"),
         _calibration(folder, facts),
         _limits(facts, confusion, counts),
         _origin(facts, model, check),
@@ -158,7 +158,12 @@ def _data(facts: Facts, data: dict[str, Any]) -> str:
 
 
 def _measured(
-    facts: Facts, summary: dict[str, Any], confusion: dict[str, Any], counts: np.ndarray[Any, Any] | None
+    facts: Facts,
+    summary: dict[str, Any],
+    confusion: dict[str, Any],
+    counts: np.ndarray[Any, Any] | None,
+    *,
+    chosen: bool,
 ) -> str:
     if counts is None:
         rows: list[list[object]] = [["class", "labels"]]
@@ -179,9 +184,12 @@ def _measured(
             f"Of the run: balanced accuracy {_percent(summary['balanced_accuracy'])}% ({summary['measure']})."
         )
     if confusion["measured_on"] != "test":
-        lines.append(
-            "The hold-out also served to choose and to calibrate: new images may be answered less well."
-        )
+        served = ["choose the network"] if chosen else []
+        served += ["calibrate"] if facts.calibration_note is None else []
+        if served:
+            lines.append(
+                f"The hold-out also served to {' and to '.join(served)}: new images may be answered less well."
+            )
     rows = [["class", "labels", "recall %", "precision %", "measured on", "most often taken for"]]
     for k, name in enumerate(facts.class_names):
         others = counts[k].copy()
