@@ -83,17 +83,22 @@ def main(speed: Speed) -> None:
             }
     steps = step_seconds(result["settings"])
     fastest = min(steps.values(), default=None)
+
+    def keep(**section: Any) -> None:
+        result.update(section)
+        if speed.csv is not None:
+            write_rows(speed.csv, speed, section, fastest)
+
+    keep(settings=result["settings"])
     if "own-work" in speed.sections:
-        result["own_work"] = measure_own_work(speed, device, fastest)
+        keep(own_work=measure_own_work(speed, device, fastest))
     if "overhead" in speed.sections:
         case = Case(SETTINGS[speed.settings[0]], "fixmatch+daso", 10, device, speed.clock)
-        result["overhead"] = measure_overhead(speed, case, steps)
+        keep(overhead=measure_overhead(speed, case, steps))
     if "memory" in speed.sections:
-        result["memory"] = measure_memory(speed, device)
+        keep(memory=measure_memory(speed, device))
     if speed.json is not None:
         speed.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    if speed.csv is not None:
-        write_rows(speed.csv, speed, result, fastest)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def _variant(label: str) -> dict[str, str]:
 
 
 def _measured(result: dict[str, Any], step: float | None) -> Iterator[tuple[str, Spread, dict[str, Any]]]:
-    for setting, cases in result["settings"].items():
+    for setting, cases in result.get("settings", {}).items():
         for case, found in cases.items():
             method, _, classes = case.partition(", K = ")
             for label, numbers in found["variants"].items():
@@ -64,7 +64,7 @@ def _measured(result: dict[str, Any], step: float | None) -> Iterator[tuple[str,
 
 
 def write_rows(path: Path, speed: Speed, result: dict[str, Any], step: float | None) -> None:
-    """Append a row for every ratio; *step* is the seconds of our fastest one, if steps were measured."""
+    """Append a row for every ratio of some sections; *step* is the seconds of our fastest one, if there is one."""
     for measured, spread, columns in _measured(result, step):
         once = measured.startswith(("evaluation", "peak"))
         rounds = 1 if once else speed.rounds
