@@ -1,0 +1,37 @@
+"""What tests of run folders do with one: read all of it, compare its rows, edit it, take its end away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daso.files import read_rows
+
+Row = dict[str, Any]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder but the lock, which holds nothing."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def edit(path: Path, change: Callable[[Row], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def comparable(folder: Path) -> list[Row]:
+    rows = read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows]
+
+
+def rewind(folder: Path) -> None:
+    """Turn a complete run into one that was stopped after the checkpoint before the last."""
+    newest = max((folder / "checkpoints").glob("step-*.json"))
+    newest.with_suffix(".safetensors").unlink()
+    newest.unlink()
+    (folder / "summary.json").unlink()
