@@ -302,3 +302,20 @@ def test_generations_grow_from_embeddings_too(make: MakeConfig, digits: Source, 
     config = dataclasses.replace(make("fixmatch+crest"), method_options={"generations": 2})
     rows = list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "run"))
     assert {row["stage"] for row in rows} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("train", "rate"),
+    [
+        ({}, 0.1),
+        ({"embedding_network": "mlp-32"}, 0.03),
+        ({"learning_rate": 0.02}, 0.02),
+        ({"optimizer": "adamw"}, 0.001),
+        ({"freeze": False}, 0.03),
+    ],
+)
+def test_a_probe_learns_at_a_rate_of_its_own(
+    train: dict[str, Any], rate: float, make: MakeConfig, digits: Source
+) -> None:
+    config = prepare(make(**train), digits, encoder=Patches()).config
+    assert config.train.learning_rate == rate

@@ -13,6 +13,8 @@ Schedule = Literal["constant", "cosine", "multistep", "thirds"]
 Optimizer = Literal["sgd", "adamw"]
 
 ADAMW_RATE = 1e-3
+PROBE_RATE = 0.1
+"""For every method: their own rates are for deep networks; at 0.03 a linear classifier needs three times the steps."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TrainOptions:
     """How labelled images are drawn: uniform: shuffled passes over all of them; class-balanced: every class is as
     likely as any other; effective-number: an image in inverse proportion to the effective number of its class."""
     learning_rate: float | None = None
-    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; with adamw 0.001)."""
+    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; of a probe 0.1; with adamw 0.001)."""
     backbone_rate: float | None = None
     """Base learning rate of the encoder, where it shall differ from that of the heads (default: a tenth of it for
     pretrained weights)."""
@@ -145,8 +147,12 @@ class TrainOptions:
 
 
 def base_learning_rate(options: TrainOptions, of_method: float) -> float:
-    """Return the base learning rate: as given, or the method's, or AdamW's."""
-    return options.learning_rate or (ADAMW_RATE if options.optimizer == "adamw" else of_method)
+    """Return the base learning rate: as given, or AdamW's, or that of a probe, or the method's."""
+    if options.learning_rate is not None:
+        return options.learning_rate
+    if options.optimizer == "adamw":
+        return ADAMW_RATE
+    return PROBE_RATE if options.freeze and options.embedding_network == "probe" else of_method
 
 
 def backbone_rate(options: TrainOptions, of_method: float, pretrained: bool) -> float | None:
