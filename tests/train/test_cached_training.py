@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from daso.data.image_file import ImageFile
 from daso.data.longtail import SplitOptions
@@ -64,6 +65,25 @@ def test_a_training_from_files_is_the_same(
     assert json.dumps(runs["memory"]) == json.dumps(runs["held"]) == json.dumps(runs["files"])
     states = {name: (tmp_path / name / "beliefs.safetensors").read_bytes() for name in ("memory", "files")}
     assert states["memory"] == states["files"]
+
+
+def test_a_frozen_encoder_embeds_images_of_files(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_image_folder(val=0)
+    vectors, beliefs = [], []
+    for name, memory in (("memory", 1.0), ("files", 0.0)):
+        settings = config(folder, "fixmatch+daso", tmp_path / "cache", memory)
+        train = dataclasses.replace(
+            settings.train, network=None, freeze=True, embedding_folder=str(tmp_path / name / "embeddings")
+        )
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Flatten())
+        prepared = prepare(dataclasses.replace(settings, train=train), encoder=encoder)
+        assert prepared.data.unlabeled is not None
+        vectors.append(prepared.data.unlabeled.images[:])
+        list(train_run(prepared, tmp_path / name / "run"))
+        beliefs.append((tmp_path / name / "run" / "beliefs.safetensors").read_bytes())
+    assert torch.equal(*vectors)
+    assert beliefs[0] == beliefs[1]
 
 
 def test_a_run_from_files_resumes_and_in_memory_too(make_image_folder: MakeFolder, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from daso.data.download import cache_folder
 from daso.data.order import derive_seed
-from daso.data.store import Pool, TrainingData
+from daso.data.store import ImageRows, Pool, TrainingData
 from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View
@@ -248,7 +248,7 @@ def embed_data(
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
     pictured = {
-        name: Pool(pool.images.cpu(), pool.labels)
+        name: Pool(pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images, pool.labels)
         for name in ("labeled", "unlabeled")
         if (pool := wanted[name]) is not None and not pool.paths
     }
@@ -277,7 +277,7 @@ def _digest(image: Tensor) -> bytes:
 def _computer(
     network: Network,
     augmentation: Augmentation,
-    images: Tensor,
+    images: ImageRows,
     digests: Sequence[bytes],
     kinds: Sequence[View],
 ) -> Callable[[Sequence[int]], Tensor]:
