@@ -178,6 +178,14 @@ def test_a_run_that_was_killed_before_it_began_begins_anew(campaign: Campaign) -
     assert campaign.state(cell) == "complete"
 
 
+def test_the_numbers_of_a_run_go_to_a_tracker(cifar10_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    campaign = Campaign.open(tmp_path, "smoke", cifar10_folder, "cpu", ("tensorboard",))
+    campaign.begin()
+    assert campaign.attempt(cell_of("supervised"), consume).state == "complete"
+    assert len(list(campaign.folder_of(cell_of("supervised")).glob("tensorboard/events*"))) == 1
+
+
 def test_two_processes_at_once_do_no_cell_twice(campaign: Campaign, tmp_path: Path) -> None:
     cells = [cell_of(method, seed) for method in ("supervised", "fixmatch") for seed in (0, 1)]
     (tmp_path / "notes").mkdir()
@@ -187,7 +195,7 @@ def test_two_processes_at_once_do_no_cell_twice(campaign: Campaign, tmp_path: Pa
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join()
         assert process.exitcode == 0
     trained = sorted(note.name.partition("-")[2] for note in (tmp_path / "notes").iterdir())
     assert trained == sorted(map(str, cells))

@@ -96,7 +96,7 @@ class Jobs:
     def __init__(self, campaign: Campaign, engine: Engine, options: Sequence[str] = ()) -> None:
         folder = campaign.folder.resolve()
         data = None if campaign.data is None else campaign.data.resolve()
-        self.campaign = Campaign(folder, campaign.scale, data, campaign.device)
+        self.campaign = Campaign(folder, campaign.scale, data, campaign.device, campaign.track)
         self.folder = folder / FOLDER
         self._options = _parse(options)
         try:

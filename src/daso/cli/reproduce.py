@@ -32,6 +32,7 @@ from daso.presets.compare import compare, figure_groups, write_tables
 from daso.presets.tables import PaperTable, TableColumn, TableRow, paper_tables
 from daso.report.comparison import Comparison
 from daso.report.figures import draw_figures
+from daso.track import Kind, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.prepare import Prepared, describe_data
 
@@ -76,6 +77,8 @@ class ReproduceCommand:
     places)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
+    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    """Send the numbers of the runs to a tracker too; may be given again for another one."""
     list: bool = False
     """Show the runs and how far they are; run nothing."""
     table_only: bool = False
@@ -272,7 +275,8 @@ def run(argv: Sequence[str]) -> int:
     ]
     command = parse(ReproduceCommand, argv, "daso reproduce")
     out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
-    campaign = Campaign.open(out, command.scale, command.data, command.device)
+    check_installed(command.track)
+    campaign = Campaign.open(out, command.scale, command.data, command.device, command.track)
     if command.tables == (FIGURES,):
         draw(campaign, command.columns)
         return 0

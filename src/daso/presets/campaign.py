@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from daso.presets.scales import SCALES, Scale
 from daso.presets.tables import Variant
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
+from daso.track import tracked
 from daso.train.checkpoint import newest_step
 from daso.train.config import RunConfig
 from daso.train.fit import never
@@ -59,17 +61,31 @@ class Campaign:
         scale: of its runs.
         data: folder of the data sets' files, or None.
         device: to train on.
+        track: trackers that the numbers of a run are sent to.
     """
 
-    def __init__(self, folder: Path, scale: Scale, data: Path | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scale: Scale,
+        data: Path | None = None,
+        device: str = "auto",
+        track: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.scale = scale
         self.data = data
         self.device = device
+        self.track = track
 
     @classmethod
     def open(
-        cls, folder: Path, scale: str | None = None, data: Path | None = None, device: str = "auto"
+        cls,
+        folder: Path,
+        scale: str | None = None,
+        data: Path | None = None,
+        device: str = "auto",
+        track: Sequence[str] = (),
     ) -> Campaign:
         """Return the campaign of a folder as it began, or a new one, of which nothing is written yet.
 
@@ -78,7 +94,7 @@ class Campaign:
             RunError: its description is damaged.
         """
         if not (folder / DESCRIPTION).exists():
-            return cls(folder, SCALES[scale or "full"], data, device)
+            return cls(folder, SCALES[scale or "full"], data, device, track)
         saved = read_json(folder / DESCRIPTION)
         try:
             definition = Scale(**saved["scale"])
@@ -89,7 +105,7 @@ class Campaign:
                 f"{folder} holds a campaign of --scale {definition.name}; give another folder with --out"
             )
         place = saved.get("data")
-        return cls(folder, definition, data or (None if place is None else Path(place)), device)
+        return cls(folder, definition, data or (None if place is None else Path(place)), device, track)
 
     def begin(self) -> None:
         """Make the folder and write down what the campaign is, unless that was done before.
@@ -207,7 +223,11 @@ class Campaign:
                             f"compared, so they must share it: see to the files of {config.source}"
                         )
                 rows = train_run(prepared, folder, stop)
-            watch(cell, prepared, rows)
+
+            def say(text: str) -> None:
+                print(f"{cell}: {text}", file=sys.stderr)
+
+            watch(cell, prepared, tracked(rows, self.track, folder, say, prepared.step))
             if stop() and not is_complete(folder):
                 step = newest_step(folder / "checkpoints")
                 return Outcome("stopped", NOT_BEGUN if step is None else f"saved at step {step:,}")
