@@ -112,3 +112,18 @@ def test_what_is_given_goes_before_the_setting_of_semi_aves() -> None:
 
 def test_the_warm_up_of_daso_is_not_another_parts() -> None:
     assert config_of("semi-aves", "--method", "usadtm")[0].method_options["warmup_steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "threshold"),
+    [
+        (("photos",), 0.95),
+        (("photos", "--freeze"), 0.7),
+        (("photos", "--freeze", "--threshold=0.9"), 0.9),
+        (("photos", "--freeze", "--embedding-network", "mlp-256"), 0.95),
+    ],
+)
+def test_guesses_of_a_probe_teach_from_a_lower_threshold(argv: tuple[str, ...], threshold: float) -> None:
+    config, notices = config_of(*argv)
+    assert config.method_options["threshold"] == threshold
+    assert any("--threshold 0.7" in notice for notice in notices) is (threshold == 0.7)

@@ -27,6 +27,8 @@ DEFAULT_METHOD = "fixmatch+daso"
 """Of the named data sets and of presets, whose tables it belongs to."""
 OWN_METHOD = "fixmatch+la+daso"
 """Of people's own data: what tells rare classes best apart there, see LOG.md."""
+PROBE_THRESHOLD = 0.7
+"""A linear classifier on embeddings is seldom as sure as 95%."""
 TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
 SOURCE_DECIDES = {field.name for field in dataclasses.fields(SourceDefaults)}
 VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
@@ -225,6 +227,9 @@ def to_config(
         if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
             value = min(value, MISMATCH_TEMPERATURE)
         options["dist_temperature"] = chosen["dist_temperature"] = value
+    probed = train.freeze and train.embedding_network == "probe"
+    if probed and "threshold" in known and not _given(argv, "--threshold"):
+        options["threshold"] = chosen["threshold"] = PROBE_THRESHOLD
     flags = {name: _flag(name.replace("_", "-"), value) for name, value in chosen.items()}
     if plain := [flag for name, flag in flags.items() if name not in defaults.reasons]:
         notice(f"chosen for {command.source}: {' '.join(plain)}")
