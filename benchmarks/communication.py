@@ -104,8 +104,8 @@ def count(options: Model) -> Count:
         return call
 
     sums, gathers = dist.all_reduce, dist.all_gather
-    with tempfile.NamedTemporaryFile() as file:
-        dist.init_process_group("gloo", f"file://{file.name}", rank=0, world_size=1)
+    with tempfile.TemporaryDirectory() as place:
+        dist.init_process_group("gloo", f"file://{place}/meeting", rank=0, world_size=1)
         setattr(dist, "all_reduce", counted(sums, lambda tensor, *_: tensor))  # noqa: B010
         setattr(dist, "all_gather", counted(gathers, lambda _, tensor, *__: tensor))  # noqa: B010
         config = RunConfig("random", "fixmatch+daso", train=train)

@@ -82,29 +82,30 @@ def expand(pattern: str) -> list[str]:
     Raises:
         DataError: these are none, or too many.
     """
-    found = BRACE.search(pattern)
-    if found is not None and found.group(1):
-        first, last = int(found.group(1)), int(found.group(2))
-        if not 0 <= last - first < MOST_SHARDS:
+    pieces: list[Sequence[str]] = []
+    count, end = 1, 0
+    for found in BRACE.finditer(pattern):
+        first, last, listed = found.groups()
+        numbers = range(int(first), int(last) + 1) if first else range(listed.count(",") + 1)
+        count *= len(numbers)
+        if not 0 < count <= MOST_SHARDS:
             raise DataError(
-                f"{pattern}: {found.group()} counts {last - first + 1:,} shards; 1 to {MOST_SHARDS:,} can be"
+                f"{pattern}: {found.group()} makes it {count:,} shards; 1 to {MOST_SHARDS:,} can be"
             )
-        parts = [f"{number:0{len(found.group(1))}d}" for number in range(first, last + 1)]
-    elif found is not None:
-        parts = found.group(3).split(",")
-    elif "*" in pattern and not is_address(pattern):
-        files = sorted(glob.glob(pattern))  # noqa: PTH207 - a pattern may start anywhere
-        if not files:
-            raise DataError(f"{pattern}: no file fits this pattern")
-        return files
-    else:
+        choices = [f"{number:0{len(first)}d}" for number in numbers] if first else listed.split(",")
+        pieces += [[pattern[end : found.start()]], choices]
+        end = found.end()
+    shards = ["".join(parts) for parts in itertools.product(*pieces, [pattern[end:]])]
+    return [file for shard in shards for file in _fitting(shard)]
+
+
+def _fitting(pattern: str) -> list[str]:
+    if "*" not in pattern or is_address(pattern):
         return [pattern]
-    shards = [
-        shard for part in parts for shard in expand(pattern[: found.start()] + part + pattern[found.end() :])
-    ]
-    if len(shards) > MOST_SHARDS:
-        raise DataError(f"{pattern}: {len(shards):,} shards; at most {MOST_SHARDS:,}")
-    return shards
+    files = sorted(glob.glob(pattern))  # noqa: PTH207 - a pattern may start anywhere
+    if not files:
+        raise DataError(f"{pattern}: no file fits this pattern")
+    return files
 
 
 def is_tar_folder(folder: Path) -> bool:
