@@ -178,12 +178,13 @@ def team(device: str) -> Iterator[Team]:
 
 def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
     """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
+    me = f"process {rank} on {platform.node()}"
+    told = error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
+    status = 2 if isinstance(told, OptionError) else 1
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
             store.wait(["told"], WORD)  # torchrun ends all as soon as one has left
-            raise SystemExit(1)
-    me = f"process {rank} on {platform.node()}"
-    told = error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
+            raise SystemExit(status)
     if isinstance(error, TeamError) and isinstance(told, DasoError):
         print(f"daso: {told}", file=sys.stderr)
     elif isinstance(told, DasoError):
@@ -198,4 +199,4 @@ def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
         traceback.print_exception(told)
     with contextlib.suppress(RuntimeError):
         store.set("told", "")
-    raise SystemExit(2 if isinstance(told, OptionError) else 1)
+    raise SystemExit(status)
