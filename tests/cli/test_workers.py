@@ -73,7 +73,8 @@ def test_processes_that_are_told_before_they_listen_stop_too(tmp_path: Path) -> 
     cells: Any = ["until-1", "until-2"]
     with Workers(cast(Campaign, StubCampaign(tmp_path)), 2, lambda: len(pool._processes) == 2) as pool:
         outcomes: Any = dict(pool.attempts(cells))
-    assert [outcome.message for outcome in outcomes.values()] == ["until-1", "until-2"]  # not: killed
+    # Whichever is over first; and none was killed.
+    assert sorted(outcome.message for outcome in outcomes.values()) == ["until-1", "until-2"]
 
 
 def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> N
     with subprocess.Popen([sys.executable, script, tmp_path]) as campaign:
         wait_for(lambda: len(list(tmp_path.glob("until-*"))) == 2)
         campaign.send_signal(signal.SIGKILL)
-    processes = [int(path.suffix[1:]) for path in tmp_path.glob("until-?.*")]
+    processes = [int(path.suffix[1:]) for path in tmp_path.glob("until-?.[0-9]*")]
     assert os.getpid() not in processes
     wait_for(lambda: not any(map(is_alive, processes)))
     assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["until-1.saved", "until-2.saved"]
