@@ -109,14 +109,15 @@ def count(options: Model) -> Count:
         setattr(dist, "all_reduce", counted(sums, lambda tensor, *_: tensor))  # noqa: B010
         setattr(dist, "all_gather", counted(gathers, lambda _, tensor, *__: tensor))  # noqa: B010
         config = RunConfig("random", "fixmatch+daso", train=train)
-        prepared = prepare(config, source, processes=Processes.of_group())
+        processes = Processes.of_group()
+        prepared = prepare(config, source, processes=processes)
         encoder: Any = prepared.training.network.encoder
         found.parameters = sum(parameter.numel() for parameter in encoder.parameters())
         batch, started = prepared.batches(0), True
         with FlopCounterMode(display=False) as flops:
             prepared.training.advance(batch)
         found.operations = float(flops.get_total_flops())
-        dist.destroy_process_group()
+        processes.leave()
     return found
 
 

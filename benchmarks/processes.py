@@ -96,7 +96,7 @@ def measure(options: Processes, rank: int, size: int, port: int) -> None:
         print(json.dumps({"step": statistics.median(seconds[1:]), "talking": talking / sum(seconds[1:])}))
     if processes is not None:
         dist.barrier()
-        dist.destroy_process_group()
+        processes.leave()
 
 
 def main(options: Processes) -> None:

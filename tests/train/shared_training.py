@@ -73,6 +73,12 @@ def numbers(value: Any) -> Iterator[float]:
         yield -1.0 if value is None or value != value else float(value)
 
 
+def threads() -> list[str]:
+    """Return the names of this process's threads, those of libraries too; none where the system does not list them."""
+    tasks = Path("/proc/self/task")
+    return [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.exists() else []
+
+
 def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None:
     """Train methods; the first process saves."""
     torch.set_num_threads(1)
@@ -88,7 +94,9 @@ def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None
             )
     if processes is not None:
         dist.barrier()  # nobody leaves while another still listens
-        dist.destroy_process_group()
+        processes.leave()
+        gone = [name for name in threads() if "gloo" in name]
+        assert not gone, f"threads of the group are left, and may abort the interpreter when it ends: {gone}"
 
 
 if __name__ == "__main__":

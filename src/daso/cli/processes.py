@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import hashlib
@@ -132,7 +133,6 @@ def team(device: str) -> Iterator[Team]:
 
     Raises:
         OptionError: there are more processes on this machine than accelerators.
-        SystemExit: something failed here, which is told, or elsewhere.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -171,7 +171,7 @@ def team(device: str) -> Iterator[Team]:
                 stack.enter_context(contextlib.redirect_stdout(silence))
                 stack.enter_context(contextlib.redirect_stderr(silence))
             yield Team(processes, device, restarts > 0)
-        dist.destroy_process_group()
+        processes.leave()
     except Exception as error:
         _end(error, store, rank)
 
@@ -184,7 +184,7 @@ def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
             store.wait(["told"], WORD)  # torchrun ends all as soon as one has left
-            raise SystemExit(status)
+            _exit(status)
     if isinstance(error, TeamError) and isinstance(told, DasoError):
         print(f"daso: {told}", file=sys.stderr)
     elif isinstance(told, DasoError):
@@ -199,4 +199,16 @@ def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
         traceback.print_exception(told)
     with contextlib.suppress(RuntimeError):
         store.set("told", "")
-    raise SystemExit(status)
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    """End this process, and with it the threads of its groups.
+
+    They may wait for a process that is gone, so nothing can wait for them; and one that goes on while the interpreter
+    ends aborts it, with another status.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

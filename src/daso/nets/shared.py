@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # whatever imports it once there is a group keeps that group for good, in default arguments
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -31,7 +32,7 @@ class TeamError(RunError):
     """Something is wrong in one process, or between two, and all of those that train together know it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
     """This process among those of the default group of ``torch.distributed``.
 
@@ -52,6 +53,11 @@ class Processes:
     def of_group(cls) -> Processes:
         """Return this process's place in the default group, which must have been made."""
         return cls(dist.get_rank(), dist.get_world_size())
+
+    def leave(self) -> None:
+        """Leave the groups, whose threads end here: one that is alive when the interpreter ends may abort it."""
+        self.patient = None
+        dist.destroy_process_group()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Processes:
         """Return this: a copy of a network is computed by the same processes."""
