@@ -52,7 +52,7 @@ class ReproduceCommand:
     tables: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
     """One or more of 1 to 8 and 11 to 17; or figures."""
     rows: tuple[str, ...] = ()
-    """Run only these rows: labels or methods (default: all)."""
+    """Run only these rows: labels, methods, or names that --list shows (default: all)."""
     columns: tuple[str, ...] = ()
     """Run only these columns: settings, see daso presets (default: all)."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -107,7 +107,8 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
                 f"there is no table {name!r} to reproduce; there are {', '.join(known)}, {FIGURES}"
             )
     chosen = [known[name] for name in dict.fromkeys(tables)]
-    row_names = {name for table in chosen for row in table.rows for name in row.names}
+    names_of = {id(row): _names(row, table) for table in chosen for row in table.rows}
+    row_names = set().union(*names_of.values())
     column_names = {column.preset for table in chosen for column in table.columns}
     for wanted, names, what in ((rows, row_names, "row"), (columns, column_names, "column")):
         for name in wanted:
@@ -117,12 +118,18 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     parts = [
         Selection(
             table,
-            tuple(row for row in table.rows if not wanted_rows or wanted_rows & row.names),
+            tuple(row for row in table.rows if not wanted_rows or wanted_rows & names_of[id(row)]),
             tuple(c for c in table.columns if not wanted_columns or c.preset in wanted_columns),
         )
         for table in chosen
     ]
     return [part for part in parts if part.rows and part.columns]
+
+
+def _names(row: TableRow, table: PaperTable) -> set[str]:
+    """Return what a row may be called: its own names, and those of its runs, which ``--list`` shows."""
+    cells, _ = table_cells([([row], table.columns)], [0])
+    return row.names | {cell.variant.name.lower() for cell in cells}
 
 
 def comparison_table(comparison: Comparison) -> Table:
