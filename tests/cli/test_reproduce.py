@@ -82,6 +82,16 @@ def test_other_tables_show_the_same_runs(campaign: Path, capsys: Capture) -> Non
     assert (campaign / "table-8.tex").exists()
 
 
+def test_a_row_is_wanted_by_the_name_that_the_list_shows(tmp_path: Path, capsys: Capture) -> None:
+    wanted = "fixmatch+daso,blend=fixed"
+    command = ["reproduce", "6", "--out", str(tmp_path / "new"), "--list", "--seeds", "0", "--rows"]
+    assert main([*command, wanted]) == 0
+    lines = [words for words in map(str.split, capsys.readouterr().out.splitlines()) if len(words) == 4]
+    assert {words[1] for words in lines[1:]} == {wanted}
+    assert main([*command, "fixmatch+daso,blend=fixes"]) == 2
+    assert f"Did you mean '{wanted}'" in capsys.readouterr().err
+
+
 def test_the_list_changes_nothing(
     campaign: Path, cifar10_folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
