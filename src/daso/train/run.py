@@ -30,7 +30,8 @@ from daso.files import (
     write_atomically,
 )
 from daso.nets.shared import Processes
-from daso.report.watch import Watch, watch_facts
+from daso.report.facts import watch_facts
+from daso.report.watch import Watch
 from daso.train.backbones import FOLDER as BACKBONE
 from daso.train.backbones import refuse_other
 from daso.train.beliefs import write_beliefs
