@@ -113,6 +113,17 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: [picture(f / "labeled/Cat" / f"{n}.png") for n in range(6)],
             {"alike-names": "warning", "unmeasured-test": "warning"},
         ),
+        "a class that is only tested": (lambda f: picture(f / "test/emu/0.png"), {"rows": "refused"}),
+        "an empty class": (lambda f: (f / "labeled/emu").mkdir(), {"rows": "refused"}),
+        "an image without a class": (lambda f: picture(f / "labeled/x.png"), {"rows": "refused"}),
+        "an empty part": (
+            lambda f: (f / "val/cat").mkdir(parents=True),
+            {"unmeasured-validation": "warning"},
+        ),
+        "a link to nowhere": (
+            lambda f: (f / "unlabeled/x.png").symlink_to(f / "gone.png"),
+            {"unreadable": "refused"},
+        ),
         "single": (
             lambda f: [picture(f / "labeled/emu/0.png"), picture(f / "test/emu/0.png")],
             {"single": "warning"},

@@ -170,8 +170,33 @@ def test_unknown_classes_get_the_nearest_name(folder: Path) -> None:
 
 def test_images_outside_class_folders_are_not_lost_silently(folder: Path) -> None:
     picture(folder / "labeled" / "stray.png")
-    with pytest.raises(DataError, match=r"outside a class folder.*stray\.png"):
+    with pytest.raises(DataError, match=r"stray\.png: lies outside a class folder"):
         read_folder(folder)
+
+
+def test_what_cannot_be_listed_is_named_at_once_or_skipped(folder: Path) -> None:
+    picture(folder / "labeled" / "stray.png")
+    picture(folder / "test" / "emu" / "0.png")
+    (folder / "labeled" / "fox").mkdir()
+    (folder / "val" / "fox").mkdir()
+    (folder / "unlabeled" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    with pytest.raises(DataError, match="3 of its files or folders cannot be used") as caught:
+        read_folder(folder)
+    bad = [folder / "labeled" / "stray.png", folder / "labeled" / "fox", folder / "test" / "emu"]
+    assert all(f"{path}: " in str(caught.value) for path in bad)
+    source = read_folder(folder, skip_bad=True)
+    assert [name for name, _ in source.skipped] == [*map(str, bad), str(folder / "unlabeled" / "gone.jpg")]
+    assert source.class_names == ("cat", "dog")
+    assert first_values(source, "test") == [60]
+    assert first_values(source, "validation") == [50]
+
+
+def test_a_part_without_images_is_skipped_like_an_image(folder: Path) -> None:
+    for path in (folder / "unlabeled").rglob("*.[pP]*"):
+        path.unlink()
+    with pytest.raises(DataError, match="unlabeled: no images in it"):
+        read_folder(folder)
+    assert read_folder(folder, skip_bad=True).unlabeled is None
 
 
 def test_wrong_layouts(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import json
 import sys
@@ -23,10 +22,10 @@ from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.data.check import Report, check_data
 from daso.data.finding import CALLED, Finding
-from daso.data.open import NAMES, list_own
 from daso.data.tars import absolute_place
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
+from daso.presets.sources import CPU_SIZE
 
 SHOWN = 5
 """Images that are named for a finding; --all names all of them."""
@@ -89,32 +88,27 @@ def run(argv: Sequence[str]) -> int:
                 size=command.size,
                 download=command.download,
                 progress=progress,
+                shrink=_shrunk,
             )
     except DataError as error:
         if not command.json:
             raise
         print(json.dumps({"source": command.source, "would_train": False, "error": str(error)}, indent=1))
         return 1
-    side = _side_taken(command, report)
-    if side is not None:
-        report = dataclasses.replace(report, shape=(report.shape[0] if report.shape else 3, side, side))
     if command.json:
         print(json.dumps(plain(report.to_dict()), indent=1))
     else:
-        _show(report, wide_console(), None if command.all else SHOWN, shrunk=side is not None)
+        _show(report, wide_console(), None if command.all else SHOWN)
     return 1 if report.refused else 0
 
 
-def _side_taken(command: CheckCommand, report: Report) -> int | None:
+def _shrunk(side: int) -> int | None:
     """Return the side to which training resizes images here, for want of an accelerator; None: it does not."""
-    if command.size is not None or command.source in NAMES or report.shape is None:
+    if side <= CPU_SIZE:
         return None
-    if list_own(command.source or str(command.labeled), data=command.data, skip_bad=True) is None:
-        return None  # arrays keep their size
     # Only here is torch imported, to ask for devices.
-    most: int = importlib.import_module("daso.presets.own_data").CPU_SIZE
     device = importlib.import_module("daso.train.training").choose_device("auto")
-    return most if device.type == "cpu" and max(report.shape[1:]) > most else None
+    return CPU_SIZE if device.type == "cpu" else None
 
 
 @contextlib.contextmanager
@@ -130,11 +124,11 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def _show(report: Report, console: Console, shown: int | None, *, shrunk: bool) -> None:
+def _show(report: Report, console: Console, shown: int | None) -> None:
     for note in report.notes:
         console.print(escape(note), soft_wrap=True)
     console.print(_class_table(report))
-    console.print(escape(_summary(report, shrunk=shrunk)), soft_wrap=True)
+    console.print(escape(_summary(report)), soft_wrap=True)
     for finding in report.findings:
         console.print()
         console.print(
@@ -163,7 +157,7 @@ def _class_table(report: Report) -> Table:
     return table
 
 
-def _summary(report: Report, *, shrunk: bool) -> str:
+def _summary(report: Report) -> str:
     counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
     lines = [f"{counts} images of {len(report.class_names)} classes"]
     if report.imbalance is not None:
@@ -179,7 +173,7 @@ def _summary(report: Report, *, shrunk: bool) -> str:
         )
         channels, height, width = report.shape
         color = "grey" if channels == 1 else "in colour"
-        why = " on this machine, which has no accelerator" if shrunk else ""
+        why = " on this machine, which has no accelerator" if report.shrunk else ""
         lines.append(
             f"{sizes}; training takes {width} x {height}, {color}{why}, unless told otherwise (--size)"
         )

@@ -31,8 +31,8 @@ from daso.errors import OptionError, RunError, nearest
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
-from daso.presets.own_data import CPU_SIZE, choose_for
-from daso.presets.sources import SOURCES, SourceDefaults
+from daso.presets.own_data import choose_for
+from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
 from daso.report.plots import draw_run
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory

@@ -32,6 +32,7 @@ class Report:
         shape: (C, H, W) that training takes, unless told or chosen otherwise.
         findings: the worst first.
         notes: of the reader.
+        shrunk: whether *shrink* of ``check_data`` decided the size.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Report:
     shape: tuple[int, int, int] | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    shrunk: bool
 
     @property
     def refused(self) -> bool:
@@ -95,12 +97,15 @@ def check_data(
     size: int | None = None,
     download: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    shrink: Callable[[int], int | None] = lambda side: None,
 ) -> Report:
     """Look at every image of a data set and say what would hurt a training.
 
     Args:
         source, data, folders, size, download: see ``open_source``.
         progress: called with images done and images in all.
+        shrink: given the side that images have in training, returns the side that they get if *size* is not given;
+            None: that one.
 
     Raises:
         DataError: there is nothing to look at: no images, no classes, or a file that lists them cannot be read.
@@ -111,9 +116,17 @@ def check_data(
     if source not in NAMES:
         listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
     if listing is not None:
-        scan = scan_listing(listing, size, progress)
+        taken: list[int] = []
+
+        def side_of(side: int) -> int | None:
+            if size is None and (less := shrink(side)) is not None:
+                taken.append(less)
+                return less
+            return size
+
+        scan = scan_listing(listing, side_of, progress)
         findings = find_all(scan, listing.class_names, own=True, rows=listing.skipped)
-        return _report(source, listing.class_names, scan, findings, listing.notes)
+        return _report(source, listing.class_names, scan, findings, listing.notes, shrunk=bool(taken))
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
     opened = (
@@ -123,11 +136,17 @@ def check_data(
     )
     scan = scan_source(opened, progress)
     findings = find_all(scan, opened.class_names, own=own)
-    return _report(source, opened.class_names, scan, findings, opened.notes)
+    return _report(source, opened.class_names, scan, findings, opened.notes, shrunk=False)
 
 
 def _report(
-    source: str, class_names: tuple[str, ...], scan: Scan, findings: list[Finding], notes: tuple[str, ...]
+    source: str,
+    class_names: tuple[str, ...],
+    scan: Scan,
+    findings: list[Finding],
+    notes: tuple[str, ...],
+    *,
+    shrunk: bool,
 ) -> Report:
     headers = [header for found in scan.parts.values() for header in found.headers.values()]
     widths, heights = [header.width for header in headers], [header.height for header in headers]
@@ -146,6 +165,7 @@ def _report(
         shape=scan.shape,
         findings=tuple(findings),
         notes=notes,
+        shrunk=shrunk,
     )
 
 

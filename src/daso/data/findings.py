@@ -20,7 +20,7 @@ def find_all(
         scan: a look at its images.
         class_names: K names.
         own: people's own images; a published benchmark is trained on as it is.
-        rows: rows of its manifest that cannot be used, with the reason.
+        rows: what a listing of it could not use, with the reason: rows of a manifest, or files and folders.
     """
     copies = find_copies(
         {part: found.pixels for part, found in scan.parts.items()},
@@ -45,7 +45,7 @@ def find_all(
 
 def _unusable_rows(rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     if rows:
-        text = f"{how_many(rows, 'row')} of the manifest cannot be used"
+        text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
         yield Finding("refused", "rows", text, "mend them, or leave them out: --skip-bad", tuple(rows))
 
 

@@ -13,11 +13,14 @@ from daso.data.names import in_order
 from daso.data.pool import EncodedImages
 from daso.data.source import UNLABELED, Source
 from daso.data.tars import is_shards, unlabeled_tars
-from daso.errors import DataError, OptionError, nearest
+from daso.errors import DataError, OptionError, nearest, problems
 
 LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 """What the folders of the other parts are called."""
+NOTHING = f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
+Faults = list[tuple[str, str]]
+"""Files and folders that cannot be used, with the reason."""
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -49,24 +52,27 @@ def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False
     Args:
         folder: what holds ``labeled/``.
         size: side of the square that every image is resized to; None: see ``pool.choose_layout``.
-        skip_bad: leave out what cannot be used, see ``read_listing``.
+        skip_bad: leave out what cannot be used, see ``list_folder`` and ``read_listing``.
 
     Raises:
-        DataError: a folder is missing, a class is empty or unknown, or see ``read_listing``.
+        DataError: see ``list_folder`` and ``read_listing``.
     """
-    return read_listing(list_folder(folder), size=size, skip_bad=skip_bad)
+    return read_listing(list_folder(folder, skip_bad=skip_bad), size=size, skip_bad=skip_bad)
 
 
-def list_folder(folder: Path, others: Mapping[str, str] | None = None) -> Listing:
+def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_bad: bool = False) -> Listing:
     """List image folders without decoding any image.
 
     Args:
         folder: what holds ``labeled/`` and perhaps the others; or the labelled images in folders of their classes.
         others: where other parts are: "unlabeled", "val", "test". Unlabelled images may be in tar shards: a folder of
             them, a pattern such as ``shards/{000..127}.tar``, or an address for fsspec.
+        skip_bad: leave out, and record in ``Listing.skipped``, images outside of class folders, classes and parts
+            without images, and images to measure on of classes without labelled images.
 
     Raises:
-        DataError: a folder is missing, given twice, empty, or a class is empty or unknown.
+        DataError: a folder is missing or given twice, there is no labelled image, or, all of them named, what
+            *skip_bad* would leave out.
         OptionError: another part is called otherwise.
     """
     given = dict(others or {})
@@ -88,14 +94,35 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None) -> Listin
     for name, place in given.items():
         if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
             raise DataError(f"{name}: {place} is no folder")
-    class_names = tuple(in_order(_class_folders(labeled)))
-    pools = {"train": _labeled_pool(labeled, class_names)}
+    faults: Faults = []
+    files = _class_files(labeled, faults)
+    if not any(files.values()):
+        _refuse_none(labeled)
+    class_names = tuple(in_order(name for name, images in files.items() if images))
+    faults += [
+        (str(labeled / name), f"no labelled image of class {name!r}; add some, or remove the folder")
+        for name, images in files.items()
+        if not images
+    ]
+    pools = {"train": _labeled_pool(files, class_names)}
     for part in ("validation", "test"):
-        if FOLDERS[part] in given:
-            pools[part] = _labeled_pool(Path(given[FOLDERS[part]]), class_names)
-    if "unlabeled" in given:
-        pools["unlabeled"] = _unlabeled_pool(given["unlabeled"])
-    return Listing(folder.resolve().name, str(folder), class_names, pools)
+        if (place := given.get(FOLDERS[part])) is None:
+            continue
+        before, files = len(faults), _known_classes(Path(place), class_names, faults)
+        if any(files.values()):
+            pools[part] = _labeled_pool(files, class_names)
+        elif len(faults) == before:
+            faults.append((place, NOTHING))
+    if (place := given.get("unlabeled")) is not None:
+        unlabeled = _unlabeled_pool(place)
+        if unlabeled is None:
+            faults.append((place, NOTHING))
+        else:
+            pools["unlabeled"] = unlabeled
+    if faults and not skip_bad:
+        what = f"{folder}: {len(faults)} of its files or folders cannot be used"
+        raise DataError(problems(faults, what, "Mend them, or leave them out: --skip-bad"))
+    return Listing(folder.resolve().name, str(folder), class_names, pools, tuple(faults))
 
 
 def _labeled_folder(folder: Path) -> Path:
@@ -111,59 +138,64 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    stray = sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
-    if stray:
-        raise DataError(
-            f"{folder}: {len(stray)} image(s) lie outside a class folder, e.g. {stray[0]!r}; "
-            "move each into the folder of its class"
-        )
+def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
+    """Return the images of each class folder, by its name; images beside these folders are faults.
+
+    Raises:
+        DataError: there is no class folder.
+    """
     names = _subfolders(folder)
+    stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
     if not names:
+        if stray:
+            raise DataError(
+                f"{folder}: {len(stray)} image(s) lie outside a class folder, e.g. {stray[0].name!r}; "
+                "move each into the folder of its class"
+            )
+        own = folder.name in LABELED_FOLDERS or folder.name in FOLDERS.values()
         raise DataError(
             f"{folder}: no class folders in it; make one folder for each class"
-            + (
-                ""
-                if folder.name in LABELED_FOLDERS
-                else ", in labeled/, beside unlabeled/ for images without a class"
-            )
+            + ("" if own else ", in labeled/, beside unlabeled/ for images without a class")
         )
-    return names
+    faults += [
+        (str(path), "lies outside a class folder; move it into the folder of its class") for path in stray
+    ]
+    return {name: list(_image_files(folder / name)) for name in names}
 
 
-def _labeled_pool(folder: Path, class_names: Sequence[str]) -> EncodedImages:
-    paths: list[Path] = []
-    labels: list[int] = []
-    known = {name: label for label, name in enumerate(class_names)}
-    for name in _class_folders(folder):
-        files = list(_image_files(folder / name))
-        if name not in known:
-            raise DataError(
-                f"{folder / name}: class {name!r} has no folder among the labelled images; "
-                f"known classes: {', '.join(class_names)}.{nearest(name, class_names)}"
+def _known_classes(folder: Path, class_names: Sequence[str], faults: Faults) -> dict[str, list[Path]]:
+    """Return the images of the known classes of a part to measure on; images of others are faults."""
+    files = _class_files(folder, faults)
+    for name in sorted(files.keys() - set(class_names)):
+        images = files.pop(name)
+        if images:
+            reason = (
+                f"class {name!r} has no labelled image to learn from ({len(images):,} here); known classes: "
+                f"{', '.join(class_names)}.{nearest(name, class_names)}"
             )
-        paths += files
-        labels += [known[name]] * len(files)
-    _refuse_none(folder, paths)
-    return files_pool(paths, labels)
+            faults.append((str(folder / name), reason))
+    return files
 
 
-def _unlabeled_pool(place: str) -> EncodedImages:
+def _labeled_pool(files: Mapping[str, list[Path]], class_names: Sequence[str]) -> EncodedImages:
+    known = {name: label for label, name in enumerate(class_names)}
+    found = [(path, known[name]) for name, paths in files.items() if name in known for path in paths]
+    return files_pool([path for path, _ in found], [label for _, label in found])
+
+
+def _unlabeled_pool(place: str) -> EncodedImages | None:
+    """Return the images, and those of tar shards, below a folder; None if there are none."""
     if is_shards(place):
         return unlabeled_tars(place)
     paths = list(_image_files(Path(place)))
     shards = sorted(str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
-    if not shards:
-        _refuse_none(Path(place), paths)
     pools = [files_pool(paths, [UNLABELED] * len(paths))] if paths else []
     pools += map(unlabeled_tars, shards)
-    return functools.reduce(EncodedImages.followed_by, pools)
+    return functools.reduce(EncodedImages.followed_by, pools) if pools else None
 
 
-def _refuse_none(folder: Path, paths: list[Path]) -> list[Path]:
-    if not paths:
-        raise DataError(f"{folder}: no images in it ({_suffixes()}); add some, or remove the folder")
-    return paths
+def _refuse_none(folder: Path) -> None:
+    raise DataError(f"{folder}: {NOTHING}")
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -184,8 +216,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _suffixes() -> str:
-    return "images end in " + ", ".join(sorted(SUFFIXES))
+    """Whether a path is called like an image, and is a file or a link to nowhere, which then cannot be read."""
+    if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())

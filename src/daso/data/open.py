@@ -266,12 +266,14 @@ def list_own(
     if is_saved(path) and not folders:
         return list_saved(path)
     if folders or is_image_folder(path):
-        return list_folder(path, folders)
+        return list_folder(path, folders, skip_bad=skip_bad)
     if is_tar_folder(path):
         return list_tars(path)
     if _located(locate_parquet, path):
         return list_parquet(path)
-    return list_folder(path) if _benchmark(path) is None and is_class_folder(path) else None
+    if _benchmark(path) is not None or not is_class_folder(path):
+        return None
+    return list_folder(path, skip_bad=skip_bad)
 
 
 def _located(locate: Callable[[Path], Path], path: Path) -> Path | None:

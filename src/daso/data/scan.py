@@ -72,27 +72,27 @@ class Scan:
     shape: tuple[int, int, int] | None
 
 
-def scan_listing(listing: Listing, size: int | None, progress: Callable[[int, int], None]) -> Scan:
+def scan_listing(
+    listing: Listing, size_of: Callable[[int], int | None], progress: Callable[[int, int], None]
+) -> Scan:
     """Read every image of a listing once for its header and once for its pixels, and keep none.
 
     Args:
         listing: what to read.
-        size: see ``open_source``.
+        size_of: given the side that the images would have, returns ``open_source``'s size.
         progress: called with images done and images in all.
 
     Raises:
-        OptionError: *size* is not positive.
+        OptionError: the size is not positive.
     """
     reasons: dict[tuple[str, int], str] = {}
     with quiet():
         headers = read_headers(listing.pools, reasons)
+        layout = choose_layout(list(headers.values())) if headers else None
+        size = size_of(0 if layout is None else max(layout.height, layout.width))
         if size is not None:
             square_layout(size)
-        if not headers:
-            layout = None
-        else:
-            layout = choose_layout(list(headers.values()))
-            if size is not None:
+            if layout is not None:
                 layout = dataclasses.replace(layout, height=size, width=size, square=size)
         total, done = sum(map(len, listing.pools.values())), 0
         parts: dict[str, PartScan] = {}

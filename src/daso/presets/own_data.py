@@ -11,8 +11,6 @@ import torch
 from daso.data.source import Source
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 
-CPU_SIZE = 32
-"""Side in pixels to which larger images are resized without an accelerator."""
 QUEUE_BYTES = 2**26
 """Of DASO's prototype queue."""
 CHOSEN_BY = 200

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # so that names and settings are known without torch
     from daso.train.options import Schedule
 
 PAPER_STEPS = 250_000
+CPU_SIZE = 32
+"""Side in pixels to which larger images of one's own are resized without an accelerator."""
 
 
 @dataclass(frozen=True)
