@@ -5,11 +5,14 @@ Shape letters, here and in every piece: B labelled images of a batch, U unlabell
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+NewTable = Callable[..., Tensor]
+"""Makes a tensor of a shape and, if not float32, a ``dtype``, not filled; ``torch.empty`` is one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Facts:
         num_unlabeled: unlabelled images.
         unlabeled_prior: float, (K,), estimated share of each class among the unlabelled images; None: not known.
         align_temperature: exponent of the target of distribution alignment, which CReST+ lowers stage by stage.
+        new_table: makes the buffers that have a row for each unlabelled image, in a file if the images are in one.
     """
 
     num_classes: int
@@ -35,6 +39,7 @@ class Facts:
     num_unlabeled: int
     unlabeled_prior: Tensor | None = None
     align_temperature: float = 1.0
+    new_table: NewTable = torch.empty
 
 
 class Part(nn.Module):

@@ -48,8 +48,8 @@ def test_the_rarer_a_class_the_more_of_it_is_adopted() -> None:
 def test_of_each_class_the_most_confident_are_chosen(seed: int) -> None:
     probs = random_probs(200, 4, seed)
     share = torch.tensor([0.5, 0.125, 1.0, 0.0])
-    adopted = adopt(probs, share)
     confidence, predicted = probs.max(1)
+    adopted = adopt(confidence, predicted, share)
     for label in range(4):
         of_class = [n for n in range(200) if predicted[n] == label]
         best = sorted(of_class, key=lambda n: -confidence[n].item())[: int(share[label] * len(of_class))]
@@ -58,7 +58,7 @@ def test_of_each_class_the_most_confident_are_chosen(seed: int) -> None:
 
 
 def test_classes_that_are_never_predicted_and_equal_images_are_no_trouble() -> None:
-    adopted = adopt(torch.tensor([[1.0, 0.0, 0.0]] * 5), torch.tensor([0.5, 1.0, 1.0]))
+    adopted = adopt(torch.ones(5), torch.zeros(5, dtype=torch.int64), torch.tensor([0.5, 1.0, 1.0]))
     assert adopted.tolist() == [0, 0, -1, -1, -1]
 
 
@@ -80,7 +80,7 @@ def test_each_generation_joins_the_last_networks_choice_to_the_given_labels(data
     for stage in range(3):
         network = make_network(data, stage)
         plan.conclude(stage, network, data)
-        expected = adopt(predict_logits(network, data.unlabeled.images).softmax(1), plan.share)
+        expected = adopt(*predict_logits(network, data.unlabeled.images).softmax(1).max(1), plan.share)
         assert torch.equal(plan.adopted, expected)
         later = plan.data(stage + 1, data)
         chosen = (expected >= 0).nonzero()[:, 0]

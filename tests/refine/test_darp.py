@@ -15,7 +15,8 @@ from daso.errors import OptionError
 from daso.methods.method import Batch
 from daso.nets.network import Network, build_encoder
 from daso.parts import Facts
-from daso.refine.darp import DARP, refine
+from daso.refine import darp as darp_module
+from daso.refine.darp import DARP
 from daso.refine.guess import Guess
 
 K, N = 4, 30
@@ -35,6 +36,12 @@ def guess_of(probs: Tensor, indices: Tensor, step: int) -> Guess:
 def random_probs(rows: int, classes: int = K, seed: int = 0, sharpness: float = 2.0) -> Tensor:
     logits = torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
     return (sharpness * logits + torch.linspace(1, -1, classes)).softmax(1)
+
+
+def refine(guesses: Tensor, target: Tensor, keep: float, iterations: int) -> Tensor:
+    refined = torch.full_like(guesses, torch.nan)
+    darp_module.refine(guesses, refined, target, keep, iterations)
+    return refined
 
 
 def take(darp: DARP, step: int, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -119,11 +126,6 @@ def test_classes_get_their_shares_and_images_keep_probability_1() -> None:
     torch.testing.assert_close(refined.sum(0), target, rtol=1e-3, atol=0)
 
 
-def test_a_table_with_the_right_shares_stays_as_it_is() -> None:
-    guesses = random_probs(200)
-    torch.testing.assert_close(refine(guesses, guesses.sum(0), 100.0, 10), guesses, rtol=1e-3, atol=1e-4)
-
-
 HARD = {
     "certain": torch.eye(K)[torch.randint(K, (200,), generator=torch.Generator().manual_seed(1))],
     "all of one class": torch.eye(K)[torch.zeros(200, dtype=torch.int64)],
@@ -140,6 +142,26 @@ SHARES = {
     "no last class": [0.4, 0.3, 0.3, 0.0],
     "tiny": [1e-30, 1e-9, 0.5, 0.5],
 }
+
+
+@pytest.mark.parametrize("keep", [0.5, 2.0, 50.0])
+@pytest.mark.parametrize(
+    "guesses", [*HARD.values(), random_probs(333).round(decimals=1)], ids=[*HARD, "ties"]
+)
+def test_a_large_table_is_refined_block_by_block_to_the_same(
+    guesses: Tensor, keep: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = len(guesses) * COUNTS / COUNTS.sum()
+    whole = refine(guesses, target, keep, 10)
+    for block, kept in ((7 * K, 0), (1, 0), (50 * K, 2**23)):
+        monkeypatch.setattr(darp_module, "BLOCK", block)
+        monkeypatch.setattr(darp_module, "KEPT", kept)
+        torch.testing.assert_close(refine(guesses, target, keep, 10), whole, rtol=0, atol=1e-6)
+
+
+def test_a_table_with_the_right_shares_stays_as_it_is() -> None:
+    guesses = random_probs(200)
+    torch.testing.assert_close(refine(guesses, guesses.sum(0), 100.0, 10), guesses, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)

@@ -67,6 +67,34 @@ def test_a_training_from_files_is_the_same(
     assert states["memory"] == states["files"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped")
+@pytest.mark.parametrize("memory", [0.0, 1.0])
+def test_tables_with_a_row_for_each_image_are_mapped_as_well(
+    make_image_folder: MakeFolder, tmp_path: Path, memory: float
+) -> None:
+    folder, cache = make_image_folder(val=0), tmp_path / "cache"
+    mapped = []
+    for method in ("fixmatch+darp", "fixmatch+crest"):
+        prepared = prepare(config(folder, method, cache, memory))
+        list(train_run(prepared, tmp_path / f"{method}-{memory:g}"))
+        for name, tensor in prepared.tensors().items():
+            if name.endswith((".guesses", ".refined", ".adopted")):
+                assert len(tensor) == len(prepared.data.unlabeled)
+                mapped.append(file_of(tensor))
+    assert len(mapped) == 3
+    assert [str(cache) in file for file in mapped] == [memory == 0] * 3
+    assert not list(cache.rglob("*tmp*"))
+
+
+def file_of(tensor: Tensor) -> str:
+    """Return the line of the system's list that says what the tensor is mapped from."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(number, 16) for number in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return line
+    raise AssertionError("a tensor is nowhere")
+
+
 def test_a_frozen_encoder_embeds_images_of_files(make_image_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_image_folder(val=0)
     vectors, beliefs = [], []

@@ -257,7 +257,7 @@ def test_a_generation_is_labelled_by_the_head_that_classifies(
     network.eval()
     with torch.no_grad():
         by_head = {
-            head: adopt(network.classify(network(images), head).softmax(1), first.plan.share)
+            head: adopt(*network.classify(network(images), head).softmax(1).max(1), first.plan.share)
             for head in ("abc", "class")
         }
     assert torch.equal(first.plan.adopted, by_head["abc"])

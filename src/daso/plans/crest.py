@@ -10,9 +10,9 @@ from torch import Tensor
 
 from daso.data.store import Pool, TrainingData, join_rows, select_rows
 from daso.errors import OptionError
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import predict_in_batches
 from daso.nets.network import Network
-from daso.parts import Facts
+from daso.parts import Facts, NewTable
 from daso.plans.plan import Plan, Stage
 
 
@@ -37,6 +37,7 @@ class CReST(Plan):
         class_counts: int64, (K,), N, labelled images of each class.
         total_steps: of all generations.
         num_unlabeled: unlabelled images, at least 1.
+        new_table: makes a tensor with a number for each of them, wherever there is room for it.
         generations: of equal length, >= 2; the last one also takes what the division leaves.
         crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
 
@@ -57,6 +58,7 @@ class CReST(Plan):
         class_counts: Tensor,
         total_steps: int,
         num_unlabeled: int,
+        new_table: NewTable = torch.empty,
         *,
         generations: int = 5,
         crest_power: float = 1 / 3,
@@ -77,7 +79,7 @@ class CReST(Plan):
         share = torch.empty_like(counts)
         share[rank] = (counts.flip(0) / counts[0]) ** crest_power
         self.register_buffer("share", share, persistent=False)
-        self.register_buffer("adopted", torch.full((num_unlabeled,), -1))
+        self.register_buffer("adopted", new_table((num_unlabeled,), dtype=torch.int64).fill_(-1))
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the generations."""
@@ -101,8 +103,12 @@ class CReST(Plan):
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
         """Label the unlabelled images and choose those that the next generation adopts."""
         assert data.unlabeled is not None
-        probs = predict_logits(network, data.unlabeled.images).double().softmax(1)
-        self.adopted.copy_(adopt(probs, self.share))
+        answers = [
+            logits.cpu().double().softmax(1).max(1)
+            for logits in predict_in_batches(network, data.unlabeled.images)
+        ]
+        confidence, predicted = map(torch.cat, zip(*answers, strict=True))
+        self.adopted.copy_(adopt(confidence, predicted, self.share))
 
     def describe(self) -> dict[str, list[float]]:
         """Return the adopted images of each class."""
@@ -122,6 +128,7 @@ class CReSTPlus(CReST):
         class_counts: int64, (K,), labelled images of each class.
         total_steps: of all generations.
         num_unlabeled: unlabelled images, at least 1.
+        new_table: makes a tensor with a number for each of them, wherever there is room for it.
         generations: of equal length, >= 2; the last one also takes what the division leaves.
         crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
         align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
@@ -137,13 +144,19 @@ class CReSTPlus(CReST):
         class_counts: Tensor,
         total_steps: int,
         num_unlabeled: int,
+        new_table: NewTable = torch.empty,
         *,
         generations: int = 5,
         crest_power: float = 1 / 3,
         align_min: float = 0.5,
     ) -> None:
         super().__init__(
-            class_counts, total_steps, num_unlabeled, generations=generations, crest_power=crest_power
+            class_counts,
+            total_steps,
+            num_unlabeled,
+            new_table,
+            generations=generations,
+            crest_power=crest_power,
         )
         if not 0 <= align_min <= 1:
             raise OptionError(f"CReSTPlus: align_min = {align_min} must be in [0, 1]")
@@ -155,21 +168,21 @@ class CReSTPlus(CReST):
         return dataclasses.replace(facts, align_temperature=1 - done + done * self.align_min)
 
 
-def adopt(probs: Tensor, share: Tensor) -> Tensor:
+def adopt(confidence: Tensor, predicted: Tensor, share: Tensor) -> Tensor:
     """Choose, of the images predicted as each class, a share of that class, the most confident ones first.
 
     Args:
-        probs: float, (N, K).
+        confidence: float, (N,), the largest probability.
+        predicted: int64, (N,), whose it is.
         share: float, (K,), 0 to 1.
 
     Returns:
         int64, (N,): the predicted class of the chosen images, -1 of the others.
     """
-    confidence, predicted = probs.max(1)
     order = confidence.argsort(descending=True, stable=True)
     order = order[predicted[order].argsort(stable=True)]  # class by class, the most confident first
     counts = predicted.bincount(minlength=len(share))
-    within = torch.arange(len(probs)) - (counts.cumsum(0) - counts)[predicted[order]]
+    within = torch.arange(len(order)) - (counts.cumsum(0) - counts)[predicted[order]]
     chosen = order[within < (share * counts).floor()[predicted[order]]]
     adopted = torch.full_like(predicted, -1)
     adopted[chosen] = predicted[chosen]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from daso.data.store import TrainingData
 from daso.errors import OptionError
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import predict_in_batches, predict_logits
 from daso.nets.network import Network
 from daso.parts import Facts
 from daso.plans.plan import Plan, Stage
@@ -81,14 +81,14 @@ class EstimatePrior(Plan):
         """Estimate the distribution."""
         assert data.unlabeled is not None
         assert data.holdout is not None
-        held_out, unlabeled = (
-            predict_logits(network, pool.images).double().softmax(1)
-            for pool in (data.holdout, data.unlabeled)
-        )
+        held_out = predict_logits(network, data.holdout.images).double().softmax(1)
+        total = torch.zeros_like(self.prior, dtype=torch.float64)
+        for logits in predict_in_batches(network, data.unlabeled.images):
+            total += logits.cpu().double().softmax(1).sum(0)
         labels = data.holdout.labels.cpu()
         sums = torch.zeros(len(self.prior), len(self.prior), dtype=torch.float64)
         confusion = sums.index_add_(0, labels, held_out).t() / labels.bincount(minlength=len(self.prior))
-        self.prior.copy_(nearest_distribution(confusion, unlabeled.mean(0)))
+        self.prior.copy_(nearest_distribution(confusion, total / len(data.unlabeled)))
         self.condition.copy_(torch.linalg.cond(confusion))
 
     def describe(self) -> dict[str, list[float]]:

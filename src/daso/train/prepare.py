@@ -34,6 +34,7 @@ from daso.train.checkpoint import (
 from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData, Progress, embed_data
 from daso.train.options import backbone_rate, base_learning_rate
+from daso.train.tables import tables_of
 from daso.train.training import Training, choose_device
 
 
@@ -195,6 +196,7 @@ def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Fac
         given_counts=torch.from_numpy(given.class_counts),
         total_steps=steps,
         num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
+        new_table=tables_of(data),
     )
 
 
