@@ -116,10 +116,7 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
         "a class that is only tested": (lambda f: picture(f / "test/emu/0.png"), {"rows": "refused"}),
         "an empty class": (lambda f: (f / "labeled/emu").mkdir(), {"rows": "refused"}),
         "an image without a class": (lambda f: picture(f / "labeled/x.png"), {"rows": "refused"}),
-        "an empty part": (
-            lambda f: (f / "val/cat").mkdir(parents=True),
-            {"unmeasured-validation": "warning"},
-        ),
+        "an empty part": (lambda f: (f / "val/cat").mkdir(parents=True), {"rows": "refused"}),
         "a link to nowhere": (
             lambda f: (f / "unlabeled/x.png").symlink_to(f / "gone.png"),
             {"unreadable": "refused"},

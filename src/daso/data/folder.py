@@ -106,17 +106,18 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_b
     ]
     pools = {"train": _labeled_pool(files, class_names)}
     for part in ("validation", "test"):
-        if (place := given.get(FOLDERS[part])) is None:
+        if FOLDERS[part] not in given:
             continue
+        place = given[FOLDERS[part]]
         before, files = len(faults), _known_classes(Path(place), class_names, faults)
         if any(files.values()):
             pools[part] = _labeled_pool(files, class_names)
         elif len(faults) == before:
             faults.append((place, NOTHING))
-    if (place := given.get("unlabeled")) is not None:
-        unlabeled = _unlabeled_pool(place)
+    if "unlabeled" in given:
+        unlabeled = _unlabeled_pool(given["unlabeled"])
         if unlabeled is None:
-            faults.append((place, NOTHING))
+            faults.append((given["unlabeled"], NOTHING))
         else:
             pools["unlabeled"] = unlabeled
     if faults and not skip_bad:
