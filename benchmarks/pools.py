@@ -34,7 +34,6 @@ from daso.train.environment import describe_environment
 SHARD = 10_000
 LABELED = 20
 """Labelled images of each class."""
-METHOD = "fixmatch+daso"
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,9 @@ class Pools:
     """Unlabelled images."""
     rounds: int = 3
     steps: int = 300
+    method: str = "fixmatch+daso"
+    method_options: str = ""
+    """Further options of the training, in one string with a leading blank: " --darp-start 0 --darp-period 100"."""
     network: str = "wrn-10-1"
     batch: int = 16
     data: Path | None = None
@@ -87,40 +89,30 @@ def write_labeled(folder: Path, images: Any, labels: Any, names: tuple[str, ...]
 
 def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, float]:
     """Train in a process of its own; return seconds, steps a second and megabytes."""
-    command = [sys.executable, __file__, "--run", str(folder), str(run), str(memory), str(options.steps)]
-    command += [options.network, str(options.batch), str(options.out / "cache")]
+    command = [sys.executable, __file__, "--run", str(folder), "--out", str(run), "--memory", str(memory)]
+    command += ["--method", options.method, *options.method_options.split(), "--network", options.network]
+    command += ["--steps", str(options.steps), "--evaluate-every", str(options.steps), "--log-every", "20"]
+    command += ["--batch", str(options.batch), "--cache", str(options.out / "cache"), "--size", "32"]
+    command += ["--holdout", "0", "--device", "cpu", "--quiet"]
     start = time.monotonic()
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return found | {"wall": time.monotonic() - start}
 
 
-def child(folder: str, run: str, memory: str, steps: str, network: str, batch: str, cache: str) -> None:
+def child(arguments: list[str]) -> None:
     """Train and print what it took."""
     import torch  # noqa: F401 - its own memory is what the rest is compared with
 
     import daso.cli.train as command
 
     imported = _resident()
-    arguments = [folder, "--out", run, "--method", METHOD, "--network", network, "--batch", batch, "--quiet"]
-    arguments += [
-        "--steps",
-        steps,
-        "--evaluate-every",
-        steps,
-        "--log-every",
-        "20",
-        "--cache",
-        cache,
-        "--size",
-        "32",
-    ]
-    arguments += ["--memory", memory, "--holdout", "0", "--device", "cpu"]
+    run = Path(arguments[arguments.index("--out") + 1])
     with open(os.devnull, "w") as nowhere:
         out, sys.stdout = sys.stdout, nowhere
         command.run(arguments)
         sys.stdout = out
-    rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     speeds = [row["steps_per_second"] for row in rows if row["event"] == "train"][2:]
     print(json.dumps({"speed": median(speeds), "imported": imported, "peak": _peak()}))
 
@@ -139,7 +131,7 @@ def _peak() -> float:
 def main(options: Pools) -> None:
     source = open_source("cifar10", data=options.data)
     images, labels = np.asarray(source.train.images), source.train.labels
-    about = describe_environment(_cpu(), METHOD)
+    about = describe_environment(_cpu(), options.method)
     print("| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |")
     print("|---|---|---|---|---|")
     for count in options.counts:
@@ -154,8 +146,11 @@ def main(options: Pools) -> None:
                 kept.append(train(options, folder, run, memory))
         ratios = [b["speed"] / a["speed"] for a, b in zip(held, read, strict=True)]
         row = {
-            "command": f"python benchmarks/pools.py --counts {count} --rounds {options.rounds}",
+            "command": f"python benchmarks/pools.py --counts {count} --rounds {options.rounds} "
+            f'--method {options.method} --method-options "{options.method_options}"',
             "images": count,
+            "method": options.method,
+            "method_options": options.method_options.strip(),
             "network": options.network,
             "batch": options.batch,
             "steps": options.steps,
@@ -192,6 +187,6 @@ def _cpu() -> Any:
 
 if __name__ == "__main__":
     if "--run" in sys.argv:
-        child(*sys.argv[2:])
+        child(sys.argv[2:])
     else:
         main(tyro.cli(Pools))
