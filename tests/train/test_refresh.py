@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,39 @@ def test_no_more_than_its_share_of_the_time(
     assert looks.spent <= 1.02 * SHARE * now
     assert looks.spent >= 0.5 * SHARE * now or cost * 100 > now or cost < 1
     assert len(written) > 3
+
+
+@pytest.mark.parametrize(("cost", "first"), [(0.5, [1]), (15.0, [1]), (30.0, range(2, 24)), (1e6, [None])])
+def test_the_first_comes_at_the_first_evaluation_where_the_whole_training_affords_it(
+    prepared_digits: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cost: float,
+    first: Sequence[int | None],
+) -> None:
+    """With an evaluation every 75 s of a training of half an hour; later ones keep to their share."""
+    now, evaluations, written = 0.0, 0, []
+
+    def write(*_: object) -> None:
+        nonlocal now
+        now += cost
+        written.append(evaluations)
+        (tmp_path / FILE).touch()
+
+    monkeypatch.setattr(refresh, "write_beliefs", write)
+    monkeypatch.setattr(Prepared, "total_steps", 2000)
+    looks = NowAndThen(tmp_path, lambda: now)
+    measuring = cost / refresh._looked_at(prepared_digits.data)
+    for step in range(80, 2000, 80):
+        evaluations += 1
+        prepared_digits.training.step = step
+        now += 75
+        prepared_digits.training.seconds = 75.0 * evaluations
+        looks.see({"event": "train"}, prepared_digits)
+        now += measuring
+        looks.see({"event": "evaluate"}, prepared_digits)
+    assert (written[0] if written else None) in first
+    assert looks.spent <= SHARE * now
 
 
 @pytest.fixture

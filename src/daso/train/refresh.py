@@ -11,7 +11,7 @@ from daso.data.store import TrainingData
 from daso.errors import RunError
 from daso.files import Row, read_json
 from daso.train.backbones import refuse_other
-from daso.train.beliefs import MOST_IMAGES, write_beliefs
+from daso.train.beliefs import FILE, MOST_IMAGES, write_beliefs
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
 from daso.train.embed import Progress
@@ -20,14 +20,17 @@ from daso.train.selection import BEST, model_folder
 
 SHARE = 0.02
 """Of the time of a training, that it may take to write now and then what it believes."""
-OVERHEAD = 2.0
+FIRST = SHARE / 2
+"""Of the time that the whole training will take, that it may take to write it for the first time, however early."""
+OVERHEAD = 1.0
 """Seconds that it takes beside computing features: galleries, thumbnails, a map. A guess until it has been measured."""
 
 
 class NowAndThen:
     """Writes ``beliefs.safetensors`` at evaluations, so seldom that it takes no more than 2% of the time.
 
-    How long the first time will take is guessed from how long the evaluation took.
+    For the first time as soon as that will be no more than 1% of the time of the whole training, at the speed so far:
+    mostly at the first evaluation. How long it will take is guessed from how long the evaluation took.
 
     Args:
         folder: of the run.
@@ -63,6 +66,9 @@ class NowAndThen:
         cost = self._cost
         if cost is None:
             cost = OVERHEAD + (now - self._before) * _looked_at(prepared.data)
+            whole = prepared.training.seconds * prepared.total_steps / max(prepared.step, 1)
+            if cost <= FIRST * whole and not (self.folder / FILE).exists():
+                return True
         return self.spent + cost <= SHARE * (now - self._began)
 
 
