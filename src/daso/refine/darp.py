@@ -20,7 +20,7 @@ BLOCK = 2**20
 """Numbers of a table that are worked on at once."""
 KEPT = 2**23
 """Numbers of a table up to which what follows from it is kept between passes; of a larger one it is worked out anew in
-each, so that the memory which a refinement takes does not grow with the table."""
+each, so that a refinement takes memory for a block, and to sort the guesses of one class."""
 
 Block = tuple[Tensor, Tensor]
 Pass = Callable[[], Iterable[Block]]
