@@ -167,7 +167,7 @@ def test_the_best_network_is_looked_at_where_it_is_the_model(
 def test_a_run_without_checkpoint_and_changed_data_are_errors(finished_run: Path, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(finished_run, tmp_path / "bare"))
     shutil.rmtree(bare / "checkpoints")
-    with pytest.raises(RunError, match="stopped before its first evaluation"):
+    with pytest.raises(RunError, match="has not come to its first evaluation"):
         refresh_beliefs(bare, pytest.fail)
     data = json.loads((finished_run / "data.json").read_text())
     (finished_run / "data.json").write_text(json.dumps(data | {"split_fingerprint": "0" * 16}))

@@ -143,4 +143,6 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
             warn(f"damaged checkpoint {path} is passed over ({error})")
     if damaged:
         raise RunError(f"every checkpoint in {folder} is damaged: {'; '.join(damaged)}")
-    raise RunError(f"there is no checkpoint in {folder}: the run stopped before its first evaluation")
+    raise RunError(
+        f"there is no checkpoint in {folder}: the run has not come to its first evaluation, which saves one"
+    )
