@@ -16,6 +16,7 @@ LEVELS = {
     "": 9,
     "errors": -1,
     "balance": 0,
+    "catalog": 0,
     "files": 0,
     "parts": 0,
     "data": 1,

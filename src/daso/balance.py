@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Sampling = Literal["uniform", "class-balanced", "effective-number"]
+"""Of the labelled images of a batch."""
 BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
 """Parts of a method that leave no bias to frequent classes: its probabilities are those of balanced classes."""
 

@@ -14,80 +14,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from daso import catalog
+from daso.catalog import Hyperparameter, argument_descriptions
 from daso.errors import DasoError, OptionError, nearest
-from daso.losses.class_balanced import ClassBalanced
 from daso.losses.labeled import LabeledLoss
-from daso.losses.ldam import LDAM
-from daso.losses.logit_adjusted import LogitAdjusted
-from daso.methods.boss import BOSS
-from daso.methods.fixmatch import FixMatch
-from daso.methods.mean_teacher import MeanTeacher
 from daso.methods.method import Method
-from daso.methods.mixmatch import MixMatch
-from daso.methods.pseudo_label import PseudoLabel
-from daso.methods.remixmatch import ReMixMatch
-from daso.methods.supervised import Supervised
-from daso.methods.usadtm import USADTM
 from daso.parts import Facts, Part
-from daso.plans.crest import CReST, CReSTPlus
-from daso.plans.crt import CRT
-from daso.plans.estimate import EstimatePrior
 from daso.plans.plan import Plan
-from daso.refine.align import Align
-from daso.refine.darp import DARP
-from daso.refine.daso import DASO
 from daso.refine.guess import Refiner, chain
-from daso.refine.sharpen import Sharpen
-from daso.terms.abc import ABC
 from daso.terms.term import Term
 
-METHODS: dict[str, type[Method]] = {
-    "supervised": Supervised,
-    "pseudolabel": PseudoLabel,
-    "meanteacher": MeanTeacher,
-    "mixmatch": MixMatch,
-    "remixmatch": ReMixMatch,
-    "fixmatch": FixMatch,
-    "boss": BOSS,
-    "usadtm": USADTM,
-}
-LOSSES: dict[str, type[LabeledLoss]] = {
-    "la": LogitAdjusted,
-    "ldam": LDAM,
-    "class-balanced": ClassBalanced,
-}
-REFINERS: dict[str, type[Refiner]] = {"align": Align, "sharpen": Sharpen, "daso": DASO, "darp": DARP}
-TERMS: dict[str, type[Term]] = {"abc": ABC}
-PLANS: dict[str, type[Plan]] = {
-    "crest": CReST,
-    "crest-plus": CReSTPlus,
-    "crt": CRT,
-    "estimate": EstimatePrior,
-}
+
+def _load_all(places: Mapping[str, str]) -> dict[str, Any]:
+    """Import the classes of a table of the catalog, by name."""
+    return {
+        name: getattr(importlib.import_module(module), found)
+        for name, (module, found) in ((name, place.split(":")) for name, place in places.items())
+    }
+
+
+METHODS: dict[str, type[Method]] = _load_all(catalog.METHODS)
+LOSSES: dict[str, type[LabeledLoss]] = _load_all(catalog.LOSSES)
+REFINERS: dict[str, type[Refiner]] = _load_all(catalog.REFINERS)
+TERMS: dict[str, type[Term]] = _load_all(catalog.TERMS)
+PLANS: dict[str, type[Plan]] = _load_all(catalog.PLANS)
 ADDITIONS: dict[str, type[Part]] = {**LOSSES, **REFINERS, **TERMS, **PLANS}
 """What may be added to a method, by name."""
 
-SLOTS: dict[str, type[Part]] = {"supervised": LabeledLoss, "refine": Refiner, "terms": Term}
+SLOTS: dict[str, type[Part]] = dict(zip(catalog.SLOTS, (LabeledLoss, Refiner, Term), strict=True))
 """Arguments of a method's constructor that are places for other parts, and what goes there."""
-
-
-@dataclass(frozen=True)
-class Hyperparameter:
-    """A keyword-only argument of a part.
-
-    Attributes:
-        name: of the argument.
-        annotation: its type, evaluated.
-        default: its value.
-        part: name of the class that it belongs to.
-        help: its description from the class's docstring.
-    """
-
-    name: str
-    annotation: Any
-    default: Any
-    part: str
-    help: str
 
 
 @dataclass(frozen=True)
@@ -175,7 +130,7 @@ class Recipe:
         """
         found: dict[str, Hyperparameter] = {}
         for part in self.parts():
-            descriptions = _argument_descriptions(inspect.getdoc(part) or "")
+            descriptions = argument_descriptions(inspect.getdoc(part) or "")
             try:
                 signature = inspect.signature(part, eval_str=True)
             except NameError as error:
@@ -350,18 +305,3 @@ def _load(place: str) -> ModuleType:
         raise
     except Exception as error:  # whatever the code of another does while it is imported
         raise OptionError(f"cannot import {place!r}: {type(error).__name__}: {error}") from error
-
-
-def _argument_descriptions(doc: str) -> dict[str, str]:
-    """Read the ``Args:`` section of a docstring: name to description."""
-    descriptions: dict[str, str] = {}
-    inside, name = False, ""
-    for line in doc.splitlines():
-        if not line.startswith(" "):
-            inside = line.strip() == "Args:" if line.strip() else inside
-        elif inside and line.startswith("    ") and not line.startswith("     "):
-            name, _, text = line.strip().partition(": ")
-            descriptions[name] = text
-        elif inside and name:
-            descriptions[name] += " " + line.strip()
-    return descriptions

@@ -18,11 +18,11 @@ from daso.errors import OptionError
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.methods.supervised import Supervised
-from daso.train.augmentation import ViewOptions
 from daso.train.batches import Batches
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
+from daso.train.view_options import ViewOptions
 
 MakeConfig = Callable[..., RunConfig]
 CPU = torch.device("cpu")

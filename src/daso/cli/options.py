@@ -19,9 +19,9 @@ from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.track import Kind
-from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
+from daso.train.view_options import VectorViewOptions, ViewOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
 """Of the named data sets and of presets, whose tables it belongs to."""

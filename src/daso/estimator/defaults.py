@@ -12,9 +12,9 @@ from torch import nn
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, nearest
-from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
+from daso.train.view_options import VectorViewOptions, ViewOptions
 
 Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
 

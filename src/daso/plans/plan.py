@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from daso.balance import Sampling
 from daso.data.store import TrainingData
 from daso.nets.network import Network
 from daso.parts import Facts, Part
-
-Sampling = Literal["uniform", "class-balanced", "effective-number"]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.presets.benchmarks import Preset
-from daso.train.augmentation import ViewOptions
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
+from daso.train.view_options import ViewOptions
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from daso.data.longtail import Shape, SplitOptions
 
 if TYPE_CHECKING:  # so that names and settings are known without torch
-    from daso.compose import Hyperparameter
-    from daso.train.augmentation import Crop
+    from daso.catalog import Hyperparameter
     from daso.train.options import Schedule
+    from daso.train.view_options import Crop
 
 PAPER_STEPS = 250_000
 CPU_SIZE = 32

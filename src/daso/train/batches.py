@@ -8,13 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from daso.balance import Sampling
 from daso.data.order import Order, WeightedOrder, derive_seed
 from daso.data.store import ImageRows, TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
-from daso.plans.plan import Sampling
-from daso.train.augmentation import Augmentation, VectorAugmentation, VectorViewOptions, ViewOptions, Views
+from daso.train.augmentation import Augmentation, VectorAugmentation, Views
 from daso.train.options import TrainOptions
+from daso.train.view_options import VectorViewOptions, ViewOptions
 from daso.views.geometry import move
 
 AHEAD_ELEMENTS = 2**22

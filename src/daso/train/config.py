@@ -9,8 +9,8 @@ from typing import Any
 
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
-from daso.train.augmentation import VectorViewOptions, ViewOptions
 from daso.train.options import TrainOptions
+from daso.train.view_options import VectorViewOptions, ViewOptions
 
 PLACES_AND_MANNERS = [
     "source",

@@ -32,8 +32,9 @@ from daso.files import save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.network import Network
-from daso.train.augmentation import Augmentation, ViewOptions
+from daso.train.augmentation import Augmentation
 from daso.train.options import TrainOptions
+from daso.train.view_options import ViewOptions
 
 SHARD = 256
 """Images of a shard: what is lost at most when a process is killed."""

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from daso.balance import Sampling
 from daso.errors import OptionError
-from daso.plans.plan import Sampling
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds"]
 Optimizer = Literal["sgd", "adamw"]
