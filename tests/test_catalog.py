@@ -20,7 +20,7 @@ def test_hyperparameters_are_those_of_the_composed_method(method: str) -> None:
             Recipe.parse(f"{method}+{addition}")
         except OptionError:
             continue
-        names += [f"{method}+{addition}", f"{method}+{addition}+la" if addition != "la" else method]
+        names += [f"{method}+{addition}"] + [f"{method}+{addition}+la"] * (addition != "la")
     compared = 0
     for name in names:
         try:

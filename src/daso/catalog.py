@@ -81,7 +81,8 @@ def written_hyperparameters(method: str) -> dict[str, Hyperparameter] | None:
     if first not in METHODS or any(part not in ADDITIONS or part in PLANS for part in rest):
         return None
     found: dict[str, Hyperparameter] = {}
-    for place in (METHODS[first], *(ADDITIONS[part] for part in rest)):
+    added = [kind[part] for kind in (LOSSES, REFINERS, TERMS) for part in rest if part in kind]
+    for place in (METHODS[first], *added):
         for parameter in _written(place):
             if parameter.name in found:
                 return None

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from daso.cli.options import parse_train, to_config
+from daso.cli.configure import to_config
+from daso.cli.options import parse_train
 from daso.data.longtail import SplitOptions
 from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES, SourceDefaults
 from daso.train.config import RunConfig

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso import compose
 from daso.cli import VERBS, early, main
 
 Capture = pytest.CaptureFixture[str]
@@ -76,11 +75,6 @@ def test_what_does_not_exist_is_refused_before_torch_is_imported(
     assert said in result.stderr
     assert result.returncode in (1, 2)
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_early_names_are_those_of_the_methods() -> None:
-    assert set(early.METHODS) == set(compose.METHODS)
-    assert set(early.ADDITIONS) == set(compose.ADDITIONS)
 
 
 @pytest.mark.parametrize(

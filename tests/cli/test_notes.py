@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from daso.cli import main
-from daso.cli.notes import given_options, idle_options, late_blend, not_adjusted
-from daso.cli.options import parse_train, to_config
+from daso.cli.configure import to_config
+from daso.cli.notes import idle_options, late_blend, not_adjusted
+from daso.cli.options import given_options, parse_train
 from daso.cli.setting import as_in_paper
 from daso.cli.tables import percent, summary_table
 from daso.data.source import Source

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from daso.cli.options import parse_train, to_config
+from daso.cli.configure import to_config
+from daso.cli.options import parse_train
 from daso.data.source import UNLABELED, Images, Source
 from daso.presets.own_data import choose_for
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from daso.cli.options import parse_train, to_config
+from daso.cli.configure import to_config
+from daso.cli.options import parse_train
 from daso.cli.setting import as_in_paper
-from daso.cli.train import resolve_preset
+from daso.cli.training import resolve_preset
 from daso.data.open import open_source
 from daso.presets.benchmarks import PRESETS
 from daso.presets.resolve import resolve

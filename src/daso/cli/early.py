@@ -6,17 +6,11 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from daso.catalog import ADDITIONS, METHODS
 from daso.errors import DataError, OptionError, RunError, nearest
 
 RUN_VERBS = ("resume", "evaluate", "validate", "export", "report", "plot")
 """Their first argument is a run folder."""
-METHODS = ("supervised", "pseudolabel", "meanteacher", "mixmatch", "remixmatch", "fixmatch", "boss", "usadtm")
-ADDITIONS = (
-    *("la", "ldam", "class-balanced"),
-    *("align", "sharpen", "daso", "darp"),
-    *("abc", "crest", "crest-plus", "crt", "estimate"),
-)
-"""The names that ``daso.compose`` knows, which imports torch."""
 DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 """What people call devices, and what torch does."""
 FOLDERS = ("labeled", "val", "test")

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from daso.cli.notes import given_options
-from daso.cli.options import GROUPS, TrainCommand, absolute_method
+from daso.cli.configure import absolute_method
+from daso.cli.options import GROUPS, TrainCommand, given_options
 from daso.compose import Recipe
 from daso.data.source import Source
 from daso.data.store import prepare_data
@@ -25,36 +25,6 @@ OWN = ("size", "skip_bad", "memory")
 """Fields of a configuration that are options of the command itself."""
 RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
 """What a method decides where nobody else does."""
-
-
-def like_of(argv: Sequence[str]) -> Path | None:
-    """Return the value of ``--like``, which decides the method where no other is named."""
-    for index, argument in enumerate(argv):
-        if argument == "--like" and index + 1 < len(argv):
-            return Path(argv[index + 1])
-        if argument.startswith("--like="):
-            return Path(argument.partition("=")[2])
-    return None
-
-
-def read_config(folder: Path) -> RunConfig:
-    """Return the configuration of a run."""
-    path = folder / "config.json"
-    return RunConfig.from_dict(read_json(path), str(path))
-
-
-def with_source_and_method(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with the source, and if need be the method, of the run that ``--like`` names, if it does.
-
-    Raises:
-        RunError: there is no such run.
-    """
-    like = like_of(argv)
-    if like is None:
-        return list(argv)
-    config, given = read_config(like), given_options(argv)
-    method = [] if "method" in given else ["--method", config.method]
-    return [config.source, *argv, *method]
 
 
 def config_like(
@@ -77,7 +47,7 @@ def config_like(
     given = given_options(argv)
     if refused := sorted(given & {"labeled", "unlabeled", "val", "test"}):
         raise OptionError(f"--like trains on the images of {run}: leave out --{refused[0]}, or name --data")
-    config = moved(read_config(run), command.data if "data" in given else None)
+    config = moved(RunConfig.read(run), command.data if "data" in given else None)
     train: dict[str, Any] = {}
     method = absolute_method(command.method)
     if method != config.method:
@@ -112,7 +82,7 @@ def compare_with(
         source: its images, before the split.
         notice: is told.
     """
-    config = read_config(run)
+    config = RunConfig.read(run)
     before, now = _flat(config.to_dict()), _flat(prepared.config.to_dict())
     options = [
         f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"

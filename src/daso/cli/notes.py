@@ -22,12 +22,6 @@ PROTOTYPES = (
 )
 
 
-def given_options(argv: Sequence[str]) -> set[str]:
-    """Return the names of the options on a command line, with underscores and without ``no-``."""
-    flags = (argument.partition("=")[0][2:] for argument in argv if argument.startswith("--"))
-    return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
-
-
 def not_adjusted(config: RunConfig) -> str | None:
     """Return why a run's numbers are not logit-adjusted, or None where they are."""
     balancing = balancing_parts(config.method, config.train.labeled_sampling)
@@ -46,7 +40,7 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
 
     Args:
         config: of the training.
-        given: names of options, see ``given_options``.
+        given: names of options, see ``options.given_options``.
     """
     reasons = {name: reason for names, reason in _idle(config) for name in names}
     return [

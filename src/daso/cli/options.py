@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from daso.catalog import Hyperparameter, written_hyperparameters
 from daso.cli.shown import hint_of, placeholder, plain_text, shown
-from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.data.open import NAMES, is_named
+from daso.data.open import NAMES
 from daso.data.tars import absolute_place
 from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS
-from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
+from daso.presets.sources import SourceDefaults
 from daso.track import Kind
-from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions
 
@@ -27,11 +26,7 @@ DEFAULT_METHOD = "fixmatch+daso"
 """Of the named data sets and of presets, whose tables it belongs to."""
 OWN_METHOD = "fixmatch+la+daso"
 """Of people's own data: what tells rare classes best apart there, see LOG.md."""
-PROBE_THRESHOLD = 0.7
-"""A linear classifier on embeddings is seldom as sure as 95%."""
-TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
 SOURCE_DECIDES = {field.name for field in dataclasses.fields(SourceDefaults)}
-VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 
 
 @dataclass(frozen=True)
@@ -111,14 +106,30 @@ def named_method(argv: Sequence[str]) -> str:
     return method
 
 
+def given_options(argv: Sequence[str]) -> set[str]:
+    """Return the names of the options on a command line, with underscores and without ``no-``."""
+    flags = (argument.partition("=")[0][2:] for argument in argv if argument.startswith("--"))
+    return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
+
+
+def _hyperparameters(method: str) -> Mapping[str, Hyperparameter]:
+    """Return a method's hyper-parameters; torch is imported only where the catalog does not know them."""
+    written = written_hyperparameters(method)
+    if written is not None:
+        return written
+    from daso.compose import Recipe
+
+    return Recipe.parse(method).hyperparameters()
+
+
 def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     """Parse ``daso train``'s arguments into its command and the method's hyper-parameters.
 
     Raises:
-        OptionError: the method is unknown.
+        OptionError: the method is unknown; whether its parts fit together is not looked at.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
-    known = Recipe.parse(named_method(argv)).hyperparameters()
+    known = _hyperparameters(named_method(argv))
     kinds: list[Any] = [TrainCommand, *GROUPS.values()]
     taken = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     fields: list[Any] = []
@@ -166,93 +177,3 @@ def _decided(name: str, default: Any) -> str | None:
     if name not in SOURCE_DECIDES or default is None:
         return None
     return f"{default}, or chosen for the data and printed"
-
-
-def _given(argv: Sequence[str], option: str) -> bool:
-    return any(argument.partition("=")[0].replace("_", "-") == option for argument in argv)
-
-
-def _flag(option: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {value}"
-
-
-def absolute_method(name: str) -> str:
-    """Return a method's name with whole paths of the parts of one's own."""
-    parts = name.split("+")
-    return "+".join(str(Path(part).expanduser().resolve()) if ".py:" in part else part for part in parts)
-
-
-def to_config(
-    command: TrainCommand,
-    method_options: dict[str, Any],
-    argv: Sequence[str],
-    defaults: SourceDefaults,
-    notice: Callable[[str], None],
-) -> RunConfig:
-    """Turn a parsed command into a run's configuration.
-
-    Args:
-        command: as parsed.
-        method_options: as parsed.
-        argv: tells what was given and what was left open.
-        defaults: decide what was left open.
-        notice: is told what they decided.
-    """
-    recipe = Recipe.parse(command.method)
-    known = recipe.hyperparameters()
-    if not recipe.method.unlabeled_views:
-        defaults = defaults.without_unlabeled()
-    if _given(argv, "--steps"):
-        defaults = dataclasses.replace(defaults, warmup_steps=None, evaluate_every=None)
-    split = command.split.or_else(defaults.split)
-    train, augmentation, options = command.train, command.augmentation, dict(method_options)
-    chosen: dict[str, Any] = {
-        name: value for name, value in vars(split).items() if getattr(command.split, name) != value
-    }
-    for name, value in vars(defaults).items():
-        if value is None or _given(argv, f"--{name.replace('_', '-')}"):
-            continue
-        if name in TRAIN_DEFAULTS:
-            train, chosen[name] = dataclasses.replace(train, **{name: value}), value
-        elif name in VIEW_DEFAULTS:
-            augmentation, chosen[name] = dataclasses.replace(augmentation, **{name: value}), value
-    for name, value in defaults.part_options(known).items():
-        option = name.replace("_", "-")
-        if not _given(argv, f"--{option}") and not _given(argv, f"--no-{option}"):
-            options[name] = chosen[name] = value
-    if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
-        value = defaults.temperature_for(split.unlabeled_shape)
-        if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
-            value = min(value, MISMATCH_TEMPERATURE)
-        options["dist_temperature"] = chosen["dist_temperature"] = value
-    probed = train.freeze and train.embedding_network == "probe"
-    if probed and "threshold" in known and not _given(argv, "--threshold"):
-        options["threshold"] = chosen["threshold"] = PROBE_THRESHOLD
-    flags = {name: _flag(name.replace("_", "-"), value) for name, value in chosen.items()}
-    if plain := [flag for name, flag in flags.items() if name not in defaults.reasons]:
-        notice(f"chosen for {command.source}: {' '.join(plain)}")
-    if reasoned := {flag: defaults.reasons[name] for name, flag in flags.items() if name in defaults.reasons}:
-        width = max(map(len, reasoned))
-        lines = [f"  {flag:<{width}}  {reason}" for flag, reason in reasoned.items()]
-        notice("\n".join([f"chosen for {command.source}:", *lines]))
-    return RunConfig(
-        # A run folder must find its data again from wherever it is resumed.
-        source=command.source
-        if is_named(command.source)
-        else str(Path(command.source).expanduser().resolve()),
-        # So must it find a method of one's own.
-        method=absolute_method(command.method),
-        data=None if command.data is None else str(command.data.expanduser().resolve()),
-        folders=command.folders,
-        size=command.size,
-        skip_bad=command.skip_bad,
-        cache=None if command.cache is None else str(command.cache.expanduser().resolve()),
-        memory=command.memory,
-        split=split,
-        method_options=options,
-        train=train,
-        augmentation=augmentation,
-        vectors=command.vectors,
-    )

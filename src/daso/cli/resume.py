@@ -16,7 +16,7 @@ from daso.cli.embedding import embedding_progress
 from daso.cli.processes import Team, team
 from daso.cli.shown import parse
 from daso.cli.stop import Stop
-from daso.cli.train import announce, conclude, follow_run
+from daso.cli.training import announce, conclude, follow_run
 from daso.track import used_before
 from daso.train.run import resume_run
 

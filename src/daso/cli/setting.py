@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from daso.cli.notes import given_options
-from daso.cli.options import TrainCommand
+from daso.cli.options import TrainCommand, given_options
 from daso.presets.benchmarks import PRESETS
 
 

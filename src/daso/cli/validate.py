@@ -18,7 +18,7 @@ from rich.table import Table
 from daso.cli.shown import parse
 from daso.cli.stop import Stop
 from daso.cli.tables import percent, wide_console
-from daso.cli.train import follow_run
+from daso.cli.training import follow_run
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json, save_json

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
+from daso.files import read_json
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions
 
@@ -85,6 +87,16 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunConfig:
+        """Read the configuration of a run from its folder.
+
+        Raises:
+            RunError: there is none, or it cannot be read.
+        """
+        path = folder / "config.json"
+        return cls.from_dict(read_json(path), str(path))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> RunConfig:
