@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -203,9 +207,51 @@ def test_damage_is_an_error_that_names_the_shard(
         (tmp_path / "a.tar").write_bytes(damage)
         with pytest.raises(DataError, match=r"a\.tar: no"):
             unlabeled_tars(str(tmp_path / "a.tar"))
-    for place in ("nowhere.tar", "file:///nowhere/at-all.tar", "nosuchprotocol://bucket/a.tar"):
-        with pytest.raises(DataError, match=r"\.tar: not a readable tar file"):
+    for place in ("nowhere.tar", "file:///nowhere/at-all.tar", "memory://nowhere.tar"):
+        with pytest.raises(DataError, match=r"\.tar: there is no such file"):
             unlabeled_tars(place)
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read: .*nosuchprotocol"):
+        unlabeled_tars("nosuchprotocol://bucket/a.tar")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """Serve the folder by a web server that, like many, sends files whole only."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_shards_come_from_a_web_server_and_from_any_storage(web: str, tmp_path: Path) -> None:
+    for number in range(2):
+        members = [(f"{n}.png", png(10 * number + n)) for n in range(3)]
+        write_shard(tmp_path / f"pool-{number}.tar", members)
+        fsspec.filesystem("memory").pipe(
+            f"/{tmp_path.name}/pool-{number}.tar", (tmp_path / f"pool-{number}.tar").read_bytes()
+        )
+    local = unlabeled_tars(str(tmp_path / "pool-{0..1}.tar"))
+    wanted = [content for chunk in local.chunks() for content in chunk]
+    assert len(set(wanted)) == 6
+    for place in (web, f"memory://{tmp_path.name}"):
+        pool = unlabeled_tars(f"{place}/pool-{{0..1}}.tar")
+        assert [content for chunk in pool.chunks() for content in chunk] == wanted
+        assert len(set(pool.origins())) == 2
+    with pytest.raises(DataError, match=r"pool-2\.tar: there is no such file"):
+        unlabeled_tars(f"{web}/pool-2.tar")
+    (tmp_path / "page.tar").write_text("<html>not what you asked for</html>" * 50)
+    with pytest.raises(DataError, match=r"page\.tar: not a readable tar file"):
+        unlabeled_tars(f"{web}/page.tar")
 
 
 def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Path) -> None:

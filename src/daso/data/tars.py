@@ -233,21 +233,28 @@ def _json_label(content: bytes) -> str | None:
 def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
     """Open a shard; whatever damage raises comes out as DataError.
 
-    With "r|*" it is read from its start to its end, with "r:*" what is not asked for is passed over.
+    With "r|*" it is read from its start to its end, with "r:*" what is not asked for is passed over on a disk.
     """
+    mode = (
+        "r|*" if is_address(shard) else mode
+    )  # the small members of a shard are passed over no faster than read
     try:
         with _file(shard) as file, tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
             yield archive
     except DasoError:
         raise
+    except FileNotFoundError as error:
+        raise DataError(f"{shard}: there is no such file") from error
     # tarfile lets the errors of what it is built of through, and fsspec those of any storage.
     except Exception as error:
         if not isinstance(error, DAMAGE) and not is_address(shard):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(
-            f"{shard}: not a readable tar file: {reason or type(error).__name__}; fetch it again"
-        ) from error
+        reason = (
+            (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        )
+        if isinstance(error, tarfile.TarError) or not is_address(shard):
+            raise DataError(f"{shard}: not a readable tar file: {reason}; fetch it again") from error
+        raise DataError(f"{shard}: cannot be read: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -256,7 +263,10 @@ def _file(shard: str) -> Iterator[IO[bytes]]:
         with Path(shard).open("rb") as file:
             yield file
         return
-    with _fsspec().open(shard, "rb") as file:
+    files, path = _fsspec().core.url_to_fs(shard)
+    # Not every web server can send a part of a file, and a shard is read from start to end anyway.
+    in_one_go = {"block_size": 0} if shard.startswith(("http://", "https://")) else {}
+    with files.open(path, "rb", **in_one_go) as file:
         yield cast(IO[bytes], file)
 
 
@@ -357,7 +367,7 @@ def _remote_origin(shard: str) -> str:
     try:
         files, path = _fsspec().core.url_to_fs(shard)
         about = files.info(path)
-    except OSError as error:
-        raise DataError(f"{shard}: {error}") from error
+    except Exception as error:  # of any storage
+        raise DataError(f"{shard}: cannot be read: {str(error) or type(error).__name__}") from error
     kept = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
     return repr([shard.rpartition("/")[2], *(str(about.get(key)) for key in kept)])
