@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daso.data.cache import Cache
 from daso.data.folder import read_folder
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -270,3 +271,32 @@ def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:
         (9, 1),
         (10, 2),
     ]
+
+
+def test_a_size_that_is_decided_by_the_images(tmp_path: Path) -> None:
+    for index, size in enumerate([(40, 30), (90, 50), (70, 65)]):
+        picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index}.png", 0, size)
+    asked: list[int] = []
+
+    def halve(side: int) -> int:
+        asked.append(side)
+        return side // 2
+
+    for cache in (None, Cache(tmp_path / "cache")):
+        source = open_source(str(tmp_path), shrink=halve, cache=cache)
+        assert source.train.images.shape == (3, 3, 24, 24)
+        plain = open_source(str(tmp_path), size=24)
+        assert np.array_equal(np.asarray(source.train.images[:]), plain.train.images)
+    assert asked == [48, 48]
+    assert open_source(str(tmp_path), shrink=lambda _: None).train.images.shape[2:] == (48, 48)
+    assert open_source(str(tmp_path), size=16, shrink=halve).train.images.shape[2:] == (16, 16)
+    assert asked == [48, 48]
+
+
+def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None:
+    (folder / "unlabeled" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    for cache in (None, Cache(folder.parent / "cache")):
+        source = open_source(str(folder), skip_bad=True, cache=cache)
+        assert source.skipped == ((str(folder / "unlabeled" / "gone.jpg"), "No such file or directory"),)
+        with pytest.raises(DataError, match=r"gone\.jpg: No such file"):
+            open_source(str(folder), cache=cache)

@@ -26,8 +26,7 @@ from daso.cli.stop import Stop
 from daso.cli.tables import class_table, summary_table, wide_console
 from daso.compose import Recipe
 from daso.data.cache import Cache
-from daso.data.listing import natural_side
-from daso.data.open import NAMES, is_named, list_own, open_source
+from daso.data.open import NAMES, is_named, open_source
 from daso.data.source import Source
 from daso.errors import OptionError, RunError, nearest
 from daso.evaluate.calibration import FEWEST_IMAGES
@@ -113,17 +112,18 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
 
-def read_source(command: TrainCommand, size: int | None) -> Source:
+def read_source(command: TrainCommand) -> Source:
     """Read the images that a command names."""
     return open_source(
         command.source,
         data=command.data,
         folders=command.folders,
-        size=size,
+        size=command.size,
         skip_bad=command.skip_bad,
         download=command.download,
         progress=_report_download(),
         cache=None if command.cache is None else Cache(command.cache.expanduser(), decoding_progress()),
+        shrink=_shrink if _shrinks(command) else None,
     )
 
 
@@ -159,16 +159,15 @@ def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults 
     return command, None
 
 
-def size_for(command: TrainCommand) -> int | None:
-    """Return the size to read images at: as told, small without an accelerator, or None: the reader chooses."""
+def _shrinks(command: TrainCommand) -> bool:
+    """Whether images are made small because no accelerator is there."""
     on_cpu = choose_device(command.train.device).type == "cpu"
-    if command.size is not None or command.source in NAMES or not on_cpu or is_pretrained(command.train):
-        return command.size
-    listing = list_own(
-        command.source, data=command.data, folders=command.folders, skip_bad=True, download=command.download
-    )
-    side = None if listing is None else natural_side(listing, labeled_only=command.cache is not None)
-    if side is None or side <= CPU_SIZE:
+    return on_cpu and command.source not in NAMES and not is_pretrained(command.train)
+
+
+def _shrink(side: int) -> int | None:
+    """Return the side that images get without an accelerator, and say so; None if they are not larger."""
+    if side <= CPU_SIZE:
         return None
     _notice(
         f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
@@ -263,7 +262,7 @@ def _train(
     else:
         command, method_options = as_in_paper(command, method_options, argv, notice)
         command, preset = resolve_preset(command)
-        source = read_source(command, size_for(command))
+        source = read_source(command)
         defaults = preset
         if defaults is None:
             defaults = choose_defaults(command, source)

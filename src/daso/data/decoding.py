@@ -16,10 +16,12 @@ from daso.data.memory import available_memory
 from daso.data.pool import (
     EncodedImages,
     Layout,
+    Shrink,
     choose_layout,
     named,
     quiet,
     read_headers,
+    shrunk_layout,
     square_layout,
     work_through,
 )
@@ -34,6 +36,7 @@ def decode_pools(
     size: int | None = None,
     skip_bad: bool = False,
     cache: Cache | None = None,
+    shrink: Shrink | None = None,
 ) -> tuple[dict[str, Images], dict[str, npt.NDArray[np.int64]], tuple[tuple[str, str], ...]]:
     """Decode pools to one shape: (C, H, W) is the same for all of them.
 
@@ -44,6 +47,7 @@ def decode_pools(
         skip_bad: leave unreadable images out rather than raise.
         cache: where decoded images are kept; None: in memory. With one the labelled images alone, not all, decide
             where a choice of size or colour is to be made, so that not all files are opened for it.
+        shrink: decides, where no size is given, the one that is chosen otherwise.
 
     Returns:
         The decoded pools; for each, which of its images these are; and (name, reason) of every image left out.
@@ -57,10 +61,10 @@ def decode_pools(
     with quiet():
         layout = None if size is None else square_layout(size)
         if cache is not None:
-            arrays = _decode_into(cache, pools, layout, reasons)
+            arrays = _decode_into(cache, pools, layout, reasons, shrink)
         elif layout is None:
             headers = read_headers(pools, reasons)
-            layout = choose_layout(list(headers.values())) if headers else None
+            layout = shrunk_layout(choose_layout(list(headers.values())), shrink) if headers else None
         if cache is None and layout is not None:
             arrays = {**_decode_all(pools, layout, reasons)}
     skipped = named(reasons, pools)
@@ -76,6 +80,7 @@ def _decode_into(
     pools: Mapping[str, EncodedImages],
     layout: Layout | None,
     reasons: dict[tuple[str, int], str],
+    shrink: Shrink | None,
 ) -> dict[str, npt.NDArray[np.uint8] | ImageFile]:
     """Do the same into a cache."""
     headers = list(read_headers({"train": pools["train"]}, reasons).values())
@@ -83,6 +88,7 @@ def _decode_into(
         return {}
     chosen = choose_layout(headers)
     if layout is None:
+        chosen = shrunk_layout(chosen, shrink)
         # Images of the same size are left as they are by making them squares of it, and others are made to fit.
         layout = dataclasses.replace(chosen, square=chosen.height if chosen.height == chosen.width else None)
     layout = dataclasses.replace(layout, channels=chosen.channels)

@@ -15,7 +15,7 @@ from daso.data.cache import Cache
 from daso.data.copies import leave_out_copies
 from daso.data.decoding import decode_pools, unreadable
 from daso.data.names import confusable_names
-from daso.data.pool import EncodedImages, choose_layout, origin_of, quiet, read_headers
+from daso.data.pool import EncodedImages, Shrink, origin_of
 from daso.data.source import Images, Source
 from daso.errors import NAMED, DataError, nearest
 
@@ -98,6 +98,7 @@ def read_listing(
     std: tuple[float, ...] | None = None,
     published: bool = False,
     cache: Cache | None = None,
+    shrink: Shrink | None = None,
 ) -> Source:
     """Decode people's own images and refuse what would make a training worthless.
 
@@ -108,14 +109,14 @@ def read_listing(
             images too, and labelled images that have several labels.
         mean, std: the published normalisation, if there is one.
         published: a benchmark, which is taken as it is: copies are not looked for.
-        cache: see ``decode_pools``.
+        cache, shrink: see ``decode_pools``.
 
     Raises:
         DataError: images could not be read, a class is left without any, or see ``leave_out_copies``; of unreadable
             images and copies it names both.
     """
     images, kept, skipped = decode_pools(
-        listing.pools, where=listing.where, size=size, skip_bad=True, cache=cache
+        listing.pools, where=listing.where, size=size, skip_bad=True, cache=cache, shrink=shrink
     )
     if skipped and not skip_bad:
         copies_too = () if published else _refused_copies(listing, images, kept)
@@ -176,19 +177,6 @@ class Names(Sequence[str]):
         if isinstance(index, slice):
             return Names(self.name_of, self.kept[index])
         return self.name_of(int(self.kept[index]))
-
-
-def natural_side(listing: Listing, *, labeled_only: bool = False) -> int | None:
-    """Return the longer side in pixels of the shape that images get where no size is given, by their headers alone.
-
-    None if no image can be read. With a cache the labelled images alone decide.
-    """
-    with quiet():
-        headers = read_headers({"train": listing.pools["train"]} if labeled_only else listing.pools, {})
-    if not headers:
-        return None
-    layout = choose_layout(list(headers.values()))
-    return max(layout.height, layout.width)
 
 
 def own_source(source: Source, *, skip_bad: bool) -> Source:

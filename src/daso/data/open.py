@@ -19,6 +19,7 @@ from daso.data.listing import Listing, own_source, read_listing
 from daso.data.manifest import is_manifest, list_manifest
 from daso.data.npz import read_npz
 from daso.data.parquet import list_parquet, locate_parquet, read_parquet
+from daso.data.pool import Shrink
 from daso.data.saved import is_saved, list_saved
 from daso.data.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.source import Source
@@ -78,6 +79,7 @@ def open_source(
     download: bool = False,
     progress: Progress | None = None,
     cache: Cache | None = None,
+    shrink: Shrink | None = None,
 ) -> Source:
     """Read a data set by name or path.
 
@@ -95,6 +97,7 @@ def open_source(
         progress: called as a download's bytes come.
         cache: where images are kept, once they are decoded; None: they are decoded into memory. Arrays and benchmarks
             that come decoded do not use it.
+        shrink: for people's own images, decides the size that would be chosen where none is given.
 
     Raises:
         DataError: nothing is there, files are missing (the message says which, where, and how to get them),
@@ -108,7 +111,7 @@ def open_source(
         else list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
     )
     if listing is not None:
-        return read_listing(listing, size=size, skip_bad=skip_bad, cache=cache)
+        return read_listing(listing, size=size, skip_bad=skip_bad, cache=cache, shrink=shrink)
     if folders:
         raise OptionError(
             f"{', '.join(folders)}: further folders go with an image folder, not with {source!r}"

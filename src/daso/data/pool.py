@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,7 +96,10 @@ class EncodedImages:
 
 def origin_of(file: Path) -> str:
     """Return a text that is another one if a file is: its name, its size and when it was changed."""
-    status = file.stat()
+    try:
+        status = file.stat()
+    except OSError:  # a link to nowhere
+        return f"{file.name} is not there"
     return f"{file.name} {status.st_size} {status.st_mtime_ns}"
 
 
@@ -129,6 +132,16 @@ def choose_layout(headers: Sequence[ImageHeader]) -> Layout:
     found = f"all {width} x {height}" if len(sizes) == 1 else f"of {len(sizes)} different sizes"
     logger.info("images are %s pixels; resizing them to %d x %d", found, chosen, chosen)
     return Layout(channels, chosen, chosen, chosen)
+
+
+Shrink = Callable[[int], int | None]
+"""Given the longer side in pixels that images would get, returns that of the square that they get; None: no other."""
+
+
+def shrunk_layout(layout: Layout, shrink: Shrink | None) -> Layout:
+    """Return a layout as a function that may have a word in its size decides."""
+    side = None if shrink is None else shrink(max(layout.height, layout.width))
+    return layout if side is None else replace(layout, height=side, width=side, square=side)
 
 
 @contextmanager
