@@ -26,8 +26,9 @@ from daso.data.arrays import from_arrays
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.evaluate.metrics import calibration_error
+from daso.report.embedding import embed
 from daso.report.html.folder import load_run
-from daso.report.html.maps import embed, frequency_color
+from daso.report.html.maps import frequency_color
 from daso.report.html.overview import confusion_counts
 from daso.report.html.page import write_report
 from daso.report.html.svg import Scale
@@ -56,7 +57,7 @@ HOSTILE = (
 def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare all tests but that of a complete run the seconds that a map takes."""
     if "complete_run_has" not in request.node.name:
-        monkeypatch.setattr("daso.report.html.maps.embed", lambda points: points[:, :2])
+        monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
 
 
 class Parsed(HTMLParser):

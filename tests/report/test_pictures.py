@@ -30,7 +30,14 @@ ALL: dict[str, Callable[..., Figure]] = {
     "confusion": pictures.confusion,
     "reliability": pictures.reliability,
     "blending_weights": pictures.blending_weights,
+    "embedding_map": pictures.embedding_map,
 }
+
+
+@pytest.fixture(autouse=True)
+def quick_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests the seconds that t-SNE takes: the first two principal components."""
+    monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
 
 
 @pytest.mark.parametrize("draw", ALL.values(), ids=ALL)
@@ -54,7 +61,7 @@ def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(finished_
     ):
         with pytest.raises(RunError, match=f"{finished_supervised_run}: no "):
             ALL[name](finished_supervised_run)
-    for name in ("class_counts", "recall", "accuracy", "confusion", "reliability"):
+    for name in ("class_counts", "recall", "accuracy", "confusion", "reliability", "embedding_map"):
         assert ALL[name](finished_supervised_run).axes[0].has_data()
 
 

@@ -21,8 +21,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from daso.errors import RunError
+from daso.errors import RunError, nearest
 from daso.report import plots
+from daso.report.embedding import read_embedding
 from daso.report.figures import (
     confusion_shares,
     plot_confusion,
@@ -30,6 +31,7 @@ from daso.report.figures import (
     plot_reliability,
     pseudo_label_quality,
 )
+from daso.report.map_plot import plot_embedding
 from daso.report.plots import Groups
 from daso.report.reliability import read_answers
 from daso.report.runs import RunFolder, as_array, read_run
@@ -173,6 +175,45 @@ def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False
     axes[0].tick_params(labelbottom=False)
     name = members[0].method + (", logit-adjusted" if logit_adjusted else "")
     plot_reliability(axes[0], axes[1], name, found)
+    return figure
+
+
+def embedding_map(
+    run: OneRun,
+    *,
+    by: Literal["pseudo-label", "truth"] = "pseudo-label",
+    classes: Sequence[str] | None = None,
+) -> Figure:
+    """Draw a map of what the network sees as alike: unlabelled and labelled images, and the prototypes with names.
+
+    Placed by t-SNE of the features: near means alike, distances between groups mean little. Up to 42 classes have a
+    colour and a shape of their own; more are coloured by their number of labelled images.
+
+    Args:
+        run: the run, complete or not.
+        by: what the unlabelled images are drawn as: their pseudo-label, or their class where it is known.
+        classes: names of those to tell apart, the others are pale; all if it is left out.
+
+    Raises:
+        RunError: the run has no such class, or has not written what it believes, or the truth is not known.
+    """
+    one = as_run(run)
+    names = one.class_names
+    if missing := [name for name in classes or () if name not in names]:
+        raise RunError(f"{one.path}: no class {missing[0]!r}.{nearest(missing[0], names)}")
+    found = read_embedding(one)
+    if found is None:
+        raise RunError(
+            f"{one.path}: no features for a map in beliefs.safetensors: it is not there yet, or the run has no "
+            f"unlabelled images"
+        )
+    if by == "truth" and not (found.truth >= 0).any():
+        raise RunError(f"{one.path}: no truth: the classes of the unlabelled images are not known")
+    shown = found.final if by == "pseudo-label" else found.truth
+    counts = as_array(one.data["labeled_counts"])
+    singled = [names.index(name) for name in names if classes is None or name in classes]
+    figure = _draw(lambda axis: plot_embedding(axis, found, shown, names, counts, singled))
+    figure.set_size_inches(10, 5.8)
     return figure
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import matplotlib
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 
 from daso.files import Row
@@ -34,8 +34,8 @@ DARK = rf"{INK}|#000000|#333333"
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
-def draw(plot: Callable[[Axes], None]) -> Markup:
-    """Return a plot as an inline SVG that takes the colours of the page."""
+def draw(plot: Callable[[Axes], None], name: str) -> Markup:
+    """Return a plot as an inline SVG that takes the colours of the page; *name* is for those who do not see it."""
     settings: dict[Any, Any] = {**dict.fromkeys(INKED, INK), "svg.fonttype": "none", "svg.hashsalt": "daso"}
     with matplotlib.rc_context(settings):
         figure, (axis,) = make_figure(1)
@@ -45,7 +45,8 @@ def draw(plot: Callable[[Axes], None]) -> Markup:
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return Markup(re.sub(DARK, "currentColor", text[text.index("<svg") :]))
+    content = re.sub(DARK, "currentColor", text[text.index("<svg") + 4 :])
+    return Markup(f'<svg role="img" aria-label="{escape(name)}"{content}')
 
 
 def figures_of(one: Compared, problems: list[str]) -> list[Markup]:
@@ -66,7 +67,7 @@ def figures_of(one: Compared, problems: list[str]) -> list[Markup]:
     drawn = []
     for name, plot in plots.items():
         try:
-            drawn.append(draw(plot))
+            drawn.append(draw(plot, name))
         except UNREADABLE as error:
             problems.append(
                 f"The figure '{name}' of {one.setting.title} is left out: a file does not hold what it should "

@@ -40,6 +40,11 @@ def breakable(text: str) -> Markup:
     return Markup("+<wbr>").join(text.split("+"))
 
 
+def name_width(names: Sequence[str]) -> str:
+    """Return the width of a column of names: the longest stands on one line unless it has more than 17 characters."""
+    return f"{min(17, max(map(len, names), default=8))}ch"
+
+
 @cache
 def environment() -> Environment:
     """Return the templates; every text is escaped unless it is markup of our own."""
@@ -55,6 +60,7 @@ def environment() -> Environment:
         "count": count,
         "leading_number": leading_number,
         "breakable": breakable,
+        "name_width": name_width,
     }
     return loaded
 

@@ -1,0 +1,150 @@
+"""A map of what the network sees as alike: places of images and prototypes in the plane, from their features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+from safetensors import SafetensorError
+
+from daso.errors import RunError
+from daso.report.runs import Array, RunFolder
+
+FEWEST = 5
+"""Points that a map needs."""
+WIDTH, HEIGHT = 880, 560
+"""Of the drawing, in the units of places."""
+MARGIN = 20
+MARK = 8
+"""Half the width of a prototype's mark."""
+LETTER = 7.6
+"""Width of a letter of a name, about."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A map; places are x from the left and y from above.
+
+    Attributes:
+        unlabeled: places (N, 2) of unlabelled images.
+        labeled: places (M, 2) of labelled ones.
+        prototypes: places (K, 2).
+        final, linear, semantic: (N,), the pseudo-label, and what classifier and similarity say.
+        truth: (N,), -1 where it is not known.
+        label: (M,).
+    """
+
+    unlabeled: Array
+    labeled: Array
+    prototypes: Array
+    final: npt.NDArray[Any]
+    linear: npt.NDArray[Any]
+    semantic: npt.NDArray[Any]
+    truth: npt.NDArray[Any]
+    label: npt.NDArray[Any]
+
+
+def place(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> Embedding | None:
+    """Return the map of the arrays of ``beliefs.safetensors``; None where they have none, or not of these classes.
+
+    Raises:
+        KeyError, IndexError, ValueError: the arrays do not fit each other.
+    """
+    if "map.features" not in arrays:
+        return None
+    parts = [arrays[f"map.{name}"].astype(float) for name in ("features", "labeled", "prototypes")]
+    points = np.concatenate(parts)
+    if len(points) < FEWEST or not np.isfinite(points).all() or len(parts[2]) != num_classes:
+        return None
+    rows, label = arrays["map.place"], arrays["map.label"]
+    if [len(rows), len(label)] != [len(parts[0]), len(parts[1])]:
+        raise ValueError("the map of beliefs.safetensors has places without images")
+    final, truth = arrays["pool.final"][rows], arrays["pool.truth"][rows]
+    linear, semantic = arrays["pool.linear"][rows, 0], arrays["pool.semantic"][rows, 0]
+    for classes in (final, linear, semantic, label, truth[truth >= 0]):
+        if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+            raise ValueError("a class number in beliefs.safetensors is out of range")
+    placed = embed(points) * (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN) + MARGIN
+    unlabeled, labeled, prototypes = np.split(placed, np.cumsum([len(rows), len(label)]))
+    return Embedding(unlabeled, labeled, prototypes, final, linear, semantic, truth, label)
+
+
+def read_embedding(run: RunFolder) -> Embedding | None:
+    """Return the map of a run; None where the run has not written what it believes, or has nothing for a map.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run.path / "beliefs.safetensors"
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = [n for n in file.keys() if n.startswith(("map.", "pool."))]  # noqa: SIM118
+            return place({name: file.get_tensor(name) for name in names}, len(run.class_names))
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
+    """Return places (N, 2) of points (N, D) by t-SNE (van der Maaten and Hinton, 2008), each axis from 0 to 1."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        placed = np.asarray(tsne.fit_transform(points.astype(np.float32)), dtype=np.float64)
+    low, high = placed.min(0), placed.max(0)
+    scaled: Array = (placed - low) / np.maximum(high - low, 1e-9)
+    return scaled
+
+
+def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:
+    """Return where the names of points (N, 2) stand: beside, above or below, apart from each other as far as it goes.
+
+    Returns:
+        x, y of the baseline, and ``"end"`` for a name that ends there, ``"mid"`` for one that is centred, or ``""``.
+    """
+    marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
+    taken: list[Box] = []
+    places = []
+    for here, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+        width, best = LETTER * len(name), None
+        for down, side in (
+            (4, ""),
+            (4, "end"),
+            (-13, "mid"),
+            (22, "mid"),
+            (-11, ""),
+            (20, ""),
+            (-11, "end"),
+            (20, "end"),
+        ):
+            at = x + {"": 11, "end": -11, "mid": 0}[side]
+            left = at - {"": 0, "end": 1, "mid": 0.5}[side] * width
+            box = (left, y + down - 11, left + width, y + down + 3)
+            outside = box[0] < 2 or box[2] > WIDTH - 2 or box[1] < 2 or box[3] > HEIGHT - 2
+            others = [mark for other, mark in enumerate(marks) if other != here]
+            hidden = sum(_overlap(box, other) for other in (*taken, *others)) + 1e6 * outside
+            if best is None or hidden < best[0]:
+                best = hidden, (float(at), float(y + down), side), box
+        assert best is not None
+        taken.append(best[2])
+        places.append(best[1])
+    return places
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Return the area that two boxes share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(wide, 0.0) * max(high, 0.0)

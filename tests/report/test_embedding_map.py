@@ -1,0 +1,149 @@
+"""The map of the embedding as a picture: what stands where, in which colour and shape."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from safetensors import safe_open
+
+from daso.errors import RunError
+from daso.report import pictures
+from daso.report.map_plot import COLORS, MOST_SHAPES, OTHERS, SIZES, class_styles
+
+FILE = "beliefs.safetensors"
+
+pytestmark = pytest.mark.usefixtures("without_warnings")
+
+
+@pytest.fixture(autouse=True)
+def quick_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests the seconds that t-SNE takes: the first two principal components."""
+    monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    with safe_open(folder / FILE, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def drawn(figure: Figure, kind: str) -> Counter[str]:
+    """Return how many marks of a kind there are of each colour."""
+    found: Counter[str] = Counter()
+    for one in figure.axes[0].collections:
+        if one.get_sizes()[0] == SIZES[kind] and len(one.get_offsets()):  # type: ignore[attr-defined]
+            found[to_hex(one.get_facecolor()[0]).upper()] += len(one.get_offsets())  # type: ignore[arg-type]
+    return found
+
+
+def colors_of(folder: Path) -> list[str]:
+    counts = np.array(json.loads((folder / "data.json").read_text())["labeled_counts"], dtype=float)
+    order = list(np.argsort(-counts, kind="stable"))
+    return [to_hex(color).upper() for color, _ in class_styles(order, range(len(counts)), counts)]
+
+
+def expected(folder: Path, classes: np.ndarray) -> Counter[str]:
+    colors = colors_of(folder)
+    return Counter(colors[k] for k in classes if k >= 0)
+
+
+def test_every_image_and_prototype_stands_there_in_the_colour_of_its_class(finished_run: Path) -> None:
+    arrays = arrays_of(finished_run)
+    rows = arrays["map.place"]
+    figure = pictures.embedding_map(finished_run)
+    assert drawn(figure, "unlabelled") == expected(finished_run, arrays["pool.final"][rows])
+    assert drawn(figure, "labelled") == expected(finished_run, arrays["map.label"])
+    assert drawn(figure, "prototype") == expected(finished_run, np.arange(10))
+    truth = pictures.embedding_map(finished_run, by="truth")
+    assert drawn(truth, "unlabelled") == expected(finished_run, arrays["pool.truth"][rows])
+    assert {text.get_text() for text in figure.axes[0].texts} == {str(k) for k in range(10)}
+
+
+def test_the_legend_names_each_class_with_its_labelled_images(finished_run: Path) -> None:
+    counts = json.loads((finished_run / "data.json").read_text())["labeled_counts"]
+    legend = pictures.embedding_map(finished_run).axes[0].get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said[:3] == ["unlabelled image", "labelled image", "prototype of a class"]
+    assert sorted(said[3:]) == [f"{k} ({counts[k]})" for k in range(10)]
+
+
+def test_classes_can_be_singled_out(finished_run: Path) -> None:
+    arrays = arrays_of(finished_run)
+    final = arrays["pool.final"][arrays["map.place"]]
+    figure = pictures.embedding_map(finished_run, classes=["3", "0"])
+    found = drawn(figure, "unlabelled")
+    assert (found[COLORS[0]], found[COLORS[1]]) == tuple((final == k).sum() for k in (0, 3))
+    assert found[OTHERS] == len(final) - found[COLORS[0]] - found[COLORS[1]]
+    assert {text.get_text() for text in figure.axes[0].texts} == {"0", "3"}
+    with pytest.raises(RunError, match="no class 'three'"):
+        pictures.embedding_map(finished_run, classes=["three"])
+
+
+@pytest.mark.parametrize("count", [2, 10, MOST_SHAPES])
+def test_classes_differ_in_colour_or_shape_and_neighbours_in_both(count: int) -> None:
+    counts = np.arange(count, 0, -1, dtype=float)
+    styles = class_styles(range(count), range(count), counts)
+    assert len(set(styles)) == count
+    for (color, shape), (other_color, other_shape) in itertools.pairwise(styles):
+        assert color != other_color
+        assert shape != other_shape
+
+
+def test_more_classes_are_coloured_by_their_number_of_labelled_images(finished_run: Path) -> None:
+    count = MOST_SHAPES + 8
+    data = json.loads((finished_run / "data.json").read_text())
+    data |= {"class_names": [f"class {k}" for k in range(count)], "labeled_counts": list(range(count, 0, -1))}
+    (finished_run / "data.json").write_text(json.dumps(data))
+    arrays = arrays_of(finished_run)
+    random = np.random.default_rng(0)
+    arrays["map.prototypes"] = random.normal(size=(count, arrays["map.features"].shape[1])).astype(np.float16)
+    (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
+    figure = pictures.embedding_map(finished_run)
+    assert len(drawn(figure, "prototype")) > 40
+    assert figure.axes[1].get_ylabel() == "labelled images of the class"
+    assert not list(figure.axes[0].texts)
+    one = pictures.embedding_map(finished_run, classes=["class 49"])
+    assert [text.get_text() for text in one.axes[0].texts] == ["class 49"]
+
+
+def test_names_are_drawn_as_they_are(finished_run: Path) -> None:
+    data = json.loads((finished_run / "data.json").read_text())
+    names = ["$x^2$", "a_b", "50%", "$", "\\frac", "ß" * 40, *"abcd"]
+    (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
+    figure = pictures.embedding_map(finished_run)
+    figure.savefig(finished_run / "map.pdf")
+    assert all(not text.get_parse_math() for text in figure.axes[0].texts if isinstance(text, Text))
+    assert any(text.get_text().endswith("ß…") for text in figure.axes[0].texts)
+
+
+def test_what_is_not_there_is_an_error_that_says_so(finished_run: Path) -> None:
+    arrays = arrays_of(finished_run)
+    arrays["pool.truth"][:] = -1
+    (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
+    with pytest.raises(RunError, match="no truth"):
+        pictures.embedding_map(finished_run, by="truth")
+    for name, value in (
+        ("map.place", arrays["map.place"][:7]),
+        ("map.place", arrays["map.place"] + 30_000),
+        ("pool.final", arrays["pool.final"] + 50),
+        ("map.label", arrays["map.label"] * 0 - 2),
+    ):
+        changed = safetensors.numpy.save({**arrays, name: value}, {"beliefs": "{}"})
+        (finished_run / FILE).write_bytes(changed)
+        with pytest.raises(RunError, match="cannot be read"):
+            pictures.embedding_map(finished_run)
+    (finished_run / FILE).write_bytes(changed[:5000])
+    with pytest.raises(RunError, match="cannot be read"):
+        pictures.embedding_map(finished_run)
+    (finished_run / FILE).unlink()
+    with pytest.raises(RunError, match="it is not there yet"):
+        pictures.embedding_map(finished_run)
