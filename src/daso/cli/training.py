@@ -42,6 +42,7 @@ from daso.train.calibrate import read_calibration
 from daso.train.checkpoint import newest_step
 from daso.train.lock import refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
+from daso.train.resolution import ENLARGED, choose_resolution
 from daso.train.run import train_run
 from daso.train.training import choose_device
 
@@ -182,6 +183,26 @@ def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:
     return choose_for(source, choose_device(command.train.device))
 
 
+def with_resolution(command: TrainCommand, source: Source, defaults: SourceDefaults) -> SourceDefaults:
+    """Return defaults of a source with the side at which a pretrained encoder sees its images, if there is one.
+
+    Without an accelerator small images are not enlarged to the encoder's own side.
+    """
+    if not is_pretrained(command.train) or source.train.images.ndim != 4:
+        return defaults
+    found = None
+    if choose_device(command.train.device).type == "cpu":
+        found = choose_resolution(command.train, max(source.train.images.shape[2:]))
+    if found is None:
+        return dataclasses.replace(defaults, resolution=None)
+    reason = (
+        f"{ENLARGED} times the images' side, not the encoder's {found.own}, which would take "
+        f"{(found.own / found.chosen) ** 2:.2g} times as long, on a CPU, and be a little better"
+    )
+    reasons = {**defaults.reasons, "resolution": reason}
+    return dataclasses.replace(defaults, resolution=found.chosen, reasons=reasons)
+
+
 def _notice(message: str) -> None:
     print(message, file=sys.stderr)
 
@@ -270,6 +291,7 @@ def _train(
                 notice(
                     f"--method {OWN_METHOD}: logit adjustment (la) makes rare classes count like the others"
                 )
+        defaults = with_resolution(command, source, defaults)
         config = to_config(command, method_options, argv, defaults, notice)
     for note in idle_options(config, given_options(argv)):
         _notice(f"note: {note}")

@@ -43,6 +43,14 @@ POOLED = (
 )
 """Model types whose own pooling, without random weights, gives the features. Of others they are the mean over all
 tokens or places."""
+ANY_SIDE = (
+    *FIRST_TOKEN,
+    *("clip", "clip_vision_model", "convnext", "convnextv2", "dinov3_convnext", "efficientnet"),
+    *("mobilenet_v1", "mobilenet_v2", "regnet", "resnet"),
+)
+"""Model types that take images of any side as they are, or by interpolated position embeddings."""
+STRIDE = 16
+"""Of which the side of images should be a multiple, for encoders without patches."""
 REFUSED = {"vit_mae": "it masks patches at random; take an encoder that was saved as ViT"}
 
 PATIENCE = 10.0
@@ -140,6 +148,34 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     }
     plain = json.loads(json.dumps(recipe, default=str))
     return Backbone(name, "transformers", encoder, preprocessing, plain)
+
+
+def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
+    """Return a model's own side in pixels, and the number that other sides should be multiples of.
+
+    None: it takes images of no other side, or the folder holds no model of transformers.
+
+    Args:
+        name, folder: see ``open_transformers``.
+
+    Raises:
+        OptionError: the model cannot be fetched, or one of its files not be read.
+        MissingDependencyError: huggingface-hub is not installed.
+    """
+    path = fetch(name, "config.json") if folder is None else folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+        kind, config = config["model_type"], config.get("vision_config") or config
+        size, patch = config.get("image_size"), config.get("patch_size")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # no model of transformers, or said when it is loaded
+    if kind not in ANY_SIDE:
+        return None
+    side = from_processor(_read_processor(name, folder, local=True), size).resolution
+    known = isinstance(patch, int) and patch > 0 and kind in (*FIRST_TOKEN, "clip", "clip_vision_model")
+    return None if side is None else (side, patch if known else STRIDE)
 
 
 def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:

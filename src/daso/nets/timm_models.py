@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from daso.errors import OptionError
 from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
 from daso.nets.network import Interpolation
-from daso.nets.pretrained import fetch
+from daso.nets.pretrained import STRIDE, fetch
 from daso.nets.timm_import import import_timm
 from daso.nets.timm_names import as_timm_calls_them
 from daso.nets.weights import load_strictly
@@ -77,6 +78,23 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     load_strictly(model, tensors, f"{weights} does not fit {name!r}")
     encoder = TimmEncoder(model, side)
     return Backbone(f"timm:{name}", "timm", encoder.eval(), timm_preprocessing(about, side), recipe)
+
+
+def timm_side(name: str) -> tuple[int, int] | None:
+    """Return a model's own side in pixels, and the number that other sides should be multiples of.
+
+    None: there is no such model, or it takes images of no other side.
+
+    Raises:
+        MissingDependencyError: timm cannot be imported.
+    """
+    about = import_timm().get_pretrained_cfg(name)
+    if about is None:
+        return None
+    patch = re.search(r"_patch(\d+)", name)
+    if about.fixed_input_size and not (patch and name.startswith(("vit_", "deit"))):
+        return None
+    return int(about.input_size[-1]), int(patch.group(1)) if patch else STRIDE
 
 
 def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocessing:
