@@ -1,9 +1,11 @@
-"""Train in one of several processes and save the result: python shared_training.py RANK SIZE PORT OUT METHOD..."""
+"""Train in one of several processes and save the result: python shared_training.py RANK SIZE OUT METHOD..."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,16 +77,27 @@ def numbers(value: Any) -> Iterator[float]:
 
 def threads() -> list[str]:
     """Return the names of this process's threads, those of libraries too; none where the system does not list them."""
-    tasks = Path("/proc/self/task")
-    return [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.exists() else []
+    names = []
+    for task in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has just ended
+            names.append(task.read_text().strip())
+    return names
 
 
-def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None:
-    """Train methods; the first process saves."""
+def assert_no_threads_of_the_group() -> None:
+    """Check that the group's threads have ended, but for what the system lists for a moment after that."""
+    deadline = time.monotonic() + 20
+    while (left := [name for name in threads() if "gloo" in name]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, f"threads of the group are left, and may abort the interpreter when it ends: {left}"
+
+
+def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
+    """Train methods; the first process saves. They meet in a file of the folder *out*."""
     torch.set_num_threads(1)
     processes = None
     if size > 1:
-        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+        dist.init_process_group("gloo", f"file://{out}/processes-{size}", rank=rank, world_size=size)
         processes = Processes.of_group()
     for method in methods:
         result = train(method, processes)
@@ -95,9 +108,8 @@ def main(rank: int, size: int, port: int, out: Path, methods: list[str]) -> None
     if processes is not None:
         dist.barrier()  # nobody leaves while another still listens
         processes.leave()
-        gone = [name for name in threads() if "gloo" in name]
-        assert not gone, f"threads of the group are left, and may abort the interpreter when it ends: {gone}"
+        assert_no_threads_of_the_group()
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), Path(sys.argv[4]), sys.argv[5:])
+    main(*map(int, sys.argv[1:3]), Path(sys.argv[3]).resolve(), sys.argv[4:])

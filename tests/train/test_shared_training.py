@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,22 +16,14 @@ SCRIPT = Path(__file__).parent / "shared_training.py"
 BY_FOUR = ["fixmatch+abc+daso", "remixmatch+daso"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method in one process and in two, some in four."""
     out = tmp_path_factory.mktemp("shared")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for size in (1, 2, 4):
-        port, methods = free_port(), BY_FOUR if size == 4 else list(METHODS)
-        commands = [
-            [sys.executable, SCRIPT, str(rank), str(size), str(port), out, *methods] for rank in range(size)
-        ]
+        methods = BY_FOUR if size == 4 else list(METHODS)
+        commands = [[sys.executable, SCRIPT, str(rank), str(size), out, *methods] for rank in range(size)]
         running = [
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
             for command in commands

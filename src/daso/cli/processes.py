@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from daso.cli import INTERRUPTED
 from daso.errors import DasoError, OptionError
 from daso.nets.shared import Processes, TeamError
 from daso.train.environment import describe_environment
@@ -173,10 +174,14 @@ def team(device: str) -> Iterator[Team]:
             yield Team(processes, device, restarts > 0)
         processes.leave()
     except Exception as error:
-        _end(error, store, rank)
+        _end(error, store, rank, size)
+    except KeyboardInterrupt:  # a second signal, which does not wait for the others
+        if rank == 0:
+            print("daso: stopped", file=sys.stderr)
+        _exit(INTERRUPTED)
 
 
-def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
+def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
     """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
     me = f"process {rank} on {platform.node()}"
     told = error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
@@ -184,7 +189,7 @@ def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
             store.wait(["told"], WORD)  # torchrun ends all as soon as one has left
-            _exit(status)
+            _leave(error, store, rank, size, status)
     if isinstance(error, TeamError) and isinstance(told, DasoError):
         print(f"daso: {told}", file=sys.stderr)
     elif isinstance(told, DasoError):
@@ -199,6 +204,16 @@ def _end(error: Exception, store: PrefixStore, rank: int) -> NoReturn:
         traceback.print_exception(told)
     with contextlib.suppress(RuntimeError):
         store.set("told", "")
+    _leave(error, store, rank, size, status)
+
+
+def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
+    """Leave; where all do, the first process, which may hold the store, is the last: without it each would tell."""
+    if isinstance(error, TeamError):
+        with contextlib.suppress(RuntimeError):
+            store.set(f"left {rank}", "")
+            if rank == 0:
+                store.wait([f"left {other}" for other in range(size)], WORD)
     _exit(status)
 
 
