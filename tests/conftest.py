@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Networks this small are fastest on one thread; it must be said before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

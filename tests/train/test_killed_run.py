@@ -150,7 +150,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], 
 def test_asked_to_stop_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
     folder, draw = tmp_path / "run", random.Random()
     life, number = arguments(method, folder), draw.choice((signal.SIGTERM, signal.SIGINT))
-    process = start(killed_runs.command, life)
+    process = start(killed_runs.slow_disk, life, 0.1)  # so that it is not over before it is asked
     while newest_step(folder) < 5:
         assert process.is_alive()
         time.sleep(0.001)

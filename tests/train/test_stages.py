@@ -359,7 +359,7 @@ def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
     # is over, and what dies half written is the first checkpoint of the second one.
     first = start(killed_runs.die_in_write, arguments(folder), 13)
     assert finish(first) == -signal.SIGKILL
-    second = start(killed_runs.command, ["resume", str(folder)])
+    second = start(killed_runs.slow_disk, ["resume", str(folder)], 0.2)  # it is not over before it is killed
     kill_after(second, folder, 40, random.Random().uniform(0, 0.05))  # in the second generation or the third
     assert finish(second) == -signal.SIGKILL
     assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
