@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_leaves_at_once(
-    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+    number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("daso.cli.stop.ECHO", 0.0)
     stop = Stop()
     with stop.listening():
         assert not stop()
@@ -38,6 +40,23 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once(
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert stop.signal == number
+
+
+def test_what_a_scheduler_and_torchrun_send_one_after_the_other_is_one_request(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stop = Stop()
+    with stop.listening():
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            now[0] += 0.5
+        assert stop.signal == signal.SIGTERM
+        assert capfd.readouterr().err.count("stopping after this step") == 1
+        now[0] += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_signals_are_taken_as_before_afterwards() -> None:
@@ -86,7 +105,7 @@ def test_a_stopped_training_tells_one_number_of_steps(
                 self.signal = signal.SIGTERM
             return self.signal is not None
 
-    monkeypatch.setattr("daso.cli.train.Stop", AfterAWhile)
+    monkeypatch.setattr("daso.cli.training.Stop", AfterAWhile)
     run = tmp_path / "run"
     options = "--network small-4 --batch 4 --steps 60 --evaluate-every 40 --device cpu --log-every 5"
     assert main(["train", "digits", *options.split(), "--out", str(run)]) == 128 + signal.SIGTERM

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ECHO = 2.0
+"""Seconds in which further signals mean no more than the first: torchrun passes on to its processes what a scheduler or
+Ctrl-C has sent to all of them already."""
 NOTICE = b"daso: stopping after this step, with a checkpoint; once more to leave at once\n"
 
 
@@ -22,6 +26,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
 
     def __call__(self) -> bool:
         """Tell whether a signal came."""
@@ -34,7 +39,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP as requests to stop; a second one raises KeyboardInterrupt.
+        """Take SIGINT, SIGTERM and SIGHUP as requests to stop; a second one, not at once, raises KeyboardInterrupt.
 
         Outside the main thread, which alone may listen, nothing happens. A signal that is ignored stays so: SIGHUP
         under nohup.
@@ -54,6 +59,8 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            if time.monotonic() - self._since < ECHO:
+                return
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal, self._since = number, time.monotonic()
         os.write(2, NOTICE)  # print may be interrupted in the middle of another print
