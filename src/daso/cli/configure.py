@@ -16,7 +16,6 @@ from daso.train.options import TrainOptions
 from daso.train.view_options import ViewOptions
 
 PROBE_THRESHOLD = 0.7
-"""A linear classifier on embeddings is seldom as sure as 95%."""
 TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
 VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
 
@@ -59,6 +58,7 @@ def to_config(
         defaults = defaults.without_unlabeled()
     if _given(argv, "--steps"):
         defaults = dataclasses.replace(defaults, warmup_steps=None, evaluate_every=None)
+    reasons = dict(defaults.reasons)
     split = command.split.or_else(defaults.split)
     train, augmentation, options = command.train, command.augmentation, dict(method_options)
     chosen: dict[str, Any] = {
@@ -83,10 +83,11 @@ def to_config(
     probed = train.freeze and train.embedding_network == "probe"
     if probed and "threshold" in known and not _given(argv, "--threshold"):
         options["threshold"] = chosen["threshold"] = PROBE_THRESHOLD
+        reasons["threshold"] = "a linear classifier on embeddings is seldom as sure as 0.95"
     flags = {name: _flag(name.replace("_", "-"), value) for name, value in chosen.items()}
-    if plain := [flag for name, flag in flags.items() if name not in defaults.reasons]:
+    if plain := [flag for name, flag in flags.items() if name not in reasons]:
         notice(f"chosen for {command.source}: {' '.join(plain)}")
-    if reasoned := {flag: defaults.reasons[name] for name, flag in flags.items() if name in defaults.reasons}:
+    if reasoned := {flag: reasons[name] for name, flag in flags.items() if name in reasons}:
         width = max(map(len, reasoned))
         lines = [f"  {flag:<{width}}  {reason}" for flag, reason in reasoned.items()]
         notice("\n".join([f"chosen for {command.source}:", *lines]))

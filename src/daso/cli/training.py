@@ -60,8 +60,11 @@ def announce(prepared: Prepared, folder: Path) -> None:
     pools = {"unlabelled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
     parameters = sum(p.numel() for p in prepared.training.network.parameters())
     shape = "x".join(map(str, data.labeled.images.shape[2:]))
+    images = f"images {shape}"
+    if data.are_vectors:
+        images = f"vectors of {shape}" if not config.train.freeze else f"images, embedded as {shape} numbers,"
     print(
-        f"{config.source}: {len(data.labeled)} labelled images {shape} of {len(data.class_names)} classes "
+        f"{config.source}: {len(data.labeled)} labelled {images} of {len(data.class_names)} classes "
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
         + f"\n{config.method}: {config.train.network}, {parameters:,} parameters, "

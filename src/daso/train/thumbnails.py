@@ -44,7 +44,7 @@ def _thumbnail(pool: Pool, index: int) -> bytes | None:
     if pool.images.dim() == 4:
         return encode_thumbnail(pool.images[index])
     try:
-        return encode_thumbnail(torch.from_numpy(decode(Path(pool.paths[index]), size=SIDE)))
+        return encode_thumbnail(torch.tensor(decode(Path(pool.paths[index]), size=SIDE)))
     except (DataError, OSError, IndexError):
         return None
 
