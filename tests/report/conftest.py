@@ -1,13 +1,22 @@
-"""What tests of pictures share."""
+"""What tests of pictures and reports share."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from daso.data.arrays import from_arrays
+from daso.data.source import Source
+from daso.train.prepare import prepare
+from daso.train.run import train_run
+from tests.conftest import MakeConfig
 
 
 @pytest.fixture
@@ -23,3 +32,27 @@ def without_warnings() -> Iterator[None]:
 def axis() -> Axes:
     """Return empty axes."""
     return Figure().subplots()
+
+
+@pytest.fixture(autouse=True)
+def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare all tests but that of a complete run the seconds that a map takes."""
+    if "complete_run_has" not in request.node.name:
+        monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
+
+
+@pytest.fixture(scope="module")
+def many_classes(tiny_config: MakeConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of 40 classes, digits in four positions, whose unlabelled images nobody knows."""
+    assert digits.test is not None
+    images = np.concatenate([np.rot90(digits.train.images[:400], turn, (2, 3)) for turn in range(4)])
+    labels = np.concatenate([digits.train.labels[:400] + 10 * turn for turn in range(4)])
+    test = np.concatenate([np.rot90(digits.test.images[:200], turn, (2, 3)) for turn in range(4)])
+    answers = np.concatenate([digits.test.labels[:200] + 10 * turn for turn in range(4)])
+    seen = np.array([np.sum(labels[:i] == k) for i, k in enumerate(labels)])
+    hidden = np.where(seen < 2 + (40 - labels) // 8, labels, -1)
+    source = from_arrays(images, hidden, test_images=test, test_labels=answers)
+    folder = tmp_path_factory.mktemp("many") / "run"
+    config = tiny_config("fixmatch+daso", steps=12, evaluate_every=4, method_options={"warmup_steps": 2})
+    list(train_run(prepare(dataclasses.replace(config, split=type(config.split)()), source), folder))
+    return folder

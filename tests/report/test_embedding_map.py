@@ -24,12 +24,6 @@ FILE = "beliefs.safetensors"
 pytestmark = pytest.mark.usefixtures("without_warnings")
 
 
-@pytest.fixture(autouse=True)
-def quick_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests the seconds that t-SNE takes: the first two principal components."""
-    monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
-
-
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
     with safe_open(folder / FILE, framework="numpy") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

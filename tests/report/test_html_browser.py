@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,12 @@ from PIL import Image
 pytest.importorskip("websocket")
 
 from browser import CHROMIUM, Page, open_browser
-from test_html_report import HOSTILE, make_hostile, many_classes, quick_map
+from report_page import HOSTILE, make_hostile
 
 from daso.cli import main
 from daso.report.html.page import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-__all__ = ["many_classes", "quick_map"]
 
 SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -276,3 +277,80 @@ def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
         for left, top, wide, high in boxes[:i]:
             apart = x >= left + wide or left >= x + width or y + 4 >= top + high or top + 4 >= y + height
             assert apart
+
+
+NAMED = {"image", "button", "link", "table", "region", "navigation", "application", "searchbox", "combobox"}
+
+
+def nameless(page: Page) -> list[str]:
+    """Return the roles of what a screen reader would announce without a name."""
+    page.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    page.ask(SETTLED)
+    page.send("Accessibility.enable")
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    there = [(node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]]
+    assert NAMED - {role for role, _ in there} <= {"application", "searchbox", "combobox"}
+    return [role for role, name in there if role in NAMED and not name.strip()]
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(page: Page, comparison: Path) -> None:
+    assert nameless(page) == []
+    page.open(comparison)
+    assert nameless(page) == []
+    assert page.ask("document.querySelectorAll('.drawing svg:not([role=img][aria-label])').length") == 0
+
+
+def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
+    page.ask(
+        "document.querySelector('[data-filters=mistakes]').closest('details').querySelector('summary').focus()"
+    )
+    page.press("Enter")  # opens what the summary stands for
+    page.press("Tab")
+    assert page.ask("document.activeElement.dataset.filters") == "mistakes"
+    page.send("Input.insertText", text="9")
+    there = column(page, "mistakes", 0)
+    said = page.ask("document.querySelector('[data-count=mistakes]').textContent")
+    assert said.startswith(f"{len(there)} of ")
+    for _ in range(4):  # the region of the table and three of its heads
+        page.press("Tab")
+    for rising in (False, True):
+        page.press("Enter")
+        counts = [int(text) for text in column(page, "mistakes", 2)]
+        assert counts == sorted(counts, reverse=not rising)
+    page.ask("document.getElementById('map-class').focus()")
+    page.press("ArrowDown")
+    assert page.ask("document.getElementById('map-class').selectedIndex") == 1
+    assert page.ask("document.querySelectorAll('svg.map .points .dim').length") > 0
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_class_has_one_line_of_its_table(browser: Page, finished_run: Path, width: int) -> None:
+    data = json.loads((finished_run / "data.json").read_text())
+    names = ["pullover form 00", "a", "ankle boot", "T-shirt/top", *(f"class {k}" for k in range(6))]
+    (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
+    page = show(browser, finished_run, width)
+    heights = page.ask(
+        "[...document.querySelectorAll('#class-table tbody th')].map(cell => cell.offsetHeight)"
+    )
+    assert len(heights) == 10
+    assert max(heights) < 35  # two lines have 46 pixels
+
+
+def test_method_names_break_only_between_their_parts(browser: Page, comparison: Path) -> None:
+    browser.look(320, 900)
+    browser.open(comparison)
+    lines = browser.ask(
+        """[...document.querySelectorAll('thead button')].map(button => {
+          const range = document.createRange(), lines = new Map();
+          const walk = document.createTreeWalker(button, NodeFilter.SHOW_TEXT);
+          while (walk.nextNode()) for (let i = 0; i < walk.currentNode.length; i++) {
+            range.setStart(walk.currentNode, i); range.setEnd(walk.currentNode, i + 1);
+            const top = Math.round(range.getBoundingClientRect().top);
+            lines.set(top, (lines.get(top) || '') + range.toString());
+          }
+          return [...lines.values()].map(line => line.trim()).filter(line => line);
+        })"""
+    )
+    words = {word for line in lines for part in line for word in re.split(r"[\s+:]+", part) if word}
+    assert {"fixmatch", "daso", "supervised", "difference", "accuracy"} <= words
+    assert not any("fixmatch".startswith(word) and word != "fixmatch" for word in words)

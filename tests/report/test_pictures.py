@@ -34,12 +34,6 @@ ALL: dict[str, Callable[..., Figure]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests the seconds that t-SNE takes: the first two principal components."""
-    monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
-
-
 @pytest.mark.parametrize("draw", ALL.values(), ids=ALL)
 def test_each_takes_a_folder_and_returns_a_figure_a_notebook_shows(
     draw: Callable[..., Figure], finished_run: Path

@@ -1,0 +1,160 @@
+"""The report of run folders that are incomplete or damaged: what is there, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_page import change_beliefs, report
+
+from daso.cli import main
+from daso.errors import RunError
+from daso.report.html.folder import load_run
+from daso.report.html.overview import confusion_counts
+from daso.report.html.page import write_report
+
+
+def test_a_running_training(finished_run: Path) -> None:
+    for name in ("summary.json", "confusion.json", "beliefs.safetensors"):
+        (finished_run / name).unlink()
+    lines = (finished_run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (finished_run / "metrics.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
+    page = report(finished_run)
+    assert page.sections == ["overview", "classes", "pseudo_labels", "training", "about"]
+    assert "The last line of metrics.jsonl was cut off" in page.text
+    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
+    assert "the training writes it now and then" in page.text
+    assert re.search(r"up to step \d+ of 20", page.text)
+    assert "the latest" in page.text
+
+
+def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(finished_run: Path) -> None:
+    counted = json.loads((finished_run / "confusion.json").read_text())["counts"]
+    for name in ("summary.json", "confusion.json"):
+        (finished_run / name).unlink()
+    change_beliefs(finished_run, {"step": 15})
+    page = report(finished_run)
+    wanted = "overview classes pseudo_labels galleries label_next map confusion calibration training about"
+    assert page.sections == wanted.split()
+    assert "What is said of single images is as of step 15" in page.text
+    for said in ("test images, at step 15. Rows:", "unlabelled images at step 15", "Agreement at step 15"):
+        assert said in page.text
+    assert "at the end" not in page.text
+    run = load_run(finished_run)
+    assert run.measured_on == "test"
+    counts = confusion_counts(run)
+    assert counts is not None
+    assert counts.tolist() == counted
+
+
+def test_before_the_first_row(finished_run: Path) -> None:
+    for name in ("summary.json", "confusion.json", "beliefs.safetensors", "metrics.jsonl"):
+        (finished_run / name).unlink()
+    page = report(finished_run)
+    assert page.sections == ["overview", "classes", "about"]
+    assert "Nothing has been measured yet" in page.text
+
+
+def test_a_complete_run_without_beliefs_says_how_to_get_them(finished_run: Path) -> None:
+    (finished_run / "beliefs.safetensors").unlink()
+    page = report(finished_run)
+    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
+    assert "the training writes it now and then" not in page.text
+    assert "galleries" not in page.sections
+    assert "confusion" in page.sections
+
+
+def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match="is no run folder"):
+        write_report(tmp_path)
+    assert main(["report", str(tmp_path)]) == 1
+    assert "is no run folder" in capsys.readouterr().err
+
+
+FILES = ("config.json", "data.json", "environment.json", "summary.json", "confusion.json", "calibration.json")
+
+
+DAMAGE = (b"", b"[]", b"{}", b'{"class_names": 3, "counts": 1}', b'{"a": ', b"\xff\xfe\x00", b"[" * 100_000)
+
+
+@pytest.mark.parametrize("name", [*FILES, "metrics.jsonl", "beliefs.safetensors"])
+@pytest.mark.parametrize("content", [*DAMAGE, None], ids=lambda c: "gone" if c is None else repr(c[:12]))
+def test_a_damaged_file_costs_what_depends_on_it(
+    finished_run: Path, name: str, content: bytes | None
+) -> None:
+    path = finished_run / name
+    path.unlink() if content is None else path.write_bytes(content)
+    page = report(finished_run)
+    assert {"overview", "about"} <= set(page.sections)
+    readable = content in (b"{}", DAMAGE[3]) and name != "beliefs.safetensors"
+    optional = ("confusion.json", "calibration.json")
+    if not readable and not (content is None and name in optional):
+        assert name in page.text[page.text.index("What is missing") :][:1500]
+    if name != "beliefs.safetensors" and name != "data.json":
+        assert "galleries" in page.sections
+
+
+def test_a_damaged_line_in_the_middle(finished_run: Path) -> None:
+    path = finished_run / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b'{"event": "train"\n', b"null\n", *lines[2:]]))
+    page = report(finished_run)
+    assert f"2 of {len(lines) + 2} lines of metrics.jsonl are damaged (line 3, 4)" in page.text
+    assert "training" in page.sections
+
+
+def mutate(value: Any, chance: random.Random, rate: float) -> Any:
+    """Return a JSON value of which some parts are replaced by something else."""
+    if chance.random() < rate:
+        return chance.choice([None, -1, 0, 1e30, "x", [], {}, [1, "a"], True, "1", {"a": []}])
+    if isinstance(value, dict):
+        return {key: mutate(item, chance, rate) for key, item in value.items() if chance.random() > rate / 2}
+    if isinstance(value, list):
+        return [mutate(item, chance, rate) for item in value if chance.random() > rate / 2]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_json_that_does_not_say_what_it_should(finished_run: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    for name in FILES:
+        path = finished_run / name
+        path.write_text(json.dumps(mutate(json.loads(path.read_text()), chance, 0.02)))
+    path = finished_run / "metrics.jsonl"
+    rows = [mutate(json.loads(line), chance, 0.02) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "about" in report(finished_run).sections
+
+
+@pytest.mark.parametrize(
+    ("name", "change_of", "section"),
+    [
+        ("pool.linear", lambda v: v * 0 + 99, "Images"),
+        ("pool.linear", lambda v: v[:3], "Images"),
+        ("disagreeing", lambda v: v + 10_000, "Images"),
+        ("thumbnails.offsets", lambda v: v[:5], "Images"),
+        ("next", lambda v: v - 10_000, "What to label next"),
+        ("map.place", lambda v: v[:7], "Map"),
+        ("map.label", lambda v: v * 0 - 5, "Map"),
+        ("test.confidence", lambda v: v * np.float16("nan"), "Calibration"),
+        ("test.answer", lambda v: v[:7], "Calibration"),
+    ],
+)
+def test_beliefs_that_do_not_fit_each_other(
+    finished_run: Path, name: str, change_of: Callable[[np.ndarray], np.ndarray], section: str
+) -> None:
+    change_beliefs(finished_run, {}, **{name: change_of(load_run(finished_run).arrays[name])})
+    page = report(finished_run)
+    assert f"The section '{section}' is left out" in page.text
+    assert {"overview", "classes", "confusion", "about"} <= set(page.sections)
+
+
+def test_beliefs_of_another_version(finished_run: Path) -> None:
+    change_beliefs(finished_run, {"version": 99})
+    assert "is not one that this version of daso reads" in report(finished_run).text
