@@ -47,9 +47,10 @@ class MissingDependencyError(DasoError, ImportError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the valid name nearest to *name*, or ``""`` if none is near."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    """Return ``" Did you mean 'x'?"`` for the valid name nearest to *name*, whatever its case, or ``""`` if none is."""
+    lower = {one.lower(): one for one in valid}
+    matches = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
+    return f" Did you mean {lower[matches[0]]!r}?" if matches else ""
 
 
 def problems(found: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:

@@ -9,6 +9,24 @@ import pytest
 from daso.cli import main
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--steps", "0"],
+        ["--jobs", "0"],
+        ["--jobs", "-2"],
+        ["--seeds"],
+        ["--seeds", "-1"],
+        ["--seeds", "3", "0", "3"],
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--out", str(tmp_path / "demo"), *options])
+    assert stopped.value.code == 2
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_demonstration_compares_three_methods_seed_by_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

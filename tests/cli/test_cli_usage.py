@@ -174,6 +174,8 @@ def test_help_shows_the_options_of_the_method(
         (["train", "digits", "--network", "smal"], "'small'"),
         (["train", "digit"], "'digits'"),
         (["train", "fashion_mnist"], "'fashion-mnist'"),
+        (["train", "CIFAR10"], "'cifar10'"),
+        (["train", "digits", "--method", "FixMatch+DASO"], "'fixmatch'"),
         (["train", "digits", "--schedule", "cosin"], "cosine"),
         (["predict", ".", "image.png", "--probabilites"], "--probabilities"),
     ],

@@ -74,6 +74,7 @@ def test_hold_outs_and_names() -> None:
         (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3 is out of range"),
         (IMAGES, [0, 1, 2, 3], {"class_names": ["a", "b"]}, r"2 at index 2 is out of range \(2 such\)"),
         (IMAGES, [0, 2, 2, 0], {}, "no labelled image of class '1'"),
+        ([IMAGES[0]] * 99, [0, 90] + [1] * 97, {}, "class '2', .*, '11' and 78 more; label some of each"),
         (IMAGES, [0, 1, 1, 10**9], {}, "number the classes 0, 1, 2"),
         (IMAGES, [-1] * 4, {"class_names": ["a", "b"]}, "no labelled image of class 'a', 'b'"),
         (IMAGES, [0, 0, 0, 0], {}, "at least two classes"),

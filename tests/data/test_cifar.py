@@ -95,6 +95,9 @@ def test_malicious_batches_are_refused_in_folder_and_archive(tmp_path: Path) -> 
         ({b"labels": [0] * 19}, "20 images, but 19 labels"),
         ({b"labels": [0] * 19 + [10]}, "label 10 at index 19"),
         ({b"labels": [0] * 19 + ["cat"]}, "list of integers"),
+        ({b"labels": bytes(20)}, "list of integers"),
+        ({b"labels": [True] * 20}, "list of integers"),
+        ({b"data": np.array([None] * 20)}, r"test_batch: arrays of type 'O8' are refused"),
         ({b"labels": [0] * 19 + [2**70]}, "integer beyond 64 bits"),
     ],
 )

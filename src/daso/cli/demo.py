@@ -19,6 +19,7 @@ from rich.table import Table
 
 from daso.cli.shown import parse
 from daso.cli.tables import wide_console
+from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.compare.statistics import pair, spread
 from daso.report.compare.tables import value_of
@@ -46,6 +47,22 @@ class DemoCommand:
     """Runs at a time, one thread each (default: one for each processor)."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
     """Send the numbers to a tracker too; may be given again for another one."""
+
+    def __post_init__(self) -> None:
+        seeds = self.seeds
+        for name, value, valid in (
+            (
+                "seeds",
+                seeds,
+                seeds and len({*seeds}) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
+            ),
+            ("steps", self.steps, self.steps is None or self.steps >= 1),
+            ("jobs", self.jobs, self.jobs is None or self.jobs >= 1),
+        ):
+            if not valid:
+                raise OptionError(
+                    f"{name} = {value!r}: give different seeds from 0 on, steps and jobs from 1 on"
+                )
 
 
 def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:

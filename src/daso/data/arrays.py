@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.finding import listed
 from daso.data.source import UNLABELED, Images, Source
 from daso.errors import DataError
 
@@ -53,9 +54,7 @@ def from_arrays(
     counts = np.bincount(targets[known], minlength=len(names))
     empty = [names[label] for label in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(
-            f"labels: no labelled image of class {', '.join(map(repr, empty))}; label some of each"
-        )
+        raise DataError(f"labels: no labelled image of class {listed(empty)}; label some of each")
     pool_without = [] if known.all() else [pixels[~known]]
     if unlabeled is not None:
         pool_without.append(as_images(unlabeled, "unlabeled"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,7 +199,7 @@ def _batch(values: dict[str, object], layout: CifarLayout, where: str) -> Images
 
 
 def _labels(value: object, where: str) -> npt.NDArray[np.int64]:
-    if isinstance(value, Sequence) and all(isinstance(label, int) for label in value):
+    if isinstance(value, list | tuple) and all(type(label) is int for label in value):
         try:
             return np.array(value, dtype=np.int64)
         except OverflowError:
@@ -211,7 +211,7 @@ def _labels(value: object, where: str) -> npt.NDArray[np.int64]:
 
 def _class_names(values: dict[str, object], layout: CifarLayout, where: str) -> tuple[str, ...]:
     found = values.get(layout.names_key)
-    if isinstance(found, Sequence) and all(isinstance(name, bytes | str) for name in found):
+    if isinstance(found, list | tuple) and all(isinstance(name, bytes | str) for name in found):
         names = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in found)
         if len(set(names)) == len(layout.class_names):
             return names

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from daso.data.arrays import from_arrays
 from daso.data.source import Source
-from daso.errors import DataError
+from daso.errors import DataError, nearest
 
 KEYS = {
     "images": ("images", "train_images", "x_train", "x", "X"),
@@ -81,8 +81,8 @@ def _choose(stored: list[str]) -> dict[str, str]:
             raise DataError(f"no {wanted} in it; it holds {', '.join(stored) or 'nothing'}")
     unknown = [key for key in stored if key not in chosen.values()]
     if unknown:
-        valid = ", ".join(key for keys in KEYS.values() for key in keys)
-        raise DataError(f"unknown key {unknown[0]!r}; known: {valid}")
+        names = [key for keys in KEYS.values() for key in keys]
+        raise DataError(f"unknown key {unknown[0]!r}; known: {', '.join(names)}.{nearest(unknown[0], names)}")
     return chosen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from daso.data.finding import listed
 from daso.data.longtail import (
     Indices,
     Split,
@@ -34,7 +35,7 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     counts = np.bincount(labels, minlength=classes)
     if counts.min() == 0:
         empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(f"{source.name}: no labelled image of class {', '.join(map(repr, empty))}")
+        raise DataError(f"{source.name}: no labelled image of class {listed(empty)}; label some of each")
     if source.validation is not None and options.holdout:
         raise OptionError(f"{source.name} brings its own validation images: leave holdout out to use them")
     if options.unlabeled_head is not None and source.unlabeled is not None:

@@ -44,10 +44,10 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
         DataError: the pickle is damaged, or asks for anything beyond plain values and numpy arrays.
     """
     try:
-        _check_memory(content, where)
-        value = _PlainUnpickler(content, where).load()
-    except DataError:
-        raise
+        _check_memory(content)
+        value = _PlainUnpickler(content).load()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     # A damaged pickle raises nearly anything: EOFError, KeyError, IndexError, UnpicklingError, MemoryError.
     except Exception as error:
         raise DataError(f"{where}: not a readable pickle: {error or type(error).__name__}") from error
@@ -56,7 +56,7 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
     return {_key(key, where): _finished(item, where) for key, item in value.items()}
 
 
-def _check_memory(content: bytes, where: str) -> None:
+def _check_memory(content: bytes) -> None:
     """Refuse what takes more time or memory than the content's length: by its lengths, its memory, what it shares.
 
     pickletools itself refuses lengths beyond the content. A tuple that is used twice could be nested into one whose
@@ -68,18 +68,18 @@ def _check_memory(content: bytes, where: str) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if name in REFUSED_OPCODES:
-            raise DataError(f"{where}: refused, the pickle uses {name}, which plain values do not need")
+            raise DataError(f"refused, the pickle uses {name}, which plain values do not need")
         if name in MEMO_OPCODES or name == "MEMOIZE":
             place = len(memory) if argument is None else int(argument)
             if place > count:
-                raise DataError(f"{where}: refused, the pickle numbers its memory beyond its own length")
+                raise DataError("refused, the pickle numbers its memory beyond its own length")
             memory.add(place)
             (tuples.add if before in TUPLE_OPCODES else tuples.discard)(place)
             continue  # what was put there is still the latest value
         if name in GET_OPCODES and argument is not None and int(argument) in tuples:
-            raise DataError(f"{where}: refused, the pickle uses a tuple twice")
+            raise DataError("refused, the pickle uses a tuple twice")
         if isinstance(argument, int) and abs(argument) > LARGEST_INTEGER:
-            raise DataError(f"{where}: refused, the pickle holds an integer beyond 64 bits")
+            raise DataError("refused, the pickle holds an integer beyond 64 bits")
         before = name
 
 
@@ -169,9 +169,8 @@ def _encoder(budget: int) -> object:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, where: str) -> None:
+    def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
-        self.where = where
         reconstruct = _Reconstruct()
         self.allowed: dict[tuple[str, str], object] = {
             ("numpy.core.multiarray", "_reconstruct"): reconstruct,
@@ -186,6 +185,6 @@ class _PlainUnpickler(pickle.Unpickler):
             return self.allowed[module, name]
         except KeyError:
             raise DataError(
-                f"{self.where}: refused, the pickle asks for {module[:80]}.{name[:80]}; only plain values and numpy "
+                f"refused, the pickle asks for {module[:80]}.{name[:80]}; only plain values and numpy "
                 "arrays are read. Do not use this file, fetch it again from its publisher"
             ) from None
