@@ -1,6 +1,7 @@
-"""Turn a results file of benchmarks/lite.py into the Markdown table of LEADERBOARD.md.
+"""Turn a results file of benchmarks/lite.py or of daso reproduce into the Markdown table of LEADERBOARD.md.
 
     python benchmarks/summarize.py results/lite.csv
+    python benchmarks/summarize.py results/cifar10-lite.csv
 
 Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired: same split, same
 initial weights), with its standard error and the number of seeds in which it is above zero.
@@ -16,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from spread import spread
 
 COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
@@ -38,13 +40,6 @@ class Summarize:
     """Method that the differences are to."""
 
 
-def spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    mean = f"{np.mean(values):.1f}"
-    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
-
-
 def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
     """Describe the difference of the seeds that both have."""
     seeds = sorted(values.keys() & baseline.keys())
@@ -63,7 +58,8 @@ def main(summarize: Summarize) -> None:
     settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
-        name = " ".join(filter(None, (row["method"], row["variant"])))
+        variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
+        name = " ".join(filter(None, (row["method"], variant.strip(","))))
         settings[setting][name][row["seed"]] = row
     for setting, methods in sorted(settings.items()):
         print(f"\n**{setting}**\n")
