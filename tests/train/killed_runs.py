@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from daso.cli import main, train
+from daso.cli import main, training
 
 
 def command(arguments: list[str]) -> None:
     """Run the command line, but for the pictures, which take longer than all else; end with its exit status."""
-    train.draw_run = lambda folder: []
+    training.draw_run = lambda folder: []
     sys.exit(main(arguments))
 
 
