@@ -44,6 +44,17 @@ def test_a_process_that_dies_costs_its_cell_only() -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_a_process_that_dies_while_it_has_nothing_to_do_costs_nothing() -> None:
+    first, second = cast("list[Any]", ["a"]), cast("list[Any]", ["b", "c"])
+    with Workers(CAMPAIGN, 1) as pool:
+        assert len(list(pool.attempts(first))) == 1
+        [process] = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        outcomes: Any = dict(pool.attempts(second))
+    assert {cell: outcome.state for cell, outcome in outcomes.items()} == {"b": "complete", "c": "complete"}
+
+
 def test_leaving_stops_processes_wherever_they_are() -> None:
     cells: Any = ["long", "short"]
     with Workers(CAMPAIGN, 2) as pool:

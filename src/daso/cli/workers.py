@@ -119,8 +119,12 @@ class Workers:
                     self._processes[connection].terminate()
             while waiting and len(working) < self._count:
                 connection = idle.pop() if idle else self._start()
+                try:
+                    connection.send(waiting[0])
+                except OSError:  # it was killed while it had nothing to do
+                    self._processes.pop(connection).join()
+                    continue
                 working[connection] = waiting.popleft()
-                connection.send(working[connection])
             for connection in cast("list[Connection]", wait(list(working), LOOK)):
                 cell = working.pop(connection)
                 try:
