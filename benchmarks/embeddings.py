@@ -39,6 +39,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+from spread import ahead, spread
 
 from daso import DASOClassifier
 from daso.data.longtail import longtail_counts, longtail_split, unlabeled_counts
@@ -320,10 +321,6 @@ def run(options: Embeddings) -> None:
                 print(name, shape, method, values, seed, numbers["balanced_accuracy"], flush=True)
 
 
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
 def table(options: Embeddings) -> None:
     """Print balanced accuracy, mean ± standard deviation, and how far the first of --methods is ahead, seed by seed."""
     found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
@@ -349,9 +346,7 @@ def table(options: Embeddings) -> None:
                 [float(row[c]) for row in rows.values()]
                 for c in ("balanced_accuracy", "recall_few", "seconds")
             ]
-            both = sorted(ours.keys() & rows.keys())
-            ahead = [float(ours[s]["balanced_accuracy"]) - float(rows[s]["balanced_accuracy"]) for s in both]
-            wins = f"{spread(ahead)} ({sum(a > 0 for a in ahead)} of {len(ahead)})" if ahead else ""
+            wins = ahead(ours, rows)
             print(
                 f"| {name}, {shape} | {method} | {len(rows)} | {spread(columns[0])} | {spread(columns[1])} | "
                 f"{np.median(columns[2]):.1f} | {'' if method == first else wins} |"

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 import tyro
 from sklearn.linear_model import LogisticRegression
+from spread import ahead, spread
 
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
@@ -266,9 +267,7 @@ def table(options: Frozen) -> None:
                 [float(row[c]) for row in rows.values()]
                 for c in ("balanced_accuracy", "balanced_accuracy_logit_adjusted", "recall_few")
             ]
-            both = sorted(base.keys() & rows.keys())
-            ahead = [float(rows[s]["balanced_accuracy"]) - float(base[s]["balanced_accuracy"]) for s in both]
-            gain = f"{spread(ahead)} ({sum(a > 0 for a in ahead)} of {len(ahead)})" if ahead else ""
+            gain = ahead(rows, base)
             seconds = statistics.median(float(row["seconds"]) for row in rows.values())
             print(
                 f"| {setting} | {variant} | {len(rows)} | {' | '.join(map(spread, columns))} | {gain} | {seconds:.0f} |"
@@ -277,10 +276,6 @@ def table(options: Frozen) -> None:
 
 def mean_of(rows: dict[str, dict[str, str]], column: str) -> float:
     return statistics.mean(float(row[column]) for row in rows.values())
-
-
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def throughput() -> None:

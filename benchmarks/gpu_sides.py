@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import itertools
 import statistics
@@ -54,14 +55,14 @@ class Way(Variant):
         torch.backends.cudnn.benchmark = self.search
 
 
-class Loop:
+class Loop(abc.ABC):
     """Steps one after the other, as in a run, batches included; their time is taken where all of them are done."""
 
     device: torch.device
 
+    @abc.abstractmethod
     def step(self) -> Tensor:
         """Train a step on a new batch and return its loss."""
-        raise NotImplementedError
 
     def wait(self) -> None:
         """Wait for the device."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +45,15 @@ class Processes:
     """File to append rows to."""
 
 
-def measure(options: Processes, rank: int, size: int, port: int) -> None:
-    """Train some steps as one of several processes; the first one prints seconds of steps and of communication."""
+def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
+    """Train some steps as one of several processes; the first one prints seconds of steps and of communication.
+
+    Args:
+        options: of the benchmark.
+        rank: of this process.
+        size: number of processes.
+        meeting: file in which they find one another.
+    """
     import numpy as np
     import torch
     import torch.distributed as dist
@@ -72,7 +79,7 @@ def measure(options: Processes, rank: int, size: int, port: int) -> None:
 
     processes = None
     if size > 1:
-        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+        dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=size)
         processes = Shared.of_group()
         for name in ("all_reduce", "all_gather"):
             setattr(dist, name, timed(getattr(dist, name)))
@@ -103,24 +110,22 @@ def main(options: Processes) -> None:
     found: dict[int, list[dict[str, float]]] = {size: [] for size in options.sizes}
     for number in range(options.rounds):
         for size in options.sizes:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            environment = os.environ | {
-                "OMP_NUM_THREADS": "1",
-                "DASO_PORT": str(port),
-                "DASO_SIZE": str(size),
-            }
-            running = [
-                subprocess.Popen(
-                    [sys.executable, *sys.argv],
-                    env=environment | {"DASO_RANK": str(rank)},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-                for rank in range(size)
-            ]
-            outputs = [process.communicate()[0] for process in running]
+            with tempfile.TemporaryDirectory() as place:
+                environment = os.environ | {
+                    "OMP_NUM_THREADS": "1",
+                    "DASO_MEETING": f"{place}/meeting",
+                    "DASO_SIZE": str(size),
+                }
+                running = [
+                    subprocess.Popen(
+                        [sys.executable, *sys.argv],
+                        env=environment | {"DASO_RANK": str(rank)},
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    )
+                    for rank in range(size)
+                ]
+                outputs = [process.communicate()[0] for process in running]
             numbers = json.loads(outputs[0])
             found[size].append(numbers)
             if options.csv is not None:
@@ -151,6 +156,8 @@ def main(options: Processes) -> None:
 if __name__ == "__main__":
     chosen = tyro.cli(Processes)
     if "DASO_RANK" in os.environ:
-        measure(chosen, *(int(os.environ[name]) for name in ("DASO_RANK", "DASO_SIZE", "DASO_PORT")))
+        measure(
+            chosen, int(os.environ["DASO_RANK"]), int(os.environ["DASO_SIZE"]), os.environ["DASO_MEETING"]
+        )
     else:
         main(chosen)

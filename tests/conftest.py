@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Networks this small are fastest on one thread; it must be said before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -28,6 +30,8 @@ from daso.train.run import train_run
 
 SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
 
@@ -44,6 +48,13 @@ def _signals_are_heard() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture
+def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Return a function that imports a module of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,17 +12,10 @@ from torch import nn
 
 from daso.nets.network import build_encoder
 
-PATH = Path(__file__).parent.parent / "benchmarks" / "communication.py"
 
-
-@pytest.fixture(scope="module")
-def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("communication", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["communication"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(import_benchmark: Callable[[str], ModuleType]) -> Any:
+    return import_benchmark("communication")
 
 
 def test_messages_of_a_step(benchmark: Any) -> None:

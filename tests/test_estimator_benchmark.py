@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,18 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parent.parent / "benchmarks" / "embeddings.py"
 
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("embeddings_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(import_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return import_benchmark("embeddings")
 
 
 def test_rows_that_are_measured_on_are_in_no_other_part(benchmark: ModuleType, tmp_path: Path) -> None:

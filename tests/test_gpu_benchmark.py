@@ -8,9 +8,9 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,18 +22,12 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def modules(
+    import_benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "train"))
-    import cases
-    import gpu
-    import gpu_cell
-    import gpu_sides
-    import pretend_cuda
-
-    return SimpleNamespace(
-        cases=cases, gpu=gpu, gpu_cell=gpu_cell, gpu_sides=gpu_sides, pretend_cuda=pretend_cuda
-    )
+    names = ("cases", "gpu", "gpu_cell", "gpu_sides", "pretend_cuda")
+    return SimpleNamespace(**{name: import_benchmark(name) for name in names})
 
 
 @pytest.fixture

@@ -19,13 +19,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ...]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import cases
-    import conventional
-    import sides
-
-    return cases, conventional, sides
+def modules(import_benchmark: Callable[[str], ModuleType]) -> tuple[ModuleType, ...]:
+    return tuple(map(import_benchmark, ("cases", "conventional", "sides")))
 
 
 def test_quick_run_writes_every_number(tmp_path: Path) -> None:
