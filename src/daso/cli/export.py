@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -15,9 +15,9 @@ import tyro
 from daso.cli.predict_inputs import Inputs
 from daso.cli.shown import parse
 from daso.errors import DataError
-from daso.export.classifier import Classifier
-from daso.export.run import export_run
-from daso.export.samples import MOST
+
+if TYPE_CHECKING:  # help and wrong options need no torch
+    from daso.export.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class ExportCommand:
 
 def _inputs(places: Sequence[str], classifier: Classifier) -> tuple[np.ndarray[Any, Any], str]:
     """Return the first images at some places, as the model takes them."""
+    from daso.export.samples import MOST
+
     found = []
     for item in itertools.islice(Inputs(places), MOST):
         if isinstance(item.value, DataError):
@@ -56,6 +58,8 @@ def _inputs(places: Sequence[str], classifier: Classifier) -> tuple[np.ndarray[A
 def run(argv: Sequence[str]) -> None:
     """Export as the arguments say."""
     command = parse(ExportCommand, argv, "daso export")
+    from daso.export.run import export_run
+
     exported = export_run(
         command.folder,
         command.format,

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,10 @@ from daso.cli.shown import parse
 from daso.data.decode import SUFFIXES
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import shift
-from daso.export.classifier import Classifier
-from daso.export.estimate import estimate_distribution
-from daso.export.facts import Facts
-from daso.export.loading import load
+
+if TYPE_CHECKING:  # help and wrong options need no torch
+    from daso.export.classifier import Classifier
+    from daso.export.facts import Facts
 
 Array = npt.NDArray[Any]
 UNKNOWN = "unknown"
@@ -150,6 +150,8 @@ def run(argv: Sequence[str]) -> int:
     if command.out is not None:
         check_output(command.out)
     inputs = Inputs(command.images)
+    from daso.export.loading import load
+
     classifier = load(command.model, command.device)
     facts, names = classifier.facts, classifier.class_names
     if command.top > len(names):
@@ -258,6 +260,8 @@ def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row
         for place, values in enumerate(good):
             probs[place] = values
         chunks = -(-readable // 65536)
+        from daso.export.estimate import estimate_distribution
+
         estimate, how = estimate_distribution(facts, lambda: np.array_split(probs, chunks))
     order = np.argsort(-estimate, kind="stable")[:FEW].tolist()
     shares = ", ".join(f"{style.class_names[k]} {estimate[k]:.1%}" for k in order)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ from PIL import Image
 from daso.cli.predict_inputs import Input
 from daso.data.pool import WORKERS
 from daso.errors import DataError
-from daso.export.classifier import Classifier
+
+if TYPE_CHECKING:
+    from daso.export.classifier import Classifier
 
 Array = npt.NDArray[Any]
 Answer = tuple[str, Array | str]
