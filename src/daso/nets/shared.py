@@ -222,14 +222,16 @@ class SharedBatchNorm(_BatchNorm):
         """Normalise x, float (B, C, ...), in training by the statistics of all processes' x."""
         if not self.training:
             return super().forward(x)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        weight = torch.ones(self.num_features, device=x.device) if self.weight is None else self.weight
+        bias = torch.zeros_like(weight) if self.bias is None else self.bias
+        y, mean, variance, count = _Normalize.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return cast(Tensor, y)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, cast(float, self.momentum))
-            self.running_var.lerp_(variance * (count / (count - 1)), cast(float, self.momentum))
+            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (count / (count - 1)), share)
         return cast(Tensor, y)
 
 

@@ -85,11 +85,21 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
 
 
 def confusion_shares(run: RunFolder) -> Array | None:
-    """Return the share of each answer among the test images of each class, (K, K); None where it was not counted."""
+    """Return the share of each answer among the test images of each class, (K, K); None where it was not counted.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     path = run.path / "confusion.json"
     if not path.exists():
         return None
-    counts = as_array(read_json(path)["counts"])
+    classes = len(run.class_names)
+    try:
+        counts = as_array(read_json(path).get("counts"))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if counts.shape != (classes, classes):
+        raise RunError(f"{path} is damaged: its counts are not those of {classes} classes by {classes}")
     shares: Array = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return shares
 
