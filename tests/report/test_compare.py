@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from test_html_report import mutate
+from test_html_damaged import mutate
 
 from daso.cli import main
 from daso.errors import RunError

@@ -34,7 +34,9 @@ KILLS = int(os.environ.get("DASO_KILLS", "3"))
 """Of each method's run. More of them: DASO_KILLS=100 pytest -s tests/train/test_killed_run.py"""
 PROCESSES = multiprocessing.get_context("forkserver")
 # Only imported there, not used: each process is forked before any thread of torch has started.
-PROCESSES.set_forkserver_preload(["daso.cli.training", "daso.cli.resume", "sklearn.datasets", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(
+    ["daso.cli.training", "daso.cli.resume", "sklearn.datasets", "torch._dynamo"]
+)
 Row = dict[str, Any]
 
 
