@@ -50,8 +50,8 @@ def _tensor_files(folder: Path) -> list[Path]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Tell whether there is any checkpoint in *folder*, whole or not."""
-    return bool(_tensor_files(folder))
+    """Tell whether there is any checkpoint in *folder*, whole or not; a first one that was never finished is none."""
+    return len(_tensor_files(folder)) > 1 or any(folder.glob("step-*.json"))
 
 
 def newest_step(folder: Path) -> int | None:
