@@ -21,6 +21,7 @@ from daso.presets.sources import SOURCES
 from daso.train.options import TrainOptions
 from daso.train.resolution import choose_resolution
 
+SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 4}
 VISION = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -64,15 +65,7 @@ def test_the_side_is_the_processors_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_encoders_of_one_side_keep_it(tmp_path: Path) -> None:
-    swin = {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 4,
-        "depths": [1],
-        "num_heads": [1],
-        "window_size": 4,
-    }
-    assert transformers_side("x", saved(tmp_path, "SwinConfig", swin)) is None
+    assert transformers_side("x", saved(tmp_path, "SwinConfig", SWIN)) is None
     (tmp_path / "config.json").write_text('{"method": "fixmatch", "train": {}}')
     assert transformers_side("x", tmp_path) is None
     (tmp_path / "config.json").write_text("[")
@@ -106,15 +99,7 @@ def test_the_command_says_it_and_leaves_other_networks_alone(digits: Source, tmp
     assert "4 times the images' side, not the encoder's 56" in defaults.reasons["resolution"]
     command, _ = parse_train(["digits", "--network", "wrn-10-1", "--device", "cpu"])
     assert with_resolution(command, digits, SOURCES["stl10"]) is SOURCES["stl10"]
-    swin = {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 4,
-        "depths": [1],
-        "num_heads": [1],
-        "window_size": 4,
-    }
     command, _ = parse_train(
-        ["digits", "--network", str(saved(tmp_path, "SwinConfig", swin)), "--device", "cpu"]
+        ["digits", "--network", str(saved(tmp_path, "SwinConfig", SWIN)), "--device", "cpu"]
     )
     assert with_resolution(command, digits, SOURCES["stl10"]).resolution is None
