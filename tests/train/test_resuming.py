@@ -102,6 +102,17 @@ def test_a_run_without_a_checkpoint_starts_anew_with_a_warning(finished_supervis
     assert comparable(finished_supervised_run) == expected
 
 
+def test_a_run_whose_first_checkpoint_was_cut_off_starts_anew(finished_supervised_run: Path) -> None:
+    expected = comparable(finished_supervised_run)
+    _, *others = sorted((finished_supervised_run / "checkpoints").glob("*.safetensors"))
+    for path in (*others, *(finished_supervised_run / "checkpoints").glob("*.json")):
+        path.unlink()
+    warnings: list[str] = []
+    list(resume_run(finished_supervised_run, warnings.append)[1])
+    assert "from the beginning" in warnings[0]
+    assert comparable(finished_supervised_run) == expected
+
+
 def test_a_run_whose_vouchers_are_all_lost_does_not_start_anew(finished_run: Path) -> None:
     for path in (finished_run / "checkpoints").glob("*.json"):
         path.unlink()
