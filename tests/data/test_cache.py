@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +195,36 @@ def test_the_seal_is_not_believed_of_other_files(
     seal.write_text("[" * 50)
     open_source(str(folder), cache=cache)
     assert not decoded  # every block has its checksum
+
+
+def test_a_wait_for_another_process_is_told_with_its_name(
+    make_image_folder: MakeFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cache_module, "SILENCE", 0.0)
+    folder, cache = str(make_image_folder()), Cache(tmp_path)
+    open_source(folder, cache=cache)
+    assert not caplog.records
+    pool = unlabeled_folder(tmp_path)
+    holder = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'r+'); fcntl.flock(lock, fcntl.LOCK_EX); "
+        "lock.truncate(); lock.write('4711 on elsewhere'); lock.flush(); print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, str(pool / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other, ThreadPoolExecutor(1) as thread:
+        assert other.stdout is not None
+        other.stdout.readline()
+        waiting = thread.submit(open_source, folder, cache=cache)
+        while not caplog.records:
+            time.sleep(0.01)
+        assert not waiting.done()
+        other.communicate(b"\n")
+        assert_same(waiting.result(), open_source(folder))
+    (record,) = caplog.records
+    assert "(4711 on elsewhere)" in record.getMessage()
+    assert str(pool) in record.getMessage()
+    assert (pool / ".lock").read_text() == f"{os.getpid()} on {platform.node()}\n"

@@ -190,6 +190,18 @@ def test_an_image_that_cannot_be_read_is_named(make_image_folder: MakeFolder, tm
     assert len(source.unlabeled) == 2
 
 
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_names_are_those_of_the_archive_that_is_there_now(tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "images.tar"
+    place = f"{scheme}{tmp_path.name}/images.tar" if scheme else str(path)
+    for names in (["a", "b"], ["c", "d", "e"]):
+        write_shard(path, [(f"{name}.png", png(9)) for name in names])
+        if scheme:
+            fsspec.filesystem("memory").pipe(place.removeprefix(scheme), path.read_bytes())
+        pool = unlabeled_tars(place)
+        assert [pool.name_of(index) for index in range(len(pool))] == [f"{place}, {name}" for name in names]
+
+
 @pytest.mark.parametrize("cut", [700, 1100, 5000])
 def test_damage_is_an_error_that_names_the_shard(
     cut: int, make_image_folder: MakeFolder, tmp_path: Path

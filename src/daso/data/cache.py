@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
+import io
 import json
+import logging
 import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +33,14 @@ VERSION = 1
 BLOCK_BYTES = 2**24
 """Images are written, flushed and entered into the journal about so many bytes at a time."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
+SILENCE = 1.0
+"""Seconds that a process waits for another one without a word."""
+LOOK = 0.05
+"""Seconds between two looks whether it is done."""
 
 Bad = dict[int, str]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -255,8 +266,37 @@ def _line(number: int, checksum: str, bad: Bad) -> bytes:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[IO[bytes]]:
-    """Wait until no other process is at a pool's folder: what that one decodes need not be decoded again."""
-    with (folder / ".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is at a pool's folder: what that one decodes need not be decoded again.
+
+    A wait of more than ``SILENCE`` is told, with whom it is for.
+    """
+    with (folder / ".lock").open("ab+", buffering=0) as lock:
+        asked = time.monotonic()
+        told = False
+        while not _locked(lock):
+            if not told and time.monotonic() - asked >= SILENCE:
+                lock.seek(0)
+                holder = lock.read(200).decode(errors="replace").strip() or "unknown"
+                logger.warning(
+                    "waiting for another process (%s), which decodes images into %s", holder, folder
+                )
+                told = True
+            time.sleep(LOOK)
+        with contextlib.suppress(
+            OSError
+        ):  # who holds it is good to know; a full disk is found out soon enough
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {platform.node()}\n".encode())
+        yield
+
+
+def _locked(file: io.FileIO) -> bool:
+    """Lock a file, or tell that another process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True

@@ -81,11 +81,17 @@ class FileRows:
 
 
 class JoinedRows:
-    """Images of which the first ones are in one place and the others in another."""
+    """Images of which the first ones are in one place and the others in another.
 
-    def __init__(self, first: ImageRows, second: ImageRows) -> None:
-        self.parts, self.device = (first, second), first.device
-        self.shape = (len(first) + len(second), *first.shape[1:])
+    Args:
+        first, second: the images of both places.
+        chosen: int64 (n,), on the host, the images of both together that these rows are, in this order; None: all.
+    """
+
+    def __init__(self, first: ImageRows, second: ImageRows, chosen: Tensor | None = None) -> None:
+        self.parts, self.device, self.chosen = (first, second), first.device, chosen
+        count = len(first) + len(second) if chosen is None else len(chosen)
+        self.shape = (count, *first.shape[1:])
 
     def dim(self) -> int:
         """Return the number of dimensions."""
@@ -96,11 +102,25 @@ class JoinedRows:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Return what indexing a tensor of all of them would return."""
-        at = index.cpu() if isinstance(index, Tensor) else index
-        if not isinstance(at, Tensor) or at.dtype == torch.bool:
-            at = torch.arange(len(self))[at]
+        at = self._places(index)
         if at.dim() == 0:
-            return self[at[None]][0]
+            return self._read(at[None])[0]
+        return self._read(at)
+
+    def select(self, index: Tensor) -> JoinedRows:
+        """Return some of the images, by a mask or integers, without reading any."""
+        return JoinedRows(*self.parts, self._places(index))
+
+    def _places(self, index: Any) -> Tensor:
+        """Return where in both parts together images are, int64 on the host."""
+        at = index.cpu() if isinstance(index, Tensor) else index
+        if self.chosen is not None:
+            return self.chosen[at]
+        if isinstance(at, Tensor) and at.dtype != torch.bool:
+            return at
+        return torch.arange(len(self))[at]
+
+    def _read(self, at: Tensor) -> Tensor:
         first, second = self.parts
         other = at >= len(first)
         found = torch.cat([first[at[~other]], second[at[other] - len(first)]])
@@ -120,7 +140,7 @@ def select_rows(rows: ImageRows, chosen: Tensor) -> ImageRows:
     """Return some of the images, by a mask or integers; those that are in a file stay there."""
     if isinstance(rows, FileRows):
         return FileRows(rows.file.select(chosen.cpu().numpy()), rows.device)
-    return rows[chosen]
+    return rows.select(chosen) if isinstance(rows, JoinedRows) else rows[chosen]
 
 
 @dataclass(frozen=True)

@@ -332,6 +332,10 @@ def _class_names(folder: Path, count: int) -> tuple[str, ...]:
 
 def _pool(shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]) -> EncodedImages:
     """Return the pool of all images of some shards, each with so many."""
+    remote_origin = functools.cache(_remote_origin)  # asked for once, not for every image that has a name
+
+    def origin(shard: str) -> str:
+        return remote_origin(shard) if is_address(shard) else origin_of(Path(shard))
 
     def chunks() -> Iterator[Sequence[bytes]]:
         for shard, count in zip(shards, counts, strict=True):
@@ -346,20 +350,19 @@ def _pool(shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.i
     def name_of(index: int) -> str:
         for shard, count in zip(shards, counts, strict=True):
             if index < count:
-                return f"{shard}, {_keys(shard)[index]}"
+                return f"{shard}, {_keys(shard, origin(shard))[index]}"
             index -= count
         raise IndexError(index)
 
     def origins() -> Iterator[str]:
-        for shard in shards:
-            yield origin_of(Path(shard)) if not is_address(shard) else _remote_origin(shard)
+        yield from map(origin, shards)
 
     return EncodedImages(labels, name_of, chunks, from_files=False, origins=origins)
 
 
 @functools.lru_cache(maxsize=8)
-def _keys(shard: str) -> tuple[str, ...]:
-    """Return the keys of a shard's images, for messages."""
+def _keys(shard: str, origin: str) -> tuple[str, ...]:
+    """Return the keys of a shard's images, for messages; *origin* is another text if the shard is another one."""
     return tuple(sample.key.removeprefix("/") for sample in read_samples(shard, contents=False))
 
 
