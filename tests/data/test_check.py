@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from daso.data.check import Report, check_data
+from daso.data.copies import another_label
 from daso.data.finding import Finding
 from daso.data.open import open_source
 from daso.errors import DataError
@@ -248,3 +249,32 @@ def test_json_says_the_same(folder: Path) -> None:
     assert values["training_shape"] == [3, 40, 40]
     assert [finding["code"] for finding in values["findings"]] == ["leak"]
     assert values["findings"][0]["images"][0]["name"].endswith("leak.png")
+
+
+def test_a_burst_of_one_scene_names_each_frame_once_and_hides_no_leak(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    scene = np.kron(random.integers(60, 200, (8, 8, 3)), np.ones((8, 8, 1)))
+    frames = np.clip(scene + random.normal(0, 6, (402, 64, 64, 3)), 0, 255).astype(np.uint8)
+    other = random.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "burst.npz"
+    labeled, test = np.concatenate([frames[:1], other]), frames[1:2]
+    np.savez(
+        path,
+        images=labeled,
+        labels=[0, 1],
+        test_images=test,
+        test_labels=[0],
+        unlabeled_images=frames[2:],
+    )
+    findings = found(check_data(str(path)))
+    # Of 80,000 pairs: the frames between the two in the order of hashes are more than are compared.
+    assert findings["near-leak"].images == (("test image 0", "looks like train image 0"),)
+    names = [name for name, _ in findings["near-unlabeled-unlabeled"].images]
+    assert 390 <= len(names) == len(set(names)) <= 399
+
+
+def test_many_copies_of_several_labels_are_named_in_linear_time() -> None:
+    labels = np.repeat([0, 1], 50_000)
+    pairs = another_label(list(range(100_000)), labels)
+    assert [pair[0] for pair in pairs] == list(range(100_000))
+    assert all(labels[index] != labels[other] for index, other in pairs)

@@ -80,6 +80,13 @@ def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copie
     return copies
 
 
+def another_label(group: Sequence[int], labels: npt.NDArray[np.int64]) -> list[Pair]:
+    """Return of a group of images, which have several labels, each index with that of the first of another label."""
+    first = group[0]
+    other = next(index for index in group if labels[index] != labels[first])
+    return [(index, other if labels[index] == labels[first] else first) for index in group]
+
+
 def _repeated(digests: Mapping[str, Sequence[bytes]]) -> set[bytes]:
     """Return the digests that are there more than once, not the empty one; a million take little memory so."""
     ordered = sorted(value for values in digests.values() for value in values if value)
@@ -116,12 +123,11 @@ def leave_out_copies(
     copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})
     reasons: dict[str, dict[int, str]] = {"train": {}, "test": {}}
     for group in copies.conflicts:
-        labels = images["train"].labels[group]
-        for index, label in zip(group, labels.tolist(), strict=True):
-            other = next(i for i, another in zip(group, labels.tolist(), strict=True) if another != label)
+        labels = images["train"].labels
+        for index, other in another_label(group, labels):
             reasons["train"][index] = (
-                f"is {class_names[label]!r}, and the same image as {names['train'][other]}, which is "
-                f"{class_names[int(images['train'].labels[other])]!r}"
+                f"is {class_names[int(labels[index])]!r}, and the same image as {names['train'][other]}, which is "
+                f"{class_names[int(labels[other])]!r}"
             )
     for index, original in copies.of("test", "train"):
         if original not in reasons["train"]:

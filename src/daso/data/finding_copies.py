@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from daso.data.copies import Copies
+from daso.data.copies import Copies, another_label
 from daso.data.finding import CALLED, Finding, Level, how_many
 from daso.data.near import NEAR_BITS, NEAR_CORRELATION, near_pairs
 from daso.data.scan import Scan
@@ -17,8 +17,7 @@ def conflicts(scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bo
     train = scan.parts["train"]
     bad = []
     for group in copies.conflicts:
-        for index in group:
-            other = next(i for i in group if train.labels[i] != train.labels[index])
+        for index, other in another_label(group, train.labels):
             names = [repr(class_names[int(train.labels[i])]) for i in (index, other)]
             bad.append(
                 (train.name_of(index), f"is {names[0]}; {train.name_of(other)}, the same image, {names[1]}")
@@ -119,27 +118,37 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         return
     hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
     thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    conflicts: list[tuple[str, str]] = []
-    for first, second in near_pairs(hashes, thumbnails):
+    # Labelled, test and validation images first among themselves: a leak must not be missed for the many unlabelled
+    # images of the same scene that stand between the two.
+    measured = sum(part != "unlabeled" for part, _ in places)
+    pairs = np.concatenate(
+        [near_pairs(hashes[:measured], thumbnails[:measured]), near_pairs(hashes, thumbnails)]
+    )
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    conflicts: dict[int, int] = {}
+    for first, second in pairs.tolist():
         (part, index), (other, original) = places[second], places[first]
-        here, there = scan.parts[part], scan.parts[other]
-        pair = here.name_of(index), f"looks like {there.name_of(original)}"
-        found.setdefault((part, other), []).append(pair)
-        labels = int(here.labels[index]), int(there.labels[original])
+        # One for an image: in a burst of one scene each looks like hundreds.
+        found.setdefault((part, other), {}).setdefault(index, original)
+        labels = scan.parts[part].labels[index], scan.parts[other].labels[original]
         if part == other == "train" and labels[0] != labels[1]:
-            names = " and ".join(repr(class_names[label]) for label in labels)
-            conflicts.append((pair[0], f"{pair[1]}; they are {names}"))
+            conflicts.setdefault(index, original)
     if conflicts:
-        text = f"{how_many(conflicts, 'pair')} of labelled images that look the same, of different classes"
-        yield Finding(
-            "warning", "near-conflict", text, "look at them: a label may be wrong", tuple(conflicts)
-        )
-    for (part, other), images in found.items():
+        train = scan.parts["train"]
+        images = []
+        for index, original in sorted(conflicts.items()):
+            names = " and ".join(repr(class_names[int(train.labels[i])]) for i in (index, original))
+            images.append((train.name_of(index), f"looks like {train.name_of(original)}; they are {names}"))
+        text = f"{how_many(images, 'labelled image')} that {_look(images)} like one of another class"
+        cure = "look at them: a label may be wrong"
+        yield Finding("warning", "near-conflict", text, cure, tuple(images))
+    for (part, other), originals in found.items():
+        here, there = scan.parts[part], scan.parts[other]
+        images = [
+            (here.name_of(index), f"looks like {there.name_of(original)}")
+            for index, original in sorted(originals.items())
+        ]
         leak = (part, other) in (("test", "train"), ("validation", "train"))
-        which = (
-            f"of {CALLED[part]} images" if part == other else f"of {CALLED[part]} and {CALLED[other]} images"
-        )
         level: Level = "warning" if leak else "note"
         code = (
             "near-leak"
@@ -151,8 +160,17 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
             if leak
             else "look at some: copies that were saved anew or resized, or bursts of one scene"
         )
+        which = "another" if part == other else f"{_article(other)} one"
         text = (
-            f"{how_many(images, 'pair')} {which} that look the same (hashes within {NEAR_BITS} of 63 bits, thumbnails "
-            f"correlate at least {NEAR_CORRELATION:.2f})"
+            f"{how_many(images, f'{CALLED[part]} image')} that {_look(images)} like {which} (hashes within {NEAR_BITS} "
+            f"of 63 bits, thumbnails correlate at least {NEAR_CORRELATION:.2f})"
         )
         yield Finding(level, code, text, cure, tuple(images))
+
+
+def _look(images: Sequence[object]) -> str:
+    return "looks" if len(images) == 1 else "look"
+
+
+def _article(part: str) -> str:
+    return f"an {CALLED[part]}" if CALLED[part][0] in "aeiou" else f"a {CALLED[part]}"

@@ -19,6 +19,8 @@ NEIGHBORS = 64
 """Of images that agree in two blocks, each is compared with so many of the next ones in the order of their hashes."""
 FLAT = 4.0
 """Levels: thumbnails that vary less have no contrast worth comparing."""
+CHUNK = 4096
+"""Thumbnails, or pairs of them, that are compared at a time."""
 
 _k = np.arange(HASHED_SIDE)
 _COSINES = np.cos(np.pi * (2 * _k[None] + 1) * _k[:8, None] / (2 * HASHED_SIDE))
@@ -41,7 +43,7 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int
     return np.asarray(small, dtype=np.uint8), value
 
 
-def near_pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+def near_pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return pairs (i, j), i < j, of near copies: hashes within 6 of 63 bits, thumbnails with a correlation of 0.99.
 
     Hashes that close agree in at least two of eight blocks, so only images that do are compared: for each of the 28
@@ -51,34 +53,51 @@ def near_pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]
     Args:
         hashes: uint64 (N,), of ``thumbnail``.
         thumbnails: uint8 (N, 16, 16, 3).
+
+    Returns:
+        int64 (P, 2), in ascending order.
     """
     count = len(hashes)
-    found = [np.empty((0, 2), dtype=np.int64)]
+    # Pair (i, j) is the number i * N + j: of a burst of one scene there are hundreds to an image.
+    pairs = np.empty(0, dtype=np.int64)
     bounds = [round(63 * block / BLOCKS) for block in range(BLOCKS + 1)]
     masks = [(1 << last) - (1 << first) for first, last in itertools.pairwise(bounds)]
     for first, second in itertools.combinations(masks, 2):
         keys = hashes & np.uint64(first | second)
         order = np.lexsort((hashes, keys))
         keys, values = keys[order], hashes[order]
+        found = [pairs]
         for offset in range(1, min(NEIGHBORS, count - 1) + 1):
             agree = np.flatnonzero(keys[:-offset] == keys[offset:])
             if not len(agree):
                 break
             close = agree[_bits(values[agree] ^ values[agree + offset]) <= NEAR_BITS]
-            found.append(np.sort(np.stack([order[close], order[close + offset]], 1), axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    near: list[tuple[int, int]] = []
-    for start in range(0, len(pairs), 4096):
-        some = pairs[start : start + 4096]
-        correlation = (_standard(thumbnails[some[:, 0]]) * _standard(thumbnails[some[:, 1]])).mean(1)
-        near += [(int(i), int(j)) for i, j in some[correlation >= NEAR_CORRELATION]]
-    return near
+            one, other = order[close], order[close + offset]
+            found.append(np.minimum(one, other) * count + np.maximum(one, other))
+        # Sorted: np.unique hashes integers, and takes ten times as long where they stand close.
+        pairs = np.sort(np.concatenate(found))
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    both = np.stack([pairs // max(count, 1), pairs % max(count, 1)], 1)
+    means, deviations = _moments(thumbnails)
+    near = np.zeros(len(both), dtype=bool)
+    for start in range(0, len(both), CHUNK):
+        i, j = both[start : start + CHUNK].T
+        flat = (thumbnails[k].reshape(len(k), -1) - means[k, None] for k in (i, j))
+        covariance = np.einsum("nd,nd->n", *flat) / thumbnails[0].size
+        near[start : start + CHUNK] = covariance >= NEAR_CORRELATION * deviations[i] * deviations[j]
+    return both[near]
 
 
-def _standard(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    flat -= flat.mean(1, keepdims=True)
-    return np.asarray(flat / np.maximum(flat.std(1, keepdims=True), FLAT))
+def _moments(
+    thumbnails: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the mean and the standard deviation of each thumbnail, the latter at least ``FLAT``, float32 (N,)."""
+    means, deviations = np.zeros((2, len(thumbnails)), dtype=np.float32)
+    for start in range(0, len(thumbnails), CHUNK):
+        some = slice(start, start + CHUNK)
+        flat = thumbnails[some].reshape(len(thumbnails[some]), -1)
+        means[some], deviations[some] = flat.mean(1), np.maximum(flat.std(1), FLAT)
+    return means, deviations
 
 
 def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
