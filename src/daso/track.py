@@ -35,6 +35,10 @@ MOST_CLASSES = 50
 """With more classes numbers per class stay in ``metrics.jsonl``."""
 PATIENCE = 60.0
 """Seconds to wait, at the end of a run, for a tracker that is still busy."""
+SILENCE = 2.0
+"""Of them, those without a word."""
+THREAD = "track-"
+"""How the names of the trackers' threads begin."""
 
 
 def numbers_of(row: Row, class_names: Sequence[str]) -> Numbers:
@@ -266,6 +270,12 @@ def tracked(
         tracking.close()
 
 
+def unfinished() -> list[str]:
+    """Return the trackers of this process that are still busy: it cannot be sure to end by itself."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name.removeprefix(THREAD) for name in names if name.startswith(THREAD)]
+
+
 class Tracking:
     """Hands the rows of a run to trackers.
 
@@ -283,7 +293,7 @@ class Tracking:
         self._lock = threading.Lock()
         self._queues: dict[str, queue.SimpleQueue[Row | None]] = {k: queue.SimpleQueue() for k in kinds}
         self._threads = {
-            kind: threading.Thread(target=self._work, args=(kind, rows), name=f"track-{kind}", daemon=True)
+            kind: threading.Thread(target=self._work, args=(kind, rows), name=THREAD + kind, daemon=True)
             for kind, rows in self._queues.items()
         }
         for thread in self._threads.values():
@@ -295,14 +305,27 @@ class Tracking:
             rows.put(row)
 
     def close(self) -> None:
-        """Wait until the trackers have written what they were given, or for a minute."""
+        """Wait until the trackers have written what they were given, or for a minute, or until Ctrl-C."""
         for rows in self._queues.values():
             rows.put(None)
-        end = time.monotonic() + PATIENCE
-        for kind, thread in self._threads.items():
+        begun = time.monotonic()
+        with contextlib.suppress(KeyboardInterrupt):
+            if busy := self._busy(begun + min(SILENCE, PATIENCE)):
+                self.say(
+                    f"waiting up to {PATIENCE:.0f} s for tracker {' and '.join(busy)}; Ctrl-C: no longer"
+                )
+            self._busy(begun + PATIENCE)
+        for kind in self._busy(begun):
+            self.say(
+                f"tracker {kind} is still busy after {time.monotonic() - begun:.0f} s and is left: what it has not "
+                f"written yet will be missing there; {self._kept()}"
+            )
+
+    def _busy(self, end: float) -> list[str]:
+        """Return the trackers that are not done, having waited for them up to a time of ``time.monotonic``."""
+        for thread in self._threads.values():
             thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                self.say(f"tracker {kind} did not finish within {PATIENCE:.0f} s and is left; {self._kept()}")
+        return [kind for kind, thread in self._threads.items() if thread.is_alive()]
 
     def _kept(self) -> str:
         return f"all numbers are in {self.folder / 'metrics.jsonl'}"

@@ -286,3 +286,46 @@ def test_interrupted_by_the_keyboard(
     monkeypatch.setattr(plot, "run", interrupt)
     assert main(["plot", str(finished_run)]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def closed_early(arguments: list[str], *, errors_too: bool = False) -> tuple[int, str]:
+    """Run the command line for a reader that closes before it has read anything; return the status and the errors."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daso", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if errors_too else subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    said = b"" if process.stderr is None else process.stderr.read()
+    return process.wait(), said.decode()
+
+
+@pytest.mark.parametrize("line", ["--help", "methods", "presets --json", "train digits --help"])
+def test_a_reader_that_closes_before_the_end_is_no_error_to_speak_of(line: str) -> None:
+    assert closed_early(line.split()) == (1, "")
+
+
+def test_a_reader_of_errors_that_closes_ends_a_training(tmp_path: Path) -> None:
+    train = ["train", "digits", *TINY, "--out", str(tmp_path / "run")]
+    assert closed_early(train, errors_too=True) == (1, "")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_another_pipe_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise BrokenPipeError(32, "of a worker")
+
+    monkeypatch.setattr("daso.cli.methods.run", broken)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        main(["methods"])
+    code = (
+        "import sys, daso.cli.methods\n"
+        "def broken(arguments): raise BrokenPipeError(32, 'of a worker')\n"
+        "daso.cli.methods.run = broken\n"
+        "sys.argv = ['daso', 'methods']\n"
+        "sys.exit(daso.cli.main())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith("BrokenPipeError: [Errno 32] of a worker")

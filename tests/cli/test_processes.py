@@ -42,6 +42,14 @@ daso.train.prepare.embed_data = counted
 import daso.cli.processes
 end, late = daso.cli.processes._end, float(os.environ.get("DASO_LATE", "0"))
 daso.cli.processes._end = lambda *given: (time.sleep(late), end(*given))
+import daso.train.run
+append = daso.train.run.append_line
+def full(path, row):
+    if row["step"] > 4:
+        raise daso.errors.RunError(f"cannot write {path.name}: No space left on device")
+    append(path, row)
+if "DASO_FULL" in os.environ:
+    daso.train.run.append_line = full
 import torch
 compiled = torch.compile
 torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="aot_eager")
@@ -154,6 +162,20 @@ def test_an_error_of_all_is_told_once(machines: Machines, late: int) -> None:
     assert statuses == [2, 2]
     assert "nowhere.safetensors" in line
     assert "process" not in line
+
+
+@pytest.mark.parametrize(("failing", "late"), [("0", 0), ("1", 0), ("01", 1)])
+def test_an_error_in_the_middle_of_a_training_is_told_once(
+    machines: Machines, failing: str, late: int
+) -> None:
+    for rank in (0, 1):
+        given = {"DASO_FULL": "1"} if str(rank) in failing else {}
+        given |= {"DASO_LATE": "1"} if rank == late else {}
+        (machines.place / f"machine-{rank}" / "environment.json").write_text(json.dumps(given))
+    statuses, [line] = machines.finish(*SHORT)
+    assert statuses == [1, 1]
+    assert line.startswith("daso: process ")
+    assert line.endswith("cannot write metrics.jsonl: No space left on device")
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
+import select
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn, TextIO
 
 from daso.errors import DasoError, OptionError, nearest
 
@@ -27,6 +32,8 @@ VERBS = {
 }
 
 INTERRUPTED = 130
+LAST = 10.0
+"""Seconds for what is to be done at the exit of a process that cannot end by itself."""
 
 
 def _help() -> str:
@@ -46,8 +53,30 @@ def _help() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 an error that the user can mend, 2 wrong usage."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line and return its exit status: 0 done, 1 an error that the user can mend, 2 wrong usage.
+
+    A reader that has closed standard output or error before the end (``daso methods | head -1``) ends it with 1, in
+    silence. Without *arguments* those of the process are taken, and a tracker that hangs ends with it.
+    """
+    try:
+        try:
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        closed = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not closed:
+            raise
+        for stream in closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        status = 1
+    track = sys.modules.get("daso.track")
+    if arguments is None and track is not None and track.unfinished():
+        leave(status)
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -66,9 +95,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DasoError as error:
         print(f"daso: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         print("daso: stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Tell whether a stream is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    try:
+        poll.register(stream, 0)
+    except (OSError, ValueError):  # it is no file of the system's
+        return False
+    return bool(poll.poll(0))
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, whatever its threads are at; what is to be done at the exit has a few seconds.
+
+    A thread that hangs, or that goes on while the interpreter ends, may keep the process from ending, or abort it.
+    """
+    last = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    last.start()
+    last.join(LAST)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

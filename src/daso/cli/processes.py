@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import hashlib
@@ -12,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from daso.cli import INTERRUPTED
+from daso.cli import INTERRUPTED, leave
 from daso.errors import DasoError, OptionError
 from daso.nets.shared import Processes, TeamError
 from daso.train.environment import describe_environment
@@ -37,6 +37,8 @@ PATIENCE = timedelta(days=2)
 """How long it waits while others read or embed images."""
 WORD = timedelta(seconds=20)
 """How long it waits until another one has told what went wrong."""
+LAST_WORD = timedelta(seconds=3)
+"""How long it waits for those that lost another one too."""
 LOST = re.compile(r"gloo|nccl|connection|socket|broken pipe|timed? ?out|peer", re.IGNORECASE)
 """What messages say of a process that does not answer."""
 
@@ -178,7 +180,7 @@ def team(device: str) -> Iterator[Team]:
     except KeyboardInterrupt:  # a second signal, which does not wait for the others
         if rank == 0:
             print("daso: stopped", file=sys.stderr)
-        _exit(INTERRUPTED)
+        leave(INTERRUPTED)
 
 
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
@@ -194,7 +196,7 @@ def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn
         print(f"daso: {told}", file=sys.stderr)
     elif isinstance(told, DasoError):
         print(f"daso: {me}: {told}", file=sys.stderr)
-    elif isinstance(told, RuntimeError) and LOST.search(str(told)):
+    elif _is_lost(told):
         print(
             f"daso: {me} lost another one, which was killed or whose machine is gone. 'daso resume' goes on from the "
             f"last checkpoint, as torchrun --max-restarts N does by itself ({str(told).splitlines()[0]})",
@@ -208,22 +210,30 @@ def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn
 
 
 def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Leave; where all do, the first process, which may hold the store, is the last: without it each would tell."""
-    if isinstance(error, TeamError):
-        with contextlib.suppress(RuntimeError):
-            store.set(f"left {rank}", "")
+    """Leave; the first process, which may hold the store, as the last: without it each of the others would tell."""
+    holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    with contextlib.suppress(RuntimeError):
+        store.set(f"left {rank}", "")
+        if isinstance(error, TeamError) or holds_store:
+            if not isinstance(error, TeamError):
+                _hang_up()
             if rank == 0:
-                store.wait([f"left {other}" for other in range(size)], WORD)
-    _exit(status)
+                others = [f"left {other}" for other in range(size)]
+                store.wait(others, WORD if not _is_lost(error) else LAST_WORD)
+    leave(status)
 
 
-def _exit(status: int) -> NoReturn:
-    """End this process, and with it the threads of its groups.
+def _hang_up() -> None:
+    """Leave the groups in the middle of a training, for the others to notice."""
+    thread = threading.Thread(
+        target=dist.destroy_process_group, daemon=True
+    )  # which may wait for one that is gone
+    thread.start()
+    thread.join(LAST_WORD.total_seconds())
 
-    They may wait for a process that is gone, so nothing can wait for them; and one that goes on while the interpreter
-    ends aborts it, with another status.
-    """
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+
+def _is_lost(error: BaseException) -> bool:
+    """Tell whether an error says that another process is gone."""
+    return (
+        isinstance(error, RuntimeError) and not isinstance(error, DasoError) and bool(LOST.search(str(error)))
+    )
