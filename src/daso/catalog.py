@@ -90,6 +90,12 @@ def written_hyperparameters(method: str) -> dict[str, Hyperparameter] | None:
     return found
 
 
+def parts_with(name: str) -> list[str]:
+    """Return the methods, and with a ``+`` before them the parts, that have a hyper-parameter of this name."""
+    places = [*METHODS.items(), *((f"+{part}", place) for part, place in ADDITIONS.items())]
+    return [part for part, place in places if name in {known.name for known in _written(place)}]
+
+
 @lru_cache
 def _written(place: str) -> tuple[Hyperparameter, ...]:
     """Return the hyper-parameters of a part of ours, ``module:Class``."""

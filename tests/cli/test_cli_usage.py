@@ -61,6 +61,16 @@ def test_help_needs_neither_torch_nor_numpy_and_lists_the_verbs() -> None:
         ("evaluate nowhere", "nowhere is no run folder: it does not exist"),
         ("export .", ". is no run folder: it has no config.json"),
         ("predict nowhere image.jpg", "nowhere does not exist"),
+        (
+            "train digits --method supervised --queue-length 7 --threshold 0.8",
+            "supervised has no --queue-length and no --threshold; methods and parts that have it: --queue-length: "
+            "+daso; --threshold: pseudolabel, fixmatch, boss",
+        ),
+        ("train digits --method meanteacher --no-align", "meanteacher has no --align"),
+        ("train digits --blend distributon", "Did you mean 'distribution'?"),
+        ("train digits --unlabeled_shape=unifrom", "Did you mean 'uniform'?"),
+        ("train digits --optimizer adamW", "Did you mean 'adamw'?"),
+        ("train digits --track wandbb", "Did you mean 'wandb'?"),
     ],
 )
 def test_what_does_not_exist_is_refused_before_torch_is_imported(
@@ -91,6 +101,14 @@ def test_what_does_not_exist_is_refused_before_torch_is_imported(
 def test_what_may_be_right_is_let_through(line: str) -> None:
     verb, *argv = line.split()
     early.refuse_early(verb, argv)
+
+
+@pytest.mark.parametrize(
+    "option", [["--gamma"], ["--queue-length", "x"], ["--optimizer"], ["--no-such", "1"]]
+)
+def test_what_no_method_has_is_left_to_the_parser(option: list[str], capsys: Capture) -> None:
+    assert status_of(["train", "digits", *option]) == 2
+    assert option[0] in capsys.readouterr().err
 
 
 def test_the_module_is_the_command_line() -> None:

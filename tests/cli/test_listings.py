@@ -10,7 +10,7 @@ import pytest
 
 from daso.cli import main
 from daso.compose import ADDITIONS, METHODS
-from daso.presets.benchmarks import PRESETS
+from daso.presets.benchmarks import PRESETS, meant
 
 Capture = pytest.CaptureFixture[str]
 
@@ -67,7 +67,29 @@ def test_one_preset_with_another_method(capsys: Capture) -> None:
 
 def test_an_unknown_preset(capsys: Capture) -> None:
     assert main(["presets", "cifar10-n500-g1000"]) == 2
-    assert "Did you mean 'cifar10-n500-g100'?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Did you mean 'cifar10-n500-g100', 'cifar10-n500-g150'," in said
+    assert "'cifar10-n1500-g100'" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "others"),
+    [
+        ("cifar10-n500-g10", "cifar10-n500-g100", 3),
+        ("cifar10-n500-g100-unifrom", "cifar10-n500-g100-uniform", 2),
+        ("stl10-n150", "stl10-n150-g10", 1),
+        ("CIFAR10-n500-g100", "cifar10-n500-g100", 0),
+        ("cifr10-n500-g100", "cifar10-n500-g100", 0),
+    ],
+)
+def test_the_presets_that_begin_alike_are_all_named(name: str, first: str, others: int) -> None:
+    said = meant(name)
+    assert said.startswith(f" Did you mean {first!r}")
+    assert sum(f"'{preset}'" in said for preset in PRESETS) == 1 + others
+
+
+def test_nothing_is_meant_by_what_is_like_no_preset() -> None:
+    assert meant("photographs") == ""
 
 
 def test_all_methods(capsys: Capture) -> None:

@@ -99,10 +99,10 @@ def _check_source(source: str) -> None:
     if source.startswith("hf:") or Path(source).expanduser().exists():
         return
     names: tuple[str, ...] = importlib.import_module("daso.data.open").NAMES
-    presets = importlib.import_module("daso.presets.benchmarks").PRESETS
-    if source in names or source in presets:
+    presets = importlib.import_module("daso.presets.benchmarks")
+    if source in names or source in presets.PRESETS:
         return
-    hint = nearest(source, [*names, *presets])
+    hint = presets.meant(source, names)
     raise (OptionError if hint else DataError)(
         f"{source!r} is neither a file or folder that exists, nor a data set's name ({', '.join(names)}), nor a "
         f"preset's (see daso presets).{hint}"

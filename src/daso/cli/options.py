@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from daso.catalog import Hyperparameter, written_hyperparameters
-from daso.cli.shown import hint_of, placeholder, plain_text, shown
+from daso.catalog import Hyperparameter, parts_with, written_hyperparameters
+from daso.cli.shown import hint_of, placeholder, plain_text, refuse_choices, shown
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
 from daso.data.tars import absolute_place
@@ -126,12 +126,14 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     """Parse ``daso train``'s arguments into its command and the method's hyper-parameters.
 
     Raises:
-        OptionError: the method is unknown; whether its parts fit together is not looked at.
+        OptionError: the method is unknown (whether its parts fit together is not looked at), an option is one of other
+            methods, or a value is none of its option's choices.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
     known = _hyperparameters(named_method(argv))
     kinds: list[Any] = [TrainCommand, *GROUPS.values()]
     taken = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    _refuse_others(argv, taken | {*known})
     fields: list[Any] = []
     for name, parameter in known.items():
         if name in taken:
@@ -146,6 +148,10 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         )
         kind: Any = Annotated[parameter.annotation, argument]
         fields.append((name, kind, dataclasses.field(default=parameter.default)))
+    annotations = {name: parameter.annotation for name, parameter in known.items()}
+    for kind in kinds:
+        annotations |= get_type_hints(kind, include_extras=True)
+    refuse_choices(annotations, argv)
     hyperparameters = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
     hyperparameters.__doc__ = f"Hyper-parameters of {named_method(argv)}."
     groups = {}
@@ -170,6 +176,19 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
         )
     own["source"] = own["source"] or str(own["labeled"])
     return TrainCommand(**{**own, **plain}), dataclasses.asdict(parsed.hyperparameters)
+
+
+def _refuse_others(argv: Sequence[str], known: set[str]) -> None:
+    """Refuse an option that other methods have and this one has not, and say which."""
+    if {"-h", "--help"} & {*argv}:
+        return
+    found = {name: parts for name in sorted(given_options(argv) - known) if (parts := parts_with(name))}
+    if found:
+        where = "; ".join(f"--{name.replace('_', '-')}: {', '.join(parts)}" for name, parts in found.items())
+        raise OptionError(
+            f"{named_method(argv)} has no {' and no '.join('--' + name.replace('_', '-') for name in found)}; "
+            f"methods and parts that have it: {where} ('daso methods NAME' shows each)"
+        )
 
 
 def _decided(name: str, default: Any) -> str | None:

@@ -16,8 +16,8 @@ from rich.table import Table
 from daso.cli.shown import parse
 from daso.cli.tables import wide_console
 from daso.data.longtail import Indices
-from daso.errors import OptionError, nearest
-from daso.presets.benchmarks import PRESETS, Preset
+from daso.errors import OptionError
+from daso.presets.benchmarks import PRESETS, Preset, meant
 from daso.presets.resolve import resolve
 from daso.presets.tables import paper_tables
 
@@ -149,7 +149,7 @@ def run(argv: Sequence[str]) -> None:
     """Show the presets, or one of them, as the arguments say."""
     command = parse(PresetsCommand, argv, "daso presets")
     if command.name is not None and command.name not in PRESETS:
-        raise OptionError(f"there is no preset {command.name!r}.{nearest(command.name, PRESETS)}")
+        raise OptionError(f"there is no preset {command.name!r}.{meant(command.name)}")
     if command.json:
         shown = (
             [describe(preset) for preset in PRESETS.values()]

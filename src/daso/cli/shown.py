@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
+from daso.errors import OptionError, nearest
+
 Command = TypeVar("Command")
 
 PLACEHOLDERS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
@@ -23,8 +25,10 @@ def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
     """Parse the arguments of a verb into its command.
 
     Raises:
+        OptionError: the value of an option is none of its choices; the nearest one is named.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
+    refuse_choices(get_type_hints(kind, include_extras=True), argv)
     parsed: Any = tyro.cli(shown(kind), args=list(argv), prog=prog)
     command: Command = kind(**{name: getattr(parsed, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
     return command
@@ -55,6 +59,44 @@ def shown(
     fields = {name: field(default_factory=group) for name, group in groups.items()}
     body = {"__annotations__": annotations, "__doc__": kind.__doc__, **fields}
     return dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+
+
+def refuse_choices(annotations: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Refuse a value that is none of its option's choices, with the nearest one; tyro would name no nearest.
+
+    Args:
+        annotations: types of the options by name.
+        argv: the arguments of the verb.
+
+    Raises:
+        OptionError: there is such a value.
+    """
+    choices = {f"--{name.replace('_', '-')}": choices_of(kind) for name, kind in annotations.items()}
+    if {"-h", "--help"} & {*argv}:
+        return
+    for index, argument in enumerate(argv):
+        option, sign, value = argument.partition("=")
+        option = option.replace("_", "-")
+        valid = choices.get(option)
+        if not valid:
+            continue
+        if not sign:
+            value = argv[index + 1] if index + 1 < len(argv) else "--"
+        if value not in (*valid, "None") and not value.startswith("--"):
+            raise OptionError(
+                f"{option} {value}: there is no such choice; there are {', '.join(valid)}.{nearest(value, valid)}"
+            )
+
+
+def choices_of(annotation: Any) -> tuple[str, ...]:
+    """Return what an option may be: its type is a ``Literal``, perhaps with None, or a tuple of one; else ()."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
+        inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+        kinds = [kind for kind in inner if kind not in (type(None), ...)]
+        return choices_of(kinds[0]) if len(kinds) == 1 else ()
+    return ()
 
 
 def hint_of(text: str, decided: str | None = None) -> Any:

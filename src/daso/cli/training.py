@@ -28,10 +28,10 @@ from daso.compose import Recipe
 from daso.data.cache import Cache
 from daso.data.open import NAMES, is_named, open_source
 from daso.data.source import Source
-from daso.errors import OptionError, RunError, nearest
+from daso.errors import OptionError, RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
-from daso.presets.benchmarks import PRESETS
+from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
 from daso.report.plots import draw_run
@@ -154,7 +154,7 @@ def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults 
     if name in PRESETS:
         return dataclasses.replace(command, source=PRESETS[name].source), PRESETS[name].defaults
     if not is_named(name) and not Path(name).expanduser().exists():
-        hint = nearest(name, [*NAMES, *PRESETS])
+        hint = meant(name, NAMES)
         if hint:
             raise OptionError(
                 f"{name!r} is neither a data set's name ({', '.join(NAMES)}), nor a preset's (see daso presets), "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from daso.data.longtail import Indices, Shape, SplitOptions, longtail_counts, unlabeled_counts
+from daso.errors import nearest
 from daso.presets.sources import SOURCES, SourceDefaults
 
 
@@ -125,3 +129,25 @@ _ALL = (
     _semi_aves("semi-aves-open", "of these and 800 other species"),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
+
+
+def meant(name: str, others: Iterable[str] = ()) -> str:
+    """Return ``" Did you mean ...?"`` for a name that is no preset's, or ``""``.
+
+    Presets that begin with the same parts (``cifar10-n500``) are all named, the most alike first: which value of the
+    next part was meant cannot be told from its spelling. Else the nearest name, of the presets and *others*.
+    """
+    alike = {preset: _parts_in_common(preset, name) for preset in PRESETS}
+    most = max(alike.values())
+    names = [*others, *PRESETS]
+    if not most or name.lower() in names:
+        return nearest(name, names)
+    group = [preset for preset, parts in alike.items() if parts == most]
+    group.sort(key=lambda preset: -difflib.SequenceMatcher(None, name, preset).ratio())
+    *first, last = map(repr, group)
+    return f" Did you mean {', '.join(first)}{' or ' if first else ''}{last}?"
+
+
+def _parts_in_common(one: str, other: str) -> int:
+    pairs = zip(one.split("-"), other.lower().split("-"), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
