@@ -85,3 +85,31 @@ def test_a_run_with_an_encoder_from_python(tiny_config: MakeConfig, digits: Sour
     expected = daso.load(run, "cpu", encoder=encoder).predict(images).probabilities
     again = daso.load(run / "model.safetensors", "cpu", encoder=encoder).predict(images).probabilities
     np.testing.assert_allclose(again, expected, atol=1e-6)
+
+
+def test_a_run_in_bfloat16_tells_how_far_its_files_are(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    config = tiny_config("supervised", precision="bfloat16", learning_rate=0.1, steps=60)
+    list(train_run(prepare(config, digits), folder))
+    assert digits.test is not None
+    images = digits.test.images[:64]
+    np.save(tmp_path / "digits.npy", images)
+    as_trained = daso.load(folder, "cpu").predict(images)
+    whole = daso.load(folder, "cpu", precision="float32").predict(images)
+    apart = np.abs(as_trained.probabilities - whole.probabilities).max()
+    assert apart > 1e-4  # more than any exported file may differ from its original
+    same = int((as_trained.labels == whole.labels).sum())
+    for kind, name in (("onnx", "model.onnx"), ("safetensors", "model.safetensors")):
+        assert main(["export", str(folder), "--format", kind, "--images", str(tmp_path / "digits.npy")]) == 0
+        assert f"the same class of {same} of them" in capsys.readouterr().out
+        found = daso.load(folder / name, "cpu").predict(images).probabilities
+        np.testing.assert_allclose(found, whole.probabilities, atol=1e-4)
+        card = (folder / f"{name}.md").read_text()
+        assert f"says the same class of {same}, with probabilities up to {apart:.2g} apart" in card
+    assert main(["predict", str(folder), "digits.npy", "--precision", "float64"]) == 2
+    with pytest.raises(OptionError, match="computes in float32"):
+        daso.load(folder / "model.onnx", precision="bfloat16")
+    with pytest.raises(OptionError, match="unknown precision"):
+        daso.load(folder, precision="float16")  # type: ignore[arg-type]

@@ -74,3 +74,8 @@ def run(argv: Sequence[str]) -> None:
         f"{check.runtime} and the original differ by at most {check.difference:.1e} in a probability on "
         f"{check.images} {check.what}"
     )
+    if check.from_run is not None:
+        print(
+            f"the run itself computes in another precision: it says the same class of {check.same_class} of them, with "
+            f"probabilities up to {check.from_run:.2g} apart (daso predict --precision float32 answers as this file)"
+        )

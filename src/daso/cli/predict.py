@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,8 @@ class PredictCommand:
     """The same as --prior uniform: better where all classes are as likely."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator there is."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """The network computes in this one (default: a run folder in that of its training, an exported file in float32)."""
 
     def check(self) -> None:
         """Refuse what cannot be meant, with an ``OptionError``."""
@@ -152,7 +154,7 @@ def run(argv: Sequence[str]) -> int:
     inputs = Inputs(command.images)
     from daso.export.loading import load
 
-    classifier = load(command.model, command.device)
+    classifier = load(command.model, command.device, precision=command.precision)
     facts, names = classifier.facts, classifier.class_names
     if command.top > len(names):
         raise OptionError(f"--top = {command.top}, but there are {len(names)} classes")

@@ -31,12 +31,17 @@ class Check:
         what: they are.
         difference: largest, of a probability.
         runtime: that read the file.
+        from_run: largest difference of a probability from the run, where that computes in another precision than the
+            file; else None.
+        same_class: images of which file and run say the same class; None likewise.
     """
 
     images: int
     what: str
     difference: float
     runtime: str
+    from_run: float | None = None
+    same_class: int | None = None
 
 
 def model_card(folder: Path, model: Model, facts: Facts, kind: str, name: str, check: Check) -> str:
@@ -270,9 +275,12 @@ def _origin(facts: Facts, model: Model, check: Check) -> str:
         if value
     ]
     precision = model.config.train.precision
-    trained = (
-        f" The training computed in {precision}, this file in float32." if precision != "float32" else ""
-    )
+    trained = ""
+    if check.from_run is not None:
+        trained = (
+            f" The training computed in {precision}, this file in float32: of these images the run itself says the "
+            f"same class of {check.same_class}, with probabilities up to {check.from_run:.2g} apart."
+        )
     return (
         f"## Origin\n\n{_table(rows)}\n\nChecked after writing: {check.runtime} and the original differ by at most "
         f"{check.difference:.1e} in a probability on {check.images} {check.what}.{trained}\n\n"

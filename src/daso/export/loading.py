@@ -21,7 +21,7 @@ from daso.evaluate.predict import predict_logits
 from daso.export.classifier import Classifier
 from daso.export.facts import Facts
 from daso.files import read_json
-from daso.nets.network import Network
+from daso.nets.network import Network, Precision
 from daso.train.calibrate import read_calibration
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model, rebuild_model
@@ -38,6 +38,7 @@ def load(
     path: str | PathLike[str],
     device: str = "auto",
     *,
+    precision: Precision | None = None,
     encoder: nn.Module | None = None,
     warn: Callable[[str], None] = _warn,
 ) -> Classifier:
@@ -47,19 +48,26 @@ def load(
         path: a run folder, or an ``.onnx`` or ``.safetensors`` file of ``daso export``.
         device: cpu, cuda, mps; auto takes the first accelerator there is. An ``.onnx`` file runs on the CPU, or with
             onnxruntime's GPU build on cuda.
+        precision: of the network: float32 or bfloat16; None: a run folder answers in that of its training, an
+            exported file in float32. An ``.onnx`` file knows float32 only.
         encoder: of a run that was given an encoder from Python, a module like it; its weights are the run's.
         warn: is told of damaged checkpoints and of a calibration that is missing.
 
     Raises:
         RunError: it is no run folder and no exported file, or damaged.
-        OptionError: the device is not there, or the file is of a kind that can hold code.
+        OptionError: the device is not there, the precision is unknown, or the file is of a kind that can hold code.
         MissingDependencyError: onnxruntime is not installed.
     """
     path = Path(path)
+    if precision not in (None, "float32", "bfloat16"):
+        raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
     if path.suffix == ".onnx" and path.is_file():
+        if precision == "bfloat16":
+            raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
         return _from_onnx(path, device)
     if path.suffix == ".safetensors" and path.is_file():
         model, facts = load_safetensors(path, choose_device(device), encoder)
+        model.network.precision = precision or model.network.precision
         return Classifier(network_answer(model.network, facts.temperature), facts)
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and path.is_file():
         raise OptionError(
@@ -72,6 +80,7 @@ def load(
         )
         raise RunError(f"{path} {what}")
     model, facts = load_run(path, choose_device(device), warn, encoder)
+    model.network.precision = precision or model.network.precision
     if facts.calibration_note:
         warn(f"probabilities are not calibrated: {facts.calibration_note}")
     return Classifier(network_answer(model.network, facts.temperature), facts)
