@@ -35,10 +35,12 @@ class Variant:
     precision: str
     weak_pass: str = "joint"
     compile: bool = False
+    recompute: bool = False
 
     def __str__(self) -> str:
         norm = "joint batch norm" if self.weak_pass == "joint" else "weak view apart"
-        return f"{self.precision}, {norm}, {'compiled' if self.compile else 'eager'}"
+        way = "compiled" if self.compile else "recomputed" if self.recompute else "eager"
+        return f"{self.precision}, {norm}, {way}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Case:
             "network": self.setting.network,
             "precision": variant.precision,
             "compile": variant.compile,
+            "recompute": variant.recompute,
             "device": self.device,
             **train,
         }

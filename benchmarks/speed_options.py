@@ -19,8 +19,10 @@ SETTINGS = {
 }
 VARIANTS = {
     "float32": Variant("float32"),
+    "float32-recomputed": Variant("float32", recompute=True),
     "float32-compiled": Variant("float32", compile=True),
     "bfloat16": Variant("bfloat16"),
+    "bfloat16-recomputed": Variant("bfloat16", recompute=True),
     "bfloat16-compiled": Variant("bfloat16", compile=True),
     "float32-apart": Variant("float32", "apart"),
     "bfloat16-apart": Variant("bfloat16", "apart"),
@@ -48,7 +50,7 @@ class Speed:
         "bfloat16-compiled",
         "bfloat16-apart",
     )
-    """Of float32, bfloat16, each with -apart and -compiled behind it."""
+    """Of float32, bfloat16, each with -apart, -recomputed or -compiled behind it."""
     sections: tuple[Section, ...] = ("steps", "own-work", "overhead", "memory")
     """What is measured."""
     rounds: int = 5

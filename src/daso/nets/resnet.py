@@ -8,12 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.recompute import Recomputing
 from daso.nets.wrn import initialise_convolutions
 
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-class _Residual(nn.Module):
+def _rectify(x: Tensor) -> Tensor:
+    """Apply the ReLU in place."""
+    return F.relu(x, inplace=True)
+
+
+class _Residual(Recomputing):
     """A basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1) block.
 
     Parameter names are those of the widely used ImageNet weights, so that these can be loaded.
@@ -36,12 +42,12 @@ class _Residual(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = x
-        for number in range(1, self.depth + 1):
-            out = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(out))
-            if number < self.depth:
-                out = F.relu(out, inplace=True)
-        return F.relu(out.add_(self.downsample(x)), inplace=True)
+        out = self.get_submodule("conv1")(x)
+        for number in range(1, self.depth):
+            norm, convolution = self.get_submodule(f"bn{number}"), self.get_submodule(f"conv{number + 1}")
+            out = self.through(norm, _rectify, out, convolution)
+        out = self.get_submodule(f"bn{self.depth}")(out)
+        return _rectify(out.add_(self.downsample(x)))
 
 
 class ResNet(nn.Module):
@@ -80,7 +86,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = _rectify(self.bn1(self.conv1(x)))
         if self.large:
             x = F.max_pool2d(x, 3, 2, 1)
         for group in range(1, 5):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from daso.errors import OptionError
-from daso.nets.wrn import activate, initialise_convolutions
+from daso.nets.recompute import Recomputing
+from daso.nets.wrn import activate, average_pixels, initialise_convolutions
 
 
-class SmallConvNet(nn.Module):
+class SmallConvNet(Recomputing):
     """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of them of stride 2, then average pooling.
 
     Args:
@@ -39,6 +40,7 @@ class SmallConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = activate(norm(convolution(x)))
-        return x.mean(dim=(2, 3))
+        x = self.convolutions[0](x)
+        for norm, use in zip(self.norms, [*self.convolutions[1:], average_pixels], strict=True):
+            x = self.through(norm, activate, x, use)
+        return x

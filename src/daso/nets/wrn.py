@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError
+from daso.nets.recompute import Recomputing
 
 LEAKY_SLOPE = 0.1
 
@@ -22,7 +23,12 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
-class _Block(nn.Module):
+def average_pixels(x: Tensor) -> Tensor:
+    """Average over the pixels: (B, C, H, W) to (B, C)."""
+    return x.mean(dim=(2, 3))
+
+
+class _Block(Recomputing):
     """Pre-activation residual block; the first one of the network activates before the shortcut too."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activate_shortcut: bool) -> None:
@@ -36,14 +42,17 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = activate(self.norm1(x))
-        shortcut = self.shortcut(activated if self.activate_shortcut else x)
-        inner = activate(self.norm2(self.conv1(activated)))
-        out: Tensor = self.conv2(inner)
+        if self.activate_shortcut:
+            shortcut, inner = self.through(
+                self.norm1, activate, x, lambda a: (self.shortcut(a), self.conv1(a))
+            )
+        else:
+            shortcut, inner = self.shortcut(x), self.through(self.norm1, activate, x, self.conv1)
+        out: Tensor = self.through(self.norm2, activate, inner, self.conv2)
         return out.add_(shortcut)
 
 
-class WideResNet(nn.Module):
+class WideResNet(Recomputing):
     """WRN-depth-width with leaky ReLU 0.1 (Zagoruyko & Komodakis, 2016; the form of Oliver et al., 2018).
 
     Bias-free convolutions, batch norm with momentum 0.1, global average pooling.
@@ -82,5 +91,4 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
-        x = activate(self.norm(self.blocks(self.stem(x))))
-        return x.mean(dim=(2, 3))
+        return self.through(self.norm, activate, self.blocks(self.stem(x)), average_pixels)

@@ -20,6 +20,7 @@ PLACES_AND_MANNERS = [
     "folders",
     "device",
     "cuda_graph",
+    "recompute",
     "embedding_folder",
     "cache",
     "memory",

@@ -20,8 +20,9 @@ from daso.data.order import derive_seed
 from daso.data.source import Source
 from daso.data.store import TrainingData, prepare_data
 from daso.data.tars import is_address
-from daso.errors import RunError
+from daso.errors import OptionError, RunError
 from daso.nets.backbone import Backbone
+from daso.nets.recompute import recompute_activations
 from daso.nets.shared import Processes, share_batch_norms
 from daso.parts import Facts
 from daso.plans.plan import Plan
@@ -230,6 +231,12 @@ def _begin_stage(
     torch.manual_seed(derive_seed(options.seed, "weights", 0))
     module = None if backbone is None else backbone.module
     encoder = named_encoder(options, data.shape, data.mean, data.std, module)
+    if options.recompute:
+        if options.compile or processes is not None:
+            raise OptionError(
+                "--recompute is for a training in one process and without --compile: leave it out"
+            )
+        recompute_activations(cast(nn.Module, encoder))
     facts = plan.facts(number, _facts(stage_data, data, stage.steps, encoder.dim))
     wanted, values = recipe, config.method_options
     if stage.method is not None:

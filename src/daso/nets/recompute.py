@@ -1,0 +1,103 @@
+"""Activations that are computed again in the backward pass instead of being kept from the forward pass until then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from daso.errors import OptionError
+
+Result = TypeVar("Result")
+Activation = Callable[[Tensor], Tensor]
+
+
+class Recomputing(nn.Module):
+    """A part of a network that can give up what its batch norms have activated and compute it again.
+
+    A convolution needs its input for the gradient of its weights, and the activation its output: one tensor, as large
+    as the input of the batch norm before it, which is kept anyway and gives it again by element-wise work.
+
+    Attributes:
+        recompute: whether it does; the numbers are the same, bit for bit.
+    """
+
+    recompute = False
+
+    def through(
+        self, norm: nn.Module, activate: Activation, x: Tensor, use: Callable[[Tensor], Result]
+    ) -> Result:
+        """Return ``use(activate(norm(x)))``.
+
+        Args:
+            norm: a batch norm; others keep what they always do.
+            activate: in place.
+            x: must not be changed later.
+            use: of the activated tensor.
+        """
+        y = norm(x)
+        if not (
+            self.recompute and torch.is_grad_enabled() and self.training and type(norm) is nn.BatchNorm2d
+        ):
+            return use(activate(y))
+        again = _Again(norm, activate, x.detach())
+        place = y.data_ptr()
+
+        def pack(tensor: Tensor) -> Tensor | _Again:
+            if tensor.data_ptr() != place or tensor.shape != x.shape:
+                return tensor
+            again.users += 1
+            return again
+
+        with saved_tensors_hooks(pack, _unpack):
+            return use(activate(y))
+
+
+def _unpack(kept: Tensor | _Again) -> Tensor:
+    return kept.take() if isinstance(kept, _Again) else kept
+
+
+class _Again:
+    """What a batch norm of a batch gave, activated: computed when first asked for, gone when all have had it.
+
+    Attributes:
+        users: how many want it in one backward pass.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, activate: Activation, x: Tensor) -> None:
+        self.norm, self.activate, self.x = norm, activate, x
+        self.users = self.taken = 0
+        self.value: Tensor | None = None
+
+    @torch.no_grad()
+    def take(self) -> Tensor:
+        if self.value is None:
+            # By the statistics of x once more, and not of the running ones, which have moved already.
+            norm = self.norm
+            normalized = F.batch_norm(self.x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            self.value = self.activate(normalized)
+        value = self.value
+        self.taken += 1
+        if self.taken % self.users == 0:
+            self.value = None
+        return value
+
+
+def recompute_activations(encoder: nn.Module) -> None:
+    """Let every part of an encoder that can do so compute its activations again.
+
+    Raises:
+        OptionError: no part can.
+    """
+    parts = [part for part in encoder.modules() if isinstance(part, Recomputing)]
+    if not parts:
+        raise OptionError(
+            f"--recompute is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, not for "
+            f"{type(encoder).__name__}: leave it out"
+        )
+    for part in parts:
+        part.recompute = True
