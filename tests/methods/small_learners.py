@@ -15,6 +15,15 @@ from daso.parts import Facts
 from daso.refine.guess import Guess, Refiner
 
 K, D = 4, 16
+EAGER: dict[str, dict[str, Any]] = {
+    **{name: {"threshold": 0.4} for name in ("pseudolabel", "fixmatch", "boss")},
+    "usadtm": {"warmup_steps": 0, "cosine_threshold": 0.5},
+    "daso": {"warmup_steps": 0, "histogram_period": 1, "queue_length": 8},
+    "darp": {"darp_start": 0.0, "darp_period": 1},
+    "abc": {"balanced_threshold": 0.4},
+    **{name: {"reweight_from": 0.0} for name in ("ldam", "class-balanced")},
+}
+"""Options with which a part acts from the first steps on."""
 COUNTS = torch.tensor([9, 5, 2, 1])
 
 
@@ -34,10 +43,11 @@ class OneLayer(nn.Module):
 def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None) -> Network:
     torch.manual_seed(seed)
     mean, std = [0.5, 0.4, 0.3][:channels], [0.25, 0.2, 0.3][:channels]
-    heads = {"class": K, "rotation": 4}
+    heads = {"class": K, "rotation": 4, "abc": K}
     network = Network(OneLayer(channels), heads, mean, std, resolution=resolution)
     with torch.no_grad():
-        network.heads["class"].weight *= 3  # so that guesses differ in how sure they are
+        for name in ("class", "abc"):
+            network.heads[name].weight *= 3  # so that guesses differ in how sure they are
     return network
 
 
@@ -61,9 +71,9 @@ def make_batch(
 
 def build(name: str, counts: Tensor = COUNTS, **options: Any) -> Method:
     """Compose a method whose every part acts from the first steps on, also on guesses as unsure as those here."""
-    eager: dict[str, Any] = {"threshold": 0.4} if name.startswith("pseudolabel") else {}
-    eager |= {"warmup_steps": 0, "histogram_period": 1, "queue_length": 8} if "daso" in name else {}
-    eager |= {"warmup_steps": 0, "cosine_threshold": 0.5} if name == "usadtm" else {}
+    parts, eager = name.split("+"), dict[str, Any]()
+    for part, values in EAGER.items():
+        eager |= values if part in parts else {}
     return compose(name, Facts(K, D, counts, counts, 1000, 100), {**eager, **options})
 
 
