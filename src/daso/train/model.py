@@ -18,6 +18,7 @@ from daso.train.build import build_network, trained_encoder
 from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
 from daso.train.selection import model_folder
+from daso.train.tiny import spare_bfloat16
 
 
 @dataclass(frozen=True)
@@ -115,4 +116,7 @@ def rebuild_model(
         raise RunError(
             f"{where}: configuration, data and checkpoint do not fit each other: {reason}"
         ) from error
-    return Model(network.to(device).eval(), names, counts, shape, step, config)
+    network = network.to(device).eval()
+    if not data.get("embedding"):  # embeddings were computed without gradients
+        spare_bfloat16(network, shape)
+    return Model(network, names, counts, shape, step, config)

@@ -36,6 +36,7 @@ from daso.train.config import RunConfig
 from daso.train.embed import EmbeddedData, Progress, embed_data
 from daso.train.options import backbone_rate, base_learning_rate
 from daso.train.tables import tables_of
+from daso.train.tiny import spare_bfloat16
 from daso.train.training import Training, choose_device
 
 
@@ -256,6 +257,7 @@ def _begin_stage(
         network.freeze_encoder()
     device = data.labeled.images.device
     network = network.to(device)
+    spare_bfloat16(network, data.shape)
     if processes is not None:
         share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
         network.share(processes)

@@ -1,0 +1,80 @@
+"""Encoders that reduce small images to less than a convolution's stride compute in float32 on a CPU, whoever made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from daso.data.source import Source
+from daso.evaluate.predict import predict_logits
+from daso.nets.network import Network
+from daso.train.model import load_model
+from daso.train.prepare import prepare
+from daso.train.run import train_run
+from daso.train.tiny import spare_bfloat16
+from tests.conftest import MakeConfig
+
+
+class Halving(nn.Module):
+    """Convolutions that halve the image, as those of any ImageNet model; more of them than 8 pixels have halves."""
+
+    dim = 16
+
+    def __init__(self, halvings: int) -> None:
+        super().__init__()
+        sides = [1, *[16] * halvings]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(sides, sides[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("halvings", "shape", "expected"),
+    [
+        (3, (1, 8, 8), "bfloat16"),
+        (4, (1, 8, 8), "float32"),
+        (4, (1, 9, 9), "bfloat16"),
+        (4, (1, 8, 32), "float32"),
+        (4, (1, 32, 8), "float32"),
+        (4, (64,), "bfloat16"),
+    ],
+)
+def test_float32_where_a_stride_is_longer_than_what_is_left(
+    halvings: int, shape: tuple[int, ...], expected: str
+) -> None:
+    network = Network(Halving(halvings), {}, [0.5], [0.25], "bfloat16").train()
+    spare_bfloat16(network, shape)
+    assert network.precision == expected
+    assert network.training
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_the_side_counts_to_which_images_are_resized() -> None:
+    network = Network(Halving(4), {}, [0.5], [0.25], "bfloat16", resolution=32)
+    spare_bfloat16(network, (1, 8, 8))
+    assert network.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("halvings", [3, 4])
+def test_a_run_and_its_model_agree(
+    halvings: int, tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    encoder = Halving(halvings)
+    config = tiny_config("supervised", network="python:Halving", precision="bfloat16", steps=4)
+    prepared = prepare(config, digits, encoder=encoder)
+    network = prepared.training.network
+    list(train_run(prepared, tmp_path / "run"))
+    assert all(bool(p.isfinite().all()) for p in network.parameters())
+    model = load_model(tmp_path / "run", torch.device("cpu"), print, encoder=Halving(halvings))
+    assert model.network.precision == network.precision == ("float32" if halvings == 4 else "bfloat16")
+    assert digits.test is not None
+    images = torch.from_numpy(digits.test.images[:20])
+    expected = predict_logits(prepared.training.average.network, images)
+    assert torch.equal(predict_logits(model.network, images), expected)
