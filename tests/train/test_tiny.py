@@ -1,7 +1,8 @@
-"""Encoders that reduce small images to less than a convolution's stride compute in float32 on a CPU, whoever made them."""
+"""Encoders whose strides are longer than what is left of an image compute in float32 on a CPU, whoever made them."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ class Halving(nn.Module):
     def __init__(self, halvings: int) -> None:
         super().__init__()
         sides = [1, *[16] * halvings]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(sides, sides[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(sides))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
