@@ -14,9 +14,12 @@ from small_learners import (
     build,
     check_formula,
     logits_of,
+    make_batch,
+    make_network,
     soft_cross_entropy,
 )
 from torch import Tensor
+from torch.nn import functional as F
 
 from daso.methods.method import Batch
 from daso.nets.network import Network
@@ -68,3 +71,16 @@ def test_the_confident_refined_guess_teaches_the_strong_view(
     options = {"threshold": 0.3, "unlabeled_weight": 0.7, "weak_pass": weak_pass}
     options |= {"threshold_range": 0.1} if name == "boss" else {}
     check_formula(build(name, **options), formula, refine, 5, channels, size, resolution)
+
+
+@pytest.mark.parametrize(("weak_pass", "together"), [("joint", (0, 1, 2)), ("apart", (0, 2))])
+def test_what_shares_a_pass_shares_its_batch_statistics(weak_pass: str, together: tuple[int, ...]) -> None:
+    method, network = build("fixmatch", threshold=0.0, weak_pass=weak_pass), make_network()
+    batch = make_batch(method, labeled=8, unlabeled=12)
+    parts = [*batch.labeled, *batch.unlabeled]
+    losses = method(network, network, batch).losses
+    features = network(torch.cat([parts[part] for part in together]))
+    labels = network.classify(network(parts[1]) if weak_pass == "apart" else features[8:20]).argmax(1)
+    expected = {"labeled": (features[:8], batch.labels), "unlabeled": (features[-12:], labels)}
+    for loss, (found, target) in expected.items():
+        torch.testing.assert_close(losses[loss], F.cross_entropy(network.classify(found), target))

@@ -88,7 +88,7 @@ class Recorder(Refiner):
         return guess
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", [*BASES, "fixmatch", "boss"])
 def test_a_refiner_is_shown_the_labelled_features_of_network_and_teacher(name: str) -> None:
     method, network, teacher = build(name), make_network().eval(), make_network(1)
     method.refine = recorder = Recorder()

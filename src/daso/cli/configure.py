@@ -54,8 +54,7 @@ def to_config(
     """
     recipe = Recipe.parse(command.method)
     known = recipe.hyperparameters()
-    if not recipe.method.unlabeled_views:
-        defaults = defaults.without_unlabeled()
+    defaults = defaults.for_learner(recipe.method)
     if _given(argv, "--steps"):
         defaults = dataclasses.replace(defaults, warmup_steps=None, evaluate_every=None)
     reasons = dict(defaults.reasons)

@@ -55,7 +55,12 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
         OptionError: the method is unknown.
     """
     name = preset.method_for(method)
-    return name, [*_split(preset), *_training(preset, name), *_augmentation(preset), *_parts(preset, name)]
+    return name, [
+        *_split(preset),
+        *_training(preset, name),
+        *_augmentation(preset, name),
+        *_parts(preset, name),
+    ]
 
 
 def _split(preset: Preset) -> Iterator[Resolved]:
@@ -67,7 +72,7 @@ def _split(preset: Preset) -> Iterator[Resolved]:
 def _training(preset: Preset, method: str) -> Iterator[Resolved]:
     learner = Recipe.parse(method).method
     train = SCALES["full"].configure(preset, method, {}).train
-    defaults = preset.defaults if learner.unlabeled_views else preset.defaults.without_unlabeled()
+    defaults = preset.defaults.for_learner(learner)
     for name in TRAINING:
         value, decided_by = getattr(train, name), GENERAL
         if getattr(defaults, name, None) is not None:
@@ -82,11 +87,13 @@ def _training(preset: Preset, method: str) -> Iterator[Resolved]:
             yield Resolved("training", name, value, decided_by)
 
 
-def _augmentation(preset: Preset) -> Iterator[Resolved]:
-    given = SCALES["full"].configure(preset, "fixmatch", {}).augmentation
+def _augmentation(preset: Preset, method: str) -> Iterator[Resolved]:
+    given = SCALES["full"].configure(preset, method, {}).augmentation
     side = SIDES[preset.source]
     for name, value in vars(Augmentation(given, side, side, flip=True).options).items():
         decided_by = GENERAL
+        if value is None:
+            continue
         if getattr(preset.defaults, name, None) is not None:
             decided_by = preset.name
         elif getattr(given, name) is None:

@@ -52,9 +52,8 @@ class Scale:
         Raises:
             OptionError: the method is unknown.
         """
-        recipe, defaults = Recipe.parse(method), preset.defaults
-        if not recipe.method.unlabeled_views:
-            defaults = defaults.without_unlabeled()
+        recipe = Recipe.parse(method)
+        defaults = preset.defaults.for_learner(recipe.method)
         if "steps" in self.train:
             defaults = dataclasses.replace(defaults, warmup_steps=None, histogram_period=None)
         decided = {name: value for name, value in vars(defaults).items() if value is not None}

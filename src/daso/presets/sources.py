@@ -10,6 +10,7 @@ from daso.data.longtail import Shape, SplitOptions
 
 if TYPE_CHECKING:  # so that names and settings are known without torch
     from daso.catalog import Hyperparameter
+    from daso.methods.method import Method
     from daso.train.options import Schedule
     from daso.train.view_options import Crop
 
@@ -29,7 +30,7 @@ class SourceDefaults:
             as anyone knows.
         batch, network, resolution, unlabeled_ratio, learning_rate, schedule, weight_decay, ema_decay,
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
-        cutout, crop_padding, crop: see ``ViewOptions``.
+        cutout, crop_padding, crop: see ``ViewOptions``; strong_side, too, is ReMixMatch's alone.
         precision, deploy: see ``TrainOptions``.
         warmup_steps, histogram_period, queue_length, queue_batch_statistics: DASO's; the first one goes with *steps*.
         generations, crest_power: CReST's.
@@ -45,6 +46,7 @@ class SourceDefaults:
     resolution: int | None = None
     cutout: int | None = None
     crop_padding: int | None = None
+    strong_side: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     deploy: Literal["last", "best"] | None = None
     unlabeled_ratio: int | None = None
@@ -70,6 +72,11 @@ class SourceDefaults:
             for name, part in PARTS.items()
             if (value := getattr(self, name)) is not None and name in known and part in known[name].part
         }
+
+    def for_learner(self, learner: type[Method]) -> SourceDefaults:
+        """Return what goes for a learner."""
+        own = self if learner.__name__ == "ReMixMatch" else replace(self, strong_side=None)
+        return own if learner.unlabeled_views else own.without_unlabeled()
 
     def without_unlabeled(self) -> SourceDefaults:
         """Return what goes for a method that learns from labelled images alone, at its own learning rate."""
@@ -134,9 +141,15 @@ SOURCES = {
     "fashion-mnist": SourceDefaults(_longtail(250, 3000, 50), steps=10_000),
     "cifar10": SourceDefaults(_longtail(500, 4000, 100)),
     "cifar100": SourceDefaults(_longtail(50, 400, 10), dist_temperature=0.3),
-    # Augmented at 96 pixels, cutout 16 of them included, then resized; the unlabelled distribution is unknown.
+    # Augmented at 96 pixels, cutout 16 of them included, then resized, but by ReMixMatch the other way round, as in the
+    # authors' code; the unlabelled distribution is unknown.
     "stl10": SourceDefaults(
-        _longtail(150, None, 10), dist_temperature=0.3, resolution=32, cutout=16, crop_padding=4
+        _longtail(150, None, 10),
+        dist_temperature=0.3,
+        resolution=32,
+        cutout=16,
+        crop_padding=4,
+        strong_side=32,
     ),
     "semi-aves": _semi_aves(SEMI_AVES_IN_CLASS),
     "semi-aves-open": _semi_aves(SEMI_AVES_IN_CLASS + SEMI_AVES_OUT_OF_CLASS),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from daso.data.store import TrainingData
@@ -98,6 +99,9 @@ class Augmentation:
                 f"crop_padding = {self.padding} must be less than the images' side, {side} pixels"
             )
         self.flip = flip if options.flip is None else options.flip
+        self.side = options.strong_side
+        if self.side is not None:
+            side = self.side
         # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
         self.cutout = round(side * 17 / 32) - 1 if options.cutout is None else options.cutout
         self.height, self.width = height, width
@@ -107,18 +111,20 @@ class Augmentation:
         """Draw everything random in a view of *count* images."""
         if view == "identity":
             return ()
+        if self.options.crop == "pad" and self.side is None and view == "strong":
+            return (self._draw_strong(count, generator, self.flip, self.padding),)
+        cropped: Any
         if self.options.crop == "resized":
-            resized = draw_resized(count, self.height, self.width, generator, flip=self.flip)
-            return (resized,) if view == "weak" else (resized, self._draw_strong(count, generator, False, 0))
-        if view == "weak":
-            return (draw_weak(count, generator, flip=self.flip, padding=self.padding),)
-        return (self._draw_strong(count, generator, self.flip, self.padding),)
+            cropped = draw_resized(count, self.height, self.width, generator, flip=self.flip)
+        else:
+            cropped = draw_weak(count, generator, flip=self.flip, padding=self.padding)
+        return (cropped,) if view == "weak" else (cropped, self._draw_strong(count, generator, False, 0))
 
     def _draw_strong(self, count: int, generator: torch.Generator, flip: bool, padding: int) -> Any:
         return draw(
             count,
-            self.height,
-            self.width,
+            self.side or self.height,
+            self.side or self.width,
             generator,
             flip=flip,
             padding=padding,
@@ -128,15 +134,25 @@ class Augmentation:
         )
 
     def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view of images, uint8 (N, C, H, W), those of each batch by that batch's draws."""
+        """Return a view of images, uint8 (N, C, H, W), those of each batch by that batch's draws.
+
+        With ``strong_side`` the views have that side.
+        """
         drawn = [join_draws(parts) for parts in zip(*batches, strict=True)]
         if view == "identity":
-            return images
+            return self._resized(images)
         if self.options.crop == "resized":
-            images = resize_parts(images, drawn[0], height=self.height, width=self.width)
-            return images if view == "weak" else strong_from_draws(images, drawn[1], cutout=self.cutout)
-        return (
-            crop(images, drawn[0])
-            if view == "weak"
-            else strong_from_draws(images, drawn[0], cutout=self.cutout)
-        )
+            height, width = self.side or self.height, self.side or self.width
+            images = resize_parts(images, drawn[0], height=height, width=width)
+        elif view == "weak" or self.side is not None:
+            images = self._resized(crop(images, drawn[0]))
+        else:
+            return strong_from_draws(images, drawn[0], cutout=self.cutout)
+        return images if view == "weak" else strong_from_draws(images, drawn[1], cutout=self.cutout)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """Return uint8 images (N, C, H, W) of the side that strong views are made at, if that is another one."""
+        if self.side is None or images.shape[2:] == (self.side, self.side):
+            return images
+        pixels = F.interpolate(images.float(), (self.side, self.side), mode="bilinear", antialias=True)
+        return pixels.round_().clamp_(0, 255).to(torch.uint8)

@@ -110,6 +110,11 @@ class Batches:
         self.device = data.labeled.images.device
         self.seed = options.seed
         self.augmentation = augmentation
+        if augmentation.strong_side is not None and options.resolution is None and not data.are_vectors:
+            raise OptionError(
+                f"strong_side = {augmentation.strong_side}: the network would see views of this side and other images "
+                f"as they are; give --resolution too"
+            )
         if data.are_vectors:
             self._views: Views = VectorAugmentation(vectors or VectorViewOptions(), data)
         else:

@@ -212,7 +212,8 @@ def embed_data(
         cache_folder() / "embeddings" if options.embedding_folder is None else Path(options.embedding_folder)
     )
     plain = _store(base.expanduser(), {**about, "views": ["plain"]})
-    viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": vars(augmentation.options)})
+    viewed_by = {name: value for name, value in vars(augmentation.options).items() if value is not None}
+    viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": viewed_by})
 
     pools: dict[str, Pool | None] = {}
     computed = 0

@@ -31,6 +31,10 @@ class ViewOptions:
     cutout: int | None = None
     """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion,
     16 for stl10; 0: none)."""
+    strong_side: int | None = None
+    """Side in pixels to which views are resized right after the crop, so that the operations and the cutout of strong
+    ones work at it; goes with --resolution (default: they are resized on their way into the network; stl10 with
+    remixmatch: 32, as its authors have it)."""
 
     def __post_init__(self) -> None:
         for name, value, valid in (
@@ -40,6 +44,7 @@ class ViewOptions:
             ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
             ("strong_probability", self.strong_probability, 0 <= self.strong_probability <= 1),
             ("cutout", self.cutout, self.cutout is None or self.cutout >= 0),
+            ("strong_side", self.strong_side, self.strong_side is None or self.strong_side >= 8),
         ):
             if not valid:
                 raise OptionError(f"{name} = {value!r} is out of range")
