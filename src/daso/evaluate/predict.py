@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,9 +10,23 @@ from torch import Tensor
 from daso.data.store import ImageRows
 from daso.nets.network import Network
 
-PIXELS = 512 * 32 * 32
-"""Of a batch: what its activations need grows with them."""
-VECTORS = 4096
+PIXELS, PIXELS_CPU = 2**21, 2**17
+"""Of a batch: what its activations need grows with them. A CPU is as fast on 32 small images as on 1,024."""
+FEWEST, VECTORS = 8, 4096
+
+
+def rows_at_once(shape: Sequence[int], device: torch.device, resolution: int | None = None) -> int:
+    """Return how many images (C, H, W) or vectors (D,) go through a network at a time when none learns from them.
+
+    Args:
+        shape: of one of them.
+        device: of the network.
+        resolution: side in pixels to which the network resizes them; None: they stay as they are.
+    """
+    if len(shape) != 3:
+        return VECTORS
+    pixels = max(shape[1] * shape[2], (resolution or 0) ** 2)
+    return max(FEWEST, (PIXELS_CPU if device.type == "cpu" else PIXELS) // pixels)
 
 
 def predict_logits(network: Network, images: ImageRows) -> Tensor:
@@ -31,10 +45,7 @@ def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
     training = network.training
     if images.dim() == 3 and isinstance(images, Tensor):
         images = images[:, 0]
-    batch = VECTORS
-    if images.dim() == 4:
-        pixels = images.shape[2] * images.shape[3]
-        batch = max(1, PIXELS // max(pixels, (network.resolution or 0) ** 2))
+    batch = rows_at_once(images.shape[1:], device, network.resolution)
     network.eval()
     try:
         for start in range(0, max(1, len(images)), batch):

@@ -53,7 +53,7 @@ from torch import Tensor
 from daso.data.order import derive_seed
 from daso.data.store import Pool, TrainingData
 from daso.evaluate.metrics import adjust_logits
-from daso.evaluate.predict import PIXELS, VECTORS, predict_logits
+from daso.evaluate.predict import predict_logits, rows_at_once
 from daso.files import plain, write_atomically
 from daso.nets.network import Network
 from daso.refine.daso import DASO
@@ -197,8 +197,8 @@ def _spread(labels: Indices, random: np.random.Generator) -> Indices:
 def _features(network: Network, pool: Pool, index: Indices) -> Tensor:
     """Return the features (N, D) of images of a pool, on the device, by the network in evaluation mode."""
     images = pool.images if pool.images.dim() == 4 else pool.images[:, 0]
-    size = VECTORS if images.dim() == 2 else max(1, PIXELS // (images.shape[2] * images.shape[3]))
     device, training = next(network.parameters()).device, network.training
+    size = rows_at_once(images.shape[1:], device, network.resolution)
     at = torch.from_numpy(index).to(images.device)
     network.eval()
     features = torch.cat([network(images[chunk].to(device)) for chunk in torch.split(at, size)])
