@@ -91,4 +91,4 @@ def test_a_misspelt_preset(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "cifar10-n500-g1000"]) == 2
-    assert "Did you mean 'cifar10-n500-g100'?" in capsys.readouterr().err
+    assert "Did you mean 'cifar10-n500-g100'" in capsys.readouterr().err
