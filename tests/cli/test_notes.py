@@ -54,6 +54,31 @@ def notes_on(line: str) -> list[str]:
         ("--method mixmatch+daso --blend linear --no-queue-batch-statistics", ["--queue-batch-statistics"]),
         ("--method fixmatch+daso --no-balanced-queue --queue-length 9", ["--queue-length"]),
         ("--method fixmatch --unlabeled-weight 0 --threshold 0.5", ["--threshold"]),
+        ("--method remixmatch --unlabeled-weight 0 --unlabeled-ramp 0.5", []),
+        (
+            "--method remixmatch --unlabeled-weight 0 --premix-weight 0 --unlabeled-ramp 0.5",
+            ["--unlabeled-ramp"],
+        ),
+        (
+            "--method usadtm --unlabeled-weight 0 --cosine-threshold 0.5 --warmup-steps 3",
+            ["--cosine-threshold", "--warmup-steps"],
+        ),
+        ("--method fixmatch+daso --unlabeled-weight 0 --warmup-steps 3", []),
+        (
+            "--method fixmatch+ldam --reweight-from 1 --max-margin 1 --effective-number-beta 0.9",
+            ["--effective-number-beta", "--max-margin"],
+        ),
+        (
+            "--method fixmatch+ldam --reweight-from 1 --margins-from 0 --max-margin 1 --effective-number-beta 0.9",
+            ["--effective-number-beta"],
+        ),
+        ("--method fixmatch+ldam --margins-from 1 --max-margin 1", ["--max-margin"]),
+        ("--method fixmatch+darp --darp-start 1 --darp-keep 3", ["--darp-keep"]),
+        (
+            "--method fixmatch+daso --queue-encoder online --no-queue-batch-statistics",
+            ["--queue-batch-statistics"],
+        ),
+        ("--method meanteacher+daso --queue-encoder online --no-queue-batch-statistics", []),
         ("--method fixmatch --unlabeled-shape uniform --gamma-unlabeled 3", ["--gamma-unlabeled"]),
         ("--method fixmatch --crop resized --crop-padding 3", ["--crop-padding"]),
         ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),

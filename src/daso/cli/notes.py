@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from daso.balance import balancing_parts
 from daso.compose import Recipe
+from daso.methods.mean_teacher import MeanTeacher
+from daso.methods.usadtm import USADTM
 from daso.plans.crest import CReSTPlus
 from daso.refine.align import Align
 from daso.refine.daso import DASO
@@ -95,8 +97,20 @@ def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
     elif config.split.unlabeled_shape == "uniform":
         yield ("gamma_unlabeled",), "with --unlabeled-shape uniform all classes have as many images"
     if options.get("unlabeled_weight") == 0:
-        weighted = ("threshold", "threshold_range", "weights_count", "unlabeled_ramp")
+        weighted = ["threshold", "threshold_range", "weights_count", "cosine_threshold"]
+        if not options.get("premix_weight"):  # which grows along the same ramp
+            weighted.append("unlabeled_ramp")
+        if recipe.method is USADTM:
+            weighted.append("warmup_steps")
         yield weighted, "--unlabeled-weight 0 turns the loss off"
+    if options.get("reweight_from") == 1:
+        yield ("effective_number_beta",), "--reweight-from 1 never weighs the classes"
+    if "margins_from" in options:
+        given = options["margins_from"]
+        if (options["reweight_from"] if given is None else given) == 1:
+            yield ("max_margin", "logit_scale"), "the margins never act"
+    if options.get("darp_start") == 1:
+        yield ("darp_period", "darp_keep", "darp_iterations"), "--darp-start 1 never refines"
     if DASO in recipe.refiners:
         blend = options["blend"]
         if blend != "fixed":
@@ -108,6 +122,8 @@ def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
             )
         if blend == "linear" and ("strong" not in views or options["align_weight"] == 0):
             yield PROTOTYPES, "--blend linear without the alignment loss uses no prototypes"
+        if options["queue_encoder"] == "online" and recipe.method is not MeanTeacher:
+            yield ("queue_batch_statistics",), "--queue-encoder online asks the moving average for nothing"
         if not options["balanced_queue"]:
             yield ("queue_length",), "it belongs to --balanced-queue"
     if recipe.plan is CReSTPlus and options.get("align") is False and Align not in recipe.refiners:
