@@ -11,6 +11,7 @@ from torch import Tensor
 from daso.catalog import ADDITIONS
 from daso.compose import METHODS, PLANS, Recipe
 from daso.errors import OptionError
+from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, Step
 from daso.nets.network import Network
 
@@ -140,3 +141,25 @@ def test_before_its_warm_up_daso_is_what_it_is_added_to_bit_for_bit(name: str) -
         ends.append(network)
     for plain, daso in zip(*(network.parameters() for network in ends), strict=True):
         assert torch.equal(plain, daso)
+
+
+class Seven(LabeledLoss):
+    """Remembers what it was given, and is 7."""
+
+    def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+        self.seen = logits, labels, step
+        return 0 * logits.sum() + 7
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if f"{name}+la" in NAMES])
+def test_the_loss_on_labelled_images_is_the_one_that_was_added(name: str) -> None:
+    method, networks = build(name), [make_network(seed).eval() for seed in (0, 1)]
+    method.supervised = loss = Seven()
+    batch = make_batch(method, 3)
+    assert step(method, networks, batch).losses["labeled"] == 7
+    logits, labels, number = loss.seen
+    network = networks[0]
+    torch.testing.assert_close(logits, network.classify(network(batch.labeled[0])))
+    assert logits.requires_grad
+    assert torch.equal(labels, batch.labels)
+    assert number == 3
