@@ -121,6 +121,7 @@ def test_figures(campaign: Path, capsys: Capture) -> None:
         (["1", "--columns", "cifar10-n500-g1000"], "Did you mean 'cifar10-n500-g100'?"),
         (["5", "--columns", "cifar10-n500-g150"], "no such column"),
         (["1", "--jobs", "0"], "jobs = 0"),
+        (["4", "--weights", "nowhere.safetensors"], "--weights nowhere.safetensors: there is no such file"),
         (["1", "--seeds", "0", "-1"], "seeds = 0 -1: a seed is at least 0"),
         (["1", "--seeds", "2", "0", "2"], "seeds = 2 0 2: one is named twice"),
         (["figures", "--columns", "cifar10"], "no such column"),

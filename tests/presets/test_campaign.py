@@ -474,3 +474,27 @@ def test_the_cells_of_a_process_that_was_killed_are_taken_over(campaign: Campaig
 
     there.attempt(cell, first_row)
     assert 0 < steps[0] < steps[1]
+
+
+def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path: Path) -> None:
+    weights = tmp_path / "resnet34.safetensors"
+    table = paper_tables()[4]
+    cells, _ = table_cells([(table.rows, table.columns[:1])], [0])
+    plain = Campaign.open(tmp_path / "out", "full")
+    plain.begin()
+    assert {plain.configure(cell).train.weights for cell in cells} == {None}
+    assert "start from ImageNet weights" in " ".join(compare(plain, table, [], table.columns)[0].notes)
+    Campaign.open(tmp_path / "out", weights=weights).begin()
+    again = Campaign.open(tmp_path / "out")  # it is noted in the folder
+    for cell in cells:
+        train = again.configure(cell).train
+        assert train.weights == str(weights)
+        rate = 0.1 if cell.variant.method == "supervised" else 0.04
+        assert (train.learning_rate or Recipe.parse(cell.variant.method).method.learning_rate) == rate
+        assert train.backbone_rate == rate  # the encoder does not learn slower than its head
+    assert again.configure(cell_of("fixmatch")).train.weights is None
+    assert "start from ImageNet weights" not in " ".join(compare(again, table, [], table.columns)[0].notes)
+    with pytest.raises(OptionError, match=r"starts from .*resnet34\.safetensors"):
+        Campaign.open(tmp_path / "out", weights=tmp_path / "other.safetensors")
+    smoke = Campaign.open(tmp_path / "smoke", "smoke", weights=weights)
+    assert {smoke.configure(cell).train.weights for cell in cells} == {None}

@@ -96,7 +96,8 @@ class Jobs:
     def __init__(self, campaign: Campaign, engine: Engine, options: Sequence[str] = ()) -> None:
         folder = campaign.folder.resolve()
         data = None if campaign.data is None else campaign.data.resolve()
-        self.campaign = Campaign(folder, campaign.scale, data, campaign.device, campaign.track)
+        weights = None if campaign.weights is None else campaign.weights.resolve()
+        self.campaign = Campaign(folder, campaign.scale, data, campaign.device, campaign.track, weights)
         self.folder = folder / FOLDER
         self._options = _parse(options)
         try:

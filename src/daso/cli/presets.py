@@ -87,6 +87,8 @@ def _print_one(preset: Preset, method: str) -> None:
         elif isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
         print(f"{key:<24} {'the source has its own' if value is None else value}")
+    if preset.pretrained:
+        print(f"{'weights':<24} ImageNet's in the paper: --weights FILE, random ones without")
     name, resolved = resolve(preset, method)
     print(f"\na training of {name} there, and who decides what:")
     for group, items in itertools.groupby(resolved, key=lambda item: item.group):

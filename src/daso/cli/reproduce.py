@@ -75,6 +75,9 @@ class ReproduceCommand:
     data: Path | None = None
     """Where the data sets are: in folders called as the sources, or itself the one needed (default: the usual
     places)."""
+    weights: Path | None = None
+    """File of ImageNet weights, safetensors, that ResNet-34 starts from on Semi-Aves (Table 4), as the paper's does;
+    noted in --out."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
@@ -283,7 +286,9 @@ def run(argv: Sequence[str]) -> int:
     command = parse(ReproduceCommand, argv, "daso reproduce")
     out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
     check_installed(command.track)
-    campaign = Campaign.open(out, command.scale, command.data, command.device, command.track)
+    if command.weights is not None and not command.weights.is_file():
+        raise OptionError(f"--weights {command.weights}: there is no such file")
+    campaign = Campaign.open(out, command.scale, command.data, command.device, command.track, command.weights)
     if command.tables == (FIGURES,):
         draw(campaign, command.columns)
         return 0

@@ -24,6 +24,7 @@ class Preset:
         num_classes: K.
         defaults: what the setting decides; any option on the command line goes before it.
         mismatched: labelled and unlabelled images are distributed differently, or nobody knows whether they are.
+        pretrained: the paper's networks start from ImageNet weights there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Preset:
     num_classes: int
     defaults: SourceDefaults
     mismatched: bool
+    pretrained: bool = False
 
     @property
     def dist_temperature(self) -> float:
@@ -114,7 +116,7 @@ def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent"
 
 def _semi_aves(name: str, unlabeled: str) -> Preset:
     title = f"Semi-Aves: birds of 200 species, unlabelled images {unlabeled}"
-    return Preset(name, title, name, CLASSES[name], SOURCES[name], mismatched=True)
+    return Preset(name, title, name, CLASSES[name], SOURCES[name], mismatched=True, pretrained=True)
 
 
 _ALL = (

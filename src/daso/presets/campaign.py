@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -62,6 +62,7 @@ class Campaign:
         data: folder of the data sets' files, or None.
         device: to train on.
         track: trackers that the numbers of a run are sent to.
+        weights: safetensors file that networks start from in settings where the paper's do; None: from random ones.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Campaign:
         data: Path | None = None,
         device: str = "auto",
         track: Sequence[str] = (),
+        weights: Path | None = None,
     ) -> None:
         self.folder = folder
         self.scale = scale
         self.data = data
         self.device = device
         self.track = track
+        self.weights = weights
 
     @classmethod
     def open(
@@ -86,15 +89,16 @@ class Campaign:
         data: Path | None = None,
         device: str = "auto",
         track: Sequence[str] = (),
+        weights: Path | None = None,
     ) -> Campaign:
         """Return the campaign of a folder as it began, or a new one, of which nothing is written yet.
 
         Raises:
-            OptionError: the folder's campaign is of another scale.
+            OptionError: the folder's campaign is of another scale, or starts from other weights.
             RunError: its description is damaged.
         """
         if not (folder / DESCRIPTION).exists():
-            return cls(folder, SCALES[scale or "full"], data, device, track)
+            return cls(folder, SCALES[scale or "full"], data, device, track, weights)
         saved = read_json(folder / DESCRIPTION)
         try:
             definition = Scale(**saved["scale"])
@@ -104,14 +108,22 @@ class Campaign:
             raise OptionError(
                 f"{folder} holds a campaign of --scale {definition.name}; give another folder with --out"
             )
-        place = saved.get("data")
-        return cls(folder, definition, data or (None if place is None else Path(place)), device, track)
+        place, start = saved.get("data"), saved.get("weights")
+        if weights is not None and start not in (None, str(weights.resolve())):
+            raise OptionError(
+                f"{folder} holds a campaign that starts from {start}; give another folder with --out"
+            )
+        if start is not None:
+            weights = Path(start)
+        return cls(
+            folder, definition, data or (None if place is None else Path(place)), device, track, weights
+        )
 
     def begin(self) -> None:
         """Make the folder and write down what the campaign is, unless that was done before.
 
         Raises:
-            OptionError: another process has just begun one of another scale there.
+            OptionError: another process has just begun one of another scale, or from other weights, there.
             RunError: nothing can be written.
         """
         try:
@@ -119,11 +131,16 @@ class Campaign:
         except OSError as error:
             raise RunError(f"cannot make {self.folder}: {error.strerror}") from error
         with self.alone():
+            place = None if self.data is None else str(self.data.resolve())
+            known: Row = {}
             if (self.folder / DESCRIPTION).exists():
-                Campaign.open(self.folder, self.scale.name)
-            else:
-                place = None if self.data is None else str(self.data.resolve())
-                save_json(self.folder / DESCRIPTION, {"scale": self.scale.to_dict(), "data": place})
+                Campaign.open(self.folder, self.scale.name, weights=self.weights)
+                known = read_json(self.folder / DESCRIPTION)
+            description = known or {"scale": self.scale.to_dict(), "data": place}
+            if self.weights is not None:
+                description = {**description, "weights": str(self.weights.resolve())}
+            if description != known:
+                save_json(self.folder / DESCRIPTION, description)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -145,9 +162,12 @@ class Campaign:
     def configure(self, cell: Cell) -> RunConfig:
         """Return the configuration of a cell."""
         preset, variant = PRESETS[cell.preset], cell.variant
-        return self.scale.configure(
+        config = self.scale.configure(
             preset, variant.method, variant.options, seed=cell.seed, device=self.device
         )
+        if self.weights is None or not preset.pretrained or config.train.network != preset.defaults.network:
+            return config
+        return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))
 
     def folder_of(self, cell: Cell) -> Path:
         """Return the run folder of a cell."""

@@ -17,6 +17,7 @@ from daso.report.runs import RunFolder, read_run
 
 MEASURES = {"median_of_last": "median of the last evaluations", "last": "last evaluation"}
 NOT_COMPARABLE = "The scale is not the paper's: these numbers are not comparable with the paper's."
+RANDOM = "The paper's networks start from ImageNet weights here, these from random ones (--weights)."
 
 
 def runs_of(campaign: Campaign, row: TableRow, column: TableColumn) -> tuple[dict[int, Path], list[str]]:
@@ -65,6 +66,8 @@ def compare(
     ]
     if not campaign.scale.comparable:
         notes.append(NOT_COMPARABLE)
+    if campaign.weights is None and any(PRESETS[column.preset].pretrained for column in columns):
+        notes.append(RANDOM)
     texts = tuple(column.text for column in columns)
     return Comparison(f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)), problems
 

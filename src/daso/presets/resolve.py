@@ -25,6 +25,7 @@ TRAINING = (
     "resolution",
     "optimizer",
     "learning_rate",
+    "backbone_rate",
     "schedule",
     "momentum",
     "weight_decay",

@@ -28,7 +28,7 @@ class SourceDefaults:
         steps: training steps.
         dist_temperature: DASO's T_dist where the unlabelled images are distributed like the labelled ones, as far
             as anyone knows.
-        batch, network, resolution, unlabeled_ratio, learning_rate, schedule, weight_decay, ema_decay,
+        batch, network, resolution, unlabeled_ratio, learning_rate, backbone_rate, schedule, weight_decay, ema_decay,
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
         cutout, crop_padding, crop: see ``ViewOptions``; strong_side, too, is ReMixMatch's alone.
         precision, deploy: see ``TrainOptions``.
@@ -51,6 +51,7 @@ class SourceDefaults:
     deploy: Literal["last", "best"] | None = None
     unlabeled_ratio: int | None = None
     learning_rate: float | None = None
+    backbone_rate: float | None = None
     schedule: Schedule | None = None
     weight_decay: float | None = None
     ema_decay: float | None = None
@@ -76,7 +77,10 @@ class SourceDefaults:
     def for_learner(self, learner: type[Method]) -> SourceDefaults:
         """Return what goes for a learner."""
         own = self if learner.__name__ == "ReMixMatch" else replace(self, strong_side=None)
-        return own if learner.unlabeled_views else own.without_unlabeled()
+        if learner.unlabeled_views:
+            return own
+        whole = None if self.backbone_rate is None else learner.learning_rate
+        return replace(own.without_unlabeled(), backbone_rate=whole)
 
     def without_unlabeled(self) -> SourceDefaults:
         """Return what goes for a method that learns from labelled images alone, at its own learning rate."""
@@ -123,6 +127,7 @@ def _semi_aves(unlabeled: int) -> SourceDefaults:
         unlabeled_ratio=ratio,
         network="resnet34",
         learning_rate=0.04,
+        backbone_rate=0.04,  # from ImageNet weights too
         schedule="thirds",
         weight_decay=3e-4,
         ema_decay=0.9,
