@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -170,3 +171,16 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
     printed = capsys.readouterr()
     assert "no pictures: cannot write" in printed.err
     assert "20 steps in" in printed.out
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
+    full = (
+        "import resource, sys, daso.cli.training\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "sys.exit(daso.cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", full, "train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(r"^daso: cannot write .*environment\.json: File too large$", done.stderr, re.MULTILINE)

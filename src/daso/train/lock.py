@@ -45,8 +45,8 @@ def lock_file(path: Path) -> IO[str]:
         raise RunError(f"cannot lock {folder}: {error.strerror}") from error
     with contextlib.suppress(OSError):  # who holds it is good to know; a full disk is found out soon enough
         lock.truncate(0)
-        lock.write(f"{os.getpid()} on {platform.node()}\n")
-        lock.flush()
+        # Past the file's buffer: what that cannot write it would try again when it is closed.
+        os.write(lock.fileno(), f"{os.getpid()} on {platform.node()}\n".encode())
     return lock
 
 
