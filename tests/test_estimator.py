@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
@@ -341,3 +342,18 @@ def test_verbose_prints_as_it_goes(long_tailed: Any, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "step 30, loss" in out
     assert "hold-out balanced accuracy" in out
+
+
+def test_trainings_in_threads_do_not_share_their_random_state(long_tailed: Any) -> None:
+    X, y = long_tailed[0][:300], long_tailed[1][:300]
+    model = small()
+    alone = clone(model).fit(X, y).predict_proba(X)
+    threads = Parallel(n_jobs=3, backend="threading")
+    for fitted in threads(delayed(clone(model).fit)(X, y) for _ in range(3)):
+        assert np.array_equal(fitted.predict_proba(X), alone)
+
+
+def test_there_may_be_no_unlabeled_rows_in_the_array_of_them(long_tailed: Any) -> None:
+    X, y = long_tailed[0], long_tailed[1]
+    model = small(steps=5).fit(X[y >= 0], y[y >= 0], X_unlabeled=X[:0])
+    assert len(model.pseudo_labels_) == 0

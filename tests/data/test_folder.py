@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -300,3 +302,58 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None
         assert source.skipped == ((str(folder / "unlabeled" / "gone.jpg"), "No such file or directory"),)
         with pytest.raises(DataError, match=r"gone\.jpg: No such file"):
             open_source(str(folder), cache=cache)
+
+
+@contextlib.contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Take the rights of root away, which would read everything; *folder* can be reached all the same."""
+    if os.geteuid() != 0:
+        yield
+        return
+    above = [part for part in (folder, *folder.parents) if part.stat().st_mode & 0o755 == 0o700]
+    modes = [part.stat().st_mode for part in above]
+    for part in above:
+        part.chmod(part.stat().st_mode | 0o55)
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        for part, mode in zip(above, modes, strict=True):
+            part.chmod(mode)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o644], ids=["closed", "not to be entered"])
+def test_folders_without_permission_are_named_and_not_passed_over(folder: Path, mode: int) -> None:
+    closed = folder / "unlabeled" / "closed"
+    picture(closed / "image.png")
+    picture(folder / "unlabeled" / "open.png")
+    before = closed.stat().st_mode
+    closed.chmod(mode)
+    try:
+        with as_nobody(folder):
+            with pytest.raises(DataError, match=r"unlabeled/closed.*: .*Permission denied") as caught:
+                read_folder(folder)
+            skipped = read_folder(folder, skip_bad=True).skipped
+        if mode == 0:
+            assert "chmod -R u+rX" in str(caught.value)
+        assert [name for name, _ in skipped] == [str(closed if mode == 0 else closed / "image.png")]
+    finally:
+        closed.chmod(before)
+
+
+@pytest.mark.parametrize("part", [".", "labeled", "test", "unlabeled"])
+def test_a_part_without_permission_is_an_error(folder: Path, part: str) -> None:
+    picture(folder / "unlabeled" / "open.png")
+    picture(folder / "test" / "cat" / "0.png")
+    place = folder / part
+    before = place.stat().st_mode
+    place.chmod(0o000)
+    try:
+        with (
+            as_nobody(folder),
+            pytest.raises(DataError, match="this folder cannot be read: Permission denied"),
+        ):
+            open_source(str(folder))
+    finally:
+        place.chmod(before)

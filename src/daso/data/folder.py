@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daso.data.decode import SUFFIXES
@@ -19,6 +19,7 @@ LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 """What the folders of the other parts are called."""
 NOTHING = f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
+PERMIT = "let this user read it (chmod -R u+rX), or take it away"
 Faults = list[tuple[str, str]]
 """Files and folders that cannot be used, with the reason."""
 
@@ -94,6 +95,9 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_b
     for name, place in given.items():
         if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
             raise DataError(f"{name}: {place} is no folder")
+    for one in (labeled, *map(Path, given.values())):
+        if one.is_dir():
+            require_readable(one)
     faults: Faults = []
     files = _class_files(labeled, faults)
     if not any(files.values()):
@@ -115,10 +119,10 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_b
         elif len(faults) == before:
             faults.append((place, NOTHING))
     if "unlabeled" in given:
-        unlabeled = _unlabeled_pool(given["unlabeled"])
-        if unlabeled is None:
+        before, unlabeled = len(faults), _unlabeled_pool(given["unlabeled"], faults)
+        if unlabeled is None and len(faults) == before:
             faults.append((given["unlabeled"], NOTHING))
-        else:
+        elif unlabeled is not None:
             pools["unlabeled"] = unlabeled
     if faults and not skip_bad:
         what = f"{folder}: {len(faults)} of its files or folders cannot be used"
@@ -161,7 +165,7 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
     faults += [
         (str(path), "lies outside a class folder; move it into the folder of its class") for path in stray
     ]
-    return {name: list(_image_files(folder / name)) for name in names}
+    return {name: _image_files(folder / name, faults) for name in names}
 
 
 def _known_classes(folder: Path, class_names: Sequence[str], faults: Faults) -> dict[str, list[Path]]:
@@ -172,7 +176,7 @@ def _known_classes(folder: Path, class_names: Sequence[str], faults: Faults) -> 
         if images:
             reason = (
                 f"class {name!r} has no labelled image to learn from ({len(images):,} here); known classes: "
-                f"{', '.join(class_names)}.{nearest(name, class_names)}"
+                f"{', '.join(map(repr, class_names))}.{nearest(name, class_names)}"
             )
             faults.append((str(folder / name), reason))
     return files
@@ -184,11 +188,11 @@ def _labeled_pool(files: Mapping[str, list[Path]], class_names: Sequence[str]) -
     return files_pool([path for path, _ in found], [label for _, label in found])
 
 
-def _unlabeled_pool(place: str) -> EncodedImages | None:
-    """Return the images, and those of tar shards, below a folder; None if there are none."""
+def _unlabeled_pool(place: str, faults: Faults) -> EncodedImages | None:
+    """Return the images, and those of tar shards, below a folder; None if there are none that can be read."""
     if is_shards(place):
         return unlabeled_tars(place)
-    paths = list(_image_files(Path(place)))
+    paths = _image_files(Path(place), faults)
     shards = sorted(str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
     pools = [files_pool(paths, [UNLABELED] * len(paths))] if paths else []
     pools += map(unlabeled_tars, shards)
@@ -199,14 +203,22 @@ def _refuse_none(folder: Path) -> None:
     raise DataError(f"{folder}: {NOTHING}")
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """All images below *folder*, by path; links to folders are followed, each folder once."""
-    return sorted(_walk(folder))
+def _image_files(folder: Path, faults: Faults) -> list[Path]:
+    """All images below *folder*, by path; links to folders are followed, each folder once.
+
+    Folders that cannot be read are faults.
+    """
+
+    def note(error: OSError) -> None:
+        reason = error.strerror or str(error)
+        faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
+
+    return sorted(_walk(folder, note))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, note: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
+    for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
@@ -216,8 +228,21 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in names if _is_image(Path(parent) / name))
 
 
+def require_readable(folder: Path) -> None:
+    """Refuse a folder that this user may not list or enter.
+
+    Raises:
+        DataError: it is one.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError(f"{folder}: this folder cannot be read: Permission denied; {PERMIT}")
+
+
 def _is_image(path: Path) -> bool:
-    """Whether a path is called like an image, and is a file or a link to nowhere, which then cannot be read."""
+    """Whether a path is called like an image, and is a file, or cannot be read: a link to nowhere, or not permitted."""
     if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
         return False
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except PermissionError:
+        return True

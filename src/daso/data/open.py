@@ -12,7 +12,7 @@ from daso.data.cache import Cache
 from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, locate_cifar, read_cifar
 from daso.data.digits import read_digits
 from daso.data.download import REMOTES, Progress, cache_folder, download
-from daso.data.folder import is_class_folder, is_image_folder, list_folder
+from daso.data.folder import is_class_folder, is_image_folder, list_folder, require_readable
 from daso.data.hub import PREFIX, list_hub
 from daso.data.idx import locate_idx, read_fashion_mnist, read_idx
 from daso.data.listing import Listing, own_source, read_listing
@@ -266,6 +266,7 @@ def list_own(
         return None
     if not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder")
+    require_readable(path)
     if is_saved(path) and not folders:
         return list_saved(path)
     if folders or is_image_folder(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from daso.train.prepare import prepare
 from daso.train.training import choose_device
 
 Array = npt.NDArray[Any]
+_RANDOM_STATE = threading.RLock()
+"""Held by the thread that trains: torch has one random state for all of them."""
 
 
 class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -122,7 +125,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: images or features, (N, ...).
             y: labels, (N,).
-            X_unlabeled: further rows without a label.
+            X_unlabeled: further rows without a label; there may be none in it.
 
         Raises:
             ValueError: an array or a label is none of these, there are fewer than two classes, or an option is unknown
@@ -133,7 +136,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, codes = read_labels(y, type(self).__name__)
         check_consistent_length(rows, codes)
         unlabeled = rows[codes < 0]
-        if X_unlabeled is not None:
+        if X_unlabeled is not None and len(X_unlabeled):
             unlabeled = np.concatenate([unlabeled, self._read(X_unlabeled, reset=False)])
         labeled, codes = rows[codes >= 0], codes[codes >= 0]
         vectors = self.image_shape_ is None
@@ -160,9 +163,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 labeled=len(labeled),
                 unlabeled=len(unlabeled),
             )
-            with torch.random.fork_rng(
-                [] if device.type == "cpu" else [device], device_type=_random_of(device)
-            ):
+            devices = [] if device.type == "cpu" else [device]
+            with _RANDOM_STATE, torch.random.fork_rng(devices, device_type=_random_of(device)):
                 prepared = train(
                     prepare(config, source, encoder=self._own_module()),
                     self.history_,

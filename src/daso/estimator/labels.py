@@ -69,7 +69,8 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
         raise ValueError(f"{called}: labels of several types ({', '.join(kinds)}) have no order") from error
     if len(classes) < 2:
         raise ValueError(
-            f"{called} needs labels of at least two classes, got one class: {classes[0]!r} (of {len(known)} rows)"
+            f"{called} needs labels of at least two classes, got one class: {classes.tolist()[0]!r} (of {len(known)} "
+            "rows)"
         )
     codes = np.full(len(labels), -1, dtype=np.int64)
     codes[~unknown] = places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Classifier:
         if not self.facts.takes_images:
             return self._vector(one)
         channels = self.facts.input_shape[0]
-        if isinstance(one, str | PathLike) and Path(one).is_dir():
+        if isinstance(one, str | PathLike) and os.path.isdir(one):  # noqa: PTH112 (not permitted: an error below)
             raise DataError(
                 "is a folder, and predict takes images: files, such as sorted(Path(folder).rglob('*.jpg')), Pillow "
                 "images or arrays; 'daso predict MODEL FOLDER' takes folders"
