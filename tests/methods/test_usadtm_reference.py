@@ -139,6 +139,16 @@ def test_views_that_agree_on_all_classes_share_the_most_information_and_unrelate
     assert one_class.grad.isfinite().all()
 
 
+def test_the_moving_average_has_no_part_in_it() -> None:
+    class Other(FeaturesAsImages):
+        def forward(self, features: Tensor) -> Tensor:
+            pytest.fail("the moving average was asked")
+
+    network, average = make_network(), Other(torch.zeros(K, D), torch.zeros(K))
+    result = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)(network, average, make_batch(1))
+    assert result.losses["unlabeled"] > 0
+
+
 def test_no_gradient_flows_through_the_pseudo_label() -> None:
     network = make_network()
     method = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)
