@@ -255,3 +255,17 @@ def test_what_a_table_trains_is_what_one_command_trains() -> None:
             found, options, _ = decided(f"{name} --method {method}")
             assert found == preset.method_for(method)
             assert preset.options_for(found).items() <= options.items()
+
+
+@pytest.mark.parametrize(("holdout", "said"), [("0", True), ("100", False)])
+def test_a_choice_by_a_hold_out_that_is_not_there(
+    holdout: str, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (
+        "--method supervised --network small-4 --steps 2 --batch 8 --device cpu --patience 1 --deploy best"
+    )
+    argv = ["train", "digits", *options.split(), "--holdout", holdout, "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+    printed = capsys.readouterr().err
+    for option in ("--patience", "--deploy best"):
+        assert (f"{option} has no effect: nothing is held out to choose by" in printed) == said

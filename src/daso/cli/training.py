@@ -70,7 +70,7 @@ def announce(prepared: Prepared, folder: Path) -> None:
         + f"\n{config.method}: {config.train.network}, {parameters:,} parameters, "
         f"{prepared.total_steps:,} steps of {config.train.batch} labelled images"
         + (f" and {prepared.batches.unlabeled_batch} unlabelled" if prepared.batches.unlabeled_views else "")
-        + f", on {data.labeled.images.device}, {config.train.precision}\nrun folder: {folder}",
+        + f", on {data.labeled.images.device}, {prepared.training.network.precision}\nrun folder: {folder}",
         file=sys.stderr,
     )
     sizes = {"labelled": (data.labeled, config.train.batch)}
@@ -81,6 +81,9 @@ def announce(prepared: Prepared, folder: Path) -> None:
             _notice(
                 f"note: {len(pool)} {name} images are fewer than a batch of {batch}: it repeats some of them"
             )
+    chosen = {"--patience": config.train.patience is not None, "--deploy best": config.train.deploy == "best"}
+    for option in (name for name, is_given in chosen.items() if is_given and data.holdout is None):
+        _notice(f"note: {option} has no effect: nothing is held out to choose by (--holdout N, or val/)")
     if data.test is None and data.holdout is None:
         _notice("note: no test or hold-out images: nothing will be measured (--holdout N sets some aside)")
     elif data.test is None and data.holdout is not None:
@@ -88,7 +91,11 @@ def announce(prepared: Prepared, folder: Path) -> None:
         names = ", ".join(data.class_names[k] for k in missing)
         _notice(
             f"note: no test images: measured on {len(data.holdout)} labelled images that are held out"
-            + (f"; too few labels to hold any of {names} out, so these are not measured" if names else "")
+            + (
+                f"; too few labels to hold any of {names} out, so these are not measured (daso validate: from two labels on)"
+                if names
+                else ""
+            )
         )
 
 
