@@ -92,7 +92,7 @@ def announce(prepared: Prepared, folder: Path) -> None:
         _notice(
             f"note: no test images: measured on {len(data.holdout)} labelled images that are held out"
             + (
-                f"; too few labels to hold any of {names} out, so these are not measured (daso validate: from two labels on)"
+                f"; too few labels to hold any of {names} out, so not measured (daso validate: from two labels on)"
                 if names
                 else ""
             )
