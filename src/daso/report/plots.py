@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from daso.errors import RunError
 from daso.files import Row
@@ -44,8 +49,39 @@ def method_style(index: int) -> dict[str, str]:
     }
 
 
+OTHER_SCRIPTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "WenQuanYi Micro Hei",
+    "Arial Unicode MS",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+)
+"""Fonts with letters that matplotlib's own one lacks, the first that is installed goes first."""
+
+
+@functools.cache
+def fonts() -> list[str]:
+    """Return matplotlib's own font and those installed of ``OTHER_SCRIPTS``, for what it has no letters of."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
+
+
 class Picture(Figure):
-    """A figure that a notebook shows by itself, without pyplot."""
+    """A figure that a notebook shows by itself, without pyplot; class names may be in any script."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw it; a letter that no installed font has is an empty box, without a warning for each."""
+        for text in self.findobj(Text):
+            text.set_fontfamily(fonts())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
