@@ -12,9 +12,10 @@ from daso.report import plots
 
 @pytest.fixture(autouse=True)
 def _found_anew() -> Iterator[None]:
-    plots.fonts.cache_clear()
+    cached = plots.fonts
+    cached.cache_clear()
     yield
-    plots.fonts.cache_clear()
+    cached.cache_clear()
 
 
 def test_letters_that_no_font_has_are_drawn_without_warnings() -> None:
