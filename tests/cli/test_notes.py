@@ -6,15 +6,17 @@ import io
 import json
 import re
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from daso.cli import main
+from daso.cli import main, notes
 from daso.cli.configure import to_config
-from daso.cli.notes import idle_options, late_blend, not_adjusted
+from daso.cli.notes import from_nothing, idle_options, late_blend, not_adjusted
 from daso.cli.options import given_options, parse_train
 from daso.cli.setting import as_in_paper
 from daso.cli.tables import percent, summary_table
@@ -148,6 +150,36 @@ def test_the_blend_weights_are_zero_where_it_is_said_that_daso_never_blends(
         last = read_rows(folder / "metrics.jsonl")[-1]
         assert any(last["pseudo_labels"]["blend_weight"]) == blends
         assert ("DASO blends pseudo-labels never" in capsys.readouterr().err) == (not blends)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "few", "noted"),
+    [
+        ("photos", {}, 100, True),
+        ("hf:someone/photos", {}, 100, True),
+        ("digits", {}, 100, False),
+        ("photos", {"weights": "resnet18.safetensors"}, 100, False),
+        ("photos", {}, 1, False),
+    ],
+)
+def test_few_labels_of_own_images_want_a_pretrained_encoder(
+    source: str,
+    options: dict[str, Any],
+    few: int,
+    noted: bool,
+    digits: Source,
+    tiny_config: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notes, "FEW", few)
+    config = tiny_config()
+    data = prepare(config, digits).data
+    config = replace(config, source=source, train=replace(config.train, **options))
+    note = from_nothing(config, data, None)
+    assert (note is not None) == noted
+    if note is not None:
+        assert f"by {len(data.labeled)} labels of 10 classes" in note
+        assert "--freeze" in note
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from daso.balance import balancing_parts
 from daso.compose import Recipe
+from daso.data.open import NAMES
+from daso.data.store import TrainingData
 from daso.methods.mean_teacher import MeanTeacher
 from daso.methods.usadtm import USADTM
+from daso.nets.backbone import Backbone
 from daso.plans.crest import CReSTPlus
 from daso.refine.align import Align
 from daso.refine.daso import DASO
@@ -22,6 +25,8 @@ PROTOTYPES = (
     "queue_batch_statistics",
     "warmup_steps",
 )
+FEW = 100
+"""Labels a class, on average, up to which a pretrained encoder is recommended."""
 
 
 def not_adjusted(config: RunConfig) -> str | None:
@@ -74,6 +79,18 @@ def late_blend(config: RunConfig, steps: int) -> str | None:
     return (
         f"DASO blends pseudo-labels {when} in a training of {steps:,} steps ({flag} {begin:,}): train longer, or lower "
         f"{flag}, to {max(1, steps // 10):,} say"
+    )
+
+
+def from_nothing(config: RunConfig, data: TrainingData, backbone: Backbone | None) -> str | None:
+    """Return that a pretrained encoder would go further on the few labels of people's own images, or None."""
+    labels, classes = len(data.labeled), len(data.class_names)
+    pretrained = backbone is not None or config.train.weights is not None
+    if config.source in NAMES or data.are_vectors or pretrained or labels >= FEW * classes:
+        return None
+    return (
+        f"the network learns from nothing by {labels:,} labels of {classes} classes: a pretrained one mostly goes much "
+        f"further on few labels, and takes minutes (--network timm:NAME --freeze, see docs/backbones.md)"
     )
 
 

@@ -17,7 +17,7 @@ from daso.cli.configure import to_config
 from daso.cli.embedding import decoding_progress, embedding_progress
 from daso.cli.like import compare_with, config_like
 from daso.cli.live import duration
-from daso.cli.notes import idle_options, late_blend
+from daso.cli.notes import from_nothing, idle_options, late_blend
 from daso.cli.options import OWN_METHOD, TrainCommand, given_options
 from daso.cli.processes import Team, team
 from daso.cli.progress import follow
@@ -318,6 +318,8 @@ def _train(
     stages = prepared.plan.stages()
     if (late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
         _notice(f"note: {late}")
+    if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
+        _notice(f"note: {scratch}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
     stop = Stop()
     with together.folder(folder) as own:
