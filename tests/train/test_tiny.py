@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
-from daso.nets.network import Network
+from daso.nets.network import Network, build_encoder
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -79,3 +79,20 @@ def test_a_run_and_its_model_agree(
     images = torch.from_numpy(digits.test.images[:20])
     expected = predict_logits(prepared.training.average.network, images)
     assert torch.equal(predict_logits(model.network, images), expected)
+
+
+@pytest.mark.parametrize(("name", "side"), [("small-8", 1), ("small-8", 2), ("wrn-10-1", 2), ("resnet18", 4)])
+def test_on_a_cpu_tiny_images_are_computed_in_float32(name: str, side: int) -> None:
+    """The gradients of torch's strided bfloat16 convolutions of one pixel are partly memory that was never set."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)
+    networks = [
+        Network(build_encoder(name, 3, side), {}, [0.5] * 3, [0.25] * 3, precision)
+        for precision in ("float32", "bfloat16")
+    ]
+    networks[1].load_state_dict(networks[0].state_dict())
+    for network in networks:
+        spare_bfloat16(network, (3, side, side))
+        network(images).square().sum().backward()
+    exact, coarse = ([p.grad for p in network.parameters()] for network in networks)
+    assert all(map(torch.equal, coarse, exact))

@@ -65,6 +65,8 @@ class Method(Part):
         learning_rate, schedule: what a training takes where it is not told.
         unlabeled_ratio: mu, unlabelled images per labelled one in a step, where a training is not told.
         needs_images: whether it does with images what cannot be done with vectors.
+        resizes_first: whether its authors resize images to the network's resolution before the operations of strong
+            views, where a source has one of its own.
     """
 
     labeled_views: tuple[View, ...] = ("weak",)
@@ -73,6 +75,7 @@ class Method(Part):
     schedule: Literal["constant", "cosine", "multistep"] = "constant"
     unlabeled_ratio: int = 2
     needs_images: bool = False
+    resizes_first: bool = False
     refuses: ClassVar[dict[str, str]] = {}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:

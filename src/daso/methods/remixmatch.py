@@ -53,6 +53,7 @@ class ReMixMatch(Method):
     paper = "Berthelot et al., ICLR 2020, arXiv 1911.09785"
     unlabeled_views: tuple[View, ...] = ("weak", "strong", "strong")
     unlabeled_ratio = 1
+    resizes_first = True
     refuses: ClassVar = {
         "supervised": "its labelled images are mixed, so their labels are soft",
         "terms": "its labelled images are mixed, so their features have no single label",

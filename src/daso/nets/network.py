@@ -137,10 +137,7 @@ class Network(nn.Module):
         x = self.normalize(images)
         if x.dim() == 4:
             x = _channels_last(x)
-        # On a CPU, torch 2.13 leaves random numbers in the bfloat16 gradient of a strided convolution of one pixel.
-        tiny = x.device.type == "cpu" and x.dim() == 4 and max(x.shape[2:]) <= 4
-        low = self.precision == "bfloat16" and not tiny
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.encoder(x).float()
         return features if self.processes is None else self.processes.gather(features, count)
 

@@ -30,7 +30,7 @@ class SourceDefaults:
             as anyone knows.
         batch, network, resolution, unlabeled_ratio, learning_rate, backbone_rate, schedule, weight_decay, ema_decay,
         evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
-        cutout, crop_padding, crop: see ``ViewOptions``; strong_side, too, is ReMixMatch's alone.
+        cutout, crop_padding, crop: see ``ViewOptions``; strong_side goes for learners that resize first.
         precision, deploy: see ``TrainOptions``.
         warmup_steps, histogram_period, queue_length, queue_batch_statistics: DASO's; the first one goes with *steps*.
         generations, crest_power: CReST's.
@@ -76,7 +76,7 @@ class SourceDefaults:
 
     def for_learner(self, learner: type[Method]) -> SourceDefaults:
         """Return what goes for a learner."""
-        own = self if learner.__name__ == "ReMixMatch" else replace(self, strong_side=None)
+        own = self if learner.resizes_first else replace(self, strong_side=None)
         if learner.unlabeled_views:
             return own
         whole = None if self.backbone_rate is None else learner.learning_rate
