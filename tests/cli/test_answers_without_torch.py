@@ -1,4 +1,4 @@
-"""Help and wrong options are answered before torch, which takes seconds, is imported."""
+"""What is loaded when: help and wrong options are answered before torch, which takes seconds, is imported."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def test_help_and_wrong_options_need_no_torch(line: str, status: int, said: str,
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert result.returncode == status, result.stderr
     assert said in result.stdout + result.stderr
+
+
+def test_a_training_starts_without_what_only_its_end_needs() -> None:
+    code = (
+        "import sys, daso.cli.train, daso.cli.training\n"
+        "print(*sorted({'matplotlib', 'scipy', 'pandas', 'sklearn', 'pyarrow'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

@@ -34,7 +34,6 @@ from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
-from daso.report.plots import draw_run
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.backbones import is_pretrained
@@ -101,6 +100,9 @@ def announce(prepared: Prepared, folder: Path) -> None:
 
 def conclude(prepared: Prepared, folder: Path) -> None:
     """Draw the pictures of a finished run and print what came out."""
+    # Matplotlib takes most of a second, and memory that training may need.
+    from daso.report.plots import draw_run
+
     summary = read_json(folder / "summary.json")
     try:
         draw_run(folder)

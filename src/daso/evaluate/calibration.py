@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from daso.evaluate.metrics import calibration_error
 
@@ -65,6 +63,9 @@ def fit_temperature(logits: Array, labels: Array) -> float:
         logits: float, (N, K).
         labels: int64, (N,), 0 <= label < K.
     """
+    # Half a second, which only the end of a run needs.
+    from scipy.optimize import minimize_scalar
+
     logits = np.asarray(logits, dtype=np.float64)
 
     def cost(log_temperature: float) -> float:
@@ -92,14 +93,14 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
     few = len(labels) < FEWEST_IMAGES
     temperature = 1.0 if few else fit_temperature(logits, labels)
     after = np.asarray(logits, dtype=np.float64) / temperature
-    probs = np.exp(log_softmax(after, axis=1))
+    probs = np.exp(_log_softmax(after))
     return Calibration(
         temperature,
         step,
         len(labels),
         _loss(logits, labels),
         _loss(after, labels),
-        calibration_error(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1)), labels),
+        calibration_error(np.exp(_log_softmax(logits)), labels),
         calibration_error(probs, labels),
         f"{len(labels)} held-out images are too few to fit a temperature on: {FEWEST_IMAGES} are needed"
         if few
@@ -117,5 +118,12 @@ def _confusion(probs: Array, labels: Array) -> list[list[float]] | None:
 
 
 def _loss(logits: Array, labels: Array) -> float:
-    log_probs = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    log_probs = _log_softmax(logits)
     return float(-log_probs[np.arange(len(labels)), labels].mean())
+
+
+def _log_softmax(logits: Array) -> Array:
+    from scipy.special import log_softmax
+
+    result: Array = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    return result
