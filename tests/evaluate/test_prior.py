@@ -77,6 +77,8 @@ def test_no_image_no_estimate() -> None:
         ("fixmatch+daso", "uniform", ()),
         ("fixmatch+la+daso", "uniform", ("la",)),
         ("fixmatch+abc+crt", "uniform", ("abc", "crt")),
+        ("supervised+ldam", "uniform", ("ldam",)),
+        ("fixmatch+class-balanced+darp", "effective-number", ("class-balanced", "effective-number sampling")),
         ("supervised", "class-balanced", ("class-balanced sampling",)),
     ],
 )

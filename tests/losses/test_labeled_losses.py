@@ -150,6 +150,14 @@ def test_the_switch_can_be_never_or_from_the_start(
     assert always(logits, labels, first) == loss(COUNTS, STEPS)(logits, labels, AFTER)
 
 
+@pytest.mark.parametrize("loss", [ClassBalanced, LDAM])
+def test_the_switch_is_at_its_share_of_the_steps_to_the_step(loss: type[ClassBalanced | LDAM]) -> None:
+    for percent in range(101):  # 0.29 * 100 is below 29
+        made = loss(COUNTS, 100, reweight_from=percent / 100)
+        assert made.first_weighted_step == percent
+        assert getattr(made, "first_step_with_margins", percent) == percent
+
+
 @pytest.mark.parametrize("make", ALL)
 def test_permuting_the_classes_leaves_the_loss_as_it_is(
     make: MakeLoss, logits: Tensor, labels: Tensor

@@ -125,6 +125,14 @@ def test_the_plus_brings_alignment() -> None:
     assert "align_memory" not in Recipe.parse("fixmatch+crest").hyperparameters()
 
 
+def test_the_defaults_are_those_of_the_experiments_of_daso() -> None:
+    plain, plus = CReST(COUNTS, 250_000, 7), CReSTPlus(COUNTS, 250_000, 7)
+    for plan in (plain, plus):
+        assert [stage.steps for stage in plan.stages()] == [50_000] * 5
+        assert plan.crest_power == 1 / 3
+    assert plus.align_min == 0.5
+
+
 @pytest.mark.parametrize("plan", [CReST, CReSTPlus])
 @pytest.mark.parametrize(
     ("option", "value"), [("generations", 1), ("generations", 101), ("crest_power", -0.1)]

@@ -85,7 +85,13 @@ def test_the_estimate_comes_from_the_holdout_and_the_guesses(data: TrainingData)
     network = Network(build_encoder("small-4", 1, 8), {"class": 10}, data.mean, data.std)
     with torch.no_grad():
         network.heads["class"].weight.mul_(20)  # else its guesses would hardly differ
+    # Of half of the classes a third as many images are held out.
+    kept = (data.holdout.labels < 5) | (torch.arange(len(data.holdout)) % 3 == 0)
+    holdout = Pool(data.holdout.images[kept], data.holdout.labels[kept])
+    assert len(holdout.labels.bincount(minlength=10).unique()) > 1
+    data = dataclasses.replace(data, holdout=holdout)
     plan = EstimatePrior(10, 100)
+    plan.data(0, data)  # of no class none
     plan.conclude(0, network, data)
     probs = predict_logits(network, data.holdout.images).softmax(1).double()
     columns = [probs[data.holdout.labels == label].mean(0) for label in range(10)]

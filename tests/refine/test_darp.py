@@ -118,6 +118,31 @@ def test_a_refinement_is_the_papers_coordinate_ascent_image_by_image(keep: float
     )
 
 
+@pytest.mark.parametrize("sharpness", [0.5, 2.0])
+@pytest.mark.parametrize("counts", [[160, 80, 40, 20], [20, 40, 80, 160], [1, 1, 1, 297]])
+def test_the_equation_of_a_class_is_solved_to_the_end(counts: list[int], sharpness: float) -> None:
+    probs = random_probs(300, sharpness=sharpness).double()
+    entropy = -(probs * probs.log()).sum(1, keepdim=True)
+    blocks = [
+        (p.log() - torch.tensor(counts).double().log(), h)
+        for p, h in zip(probs.split(120), entropy.split(120), strict=True)
+    ]
+    found = darp_module.balance(lambda: blocks)
+    for k, x in enumerate(found.tolist()):
+        terms = [p[k] * math.exp(-h * x) for p, (h,) in zip(probs.tolist(), entropy.tolist(), strict=True)]
+        assert math.fsum(terms) == pytest.approx(counts[k], rel=1e-6)
+
+
+def test_a_class_of_certain_images_that_shall_have_more_takes_it_from_the_uncertain_ones() -> None:
+    # A Newton step from 0 goes by the certain images, so far that the others' terms would be infinite.
+    mass, entropy = [0.99] * 50 + [1e-6] * 10, [1e-5] * 50 + [1.0] * 10
+    blocks = [
+        (torch.tensor(mass).double().log()[:, None] - math.log(100), torch.tensor(entropy).double()[:, None])
+    ]
+    (x,) = darp_module.balance(lambda: blocks).tolist()
+    assert x == pytest.approx(solve(mass, entropy, 100), abs=1e-4)
+
+
 def test_classes_get_their_shares_and_images_keep_probability_1() -> None:
     guesses, target = random_probs(2000), 2000 * COUNTS / COUNTS.sum()
     assert ((guesses.sum(0) - target).abs() > 100).any()
@@ -180,17 +205,18 @@ def test_permuting_the_classes_permutes_the_refined_table() -> None:
     torch.testing.assert_close(refine(guesses[:, order], target[order], 2.0, 10), expected)
 
 
-def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement() -> None:
-    darp = make()
+@pytest.mark.parametrize("start", [4, 5])  # the first refinement is in step 5, after the start or at it
+def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement(start: int) -> None:
+    darp = make(darp_start=start / 20)
     table = torch.full((N, K), 1 / K)
     refined = table.clone()
     for step in range(12):
         indices = torch.randperm(N, generator=torch.Generator().manual_seed(step))[:12]
         probs, actual = take(darp, step, indices)
         table[indices] = probs
-        if step >= 4 and step % 2 == 1:
+        if step >= start and step % 2 == 1:
             refined = refine(table, darp.target, 2.0, 10)
-        expected = probs if step < 4 else refined[indices]
+        expected = probs if step < start else refined[indices]
         assert torch.equal(actual, expected), step
         assert torch.equal(darp.guesses, table)
     assert darp.describe()["darp_refined"] == refined.sum(0).tolist()
@@ -248,6 +274,11 @@ def test_steps_with_and_without_a_refinement_are_one_graph_each() -> None:
         torch.testing.assert_close(actual.pseudo_labels.confidence, expected.pseudo_labels.confidence)
     torch.testing.assert_close(compiled.refine.refined, plain.refine.refined)
     assert not torch.equal(plain.refine.refined, torch.full((20, K), 1 / K))
+
+
+def test_the_defaults_are_those_of_the_experiments_of_daso() -> None:
+    darp = DARP(K, COUNTS, N, None, 250_000)
+    assert (darp.start, darp.darp_period, darp.darp_keep, darp.darp_iterations) == (100_000, 10, 2.0, 10)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def features(rows: int, seed: int) -> Tensor:
 
 def outputs_of(probs: Tensor, step: int, draws: dict[str, Tensor], labels: Tensor, seed: int = 0) -> Outputs:
     rows = torch.arange(len(probs))
-    guess = Guess(probs, features(len(probs), seed), rows, torch.tensor(step), {}, {"abc": probs})
+    of_learner = probs.roll(
+        (1, 1), (0, 1)
+    )  # it believes in another class, and as surely as in another image's
+    guess = Guess(of_learner, features(len(probs), seed), rows, torch.tensor(step), {}, {"abc": probs})
     return Outputs(features(len(labels), seed + 1), labels, features(len(probs), seed + 2), guess, draws)
 
 
@@ -96,6 +99,16 @@ def test_over_many_draws_classes_are_kept_with_their_probabilities(label: int, s
         assert abs(losses[name].item() / math.log(K) - probability) <= 4.5 * deviation + 1e-5
 
 
+def test_a_guess_that_just_reaches_the_threshold_teaches() -> None:
+    network, draws = FeaturesAsImages(), {"abc_labeled": torch.zeros(4), "abc_unlabeled": torch.zeros(8)}
+    just, less = (torch.tensor([[p, 1 - p, 0, 0]]).repeat(8, 1) for p in (0.75, 0.7499))
+    for probs, teaches in ((just, True), (less, False)):
+        losses = ABC(COUNTS, STEPS, balanced_threshold=0.75)(
+            network, outputs_of(probs, 0, draws, torch.arange(4))
+        )
+        assert (losses["abc_unlabeled"] > 0) == teaches
+
+
 def test_the_probability_of_unlabelled_images_falls_in_500_stairs() -> None:
     network, abc = FeaturesAsImages(), ABC(COUNTS, 50_000)
     probs = torch.full((2000, K), 0.001).index_fill_(1, torch.tensor(0), 0.997)
@@ -119,6 +132,7 @@ def test_what_draws_are_made_depends_on_the_generator_alone() -> None:
     }
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["abc_unlabeled"], other["abc_unlabeled"])
+    assert not torch.equal(first["abc_labeled"], first["abc_unlabeled"][:5])
 
 
 def batch_of(step: int = 0, seed: int = 0) -> Batch:

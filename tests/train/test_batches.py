@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from daso import views
+from daso.balance import Sampling
 from daso.data.longtail import SplitOptions
-from daso.data.order import Order, derive_seed
+from daso.data.order import Order, WeightedOrder, derive_seed
 from daso.data.source import Source
 from daso.data.store import prepare_data
 from daso.errors import OptionError
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.methods.supervised import Supervised
-from daso.train.batches import Batches
+from daso.train.batches import Batches, sampling_weights
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
@@ -72,6 +73,36 @@ def test_seeds_are_independent_and_in_range() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # "1" and 2 must not be taken for "" and 12.
     assert derive_seed(1, "x", 12) != derive_seed(11, "x", 2)
+
+
+def effective_number(count: int) -> float:
+    return sum(0.999**seen for seen in range(count))  # the n-th image is worth beta^(n - 1)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "drawn"),
+    [
+        ("uniform", lambda count: count),
+        ("class-balanced", lambda count: 1),
+        ("effective-number", lambda count: count / effective_number(count)),
+    ],
+)
+def test_classes_are_drawn_as_often_as_the_sampling_says(
+    sampling: Sampling, drawn: Callable[[int], float]
+) -> None:
+    counts, draws = [2000, 10, 400], 40 * 1000
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    order = WeightedOrder(sampling_weights(labels, sampling), 1000, 0, "labeled")
+    images = torch.cat([order(step) for step in range(40)])
+    found = labels[images].bincount(minlength=3)
+    for k, count in enumerate(counts):
+        share = drawn(count) / sum(map(drawn, counts))
+        assert abs(found[k].item() - draws * share) < 5 * (draws * share * (1 - share)) ** 0.5
+        # Within a class all images alike.
+        times = images[labels[images] == k].bincount(minlength=len(labels))[labels == k]
+        expected = draws * share / count
+        assert (times - expected).abs().max() < 6 * expected**0.5 + 6
 
 
 def _same(first: Batch, second: Batch) -> bool:

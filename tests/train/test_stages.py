@@ -203,6 +203,28 @@ def test_a_generation_trains_on_what_the_checkpoint_says_was_adopted(finished: F
     assert total == given + (run.saved[13]["plan.adopted"] >= 0).sum()
 
 
+@pytest.mark.parametrize(
+    ("method", "handed_on"), [("fixmatch+crest", "adopted"), ("fixmatch+darp+estimate", "prior")]
+)
+def test_what_a_stage_hands_on_is_what_its_moving_average_says(
+    finished: FindRun, method: str, handed_on: str
+) -> None:
+    run = finished(method)
+    end = ends_of(method)[0]
+    prepared = resume_run(run.folder, pytest.fail)[0]
+    network = prepared.training.average.network
+
+    def conclude(whose: str) -> Tensor:
+        saved = {n.removeprefix(whose): t for n, t in run.saved[end].items() if n.startswith(whose)}
+        network.load_state_dict(saved)
+        prepared.plan.conclude(0, network, prepared.data)
+        return prepared.plan.state_dict()[handed_on].clone()
+
+    later = run.saved[end + 3][f"plan.{handed_on}"]
+    assert torch.equal(conclude("average."), later)
+    assert not torch.equal(conclude("network."), later)
+
+
 @pytest.mark.parametrize("loss", ["la", "ldam", "class-balanced"])
 def test_what_rebalances_sees_labels_with_the_adopted_and_what_aligns_the_given_ones(
     tiny_config: MakeConfig, digits: Source, loss: str
@@ -289,6 +311,29 @@ def test_retraining_leaves_the_encoder_as_it_is(finished: FindRun, method: str) 
     assert "average.heads.abc.weight" not in after
     for name in ("network.heads.class.weight", "average.heads.class.weight"):
         assert not torch.equal(after[name], before[name])
+
+
+def test_retraining_starts_from_a_random_classifier_and_goes_by_options_of_its_own(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
+    of_the_run = {"learning_rate": 0.01, "schedule": "cosine", "optimizer": "adamw"}
+    options = {"retraining_steps": 40, "retraining_rate": 0.2}
+    config = tiny_config("fixmatch+crt", method_options=options, steps=50, **of_the_run)
+    first = prepare(config, digits)
+    for step in range(2):
+        first.training.advance(first.batches(step))
+    second = first.begin_stage(1).training
+    for network in (second.network, second.average.network):
+        head = network.heads["class"]
+        for trained in (first.training.network, first.training.average.network):
+            assert (head.weight - trained.heads["class"].weight).abs().min() > 1e-6
+        assert (head.bias == 0).all()
+        assert not (first.training.network.heads["class"].bias == 0).any()
+    assert isinstance(first.training.optimizer, torch.optim.AdamW)
+    assert isinstance(second.optimizer, torch.optim.SGD)
+    # A warm-up of one step, then the base rate until 80 and 90% of the 40 steps.
+    rates = [second.rate_of(step) for step in range(40)]
+    assert rates == pytest.approx([0.2] * 32 + [0.002] * 4 + [0.00002] * 4)
 
 
 @pytest.mark.parametrize("method", ["supervised+crt", "fixmatch+abc+crt"])
