@@ -96,6 +96,18 @@ def test_priors(model: Classifier, digits: Source) -> None:
             model.predict(images, prior=wrong)
 
 
+def test_a_classifier_that_training_has_balanced_is_not_balanced_again() -> None:
+    answers = np.array([[0.8, 0.15, 0.05], [0.15, 0.8, 0.05], [0.5, 0.4, 0.1]])
+    images = np.arange(3, dtype=np.float32)[:, None]
+    by_labels = answers * [10, 5, 1]
+    for balanced_by, uniform, labeled in (((), answers / [10, 5, 1], answers), (("la",), answers, by_labels)):
+        facts = Facts(("a", "b", "rare"), (10, 5, 1), (1,), balanced_by=balanced_by)
+        model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
+        for prior, expected in (("uniform", uniform), ("labeled", labeled)):
+            actual = model.predict(images, prior=prior).probabilities
+            np.testing.assert_allclose(actual, expected / expected.sum(1, keepdims=True))
+
+
 def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> None:
     """A third of the images are of a class that gets a probability of 0.1 at most: the hold-out knows that."""
     random = np.random.default_rng(0)

@@ -77,6 +77,7 @@ def test_logit_adjustment_is_its_formula_image_by_image(
         adjusted = [z + strength * math.log(n / 123) for z, n in zip(row, COUNTS.tolist(), strict=True)]
         total += math.log(sum(map(math.exp, adjusted))) - adjusted[label]
     assert loss.item() == pytest.approx(total / 20, rel=1e-5)
+    assert (LogitAdjusted(COUNTS)(logits, labels, BEFORE) == loss) == (strength == 1)
 
 
 def test_logit_adjustment_with_a_uniform_prior_is_cross_entropy(logits: Tensor, labels: Tensor) -> None:
@@ -112,11 +113,13 @@ def test_class_balanced_weights_images_after_the_switch(logits: Tensor, labels: 
     assert ratio.item() == pytest.approx(weights[1], rel=1e-5)
 
 
-def ldam_by_hand(logits: Tensor, labels: Tensor, weights: list[float]) -> float:
+def ldam_by_hand(
+    logits: Tensor, labels: Tensor, weights: list[float], max_margin: float = 0.5, scale: float = 30
+) -> float:
     total = weight = 0.0
     for row, y in zip(logits.tolist(), labels.tolist(), strict=True):
-        margin = 0.5 * (2 / COUNTS[y].item()) ** 0.25
-        scaled = [30 * (z - margin * (k == y)) for k, z in enumerate(row)]
+        margin = max_margin * (2 / COUNTS[y].item()) ** 0.25
+        scaled = [scale * (z - margin * (k == y)) for k, z in enumerate(row)]
         top = max(scaled)
         total += weights[y] * (top + math.log(sum(math.exp(z - top) for z in scaled)) - scaled[y])
         weight += weights[y]
@@ -138,6 +141,30 @@ def test_ldam_can_act_from_the_start_and_defer_only_the_weights(logits: Tensor, 
     assert unweighted != pytest.approx(weighted, rel=1e-3)
     assert loss(logits, labels, BEFORE).item() == pytest.approx(unweighted, rel=1e-5)
     assert loss(logits, labels, AFTER).item() == pytest.approx(weighted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("max_margin", "scale", "beta"),
+    [(0.2, 30.0, 0.999), (0.5, 3.0, 0.999), (0.5, 30.0, 0.9), (1.5, 2.0, 0.5)],
+)
+def test_the_options_of_ldam_act(
+    max_margin: float, scale: float, beta: float, logits: Tensor, labels: Tensor
+) -> None:
+    loss = LDAM(COUNTS, STEPS, max_margin=max_margin, logit_scale=scale, effective_number_beta=beta)
+    expected = ldam_by_hand(logits, labels, weights_by_hand(beta), max_margin, scale)
+    assert loss(logits, labels, AFTER).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.9999])
+def test_class_balanced_weights_by_the_beta_that_is_given(
+    beta: float, logits: Tensor, labels: Tensor
+) -> None:
+    loss = ClassBalanced(COUNTS, STEPS, effective_number_beta=beta)
+    own = F.cross_entropy(logits, labels, reduction="none").tolist()
+    expected = (
+        sum(weights_by_hand(beta)[y] * value for y, value in zip(labels.tolist(), own, strict=True)) / 20
+    )
+    assert loss(logits, labels, AFTER).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [ClassBalanced, LDAM])

@@ -80,8 +80,11 @@ def test_every_loss_is_at_work_and_none_reaches_the_teacher(name: str) -> None:
     method, networks = build(name, **confident), [make_network(seed) for seed in (0, 1)]
     for number in (1, 2):
         batch = make_batch(method, number, unlabeled=32)._replace(step=torch.tensor(500 + number))
-        losses = step(method, networks, batch).losses
+        losses, record = step(method, networks, batch)
         torch.stack(list(losses.values())).sum().backward()
+        # What is kept after a step holds none of its graph.
+        assert record is None or not (record.confidence.requires_grad or record.mask.requires_grad)
+        assert not any(value.requires_grad for value in method.buffers())
     assert all(loss != 0 for loss in losses.values()), losses
     assert all(p.grad is None for p in networks[1].parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in networks[0].encoder.parameters())

@@ -84,7 +84,7 @@ def solve(mass: list[float], entropy: list[float], count: float) -> float:
     return low
 
 
-@pytest.mark.parametrize("keep", [0.8, 2.0, 50.0])
+@pytest.mark.parametrize("keep", [0.3, 0.8, 2.0, 50.0])  # 0.3: of the last class none
 def test_a_refinement_is_the_papers_coordinate_ascent_image_by_image(keep: float) -> None:
     guesses, target = random_probs(N), N * COUNTS / COUNTS.sum()
     rows = [[1e-6] * K for _ in range(N)]
@@ -205,9 +205,12 @@ def test_permuting_the_classes_permutes_the_refined_table() -> None:
     torch.testing.assert_close(refine(guesses[:, order], target[order], 2.0, 10), expected)
 
 
+@pytest.mark.parametrize(("keep", "iterations"), [(2.0, 10), (0.7, 10), (2.0, 1)])
 @pytest.mark.parametrize("start", [4, 5])  # the first refinement is in step 5, after the start or at it
-def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement(start: int) -> None:
-    darp = make(darp_start=start / 20)
+def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement(
+    start: int, keep: float, iterations: int
+) -> None:
+    darp = make(darp_start=start / 20, darp_keep=keep, darp_iterations=iterations)
     table = torch.full((N, K), 1 / K)
     refined = table.clone()
     for step in range(12):
@@ -215,7 +218,7 @@ def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement(
         probs, actual = take(darp, step, indices)
         table[indices] = probs
         if step >= start and step % 2 == 1:
-            refined = refine(table, darp.target, 2.0, 10)
+            refined = refine(table, darp.target, keep, iterations)
         expected = probs if step < start else refined[indices]
         assert torch.equal(actual, expected), step
         assert torch.equal(darp.guesses, table)

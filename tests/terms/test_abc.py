@@ -101,6 +101,7 @@ def test_over_many_draws_classes_are_kept_with_their_probabilities(label: int, s
 
 def test_a_guess_that_just_reaches_the_threshold_teaches() -> None:
     network, draws = FeaturesAsImages(), {"abc_labeled": torch.zeros(4), "abc_unlabeled": torch.zeros(8)}
+    assert ABC(COUNTS, STEPS).balanced_threshold == 0.95
     just, less = (torch.tensor([[p, 1 - p, 0, 0]]).repeat(8, 1) for p in (0.75, 0.7499))
     for probs, teaches in ((just, True), (less, False)):
         losses = ABC(COUNTS, STEPS, balanced_threshold=0.75)(

@@ -323,6 +323,7 @@ def _train(
     if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
         _notice(f"note: {scratch}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
+    del source  # the split has copied what it takes; all of it would stay in memory for the whole training
     stop = Stop()
     with together.folder(folder) as own:
         rows = train_run(prepared, own, stop, warn=_notice, like=like)
