@@ -42,6 +42,12 @@ class Variant:
         way = "compiled" if self.compile else "recomputed" if self.recompute else "eager"
         return f"{self.precision}, {norm}, {way}"
 
+    def options(self) -> list[str]:
+        """Return the command line's."""
+        switches = [f"--{name}" for name in ("compile", "recompute") if getattr(self, name)]
+        apart = ["--weak-pass", self.weak_pass] if self.weak_pass != "joint" else []
+        return ["--precision", self.precision, *apart, *switches]
+
 
 @dataclass(frozen=True)
 class Case:

@@ -11,16 +11,19 @@ from daso.train.environment import describe_environment
 
 
 def provenance(threads: int | None = None) -> dict[str, Any]:
-    """Return columns: commit, hardware with the number of threads, torch, the machine's load and the command.
+    """Return columns: commit, hardware with the number of threads, torch, the machine's load and the command, with a library
+    that was loaded before all others.
 
     Args:
         threads: of the measured processes; None: of this one.
     """
     found = describe_environment(torch.device("cpu"))
+    preloaded = os.environ.get("LD_PRELOAD")
+    under = f"LD_PRELOAD={os.path.basename(preloaded)} " if preloaded else ""
     return {
         "commit": found["commit"],
         "hardware": f"{found['hardware']}, {threads or found['threads']} thread(s)",
         "torch": found["torch"],
         "load": round(os.getloadavg()[0], 1),
-        "command": found["command"],
+        "command": under + found["command"],
     }

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import inspect
 import statistics
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from cases import Case, Setting, Variant
+from peak import TRAIN, peak_of, write_noise
 from remote import Remote
 from sides import Ours, Theirs
-from speed_options import CONVENTIONAL, SETTINGS, VARIANTS, Speed
-from surroundings import Memory, Overhead, OwnWork, peak_of_torch
+from speed_options import CONVENTIONAL, VARIANTS, Speed
+from surroundings import Overhead, OwnWork
 
-from daso.data.longtail import SplitOptions
+from daso.data.cifar import CIFAR10
 from daso.methods.fixmatch import FixMatch
 
 PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
 RUN_STEPS, PERIOD, TEST_IMAGES = 250_000, 500, 10_000
-PAPER = SplitOptions(labeled_head=500, unlabeled_head=4000, gamma_labeled=100, gamma_unlabeled=100)
+PAPER = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"
+PAPER_RUN = f"{PAPER} --network wrn-28-2 --steps 6 --evaluate-every 6"
+QUICK_SPLIT = "--labeled-head 8 --unlabeled-head 16 --gamma-labeled 4 --gamma-unlabeled 4 --holdout 10"
+QUICK_RUN = f"{QUICK_SPLIT} --network small-4 --batch 4 --steps 2 --evaluate-every 2"
 
 
 def ratio(numerators: list[float], denominators: list[float]) -> dict[str, float]:
@@ -147,21 +153,24 @@ def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[
 
 
 def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
-    """Return the peak host memory of CIFAR-10 at the paper's setting, above that of importing torch alone."""
-    setting = SETTINGS["tiny" if speed.quick else "wrn-28-2-64"]
-    sizes: tuple[Any, ...] = (400, 40, None) if speed.quick else (50_000, 10_000, PAPER)
-    alone = peak_of_torch()
-    print("\nPeak host memory above torch's own import, MB, with arrays of CIFAR-10's size")
+    """Return the peak host memory of ``daso train cifar10``, above that of importing torch alone.
+
+    With another allocator in LD_PRELOAD it is that one's.
+    """
+    alone = peak_of("import torch", threads=speed.threads)
+    print(f"\nPeak host memory of 'daso train cifar10' above torch's own import ({alone:.0f}), MB")
     found: dict[str, Any] = {"torch": alone}
-    for name in speed.variants:
-        variant = VARIANTS[name]
-        if not available(variant):
-            continue
-        remote = Remote(
-            speed.threads, Memory, Case(setting, "fixmatch+daso", 10, device, speed.clock), variant
-        )
-        peaks = {stage: size - alone for stage, size in remote.call("peak", *sizes).items()}
-        remote.close()
-        found[str(variant)] = peaks
-        print(f"{variant!s:48} data {peaks['data']:8.0f}, training {peaks['training']:8.0f}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_noise(folder / CIFAR10.folder, *((400, 40) if speed.quick else (50_000, 10_000)))
+        for name in speed.variants:
+            variant = VARIANTS[name]
+            if not available(variant):
+                continue
+            command = ["train", "cifar10", "--data", place, "--out", str(folder / name)]
+            command += ["--method", "fixmatch+daso", "--device", device, "--quiet", *variant.options()]
+            command += (QUICK_RUN if speed.quick else PAPER_RUN).split()
+            peak = peak_of(TRAIN, command, speed.threads) - alone
+            found[str(variant)] = {"training": peak}
+            print(f"{variant!s:48} {peak:8.0f}")
     return found

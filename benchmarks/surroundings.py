@@ -1,29 +1,22 @@
-"""What a step and a run need beyond the network: DASO's own work, evaluations, checkpoints, memory."""
+"""What a step and a run need beyond the network: DASO's own work, evaluations, checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from cases import Case, Variant
 from conventional import Conventional, ConventionalDASO, ImageBatch
 from stopwatch import Stopwatch
 from torch import Tensor, nn
 
-from daso.data.longtail import SplitOptions
-from daso.data.source import Images, Source
 from daso.train.allocator import keep_freed_memory
-from daso.train.prepare import prepare
 from daso.train.run import train_run
 
 
@@ -122,65 +115,3 @@ class Overhead:
             "evaluation": evaluation * wanted,
             "checkpoint and logging": max(0.0, few - evaluation * test),
         }
-
-
-class Memory:
-    """Host memory of a run."""
-
-    def __init__(self, case: Case, variant: Variant) -> None:
-        keep_freed_memory()
-        self.case, self.variant = case, variant
-
-    def peak(self, train: int, test: int, split: SplitOptions | None) -> dict[str, float]:
-        """Return the peak in MB with the data at hand, and after two training steps and an evaluation.
-
-        The evaluation is of a part of the test images: it goes through them in pieces, more of them take only time.
-        """
-        random, setting = np.random.default_rng(0), self.case.setting
-
-        def pool(count: int) -> Images:
-            images = random.integers(0, 256, (count, setting.channels, setting.side, setting.side), np.uint8)
-            return Images(images, np.arange(count, dtype=np.int64) % self.case.num_classes)
-
-        names = tuple(map(str, range(self.case.num_classes)))
-        unlabeled = None if split else pool(8 * setting.batch)
-        # Handed over and not held here, as the command line does.
-        source = [Source("noise", names, pool(train), unlabeled, test=pool(test))]
-        config = self.case.prepare(self.variant, self.case.source()).config
-        config = dataclasses.replace(
-            config,
-            split=split or SplitOptions(),
-            train=dataclasses.replace(config.train, steps=2, evaluate_every=2),
-        )
-        prepared = prepare(config, source.pop())
-        found = {"data": peak_megabytes()}
-        whole = prepared.data
-        assert whole.test is not None
-        part = dataclasses.replace(
-            whole.test, images=whole.test.images[:1024], labels=whole.test.labels[:1024]
-        )
-        data = dataclasses.replace(whole, test=part, holdout=None)
-        prepared = dataclasses.replace(prepared, data=data)
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in train_run(prepared, Path(folder) / "run"):
-                pass
-        return found | {"training": peak_megabytes()}
-
-
-def peak_megabytes() -> float:
-    """Return the most memory that this process has had."""
-    import pathlib
-    import resource
-    import sys
-
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # what getrusage says may be of the process that started this one
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def peak_of_torch() -> float:
-    """Return the peak in MB of a process that only imports torch."""
-    code = f"import torch\n{inspect.getsource(peak_megabytes)}\nprint(peak_megabytes())"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(result.stdout)
