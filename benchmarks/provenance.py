@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,15 +12,16 @@ from daso.train.environment import describe_environment
 
 
 def provenance(threads: int | None = None) -> dict[str, Any]:
-    """Return columns: commit, hardware with the number of threads, torch, the machine's load and the command, with a library
-    that was loaded before all others.
+    """Return columns: commit, hardware with the number of threads, torch, the machine's load and the command.
+
+    A library that was loaded before all others, an allocator say, is named before the command.
 
     Args:
         threads: of the measured processes; None: of this one.
     """
     found = describe_environment(torch.device("cpu"))
     preloaded = os.environ.get("LD_PRELOAD")
-    under = f"LD_PRELOAD={os.path.basename(preloaded)} " if preloaded else ""
+    under = f"LD_PRELOAD={Path(preloaded).name} " if preloaded else ""
     return {
         "commit": found["commit"],
         "hardware": f"{found['hardware']}, {threads or found['threads']} thread(s)",
