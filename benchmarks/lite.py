@@ -137,7 +137,7 @@ def main(lite: Lite) -> None:
                     sources[name] = open_source(name, data=lite.data)
                 method_options = json.loads(lite.options)
                 if "daso" in method:
-                    consistent = split.unlabeled_shape == "consistent"
+                    consistent = split.unlabeled_shape in (None, "consistent")
                     temperature = SOURCES[name].dist_temperature if consistent else MISMATCH_TEMPERATURE
                     method_options = {"dist_temperature": temperature, **method_options}
                 data = None if lite.data is None else str(lite.data)
