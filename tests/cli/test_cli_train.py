@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from rich.console import Console
 
 from daso.cli import main
 from daso.cli.tables import class_table
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.train.training import Training
 
 Capture = pytest.CaptureFixture[str]
 MakeFolder = Callable[..., Path]
@@ -130,6 +135,30 @@ def test_options_of_training_split_and_views_are_written_down(tmp_path: Path) ->
         "fold": None,
     }
     assert {"crop_padding": 2, "cutout": 0, "flip": True}.items() <= config["augmentation"].items()
+
+
+def test_what_the_split_has_left_is_not_kept_while_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Any]] = []
+
+    def remembered(*given: Any, **named: Any) -> Source:
+        source = open_source(*given, **named)
+        read.append(weakref.ref(source.train.images))
+        return source
+
+    def advanced(training: Training, batch: Any) -> Any:
+        gc.collect()
+        alive.append(read[0]() is not None)
+        return advance(training, batch)
+
+    alive: list[bool] = []
+    advance = Training.advance
+    monkeypatch.setattr("daso.cli.training.open_source", remembered)
+    monkeypatch.setattr(Training, "advance", advanced)
+    options = ["--labeled-head", "20", "--unlabeled-head", "40", "--gamma-labeled", "4"]
+    assert main(["train", "digits", "--out", str(tmp_path / "run"), *TINY, *options, "--steps", "2"]) == 0
+    assert alive == [False, False]
 
 
 def test_run_folders_number_themselves(

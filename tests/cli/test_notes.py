@@ -269,6 +269,7 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
         "stl10-n150-g10 --method remixmatch --align True",
         "cifar10-n500-g100-reversed --holdout 0 --method fixmatch+darp",
         "stl10-n150-g10 --method fixmatch+daso",
+        "stl10-n150-g10 --unlabeled-head 200 --gamma-unlabeled 10 --method remixmatch+darp",
     ],
 )
 def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise(line: str) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -312,9 +313,8 @@ def _train(
     for note in source.notes:
         _notice(f"note: {note}")
     shared, progress = together.processes, embedding_progress()
-    prepared = together.prepare(
-        lambda: prepare(config, source, processes=shared, progress=progress), lambda it: it
-    )
+    work = partial(prepare, config, source, processes=shared, progress=progress)
+    prepared = together.prepare(work, lambda it: it)
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()
@@ -323,7 +323,8 @@ def _train(
     if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
         _notice(f"note: {scratch}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
-    del source  # the split has copied what it takes; all of it would stay in memory for the whole training
+    # The split has copied what it takes; all of it would stay in memory for the whole training.
+    del source, work
     stop = Stop()
     with together.folder(folder) as own:
         rows = train_run(prepared, own, stop, warn=_notice, like=like)
