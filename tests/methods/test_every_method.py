@@ -1,6 +1,7 @@
 """What holds for every learner, alone and with every part that it takes."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from daso.errors import OptionError
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, Step
 from daso.nets.network import Network
+from daso.refine.guess import Refiner
 
 
 def compositions() -> list[str]:
@@ -144,6 +146,31 @@ def test_before_its_warm_up_daso_is_what_it_is_added_to_bit_for_bit(name: str) -
         ends.append(network)
     for plain, daso in zip(*(network.parameters() for network in ends), strict=True):
         assert torch.equal(plain, daso)
+
+
+class Watching(Refiner):
+    """Remembers the labelled images that it was shown, and what the network and its teacher make of them."""
+
+    observes = observes_network = True
+
+    def observe(
+        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.seen = images, labels, features, teacher(images)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if f"{name}+daso" in NAMES])
+def test_a_refiner_sees_the_labelled_images_as_the_network_and_as_the_teacher_does(name: str) -> None:
+    method, (network, teacher) = build(name), [make_network(seed).eval() for seed in (0, 1)]
+    method.refine = watching = Watching()
+    batch = make_batch(method, 3)
+    step(method, [network, teacher], batch)
+    images, labels, own, averaged = watching.seen
+    assert torch.equal(images, batch.labeled[0])
+    assert torch.equal(labels, batch.labels)
+    torch.testing.assert_close(own, network(images).detach())
+    torch.testing.assert_close(averaged.detach(), teacher(images).detach())
+    assert not own.requires_grad
 
 
 class Seven(LabeledLoss):
