@@ -15,7 +15,8 @@ from daso.refine.guess import Guess, Refiner
 EPSILON = 1e-6
 """Keeps shares of the authors' code from being 0; and the least images that a class can be given."""
 NEWTON_STEPS = 8
-"""Of each equation; it is then met to 1e-9 but for tables that have hardly any uncertain guess."""
+"""Of each equation; it is then met to 1e-9, to 1e-4 where one class is nearly all that is wanted, and less closely in
+tables that have hardly any uncertain guess."""
 BLOCK = 2**20
 """Numbers of a table that are worked on at once."""
 KEPT = 2**23
