@@ -1,5 +1,6 @@
 # Everything runs in .venv, which is made from nothing at the pinned versions of constraints.txt.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test check format clean
@@ -8,7 +9,7 @@ demo: .venv/.installed
 	$(BIN)/daso demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: .venv/.installed
 	$(BIN)/ruff check .
