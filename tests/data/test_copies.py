@@ -115,10 +115,12 @@ def test_what_is_doubtful_is_told(folder: Path) -> None:
     picture(folder / "unlabeled" / "seen.png", 100)
     picture(folder / "val" / "cat" / "0.png", 0)
     picture(folder / "val" / "cat" / "1.png", 101)
-    (folder / "labeled" / "Dog ").mkdir()
-    picture(folder / "labeled" / "Dog " / "0.png", 30)
+    for index, name in enumerate(("Dog ", " \u200b")):
+        (folder / "labeled" / name).mkdir()
+        picture(folder / "labeled" / name / "0.png", 30 + index)
     notes = "\n".join(open_source(str(folder)).notes)
     assert "'Dog ' and 'dog' differ in case, blanks" in notes
+    assert "the class name ' \\u200b' shows no character" in notes
     assert "1 labelled images are copies of others" in notes
     assert "1 validation images stand among the labelled ones" in notes
     assert "1 validation images are test images too" in notes

@@ -26,8 +26,13 @@ def alike_names(class_names: Sequence[str]) -> list[list[str]]:
 
 
 def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return a note for each group of ``alike_names``."""
-    return tuple(
+    """Return a note for each group of ``alike_names``, and for each name of which nothing is seen."""
+    unseen = tuple(
+        f"the class name {ascii(name)} shows no character: give it one that can be read"
+        for name in class_names
+        if not _key(name.replace("_", "."))
+    )
+    return unseen + tuple(
         f"the class names {' and '.join(map(ascii, group))} differ in case, blanks or spelling of the same "
         "characters alone: if they mean one class, give them one name"
         for group in alike_names(class_names)
