@@ -28,7 +28,7 @@ def alike_names(class_names: Sequence[str]) -> list[list[str]]:
 def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """Return a note for each group of ``alike_names``, and for each name of which nothing is seen."""
     unseen = tuple(
-        f"the class name {ascii(name)} shows no character: give it one that can be read"
+        f"the class name {name!a} shows no character: give it one that can be read"
         for name in class_names
         if not _key(name.replace("_", "."))
     )
