@@ -37,10 +37,14 @@ class Variant:
     compile: bool = False
     recompute: bool = False
 
-    def __str__(self) -> str:
+    def columns(self) -> dict[str, str]:
+        """Return the columns of a results file."""
         norm = "joint batch norm" if self.weak_pass == "joint" else "weak view apart"
         way = "compiled" if self.compile else "recomputed" if self.recompute else "eager"
-        return f"{self.precision}, {norm}, {way}"
+        return {"precision": self.precision, "batch_norm": norm, "way": way}
+
+    def __str__(self) -> str:
+        return ", ".join(self.columns().values())
 
     def options(self) -> list[str]:
         """Return the command line's."""

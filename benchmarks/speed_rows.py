@@ -60,7 +60,11 @@ def _measured(result: dict[str, Any], step: float | None) -> Iterator[tuple[str,
     for label, peaks in result.get("memory", {}).items():
         if label != "torch":
             columns = {"method": "fixmatch+daso", **_variant(label)}
-            yield "peak host memory above torch's import, MB", spread_of([peaks["training"]]), columns
+            yield (
+                "peak host memory of a training above torch's import, MB",
+                spread_of([peaks["training"]]),
+                columns,
+            )
 
 
 def write_rows(path: Path, speed: Speed, result: dict[str, Any], step: float | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cases import Case, Setting, Variant
-from peak import TRAIN, peak_of, write_noise
+from peak import peak_of, peak_of_training, write_noise
 from remote import Remote
 from sides import Ours, Theirs
 from speed_options import CONVENTIONAL, VARIANTS, Speed
@@ -20,10 +20,6 @@ from daso.methods.fixmatch import FixMatch
 
 PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
 RUN_STEPS, PERIOD, TEST_IMAGES = 250_000, 500, 10_000
-PAPER = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"
-PAPER_RUN = f"{PAPER} --network wrn-28-2 --steps 6 --evaluate-every 6"
-QUICK_SPLIT = "--labeled-head 8 --unlabeled-head 16 --gamma-labeled 4 --gamma-unlabeled 4 --holdout 10"
-QUICK_RUN = f"{QUICK_SPLIT} --network small-4 --batch 4 --steps 2 --evaluate-every 2"
 
 
 def ratio(numerators: list[float], denominators: list[float]) -> dict[str, float]:
@@ -153,10 +149,7 @@ def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[
 
 
 def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
-    """Return the peak host memory of ``daso train cifar10``, above that of importing torch alone.
-
-    With another allocator in LD_PRELOAD it is that one's.
-    """
+    """Return the peak host memory of ``daso train cifar10``, above that of importing torch alone."""
     alone = peak_of("import torch", threads=speed.threads)
     print(f"\nPeak host memory of 'daso train cifar10' above torch's own import ({alone:.0f}), MB")
     found: dict[str, Any] = {"torch": alone}
@@ -167,10 +160,10 @@ def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
             variant = VARIANTS[name]
             if not available(variant):
                 continue
-            command = ["train", "cifar10", "--data", place, "--out", str(folder / name)]
-            command += ["--method", "fixmatch+daso", "--device", device, "--quiet", *variant.options()]
-            command += (QUICK_RUN if speed.quick else PAPER_RUN).split()
-            peak = peak_of(TRAIN, command, speed.threads) - alone
+            run = peak_of_training(
+                folder, variant, name, device=device, quick=speed.quick, threads=speed.threads
+            )
+            peak = run - alone
             found[str(variant)] = {"training": peak}
             print(f"{variant!s:48} {peak:8.0f}")
     return found
