@@ -129,7 +129,7 @@ def mount(*words):
 
 mount("-t", "tmpfs", "-o", "size=150k", "tmpfs")
 import daso.cli.training
-daso.cli.training.draw_run = lambda folder: []
+daso.report.plots.draw_run = lambda folder: []
 run = os.path.join(disk, "run")
 ends = [daso.cli.main(["train", "digits", *options, "--out", run])]
 mount("-o", "remount,ro")
@@ -166,7 +166,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
     def full(folder: Path) -> None:
         raise RunError(f"cannot write into {folder / 'plots'}: No space left on device")
 
-    monkeypatch.setattr("daso.cli.training.draw_run", full)
+    monkeypatch.setattr("daso.report.plots.draw_run", full)
     assert main(["train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "no pictures: cannot write" in printed.err
