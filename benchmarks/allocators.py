@@ -2,7 +2,7 @@
 
     python benchmarks/allocators.py --library libtcmalloc_minimal.so.4
 
-Both sides take turns; what is printed is the time of a step with the library against that without.
+Both sides take turns; what is printed is the time of a step with the library against that without. For Linux.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ class Allocators:
     csv: Path | None = None
     """Append a row for every number here."""
 
+    @property
+    def setting(self) -> str:
+        """Name of the sizes."""
+        return "tiny" if self.quick else "wrn-28-2-64"
+
 
 class Worker:
     """Our step in a process with a preloaded library."""
 
     def __init__(self, options: Allocators, variant: str, library: Path | None) -> None:
-        setting = "tiny" if options.quick else "wrn-28-2-64"
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", setting, variant],
+            [sys.executable, __file__, "--serve", options.setting, variant],
             env=preloaded(library, options.threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -67,7 +71,9 @@ class Worker:
         assert pipes.stdin is not None
         assert pipes.stdout is not None
         print(steps, file=pipes.stdin, flush=True)
-        return float(json.loads(pipes.stdout.readline()))
+        if not (answer := pipes.stdout.readline()):
+            raise RuntimeError(f"a process that should take steps ended with status {pipes.wait()}")
+        return float(json.loads(answer))
 
     def close(self) -> None:
         self._process.communicate()
@@ -82,6 +88,15 @@ def serve(setting: str, variant: str) -> None:
 
 def main(options: Allocators) -> None:
     name = options.library.name
+    loaded = subprocess.run(
+        ["cat", "/proc/self/maps"],
+        env=preloaded(options.library, 1),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    if name not in loaded.stdout:  # the dynamic linker goes on without a library that it does not find
+        raise SystemExit(f"{options.library} cannot be loaded: is it installed?")
     alone = {
         library: peak_of("import torch", library=library, threads=options.threads)
         for library in (None, options.library)
@@ -116,7 +131,8 @@ def main(options: Allocators) -> None:
             found = f"{spread['median']:.3f} ({spread['low']:.3f}-{spread['high']:.3f})"
             print(f"{VARIANTS[variant]!s:48} {found:49} {peaks[0]:.0f}, {peaks[1]:.0f}", flush=True)
             if options.csv is not None:
-                columns = {"method": "fixmatch+daso", **VARIANTS[variant].columns()}
+                columns = {"setting": options.setting, "method": "fixmatch+daso", "classes": 10}
+                columns |= VARIANTS[variant].columns()
                 about: dict[str, Any] = {"clock": "wall", "threads": options.threads, **columns}
                 append_row(
                     options.csv,

@@ -29,7 +29,7 @@ from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json
 from daso.presets.scales import SCALES
-from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES
+from daso.presets.sources import SOURCES
 from daso.report.results import append_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
@@ -137,8 +137,7 @@ def main(lite: Lite) -> None:
                     sources[name] = open_source(name, data=lite.data)
                 method_options = json.loads(lite.options)
                 if "daso" in method:
-                    consistent = split.unlabeled_shape in (None, "consistent")
-                    temperature = SOURCES[name].dist_temperature if consistent else MISMATCH_TEMPERATURE
+                    temperature = SOURCES[name].temperature_for(split.unlabeled_shape)
                     method_options = {"dist_temperature": temperature, **method_options}
                 data = None if lite.data is None else str(lite.data)
                 config = RunConfig(

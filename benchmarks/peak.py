@@ -55,7 +55,7 @@ def peak_of(
         env=preloaded(library, threads),
     )
     if result.returncode:
-        raise RuntimeError(f"daso {' '.join(arguments)} failed:\n{result.stderr}")
+        raise RuntimeError(f"{code.splitlines()[1]} {' '.join(arguments)} failed:\n{result.stderr}")
     return float(result.stdout.splitlines()[-1])
 
 

@@ -114,6 +114,10 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: [picture(f / "labeled/Cat" / f"{n}.png") for n in range(6)],
             {"alike-names": "warning", "unmeasured-test": "warning"},
         ),
+        "a name that nobody sees": (
+            lambda f: [picture(f / "labeled/\u3164" / f"{n}.png") for n in range(6)],
+            {"unseen-name": "warning", "unmeasured-test": "warning"},
+        ),
         "a class that is only tested": (lambda f: picture(f / "test/emu/0.png"), {"rows": "refused"}),
         "an empty class": (lambda f: (f / "labeled/emu").mkdir(), {"rows": "refused"}),
         "an image without a class": (lambda f: picture(f / "labeled/x.png"), {"rows": "refused"}),

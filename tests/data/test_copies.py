@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from daso.data.copies import digest, find_copies
-from daso.data.names import alike_names, in_order
+from daso.data.names import alike_names, in_order, unseen_names
 from daso.data.open import open_source
 from daso.errors import DataError
 
@@ -158,6 +158,11 @@ def test_arrays_are_looked_through_too(tmp_path: Path) -> None:
 )
 def test_names_that_differ_in_little(names: list[str], groups: list[list[str]]) -> None:
     assert alike_names(names) == groups
+
+
+def test_names_of_which_nothing_is_seen() -> None:
+    hidden = ["", " ", "\t", "\x07", "\u200b", "\u3164", "\u2800 "]
+    assert unseen_names([*hidden, "_", "0", "\u72d7", "\u2800x"]) == hidden
 
 
 def test_order_of_class_names() -> None:

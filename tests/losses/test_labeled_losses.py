@@ -182,7 +182,8 @@ def test_the_switch_is_at_its_share_of_the_steps_to_the_step(loss: type[ClassBal
     for percent in range(101):  # 0.29 * 100 is below 29
         made = loss(COUNTS, 100, reweight_from=percent / 100)
         assert made.first_weighted_step == percent
-        assert getattr(made, "first_step_with_margins", percent) == percent
+        if isinstance(made, LDAM):
+            assert made.first_step_with_margins == percent
 
 
 @pytest.mark.parametrize("make", ALL)

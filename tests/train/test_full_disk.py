@@ -128,7 +128,7 @@ def mount(*words):
         sys.exit(77)
 
 mount("-t", "tmpfs", "-o", "size=150k", "tmpfs")
-import daso.cli.training
+import daso.cli.training, daso.report.plots
 daso.report.plots.draw_run = lambda folder: []
 run = os.path.join(disk, "run")
 ends = [daso.cli.main(["train", "digits", *options, "--out", run])]

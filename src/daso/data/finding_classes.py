@@ -9,7 +9,7 @@ import numpy as np
 from daso.data.decode import ImageHeader
 from daso.data.finding import CALLED, Finding, how_many, listed
 from daso.data.memory import available_memory
-from daso.data.names import alike_names
+from daso.data.names import alike_names, unseen_names
 from daso.data.scan import PartScan, Scan
 
 FEW = 5
@@ -67,7 +67,10 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
 
 
 def alike(class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield groups of class names that a person would take for one."""
+    """Yield groups of class names that a person would take for one, and names that nobody can see."""
+    for name in unseen_names(class_names):
+        text = f"the class name {name!a} shows no character"
+        yield Finding("warning", "unseen-name", text, "give it one that can be read")
     for group in alike_names(class_names):
         text = f"the classes {' and '.join(map(ascii, group))} differ in case, blanks or Unicode form alone"
         yield Finding("warning", "alike-names", text, "give them one name if they are one class")
