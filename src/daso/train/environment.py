@@ -34,13 +34,16 @@ def _commit() -> str | None:
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
+        # Without a lock: a process that is killed meanwhile would leave it in a person's repository.
+        command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         # Installed into an environment inside somebody else's checkout, that checkout's commit says nothing.
         git("ls-files", "--error-unmatch", here.name)
-        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
+        commit = git("describe", "--always", "--abbrev=12", "--exclude=*")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return f"{commit}-dirty" if commit and changed else commit or None
     except (OSError, subprocess.SubprocessError):
         return None
 
