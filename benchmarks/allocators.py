@@ -24,7 +24,6 @@ from sides import Ours
 from speed_options import SETTINGS, VARIANTS
 from speed_rows import row, spread_of
 
-from daso.data.cifar import CIFAR10
 from daso.report.results import append_row
 
 
@@ -103,7 +102,7 @@ def main(options: Allocators) -> None:
     }
     print(f"{'':48} times as long with {name:30} peak MB without, with it")
     with tempfile.TemporaryDirectory() as place:
-        write_noise(Path(place) / CIFAR10.folder, *((400, 40) if options.quick else (50_000, 10_000)))
+        write_noise(Path(place), quick=options.quick)
         for variant in options.variants:
             sides = [Worker(options, variant, library) for library in (None, options.library)]
             for side in sides:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from cases import Variant
 
+from daso.data.cifar import CIFAR10
+
 TRAIN = "import daso.cli\nassert daso.cli.main(sys.argv[1:]) == 0\n"
 SPLIT = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"
 RUN = f"{SPLIT} --network wrn-28-2 --steps 6 --evaluate-every 6"
@@ -59,12 +61,13 @@ def peak_of(
     return float(result.stdout.splitlines()[-1])
 
 
-def write_noise(folder: Path, train: int, test: int) -> None:
-    """Write images of noise in the files in which CIFAR-10 is published, *train* and *test* of them."""
+def write_noise(place: Path, *, quick: bool) -> None:
+    """Write images of noise in the files in which CIFAR-10 is published: as many of them, or *quick* a few."""
     random = np.random.default_rng(0)
+    folder = place / CIFAR10.folder
     folder.mkdir(parents=True)
-    counts = {f"data_batch_{number}": train // 5 for number in range(1, 6)} | {"test_batch": test}
-    for name, count in counts.items():
+    for name in CIFAR10.batches:
+        count = (40 if name == CIFAR10.test else 80) if quick else 10_000
         labels = [index % 10 for index in range(count)]
         data = random.integers(0, 256, (count, 3072), np.uint8)
         (folder / name).write_bytes(pickle.dumps({"data": data, "labels": labels}))

@@ -15,7 +15,6 @@ from sides import Ours, Theirs
 from speed_options import CONVENTIONAL, VARIANTS, Speed
 from surroundings import Overhead, OwnWork
 
-from daso.data.cifar import CIFAR10
 from daso.methods.fixmatch import FixMatch
 
 PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
@@ -155,7 +154,7 @@ def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"torch": alone}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_noise(folder / CIFAR10.folder, *((400, 40) if speed.quick else (50_000, 10_000)))
+        write_noise(folder, quick=speed.quick)
         for name in speed.variants:
             variant = VARIANTS[name]
             if not available(variant):
