@@ -76,7 +76,7 @@ def to_config(
             options[name] = chosen[name] = value
     if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
         value = defaults.temperature_for(split.unlabeled_shape)
-        if split.unlabeled_head is not None and split.gamma_labeled != split.gamma_unlabeled:
+        if split.mismatched:
             value = min(value, MISMATCH_TEMPERATURE)
         options["dist_temperature"] = chosen["dist_temperature"] = value
     probed = train.freeze and train.embedding_network == "probe"

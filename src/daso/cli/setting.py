@@ -29,9 +29,7 @@ def as_in_paper(
         return command, options
     split = command.split.or_else(preset.defaults.split)
     if split.unlabeled_head is not None:
-        other = split.unlabeled_shape not in (None, "consistent")
-        differs = other or (split.gamma_labeled or 1) != (split.gamma_unlabeled or 1)
-        preset = dataclasses.replace(preset, mismatched=differs)
+        preset = dataclasses.replace(preset, mismatched=split.mismatched)
     preset = dataclasses.replace(preset, defaults=dataclasses.replace(preset.defaults, split=split))
     method, given = preset.method_for(command.method), given_options(argv)
     chosen = {

@@ -63,6 +63,13 @@ class SplitOptions:
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
             raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, counted from 0")
 
+    @property
+    def mismatched(self) -> bool:
+        """Whether unlabelled images are drawn, and in another distribution than the labelled ones."""
+        ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
+        differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
+        return self.unlabeled_head is not None and differs
+
     def or_else(self, defaults: SplitOptions) -> SplitOptions:
         """Return these options, and for each one that is left out the one of *defaults*."""
         given = {name: value for name, value in vars(self).items() if value is not None}
