@@ -73,7 +73,7 @@ def count(options: Model) -> Count:
     from torch.utils.flop_counter import FlopCounterMode
 
     from daso.data.source import Images, Source
-    from daso.nets.shared import Processes
+    from daso.nets.distributed import Processes
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
     from daso.train.prepare import prepare

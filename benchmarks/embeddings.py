@@ -46,7 +46,7 @@ from daso.data.longtail import longtail_counts, longtail_split, unlabeled_counts
 from daso.data.open import open_source
 from daso.evaluate.metrics import class_groups, confusion_matrix, recall_precision
 from daso.report.results import append_row, has_row
-from daso.train.environment import describe_environment
+from daso.train.folder.environment import describe_environment
 
 Array = npt.NDArray[Any]
 Shape = Literal["consistent", "uniform", "reversed"]

@@ -31,8 +31,8 @@ from provenance import provenance
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
-from daso.data import pool
-from daso.data.folder import read_folder
+from daso.data.formats.folder import read_folder
+from daso.data.images import encoded as pool
 from daso.report.results import append_row
 
 CLASSES = 4

@@ -39,11 +39,11 @@ from daso.data.source import Images, Source, select_images
 from daso.evaluate.metrics import evaluate_logits
 from daso.files import read_json
 from daso.nets.network import Network
-from daso.nets.pretrained import TransformersEncoder
+from daso.nets.pretrained.huggingface import TransformersEncoder
 from daso.report.results import append_row, has_row
 from daso.train.config import RunConfig
-from daso.train.embed import EmbeddedData
-from daso.train.environment import describe_environment
+from daso.train.encoder.embeddings import EmbeddedData
+from daso.train.folder.environment import describe_environment
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run

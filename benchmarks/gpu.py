@@ -29,7 +29,7 @@ from gpu_sides import Agreement, AllLimits, Numbers, OurLoop, Way
 from remote import Remote
 from surroundings import OwnWork
 
-from daso.train.environment import describe_environment
+from daso.train.folder.environment import describe_environment
 
 CIFAR, IMAGENET = Setting("wrn-28-2", 64, 3, 32), Setting("resnet50", 32, 3, 224)
 TINY = Setting("small-4", 4, 3, 8)

@@ -17,7 +17,7 @@ from remote import Remote
 from speed_sections import ratio, show
 
 from daso.report.results import append_row
-from daso.train.environment import describe_environment
+from daso.train.folder.environment import describe_environment
 
 CONVENTIONAL = "conventional: tf32"
 WARM_UP_STEPS = 20

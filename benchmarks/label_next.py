@@ -30,12 +30,12 @@ from provenance import provenance
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
-from daso.data.store import Pool, TrainingData
+from daso.data.training_data import Pool, TrainingData
 from daso.files import read_json
-from daso.report.html.folder import load_run
+from daso.report.html.run import load_run
 from daso.report.results import append_row
 from daso.report.runs import read_run
-from daso.train.candidates import rank_to_label
+from daso.train.beliefs.label_next import rank_to_label
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model
 from daso.train.prepare import prepare

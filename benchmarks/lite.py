@@ -28,10 +28,10 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json
-from daso.presets.scales import SCALES
 from daso.presets.sources import SOURCES
 from daso.report.results import append_row, result_row
 from daso.report.runs import read_run
+from daso.reproduce.scales import SCALES
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from cases import Variant
 
-from daso.data.cifar import CIFAR10
+from daso.data.benchmarks.cifar import CIFAR10
 
 TRAIN = "import daso.cli\nassert daso.cli.main(sys.argv[1:]) == 0\n"
 SPLIT = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"

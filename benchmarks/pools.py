@@ -29,7 +29,7 @@ from PIL import Image
 
 from daso.data.open import open_source
 from daso.report.results import append_row
-from daso.train.environment import describe_environment
+from daso.train.folder.environment import describe_environment
 
 SHARD = 10_000
 LABELED = 20
@@ -104,7 +104,7 @@ def child(arguments: list[str]) -> None:
     """Train and print what it took."""
     import torch  # noqa: F401 - its own memory is what the rest is compared with
 
-    import daso.cli.train as command
+    import daso.cli.verbs.train as command
 
     imported = _resident()
     run = Path(arguments[arguments.index("--out") + 1])

@@ -59,7 +59,7 @@ def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
     import torch.distributed as dist
 
     from daso.data.source import Images, Source
-    from daso.nets.shared import Processes as Shared
+    from daso.nets.distributed import Processes as Shared
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
     from daso.train.prepare import prepare

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from daso.train.environment import describe_environment
+from daso.train.folder.environment import describe_environment
 
 
 def provenance(threads: int | None = None) -> dict[str, Any]:

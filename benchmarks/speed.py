@@ -30,7 +30,7 @@ from speed_options import CONVENTIONAL, SETTINGS, Speed, quick
 from speed_rows import write_rows
 from speed_sections import measure_memory, measure_overhead, measure_own_work, measure_steps
 
-from daso.train.training import choose_device
+from daso.train.step.state import choose_device
 
 
 def step_seconds(settings: dict[str, Any]) -> dict[str, float]:

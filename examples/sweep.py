@@ -32,7 +32,7 @@ from optuna.trial import Trial, TrialState
 
 from daso.errors import InUseError
 from daso.files import read_rows
-from daso.train.lock import lock_folder
+from daso.train.folder.lock import lock_folder
 
 
 def suggest(trial: Trial, name: str, values: str) -> Any:

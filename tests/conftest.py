@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.cifar import CIFAR10
+from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
-from daso.train import environment
 from daso.train.config import RunConfig
+from daso.train.folder import environment
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 from daso.train.run import train_run

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from daso.cli.options import parse_train
+from daso.cli.training.command import parse_train
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -33,6 +33,7 @@ LEVELS = {
     "compose": 5,
     "train": 6,
     "presets": 7,
+    "reproduce": 8,
     "estimator": 8,
     "export": 8,
     "cli": 9,
@@ -122,7 +123,7 @@ def f():
     from daso.cli import main
     if main:
         from . import run
-        from ..cli.train import free_folder
+        from ..cli.verbs.train import free_folder
 """
     found = sorted(imported(code, ["daso", "train"]))
-    assert found == ["daso.cli.main", "daso.cli.train.free_folder", "daso.train.run", "os"]
+    assert found == ["daso.cli.main", "daso.cli.verbs.train.free_folder", "daso.train.run", "os"]

@@ -87,7 +87,7 @@ def test_conventional_pipeline_computes_what_ours_does(
     side: int,
     slope: float,
 ) -> None:
-    monkeypatch.setattr("daso.nets.wrn.LEAKY_SLOPE", slope)
+    monkeypatch.setattr("daso.nets.encoders.wrn.LEAKY_SLOPE", slope)
     cases, conventional, sides = modules
     case = cases.Case(cases.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
     # Low enough for guesses to teach from the start; the histogram is renewed within the test.

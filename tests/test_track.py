@@ -264,7 +264,7 @@ def test_ctrl_c_ends_the_wait_for_a_tracker(folder: Path, monkeypatch: pytest.Mo
 HANGING = """
 import atexit, sys, threading
 from daso import cli, track
-from daso.cli import training
+from daso.cli.training.session import session as training
 never = threading.Event()
 class Hanging:
     # As clients of services do it: threads that are waited for, and something to do at the exit.

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import torch
 
-from daso.cli.workers import Workers
-from daso.presets.campaign import Campaign, Outcome
+from daso.cli.processes.workers import Workers
+from daso.reproduce.campaign import Campaign, Outcome
 
 
 @dataclass

@@ -42,7 +42,7 @@ def test_help_and_wrong_options_need_no_torch(line: str, status: int, said: str,
 
 def test_a_training_starts_without_what_only_its_end_needs() -> None:
     code = (
-        "import sys, daso.cli.train, daso.cli.training\n"
+        "import sys, daso.cli.verbs.train, daso.cli.training.session\n"
         "print(*sorted({'matplotlib', 'scipy', 'pandas', 'sklearn', 'pyarrow'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

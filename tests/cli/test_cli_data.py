@@ -13,7 +13,7 @@ from conftest import MakeFolder
 from PIL import Image
 
 from daso.cli import main
-from daso.data import decoding
+from daso.data import decode_pools as decoding
 
 
 def listed(folder: Path) -> Path:
@@ -152,7 +152,7 @@ def test_check_tells_the_size_that_training_takes_here(
         path = tmp_path / "photos" / "labeled" / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
-    monkeypatch.setattr("daso.train.training.choose_device", lambda name: torch.device(accelerator))
+    monkeypatch.setattr("daso.train.step.state.choose_device", lambda name: torch.device(accelerator))
     photos = str(tmp_path / "photos")
     assert main(["data", "check", photos]) == 0
     said = capsys.readouterr().out

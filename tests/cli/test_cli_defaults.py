@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from daso.cli.configure import to_config
-from daso.cli.options import parse_train
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import to_config
 from daso.data.longtail import SplitOptions
 from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES, SourceDefaults
 from daso.train.config import RunConfig

@@ -18,10 +18,10 @@ from PIL import Image
 from rich.console import Console
 
 from daso.cli import main
-from daso.cli.tables import class_table
+from daso.cli.terminal.tables import class_table
 from daso.data.open import open_source
 from daso.data.source import Source
-from daso.train.training import Training
+from daso.train.step.state import Training
 
 Capture = pytest.CaptureFixture[str]
 MakeFolder = Callable[..., Path]
@@ -156,7 +156,7 @@ def test_what_the_split_has_left_is_not_kept_while_training(
 
     alive: list[bool] = []
     advance = Training.advance
-    monkeypatch.setattr("daso.cli.training.open_source", remembered)
+    monkeypatch.setattr("daso.cli.training.session.open_source", remembered)
     monkeypatch.setattr(Training, "advance", advanced)
     options = ["--labeled-head", "20", "--unlabeled-head", "40", "--gamma-labeled", "4"]
     assert main(["train", "digits", "--out", str(tmp_path / "run"), *TINY, *options, "--steps", "2"]) == 0

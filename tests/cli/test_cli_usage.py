@@ -296,7 +296,7 @@ def test_no_run_folder(verb: str, folder: str, tmp_path: Path, capsys: Capture) 
 def test_interrupted_by_the_keyboard(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    from daso.cli import plot
+    from daso.cli.verbs import plot
 
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
@@ -334,13 +334,13 @@ def test_another_pipe_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(arguments: list[str]) -> int:
         raise BrokenPipeError(32, "of a worker")
 
-    monkeypatch.setattr("daso.cli.methods.run", broken)
+    monkeypatch.setattr("daso.cli.verbs.methods.run", broken)
     with pytest.raises(BrokenPipeError, match="of a worker"):
         main(["methods"])
     code = (
-        "import sys, daso.cli.methods\n"
+        "import sys, daso.cli.verbs.methods\n"
         "def broken(arguments): raise BrokenPipeError(32, 'of a worker')\n"
-        "daso.cli.methods.run = broken\n"
+        "daso.cli.verbs.methods.run = broken\n"
         "sys.argv = ['daso', 'methods']\n"
         "sys.exit(daso.cli.main())"
     )

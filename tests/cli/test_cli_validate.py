@@ -11,7 +11,7 @@ import pytest
 from daso.cli import main
 from daso.data.longtail import SplitOptions
 from daso.report.uncertainty import interval
-from daso.train.folds import fold_config
+from daso.train.cross_validation import fold_config
 from tests.conftest import MakeConfig, MakeFolder
 
 TINY = ["--steps", "30", "--batch", "8", "--network", "small-4", "--evaluate-every", "15", "--quiet"]

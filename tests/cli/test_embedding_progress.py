@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daso.cli.embedding import embedding_progress
+from daso.cli.terminal.counters import embedding_progress
 
 
 def test_a_line_now_and_then_with_the_rate_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from daso.cli import main
-from daso.cli.engine import Jobs
+from daso.cli.processes.slurm import Jobs
 from daso.errors import OptionError
 from daso.files import read_json
-from daso.presets.campaign import Campaign
-from daso.presets.cells import Cell, table_cells
-from daso.presets.scales import SCALES
-from daso.presets.tables import TableColumn, paper_tables
-from daso.train.checkpoint import newest_step
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.cells import Cell, table_cells
+from daso.reproduce.paper_tables import TableColumn, paper_tables
+from daso.reproduce.scales import SCALES
+from daso.train.folder.checkpoint import newest_step
 
 pytest.importorskip("submitit")
 

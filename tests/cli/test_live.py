@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from daso.cli.live import View, bar, columns, duration
+from daso.cli.terminal.live_view import View, bar, columns, duration
 
 Row = dict[str, Any]
 

@@ -14,18 +14,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daso.cli import main, notes
-from daso.cli.configure import to_config
-from daso.cli.notes import from_nothing, idle_options, late_blend, not_adjusted
-from daso.cli.options import given_options, parse_train
-from daso.cli.setting import as_in_paper
-from daso.cli.tables import percent, summary_table
+from daso.cli import main
+from daso.cli.terminal.tables import percent, summary_table
+from daso.cli.training import notes
+from daso.cli.training.command import given_options, parse_train
+from daso.cli.training.defaults import to_config
+from daso.cli.training.notes import from_nothing, idle_options, late_blend, not_adjusted
+from daso.cli.training.setting import as_in_paper
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import SOURCES
-from daso.report.html.folder import load_run
 from daso.report.html.overview import overview
+from daso.report.html.run import load_run
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare

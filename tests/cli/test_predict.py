@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from daso.cli import main
-from daso.cli.predict_inputs import Input
-from daso.cli.predict_stream import predict_inputs
+from daso.cli.prediction.inputs import Input
+from daso.cli.prediction.stream import predict_inputs
 from daso.data.source import Source
 from daso.export import load
 from daso.files import read_json, save_json

@@ -30,18 +30,18 @@ rank = os.environ["RANK"]
 place = Path(f"machine-{rank}")
 os.chdir(place)
 os.environ |= json.loads(Path("environment.json").read_text()) if Path("environment.json").exists() else {}
-import daso.train.environment, daso.train.prepare
+import daso.train.folder.environment, daso.train.prepare
 if version := os.environ.get("DASO_AS_IF"):
-    daso.train.environment.importlib.metadata.version = lambda name: version
+    daso.train.folder.environment.importlib.metadata.version = lambda name: version
 embed = daso.train.prepare.embed_data
 def counted(*arguments):
     data = embed(*arguments)
     Path("computed").write_text(str(data.computed))
     return data
 daso.train.prepare.embed_data = counted
-import daso.cli.processes
-end, late = daso.cli.processes._end, float(os.environ.get("DASO_LATE", "0"))
-daso.cli.processes._end = lambda *given: (time.sleep(late), end(*given))
+import daso.cli.processes.torchrun
+end, late = daso.cli.processes.torchrun._end, float(os.environ.get("DASO_LATE", "0"))
+daso.cli.processes.torchrun._end = lambda *given: (time.sleep(late), end(*given))
 import daso.train.run
 append = daso.train.run.append_line
 def full(path, row):

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daso.cli import progress
-from daso.cli.progress import follow
+from daso.cli.terminal import follow as progress
+from daso.cli.terminal.follow import follow
 
 Row = dict[str, Any]
 DATA = {"class_names": ["cat", "dog"], "labeled_counts": [9, 3]}

@@ -17,10 +17,10 @@ import pytest
 from daso.cli import main
 from daso.errors import InUseError
 from daso.files import read_json
-from daso.presets.campaign import Campaign
-from daso.presets.scales import SCALES
-from daso.train.checkpoint import newest_step
-from daso.train.lock import lock_file
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.scales import SCALES
+from daso.train.folder.checkpoint import newest_step
+from daso.train.folder.lock import lock_file
 
 Capture = pytest.CaptureFixture[str]
 COLUMN = ["--columns", "cifar10-n500-g100"]

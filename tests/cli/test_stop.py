@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daso.cli import main
-from daso.cli.stop import SIGNALS, Stop
+from daso.cli.processes.signals import SIGNALS, Stop
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def as_before() -> Iterator[None]:
 def test_the_first_signal_asks_and_the_second_leaves_at_once(
     number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daso.cli.stop.ECHO", 0.0)
+    monkeypatch.setattr("daso.cli.processes.signals.ECHO", 0.0)
     stop = Stop()
     with stop.listening():
         assert not stop()
@@ -105,7 +105,7 @@ def test_a_stopped_training_tells_one_number_of_steps(
                 self.signal = signal.SIGTERM
             return self.signal is not None
 
-    monkeypatch.setattr("daso.cli.training.Stop", AfterAWhile)
+    monkeypatch.setattr("daso.cli.training.session.Stop", AfterAWhile)
     run = tmp_path / "run"
     options = "--network small-4 --batch 4 --steps 60 --evaluate-every 40 --device cpu --log-every 5"
     assert main(["train", "digits", *options.split(), "--out", str(run)]) == 128 + signal.SIGTERM

@@ -21,10 +21,10 @@ import safetensors.torch
 import torch
 
 from daso.cli import main
-from daso.cli.processes import team
+from daso.cli.processes.torchrun import team
 from daso.errors import OptionError
 from daso.files import read_json
-from daso.train.checkpoint import newest_step
+from daso.train.folder.checkpoint import newest_step
 from daso.train.model import load_model
 
 SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"

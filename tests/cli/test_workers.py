@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from stub_campaign import StubCampaign
 
-from daso.cli.workers import Workers
-from daso.presets.campaign import Campaign
+from daso.cli.processes.workers import Workers
+from daso.reproduce.campaign import Campaign
 
 CAMPAIGN = cast(Campaign, StubCampaign())
 

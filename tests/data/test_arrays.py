@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daso.data.arrays import from_arrays
+from daso.data.formats.arrays import from_arrays
 from daso.errors import DataError
 
 LABELS = np.array([0, 1, 0, 1])

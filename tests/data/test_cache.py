@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from daso.data import cache as cache_module
-from daso.data.cache import IMAGES, JOURNAL, SEAL, Cache
-from daso.data.image_file import ImageFile
+from daso.data.images import cache as cache_module
+from daso.data.images.cache import IMAGES, JOURNAL, SEAL, Cache
+from daso.data.images.image_file import ImageFile
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError

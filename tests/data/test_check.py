@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.check import Report, check_data
-from daso.data.copies import another_label
-from daso.data.finding import Finding
+from daso.data.check.finding import Finding
+from daso.data.check.report import Report, check_data
+from daso.data.duplicates import another_label
 from daso.data.open import open_source
 from daso.errors import DataError
 

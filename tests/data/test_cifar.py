@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, read_cifar, read_cifar10
+from daso.data.benchmarks.cifar import (
+    CIFAR10,
+    CIFAR100,
+    CifarLayout,
+    archive_layout,
+    read_cifar,
+    read_cifar10,
+)
 from daso.errors import DataError
 
 PER_FILE = 20
@@ -140,9 +147,9 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pack(write(tmp_path, CIFAR10), tmp_path / "whole.tar.gz")
-    monkeypatch.setattr("daso.data.cifar.LARGEST", 100_000)
+    monkeypatch.setattr("daso.data.benchmarks.cifar.LARGEST", 100_000)
     with pytest.raises(DataError, match="unpacks to more than 100,000 bytes"):
         read_cifar10(path)
-    monkeypatch.setattr("daso.data.cifar.LARGEST", 10)
+    monkeypatch.setattr("daso.data.benchmarks.cifar.LARGEST", 10)
     with pytest.raises(DataError, match="larger than any CIFAR file"):
         read_cifar10(tmp_path)

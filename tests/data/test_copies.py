@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.copies import digest, find_copies
-from daso.data.names import alike_names, in_order, unseen_names
+from daso.data.class_names import alike_names, in_order, unseen_names
+from daso.data.duplicates import digest, find_copies
 from daso.data.open import open_source
 from daso.errors import DataError
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.decode import decode, read_header
+from daso.data.images.decode import decode, read_header
 from daso.errors import DataError
 
 

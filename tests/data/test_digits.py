@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from daso.data.digits import read_digits
+from daso.data.benchmarks.digits import read_digits
 
 
 def test_digits_and_their_fixed_test_set() -> None:

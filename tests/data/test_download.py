@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daso.data.download import Remote, cache_folder, download, extract, fetch
+from daso.data.benchmarks.download import Remote, cache_folder, download, extract, fetch
 from daso.errors import DataError
 
 CONTENT = bytes(range(256)) * 8000

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.cache import Cache
-from daso.data.folder import read_folder
+from daso.data.formats.folder import read_folder
+from daso.data.images.cache import Cache
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError, OptionError

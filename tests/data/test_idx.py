@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.idx import FILES, read_fashion_mnist, read_idx, read_idx_file
+from daso.data.benchmarks.idx import FILES, read_fashion_mnist, read_idx, read_idx_file
 from daso.errors import DataError
 
 

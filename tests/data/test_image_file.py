@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from daso.data import image_file
-from daso.data.image_file import ImageFile
+from daso.data.images import image_file
+from daso.data.images.image_file import ImageFile
 from daso.errors import DataError
 
 COUNT = 23

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.manifest import list_manifest
+from daso.data.formats.manifest import list_manifest
 from daso.data.open import open_source
 from daso.errors import DataError
 

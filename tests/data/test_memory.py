@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daso.data import memory
-from daso.data.memory import available_memory
+from daso.data.images import memory
+from daso.data.images.memory import available_memory
 
 
 @pytest.fixture

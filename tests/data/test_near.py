@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_images
 
-from daso.data.near import NEAR_BITS, near_pairs, thumbnail
+from daso.data.check.near_copies import NEAR_BITS, near_pairs, thumbnail
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ def test_many_alike_images_take_bounded_work(monkeypatch: pytest.MonkeyPatch) ->
         compared += len(values)
         return np.full(len(values), 63)
 
-    monkeypatch.setattr("daso.data.near._bits", counting)
+    monkeypatch.setattr("daso.data.check.near_copies._bits", counting)
     count = 5000
     hashes = np.zeros(count, dtype=np.uint64)
     near_pairs(hashes, np.zeros((count, 16, 16, 3), dtype=np.uint8))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.npz import read_npz
+from daso.data.formats.npz import read_npz
 from daso.errors import DataError
 
 LABELS = np.arange(6) % 3

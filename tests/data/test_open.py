@@ -14,7 +14,7 @@ import test_parquet
 from PIL import Image
 
 from daso.data import open as opening
-from daso.data.cifar import CIFAR10, CIFAR100
+from daso.data.benchmarks.cifar import CIFAR10, CIFAR100
 from daso.data.open import NAMES, open_source
 from daso.errors import DataError, OptionError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daso.data import order as order_module
-from daso.data.order import Order, shuffled
+from daso.train.step import sampling as order_module
+from daso.train.step.sampling import Order, shuffled
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097])

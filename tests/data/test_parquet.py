@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.parquet import read_parquet
+from daso.data.formats.parquet import read_parquet
 from daso.errors import DataError, MissingDependencyError
 
 pa = pytest.importorskip("pyarrow")

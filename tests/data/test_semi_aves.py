@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from daso.cli import main
-from daso.data import decoding, semi_aves
+from daso.data import decode_pools as decoding
+from daso.data.benchmarks import semi_aves
+from daso.data.benchmarks.semi_aves import CLASSES, read_semi_aves
 from daso.data.open import open_source
-from daso.data.semi_aves import CLASSES, read_semi_aves
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
 

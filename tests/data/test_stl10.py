@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.stl10 import CLASSES, IMAGE_BYTES, read_stl10
+from daso.data.benchmarks.stl10 import CLASSES, IMAGE_BYTES, read_stl10
 from daso.errors import DataError
 
 

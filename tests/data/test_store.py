@@ -10,7 +10,7 @@ import torch
 from daso.data.longtail import SplitOptions
 from daso.data.source import Images, Source
 from daso.data.split import make_split
-from daso.data.store import TrainingData, prepare_data
+from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import DataError, OptionError
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_the_normalisation_sees_all_classes_of_labelled_and_unlabelled_images(
 ) -> None:
     dark, bright = pool((50, 0, 0, 0), shade=0), pool((0, 0, 0, 50), shade=250)
     unlabeled = Images(np.concatenate([dark.images, bright.images]), np.full(100, -1))
-    monkeypatch.setattr("daso.data.store.COUNTED_IMAGES", 40)
+    monkeypatch.setattr("daso.data.training_data.COUNTED_IMAGES", 40)
     data = prepare_data(source(unlabeled=unlabeled), SplitOptions(holdout=0), 0, CPU)
     everything = np.concatenate([pool(COUNTS).images, unlabeled.images]) / 255
     assert np.allclose(data.mean, everything.mean((0, 2, 3)), atol=0.03)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data import tars
-from daso.data.cache import Cache
+from daso.data.formats import tar_shards as tars
+from daso.data.formats.tar_shards import expand, read_samples, unlabeled_tars
+from daso.data.images.cache import Cache
 from daso.data.open import open_source
-from daso.data.tars import expand, read_samples, unlabeled_tars
 from daso.errors import DataError
 
 MakeFolder = Callable[..., Path]

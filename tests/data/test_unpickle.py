@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.unpickle import load_dictionary
+from daso.data.benchmarks.unpickle import load_dictionary
 from daso.errors import DataError
 
 

@@ -5,8 +5,8 @@ import torch
 
 from daso.evaluate import predict
 from daso.evaluate.predict import predict_logits, rows_at_once
+from daso.nets.encoders.small import SmallConvNet
 from daso.nets.network import Network
-from daso.nets.small import SmallConvNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

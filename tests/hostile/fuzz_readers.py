@@ -25,13 +25,13 @@ import atheris
 with atheris.instrument_imports(include=["daso", "PIL", "tarfile", "gzip", "zipfile", "csv", "pickletools"]):
     from PIL import Image, features  # noqa: F401 - instrumented before daso needs it
 
-    from daso.data.cifar import CIFAR10, read_cifar
-    from daso.data.decode import decode, read_header
-    from daso.data.idx import read_idx_file
-    from daso.data.manifest import list_manifest
-    from daso.data.npz import read_npz
+    from daso.data.benchmarks.cifar import CIFAR10, read_cifar
+    from daso.data.benchmarks.idx import read_idx_file
+    from daso.data.benchmarks.unpickle import load_dictionary
+    from daso.data.formats.manifest import list_manifest
+    from daso.data.formats.npz import read_npz
+    from daso.data.images.decode import decode, read_header
     from daso.data.open import open_source
-    from daso.data.unpickle import load_dictionary
     from daso.errors import DasoError
     from daso.files import read_json, read_rows
     from daso.train.config import RunConfig

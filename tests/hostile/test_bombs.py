@@ -17,8 +17,8 @@ from collections.abc import Callable
 import pytest
 from damage import put
 
-from daso.data.cifar import CIFAR10
-from daso.data.stl10 import FILES as STL_FILES
+from daso.data.benchmarks.cifar import CIFAR10
+from daso.data.benchmarks.stl10 import FILES as STL_FILES
 
 PEAK = 700 * 2**20
 """Bytes that reading may add to what Python takes for itself: the largest limit of a reader, 512 MiB, and some."""

@@ -22,12 +22,12 @@ from damage import QUICK, damaged, put, survives
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daso.data.cifar import CIFAR10, read_cifar
-from daso.data.idx import FILES, read_idx, read_idx_file
-from daso.data.npz import read_npz
-from daso.data.stl10 import FILES as STL_FILES
-from daso.data.stl10 import IMAGE_BYTES, read_stl10
-from daso.data.unpickle import load_dictionary
+from daso.data.benchmarks.cifar import CIFAR10, read_cifar
+from daso.data.benchmarks.idx import FILES, read_idx, read_idx_file
+from daso.data.benchmarks.stl10 import FILES as STL_FILES
+from daso.data.benchmarks.stl10 import IMAGE_BYTES, read_stl10
+from daso.data.benchmarks.unpickle import load_dictionary
+from daso.data.formats.npz import read_npz
 from daso.errors import DataError
 
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -156,7 +156,7 @@ FOREIGN = [
     ),
     *(
         b"c" + name.encode() + b"\n"
-        for name in ("subprocess\nPopen", "daso.data.unpickle\nio", "copyreg\n__newobj__")
+        for name in ("subprocess\nPopen", "daso.data.benchmarks.unpickle\nio", "copyreg\n__newobj__")
     ),
     *(b"\x8c\x02os\x8c\x06system\x93", b"\x82\x01", b"Ppid\n"),
 ]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from daso.data.decode import decode, read_header
+from daso.data.images.decode import decode, read_header
 from daso.data.open import open_source
 from daso.errors import DataError
 

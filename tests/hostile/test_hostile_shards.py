@@ -13,7 +13,7 @@ from damage import QUICK, damaged, put, survives
 from hypothesis import given
 from PIL import Image
 
-from daso.data.tars import list_tars, read_samples, unlabeled_tars
+from daso.data.formats.tar_shards import list_tars, read_samples, unlabeled_tars
 from daso.errors import DataError
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from daso.data.formats.manifest import list_manifest
 from daso.data.listing import Listing
-from daso.data.manifest import list_manifest
 from daso.data.open import open_source
 from daso.errors import DataError
 

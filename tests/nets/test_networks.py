@@ -10,8 +10,8 @@ import torch
 
 from daso.errors import OptionError
 from daso.nets.ema import MovingAverage
+from daso.nets.encoders.wrn import WideResNet
 from daso.nets.network import Network, build_encoder
-from daso.nets.wrn import WideResNet
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "wrn28_1_ema.npz"
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from daso.nets.encoders.resnet import ResNet
+from daso.nets.encoders.wrn import WideResNet
 from daso.nets.network import Network, build_encoder
-from daso.nets.resnet import ResNet
-from daso.nets.wrn import WideResNet
 
 
 def normalized(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from daso.errors import MissingDependencyError, OptionError
 from daso.nets.backbone import Backbone, load_backbone
-from daso.nets.depth import depths_from_top
+from daso.nets.layer_depth import depths_from_top
 from daso.nets.network import Network
-from daso.nets.pretrained import IMAGENET_MEAN, from_processor, open_transformers
-from daso.nets.timm_models import open_timm
-from daso.train.backbones import build_module
+from daso.nets.pretrained.huggingface import IMAGENET_MEAN, from_processor, open_transformers
+from daso.nets.pretrained.timm_models import open_timm
+from daso.train.encoder.pretrained import build_module
 
 transformers: Any = pytest.importorskip("transformers")
 

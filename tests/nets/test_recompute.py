@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from daso.errors import OptionError
+from daso.nets.encoders.resnet import ResNet
+from daso.nets.encoders.small import SmallConvNet
+from daso.nets.encoders.wrn import WideResNet
 from daso.nets.recompute import recompute_activations
-from daso.nets.resnet import ResNet
-from daso.nets.small import SmallConvNet
-from daso.nets.wrn import WideResNet
 
 NETWORKS = {
     "wrn": lambda: WideResNet(16, 2),

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from daso.nets.shared import Processes, SharedBatchNorm, share_batch_norms
+from daso.nets.distributed import Processes, SharedBatchNorm, share_batch_norms
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from daso.errors import MissingDependencyError, OptionError
 from daso.nets.backbone import load_backbone
-from daso.nets.timm_import import import_timm
-from daso.nets.timm_models import open_timm
-from daso.nets.timm_names import as_timm_calls_them
-from daso.train.backbones import build_module
+from daso.nets.pretrained.timm_import import import_timm
+from daso.nets.pretrained.timm_models import open_timm
+from daso.nets.pretrained.timm_names import as_timm_calls_them
+from daso.train.encoder.pretrained import build_module
 
 LIKE_TIMM = """
 import torchvision.transforms as transforms

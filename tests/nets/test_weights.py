@@ -12,8 +12,8 @@ import torch
 from daso.errors import OptionError, RunError
 from daso.nets.backbone import WEIGHTS, load_backbone
 from daso.nets.network import Network, build_encoder
-from daso.nets.weights import open_weights
-from daso.train.backbones import build_module
+from daso.nets.pretrained.own_weights import open_weights
+from daso.train.encoder.pretrained import build_module
 
 
 def imagenet_names(blocks: tuple[int, ...], convolutions: int) -> set[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
-from daso.data.store import Pool, TrainingData, prepare_data
+from daso.data.training_data import Pool, TrainingData, prepare_data
 from daso.errors import OptionError
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network, build_encoder

@@ -22,21 +22,21 @@ import pytest
 from daso.compose import Recipe
 from daso.errors import OptionError, RunError
 from daso.files import Row, read_json
-from daso.presets import scales
 from daso.presets.benchmarks import PRESETS
-from daso.presets.campaign import Campaign, Outcome, run_cells
-from daso.presets.cells import Cell, table_cells
-from daso.presets.compare import accuracies, compare, figure_groups, write_tables
-from daso.presets.scales import SCALES
-from daso.presets.tables import TableColumn, TableRow, paper_tables, variant
-from daso.train.checkpoint import newest_step
-from daso.train.lock import lock_file
+from daso.reproduce import scales
+from daso.reproduce.campaign import Campaign, Outcome, run_cells
+from daso.reproduce.cells import Cell, table_cells
+from daso.reproduce.compare import accuracies, compare, figure_groups, write_tables
+from daso.reproduce.paper_tables import TableColumn, TableRow, paper_tables, variant
+from daso.reproduce.scales import SCALES
+from daso.train.folder.checkpoint import newest_step
+from daso.train.folder.lock import lock_file
 from daso.train.prepare import Prepared
 
 PRESET = "cifar10-n500-g100"
 COLUMN = TableColumn(PRESET, PRESET, "median_of_last")
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["daso.presets.campaign", "sklearn.datasets", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["daso.reproduce.campaign", "sklearn.datasets", "torch._dynamo"])
 
 
 def rows_of(number: int, *methods: str) -> list[TableRow]:

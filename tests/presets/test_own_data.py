@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from daso.cli.configure import to_config
-from daso.cli.options import parse_train
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import to_config
 from daso.data.source import UNLABELED, Images, Source
 from daso.presets.own_data import choose_for
 

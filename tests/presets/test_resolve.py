@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from daso.cli.configure import to_config
-from daso.cli.options import parse_train
-from daso.cli.setting import as_in_paper
-from daso.cli.training import resolve_preset
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import to_config
+from daso.cli.training.session import resolve_preset
+from daso.cli.training.setting import as_in_paper
 from daso.data.open import open_source
 from daso.presets.benchmarks import PRESETS
-from daso.presets.resolve import resolve
+from daso.reproduce.resolve import resolve
 from daso.train.prepare import prepare
 
 SMALL = (

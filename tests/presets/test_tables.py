@@ -6,7 +6,7 @@ import pytest
 
 from daso.compose import Recipe
 from daso.presets.benchmarks import PRESETS
-from daso.presets.tables import Number, PaperTable, TableRow, Variant, paper_tables, variant
+from daso.reproduce.paper_tables import Number, PaperTable, TableRow, Variant, paper_tables, variant
 
 RUNNABLE = sorted({row.method for t in paper_tables().values() for row in t.rows if row.method is not None})
 

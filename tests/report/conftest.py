@@ -12,7 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from daso.data.arrays import from_arrays
+from daso.data.formats.arrays import from_arrays
 from daso.data.source import Source
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -38,7 +38,7 @@ def axis() -> Axes:
 def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare all tests but that of a complete run the seconds that a map takes."""
     if "complete_run_has" not in request.node.name:
-        monkeypatch.setattr("daso.report.embedding.embed", lambda points: points[:, :2])
+        monkeypatch.setattr("daso.report.tsne.embed", lambda points: points[:, :2])
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from daso.balance import balancing_parts
-from daso.report.facts import Facts
-from daso.report.watch import Watch
+from daso.report.warnings.run_facts import Facts
+from daso.report.warnings.watch import Watch
 
 Row = dict[str, Any]
 

@@ -12,8 +12,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import safe_open
 
-from daso.report.html.folder import load_run
 from daso.report.html.page import write_report
+from daso.report.html.run import load_run
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -11,8 +11,8 @@ import pytest
 from made_rows import GOOD, LABELED, REVERSED, Row, evaluation, facts, kinds, warnings_of
 
 from daso.compose import METHODS, Recipe
-from daso.report.checks import UNCERTAIN, additions, distance
 from daso.report.uncertainty import interval
+from daso.report.warnings.checks import UNCERTAIN, additions, distance
 
 
 def test_an_empty_mask_is_said_once_and_not_before_the_warm_up_is_over_for_long() -> None:

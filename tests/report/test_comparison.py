@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daso.report.comparison import Comparison, Entry
+from daso.report.compare.with_paper import Comparison, Entry
 
 TABLE = Comparison(
     "Table 0: of nothing",

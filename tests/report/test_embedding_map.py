@@ -16,8 +16,8 @@ from matplotlib.text import Text
 from safetensors import safe_open
 
 from daso.errors import RunError
-from daso.report import pictures
-from daso.report.map_plot import COLORS, MOST_SHAPES, OTHERS, SIZES, class_styles
+from daso.report.figures import public as pictures
+from daso.report.figures.feature_map import COLORS, MOST_SHAPES, OTHERS, SIZES, class_styles
 
 FILE = "beliefs.safetensors"
 

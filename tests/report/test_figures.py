@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from daso.errors import RunError
-from daso.report.figures import (
+from daso.report.figures.paper import (
     confusion_shares,
     draw_figures,
     plot_confusion,

@@ -15,9 +15,9 @@ from report_page import change_beliefs, report
 
 from daso.cli import main
 from daso.errors import RunError
-from daso.report.html.folder import load_run
 from daso.report.html.overview import confusion_counts
 from daso.report.html.page import write_report
+from daso.report.html.run import load_run
 
 
 def test_a_running_training(finished_run: Path) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from report_page import HOSTILE, Parsed, change, change_beliefs, make_hostile, report
 
-from daso.report.html.folder import load_run
 from daso.report.html.page import write_report
+from daso.report.html.run import load_run
 from daso.report.html.template import island
 
 

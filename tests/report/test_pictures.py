@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from daso.errors import RunError
-from daso.report import pictures
+from daso.report.figures import public as pictures
 from daso.report.runs import read_run
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "watching.md"
@@ -104,7 +104,7 @@ def test_reliability_is_of_the_answers_that_the_metrics_measured(finished_run: P
 
 
 def test_nothing_is_drawn_by_pyplot() -> None:
-    code = "import daso.report.pictures, sys; print({'matplotlib.pyplot', 'torch'} & set(sys.modules))"
+    code = "import daso.report.figures.public, sys; print({'matplotlib.pyplot', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 

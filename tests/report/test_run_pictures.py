@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from daso.errors import RunError
-from daso.report.plots import (
+from daso.report.figures.axes import (
     draw_comparison,
     draw_run,
     frequent_first,
@@ -224,7 +224,7 @@ def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> Non
 
 
 def test_reports_and_metrics_need_no_torch() -> None:
-    code = "import daso.report.plots, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
+    code = "import daso.report.figures.axes, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
     code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.strip()) == (0, "[]")

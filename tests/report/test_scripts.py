@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from matplotlib import font_manager
 
-from daso.report import plots
+from daso.report.figures import axes as plots
 
 
 @pytest.fixture(autouse=True)

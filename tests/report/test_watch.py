@@ -10,9 +10,9 @@ from made_rows import Row, evaluation, facts, kinds, warnings_of
 
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
-from daso.report.facts import watch_facts
 from daso.report.runs import read_run
-from daso.report.watch import Watch, find_warnings
+from daso.report.warnings.run_facts import watch_facts
+from daso.report.warnings.watch import Watch, find_warnings
 from daso.train.config import RunConfig
 from daso.train.prepare import prepare
 from daso.train.run import train_run

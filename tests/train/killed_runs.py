@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from daso.cli import main, training
+from daso.cli import main
+from daso.cli.training import session as training
 
 
 def command(arguments: list[str]) -> None:

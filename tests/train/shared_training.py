@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
-from daso.nets.shared import Processes
+from daso.nets.distributed import Processes
 from daso.train.config import RunConfig
 from daso.train.fit import fit
 from daso.train.options import TrainOptions

@@ -12,17 +12,17 @@ import torch
 from daso import views
 from daso.balance import Sampling
 from daso.data.longtail import SplitOptions
-from daso.data.order import Order, WeightedOrder, derive_seed
 from daso.data.source import Source
-from daso.data.store import prepare_data
+from daso.data.training_data import prepare_data
 from daso.errors import OptionError
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.methods.supervised import Supervised
-from daso.train.batches import Batches, sampling_weights
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
+from daso.train.step.batches import Batches, sampling_weights
+from daso.train.step.sampling import Order, WeightedOrder, derive_seed
 from daso.train.view_options import ViewOptions
 
 MakeConfig = Callable[..., RunConfig]

@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-import daso.train.beliefs
+import daso.train.beliefs.collect
 from daso.data.open import open_source
 from daso.data.source import Images, Source
-from daso.data.store import Pool, TrainingData
-from daso.train.beliefs import collect_beliefs
+from daso.data.training_data import Pool, TrainingData
+from daso.train.beliefs.collect import collect_beliefs
+from daso.train.beliefs.thumbnails import encode_thumbnail, pack_thumbnails
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
-from daso.train.thumbnails import encode_thumbnail, pack_thumbnails
 from tests.conftest import MakeConfig, MakeFolder
 
 METHODS = (
@@ -154,7 +154,7 @@ def test_large_images_are_shrunk_and_a_budget_is_kept(
         assert isinstance(right, tuple)
         assert left[0] < 20
         assert right[0] > 230
-    monkeypatch.setattr("daso.train.thumbnails.MOST_BYTES", 500)
+    monkeypatch.setattr("daso.train.beliefs.thumbnails.MOST_BYTES", 500)
     assert prepared_run.data.unlabeled is not None
     packed = pack_thumbnails([(0, prepared_run.data.unlabeled, np.arange(50))])
     assert 0 < len(packed["bytes"]) <= 500
@@ -196,7 +196,7 @@ def test_a_resumed_run_believes_the_same(finished_run: Path) -> None:
 
 
 def test_a_large_pool_is_sampled_by_the_seed(prepared_run: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daso.train.beliefs, "MOST_IMAGES", 40)
+    monkeypatch.setattr(daso.train.beliefs.collect, "MOST_IMAGES", 40)
     arrays, about = collect_beliefs(prepared_run.training, prepared_run.data, 0)
     index = arrays["pool.index"]
     assert len(index) == len(set(index.tolist())) == 40

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daso.data.image_file import ImageFile
+from daso.data.images.image_file import ImageFile
 from daso.data.longtail import SplitOptions
-from daso.data.store import FileRows, JoinedRows, join_rows, select_rows
+from daso.data.training_data import FileRows, JoinedRows, join_rows, select_rows
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daso.train.candidates import best_per_group, disagreements, rank_to_label
+from daso.train.beliefs.label_next import best_per_group, disagreements, rank_to_label
 
 RANDOM = np.random.default_rng(3)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from daso.errors import RunError
 from daso.files import save_json, write_atomically
-from daso.train import checkpoint as checkpoints
-from daso.train.checkpoint import load_checkpoint, save_checkpoint
+from daso.train.folder import checkpoint as checkpoints
+from daso.train.folder.checkpoint import load_checkpoint, save_checkpoint
 
 
 def state(value: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pytest
 
 CODE = """
 import sys
-from daso.train import environment
+from daso.train.folder import environment
 environment.__file__ = sys.argv[1]
 print(environment._commit())
 open(sys.argv[1], "a").write("two = 2")

@@ -23,9 +23,9 @@ from daso.nets.network import Network
 from daso.train.config import RunConfig
 from daso.train.fit import LOOK_EVERY, fit
 from daso.train.prepare import Prepared, prepare
-from daso.train.record import LossRecord
 from daso.train.run import resume_run, train_run
-from daso.train.training import Training
+from daso.train.step.record import LossRecord
+from daso.train.step.state import Training
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]

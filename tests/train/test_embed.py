@@ -19,9 +19,9 @@ from daso.errors import DataError, OptionError, RunError
 from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.nets.backbone import Preprocessing
-from daso.train import embed
 from daso.train.config import RunConfig
-from daso.train.embed import EmbeddedData, EmbeddingStore
+from daso.train.encoder import embeddings as embed
+from daso.train.encoder.embeddings import EmbeddedData, EmbeddingStore
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run

@@ -14,7 +14,7 @@ from daso.data.source import Source
 from daso.errors import OptionError
 from daso.evaluate.metrics import wilson_interval
 from daso.files import read_json
-from daso.train.folds import ANSWERS, answer_fold, fold_config, summarize_folds
+from daso.train.cross_validation import ANSWERS, answer_fold, fold_config, summarize_folds
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 from tests.conftest import MakeConfig

@@ -128,8 +128,8 @@ def mount(*words):
         sys.exit(77)
 
 mount("-t", "tmpfs", "-o", "size=150k", "tmpfs")
-import daso.cli.training, daso.report.plots
-daso.report.plots.draw_run = lambda folder: []
+import daso.cli.training.session, daso.report.figures.axes
+daso.report.figures.axes.draw_run = lambda folder: []
 run = os.path.join(disk, "run")
 ends = [daso.cli.main(["train", "digits", *options, "--out", run])]
 mount("-o", "remount,ro")
@@ -166,7 +166,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
     def full(folder: Path) -> None:
         raise RunError(f"cannot write into {folder / 'plots'}: No space left on device")
 
-    monkeypatch.setattr("daso.report.plots.draw_run", full)
+    monkeypatch.setattr("daso.report.figures.axes.draw_run", full)
     assert main(["train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "no pictures: cannot write" in printed.err
@@ -175,7 +175,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
 
 def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
     full = (
-        "import resource, sys, daso.cli.training\n"
+        "import resource, sys, daso.cli.training.session\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(daso.cli.main(sys.argv[1:]))"
     )

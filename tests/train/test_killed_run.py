@@ -35,7 +35,7 @@ KILLS = int(os.environ.get("DASO_KILLS", "3"))
 PROCESSES = multiprocessing.get_context("forkserver")
 # Only imported there, not used: each process is forked before any thread of torch has started.
 PROCESSES.set_forkserver_preload(
-    ["daso.cli.training", "daso.cli.resume", "sklearn.datasets", "torch._dynamo"]
+    ["daso.cli.training.session", "daso.cli.verbs.resume", "sklearn.datasets", "torch._dynamo"]
 )
 Row = dict[str, Any]
 

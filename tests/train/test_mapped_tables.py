@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daso.errors import RunError
-from daso.train.tables import mapped_table
+from daso.train.step.mapped_tables import mapped_table
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])

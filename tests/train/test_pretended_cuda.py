@@ -131,7 +131,7 @@ def test_images_that_stay_in_a_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daso.train.batches.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("daso.train.step.batches.ThreadPoolExecutor", AtOnce)
     config = dataclasses.replace(
         tiny_config("fixmatch+daso", device="cuda", batch=4),
         source=str(make_image_folder()),

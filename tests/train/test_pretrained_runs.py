@@ -14,16 +14,16 @@ from torch import nn
 from daso.data.source import Source
 from daso.errors import OptionError, RunError
 from daso.evaluate.predict import predict_logits
-from daso.nets.depth import depths_from_top
+from daso.nets.layer_depth import depths_from_top
 from daso.nets.network import Network, build_encoder
-from daso.train import backbones
 from daso.train.config import RunConfig
-from daso.train.embed import EmbeddedData
-from daso.train.groups import parameter_groups
+from daso.train.encoder import pretrained as backbones
+from daso.train.encoder.embeddings import EmbeddedData
 from daso.train.model import load_model
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
+from daso.train.step.optimizer import parameter_groups
 from tests.conftest import MakeConfig
 
 CPU = torch.device("cpu")
@@ -149,7 +149,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     rows.close()  # type: ignore[attr-defined]
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
     # What it started from is in the run folder.
-    monkeypatch.setattr("daso.train.backbones.open_backbone", lambda *_: pytest.fail("looked elsewhere"))
+    monkeypatch.setattr(
+        "daso.train.encoder.pretrained.open_backbone", lambda *_: pytest.fail("looked elsewhere")
+    )
     list(resume_run(tmp_path / "stopped")[1])
     whole, stopped = (
         load_model(tmp_path / name, CPU, pytest.fail).network.state_dict() for name in ("whole", "stopped")

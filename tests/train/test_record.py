@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from daso.methods.method import PseudoLabels
-from daso.train.record import LossRecord, PseudoLabelRecord
+from daso.train.step.record import LossRecord, PseudoLabelRecord
 
 SOUND = torch.tensor(0.5)
 

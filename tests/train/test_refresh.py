@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from daso.cli import main
 from daso.data.source import Source
 from daso.errors import RunError
-from daso.train import refresh
+from daso.train.beliefs import schedule as refresh
+from daso.train.beliefs.schedule import SHARE, NowAndThen, refresh_beliefs
 from daso.train.prepare import Prepared, prepare
-from daso.train.refresh import SHARE, NowAndThen, refresh_beliefs
 from daso.train.run import train_run
 from tests.conftest import MakeConfig
 

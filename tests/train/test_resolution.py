@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from daso.cli.options import parse_train
-from daso.cli.training import with_resolution
+from daso.cli.training.command import parse_train
+from daso.cli.training.session import with_resolution
 from daso.data.source import Source
 from daso.errors import MissingDependencyError
 from daso.nets.network import Network
-from daso.nets.pretrained import open_transformers, transformers_side
-from daso.nets.timm_import import import_timm
-from daso.nets.timm_models import timm_side
+from daso.nets.pretrained.huggingface import open_transformers, transformers_side
+from daso.nets.pretrained.timm_import import import_timm
+from daso.nets.pretrained.timm_models import timm_side
 from daso.presets.sources import SOURCES
+from daso.train.encoder.resolution import choose_resolution
 from daso.train.options import TrainOptions
-from daso.train.resolution import choose_resolution
 
 SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 4}
 VISION = {

@@ -13,10 +13,10 @@ import torch
 from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
 from daso.files import read_json
+from daso.train.folder.best import exhausted, improves
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
-from daso.train.selection import exhausted, improves
 from tests.conftest import MakeConfig
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from daso.cli import main
-from daso.cli.configure import to_config
-from daso.cli.options import parse_train
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import to_config
 from daso.methods.method import View
 from daso.presets.benchmarks import PRESETS
-from daso.presets.resolve import resolve
-from daso.presets.scales import SCALES
 from daso.presets.sources import SOURCES
-from daso.train.augmentation import Augmentation
+from daso.reproduce.resolve import resolve
+from daso.reproduce.scales import SCALES
+from daso.train.step.augmentation import Augmentation
 from daso.train.view_options import Crop, ViewOptions
 
 SIDE, SMALL = 96, 32

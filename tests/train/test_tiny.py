@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network, build_encoder
+from daso.train.encoder.bfloat16 import spare_bfloat16
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import train_run
-from daso.train.tiny import spare_bfloat16
 from tests.conftest import MakeConfig
 
 

@@ -90,7 +90,7 @@ def _run(argv: Sequence[str]) -> int:
         if verb not in VERBS:
             raise OptionError(f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}")
         importlib.import_module("daso.cli.early").refuse_early(verb, rest)
-        run = importlib.import_module(f"daso.cli.{verb}").run
+        run = importlib.import_module(f"daso.cli.verbs.{verb}").run
         return int(run(rest) or 0)
     except DasoError as error:
         print(f"daso: {error}", file=sys.stderr)

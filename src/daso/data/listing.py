@@ -11,11 +11,11 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.cache import Cache
-from daso.data.copies import leave_out_copies
-from daso.data.decoding import decode_pools, unreadable
-from daso.data.names import confusable_names
-from daso.data.pool import EncodedImages, Shrink, origin_of
+from daso.data.class_names import confusable_names
+from daso.data.decode_pools import decode_pools, unreadable
+from daso.data.duplicates import leave_out_copies
+from daso.data.images.cache import Cache
+from daso.data.images.encoded import EncodedImages, Shrink, origin_of
 from daso.data.source import Images, Source
 from daso.errors import NAMED, DataError, nearest
 

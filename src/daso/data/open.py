@@ -8,23 +8,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.data.cache import Cache
-from daso.data.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, locate_cifar, read_cifar
-from daso.data.digits import read_digits
-from daso.data.download import REMOTES, Progress, cache_folder, download
-from daso.data.folder import is_class_folder, is_image_folder, list_folder, require_readable
-from daso.data.hub import PREFIX, list_hub
-from daso.data.idx import locate_idx, read_fashion_mnist, read_idx
+from daso.data.benchmarks.cifar import (
+    CIFAR10,
+    CIFAR100,
+    CifarLayout,
+    archive_layout,
+    locate_cifar,
+    read_cifar,
+)
+from daso.data.benchmarks.digits import read_digits
+from daso.data.benchmarks.download import REMOTES, Progress, cache_folder, download
+from daso.data.benchmarks.idx import locate_idx, read_fashion_mnist, read_idx
+from daso.data.benchmarks.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
+from daso.data.benchmarks.stl10 import locate_stl10, read_stl10
+from daso.data.formats.folder import is_class_folder, is_image_folder, list_folder, require_readable
+from daso.data.formats.hf_hub import PREFIX, list_hub
+from daso.data.formats.hf_saved import is_saved, list_saved
+from daso.data.formats.manifest import is_manifest, list_manifest
+from daso.data.formats.npz import read_npz
+from daso.data.formats.parquet import list_parquet, locate_parquet, read_parquet
+from daso.data.formats.tar_shards import is_tar_folder, list_tars
+from daso.data.images.cache import Cache
+from daso.data.images.encoded import Shrink
 from daso.data.listing import Listing, own_source, read_listing
-from daso.data.manifest import is_manifest, list_manifest
-from daso.data.npz import read_npz
-from daso.data.parquet import list_parquet, locate_parquet, read_parquet
-from daso.data.pool import Shrink
-from daso.data.saved import is_saved, list_saved
-from daso.data.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.source import Source
-from daso.data.stl10 import locate_stl10, read_stl10
-from daso.data.tars import is_tar_folder, list_tars
 from daso.errors import DataError, OptionError, nearest
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")

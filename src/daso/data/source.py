@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.image_file import ImageFile
+from daso.data.images.image_file import ImageFile
 from daso.errors import DataError
 
 Decoded = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | ImageFile

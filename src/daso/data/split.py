@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from daso.data.finding import listed
+from daso.data.check.finding import listed
 from daso.data.longtail import (
     Indices,
     Split,

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 
 from daso.balance import balancing_parts
-from daso.data.arrays import as_images
+from daso.data.formats.arrays import as_images
 from daso.errors import DataError, OptionError
 from daso.estimator.defaults import configure, number_of_networks
 from daso.estimator.inputs import Scaling, build_source
@@ -24,7 +24,7 @@ from daso.estimator.networks import describe, log_probabilities, rebuild, to_arr
 from daso.estimator.training import EarlyStopping, train
 from daso.evaluate.metrics import adjust_logits
 from daso.train.prepare import prepare
-from daso.train.training import choose_device
+from daso.train.step.state import choose_device
 
 Array = npt.NDArray[Any]
 _RANDOM_STATE = threading.RLock()

@@ -18,7 +18,7 @@ from daso.nets.network import Network
 from daso.train.config import RunConfig
 from daso.train.model import rebuild_model
 from daso.train.prepare import Prepared, describe_data
-from daso.train.training import choose_device
+from daso.train.step.state import choose_device
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

@@ -14,7 +14,7 @@ from daso.errors import RunError
 from daso.evaluate.metrics import recall_precision
 from daso.export.facts import Facts
 from daso.files import read_json
-from daso.train.calibrate import read_calibration
+from daso.train.calibration import read_calibration
 from daso.train.model import Model
 
 FEW_LABELS = 10

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from daso.data.arrays import as_images
-from daso.data.decode import decode, to_pixels
+from daso.data.formats.arrays import as_images
+from daso.data.images.decode import decode, to_pixels
 from daso.errors import DataError
 from daso.evaluate.prior import shift
 from daso.export.estimate import estimate_distribution

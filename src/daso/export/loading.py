@@ -22,10 +22,10 @@ from daso.export.classifier import Classifier
 from daso.export.facts import Facts
 from daso.files import read_json
 from daso.nets.network import Network, Precision
-from daso.train.calibrate import read_calibration
+from daso.train.calibration import read_calibration
 from daso.train.config import RunConfig
 from daso.train.model import Model, load_model, rebuild_model
-from daso.train.training import choose_device
+from daso.train.step.state import choose_device
 
 Array = npt.NDArray[Any]
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.errors import OptionError, nearest
-from daso.nets.resnet import ResNet
-from daso.nets.shared import Processes, share_batch_norms
-from daso.nets.small import SmallConvNet
-from daso.nets.vector import Probe, VectorEncoder
-from daso.nets.wrn import WideResNet
+from daso.nets.distributed import Processes, share_batch_norms
+from daso.nets.encoders.resnet import ResNet
+from daso.nets.encoders.small import SmallConvNet
+from daso.nets.encoders.vector import Probe, VectorEncoder
+from daso.nets.encoders.wrn import WideResNet
 
 Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["bilinear", "bicubic"]

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from daso.data.store import TrainingData
+from daso.data.training_data import TrainingData
 from daso.errors import OptionError
 from daso.evaluate.predict import predict_in_batches, predict_logits
 from daso.nets.network import Network

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from daso.balance import Sampling
-from daso.data.store import TrainingData
+from daso.data.training_data import TrainingData
 from daso.nets.network import Network
 from daso.parts import Facts, Part
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from daso.data.store import Pool, TrainingData
+from daso.data.training_data import Pool, TrainingData
 from daso.errors import DivergedError
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.methods.method import Batch
 from daso.nets.network import Network
-from daso.train.record import LossRecord, PseudoLabelRecord
-from daso.train.training import Training
+from daso.train.step.record import LossRecord, PseudoLabelRecord
+from daso.train.step.state import Training
 
 Row = dict[str, Any]
 

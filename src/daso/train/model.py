@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from daso.errors import MissingDependencyError, RunError
 from daso.files import read_json
 from daso.nets.network import Network
-from daso.train.backbones import require_given, with_kept_backbone
-from daso.train.build import build_network, trained_encoder
-from daso.train.checkpoint import load_checkpoint
 from daso.train.config import RunConfig
-from daso.train.selection import model_folder
-from daso.train.tiny import spare_bfloat16
+from daso.train.encoder.bfloat16 import spare_bfloat16
+from daso.train.encoder.build import build_network, trained_encoder
+from daso.train.encoder.pretrained import require_given, with_kept_backbone
+from daso.train.folder.best import model_folder
+from daso.train.folder.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)

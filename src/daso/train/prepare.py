@@ -14,30 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from daso.compose import Recipe
-from daso.data.cache import Cache
+from daso.data.formats.tar_shards import is_address
+from daso.data.images.cache import Cache
 from daso.data.open import NAMES, open_source
-from daso.data.order import derive_seed
 from daso.data.source import Source
-from daso.data.store import TrainingData, prepare_data
-from daso.data.tars import is_address
+from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import OptionError, RunError
 from daso.nets.backbone import Backbone
+from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.recompute import recompute_activations
-from daso.nets.shared import Processes, share_batch_norms
 from daso.parts import Facts
 from daso.plans.plan import Plan
-from daso.train.backbones import prepare_backbone
-from daso.train.batches import Batches
-from daso.train.build import build_network, default_network, named_encoder
-from daso.train.checkpoint import (
+from daso.train.config import RunConfig
+from daso.train.encoder.bfloat16 import spare_bfloat16
+from daso.train.encoder.build import build_network, default_network, named_encoder
+from daso.train.encoder.embeddings import EmbeddedData, Progress, embed_data
+from daso.train.encoder.pretrained import prepare_backbone
+from daso.train.folder.checkpoint import (
     Checkpoint,
 )
-from daso.train.config import RunConfig
-from daso.train.embed import EmbeddedData, Progress, embed_data
 from daso.train.options import backbone_rate, base_learning_rate
-from daso.train.tables import tables_of
-from daso.train.tiny import spare_bfloat16
-from daso.train.training import Training, choose_device
+from daso.train.step.batches import Batches
+from daso.train.step.mapped_tables import tables_of
+from daso.train.step.sampling import derive_seed
+from daso.train.step.state import Training, choose_device
 
 
 @dataclass(frozen=True)

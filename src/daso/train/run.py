@@ -29,28 +29,28 @@ from daso.files import (
     to_line,
     write_atomically,
 )
-from daso.nets.shared import Processes
-from daso.report.facts import watch_facts
-from daso.report.watch import Watch
-from daso.train.backbones import FOLDER as BACKBONE
-from daso.train.backbones import refuse_other
-from daso.train.beliefs import write_beliefs
-from daso.train.calibrate import calibrate_run
-from daso.train.checkpoint import (
+from daso.nets.distributed import Processes
+from daso.report.warnings.run_facts import watch_facts
+from daso.report.warnings.watch import Watch
+from daso.train.beliefs.collect import write_beliefs
+from daso.train.beliefs.schedule import NowAndThen, refuse_changed
+from daso.train.calibration import calibrate_run
+from daso.train.config import RunConfig
+from daso.train.encoder.embeddings import Progress
+from daso.train.encoder.pretrained import FOLDER as BACKBONE
+from daso.train.encoder.pretrained import refuse_other
+from daso.train.fit import Row, count_confusions, fit, never
+from daso.train.folder.best import BEST, exhausted, improves, model_folder
+from daso.train.folder.checkpoint import (
     drop_later,
     has_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from daso.train.config import RunConfig
-from daso.train.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
-from daso.train.embed import Progress
-from daso.train.environment import describe_differences, describe_environment
-from daso.train.fit import Row, count_confusions, fit, never
-from daso.train.lock import claim_folder, lock_folder
+from daso.train.folder.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
+from daso.train.folder.environment import describe_differences, describe_environment
+from daso.train.folder.lock import claim_folder, lock_folder
 from daso.train.prepare import Prepared, describe_data, moved, prepare
-from daso.train.refresh import NowAndThen, refuse_changed
-from daso.train.selection import BEST, exhausted, improves, model_folder
 
 
 def _notice(message: str) -> None:

@@ -14,10 +14,7 @@ from matplotlib.axes import Axes
 
 from daso.files import Row
 from daso.report.compare.tables import Compared
-from daso.report.figures import plot_pseudo_labels, pseudo_label_quality
-from daso.report.html.folder import UNREADABLE
-from daso.report.html.template import render_page
-from daso.report.plots import (
+from daso.report.figures.axes import (
     Groups,
     make_figure,
     plot_accuracy,
@@ -26,6 +23,9 @@ from daso.report.plots import (
     plot_recall,
     plot_share_confident,
 )
+from daso.report.figures.paper import plot_pseudo_labels, pseudo_label_quality
+from daso.report.html.run import UNREADABLE
+from daso.report.html.template import render_page
 from daso.report.runs import RunFolder
 
 INK = "#010203"

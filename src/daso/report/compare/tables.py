@@ -14,7 +14,7 @@ import numpy as np
 
 from daso.report.compare.groups import Group, Setting, group_runs
 from daso.report.compare.statistics import FEWEST, MISSING, Difference, holm, pair, spread
-from daso.report.html.folder import UNREADABLE
+from daso.report.html.run import UNREADABLE
 from daso.report.runs import Array, RunFolder, as_array
 
 ADJUSTED = "logit-adjusted"

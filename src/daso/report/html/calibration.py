@@ -6,8 +6,8 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.html import charts
-from daso.report.html.folder import Run, number
 from daso.report.html.overview import POOLS
+from daso.report.html.run import Run, number
 from daso.report.html.template import percent
 from daso.report.reliability import reliability_bins
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
-from daso.report.html.folder import Array
+from daso.report.html.run import Array
 from daso.report.html.svg import (
     BOTTOM,
     HEIGHT,

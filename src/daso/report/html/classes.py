@@ -8,8 +8,8 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.html import charts, svg
-from daso.report.html.folder import Array, Run, at, number, vector
 from daso.report.html.overview import POOLS, confusion_counts, quoted_metrics
+from daso.report.html.run import Array, Run, at, number, vector
 
 MISTAKES = 40
 FEW_CLASSES = 30

@@ -10,7 +10,7 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.html import charts, svg
-from daso.report.html.folder import Array, Run, at, number, vector
+from daso.report.html.run import Array, Run, at, number, vector
 
 PARTS = ("linear", "semantic", "final")
 LOSS_STYLES = ("labeled", "linear", "semantic", "adjusted", "truth")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from daso.files import Row
-from daso.report.html.folder import UNREADABLE, Array, Run, at, number, section, vector
+from daso.report.html.run import UNREADABLE, Array, Run, at, number, section, vector
 from daso.report.html.template import percent
 from daso.report.uncertainty import interval
-from daso.report.watch import find_warnings
+from daso.report.warnings.watch import find_warnings
 
 POOLS = {"test": "test images", "holdout": "hold-out images"}
 

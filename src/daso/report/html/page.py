@@ -10,8 +10,8 @@ import numpy as np
 
 from daso.errors import RunError
 from daso.files import Row, write_atomically
-from daso.report.html import calibration, classes, curves, maps, overview, pictures
-from daso.report.html.folder import UNREADABLE, Run, at, load_run, number
+from daso.report.html import calibration, classes, curves, feature_map, overview, pictures
+from daso.report.html.run import UNREADABLE, Run, at, load_run, number
 from daso.report.html.template import island, render_page
 
 SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
@@ -20,7 +20,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
     ("pseudo_labels", "Pseudo-labels", curves.pseudo_labels),
     ("galleries", "Images", pictures.galleries),
     ("label_next", "What to label next", lambda run: None),
-    ("map", "Map", maps.feature_map),
+    ("map", "Map", feature_map.feature_map),
     ("confusion", "Confusion", classes.confusion),
     ("calibration", "Calibration", calibration.calibration),
     ("training", "Training", curves.training),

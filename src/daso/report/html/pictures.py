@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from daso.files import Row
-from daso.report.html.folder import Run
+from daso.report.html.run import Run
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
 SUMMED_UP = 20

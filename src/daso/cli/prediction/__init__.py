@@ -1,0 +1,1 @@
+"""Inputs, outputs and progress of ``daso predict``."""

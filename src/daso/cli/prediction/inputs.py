@@ -1,0 +1,156 @@
+"""What ``daso predict`` is asked to classify: files, folders, globs, lists and arrays, one after the other."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.formats.manifest_rows import SUFFIXES as LISTS
+from daso.data.formats.manifest_rows import read_paths, where
+from daso.data.images.decode import SUFFIXES as IMAGES
+from daso.errors import DataError
+
+STDIN = "-"
+ARRAYS = frozenset({".npy", ".npz"})
+ARRAY_NAMES = ("images", "X", "x", "features", "embeddings", "vectors")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing to classify.
+
+    Attributes:
+        name: how the output calls it.
+        value: a file, an array of an image or a vector, or the reason why there is nothing.
+    """
+
+    name: str
+    value: Path | npt.NDArray[Any] | DataError
+
+
+class Inputs:
+    """All that is named on the command line; every pass starts anew and holds one folder's names at most in memory.
+
+    Args:
+        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` is a list of files on
+            the standard input, one on each line, which can be passed over only once.
+
+    Raises:
+        DataError: one does not exist, or matches nothing.
+    """
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self.places: list[str] = []
+        for place in places:
+            if place == STDIN or os.path.lexists(place):
+                self.places.append(place)
+                continue
+            pattern = glob.has_magic(place)
+            matches = sorted(glob.glob(place, recursive=True)) if pattern else []  # noqa: PTH207 - absolute ones too
+            if not matches:
+                what = "matches no file" if pattern else "does not exist"
+                raise DataError(f"{place} {what}")
+            self.places += matches
+
+    @property
+    def can_be_counted(self) -> bool:
+        """Whether a pass can be made only to count."""
+        return STDIN not in self.places
+
+    def __iter__(self) -> Iterator[Input]:
+        for place in self.places:
+            path = Path(place)
+            suffix = path.suffix.lower()
+            if place == STDIN:
+                yield from _listed(sys.stdin.buffer)
+            elif path.is_dir():
+                yield from _images_below(place, set())
+            elif suffix in LISTS:
+                yield from _manifest(path)
+            elif suffix in ARRAYS:
+                yield from _arrays(path)
+            else:
+                yield Input(place, path)
+
+
+def _images_below(folder: str, above: set[tuple[int, int]]) -> Iterator[Input]:
+    """Yield the images of a folder at any depth in the order of their paths; links are followed, hidden names are not.
+
+    Args:
+        folder: where to look.
+        above: device and number of the folders that this one is in; a link back to one of them is not followed.
+    """
+    try:
+        status = Path(folder).stat()
+        with os.scandir(folder) as found:
+            entries = [(entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        yield Input(folder, DataError(f"the folder cannot be read: {error.strerror or error}"))
+        return
+    own = (status.st_dev, status.st_ino)
+    if own in above:
+        return
+    entries.sort(key=lambda entry: entry[0] + os.sep * entry[1])
+    for name, is_folder in entries:
+        path = os.path.join(folder, name)  # noqa: PTH118 - a million of them
+        if is_folder:
+            yield from _images_below(path, above | {own})
+        elif os.path.splitext(name)[1].lower() in IMAGES:  # noqa: PTH122
+            yield Input(path, Path(path))
+
+
+def _listed(lines: Any) -> Iterator[Input]:
+    for line in lines:
+        name = os.fsdecode(line.rstrip(b"\r\n"))
+        if name:
+            yield Input(name, Path(name))
+
+
+def _manifest(file: Path) -> Iterator[Input]:
+    """Yield the files that a manifest names, by paths that start in its folder, called as it calls them."""
+    for line, name in read_paths(file):
+        if isinstance(name, str) and not name.isprintable() and any(map(_is_surrogate, name)):
+            name = DataError(f"{name!a} is no path: it holds half a character")
+        if isinstance(name, DataError):
+            yield Input(where(file, line), name)
+        else:
+            yield Input(name, file.parent / name)
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+def _arrays(file: Path) -> Iterator[Input]:
+    """Yield the rows of an array, an image or a vector each."""
+    try:
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(stored, np.ndarray):
+            with stored:
+                name = next((n for n in ARRAY_NAMES if n in stored.files), None)
+                if name is None and len(stored.files) != 1:
+                    raise DataError(
+                        f"{file} holds {', '.join(stored.files)}; call one of them {ARRAY_NAMES[0]!r}"
+                    )
+                stored = stored[name or stored.files[0]]
+        if stored.ndim < 2:
+            raise DataError(
+                f"{file} holds an array {stored.shape}, neither images (N, H, W, C) nor vectors (N, D)"
+            )
+        for index in range(len(stored)):
+            row = np.asarray(stored[index])
+            if row.ndim == 3 and row.shape[0] in (1, 3) and row.shape[2] not in (1, 3):
+                row = row.transpose(1, 2, 0)
+            yield Input(f"{file}[{index}]", row)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error

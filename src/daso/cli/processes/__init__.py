@@ -1,0 +1,1 @@
+"""Processes that train together, workers of a campaign, Slurm jobs, and signals."""

@@ -1,0 +1,1 @@
+"""What the terminal shows: options, tables, counters, the live view."""

@@ -1,0 +1,28 @@
+"""``daso plot``: draw the pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from daso.cli.terminal.parse import parse
+from daso.report.figures.axes import draw_run
+
+
+@dataclass(frozen=True)
+class PlotCommand:
+    """Draw the pictures of a run, complete or not, into its plots folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run folder."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Draw as the arguments say."""
+    command = parse(PlotCommand, argv, "daso plot")
+    for path in draw_run(command.folder):
+        print(path)

@@ -1,0 +1,1 @@
+"""Readers of the named data sets, and the downloads of their files."""

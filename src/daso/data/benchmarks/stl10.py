@@ -1,0 +1,93 @@
+"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them without a label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.benchmarks.cifar import CIFAR10_MEAN, CIFAR10_STD
+from daso.data.source import UNLABELED, Images, Source
+from daso.errors import DataError
+
+FOLDER = "stl10_binary"
+ARCHIVE = "stl10_binary.tar.gz"
+FILES = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin")
+NAMES_FILE = "class_names.txt"
+CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+SIDE = 96
+IMAGE_BYTES = 3 * SIDE * SIDE
+
+
+def locate_stl10(folder: Path) -> Path:
+    """Return *folder*, or ``stl10_binary`` in it, whichever holds the five binary files.
+
+    Raises:
+        DataError: some are missing; the message names them.
+    """
+    for candidate in (folder, folder / FOLDER):
+        if all((candidate / name).is_file() for name in FILES):
+            return candidate
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    nearer = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    raise DataError(f"{nearer}: missing {', '.join(n for n in FILES if not (nearer / n).is_file())}")
+
+
+def read_stl10(folder: Path) -> Source:
+    """Read STL-10: 5,000 labelled, 8,000 test and 100,000 unlabelled images (3, 96, 96).
+
+    The images are read-only views into the files (memory-mapped): an image is read when it is indexed. They
+    are stored column by column and transposed here, so they are not contiguous. The normalisation is
+    CIFAR-10's, as in the published protocol.
+
+    Raises:
+        DataError: a file is missing, its length is wrong, or a label is not 1 to 10.
+    """
+    folder = locate_stl10(folder)
+    unlabeled = _images(folder / "unlabeled_X.bin")
+    return Source(
+        name="stl10",
+        class_names=_class_names(folder / NAMES_FILE),
+        train=_pool(folder, "train"),
+        test=_pool(folder, "test"),
+        unlabeled=Images(unlabeled, np.full(len(unlabeled), UNLABELED, dtype=np.int64)),
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
+    )
+
+
+def _pool(folder: Path, part: str) -> Images:
+    images, path = _images(folder / f"{part}_X.bin"), folder / f"{part}_y.bin"
+    if path.stat().st_size != len(images):
+        raise DataError(
+            f"{path}: {path.stat().st_size} labels, but {part}_X.bin holds {len(images)} images; "
+            "fetch the files again"
+        )
+    published = np.fromfile(path, dtype=np.uint8)
+    bad = np.flatnonzero((published < 1) | (published > len(CLASSES)))
+    if len(bad):
+        raise DataError(f"{path}: label {published[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}")
+    return Images(images, published.astype(np.int64) - 1)
+
+
+def _images(path: Path) -> npt.NDArray[np.uint8]:
+    size = path.stat().st_size
+    if size == 0 or size % IMAGE_BYTES:
+        raise DataError(
+            f"{path}: {size:,} bytes are not a whole number of images of {IMAGE_BYTES:,} bytes; "
+            "fetch the file again"
+        )
+    mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(size // IMAGE_BYTES, 3, SIDE, SIDE))
+    return np.asarray(mapped).transpose(0, 1, 3, 2)
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return CLASSES
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        names = tuple(stream.read(10_000).split())
+    if len(set(names)) != len(CLASSES):
+        raise DataError(f"{path}: must name {len(CLASSES)} different classes, found {list(names)[:20]}")
+    return names

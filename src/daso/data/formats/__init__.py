@@ -1,0 +1,1 @@
+"""Readers of custom data: folders, manifests, Parquet, Arrow, tar shards, arrays."""

@@ -1,0 +1,1 @@
+"""Images as files, bytes and arrays: decode them, keep them encoded, cache them."""

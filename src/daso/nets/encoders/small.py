@@ -1,0 +1,46 @@
+"""A small convolutional network for small images (8 x 8 digits, 28 x 28 grey ones)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+from daso.nets.encoders.wrn import activate, average_pixels, initialise_convolutions
+from daso.nets.recompute import Recomputing
+
+
+class SmallConvNet(Recomputing):
+    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of them of stride 2, then average pooling.
+
+    Args:
+        width: channels of the first layer; the last has 4 * width.
+        channels: of the images, 1 or 3.
+
+    Attributes:
+        dim: D = 4 * width, the length of a feature vector.
+
+    Raises:
+        OptionError: the width is less than 1.
+    """
+
+    def __init__(self, width: int = 32, channels: int = 1) -> None:
+        super().__init__()
+        if width < 1:
+            raise OptionError(f"small-{width}: the width must be at least 1")
+        sizes = [
+            (channels, width, 1),
+            (width, 2 * width, 2),
+            (2 * width, 2 * width, 1),
+            (2 * width, 4 * width, 2),
+        ]
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in sizes)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o, _ in sizes)
+        self.dim = 4 * width
+        initialise_convolutions(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        x = self.convolutions[0](x)
+        for norm, use in zip(self.norms, [*self.convolutions[1:], average_pixels], strict=True):
+            x = self.through(norm, activate, x, use)
+        return x

@@ -1,0 +1,87 @@
+"""Encoders of feature vectors: standardisation, then a small perceptron, or nothing; and one for embeddings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+from daso.nets.encoders.wrn import activate
+
+PROBE_LENGTH = 5.0
+"""Root mean square of the lengths of the features of ``Probe``: the learning rates of the methods suit it."""
+
+
+class VectorEncoder(nn.Module):
+    """Standardises vectors and maps them through layers of a linear map, batch norm and leaky ReLU.
+
+    Args:
+        mean, std: of each of the D dimensions; std > 0.
+        width: outputs of every layer.
+        depth: layers; 0: the features are the standardised vectors.
+
+    Attributes:
+        dim: length of a feature vector: *width*, or D without layers.
+
+    Raises:
+        OptionError: the width is less than 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], width: int = 256, depth: int = 2) -> None:
+        super().__init__()
+        if depth and width < 1:
+            raise OptionError(f"mlp-{width}-{depth}: the width must be at least 1")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        sizes = [len(mean), *[width] * depth]
+        self.dim = sizes[-1]
+        pairs = list(itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(i, o, bias=False) for i, o in pairs)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(o) for _, o in pairs)
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, a=0.1, nonlinearity="leaky_relu")  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map vectors, float (B, D), to features, float (B, dim)."""
+        x = (x - self.mean) / self.std
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = activate(norm(layer(x)))
+        return x
+
+
+class Probe(nn.Module):
+    """Centres vectors and divides all dimensions by one number: for a linear classifier on a pretrained encoder.
+
+    How much each dimension varies is a thing that the encoder has learned, so it is kept. The mean squared length of
+    the features is 25, whatever their number, and the heads start from zero: with few labelled vectors of many
+    dimensions, random weights in directions that no labelled vector has would stay as they are.
+
+    Args:
+        mean, std: of each of the D dimensions; std > 0, and 1 where a dimension does not vary.
+
+    Attributes:
+        dim: D.
+        heads_from_zero: tells the network how its heads begin.
+    """
+
+    heads_from_zero = True
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.dim = len(mean)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        varying = [value for value in std if value != 1.0] or std
+        length = torch.tensor(varying, dtype=torch.float64).norm()
+        self.register_buffer("scale", (PROBE_LENGTH / length).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map vectors, float (B, D), to features, float (B, D)."""
+        return (x - self.mean) * self.scale

@@ -1,0 +1,1 @@
+"""Encoders with pretrained weights: transformers, timm, and our own from files."""

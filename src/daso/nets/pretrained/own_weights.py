@@ -1,0 +1,100 @@
+"""Our own networks with weights from a safetensors file, and the widely used ImageNet weights of ResNets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+from daso.nets.backbone import Backbone, Preprocessing, load_weights
+from daso.nets.network import build_encoder
+from daso.nets.pretrained.huggingface import IMAGENET_MEAN, IMAGENET_STD
+
+LARGE, SMALL = 224, 32
+"""Sides in pixels for which a ResNet gets the large stem and the small one."""
+
+
+def build_own(recipe: Mapping[str, Any]) -> nn.Module:
+    """Build the encoder of a recipe; its weights are random."""
+    return cast(nn.Module, build_encoder(recipe["network"], recipe["channels"], recipe["size"]))
+
+
+def open_weights(network: str, path: Path) -> Backbone:
+    """Build one of our networks and load weights into it; every tensor must be there.
+
+    Channels and a ResNet's stem follow the weights. Understood are the tensors of an encoder, of a whole network of
+    ours (``encoder.*``, with its mean and standard deviation), of a checkpoint of ours (its moving average), and
+    those of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Files without a mean and a standard
+    deviation: ImageNet's for 3 channels, the data's for 1.
+
+    Args:
+        network: its name, see ``build_encoder``.
+        path: of the safetensors file.
+
+    Raises:
+        OptionError: the file cannot be read, or holds the tensors of another network.
+    """
+    tensors = load_weights(path)
+    prefix = next((p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors)), None)
+    mean: Any = None
+    std: Any = None
+    if prefix is not None:
+        found = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
+        mean, std = (None if t is None or not t.numel() else tuple(t.flatten().tolist()) for t in found)
+        start = f"{prefix}encoder."
+        tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    tensors = {name: t for name, t in tensors.items() if name not in ("fc.weight", "fc.bias")}
+    first = next((t for _, t in sorted(tensors.items(), key=_first_convolution) if t.dim() == 4), None)
+    if first is None:
+        raise OptionError(f"{path} holds no weights of convolutions; it does not fit {network!r}")
+    channels = first.shape[1]
+    recipe = {
+        "network": network,
+        "channels": channels,
+        "size": LARGE if first.shape[2] == 7 else SMALL,
+    }
+    if channels not in (1, 3):
+        raise OptionError(f"{path}: the first convolution is of {channels} channels; images have 1 or 3")
+    module = build_own(recipe)
+    load_strictly(module, tensors, f"{path} does not fit {network!r}")
+    if mean is None and channels == 3:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return Backbone(network, "daso", module.eval(), Preprocessing(mean, std), recipe)
+
+
+def _first_convolution(item: tuple[str, Tensor]) -> tuple[bool, str]:
+    name, _ = item
+    return (name not in ("conv1.weight", "stem.weight", "convolutions.0.weight"), name)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Load tensors into a module; all must be there and fit, but for the counters of batch norms.
+
+    Raises:
+        OptionError: one does not; the message begins with *what* and names the first of each sort, in the module's
+            order, with their shapes.
+    """
+    own = module.state_dict()
+    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
+    useless = [n for n in tensors if n not in own]
+    other = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    shapes = [f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other]
+    told = [
+        f"{len(names)} of {total} tensors {how}, the first {'is' if len(names) == 1 else 'are'} {'; '.join(names[:2])}"
+        for how, names, total in (
+            ("of the network are missing", [repr(n) for n in missing], len(own)),
+            ("of the file are of no use", [repr(n) for n in useless], len(tensors)),
+            ("are of another shape", shapes, len(own)),
+        )
+        if names
+    ]
+    if told:
+        raise OptionError(f"{what}: {'. '.join(told)}")
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,128 @@
+"""Encoders of the timm library; weights come as safetensors from the hub or from a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from daso.errors import OptionError
+from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
+from daso.nets.network import Interpolation
+from daso.nets.pretrained.huggingface import STRIDE, fetch
+from daso.nets.pretrained.own_weights import load_strictly
+from daso.nets.pretrained.timm_import import import_timm
+from daso.nets.pretrained.timm_names import as_timm_calls_them
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class TimmEncoder(nn.Module):
+    """A timm model without its classifier.
+
+    Args:
+        model: as ``timm.create_model`` gives it with ``num_classes=0``: it maps images to pooled features.
+        side: of its images in pixels.
+
+    Attributes:
+        dim: D, the length of a feature vector.
+    """
+
+    def __init__(self, model: nn.Module, side: int) -> None:
+        super().__init__()
+        self.model = model
+        self.dim = measure(model, 3, side, side)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images, float (B, 3, H, W), to features, float (B, D)."""
+        features: Tensor = self.model(x)
+        return features
+
+
+def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbone:
+    """Load a pretrained model of timm.
+
+    Args:
+        name: of the model, with or without the tag of its weights.
+        resolution: side in pixels of the images; None: the model's own.
+        weights: a safetensors file to take instead of the hub's; see ``as_timm_calls_them`` for the names of its
+            tensors. Those of a classifier are dropped.
+
+    Raises:
+        MissingDependencyError: timm cannot be imported.
+        OptionError: there is no such model, or its weights cannot be fetched or do not fit.
+    """
+    timm = import_timm()
+    own = _create(timm, name, None)
+    about: dict[str, Any] = own.pretrained_cfg
+    side = resolution or int(about["input_size"][-1])
+    recipe = {
+        "model": name,
+        "side": side if side != about["input_size"][-1] else None,
+        "timm": timm.__version__,
+    }
+    if weights is None:
+        if not about.get("hf_hub_id"):
+            raise OptionError(
+                f"timm has no weights on the hub for {name!r}; give a file of them: --weights FILE.safetensors"
+            )
+        weights = fetch(about["hf_hub_id"], WEIGHTS_FILE)
+    model = own if recipe["side"] is None else _create(timm, name, side)
+    tensors = as_timm_calls_them(load_weights(weights), model)
+    last = about.get("classifier") or ()
+    last = (last,) if isinstance(last, str) else tuple(last)
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))}
+    load_strictly(model, tensors, f"{weights} does not fit {name!r}")
+    encoder = TimmEncoder(model, side)
+    return Backbone(f"timm:{name}", "timm", encoder.eval(), timm_preprocessing(about, side), recipe)
+
+
+def timm_side(name: str) -> tuple[int, int] | None:
+    """Return a model's own side in pixels, and the number that other sides should be multiples of.
+
+    None: there is no such model, or it takes images of no other side.
+
+    Raises:
+        MissingDependencyError: timm cannot be imported.
+    """
+    about = import_timm().get_pretrained_cfg(name)
+    if about is None:
+        return None
+    patch = re.search(r"_patch(\d+)", name)
+    if about.fixed_input_size and not (patch and name.startswith(("vit_", "deit"))):
+        return None
+    return int(about.input_size[-1]), int(patch.group(1)) if patch else STRIDE
+
+
+def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocessing:
+    """Return what a timm model does to images, by its ``pretrained_cfg``.
+
+    Args:
+        about: ``mean``, ``std``, ``input_size`` and ``interpolation``.
+        side: of the images in pixels; None: the model's own.
+    """
+    interpolation: Interpolation = "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
+    mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
+    return Preprocessing(mean, std, side or int(about["input_size"][-1]), interpolation)
+
+
+def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
+    """Build the encoder of a recipe that ``open_timm`` wrote; its weights are random."""
+    timm = import_timm()
+    model = _create(timm, recipe["model"], recipe["side"])
+    return TimmEncoder(model, recipe["side"] or int(model.pretrained_cfg["input_size"][-1]))
+
+
+def _create(timm: Any, name: str, side: int | None) -> Any:
+    # Vision transformers interpolate their position embeddings if they are told that sizes vary.
+    arguments = {} if side is None else {"dynamic_img_size": True}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    except TypeError:
+        # Convolutional networks take every size, and no such argument.
+        return timm.create_model(name, pretrained=False, num_classes=0)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise OptionError(f"timm cannot make {name!r}: {str(error).splitlines()[0]}") from error

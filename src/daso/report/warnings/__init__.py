@@ -1,0 +1,1 @@
+"""Warnings about a training, from its rows of numbers."""

@@ -1,0 +1,1 @@
+"""The paper's tables: cells, scales, and campaigns that run them."""

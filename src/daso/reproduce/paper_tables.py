@@ -1,0 +1,149 @@
+"""The tables of the DASO paper: what is run for a cell, and the number that the paper gives."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from daso.compose import Recipe
+from daso.presets.benchmarks import Preset
+
+Measure = Literal["median_of_last", "last"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean in %, and the standard deviation over runs where the paper gives one."""
+
+    mean: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One method of a table.
+
+    Attributes:
+        label: of the row.
+        text: the method, its options and ``logit-adjusted``, as ``paper.md`` has them.
+        method: its name; None: it cannot be run here.
+        options: hyper-parameters that the row is about.
+        logit_adjusted: whether the accuracy is that after post-hoc logit adjustment.
+    """
+
+    label: str
+    text: str
+    method: str | None
+    options: Mapping[str, Any]
+    logit_adjusted: bool
+
+    @property
+    def names(self) -> set[str]:
+        """What the row may be called: its label, its method, its method with options; in lower case."""
+        return {name.lower() for name in (self.label, self.method, self.text) if name}
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One setting of a table.
+
+    Attributes:
+        text: as ``paper.md`` has it.
+        preset: name of the setting.
+        measure: which of a run's accuracies counts.
+    """
+
+    text: str
+    preset: str
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper.
+
+    Attributes:
+        number, title: of the table.
+        rows, columns: in order.
+        numbers: the paper's, by label of the row and text of the column; not every cell has one.
+    """
+
+    number: int
+    title: str
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
+    numbers: Mapping[tuple[str, str], Number]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is trained for a row in a setting.
+
+    Attributes:
+        method: its name.
+        options: hyper-parameters that are given, the setting's own included.
+        name: the method's name and what differs from its defaults in this setting; equal names are equal runs.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    name: str
+
+
+def variant(row: TableRow, preset: Preset) -> Variant:
+    """Return what is trained for a row in a setting.
+
+    Raises:
+        OptionError: the method is unknown.
+    """
+    assert row.method is not None
+    method = preset.method_for(row.method)
+    setting = preset.options_for(method)
+    standard = {name: p.default for name, p in Recipe.parse(method).hyperparameters().items()} | setting
+    changed = {name: value for name, value in row.options.items() if standard.get(name) != value}
+    name = ",".join([method, *(f"{name}={value}" for name, value in sorted(changed.items()))])
+    return Variant(method, {**setting, **row.options}, name)
+
+
+@cache
+def paper_tables() -> dict[int, PaperTable]:
+    """Return the paper's tables by number, read from ``paper.md``."""
+    text = files("daso.reproduce").joinpath("paper.md").read_text(encoding="utf-8")
+    found = re.findall(r"^## Table (\d+): (.+)$((?:\n(?!## ).*)*)", text, re.MULTILINE)
+    return {int(number): _table(int(number), title, body) for number, title, body in found}
+
+
+def _table(number: int, title: str, body: str) -> PaperTable:
+    lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")]
+    header, _, *content = [[cell.strip() for cell in line] for line in lines]
+    columns = tuple(
+        TableColumn(text, text.removesuffix(" last"), "last" if text.endswith(" last") else "median_of_last")
+        for text in header[2:]
+    )
+    rows, numbers = [], {}
+    for label, method, *cells in content:
+        rows.append(_row(label, method))
+        for column, cell in zip(columns, cells, strict=True):
+            if cell != "-":
+                mean, _, std = cell.partition(" ± ")
+                numbers[label, column.text] = Number(float(mean), float(std) if std else None)
+    return PaperTable(number, title, tuple(rows), columns, numbers)
+
+
+def _row(label: str, text: str) -> TableRow:
+    method, *words = text.split()
+    options = dict(word.split("=") for word in words if "=" in word)
+    values = {name: _value(value) for name, value in options.items()}
+    return TableRow(label, text, None if method == "-" else method, values, "logit-adjusted" in words)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text

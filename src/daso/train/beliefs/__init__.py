@@ -1,0 +1,1 @@
+"""What a run believes about its unlabelled images, and what to label next."""

@@ -1,0 +1,312 @@
+"""What a training leaves in its run folder so that a report can show what the model believes.
+
+``beliefs.safetensors`` holds arrays, and under the key ``beliefs`` of its header a JSON object; no pickle. It is a
+function of the state of the training, at the ``step`` that the header names, and its data, so a resumed run writes the
+same. All of it is by the moving-average network, on plain images, in evaluation mode.
+
+Of the unlabelled pool (n images: all up to 10,000, else a seeded sample of so many):
+
+=====================  =============================================================================================
+``pool.index``         int32 (n,), the image's number in the pool
+``pool.source``        int32 (n,), its number in the images of the source that the pool was taken from
+``pool.truth``         int16 (n,), its class where known, else -1; never used in training
+``pool.linear``        int16 (n, 2), the two likeliest classes by the head that classifies; ``pool.linear_probs``
+                       float16 (n, 2)
+``pool.semantic``      the same by the similarity to prototypes, softmax(cosine / temperature)
+``pool.final``         int16 (n,), the pseudo-label: the linear guess after the method's refiners (alignment, DASO ...);
+                       ``pool.confidence`` float16 (n,), its probability
+=====================  =============================================================================================
+
+Of them the candidates, for which the file also holds what a gallery shows:
+
+=====================  =============================================================================================
+``shown.place``        int32 (c,), rows of the arrays above
+``shown.near``         int32 (c, 3), the labelled images nearest by cosine, numbers in the labelled pool, -1: none;
+                       ``shown.near_label`` int16 (c, 3), ``shown.near_cosine`` float16 (c, 3)
+``confident``, ``disagreeing``, ``uncertain``, ``next``   int32, rows of ``shown``; ``next.*`` the parts of its score
+``thumbnails.bytes``   uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels a side, one after the other, with
+                       ``thumbnails.offsets`` int64 (t + 1,); ``thumbnails.pool`` int8 (t,), 0 unlabelled, 1 labelled;
+                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors that stand for images have the
+                       pictures of these (of files the central squares), others have none
+=====================  =============================================================================================
+
+For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place`` (at most 1,500 rows
+of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labelled images), and ``map.prototypes`` (K).
+For calibration, of the test and hold-out images: ``test.label``, ``test.answer`` int16, ``test.confidence`` float16,
+and ``test.adjusted_*`` after post-hoc logit adjustment; ``holdout.*`` alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from daso.data.training_data import Pool, TrainingData
+from daso.evaluate.metrics import adjust_logits
+from daso.evaluate.predict import predict_logits, rows_at_once
+from daso.files import plain, write_atomically
+from daso.nets.network import Network
+from daso.refine.daso import DASO
+from daso.refine.guess import Guess, Refiner
+from daso.refine.queue import PrototypeQueue
+from daso.train.beliefs.label_next import Floats, Indices, best_per_group, disagreements, rank_to_label
+from daso.train.beliefs.thumbnails import pack_thumbnails
+from daso.train.encoder.embeddings import EmbeddedData
+from daso.train.step.sampling import derive_seed
+from daso.train.step.state import Training
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+FILE = "beliefs.safetensors"
+VERSION = 1
+MOST_IMAGES = 10_000
+"""Looking at so many costs about as much as one evaluation on a benchmark's test images."""
+MOST_ON_MAP = 1500
+MOST_LABELED_ON_MAP = 300
+COMPONENTS = 32
+SHOWN = 360
+"""Images of a gallery of all classes, at most."""
+PER_CLASS = 12
+PER_PAIR = 6
+DISAGREEING = 120
+LABEL_NEXT = 100
+NEIGHBOURS = 3
+TEMPERATURE = 0.05
+"""Of the similarity where the method has none of its own: that of DASO's prototypes."""
+CHUNK = 1024
+
+
+def write_beliefs(folder: Path, training: Training, data: TrainingData, seed: int, step: int) -> None:
+    """Write ``beliefs.safetensors`` into a run folder, atomically.
+
+    Args:
+        folder: of the run.
+        training: a stage of it.
+        data: of the run.
+        seed: of the run; it chooses the sample.
+        step: of the run, that its moving average is of.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    arrays, about = collect_beliefs(training, data, seed)
+    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
+    write_atomically(folder / FILE, safetensors.numpy.save(arrays, {"beliefs": text}))
+
+
+def collect_beliefs(training: Training, data: TrainingData, seed: int) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays and the object of ``beliefs.safetensors``; nothing of the training changes."""
+    network = training.average.network
+    random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
+    arrays: Arrays = {}
+    for name, pool in (("test", data.test), ("holdout", data.holdout)):
+        if pool is not None:
+            arrays |= _answers(name, network, pool, data.class_counts)
+    about: dict[str, Any] = {"head": network.output, "labeled": len(data.labeled)}
+    if data.unlabeled is None:
+        return arrays, about
+
+    labels = data.labeled.labels.cpu().numpy()
+    kept = _spread(labels, random)
+    labels, labeled = labels[kept], _features(network, data.labeled, kept)
+    prototypes, temperature, origin = _prototypes(training, labeled, labels, len(data.class_counts))
+    index = _sample(len(data.unlabeled), MOST_IMAGES, random)
+    features = _features(network, data.unlabeled, index)
+    linear = network.classify(features, network.output).softmax(1)
+    semantic = (_unit(features) @ _unit(prototypes).T / temperature).softmax(1)
+    final = _refine(training, linear, features, torch.from_numpy(index)).cpu().numpy()
+    beliefs = linear.cpu().numpy(), semantic.cpu().numpy()
+    chosen, shown = _choose(*beliefs, final, features.cpu().numpy(), data.class_counts)
+
+    own = len(data.split.unlabeled) == len(data.unlabeled)
+    near, cosine = _nearest(features[torch.from_numpy(shown)], labeled)
+    known = near >= 0
+    arrays |= {
+        "pool.index": index.astype(np.int32),
+        "pool.source": (data.split.unlabeled[index] if own else index).astype(np.int32),
+        "pool.truth": data.unlabeled.labels.cpu().numpy()[index].astype(np.int16),
+        **_top_two("pool.linear", beliefs[0]),
+        **_top_two("pool.semantic", beliefs[1]),
+        "pool.final": final.argmax(1).astype(np.int16),
+        "pool.confidence": final.max(1).astype(np.float16),
+        "shown.place": shown.astype(np.int32),
+        "shown.near": np.where(known, kept[near], -1).astype(np.int32),
+        "shown.near_label": np.where(known, labels[near], -1).astype(np.int16),
+        "shown.near_cosine": cosine.astype(np.float16),
+        **chosen,
+        **_map(features, labeled, labels, prototypes, random),
+    }
+    neighbours = np.unique(arrays["shown.near"][known])
+    pictured = data.pictured if isinstance(data, EmbeddedData) else {}
+    pictures = [
+        pictured.get(name, pool) for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
+    ]
+    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbours)))
+    if len(packed["index"]):
+        arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
+    return arrays, about | {
+        "unlabeled": len(data.unlabeled),
+        "from_training_images": own,
+        "prototypes": origin,
+        "temperature": temperature,
+        "blend_weight": training.method.describe().get("blend_weight"),
+        "threshold": getattr(training.method, "threshold", None),
+        "paths": _paths(data.unlabeled, index[shown]),
+        "labeled_paths": _paths(data.labeled, neighbours),
+    }
+
+
+def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> Arrays:
+    """Return labels, answers and their confidence, with and without post-hoc logit adjustment."""
+    logits = predict_logits(network, pool.images)
+    arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
+    adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
+    for prefix, values in ((f"{name}.", logits), (f"{name}.adjusted_", adjusted)):
+        confidence, answer = values.softmax(1).max(1)
+        arrays[f"{prefix}answer"] = answer.numpy().astype(np.int16)
+        arrays[f"{prefix}confidence"] = confidence.numpy().astype(np.float16)
+    return arrays
+
+
+def _sample(size: int, most: int, random: np.random.Generator) -> Indices:
+    """Return *most* of the numbers below *size*, or all, in order."""
+    if size <= most:
+        return np.arange(size)
+    return np.sort(random.choice(size, most, replace=False))
+
+
+def _spread(labels: Indices, random: np.random.Generator) -> Indices:
+    """Return the places of all labelled images, or of at most some 10,000, as many of each class as there are."""
+    shuffled = random.permutation(len(labels))
+    share = max(1, MOST_IMAGES // len(np.unique(labels)))
+    by_class = best_per_group(labels[shuffled], np.zeros(len(labels)), share)
+    return np.sort(shuffled[by_class])
+
+
+@torch.no_grad()
+def _features(network: Network, pool: Pool, index: Indices) -> Tensor:
+    """Return the features (N, D) of images of a pool, on the device, by the network in evaluation mode."""
+    images = pool.images if pool.images.dim() == 4 else pool.images[:, 0]
+    device, training = next(network.parameters()).device, network.training
+    size = rows_at_once(images.shape[1:], device, network.resolution)
+    at = torch.from_numpy(index).to(images.device)
+    network.eval()
+    features = torch.cat([network(images[chunk].to(device)) for chunk in torch.split(at, size)])
+    network.train(training)
+    return features
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features, dim=1, eps=1e-8)
+
+
+def _prototypes(
+    training: Training, labeled: Tensor, labels: Indices, num_classes: int
+) -> tuple[Tensor, float, str]:
+    """Return prototypes (K, D), temperature and where they come from: the method, or means of labelled features."""
+    modules = list(training.method.modules())
+    temperature = next((m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE)
+    queue = next((m for m in modules if isinstance(m, PrototypeQueue)), None)
+    if queue is not None and int(queue.seen.min()) > 0:
+        return queue.prototypes, temperature, "method"
+    one_hot = F.one_hot(torch.from_numpy(labels), num_classes).to(labeled)
+    return one_hot.T @ labeled / one_hot.sum(0).clamp(min=1)[:, None], temperature, "means"
+
+
+@torch.no_grad()
+def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor) -> Tensor:
+    """Return what the refiners of the method make of a linear guess; copies of them see it, for they count."""
+    method = training.method
+    refiners = [
+        r for name in ("alignment", "refine") if isinstance(r := getattr(method, name, None), Refiner)
+    ]
+    index, step = index.to(linear.device), torch.tensor(training.step, device=linear.device)
+    parts = []
+    for rows in torch.split(torch.arange(len(linear), device=linear.device), CHUNK):
+        guess = Guess(linear[rows], features[rows], index[rows], step, {"linear": linear[rows]})
+        for refiner in copy.deepcopy(refiners):
+            guess = refiner(guess)
+        parts.append(guess.probs)
+    return torch.cat(parts)
+
+
+def _choose(
+    linear: Floats, semantic: Floats, final: Floats, features: Floats, class_counts: Indices
+) -> tuple[Arrays, Indices]:
+    """Return the galleries, as places among the shown images, and the rows of the shown images."""
+    label, confidence = final.argmax(1), final.max(1)
+    rarest = np.argsort(class_counts, kind="stable")[:SHOWN]
+    rows = np.flatnonzero(np.isin(label, rarest))
+    per_class = max(1, min(PER_CLASS, SHOWN // len(class_counts)))
+    ranking = rank_to_label(linear, semantic, features, class_counts, LABEL_NEXT)
+    galleries = {
+        "confident": rows[best_per_group(label[rows], confidence[rows], per_class)],
+        "disagreeing": disagreements(linear, semantic, PER_PAIR, DISAGREEING),
+        "uncertain": rows[best_per_group(label[rows], -confidence[rows], per_class)],
+        "next": ranking.place,
+    }
+    # Thumbnails are made in this order while they fit: what to label next comes first.
+    ordered = np.concatenate([galleries[name] for name in ("next", "disagreeing", "confident", "uncertain")])
+    shown = ordered[np.sort(np.unique(ordered, return_index=True)[1])]
+    position = {int(row): place for place, row in enumerate(shown)}
+    arrays: Arrays = {
+        name: np.array([position[int(row)] for row in places], dtype=np.int32)
+        for name, places in galleries.items()
+    }
+    for name in ("score", "uncertainty", "rarity", "novelty"):
+        arrays[f"next.{name}"] = getattr(ranking, name).astype(np.float32)
+    for name in ("likely", "other"):
+        arrays[f"next.{name}"] = getattr(ranking, name).astype(np.int16)
+    return arrays, shown
+
+
+def _top_two(name: str, probs: Floats) -> Arrays:
+    order = np.argsort(-probs, axis=1, kind="stable")[:, :2]
+    return {
+        name: order.astype(np.int16),
+        f"{name}_probs": np.take_along_axis(probs, order, axis=1).astype(np.float16),
+    }
+
+
+def _nearest(features: Tensor, labeled: Tensor) -> tuple[Indices, Floats]:
+    """Return places and cosines (N, 3) of the nearest labelled features; -1 and 0 where there are fewer."""
+    count = min(NEIGHBOURS, len(labeled))
+    cosine, place = (_unit(features) @ _unit(labeled).T).topk(count, dim=1)
+    missing = (0, NEIGHBOURS - count)
+    return F.pad(place, missing, value=-1).cpu().numpy(), F.pad(cosine, missing).cpu().numpy()
+
+
+def _map(
+    features: Tensor, labeled: Tensor, labels: Indices, prototypes: Tensor, random: np.random.Generator
+) -> Arrays:
+    """Return principal components of unit features of some images, some labelled ones and the prototypes."""
+    place = _sample(len(features), MOST_ON_MAP, random)
+    with_label = _sample(len(labeled), MOST_LABELED_ON_MAP, random)
+    parts = (features[torch.from_numpy(place)], labeled[torch.from_numpy(with_label)], prototypes)
+    points = _unit(torch.cat(parts)).cpu().double().numpy()
+    points -= points.mean(0)
+    directions = np.linalg.svd(points, full_matrices=False)[2][:COMPONENTS]
+    reduced = (points @ directions.T).astype(np.float16)
+    ends = np.cumsum([len(place), len(with_label)])
+    return {
+        "map.place": place.astype(np.int32),
+        "map.features": reduced[: ends[0]],
+        "map.labeled": reduced[ends[0] : ends[1]],
+        "map.label": labels[with_label].astype(np.int16),
+        "map.prototypes": reduced[ends[1] :],
+    }
+
+
+def _paths(pool: Pool, index: Indices) -> dict[str, str]:
+    """Return the paths of images of a pool by their number; {} where they are not known."""
+    return {str(i): pool.paths[i] for i in map(int, index)} if pool.paths else {}

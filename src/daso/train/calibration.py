@@ -1,0 +1,69 @@
+"""The calibration of a run: ``calibration.json`` in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from daso.data.training_data import TrainingData
+from daso.errors import RunError
+from daso.evaluate.calibration import Calibration, calibrate
+from daso.evaluate.predict import predict_logits
+from daso.files import plain, read_json, save_json
+from daso.train.model import load_model
+
+NAME = "calibration.json"
+
+
+def calibrate_run(
+    folder: Path, data: TrainingData, warn: Callable[[str], None], encoder: nn.Module | None = None
+) -> Calibration:
+    """Fit the temperature of a run's model, as ``load_model`` gives it, on its hold-out and write it down.
+
+    *encoder* is the module of one's own that the run was given, if it was.
+
+    Raises:
+        RunError: the run has no whole checkpoint, or its folder cannot be written.
+    """
+    model = load_model(folder, data.labeled.images.device, warn, encoder)
+    logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
+    if data.holdout is not None:
+        logits = predict_logits(model.network, data.holdout.images).numpy()
+        labels = data.holdout.labels.cpu().numpy()
+    calibration = calibrate(logits, labels, model.step)
+    save_json(folder / NAME, plain(calibration.to_dict()))
+    return calibration
+
+
+def read_calibration(folder: Path, step: int) -> Calibration:
+    """Return the calibration of a run's checkpoint, or temperature 1 and a note of why there is none.
+
+    Args:
+        folder: of the run.
+        step: of the checkpoint that is used.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / NAME
+    if not path.exists():
+        why = "the run is not over, or of an older version ('daso resume' ends the one and calibrates the other)"
+        return Calibration(1.0, step, 0, note=f"{folder} holds no {NAME}: {why}")
+    values = read_json(path)
+    try:
+        calibration = Calibration(**values)
+        if not 0 < float(calibration.temperature) < float("inf"):
+            raise ValueError(f"temperature = {calibration.temperature}")
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if calibration.step != step:
+        return Calibration(
+            1.0,
+            step,
+            0,
+            note=f"{path} is of the checkpoint of step {calibration.step:,}, not of step {step:,}",
+        )
+    return calibration

@@ -1,0 +1,106 @@
+"""Cross-validation of a run's recipe: every labelled image is measured once, by a training that has not seen it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daso.data.longtail import SplitOptions
+from daso.data.training_data import TrainingData
+from daso.errors import OptionError
+from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_interval
+from daso.evaluate.predict import predict_logits
+from daso.files import plain, read_json, save_json
+from daso.train.config import RunConfig
+from daso.train.model import load_model
+
+ANSWERS = "answers.json"
+"""Of a fold's run: what its model answers for the images that were held out."""
+
+
+def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = None) -> RunConfig:
+    """Return a run's configuration with one fold of its labelled images held out, whatever was held out before.
+
+    Args:
+        config: of the run, resolved.
+        folds: in all.
+        fold: the one that is held out, counted from 0.
+        steps: another length than the run's; DASO's warm-up and the evaluations keep their share of it.
+
+    Raises:
+        OptionError: the run's labelled images are a benchmark's split, or the length is out of range.
+    """
+    if config.split.labeled_head is not None:
+        raise OptionError(
+            "the labelled images of this run are drawn from a larger set (--labeled-head): measure it on a test set, "
+            "over several --seed"
+        )
+    config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
+    if steps is None or steps == config.train.steps:
+        return config
+    share, options = steps / config.train.steps, dict(config.method_options)
+    if options.get("warmup_steps") is not None:
+        options["warmup_steps"] = round(options["warmup_steps"] * share)
+    period = max(1, round(config.train.evaluation_period * share))
+    train = dataclasses.replace(config.train, steps=steps, evaluate_every=period)
+    return dataclasses.replace(config, train=train, method_options=options)
+
+
+def answer_fold(folder: Path, data: TrainingData) -> None:
+    """Write down what the model of a finished run answers for the images that it held out.
+
+    The newest checkpoint is asked: a choice by the held-out images would flatter it.
+    """
+    if data.holdout is None:  # fewer images than folds
+        truth, answers = [], []
+    else:
+        model = load_model(folder, data.labeled.images.device, _ignore)
+        truth = data.holdout.labels.tolist()
+        answers = predict_logits(model.network, data.holdout.images).argmax(1).tolist()
+    save_json(folder / ANSWERS, {"labels": truth, "answers": answers})
+
+
+def summarize_folds(folders: list[Path], class_names: tuple[str, ...], labeled: list[int]) -> dict[str, Any]:
+    """Summarise the answers of all folds.
+
+    Args:
+        folders: of the folds' runs, each with its answers.
+        class_names: K names.
+        labeled: labelled images of each of the K classes, in all folds and in none.
+
+    Returns:
+        ``folds``, ``images`` that were measured, ``class_names``, ``labeled`` and ``measured`` per class,
+        ``accuracy``, ``balanced_accuracy`` (mean recall over the measured classes), ``recall`` and ``precision`` per
+        class (None: never measured, or never answered), ``recall_interval`` (95%, Wilson), and ``counts`` (row = true
+        class, column = answer).
+    """
+    read = [read_json(folder / ANSWERS) for folder in folders]
+    labels, answers = (
+        np.concatenate([np.array(fold[name], dtype=np.int64) for fold in read])
+        for name in ("labels", "answers")
+    )
+    counts = confusion_matrix(labels, answers, len(class_names))
+    recall, precision = recall_precision(counts)
+    hits, measured = np.diag(counts), counts.sum(1)
+    intervals = [wilson_interval(int(h), int(n)) if n else None for h, n in zip(hits, measured, strict=True)]
+    result = {
+        "folds": len(folders),
+        "images": len(labels),
+        "class_names": list(class_names),
+        "labeled": labeled,
+        "measured": measured.tolist(),
+        "accuracy": float(hits.sum() / len(labels)) if len(labels) else None,
+        "balanced_accuracy": float(np.nanmean(recall)) if len(labels) else None,
+        "recall": recall.tolist(),
+        "recall_interval": intervals,
+        "precision": precision.tolist(),
+        "counts": counts.tolist(),
+    }
+    return dict(plain(result))
+
+
+def _ignore(message: str) -> None:
+    """Drop a message: a damaged checkpoint is passed over."""

@@ -1,0 +1,1 @@
+"""Which encoder is trained: from scratch, pretrained, or frozen with embeddings kept."""

@@ -1,0 +1,1 @@
+"""The run folder: checkpoints, environment, lock, and what happens to diverged runs."""

@@ -1,0 +1,1 @@
+"""One training step: batches, views, the update, its record."""
