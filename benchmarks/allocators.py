@@ -94,7 +94,9 @@ def main(options: Allocators) -> None:
         text=True,
         check=True,
     )
-    if name not in loaded.stdout:  # the dynamic linker goes on without a library that it does not find
+    if (
+        name not in loaded.stdout
+    ):  # the dynamic linker goes on without a library that it does not find
         raise SystemExit(f"{options.library} cannot be loaded: is it installed?")
     alone = {
         library: peak_of("import torch", library=library, threads=options.threads)

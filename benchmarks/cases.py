@@ -76,11 +76,21 @@ class Case:
         names = tuple(map(str, range(self.num_classes)))
         mean, std = (MEAN,) * setting.channels, (STD,) * setting.channels
         return Source(
-            "noise", names, pool(labeled), pool(8 * setting.batch), test=pool(test), mean=mean, std=std
+            "noise",
+            names,
+            pool(labeled),
+            pool(8 * setting.batch),
+            test=pool(test),
+            mean=mean,
+            std=std,
         )
 
     def prepare(
-        self, variant: Variant, source: Source, options: Mapping[str, Any] | None = None, **train: Any
+        self,
+        variant: Variant,
+        source: Source,
+        options: Mapping[str, Any] | None = None,
+        **train: Any,
     ) -> Prepared:
         """Build our training through its public entrance, with *options* of the method.
 
@@ -100,5 +110,7 @@ class Case:
             "device": self.device,
             **train,
         }
-        config = RunConfig("noise", self.method, method_options=hyperparameters, train=TrainOptions(**values))
+        config = RunConfig(
+            "noise", self.method, method_options=hyperparameters, train=TrainOptions(**values)
+        )
         return prepare(config, source)

@@ -152,7 +152,8 @@ def main(options: Model) -> None:
             gradients = message(found.gradients, devices, options, reduced=True)
         talk, compute = norms + gathered + gradients, alone / devices
         cells = [
-            f"{1e3 * seconds:.2f} ms" for seconds in (compute, norms, gathered, gradients, compute + talk)
+            f"{1e3 * seconds:.2f} ms"
+            for seconds in (compute, norms, gathered, gradients, compute + talk)
         ]
         print(
             f"| {devices} | {' | '.join(cells)} | {talk / (compute + talk):.0%} | {alone / (compute + talk):.1f} |"

@@ -57,7 +57,12 @@ class Images(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(
-        self, images: Array, labels: Tensor | None, normalization: Normalization, padding: int, cutout: int
+        self,
+        images: Array,
+        labels: Tensor | None,
+        normalization: Normalization,
+        padding: int,
+        cutout: int,
     ) -> None:
         self.images, self.labels, self.normalization = images, labels, normalization
         self.augmentation = Augmentation(images.shape[1], padding, cutout, random.Random(0))
@@ -135,7 +140,9 @@ class ConventionalDASO:
         """Append features (B, D) to the queues of their classes."""
         for k in torch.unique(labels).tolist():
             held, arrived = self.queue[k], features[torch.where(labels == k)[0]]
-            self.queue[k] = (arrived if held is None else torch.cat([held, arrived]))[-self.queue_length :]
+            self.queue[k] = (arrived if held is None else torch.cat([held, arrived]))[
+                -self.queue_length :
+            ]
 
     @torch.no_grad()
     def prototypes(self, like: Tensor) -> Tensor:
@@ -200,7 +207,11 @@ class Conventional:
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.daso, self.threshold, self.ema_decay = daso, threshold, ema_decay
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=True
+            self.model.parameters(),
+            learning_rate,
+            momentum,
+            weight_decay=weight_decay,
+            nesterov=True,
         )
         self.model.train()
         self.average.train()

@@ -112,10 +112,14 @@ def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, 
     """Return the baselines by name: what makes one, and the hyper-parameters to choose from."""
 
     def grid(**values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+        return [
+            dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+        ]
 
     strengths = STRENGTHS[data]
-    small = data == "digits"  # the grid is coarser where a fit takes seconds, by what was best at first
+    small = (
+        data == "digits"
+    )  # the grid is coarser where a fit takes seconds, by what was best at first
     return {
         "logistic": (logistic, grid(C=strengths, weight=(None,))),
         "logistic, balanced": (logistic, grid(C=strengths, weight=("balanced",))),
@@ -130,7 +134,11 @@ def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, 
         "self-training, its defaults": (self_training_as_it_comes, [{}]),
         "label-spreading": (
             label_spreading,
-            grid(n_neighbors=(5, 10, 30), alpha=(0.2, 0.8) if small else (0.2,), unit_length=(False, True)),
+            grid(
+                n_neighbors=(5, 10, 30),
+                alpha=(0.2, 0.8) if small else (0.2,),
+                unit_length=(False, True),
+            ),
         ),
     }
 
@@ -146,14 +154,19 @@ def embed(images: Array, resolution: int) -> Array:
     with torch.no_grad():
         for chunk in torch.split(torch.from_numpy(images), 64):
             pixels = torch.nn.functional.interpolate(
-                chunk.float().expand(-1, 3, -1, -1), (resolution, resolution), mode="bilinear", antialias=True
+                chunk.float().expand(-1, 3, -1, -1),
+                (resolution, resolution),
+                mode="bilinear",
+                antialias=True,
             )
             parts.append(network.extract_features((pixels - 127) / 128).mean((2, 3)))
     return np.asarray(torch.cat(parts).numpy())
 
 
 def first_of_each(labels: Array, number: int) -> Array:
-    return np.sort(np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(labels.max() + 1)]))
+    return np.sort(
+        np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(labels.max() + 1)])
+    )
 
 
 def read(name: str, place: Path | None, cache: Path) -> Data:
@@ -199,7 +212,9 @@ def split(data: Data, setting: Setting, shape: Shape, seed: int, measured_on: st
     classes = int(data.train_labels.max()) + 1
     counts = longtail_counts(setting.labeled, setting.gamma, classes)
     wanted = unlabeled_counts(shape, setting.unlabeled, setting.gamma, classes)
-    parts = longtail_split(data.train_labels, counts, wanted, holdout=setting.holdout * classes, seed=seed)
+    parts = longtail_split(
+        data.train_labels, counts, wanted, holdout=setting.holdout * classes, seed=seed
+    )
     rows = np.concatenate([data.train[parts.labeled], data.train[parts.unlabeled]])
     unknown = np.full(len(parts.unlabeled), -1)
     labels = np.concatenate([data.train_labels[parts.labeled], unknown])

@@ -154,7 +154,9 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
         "store_seconds": round(statistics.median(times["store"]), 3),
         "conventional_seconds": round(statistics.median(times["conventional"]), 3),
         "store_images_per_second": round(case.count / statistics.median(times["store"])),
-        "conventional_images_per_second": round(case.count / statistics.median(times["conventional"])),
+        "conventional_images_per_second": round(
+            case.count / statistics.median(times["conventional"])
+        ),
         "ratio": round(statistics.median(ratios), 2),
         "lowest_ratio": round(min(ratios), 2),
         "highest_ratio": round(max(ratios), 2),

@@ -155,7 +155,9 @@ def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConf
     )
 
 
-def run_cell(options: Frozen, source: Source, setting: str, variant: str, seed: int) -> dict[str, Any]:
+def run_cell(
+    options: Frozen, source: Source, setting: str, variant: str, seed: int
+) -> dict[str, Any]:
     """Train one cell and return its numbers."""
     config = configure(options, setting, variant, seed)
     started = time.perf_counter()
@@ -199,7 +201,9 @@ def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
     train, test = ((pool.images[:, 0].numpy() - mean) / std for pool in (data.labeled, data.test))
     weights = "balanced" if "balanced" in variant else None
     started = time.perf_counter()
-    model = LogisticRegression(C=float(variant.rpartition("= ")[2]), max_iter=500, class_weight=weights)
+    model = LogisticRegression(
+        C=float(variant.rpartition("= ")[2]), max_iter=500, class_weight=weights
+    )
     logits = model.fit(train, data.labeled.labels.numpy()).decision_function(test)
     found = evaluate_logits(logits, data.test.labels.numpy(), data.class_counts)
     return {
@@ -283,8 +287,16 @@ def throughput() -> None:
     transformers: Any = importlib.import_module("transformers")
     small: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
     cases = [
-        ("DINOv2 small, 224", transformers.Dinov2Config(**small, image_size=518, patch_size=14), 224),
-        ("DINOv2 small, 112", transformers.Dinov2Config(**small, image_size=518, patch_size=14), 112),
+        (
+            "DINOv2 small, 224",
+            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
+            224,
+        ),
+        (
+            "DINOv2 small, 112",
+            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
+            112,
+        ),
         ("ConvNeXt tiny, 224", transformers.ConvNextConfig(), 224),
         ("ResNet-50, 224", transformers.ResNetConfig(), 224),
     ]

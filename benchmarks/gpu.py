@@ -106,7 +106,9 @@ def measure_limits(gpu: Gpu, limits: Numbers, found: dict[str, Any]) -> None:
     limits |= remote.call("rates")
     remote.close()
     found |= limits
-    print(", ".join(f"{key} {value:,.0f}" for key, value in limits.items()) + " (GFLOP/s; copy GB/s)")
+    print(
+        ", ".join(f"{key} {value:,.0f}" for key, value in limits.items()) + " (GFLOP/s; copy GB/s)"
+    )
 
 
 def compare_numbers(gpu: Gpu, wrong: list[str], found: dict[str, Any]) -> None:
@@ -122,7 +124,9 @@ def compare_numbers(gpu: Gpu, wrong: list[str], found: dict[str, Any]) -> None:
             "tf32, float32": (TF32, gpu.device, PLAIN),
         }
     pairs["bfloat16, float32"] = (BFLOAT16, gpu.device, PLAIN)
-    print(f"{'largest relative difference after 20 steps':48} {'loss':>12} {'weights':>12} {'average':>12}")
+    print(
+        f"{'largest relative difference after 20 steps':48} {'loss':>12} {'weights':>12} {'average':>12}"
+    )
     for name, (way, device, other) in pairs.items():
         try:
             remote = Remote(1, Agreement, case, way, device, other)
@@ -183,7 +187,9 @@ def main(gpu: Gpu) -> None:
             f"tried out without one"
         )
     if not gpu.device.startswith("cuda") and not gpu.smoke:
-        raise SystemExit(f"--device {gpu.device} is for --smoke alone; benchmarks/speed.py measures the CPU")
+        raise SystemExit(
+            f"--device {gpu.device} is for --smoke alone; benchmarks/speed.py measures the CPU"
+        )
     report = Report(gpu, time.monotonic() + 60 * gpu.minutes)
     environment = report.found["environment"] = describe_environment(torch.device(gpu.device))
     print(f"torch {torch.__version__}, {environment['hardware']}, commit {environment['commit']}")
@@ -192,7 +198,9 @@ def main(gpu: Gpu) -> None:
     limits: Numbers = {}
     report.section("limits", 0.5, partial(measure_limits, gpu, limits))
     report.section("agreement", 1.5, partial(compare_numbers, gpu, report.wrong))
-    rounds = Rounds(gpu.rounds, *((0.01, 1) if gpu.smoke else (1.0, gpu.workers)), limits, gpu.results)
+    rounds = Rounds(
+        gpu.rounds, *((0.01, 1) if gpu.smoke else (1.0, gpu.workers)), limits, gpu.results
+    )
     cases: list[tuple[Setting, str, int, tuple[Way, ...], float]] = [
         (CIFAR, "fixmatch+daso", 10, WAYS, 2.5),
         (CIFAR, "fixmatch", 10, (BFLOAT16, RECORDED, FASTEST), 1.5),

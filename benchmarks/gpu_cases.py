@@ -92,7 +92,9 @@ class Rounds:
         return limit and flops / statistics.median(seconds) / 1e9 / limit
 
 
-def start_sides(case: Case, ways: tuple[Way, ...], workers: int) -> tuple[dict[str, Remote], dict[str, str]]:
+def start_sides(
+    case: Case, ways: tuple[Way, ...], workers: int
+) -> tuple[dict[str, Remote], dict[str, str]]:
     """Start all sides at once, as compiling takes long, and warm them up; return them and why others failed."""
     makers = {CONVENTIONAL: partial(Remote, 1, TheirLoop, case, workers, True)}
     makers |= {str(way): partial(Remote, 1, OurLoop, case, way) for way in ways}
@@ -115,15 +117,24 @@ def show_sides(found: dict[str, Any]) -> None:
     """Print a line for every side; of a step's parts what the host is busy for, and all."""
     columns = ("ms", "in a run", "steps/s")
     print(f"{'':48}" + "".join(f"{column:>9}" for column in columns), end="")
-    print(f"   times conventional  {'of limit':>8} {'waits':>6} {'MB':>7} {'batch, ms':>13} {'rest, ms':>13}")
+    print(
+        f"   times conventional  {'of limit':>8} {'waits':>6} {'MB':>7} {'batch, ms':>13} {'rest, ms':>13}"
+    )
     for label, numbers in found.items():
         if "failed" in numbers:
             print(f"{label:48} failed: {numbers['failed']}")
             continue
         median, parts = statistics.median(numbers["seconds"]), numbers.get("parts")
         times = numbers["times_conventional"]
-        cells = [f"{1000 * median:9.2f}", _shown(numbers.get("in_a_run"), 9, 2, 1000), f"{1 / median:9.1f}"]
-        cells += [f"   {show(times) if times else '':19}", _shown(numbers["share_of_limit"], 9, 0, 100)]
+        cells = [
+            f"{1000 * median:9.2f}",
+            _shown(numbers.get("in_a_run"), 9, 2, 1000),
+            f"{1 / median:9.1f}",
+        ]
+        cells += [
+            f"   {show(times) if times else '':19}",
+            _shown(numbers["share_of_limit"], 9, 0, 100),
+        ]
         cells += [_shown(numbers["waits"], 7, 2), _shown(numbers["megabytes"], 8, 0)]
         for part in ("data", "step") if parts else ():
             cells.append(f" {1000 * parts[f'{part}, host']:6.2f}/{1000 * parts[part]:6.2f}")

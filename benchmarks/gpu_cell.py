@@ -66,7 +66,9 @@ def main(cell: Cell) -> int:
         if last := [row for row in rows if row["event"] == event][-1:]:
             step, measured = last[0]["step"], last[0].get("test", last[0])
             shown = ("loss", "steps_per_second", "accuracy", "balanced_accuracy")
-            numbers = ", ".join(f"{name} {measured[name]:.4g}" for name in shown if name in measured)
+            numbers = ", ".join(
+                f"{name} {measured[name]:.4g}" for name in shown if name in measured
+            )
             print(f"{event}, step {step:,}: {numbers}")
     return code
 

@@ -105,7 +105,9 @@ class Loop(abc.ABC):
     def kernels(self) -> dict[str, Any]:
         """Return the milliseconds of a step, those in which the device computes, and those of the longest kernels."""
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        with torch.profiler.profile(activities=activities[: 1 + (self.device.type == "cuda")]) as profile:
+        with torch.profiler.profile(
+            activities=activities[: 1 + (self.device.type == "cuda")]
+        ) as profile:
             seconds = self.seconds(PROFILED_STEPS)
         on_cuda = self.device.type == "cuda"
         spent = {
@@ -113,7 +115,8 @@ class Loop(abc.ABC):
             / 1000
             / PROFILED_STEPS
             for event in profile.key_averages()
-            if not event.is_user_annotation and (not on_cuda or event.device_type == DeviceType.CUDA)
+            if not event.is_user_annotation
+            and (not on_cuda or event.device_type == DeviceType.CUDA)
         }
         longest = sorted(spent.items(), key=lambda item: -item[1])[:KERNELS]
         return {"step": 1000 * seconds, "busy": sum(spent.values()), "longest": dict(longest)}
@@ -171,7 +174,9 @@ class TheirLoop(Loop):
 
     def step(self) -> Tensor:
         side = self.side
-        batch = ImageBatch(*(part.to(self.device, non_blocking=True) for part in next(side.batches)))
+        batch = ImageBatch(
+            *(part.to(self.device, non_blocking=True) for part in next(side.batches))
+        )
         return torch.stack(list(side.pipeline.advance(batch).values())).sum()
 
 
@@ -193,19 +198,28 @@ class Agreement:
         for way, prepared in self.pairs:
             way.apply()
             training = prepared.training
-            losses.append([training.advance(prepared.batches(step))[1].clone() for step in range(steps)])
+            losses.append(
+                [training.advance(prepared.batches(step))[1].clone() for step in range(steps)]
+            )
         found = {
             "loss": max(
                 float((a.cpu() - b.cpu()).abs() / b.cpu().abs().clamp(min=1e-6))
                 for a, b in zip(*losses, strict=True)
             )
         }
-        first, second = (dict(prepared.training.network.named_parameters()) for _, prepared in self.pairs)
+        first, second = (
+            dict(prepared.training.network.named_parameters()) for _, prepared in self.pairs
+        )
         names = {"weights": (first, second)}
-        averages = [dict(prepared.training.average.network.named_parameters()) for _, prepared in self.pairs]
+        averages = [
+            dict(prepared.training.average.network.named_parameters()) for _, prepared in self.pairs
+        ]
         names["moving average"] = (averages[0], averages[1])
         for name, (ours, theirs) in names.items():
-            a, b = (torch.cat([v.detach().cpu().flatten() for v in side.values()]) for side in (ours, theirs))
+            a, b = (
+                torch.cat([v.detach().cpu().flatten() for v in side.values()])
+                for side in (ours, theirs)
+            )
             found[name] = float((a - b).norm() / b.norm())
         return found
 

@@ -94,7 +94,9 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
     assert data.test is not None
     truth, labels = data.unlabeled.labels.numpy(), data.labeled.labels.numpy()
     tested = data.test.labels.numpy()
-    pool, labeled, test = (encode(model, part) for part in (data.unlabeled, data.labeled, data.test))
+    pool, labeled, test = (
+        encode(model, part) for part in (data.unlabeled, data.labeled, data.test)
+    )
     linear, semantic = beliefs(folder, model, pool)
     few = np.argsort(-data.class_counts, kind="stable")[-max(1, len(data.class_counts) // 3) :]
 
@@ -111,9 +113,13 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
     ordered = -np.sort(-linear, axis=1)
     least_margin = np.argsort(ordered[:, 0] - ordered[:, 1], kind="stable")
     ways: dict[str, Callable[[int, int], Indices]] = {
-        "at random": lambda n, draw: np.random.default_rng(draw).choice(len(truth), n, replace=False),
+        "at random": lambda n, draw: np.random.default_rng(draw).choice(
+            len(truth), n, replace=False
+        ),
         "least margin of the classifier": lambda n, _: least_margin[:n],
-        "the report's list": lambda n, _: rank_to_label(linear, semantic, pool, data.class_counts, n).place,
+        "the report's list": lambda n, _: (
+            rank_to_label(linear, semantic, pool, data.class_counts, n).place
+        ),
     }
     run = read_run(folder)
     before = learn(np.zeros(0, dtype=np.int64))
@@ -149,7 +155,9 @@ def main(options: LabelNext) -> None:
     gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for folder in options.runs:
         for row in measure(folder):
-            pair = [row[name] - row[f"{name}_before"] for name in ("balanced_accuracy", "recall_few")]
+            pair = [
+                row[name] - row[f"{name}_before"] for name in ("balanced_accuracy", "recall_few")
+            ]
             gains[row["chosen"]].append((pair[0], pair[1]))
             if options.csv is not None:
                 append_row(options.csv, {**row, **provenance()})

@@ -55,7 +55,11 @@ def shapes(layers: Layers) -> Counter[Shape]:
     def note(module: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
         conv = cast(nn.Conv2d, module)
         found[
-            conv.in_channels, conv.out_channels, given[0].shape[2], conv.kernel_size[0], conv.stride[0]
+            conv.in_channels,
+            conv.out_channels,
+            given[0].shape[2],
+            conv.kernel_size[0],
+            conv.stride[0],
         ] += 1
 
     encoder = cast(nn.Module, build_encoder(layers.network, layers.channels, layers.side)).eval()
@@ -67,7 +71,9 @@ def shapes(layers: Layers) -> Counter[Shape]:
     return found
 
 
-def passes(shape: Shape, images: int, dtype: torch.dtype) -> tuple[float, dict[str, Callable[[], object]]]:
+def passes(
+    shape: Shape, images: int, dtype: torch.dtype
+) -> tuple[float, dict[str, Callable[[], object]]]:
     """Return the operations of a pass and the three passes of a convolution, on tensors laid out as in training."""
     inputs, outputs, side, kernel, stride = shape
 
@@ -80,7 +86,17 @@ def passes(shape: Shape, images: int, dtype: torch.dtype) -> tuple[float, dict[s
 
     def backward(mask: list[bool]) -> object:
         return torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, [stride] * 2, [kernel // 2] * 2, [1, 1], False, [0, 0], 1, mask
+            gradient,
+            x,
+            weight,
+            None,
+            [stride] * 2,
+            [kernel // 2] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            mask,
         )
 
     work: dict[str, Callable[[], object]] = {

@@ -36,7 +36,10 @@ class Limits:
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
             a = torch.ones(self.size, self.size, dtype=dtype, device=self.device)
             found[name] = (
-                2 * self.size**3 / self._seconds(partial(torch.mm, a, a, out=torch.empty_like(a))) / 1e9
+                2
+                * self.size**3
+                / self._seconds(partial(torch.mm, a, a, out=torch.empty_like(a)))
+                / 1e9
             )
             if self.device.type == "cpu":
                 images, channels = self.size // 32, 128

@@ -47,7 +47,11 @@ CIFAR = SplitOptions(
 
 SETTINGS: dict[str, tuple[str, SplitOptions, TrainOptions]] = {
     "fashion-consistent": ("fashion-mnist", FASHION, FASHION_TRAIN),
-    "fashion-reversed": ("fashion-mnist", replace(FASHION, unlabeled_shape="reversed"), FASHION_TRAIN),
+    "fashion-reversed": (
+        "fashion-mnist",
+        replace(FASHION, unlabeled_shape="reversed"),
+        FASHION_TRAIN,
+    ),
     "cifar10-consistent": ("cifar10", CIFAR, TrainOptions(**SCALES["lite"].train)),
 }
 """Source, split and training of each setting. What scales with the length: the warm-up of DASO is a fifth of it."""
@@ -106,7 +110,9 @@ def train(config: RunConfig, source: Source, folder: Path) -> None:
         rows = train_run(prepared, folder)
     for row in rows:
         if row["event"] == "evaluate" and row["step"] % 500 == 0:
-            print(f"{folder} {row['step']} {100 * row['test']['balanced_accuracy']:.2f}", flush=True)
+            print(
+                f"{folder} {row['step']} {100 * row['test']['balanced_accuracy']:.2f}", flush=True
+            )
 
 
 def main(lite: Lite) -> None:

@@ -56,7 +56,9 @@ def write_folders(source: Source, folder: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     for k, name in enumerate(source.class_names):
         members = random.permutation(np.flatnonzero(source.train.labels == k))
-        _write(source.train.images, members[: counts[k]], folder / "labeled" / name.replace("/", "-"))
+        _write(
+            source.train.images, members[: counts[k]], folder / "labeled" / name.replace("/", "-")
+        )
         _write(source.train.images, members[counts[k] :], folder / "unlabeled")
         assert source.test is not None
         tested = np.flatnonzero(source.test.labels == k)

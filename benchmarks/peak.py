@@ -18,7 +18,9 @@ from daso.data.benchmarks.cifar import CIFAR10
 TRAIN = "import daso.cli\nassert daso.cli.main(sys.argv[1:]) == 0\n"
 SPLIT = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"
 RUN = f"{SPLIT} --network wrn-28-2 --steps 6 --evaluate-every 6"
-QUICK_SPLIT = "--labeled-head 8 --unlabeled-head 16 --gamma-labeled 4 --gamma-unlabeled 4 --holdout 10"
+QUICK_SPLIT = (
+    "--labeled-head 8 --unlabeled-head 16 --gamma-labeled 4 --gamma-unlabeled 4 --holdout 10"
+)
 QUICK_RUN = f"{QUICK_SPLIT} --network small-4 --batch 4 --steps 2 --evaluate-every 2"
 
 
@@ -31,7 +33,9 @@ def peak_megabytes() -> float:
     status = pathlib.Path("/proc/self/status")
     if status.exists():  # what getrusage says may be of the process that started this one
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def preloaded(library: Path | None, threads: int) -> dict[str, str]:

@@ -65,7 +65,9 @@ def write_shards(options: Pools, images: Any, count: int) -> Path:
     random = np.random.default_rng(count)
     (folder / "unlabeled").mkdir(parents=True, exist_ok=True)
     for start in range(0, count, SHARD):
-        with tarfile.open(folder / "unlabeled" / f"unlabeled-{start // SHARD:04d}.tar", "w") as archive:
+        with tarfile.open(
+            folder / "unlabeled" / f"unlabeled-{start // SHARD:04d}.tar", "w"
+        ) as archive:
             for index in range(start, min(start + SHARD, count)):
                 image = images[random.integers(len(images))].transpose(1, 2, 0)
                 moved = np.roll(image, tuple(random.integers(-8, 9, 2)), (0, 1))
@@ -89,10 +91,39 @@ def write_labeled(folder: Path, images: Any, labels: Any, names: tuple[str, ...]
 
 def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, float]:
     """Train in a process of its own; return seconds, steps a second and megabytes."""
-    command = [sys.executable, __file__, "--run", str(folder), "--out", str(run), "--memory", str(memory)]
-    command += ["--method", options.method, *options.method_options.split(), "--network", options.network]
-    command += ["--steps", str(options.steps), "--evaluate-every", str(options.steps), "--log-every", "20"]
-    command += ["--batch", str(options.batch), "--cache", str(options.out / "cache"), "--size", "32"]
+    command = [
+        sys.executable,
+        __file__,
+        "--run",
+        str(folder),
+        "--out",
+        str(run),
+        "--memory",
+        str(memory),
+    ]
+    command += [
+        "--method",
+        options.method,
+        *options.method_options.split(),
+        "--network",
+        options.network,
+    ]
+    command += [
+        "--steps",
+        str(options.steps),
+        "--evaluate-every",
+        str(options.steps),
+        "--log-every",
+        "20",
+    ]
+    command += [
+        "--batch",
+        str(options.batch),
+        "--cache",
+        str(options.out / "cache"),
+        "--size",
+        "32",
+    ]
     command += ["--holdout", "0", "--device", "cpu", "--quiet"]
     start = time.monotonic()
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
@@ -132,7 +163,9 @@ def main(options: Pools) -> None:
     source = open_source("cifar10", data=options.data)
     images, labels = np.asarray(source.train.images), source.train.labels
     about = describe_environment(_cpu(), options.method)
-    print("| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |")
+    print(
+        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |"
+    )
     print("|---|---|---|---|---|")
     for count in options.counts:
         folder = write_shards(options, images, count)

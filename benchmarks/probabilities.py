@@ -73,7 +73,9 @@ def balanced_accuracy(probs: Array, labels: Array) -> float:
     return float(np.nanmean(recall))
 
 
-def temperatures_from_fewer(held: Array, held_labels: Array, logits: Array, labels: Array) -> dict[str, Any]:
+def temperatures_from_fewer(
+    held: Array, held_labels: Array, logits: Array, labels: Array
+) -> dict[str, Any]:
     """Return, by the number of held-out images, the mean loss on test images and the share of draws worse than none."""
     random, found = np.random.default_rng(0), {}
     none = loss(logits, labels, 1)
@@ -93,7 +95,9 @@ def by_prior(probs: Array, labels: Array, facts: Facts) -> dict[str, Any]:
     priors["expectation-maximisation"] = estimate_prior(lambda: [probs], facts.prior)
     return {
         name: {
-            "balanced_accuracy": round(balanced_accuracy(shift(probs, facts.prior, prior), labels), 4),
+            "balanced_accuracy": round(
+                balanced_accuracy(shift(probs, facts.prior, prior), labels), 4
+            ),
             "error": round(float(np.abs(prior - truth).sum()), 3),
         }
         for name, prior in priors.items()
@@ -152,7 +156,8 @@ def main() -> None:
         print(json.dumps(found), flush=True)
         if options.csv is not None:
             row = {
-                name: json.dumps(value) if isinstance(value, dict) else value for name, value in found.items()
+                name: json.dumps(value) if isinstance(value, dict) else value
+                for name, value in found.items()
             }
             append_row(options.csv, {**row, **provenance()})
 

@@ -91,7 +91,9 @@ def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
 
     source = Source("random", tuple("0123456789"), pool(256), unlabeled=pool(512), test=pool(10))
     train = TrainOptions(steps=1000, batch=options.batch, network=options.network, device="cpu")
-    prepared = prepare(RunConfig("random", "fixmatch+daso", train=train), source, processes=processes)
+    prepared = prepare(
+        RunConfig("random", "fixmatch+daso", train=train), source, processes=processes
+    )
     seconds = []
     for step in range(options.steps + 1):
         batch, start = prepared.batches(step), time.perf_counter()
@@ -100,7 +102,11 @@ def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
         prepared.training.advance(batch)
         seconds.append(time.perf_counter() - start)
     if rank == 0:
-        print(json.dumps({"step": statistics.median(seconds[1:]), "talking": talking / sum(seconds[1:])}))
+        print(
+            json.dumps(
+                {"step": statistics.median(seconds[1:]), "talking": talking / sum(seconds[1:])}
+            )
+        )
     if processes is not None:
         dist.barrier()
         processes.leave()
@@ -157,7 +163,10 @@ if __name__ == "__main__":
     chosen = tyro.cli(Processes)
     if "DASO_RANK" in os.environ:
         measure(
-            chosen, int(os.environ["DASO_RANK"]), int(os.environ["DASO_SIZE"]), os.environ["DASO_MEETING"]
+            chosen,
+            int(os.environ["DASO_RANK"]),
+            int(os.environ["DASO_SIZE"]),
+            os.environ["DASO_MEETING"],
         )
     else:
         main(chosen)

@@ -22,10 +22,14 @@ class Remote:
 
     def __init__(self, threads: int, make: Callable[..., object], *arguments: object) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch._dynamo", "torch.utils.flop_counter", "daso.train.run"])
+        context.set_forkserver_preload(
+            ["torch._dynamo", "torch.utils.flop_counter", "daso.train.run"]
+        )
         self._pipe, there = context.Pipe()
         # Not a daemon: those may not have data-loading processes of their own.
-        self._process = context.Process(target=_serve, args=(there, threads, make, arguments), daemon=False)
+        self._process = context.Process(
+            target=_serve, args=(there, threads, make, arguments), daemon=False
+        )
         self._process.start()
         there.close()
         self._answer()
@@ -51,7 +55,9 @@ class Remote:
         self._process.join()
 
 
-def _serve(pipe: Any, threads: int, make: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _serve(
+    pipe: Any, threads: int, make: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
     torch.set_num_threads(threads)
     # Data-loading processes start as they do in any program, not in this process's own way.
     multiprocessing.set_start_method(None, force=True)

@@ -9,7 +9,14 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from cases import Case, Variant
-from conventional import Conventional, ConventionalDASO, ImageBatch, Images, Normalization, load_batches
+from conventional import (
+    Conventional,
+    ConventionalDASO,
+    ImageBatch,
+    Images,
+    Normalization,
+    load_batches,
+)
 from stopwatch import Stopwatch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -140,7 +147,9 @@ class Theirs:
         self.labeled = next(self.batches).labeled.to(self.device)
 
     def step(self) -> None:
-        batch = ImageBatch(*(part.to(self.device, non_blocking=True) for part in next(self.batches)))
+        batch = ImageBatch(
+            *(part.to(self.device, non_blocking=True) for part in next(self.batches))
+        )
         self.watch.lap("data")
         with watched(self.watch, self.pipeline.optimizer, self.pipeline, "update_average"):
             self.pipeline.advance(batch)
@@ -158,4 +167,6 @@ class Theirs:
 
 def pillow_layout(images: Any) -> Any:
     """Turn (N, C, H, W) into what Pillow takes, one image after another: (N, H, W, 3), or (N, H, W) of one channel."""
-    return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return (
+        images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    )

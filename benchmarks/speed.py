@@ -51,14 +51,20 @@ def main(speed: Speed) -> None:
     if speed.quick:
         speed = quick(speed)
     if speed.clock == "processor":
-        os.environ["OMP_WAIT_POLICY"] = "passive"  # a thread that waits by spinning would be seen as busy
+        os.environ["OMP_WAIT_POLICY"] = (
+            "passive"  # a thread that waits by spinning would be seen as busy
+        )
     device = str(choose_device(speed.device))
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     print(
         f"torch {torch.__version__}, {name}, {speed.threads} thread(s), {speed.rounds} rounds of {speed.steps} steps"
     )
     remote = Remote(
-        speed.threads, Limits, device, speed.clock, 256 if speed.quick else 8192 if name != "CPU" else 2048
+        speed.threads,
+        Limits,
+        device,
+        speed.clock,
+        256 if speed.quick else 8192 if name != "CPU" else 2048,
     )
     limits: dict[str, float] = remote.call("rates")
     remote.close()

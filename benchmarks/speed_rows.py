@@ -40,13 +40,20 @@ def _variant(label: str) -> dict[str, str]:
     return dict(zip(("precision", "batch_norm", "way"), label.split(", "), strict=True))
 
 
-def _measured(result: dict[str, Any], step: float | None) -> Iterator[tuple[str, Spread, dict[str, Any]]]:
+def _measured(
+    result: dict[str, Any], step: float | None
+) -> Iterator[tuple[str, Spread, dict[str, Any]]]:
     for setting, cases in result.get("settings", {}).items():
         for case, found in cases.items():
             method, _, classes = case.partition(", K = ")
             for label, numbers in found["variants"].items():
                 if label != CONVENTIONAL:
-                    columns = {"setting": setting, "method": method, "classes": classes, **_variant(label)}
+                    columns = {
+                        "setting": setting,
+                        "method": method,
+                        "classes": classes,
+                        **_variant(label),
+                    }
                     yield "step, times conventional", numbers["times_conventional"], columns
     for classes, numbers in result.get("own_work", {}).items():
         columns = {"method": "fixmatch+daso", "classes": classes}
@@ -73,5 +80,8 @@ def write_rows(path: Path, speed: Speed, result: dict[str, Any], step: float | N
         once = measured.startswith(("evaluation", "peak"))
         rounds = 1 if once else speed.rounds
         append_row(
-            path, row(measured, spread, rounds=rounds, clock=speed.clock, threads=speed.threads, **columns)
+            path,
+            row(
+                measured, spread, rounds=rounds, clock=speed.clock, threads=speed.threads, **columns
+            ),
         )

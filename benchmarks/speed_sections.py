@@ -84,7 +84,9 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     images = f"{setting.batch} + {2 * setting.batch} images of {setting.channels} x {setting.side} x {setting.side}"
     work = ", ".join(f"{count / 1e9:.3g} GFLOP ({way})" for way, count in flops.items())
     print(f"\n{setting.network}, {case.method}, K = {case.num_classes}: {images}, a step is {work}")
-    print(f"{'':48} {'s/step':>8} {'steps/s':>8}   times conventional  {'GFLOP/s':>8} {'of limit':>8}")
+    print(
+        f"{'':48} {'s/step':>8} {'steps/s':>8}   times conventional  {'GFLOP/s':>8} {'of limit':>8}"
+    )
     for label, numbers in found.items():
         second = statistics.median(numbers["seconds"])
         share = "" if numbers["gflops"] is None else f"{numbers['share_of_limit']:8.0%}"
@@ -94,10 +96,14 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     for label, reason in missing.items():
         print(f"{label:48} {reason}")
     print(
-        f"{'ms of a step (EMA features are part of forward)':48}" + "".join(f"{name:>15}" for name in PARTS)
+        f"{'ms of a step (EMA features are part of forward)':48}"
+        + "".join(f"{name:>15}" for name in PARTS)
     )
     for label, numbers in found.items():
-        print(f"{label:48}" + "".join(f"{1000 * numbers['parts'].get(name, 0):15.1f}" for name in PARTS))
+        print(
+            f"{label:48}"
+            + "".join(f"{1000 * numbers['parts'].get(name, 0):15.1f}" for name in PARTS)
+        )
     return {"flops": flops, "variants": found, "missing": missing}
 
 
@@ -105,20 +111,30 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
     """Return what DASO adds to FixMatch beyond the EMA features, for K = 10, 100 and 1000."""
     # The small network of width 32 gives 128 features, as many as WRN-28-2.
     setting = Setting("small-4", 4, 1, 8) if speed.quick else Setting("small-32", 64, 1, 8)
-    print(f"\nDASO on {setting.batch} + {2 * setting.batch} images beyond FixMatch and the EMA features, ms")
+    print(
+        f"\nDASO on {setting.batch} + {2 * setting.batch} images beyond FixMatch and the EMA features, ms"
+    )
     print(
         f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest step above"
     )
     found: dict[str, Any] = {}
     for classes in (10,) if speed.quick else (10, 100, 1000):
-        remote = Remote(speed.threads, OwnWork, Case(setting, "fixmatch+daso", classes, device, speed.clock))
-        rounds = [remote.call("milliseconds", 5 if speed.quick else 15) for _ in range(speed.rounds)]
+        remote = Remote(
+            speed.threads, OwnWork, Case(setting, "fixmatch+daso", classes, device, speed.clock)
+        )
+        rounds = [
+            remote.call("milliseconds", 5 if speed.quick else 15) for _ in range(speed.rounds)
+        ]
         remote.close()
         sides = {side: [numbers[side] for numbers in rounds] for side in ("conventional", "ours")}
         ours, conventional = (statistics.median(sides[side]) for side in ("ours", "conventional"))
         share = None if step is None else ours / 1000 / step
         times = ratio(sides["conventional"], sides["ours"])
-        found[str(classes)] = {"milliseconds": sides, "times_conventional": times, "share_of_step": share}
+        found[str(classes)] = {
+            "milliseconds": sides,
+            "times_conventional": times,
+            "share_of_step": share,
+        }
         shown = "" if share is None else f"{share:10.1%}"
         print(f"{classes:5} {conventional:13.2f} {ours:8.2f}   {show(times):19} {shown}")
     return found
@@ -138,7 +154,8 @@ def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[
             seconds[precision] = remote.call("seconds", period, test, TEST_IMAGES)
             remote.close()
             print(
-                f"{precision:12}" + "".join(f"{k} {value:9.3f}  " for k, value in seconds[precision].items())
+                f"{precision:12}"
+                + "".join(f"{k} {value:9.3f}  " for k, value in seconds[precision].items())
             )
         if label in steps:
             total = sum(seconds[precision].values())

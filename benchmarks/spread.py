@@ -27,4 +27,6 @@ def ahead(
     ]
     if not differences:
         return ""
-    return f"{spread(differences)} ({sum(value > 0 for value in differences)} of {len(differences)})"
+    return (
+        f"{spread(differences)} ({sum(value > 0 for value in differences)} of {len(differences)})"
+    )

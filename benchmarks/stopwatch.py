@@ -20,7 +20,9 @@ def processor_seconds() -> float:
     """Return the processor time of this process's threads and of the processes that load data for it."""
     children = 0
     for process in multiprocessing.active_children():
-        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
         children += int(fields[11]) + int(fields[12])
     return time.process_time() + children / os.sysconf("SC_CLK_TCK")
 
@@ -58,7 +60,9 @@ class Stopwatch:
         self._marks.clear()
         return {"step": sum(seconds.values()), **seconds}
 
-    def wrap(self, function: Callable[..., Any], after: str, before: str | None = None) -> Callable[..., Any]:
+    def wrap(
+        self, function: Callable[..., Any], after: str, before: str | None = None
+    ) -> Callable[..., Any]:
         """Return *function* with a lap after it, and one before it if that has a name."""
 
         @wraps(function)

@@ -55,7 +55,9 @@ def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
 def main(summarize: Summarize) -> None:
     with summarize.results.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
+    settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for row in rows:
         setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
         variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
@@ -71,10 +73,14 @@ def main(summarize: Summarize) -> None:
         ]
         print(f"| {' | '.join(columns)} |")
         print("|---" * len(columns) + "|")
-        baseline = {s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()}
+        baseline = {
+            s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()
+        }
         for name, seeds in methods.items():
             cells = [spread([float(row[c]) for row in seeds.values() if row[c]]) for c in COLUMNS]
-            difference = paired({s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline)
+            difference = paired(
+                {s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline
+            )
             print(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {difference} |")
 
 

@@ -50,7 +50,9 @@ class OwnWork:
             dim = training.network.dim
             device = next(training.network.parameters()).device
             training.network.encoder = FixedFeatures(5 * batch, dim).to(device)
-            training.average.network.encoder = FixedFeatures(5 * batch, dim).to(device).requires_grad_(False)
+            training.average.network.encoder = (
+                FixedFeatures(5 * batch, dim).to(device).requires_grad_(False)
+            )
             given = prepared.batches(0)
             # Float images pass through the normalisation: nothing is left to do with pixels.
             small = [torch.zeros(count, 1, 1, 1, device=device) for count in (batch, 2 * batch)]
@@ -74,7 +76,9 @@ class OwnWork:
                 if number >= 3:
                     times[key].append(seconds)
         median = {key: 1000 * statistics.median(values) for key, values in times.items()}
-        return {s: median[s, "fixmatch+daso"] - median[s, "fixmatch"] for s in ("conventional", "ours")}
+        return {
+            s: median[s, "fixmatch+daso"] - median[s, "fixmatch"] for s in ("conventional", "ours")
+        }
 
 
 class Overhead:

@@ -71,10 +71,14 @@ def seconds(clock: Callable[[], float], function: Callable[[], object]) -> float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=128, help="images in a step")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 8, 16], help="steps made at once")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[1, 4, 8, 16], help="steps made at once"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 96, 224], help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch; Pillow always has one")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of torch; Pillow always has one"
+    )
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
     parser.add_argument("--csv", type=Path, help="append a row for every ratio here")
     options = parser.parse_args()
@@ -86,7 +90,9 @@ def main() -> None:
         f"torch {torch.__version__}, {options.threads} thread(s), {options.batch} images a step; "
         f"medians of {options.rounds} rounds, {options.clock} time"
     )
-    print(f"{'pixels':>6} {'steps':>5} {'daso images/s':>14} {'Pillow images/s':>16} {'ratio':>6}   low-high")
+    print(
+        f"{'pixels':>6} {'steps':>5} {'daso images/s':>14} {'Pillow images/s':>16} {'ratio':>6}   low-high"
+    )
     for size in options.sizes:
         arrays = photographs(options.batch, size)
         tensor = torch.from_numpy(np.ascontiguousarray(arrays.transpose(0, 3, 1, 2)))
@@ -95,7 +101,9 @@ def main() -> None:
             images = tensor.repeat(steps, 1, 1, 1)
             ours, theirs = [], []
             for number in range(options.rounds + 1):
-                own = seconds(clock, partial(strong_views, images, steps, number * steps, size // 2))
+                own = seconds(
+                    clock, partial(strong_views, images, steps, number * steps, size // 2)
+                )
                 pillow = seconds(clock, partial(pillow_strong, arrays, augmentation))
                 if number:  # the first round fills caches
                     ours.append(len(images) / own)

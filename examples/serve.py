@@ -76,11 +76,15 @@ class Model:
             too_large = opened.width * opened.height > MOST_PIXELS
         except Image.DecompressionBombError:
             too_large = True
-        except Exception as error:  # what Pillow raises on hostile bytes is not limited to a few classes
+        except (
+            Exception
+        ) as error:  # what Pillow raises on hostile bytes is not limited to a few classes
             reason = f"no image of {', '.join(FORMATS)}"
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
         if too_large:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels")
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels"
+            )
         scale = self.height / min(opened.size)
         if scale < 1:  # a JPEG is made smaller while it is decoded, as in training
             opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))
@@ -91,7 +95,9 @@ class Model:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("L" if self.channels == 1 else "RGB")
         except Exception as error:
-            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"a damaged image: {error}") from error
+            raise RefusedError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"a damaged image: {error}"
+            ) from error
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         square = (left, top, left + side, top + side)
@@ -138,10 +144,14 @@ class Handler(BaseHTTPRequestHandler):
         if not (given.isascii() and given.isdigit()):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
         if int(given[:12]) > MOST_BYTES:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES:,} bytes")
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES:,} bytes"
+            )
         content = self.rfile.read(int(given))
         if len(content) < int(given):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length"
+            )
         return content
 
     def _answer(self, status: HTTPStatus, value: dict[str, Any]) -> None:

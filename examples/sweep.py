@@ -64,7 +64,9 @@ def judge(row: dict[str, Any]) -> float | None:
     return (row.get("holdout") or {}).get("balanced_accuracy")
 
 
-def train(trial: Trial, source: str, values: dict[str, Any], options: list[str], folder: Path) -> float:
+def train(
+    trial: Trial, source: str, values: dict[str, Any], options: list[str], folder: Path
+) -> float:
     """Train, or go on with a training; return its last balanced accuracy on the hold-out."""
     daso = [sys.executable, "-m", "daso"]
     new = [
@@ -75,7 +77,11 @@ def train(trial: Trial, source: str, values: dict[str, Any], options: list[str],
         "--out",
         folder,
     ]
-    command = [*daso, *(["resume", folder] if (folder / "config.json").exists() else new), "--quiet"]
+    command = [
+        *daso,
+        *(["resume", folder] if (folder / "config.json").exists() else new),
+        "--quiet",
+    ]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         folder.with_suffix(".log").open("a") as log,
@@ -90,14 +96,18 @@ def train(trial: Trial, source: str, values: dict[str, Any], options: list[str],
                         seen = row["step"]
                         trial.report(value, seen)
                         if trial.should_prune():
-                            process.send_signal(signal.SIGTERM)  # it saves, and can be gone on with by hand
+                            process.send_signal(
+                                signal.SIGTERM
+                            )  # it saves, and can be gone on with by hand
                             raise optuna.TrialPruned
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
     if process.returncode:
         raise RuntimeError(f"the training failed: see {folder.with_suffix('.log')}")
-    found = [value for row in read_rows(folder / "metrics.jsonl") if (value := judge(row)) is not None]
+    found = [
+        value for row in read_rows(folder / "metrics.jsonl") if (value := judge(row)) is not None
+    ]
     if not found:
         raise SystemExit("nothing is held out: give --holdout N")
     return found[-1]
@@ -112,7 +122,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     wanted, options = parser.parse_known_args()
     space = dict(text.split("=", 1) for text in wanted.vary)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training saves, then this ends
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: the training saves, then this ends
 
     wanted.out.mkdir(parents=True, exist_ok=True)
     journal = str(wanted.out / "study.log")

@@ -28,7 +28,9 @@ from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 
-SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+SPLIT = SplitOptions(
+    labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50
+)
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -45,7 +47,10 @@ def _same_commit() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _signals_are_heard() -> None:
     """Let processes of the tests hear signals that a shell made this one ignore: in the background, under nohup."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 
@@ -74,7 +79,13 @@ def tiny_config() -> MakeConfig:
         method_options: dict[str, object] | None = None,
         **train: object,
     ) -> RunConfig:
-        options = {"steps": 20, "batch": 8, "network": "small-4", "evaluate_every": 5, "device": "cpu"}
+        options = {
+            "steps": 20,
+            "batch": 8,
+            "network": "small-4",
+            "evaluate_every": 5,
+            "device": "cpu",
+        }
         return RunConfig(
             source="digits",
             method=method,
@@ -95,7 +106,9 @@ def _finished_runs(
         folder = tmp_path_factory.mktemp("finished") / method
         # A threshold of 0.2 lets a network that has hardly learned teach itself, so every loss is at work.
         options: dict[str, object] = (
-            {"threshold": 0.2, "warmup_steps": 4, "histogram_period": 4} if method != "supervised" else {}
+            {"threshold": 0.2, "warmup_steps": 4, "histogram_period": 4}
+            if method != "supervised"
+            else {}
         )
         list(train_run(prepare(tiny_config(method, method_options=options), digits), folder))
         folders[method] = folder
@@ -134,7 +147,9 @@ def make_image_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
     """Return a function that writes a new image folder in which a class is a colour."""
     colors = {"blue": (30, 40, 200), "green": (30, 200, 40), "red": (200, 40, 30)}
 
-    def write(where: Path, color: tuple[int, int, int], count: int, random: np.random.Generator) -> None:
+    def write(
+        where: Path, color: tuple[int, int, int], count: int, random: np.random.Generator
+    ) -> None:
         where.mkdir(parents=True)
         for number in range(count):
             noisy = np.array(color) + random.integers(-30, 30, (12, 12, 3))

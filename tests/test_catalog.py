@@ -35,7 +35,13 @@ def test_hyperparameters_are_those_of_the_composed_method(method: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["own.py:Mine", "fixmatch+own.py:Mine", "fixmatch+crest-plus", "fixmach", "fixmatch+ldam+class-balanced"],
+    [
+        "own.py:Mine",
+        "fixmatch+own.py:Mine",
+        "fixmatch+crest-plus",
+        "fixmach",
+        "fixmatch+ldam+class-balanced",
+    ],
 )
 def test_what_the_sources_do_not_tell(name: str) -> None:
     assert catalog.written_hyperparameters(name) is None

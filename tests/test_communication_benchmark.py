@@ -34,4 +34,6 @@ def test_messages_of_a_step(benchmark: Any) -> None:
 def test_the_model_of_a_message(benchmark: Any) -> None:
     options = benchmark.Model(inside=(10, 100), between=(20, 10))
     assert benchmark.message(10**9, 8, options, reduced=False) == pytest.approx(10e-6 + 7 / 8 / 100)
-    assert benchmark.message(10**9, 16, options, reduced=True) == pytest.approx(20e-6 + 2 * 15 / 16 / 10)
+    assert benchmark.message(10**9, 16, options, reduced=True) == pytest.approx(
+        20e-6 + 2 * 15 / 16 / 10
+    )

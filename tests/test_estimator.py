@@ -33,7 +33,13 @@ def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
 
 
 def small(**options: Any) -> DASOClassifier:
-    defaults = {"steps": 30, "random_state": 0, "device": "cpu", "network": "mlp-32", "n_networks": 1}
+    defaults = {
+        "steps": 30,
+        "random_state": 0,
+        "device": "cpu",
+        "network": "mlp-32",
+        "n_networks": 1,
+    }
     return DASOClassifier(**{**defaults, **options})
 
 
@@ -45,7 +51,12 @@ def long_tailed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         y, longtail_counts(30, 15, 10), unlabeled_counts("uniform", 60, 1, 10), holdout=600, seed=1
     )
     labels = np.concatenate([y[parts.labeled], np.full(len(parts.unlabeled), -1)])
-    return X[np.concatenate([parts.labeled, parts.unlabeled])], labels, X[parts.holdout], y[parts.holdout]
+    return (
+        X[np.concatenate([parts.labeled, parts.unlabeled])],
+        labels,
+        X[parts.holdout],
+        y[parts.holdout],
+    )
 
 
 def test_unlabeled_rows_help_the_rare_classes(long_tailed: Any) -> None:
@@ -57,7 +68,9 @@ def test_unlabeled_rows_help_the_rare_classes(long_tailed: Any) -> None:
     assert reached > without
     assert len(model.pseudo_labels_) == (y == -1).sum()
     np.testing.assert_array_equal(model.pseudo_labels_, model.predict(X[y == -1]))
-    np.testing.assert_array_equal(model.pseudo_label_confidence_, model.predict_proba(X[y == -1]).max(1))
+    np.testing.assert_array_equal(
+        model.pseudo_label_confidence_, model.predict_proba(X[y == -1]).max(1)
+    )
     assert {"loss", "losses"} <= model.history_[0].keys()
     assert model.history_[-1]["step"] == model.n_steps_
 
@@ -136,7 +149,9 @@ def test_nothing_depends_on_scale_or_offset_of_a_feature(long_tailed: Any) -> No
     scale, offset = np.logspace(-8, 8, 64), np.logspace(-3, 3, 64)
     supervised = small(method="supervised", steps=10)
     plain = supervised.fit(X, y).predict_proba(test)
-    moved = supervised.fit(X * scale + scale * offset, y).predict_proba(test * scale + scale * offset)
+    moved = supervised.fit(X * scale + scale * offset, y).predict_proba(
+        test * scale + scale * offset
+    )
     np.testing.assert_allclose(plain, moved, atol=1e-3)
 
 
@@ -151,11 +166,15 @@ def test_the_random_state_decides_and_torchs_own_is_left_alone(long_tailed: Any)
     assert not np.array_equal(first, small(random_state=1).fit(X, y).predict_proba(test))
 
 
-def test_probabilities_are_the_mean_of_several_networks_of_their_own_seeds(long_tailed: Any) -> None:
+def test_probabilities_are_the_mean_of_several_networks_of_their_own_seeds(
+    long_tailed: Any,
+) -> None:
     X, y, test, _ = long_tailed
     model = small(n_networks=3, logit_adjustment=0).fit(X, y)
     assert len(model.networks_) == 3
-    assert [row["network"] for row in model.history_] == sorted(row["network"] for row in model.history_)
+    assert [row["network"] for row in model.history_] == sorted(
+        row["network"] for row in model.history_
+    )
     assert {row["network"] for row in model.history_} == {0, 1, 2}
     together = model.predict_proba(test)
     again = pickle.loads(pickle.dumps(model))
@@ -170,7 +189,9 @@ def test_probabilities_are_the_mean_of_several_networks_of_their_own_seeds(long_
     assert np.abs(each[1] - each[2]).max() > 0.01
 
 
-def test_search_pipelines_and_parallel_folds_pass_over_rows_without_a_label(long_tailed: Any) -> None:
+def test_search_pipelines_and_parallel_folds_pass_over_rows_without_a_label(
+    long_tailed: Any,
+) -> None:
     X, y, test, truth = long_tailed
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     scores = cross_val_score(small(), X, y, cv=folds, n_jobs=2)
@@ -220,16 +241,24 @@ def test_logit_adjustment_takes_the_logs_of_the_shares_from_the_logits(long_tail
         )
     balanced = small(method="fixmatch+la").fit(X, y)
     unadjusted = small(method="fixmatch+la", logit_adjustment=0).fit(X, y)
-    np.testing.assert_array_equal(balanced.decision_function(test), unadjusted.decision_function(test))
+    np.testing.assert_array_equal(
+        balanced.decision_function(test), unadjusted.decision_function(test)
+    )
 
 
-def test_early_stopping_keeps_the_network_that_was_best_on_the_rows_set_aside(long_tailed: Any) -> None:
+def test_early_stopping_keeps_the_network_that_was_best_on_the_rows_set_aside(
+    long_tailed: Any,
+) -> None:
     X, y, _, _ = long_tailed
     known = y >= 0
     model = small(steps=100, early_stopping=True, n_iter_no_change=2).fit(X, y)
     taken = np.minimum(np.rint(0.2 * model.class_counts_).astype(int), model.class_counts_ - 1)
     _, held = split_holdout(y[known], taken, 0)
-    reached = [r["holdout"]["logit_adjusted"]["balanced_accuracy"] for r in model.history_ if "holdout" in r]
+    reached = [
+        r["holdout"]["logit_adjusted"]["balanced_accuracy"]
+        for r in model.history_
+        if "holdout" in r
+    ]
     network_alone = clone(model).set_params(logit_adjustment=0)
     network_alone.__setstate__({**model.__getstate__(), "logit_adjustment": 0})
     trained = model.class_counts_ - taken
@@ -252,7 +281,11 @@ def test_a_pickle_holds_arrays_and_no_code_of_torch(long_tailed: Any, tmp_path: 
     }
     assert modules <= {"daso", "numpy", "copyreg", "copy_reg", "builtins", "__builtin__", "_codecs"}
     joblib.dump(model, tmp_path / "model.joblib")
-    for again in (pickle.loads(data), joblib.load(tmp_path / "model.joblib"), pickle.load(io.BytesIO(data))):
+    for again in (
+        pickle.loads(data),
+        joblib.load(tmp_path / "model.joblib"),
+        pickle.load(io.BytesIO(data)),
+    ):
         np.testing.assert_array_equal(again.predict_proba(test), model.predict_proba(test))
     with pytest.raises(Exception, match="not fitted"):
         clone(model).predict(test)
@@ -328,7 +361,9 @@ def test_features_where_images_were(long_tailed: Any) -> None:
         ({"labeled_sampling": "evenly"}, "labeled_sampling"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str, long_tailed: Any) -> None:
+def test_options_that_do_not_fit_are_refused(
+    options: dict[str, Any], message: str, long_tailed: Any
+) -> None:
     X, y, _, _ = long_tailed
     with pytest.raises(OptionError, match=message):
         small(**options).fit(X, y)

@@ -35,7 +35,8 @@ def flags() -> Iterator[None]:
     """Put back what a way sets for its whole process."""
     owners = (torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")
     kept = [
-        (owner, name, getattr(owner, name)) for owner, name in (*owners, (torch.backends.cudnn, "benchmark"))
+        (owner, name, getattr(owner, name))
+        for owner, name in (*owners, (torch.backends.cudnn, "benchmark"))
     ]
     yield
     for owner, name, value in kept:
@@ -44,7 +45,15 @@ def flags() -> Iterator[None]:
 
 def test_everything_runs_once_without_a_gpu(tmp_path: Path) -> None:
     result, rows = tmp_path / "gpu.json", tmp_path / "gpu.csv"
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--smoke", "--rounds", "2"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "gpu.py"),
+        "--device",
+        "cpu",
+        "--smoke",
+        "--rounds",
+        "2",
+    ]
     run = subprocess.run(
         [*command, "--json", str(result), "--results", str(rows)],
         capture_output=True,
@@ -55,7 +64,11 @@ def test_everything_runs_once_without_a_gpu(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(result.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert found["limits"].keys() == {"float32", "tf32", "bfloat16", "copy"}
-    assert found["agreement"]["this device, the CPU"] == {"loss": 0, "weights": 0, "moving average": 0}
+    assert found["agreement"]["this device, the CPU"] == {
+        "loss": 0,
+        "weights": 0,
+        "moving average": 0,
+    }
     assert 0 < found["agreement"]["bfloat16, float32"]["weights"] < 1
     (sides,) = (section for name, section in found.items() if name.startswith("small-4"))
     assert set(sides) == {"conventional: tf32", "float32, channels-last", "bfloat16, channels-last"}
@@ -70,7 +83,10 @@ def test_everything_runs_once_without_a_gpu(tmp_path: Path) -> None:
             assert side["parts"]["step, host"] <= side["parts"]["step"]
     assert found["kernels"]["busy"] > 0
     assert found["together"]["1"] > 0
-    assert found["DASO beyond FixMatch and the EMA features"]["10"].keys() == {"conventional", "ours"}
+    assert found["DASO beyond FixMatch and the EMA features"]["10"].keys() == {
+        "conventional",
+        "ours",
+    }
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -86,7 +102,9 @@ def test_without_a_gpu_it_says_so(modules: SimpleNamespace, tmp_path: Path) -> N
 def remote_here(threads: int, make: Any, *arguments: Any) -> Any:
     """Stand in for a process of its own."""
     made = make(*arguments)
-    return SimpleNamespace(call=lambda method, *given: getattr(made, method)(*given), close=lambda: None)
+    return SimpleNamespace(
+        call=lambda method, *given: getattr(made, method)(*given), close=lambda: None
+    )
 
 
 @pytest.mark.usefixtures("flags")

@@ -99,7 +99,8 @@ def test_reports_import_only_errors_and_file_formats(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["report", "evaluate/metrics.py", "evaluate/summary.py", "evaluate/__init__.py", "errors.py"]
+    "name",
+    ["report", "evaluate/metrics.py", "evaluate/summary.py", "evaluate/__init__.py", "errors.py"],
 )
 def test_no_torch(name: str) -> None:
     paths = [ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py"))
@@ -109,11 +110,16 @@ def test_no_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__", "early"])
-def test_the_front_of_the_command_line_imports_only_the_standard_library_and_errors(name: str) -> None:
+def test_the_front_of_the_command_line_imports_only_the_standard_library_and_errors(
+    name: str,
+) -> None:
     found = set(imports(ROOT / "cli" / f"{name}.py"))
     assert {module.split(".")[0] for module in found} - set(sys.stdlib_module_names) <= {"daso"}
     later = {"daso.cli.early", "daso.data.open", "daso.presets.benchmarks"}  # when it is needed
-    assert {part_of(module) for module in found - later if module.startswith("daso")} <= {"errors", "catalog"}
+    assert {part_of(module) for module in found - later if module.startswith("daso")} <= {
+        "errors",
+        "catalog",
+    }
 
 
 def test_imports_are_found_at_any_depth() -> None:

@@ -25,7 +25,9 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "serve.py"
 
 
 @pytest.fixture(scope="module")
-def run_folder(make_image_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(
+    make_image_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     from daso.data.open import open_source
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
@@ -43,7 +45,9 @@ def run_folder(make_image_folder: Callable[..., Path], tmp_path_factory: pytest.
 @pytest.fixture(scope="module")
 def port(run_folder: Path) -> Iterator[int]:
     command = [sys.executable, str(EXAMPLE), str(run_folder.parent / "model.onnx"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
         assert server.stdout is not None
         address = server.stdout.readline()
         yield int(address.rsplit(":", 1)[1].split("/")[0])
@@ -82,7 +86,9 @@ def huge_png() -> bytes:
     """Return a few hundred bytes that claim to be 40,000 x 40,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
     return (
@@ -132,7 +138,9 @@ def test_it_answers_as_the_model_does(run_folder: Path, port: int) -> None:
     ids=["nothing", "a page", "too many pixels", "cut off", "a program"],
 )
 def test_what_is_no_image_is_refused(port: int, content: bytes, status: int) -> None:
-    request = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    request = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    )
     answered, answer = send(port, request + content)
     assert answered == status
     assert list(answer) == ["error"]
@@ -166,7 +174,9 @@ def test_other_paths(port: int) -> None:
     [(None, "there is no such file"), (b"no model", "model.onnx: ")],
     ids=["missing", "damaged"],
 )
-def test_what_is_no_model_is_told_in_a_line(content: bytes | None, reason: str, tmp_path: Path) -> None:
+def test_what_is_no_model_is_told_in_a_line(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / "model.onnx").write_bytes(content)
     command = [sys.executable, str(EXAMPLE), str(tmp_path / "model.onnx")]

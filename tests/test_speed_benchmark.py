@@ -53,12 +53,17 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
     assert all(value > 0 for value in case["flops"].values())
     assert numbers["own_work"]["10"]["milliseconds"].keys() == {"conventional", "ours"}
     assert numbers["overhead"]["share_of_run"].keys() < sides.keys()
-    assert numbers["overhead"]["seconds"]["float32"].keys() == {"evaluation", "checkpoint and logging"}
+    assert numbers["overhead"]["seconds"]["float32"].keys() == {
+        "evaluation",
+        "checkpoint and logging",
+    }
     assert numbers["memory"]["float32, joint batch norm, eager"]["training"] > 0
     assert "weak view apart" in run.stdout
 
     with rows.open(newline="", encoding="utf-8") as file:
-        steps = [row for row in csv.DictReader(file) if row["measured"] == "step, times conventional"]
+        steps = [
+            row for row in csv.DictReader(file) if row["measured"] == "step, times conventional"
+        ]
     assert len(steps) == len(sides) - 1  # all but the conventional one
     for row in steps:
         label = f"{row['precision']}, {row['batch_norm']}, {row['way']}"
@@ -66,7 +71,9 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
         assert [float(row[name]) for name in ("median", "low", "high")] == pytest.approx(
             [times[name] for name in ("median", "low", "high")], rel=1e-3
         )
-        assert all(row[name] for name in ("setting", "method", "classes", "hardware", "torch", "command"))
+        assert all(
+            row[name] for name in ("setting", "method", "classes", "hardware", "torch", "command")
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,9 @@ def test_conventional_pipeline_computes_what_ours_does(
     for step in range(20):
         batch = prepared.batches(step)
         (labeled,), (weak, strong) = batch.labeled, batch.unlabeled
-        images = conventional.ImageBatch(normalize(labeled), batch.labels, normalize(weak), normalize(strong))
+        images = conventional.ImageBatch(
+            normalize(labeled), batch.labels, normalize(weak), normalize(strong)
+        )
         expected = theirs.advance(images)
         result, _ = training.advance(batch)
         assert result.losses.keys() == expected.keys()
@@ -133,7 +142,9 @@ def test_conventional_pipeline_computes_what_ours_does(
                 if step == 5:
                     torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5, msg=name)
                 expected_norm = other[name].double().norm()
-                assert (value.double() - other[name].double()).norm() <= 5e-3 * expected_norm + 1e-5, name
+                assert (
+                    value.double() - other[name].double()
+                ).norm() <= 5e-3 * expected_norm + 1e-5, name
 
 
 def normalizer(normalization: Any, layout: Any) -> Callable[[torch.Tensor], torch.Tensor]:

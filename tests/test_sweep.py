@@ -54,7 +54,10 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert read_json(run / "environment.json")["resumed"][0]["from_step"] < 200
     runs = [path for path in out.glob("runs/*") if path.is_dir()]
     assert len(runs) == 2
-    last = {str(path): read_rows(path / "metrics.jsonl")[-1]["holdout"]["balanced_accuracy"] for path in runs}
+    last = {
+        str(path): read_rows(path / "metrics.jsonl")[-1]["holdout"]["balanced_accuracy"]
+        for path in runs
+    }
     best = printed.splitlines()[-1].rpartition(" in ")[2]
     assert last[best] == max(last.values())  # two may be equally good
     assert f"best: {last[best]:.1%} with" in printed

@@ -121,7 +121,12 @@ def cut_back(folder: Path, step: int) -> None:
 def test_a_resumed_run_goes_on_in_the_same_place(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"
-    assert main(["train", "digits", *TINY, "--steps", "6", "--out", str(run), "--track", "tensorboard"]) == 0
+    assert (
+        main(
+            ["train", "digits", *TINY, "--steps", "6", "--out", str(run), "--track", "tensorboard"]
+        )
+        == 0
+    )
     assert used_before(run) == ("tensorboard",)
     cut_back(run, 4)
     assert main(["resume", str(run)]) == 0
@@ -200,7 +205,9 @@ def test_rows_and_warnings_arrive_in_order_and_the_state_is_kept(folder: Path) -
         tracking = Tracking(["recorder"], folder, said.append, start)
         for row in ROWS:
             tracking.write(row)
-        tracking.write({"event": "evaluate", "step": 3, "warnings": [{"message": "m", "advice": "a."}]})
+        tracking.write(
+            {"event": "evaluate", "step": 3, "warnings": [{"message": "m", "advice": "a."}]}
+        )
         tracking.close()
     first, second = made
     assert first.written == [(1, {"train/loss": 1.0}), (2, {"train/loss": 2.0}), (3, {})]
@@ -225,7 +232,9 @@ def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(folder: Path) ->
     assert len(recorder.written) == 2
 
 
-def test_a_tracker_that_hangs_holds_nothing_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_hangs_holds_nothing_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(track, "PATIENCE", 0.05)
     said: list[str] = []
     release.clear()
@@ -239,7 +248,9 @@ def test_a_tracker_that_hangs_holds_nothing_up(folder: Path, monkeypatch: pytest
     assert track.unfinished() == []
     asked, left = said[-2:]
     assert asked.startswith("waiting up to 0 s for tracker hanging; Ctrl-C")
-    assert left.startswith("tracker hanging is still busy after 0 s and is left: what it has not written yet")
+    assert left.startswith(
+        "tracker hanging is still busy after 0 s and is left: what it has not written yet"
+    )
     assert str(folder / "metrics.jsonl") in left
 
 
@@ -283,10 +294,26 @@ sys.exit(cli.main())
 """
 
 
-def test_a_process_whose_tracker_hangs_ends_all_the_same_with_its_own_status(tmp_path: Path) -> None:
-    command = ["train", "digits", *TINY, "--steps", "4", "--out", str(tmp_path / "run"), "--track", "wandb"]
+def test_a_process_whose_tracker_hangs_ends_all_the_same_with_its_own_status(
+    tmp_path: Path,
+) -> None:
+    command = [
+        "train",
+        "digits",
+        *TINY,
+        "--steps",
+        "4",
+        "--out",
+        str(tmp_path / "run"),
+        "--track",
+        "wandb",
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", HANGING, *command], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", HANGING, *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "4 steps in" in done.stdout
@@ -308,7 +335,9 @@ def test_a_package_that_is_missing_is_an_error_before_anything_is_trained(
     monkeypatch.setattr(track.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="'daso\\[track\\]'"):
         check_installed(["wandb"])
-    assert main(["train", "digits", *TINY, "--out", str(tmp_path / "run"), "--track", "mlflow"]) == 1
+    assert (
+        main(["train", "digits", *TINY, "--out", str(tmp_path / "run"), "--track", "mlflow"]) == 1
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -365,7 +394,9 @@ def test_wandb_has_every_number_of_a_run_that_was_killed_and_resumed(
         assert settings["train"]["steps"] == 6
         for record in records:
             if record.WhichOneof("record_type") == "history":
-                values = {i.key or i.nested_key[0]: json.loads(i.value_json) for i in record.history.item}
+                values = {
+                    i.key or i.nested_key[0]: json.loads(i.value_json) for i in record.history.item
+                }
                 for name, value in values.items():
                     numbers[name][values["step"]] = value
     assert {name: numbers[name] for name in exact(run)} == exact(run)
@@ -381,9 +412,14 @@ def test_wandb_keeps_warnings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not any("failed" in line for line in said)
     (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
     updates = [
-        u for r in wandb_records(path) if r.WhichOneof("record_type") == "summary" for u in r.summary.update
+        u
+        for r in wandb_records(path)
+        if r.WhichOneof("record_type") == "summary"
+        for u in r.summary.update
     ]
-    assert ("warning, step 3", '"m. a."') in [(u.key or u.nested_key[0], u.value_json) for u in updates]
+    assert ("warning, step 3", '"m. a."') in [
+        (u.key or u.nested_key[0], u.value_json) for u in updates
+    ]
 
 
 @pytest.fixture
@@ -424,7 +460,9 @@ def track_one(folder: str) -> list[str]:
     return said
 
 
-def test_processes_that_begin_together_do_not_break_mlflows_tables(folder: Path, mlflow_store: Any) -> None:
+def test_processes_that_begin_together_do_not_break_mlflows_tables(
+    folder: Path, mlflow_store: Any
+) -> None:
     folders = [folder / "one", folder / "two"]
     for run in folders:
         run.mkdir()
@@ -448,7 +486,9 @@ def test_mlflow_in_a_folder_needs_its_permission_and_then_works(
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     said = track_one(str(folder))
     if int(mlflow.__version__.split(".")[0]) >= 3:
-        assert any("only with MLFLOW_ALLOW_FILE_STORE=true" in line for line in said) or len(said) == 1
+        assert (
+            any("only with MLFLOW_ALLOW_FILE_STORE=true" in line for line in said) or len(said) == 1
+        )
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     assert not any("failed" in line for line in track_one(str(folder)))
     client = mlflow.MlflowClient(tracking_uri=store)

@@ -16,4 +16,6 @@ def balancing_parts(method: str, labeled_sampling: str = "uniform") -> tuple[str
     Such a classifier is not to be adjusted once more: post-hoc logit adjustment would favour the rare classes.
     """
     parts = sorted(BALANCED & set(method.split("+")))
-    return tuple(parts) if labeled_sampling == "uniform" else (*parts, f"{labeled_sampling} sampling")
+    return (
+        tuple(parts) if labeled_sampling == "uniform" else (*parts, f"{labeled_sampling} sampling")
+    )

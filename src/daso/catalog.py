@@ -127,7 +127,9 @@ def _names(tree: ast.Module) -> Mapping[str, Any]:
     return known
 
 
-def _keyword_arguments(part: ast.ClassDef, names: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _keyword_arguments(
+    part: ast.ClassDef, names: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield name, type and default of the keyword-only arguments of a constructor, but for places of other parts."""
     for node in part.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":

@@ -81,12 +81,20 @@ class Recipe:
         for part in recipe.plan.brings:
             if not recipe._has(part):
                 given = recipe.refiners
-                recipe = replace(recipe._add(REFINERS[part], part), refiners=(REFINERS[part], *given))
+                recipe = replace(
+                    recipe._add(REFINERS[part], part), refiners=(REFINERS[part], *given)
+                )
         provided = recipe.plan.provides
-        asked = {argument for part in recipe.parts() for argument in inspect.signature(part).parameters}
+        asked = {
+            argument for part in recipe.parts() for argument in inspect.signature(part).parameters
+        }
         if provided is not None and provided not in asked:
-            users = [n for n, part in ADDITIONS.items() if provided in inspect.signature(part).parameters]
-            raise OptionError(f"nothing in {name!r} uses what its plan works out; {', '.join(users)} would")
+            users = [
+                n for n, part in ADDITIONS.items() if provided in inspect.signature(part).parameters
+            ]
+            raise OptionError(
+                f"nothing in {name!r} uses what its plan works out; {', '.join(users)} would"
+            )
         return recipe
 
     def _has(self, part: str) -> bool:
@@ -111,7 +119,9 @@ class Recipe:
             raise OptionError(f"{self.method.__name__} does not take {called!r}: {reason}")
         if issubclass(part, LabeledLoss):
             if self.loss is not None:
-                raise OptionError(f"{self.name!r} names two losses on labelled images; it can have one")
+                raise OptionError(
+                    f"{self.name!r} names two losses on labelled images; it can have one"
+                )
             return replace(self, loss=part)
         if issubclass(part, Term):
             return replace(self, terms=(*self.terms, part))
@@ -145,7 +155,10 @@ class Recipe:
                     raise OptionError(f"{found[name].part} and {part.__name__} both have {name!r}")
                 lacking = [
                     what
-                    for what, value in (("type", argument.annotation), ("default", argument.default))
+                    for what, value in (
+                        ("type", argument.annotation),
+                        ("default", argument.default),
+                    )
                     if value is argument.empty
                 ]
                 if lacking:
@@ -154,7 +167,11 @@ class Recipe:
                         f"as {name}: float = 0.5, so that it can be an option"
                     )
                 found[name] = Hyperparameter(
-                    name, argument.annotation, argument.default, part.__name__, descriptions.get(name, "")
+                    name,
+                    argument.annotation,
+                    argument.default,
+                    part.__name__,
+                    descriptions.get(name, ""),
                 )
         return found
 
@@ -253,7 +270,9 @@ def _split(name: str) -> list[str]:
     return pieces
 
 
-def _find(name: str, known: Mapping[str, type[Part]], base: type[Part], what: str, within: str) -> type[Part]:
+def _find(
+    name: str, known: Mapping[str, type[Part]], base: type[Part], what: str, within: str
+) -> type[Part]:
     """Return the part called *name*; with a colon in it, one of the user's own."""
     if ":" in name:
         return _own(name, base)

@@ -42,7 +42,11 @@ def _flush_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # not every file system can
+        if error.errno not in (
+            errno.EINVAL,
+            errno.EBADF,
+            errno.ENOTSUP,
+        ):  # not every file system can
             raise
     finally:
         os.close(descriptor)

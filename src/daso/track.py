@@ -47,7 +47,9 @@ def numbers_of(row: Row, class_names: Sequence[str]) -> Numbers:
     Of the lists per class recall and distribution are kept, as ``"test/recall/CLASS"``, for up to 50 classes.
     """
     top = "train/" if row["event"] == "train" else ""
-    content = {name: value for name, value in row.items() if name not in ("event", "step", "warnings")}
+    content = {
+        name: value for name, value in row.items() if name not in ("event", "step", "warnings")
+    }
     return dict(_walk(content, top, class_names))
 
 
@@ -68,7 +70,9 @@ def _walk(value: Any, path: str, class_names: Sequence[str]) -> Iterator[tuple[s
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return flat
 
 
@@ -168,7 +172,9 @@ class MLflow:
         from mlflow.entities import Metric, Param
 
         if "MLFLOW_LOGGING_LEVEL" not in os.environ:
-            logging.getLogger("mlflow").setLevel(logging.WARNING)  # the making of its tables is no news
+            logging.getLogger("mlflow").setLevel(
+                logging.WARNING
+            )  # the making of its tables is no news
         self._metric = Metric
         uri = state.get("tracking_uri") or mlflow.get_tracking_uri()
         with _one_at_a_time() if uri.startswith("sqlite") else contextlib.nullcontext():
@@ -258,7 +264,11 @@ def used_before(folder: Path) -> tuple[str, ...]:
 
 
 def tracked(
-    rows: Iterable[Row], kinds: Sequence[str], folder: Path, say: Callable[[str], None], step: int = 0
+    rows: Iterable[Row],
+    kinds: Sequence[str],
+    folder: Path,
+    say: Callable[[str], None],
+    step: int = 0,
 ) -> Iterator[Row]:
     """Yield the rows of a run, and hand them to trackers on the way; see ``Tracking``."""
     tracking = Tracking(kinds, folder, say, step)
@@ -286,14 +296,20 @@ class Tracking:
         step: at which a resumed run goes on.
     """
 
-    def __init__(self, kinds: Iterable[str], folder: Path, say: Callable[[str], None], step: int = 0) -> None:
+    def __init__(
+        self, kinds: Iterable[str], folder: Path, say: Callable[[str], None], step: int = 0
+    ) -> None:
         self.folder = folder
         self.say = say
         self.step = step
         self._lock = threading.Lock()
-        self._queues: dict[str, queue.SimpleQueue[Row | None]] = {k: queue.SimpleQueue() for k in kinds}
+        self._queues: dict[str, queue.SimpleQueue[Row | None]] = {
+            k: queue.SimpleQueue() for k in kinds
+        }
         self._threads = {
-            kind: threading.Thread(target=self._work, args=(kind, rows), name=THREAD + kind, daemon=True)
+            kind: threading.Thread(
+                target=self._work, args=(kind, rows), name=THREAD + kind, daemon=True
+            )
             for kind, rows in self._queues.items()
         }
         for thread in self._threads.values():
@@ -349,7 +365,9 @@ class Tracking:
 
     def _open(self, kind: str) -> Tracker:
         state = self._states().get(kind, {})
-        tracker = TRACKERS[kind](self.folder, read_json(self.folder / "config.json"), state, self.step)
+        tracker = TRACKERS[kind](
+            self.folder, read_json(self.folder / "config.json"), state, self.step
+        )
         with self._lock:
             save_json(self.folder / STATE, {**self._states(), kind: tracker.state})
         self.say(f"tracker {kind}: {tracker.place}")

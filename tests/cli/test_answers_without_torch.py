@@ -33,7 +33,9 @@ sys.exit(99 if "torch" in sys.modules else status)
         ("data check --help", 0, "--json"),
     ],
 )
-def test_help_and_wrong_options_need_no_torch(line: str, status: int, said: str, tmp_path: Path) -> None:
+def test_help_and_wrong_options_need_no_torch(
+    line: str, status: int, said: str, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", CODE, *line.split()]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert result.returncode == status, result.stderr
@@ -45,5 +47,7 @@ def test_a_training_starts_without_what_only_its_end_needs() -> None:
         "import sys, daso.cli.verbs.train, daso.cli.training.session\n"
         "print(*sorted({'matplotlib', 'scipy', 'pandas', 'sklearn', 'pyarrow'} & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.split() == []

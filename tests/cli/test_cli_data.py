@@ -49,18 +49,25 @@ def test_check_names_what_is_wrong_and_fails(
     assert "refused 7 images cannot be read" in shown
     assert f"{folder}/unlabeled/[bold]bad0.jpg: not a readable image" in shown
     assert "and 2 more (--all names them)" in shown
-    assert "Training refuses this data: mend what is refused, or leave it out with --skip-bad." in shown
+    assert (
+        "Training refuses this data: mend what is refused, or leave it out with --skip-bad."
+        in shown
+    )
     assert main(["data", "check", str(folder), "--all"]) == 1
     assert "bad6.jpg" in capsys.readouterr().out
 
 
 def test_check_as_json(make_image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_image_folder()
-    (folder / "test" / "red" / "leak.png").write_bytes((folder / "labeled" / "red" / "000.png").read_bytes())
+    (folder / "test" / "red" / "leak.png").write_bytes(
+        (folder / "labeled" / "red" / "000.png").read_bytes()
+    )
     assert main(["data", "check", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["would_train"] is False
-    assert [finding["code"] for finding in report["findings"] if finding["level"] == "refused"] == ["leak"]
+    assert [finding["code"] for finding in report["findings"] if finding["level"] == "refused"] == [
+        "leak"
+    ]
     assert main(["data", "check", str(folder / "nowhere"), "--json"]) == 1
     assert "neither a data set's name" in json.loads(capsys.readouterr().out)["error"]
 
@@ -86,7 +93,10 @@ def test_train_on_a_manifest_and_evaluate_it_where_it_moved(
     manifest, run = listed(make_image_folder()), tmp_path / "run"
     assert main(["train", str(manifest), *TRAIN, "--out", str(run)]) == 0
     told = capsys.readouterr().err
-    assert "path from column 'file_name', label from column 'category', split from column 'split'" in told
+    assert (
+        "path from column 'file_name', label from column 'category', split from column 'split'"
+        in told
+    )
     assert "15 labelled images 12x12 of 3 classes" in told
     moved = manifest.parent.rename(tmp_path / "moved")
     assert main(["evaluate", str(run)]) == 1
@@ -128,7 +138,9 @@ def test_leaks_stop_a_training_unless_told_to_skip_them(
     make_image_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, run = make_image_folder(), tmp_path / "run"
-    (folder / "test" / "red" / "leak.png").write_bytes((folder / "labeled" / "red" / "000.png").read_bytes())
+    (folder / "test" / "red" / "leak.png").write_bytes(
+        (folder / "labeled" / "red" / "000.png").read_bytes()
+    )
     assert main(["train", str(folder), *TRAIN, "--out", str(run)]) == 1
     assert "leak.png is a test image, and the same image as the labelled" in capsys.readouterr().err
     assert not run.exists()
@@ -152,7 +164,9 @@ def test_check_tells_the_size_that_training_takes_here(
         path = tmp_path / "photos" / "labeled" / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
-    monkeypatch.setattr("daso.train.step.state.choose_device", lambda name: torch.device(accelerator))
+    monkeypatch.setattr(
+        "daso.train.step.state.choose_device", lambda name: torch.device(accelerator)
+    )
     photos = str(tmp_path / "photos")
     assert main(["data", "check", photos]) == 0
     said = capsys.readouterr().out

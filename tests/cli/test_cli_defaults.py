@@ -15,12 +15,16 @@ from daso.train.config import RunConfig
 def config_of(*argv: str, **changes: Any) -> tuple[RunConfig, list[str]]:
     notices: list[str] = []
     command, options = parse_train(argv)
-    defaults = replace(SOURCES.get(argv[0], SourceDefaults(dist_temperature=MISMATCH_TEMPERATURE)), **changes)
+    defaults = replace(
+        SOURCES.get(argv[0], SourceDefaults(dist_temperature=MISMATCH_TEMPERATURE)), **changes
+    )
     return to_config(command, options, argv, defaults, notices.append), notices
 
 
 def test_an_option_leaves_the_rest_of_the_default_split_in_place() -> None:
-    config, notices = config_of("cifar100", "--unlabeled-shape", "reversed", "--gamma-labeled", "20")
+    config, notices = config_of(
+        "cifar100", "--unlabeled-shape", "reversed", "--gamma-labeled", "20"
+    )
     assert config.split == SplitOptions(50, 400, 20.0, 10, "reversed", None)
     assert "--labeled-head 50" in notices[0]
     assert "--gamma-labeled" not in notices[0]
@@ -56,7 +60,11 @@ def test_the_papers_length_for_its_benchmarks_and_what_is_given_for_all() -> Non
 
 def test_stl10_is_augmented_at_96_pixels_and_trained_at_32() -> None:
     config, _ = config_of("stl10")
-    assert (config.train.resolution, config.augmentation.cutout, config.augmentation.crop_padding) == (
+    assert (
+        config.train.resolution,
+        config.augmentation.cutout,
+        config.augmentation.crop_padding,
+    ) == (
         32,
         16,
         4,
@@ -83,14 +91,24 @@ def test_semi_aves_takes_the_papers_setting_in_epochs(
 ) -> None:
     config, notices = config_of(source)
     train = config.train
-    assert (train.steps, train.batch, train.unlabeled_ratio, train.network) == (steps, 256, 5, "resnet34")
+    assert (train.steps, train.batch, train.unlabeled_ratio, train.network) == (
+        steps,
+        256,
+        5,
+        "resnet34",
+    )
     assert (train.learning_rate, train.schedule, train.evaluate_every) == (0.04, "thirds", epoch)
     assert (train.weight_decay, train.ema_decay, config.augmentation.crop) == (3e-4, 0.9, "resized")
     options = config.method_options
     assert (options["dist_temperature"], options["warmup_steps"]) == (0.5, warmup)
     assert options["histogram_period"] == epoch
     assert config.split == SplitOptions()
-    for flag in ("--schedule thirds", "--crop resized", "--ema-decay 0.9", f"--warmup-steps {warmup}"):
+    for flag in (
+        "--schedule thirds",
+        "--crop resized",
+        "--ema-decay 0.9",
+        f"--warmup-steps {warmup}",
+    ):
         assert flag in notices[0]
 
     train = config_of(source, "--method", "supervised")[0].train
@@ -101,7 +119,14 @@ def test_semi_aves_takes_the_papers_setting_in_epochs(
 
 def test_what_is_given_goes_before_the_setting_of_semi_aves() -> None:
     config, _ = config_of(
-        "semi-aves", "--weight_decay=0.1", "--schedule", "cosine", "--crop", "pad", "--histogram-period", "7"
+        "semi-aves",
+        "--weight_decay=0.1",
+        "--schedule",
+        "cosine",
+        "--crop",
+        "pad",
+        "--histogram-period",
+        "7",
     )
     assert (config.train.weight_decay, config.train.schedule) == (0.1, "cosine")
     assert (config.augmentation.crop, config.method_options["histogram_period"]) == ("pad", 7)
@@ -124,7 +149,9 @@ def test_the_warm_up_of_daso_is_not_another_parts() -> None:
         (("photos", "--freeze", "--embedding-network", "mlp-256"), 0.95),
     ],
 )
-def test_guesses_of_a_probe_teach_from_a_lower_threshold(argv: tuple[str, ...], threshold: float) -> None:
+def test_guesses_of_a_probe_teach_from_a_lower_threshold(
+    argv: tuple[str, ...], threshold: float
+) -> None:
     config, notices = config_of(*argv)
     assert config.method_options["threshold"] == threshold
     assert any("--threshold 0.7" in notice for notice in notices) is (threshold == 0.7)

@@ -20,7 +20,9 @@ from daso.cli import main
         ["--seeds", "3", "0", "3"],
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is(options: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_refused_before_anything_is(
+    options: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["demo", "--out", str(tmp_path / "demo"), *options])
     assert stopped.value.code == 2
@@ -41,7 +43,9 @@ def test_the_demonstration_compares_three_methods_seed_by_seed(
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["method"], row["seed"]) for row in rows} == {
-        (method, seed) for method in ("supervised", "fixmatch", "fixmatch+daso") for seed in ("0", "3")
+        (method, seed)
+        for method in ("supervised", "fixmatch", "fixmatch+daso")
+        for seed in ("0", "3")
     }
     splits = {row["seed"]: row["split"] for row in rows}
     assert all(row["split"] == splits[row["seed"]] for row in rows)

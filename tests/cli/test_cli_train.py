@@ -34,10 +34,21 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def _trained_folder(make_image_folder: MakeFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _trained_folder(
+    make_image_folder: MakeFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     images = shutil.copytree(make_image_folder(), folder / "images")
-    options = ["--method", "fixmatch", "--steps", "30", "--learning-rate", "0.1", "--ema-decay", "0.5"]
+    options = [
+        "--method",
+        "fixmatch",
+        "--steps",
+        "30",
+        "--learning-rate",
+        "0.1",
+        "--ema-decay",
+        "0.5",
+    ]
     options += ["--evaluate-every", "15", "--out", str(folder / "run")]
     assert main(["train", str(images), *TINY, *options]) == 0
     return folder
@@ -69,7 +80,9 @@ def test_a_folder_of_images_is_trained_on_from_end_to_end(
     assert pictures == {"classes.png", "training.png", "recall.png", "pseudo_labels.png"}
 
 
-def test_it_is_said_once_that_probabilities_are_not_calibrated(tmp_path: Path, capsys: Capture) -> None:
+def test_it_is_said_once_that_probabilities_are_not_calibrated(
+    tmp_path: Path, capsys: Capture
+) -> None:
     line = ["train", "digits", "--method", "supervised", *TINY, "--steps", "4"]
     for number, (holdout, reason) in enumerate(
         (("0", "there is no hold-out"), ("20", "20 held-out images are too few"), ("100", ""))
@@ -83,7 +96,9 @@ def test_it_is_said_once_that_probabilities_are_not_calibrated(tmp_path: Path, c
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "fixmatch+daso"])
 def test_every_method_runs_from_end_to_end(method: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main(["train", "digits", "--method", method, "--out", str(run), *TINY, "--steps", "4"]) == 0
+    assert (
+        main(["train", "digits", "--method", method, "--out", str(run), *TINY, "--steps", "4"]) == 0
+    )
     assert (run / "plots" / "recall.png").exists()
     assert config_of(run)["method"] == method
 
@@ -117,11 +132,19 @@ def test_every_hyper_parameter_is_an_option_and_is_written_down(tmp_path: Path) 
 def test_options_of_training_split_and_views_are_written_down(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = "--steps 3 --unlabeled-ratio 1 --learning-rate 0.01 --schedule cosine --momentum 0.5 --seed 4 "
-    options += "--labeled-head 12 --unlabeled-head 24 --gamma-labeled 3 --gamma-unlabeled 2 --holdout 20 "
+    options += (
+        "--labeled-head 12 --unlabeled-head 24 --gamma-labeled 3 --gamma-unlabeled 2 --holdout 20 "
+    )
     options += "--unlabeled-shape reversed --crop-padding 2 --cutout 0 --flip True --log-every 1"
     assert main(["train", "digits", "--out", str(run), *TINY, *options.split()]) == 0
     config = config_of(run)
-    train = {"steps": 3, "unlabeled_ratio": 1, "learning_rate": 0.01, "schedule": "cosine", "momentum": 0.5}
+    train = {
+        "steps": 3,
+        "unlabeled_ratio": 1,
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "momentum": 0.5,
+    }
     assert train.items() <= config["train"].items()
     assert config["train"]["seed"] == 4
     assert config["split"] == {
@@ -159,7 +182,10 @@ def test_what_the_split_has_left_is_not_kept_while_training(
     monkeypatch.setattr("daso.cli.training.session.open_source", remembered)
     monkeypatch.setattr(Training, "advance", advanced)
     options = ["--labeled-head", "20", "--unlabeled-head", "40", "--gamma-labeled", "4"]
-    assert main(["train", "digits", "--out", str(tmp_path / "run"), *TINY, *options, "--steps", "2"]) == 0
+    assert (
+        main(["train", "digits", "--out", str(tmp_path / "run"), *TINY, *options, "--steps", "2"])
+        == 0
+    )
     assert alive == [False, False]
 
 
@@ -205,7 +231,9 @@ def test_two_classes_leave_a_group_empty(
 ) -> None:
     images = make_image_folder(classes=("green", "red"))
     assert main(["train", str(images), "--out", str(tmp_path / "run"), *TINY, "--steps", "2"]) == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text(), parse_constant=pytest.fail)
+    summary = json.loads(
+        (tmp_path / "run" / "summary.json").read_text(), parse_constant=pytest.fail
+    )
     assert summary["median_of_last"]["recall_few"] is None
 
 
@@ -213,12 +241,24 @@ def test_two_classes_leave_a_group_empty(
     ("change", "message"),
     [
         (lambda images: [p.unlink() for p in (images / "labeled" / "red").iterdir()], "'red'"),
-        (lambda images: [shutil.rmtree(path) for path in images.glob("*/[br][le][ud]*")], "two classes"),
-        (lambda images: (images / "labeled" / "red" / "000.png").write_bytes(b"no image"), "000.png"),
+        (
+            lambda images: [shutil.rmtree(path) for path in images.glob("*/[br][le][ud]*")],
+            "two classes",
+        ),
+        (
+            lambda images: (images / "labeled" / "red" / "000.png").write_bytes(b"no image"),
+            "000.png",
+        ),
         (lambda images: shutil.rmtree(images / "labeled"), "labeled"),
         (lambda images: shutil.rmtree(images / "unlabeled"), "unlabelled images"),
     ],
-    ids=["a class without images", "one class", "an unreadable image", "no labels", "no unlabeled images"],
+    ids=[
+        "a class without images",
+        "one class",
+        "an unreadable image",
+        "no labels",
+        "no unlabeled images",
+    ],
 )
 def test_a_folder_that_cannot_be_trained_on(
     make_image_folder: MakeFolder,
@@ -395,7 +435,9 @@ def test_predict_takes_images_of_any_size_and_colour(
     assert rows[1]["path"].endswith("red, or so.png")
 
 
-def test_predict_writes_a_file(trained_folder: tuple[Path, Path], tmp_path: Path, capsys: Capture) -> None:
+def test_predict_writes_a_file(
+    trained_folder: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
     images, run = trained_folder
     out = tmp_path / "out.csv"
     out.write_text("old")
@@ -437,7 +479,10 @@ def test_predict_names_files_whose_names_are_not_unicode(
 
 def test_predict_without_images(finished_run: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").mkdir()
-    for images, message in ((tmp_path / "empty", "no image"), (tmp_path / "nowhere", "does not exist")):
+    for images, message in (
+        (tmp_path / "empty", "no image"),
+        (tmp_path / "nowhere", "does not exist"),
+    ):
         status, rows, errors = predict(capsys, finished_run, images)
         assert (status, rows) == (1, [])
         assert message in errors

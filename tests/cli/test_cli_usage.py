@@ -13,7 +13,18 @@ from daso.cli import VERBS, early, main
 
 Capture = pytest.CaptureFixture[str]
 
-TINY = ["--network", "small-4", "--steps", "4", "--batch", "8", "--evaluate-every", "2", "--device", "cpu"]
+TINY = [
+    "--network",
+    "small-4",
+    "--steps",
+    "4",
+    "--batch",
+    "8",
+    "--evaluate-every",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 def status_of(arguments: list[str]) -> int:
@@ -42,7 +53,9 @@ def test_help_needs_neither_torch_nor_numpy_and_lists_the_verbs() -> None:
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
         "sys.exit(status)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stderr.strip()) == (0, "[]")
     for verb in ("demo", "train", "resume", "evaluate", "predict", "plot"):
         assert f"  {verb} " in result.stdout
@@ -137,7 +150,9 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "data check"])
-def test_help_is_written_for_people(verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_is_written_for_people(
+    verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     assert status_of([*verb.split(), "--help"]) == 0
     shown = capsys.readouterr().out
@@ -166,7 +181,11 @@ def test_help_does_not_give_defaults_that_the_source_decides(capsys: Capture) ->
 @pytest.mark.parametrize(
     ("method", "present", "absent"),
     [
-        ("fixmatch+daso", ["--threshold", "--dist-temperature", "--queue-length", "--no-balanced-queue"], []),
+        (
+            "fixmatch+daso",
+            ["--threshold", "--dist-temperature", "--queue-length", "--no-balanced-queue"],
+            [],
+        ),
         ("fixmatch", ["--threshold", "--unlabeled-weight"], ["--dist-temperature"]),
         ("supervised", ["--labeled-head", "--seed"], ["--threshold", "--dist-temperature"]),
     ],
@@ -199,7 +218,11 @@ def test_help_shows_the_options_of_the_method(
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_right_one(
-    arguments: list[str], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    arguments: list[str],
+    meant: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status = status_of(arguments)
@@ -344,6 +367,8 @@ def test_another_pipe_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         "sys.argv = ['daso', 'methods']\n"
         "sys.exit(daso.cli.main())"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 1
     assert result.stderr.rstrip().endswith("BrokenPipeError: [Errno 32] of a worker")

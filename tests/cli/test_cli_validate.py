@@ -14,7 +14,17 @@ from daso.report.uncertainty import interval
 from daso.train.cross_validation import fold_config
 from tests.conftest import MakeConfig, MakeFolder
 
-TINY = ["--steps", "30", "--batch", "8", "--network", "small-4", "--evaluate-every", "15", "--quiet"]
+TINY = [
+    "--steps",
+    "30",
+    "--batch",
+    "8",
+    "--network",
+    "small-4",
+    "--evaluate-every",
+    "15",
+    "--quiet",
+]
 
 
 @pytest.fixture
@@ -47,13 +57,16 @@ def test_every_labelled_image_is_measured_and_what_is_done_is_not_done_again(
     half = interval(np.array(result["recall"]), np.array(result["measured"], dtype=float))
     assert half is not None
     assert (
-        f"balanced accuracy {100 * result['balanced_accuracy']:.1f}% ± {100 * half:.1f} (95%)" in output.out
+        f"balanced accuracy {100 * result['balanced_accuracy']:.1f}% ± {100 * half:.1f} (95%)"
+        in output.out
     )
     assert answers.stat().st_mtime_ns == written
     assert json.loads((run_folder / "cross_validation.json").read_text()) == result
 
 
-def test_a_benchmarks_split_is_refused(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmarks_split_is_refused(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["validate", str(finished_run)]) == 2
     assert "drawn from a larger set" in capsys.readouterr().err
     assert main(["validate", str(finished_run.parent / "nothing")]) == 1

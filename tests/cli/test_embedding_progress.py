@@ -7,7 +7,9 @@ import pytest
 from daso.cli.terminal.counters import embedding_progress
 
 
-def test_a_line_now_and_then_with_the_rate_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_now_and_then_with_the_rate_and_the_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     now = 0.0
     report = embedding_progress(lambda: now)
     # 2,000 of 10,000 were there; 100 a second come.

@@ -37,7 +37,18 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arguments(out: Path, data: Path, *more: str) -> list[str]:
     what = ["reproduce", "1", "--rows", "supervised", "--columns", PRESET, "--seeds", "0,1"]
-    return [*what, "--scale", "smoke", "--device", "cpu", "--out", str(out), "--data", str(data), *more]
+    return [
+        *what,
+        "--scale",
+        "smoke",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        "--data",
+        str(data),
+        *more,
+    ]
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -65,7 +76,13 @@ def test_one_command_submits_an_array_and_prints_the_table(
     assert "job 7_1" in printed.err
     assert "(2)" in printed.out  # seeds in the table
     script = (tmp_path / "script").read_text()
-    for line in ("--array=0-1%2", "--partition=gpu", "--gpus-per-node=1", "--time=1440", "--signal=USR2@90"):
+    for line in (
+        "--array=0-1%2",
+        "--partition=gpu",
+        "--gpus-per-node=1",
+        "--time=1440",
+        "--signal=USR2@90",
+    ):
         assert f"#SBATCH {line}" in script
     environment = read_json(next(out.rglob("environment.json")))
     assert environment["command"].startswith("daso reproduce 1 --rows supervised")
@@ -109,7 +126,9 @@ def test_a_job_whose_time_is_up_is_saved_and_queued_again(endless: tuple[Campaig
         assert 0 < resumed["from_step"] <= step
         [again] = processes_of(controller)
         assert again != process
-        os.kill(again, signal.SIGTERM)  # cancelled, or the machine taken back: saved, and not ended by itself
+        os.kill(
+            again, signal.SIGTERM
+        )  # cancelled, or the machine taken back: saved, and not ended by itself
         wait_for(lambda: campaign.state(cell) == "started")
         assert (newest_step(folder / "checkpoints") or 0) > resumed["from_step"]
         assert again in processes_of(controller)

@@ -29,7 +29,10 @@ Capture = pytest.CaptureFixture[str]
 def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     tensors = load_file(max((folder / "checkpoints").glob("*.safetensors")))
     times = ("seconds", "steps_per_second")
-    rows = [{k: v for k, v in row.items() if k not in times} for row in read_rows(folder / "metrics.jsonl")]
+    rows = [
+        {k: v for k, v in row.items() if k not in times}
+        for row in read_rows(folder / "metrics.jsonl")
+    ]
     return {name: value.tobytes() for name, value in tensors.items()}, rows
 
 
@@ -40,9 +43,20 @@ def differences(folder: Path) -> dict[str, list[str]]:
 def test_another_process_repeats_a_run_bit_for_bit(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     # Elsewhere, and with other hashes of names.
-    command = [sys.executable, "-m", "daso", "train", "--like", str(finished_run), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "daso",
+        "train",
+        "--like",
+        str(finished_run),
+        "--out",
+        str(out),
+    ]
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert outcome(out) == outcome(finished_run)
     assert read_json(out / "config.json") == read_json(finished_run / "config.json")
     assert differences(out)["options"] == differences(out)["data"] == []
@@ -53,7 +67,17 @@ def test_options_that_are_given_differ_and_nothing_else(
     finished_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "other"
-    line = ["--like", str(finished_run), "--seed", "3", "--threshold=0.4", "--steps", "5", "--out", str(out)]
+    line = [
+        "--like",
+        str(finished_run),
+        "--seed",
+        "3",
+        "--threshold=0.4",
+        "--steps",
+        "5",
+        "--out",
+        str(out),
+    ]
     assert main(["train", *line]) == 0
     before, now = read_json(finished_run / "config.json"), read_json(out / "config.json")
     assert now["train"] == before["train"] | {"seed": 3, "steps": 5}
@@ -68,17 +92,29 @@ def test_options_that_are_given_differ_and_nothing_else(
         "train.steps 20, now 5",
     ]
     assert found["data"] == []  # the seed decides the split, of the same images
-    assert "options: method_options.threshold 0.2, now 0.4; train.seed 0, now 3" in capsys.readouterr().err
+    assert (
+        "options: method_options.threshold 0.2, now 0.4; train.seed 0, now 3"
+        in capsys.readouterr().err
+    )
 
 
 def test_another_method_keeps_what_it_knows(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "other"
-    assert main(["train", "--like", str(finished_run), "--method", "supervised", "--out", str(out)]) == 0
+    assert (
+        main(["train", "--like", str(finished_run), "--method", "supervised", "--out", str(out)])
+        == 0
+    )
     before, now = read_json(finished_run / "config.json"), read_json(out / "config.json")
-    assert (now["method"], now["method_options"], now["split"]) == ("supervised", {}, before["split"])
+    assert (now["method"], now["method_options"], now["split"]) == (
+        "supervised",
+        {},
+        before["split"],
+    )
     assert (before["train"]["learning_rate"], now["train"]["learning_rate"]) == (0.03, 0.1)
     out = tmp_path / "fixmatch"
-    assert main(["train", "--like", str(finished_run), "--method", "fixmatch", "--out", str(out)]) == 0
+    assert (
+        main(["train", "--like", str(finished_run), "--method", "fixmatch", "--out", str(out)]) == 0
+    )
     now = read_json(out / "config.json")
     assert now["method_options"]["threshold"] == 0.2
     assert now["train"] == before["train"]
@@ -88,7 +124,9 @@ def test_a_run_on_files_that_have_moved_and_changed(
     make_image_folder: Callable[..., Path], tmp_path: Path, capsys: Capture
 ) -> None:
     images = make_image_folder()
-    options = "--method fixmatch --network small-4 --steps 2 --batch 4 --threshold 0.1 --device cpu --out"
+    options = (
+        "--method fixmatch --network small-4 --steps 2 --batch 4 --threshold 0.1 --device cpu --out"
+    )
     assert main(["train", str(images), *options.split(), str(tmp_path / "run")]) == 0
     elsewhere = images.rename(tmp_path / "elsewhere")
     like = ["train", "--like", str(tmp_path / "run")]
@@ -97,7 +135,9 @@ def test_a_run_on_files_that_have_moved_and_changed(
     line = [*like, "--data", str(elsewhere)]
     assert main([*line, "--out", str(tmp_path / "moved")]) == 0
     assert outcome(tmp_path / "moved") == outcome(tmp_path / "run")
-    assert [text.partition(" ")[0] for text in differences(tmp_path / "moved")["options"]] == ["source"]
+    assert [text.partition(" ")[0] for text in differences(tmp_path / "moved")["options"]] == [
+        "source"
+    ]
     capsys.readouterr()
     next((elsewhere / "unlabeled").rglob("*.png")).unlink()
     assert main([*line, "--out", str(tmp_path / "changed")]) == 0
@@ -123,7 +163,9 @@ def test_images_are_compared_whatever_the_seed_and_the_hold_out(
     capsys.readouterr()
     assert main([*like, "--seed", "5", "--out", str(tmp_path / "changed")]) == 0
     (change,) = differences(tmp_path / "changed")["data"]
-    assert change.startswith(("fingerprint of the labeled images", "fingerprint of the holdout images"))
+    assert change.startswith(
+        ("fingerprint of the labeled images", "fingerprint of the holdout images")
+    )
     assert change in capsys.readouterr().err
 
 

@@ -50,7 +50,10 @@ def test_one_preset(capsys: Capture) -> None:
     found = printed_json(capsys, "presets", "stl10-n150-g10")
     assert (found["unlabelled"], found["holdout"], found["resolution"]) == (None, 500, 32)
     assert found["tables"] == [2, 5, 6, 7, 8, 11, 12, 13, 15, 16, 17]
-    assert found["resolved"]["method"]["warmup_steps"] == {"value": 5000, "decided_by": "DASO, worked out"}
+    assert found["resolved"]["method"]["warmup_steps"] == {
+        "value": 5000,
+        "decided_by": "DASO, worked out",
+    }
     assert "reasons" not in found
     assert [preset["name"] for preset in printed_json(capsys, "presets")] == list(PRESETS)
 
@@ -97,9 +100,7 @@ def test_all_methods(capsys: Capture) -> None:
     for name in [*METHODS, *ADDITIONS]:
         assert f"  {name} " in shown
     impossible = shown.partition("Not possible:")[2].strip().splitlines()
-    guesses = (
-        "supervised + align, sharpen, daso, darp, crest-plus: it makes no guesses about unlabelled images"
-    )
+    guesses = "supervised + align, sharpen, daso, darp, crest-plus: it makes no guesses about unlabelled images"
     assert guesses in shown
     found = printed_json(capsys, "methods")
     assert found["method"].keys() == METHODS.keys()
@@ -116,7 +117,9 @@ def test_all_methods(capsys: Capture) -> None:
         for name in rest.partition(":")[0].split(", "):
             assert (method, name) not in said
             said[method, name] = line
-    assert said.keys() == {(method, name) for method, names in found["refused"].items() for name in names}
+    assert said.keys() == {
+        (method, name) for method, names in found["refused"].items() for name in names
+    }
 
 
 def test_every_method_and_part_says_what_it_is_and_where_it_is_from(capsys: Capture) -> None:
@@ -140,7 +143,11 @@ def test_a_composed_method(capsys: Capture) -> None:
     found = printed_json(capsys, "methods", "fixmatch+la+daso")
     assert [part["kind"] for part in found["parts"]] == ["method", "labelled loss", "refiner"]
     defaults = {h["name"]: h["default"] for h in found["hyperparameters"]}
-    assert {"threshold": 0.95, "queue_length": 256, "warmup_steps": None}.items() <= defaults.items()
+    assert {
+        "threshold": 0.95,
+        "queue_length": 256,
+        "warmup_steps": None,
+    }.items() <= defaults.items()
     assert all(h["help"] for h in found["hyperparameters"])
 
 

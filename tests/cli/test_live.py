@@ -139,7 +139,13 @@ def test_time_left_counts_evaluations_in() -> None:
     view = View("run", 1000)
     for step in (100, 200, 300):
         view.see(
-            {"event": "train", "step": step, "loss": 1.0, "steps_per_second": 50.0, "seconds": step / 10}
+            {
+                "event": "train",
+                "step": step,
+                "loss": 1.0,
+                "steps_per_second": 50.0,
+                "seconds": step / 10,
+            }
         )
     # 10 steps a second with evaluations, 50 without.
     assert view.seconds_left() == pytest.approx(70)
@@ -147,7 +153,8 @@ def test_time_left_counts_evaluations_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (300, "5 min"), (7300, "2 h"), (float("inf"), "?")]
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (300, "5 min"), (7300, "2 h"), (float("inf"), "?")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -158,7 +165,8 @@ def test_bars_grow_by_eighths() -> None:
     assert bar(1 / 32, 4, False) == "▏"
     assert (bar(0.0, 4, False), bar(2.0, 4, False), bar(0.5, 4, True)) == ("", "████", "##")
     lengths = [
-        sum(8 if c == "█" else " ▏▎▍▌▋▊▉".index(c) for c in bar(n / 100, 9, False)) for n in range(101)
+        sum(8 if c == "█" else " ▏▎▍▌▋▊▉".index(c) for c in bar(n / 100, 9, False))
+        for n in range(101)
     ]
     assert lengths == sorted(lengths)
 

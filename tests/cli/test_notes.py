@@ -36,7 +36,9 @@ def notes_on(line: str) -> list[str]:
     argv = shlex.split(line)
     command, options = parse_train(argv)
     config = to_config(command, options, argv, SOURCES[argv[0]], lambda text: None)
-    return [note.partition(" has no effect: ")[0] for note in idle_options(config, given_options(argv))]
+    return [
+        note.partition(" has no effect: ")[0] for note in idle_options(config, given_options(argv))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,14 @@ def notes_on(line: str) -> list[str]:
         ),
         ("--method fixmatch+daso --fixed-blend 0.3 --dist-temperature 1", ["--fixed-blend"]),
         ("--method fixmatch+daso --blend linear --queue-length 9", []),
-        ("--method fixmatch+daso --blend linear --align-weight 0 --queue-length 9", ["--queue-length"]),
-        ("--method mixmatch+daso --blend linear --no-queue-batch-statistics", ["--queue-batch-statistics"]),
+        (
+            "--method fixmatch+daso --blend linear --align-weight 0 --queue-length 9",
+            ["--queue-length"],
+        ),
+        (
+            "--method mixmatch+daso --blend linear --no-queue-batch-statistics",
+            ["--queue-batch-statistics"],
+        ),
         ("--method fixmatch+daso --no-balanced-queue --queue-length 9", ["--queue-length"]),
         ("--method fixmatch --unlabeled-weight 0 --threshold 0.5", ["--threshold"]),
         ("--method remixmatch --unlabeled-weight 0 --unlabeled-ramp 0.5", []),
@@ -106,7 +114,8 @@ def test_the_note_says_why_and_the_training_goes_on(
     line = "train digits --method supervised --strong-operations 1 --steps 2 --batch 4 --network small-4 --device cpu"
     assert main([*line.split(), "--out", str(tmp_path / "run")]) == 0
     assert (
-        "note: --strong-operations has no effect: Supervised has no strong views" in capsys.readouterr().err
+        "note: --strong-operations has no effect: Supervised has no strong views"
+        in capsys.readouterr().err
     )
 
 
@@ -130,13 +139,20 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
         ("--steps 40 --blend semantic", None),
         ("--steps 40 --blend linear", None),
         ("--steps 40 --method fixmatch", None),
-        ("--steps 300 --method fixmatch+daso+crest --generations 3", "never in a training of 100 steps"),
+        (
+            "--steps 300 --method fixmatch+daso+crest --generations 3",
+            "never in a training of 100 steps",
+        ),
     ],
 )
-def test_a_training_too_short_for_the_blend_says_so(line: str, note: str | None, digits: Source) -> None:
+def test_a_training_too_short_for_the_blend_says_so(
+    line: str, note: str | None, digits: Source
+) -> None:
     argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
     command, options = parse_train(argv)
-    prepared = prepare(to_config(command, options, argv, SOURCES["digits"], lambda text: None), digits)
+    prepared = prepare(
+        to_config(command, options, argv, SOURCES["digits"], lambda text: None), digits
+    )
     found = late_blend(prepared.config, prepared.training.options.steps)
     assert (found is None) if note is None else (found is not None and note in found)
 
@@ -216,7 +232,9 @@ def test_evaluate_adjusts_no_classifier_that_was_balanced(
     assert numbers["test"]["logit_adjusted"] is numbers["holdout"]["logit_adjusted"] is None
 
 
-def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(finished_run: Path) -> None:
+def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(
+    finished_run: Path,
+) -> None:
     summary = json.loads((finished_run / "summary.json").read_text())
     adjusted = percent(summary["last"]["logit_adjusted"]["balanced_accuracy"])
     for balanced_by, columns in (((), 7), (("la",), 4)):
@@ -224,7 +242,9 @@ def test_the_table_of_a_run_shows_adjusted_numbers_unless_it_was_balanced(finish
         console.print(summary_table(summary, balanced_by))
         assert isinstance(console.file, io.StringIO)
         text = console.file.getvalue()
-        (line,) = (line for line in text.splitlines() if line.strip().startswith("balanced accuracy"))
+        (line,) = (
+            line for line in text.splitlines() if line.strip().startswith("balanced accuracy")
+        )
         assert len(line.split()) == columns + 1
         assert (adjusted in line.split()) == ("adjusted" in text) == (not balanced_by)
 
@@ -257,7 +277,9 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
     method, options, notices = decided("stl10-n150-g10 --method remixmatch+darp")
     assert (method, options["align"]) == ("remixmatch+estimate+darp", False)
     assert notices[0].endswith("--method remixmatch+estimate+darp --align False")
-    assert decided("semi-aves --method fixmatch+darp")[0] == "fixmatch+darp"  # which has no hold-out
+    assert (
+        decided("semi-aves --method fixmatch+darp")[0] == "fixmatch+darp"
+    )  # which has no hold-out
 
 
 @pytest.mark.parametrize(
@@ -280,7 +302,9 @@ def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise
 
 
 def test_a_split_of_ones_own_in_a_setting_may_differ_too() -> None:
-    assert decided("cifar10-n500-g100 --gamma-unlabeled 10 --method remixmatch")[1]["align"] is False
+    assert (
+        decided("cifar10-n500-g100 --gamma-unlabeled 10 --method remixmatch")[1]["align"] is False
+    )
 
 
 def test_what_a_table_trains_is_what_one_command_trains() -> None:
@@ -295,10 +319,16 @@ def test_what_a_table_trains_is_what_one_command_trains() -> None:
 def test_a_choice_by_a_hold_out_that_is_not_there(
     holdout: str, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = (
-        "--method supervised --network small-4 --steps 2 --batch 8 --device cpu --patience 1 --deploy best"
-    )
-    argv = ["train", "digits", *options.split(), "--holdout", holdout, "--out", str(tmp_path / "run")]
+    options = "--method supervised --network small-4 --steps 2 --batch 8 --device cpu --patience 1 --deploy best"
+    argv = [
+        "train",
+        "digits",
+        *options.split(),
+        "--holdout",
+        holdout,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(argv) == 0
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):

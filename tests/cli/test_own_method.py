@@ -11,7 +11,18 @@ from daso.compose import Recipe
 from daso.errors import OptionError
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
-TINY = ["--steps", "6", "--batch", "8", "--network", "small-4", "--device", "cpu", "--evaluate-every", "3"]
+TINY = [
+    "--steps",
+    "6",
+    "--batch",
+    "8",
+    "--network",
+    "small-4",
+    "--device",
+    "cpu",
+    "--evaluate-every",
+    "3",
+]
 
 
 @pytest.fixture
@@ -28,7 +39,9 @@ def test_the_documented_method_is_50_lines_and_trains(
     (tmp_path / "debiased.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     name = "debiased.py:DebiasPL"
-    assert main(["train", "digits", "--method", name, "--debias", "0.25", "--out", "run", *TINY]) == 0
+    assert (
+        main(["train", "digits", "--method", name, "--debias", "0.25", "--out", "run", *TINY]) == 0
+    )
     config = json.loads(Path("run/config.json").read_text())
     # The run finds its method again from wherever it is resumed.
     assert (config["method"], config["method_options"]["debias"]) == (str(tmp_path / name), 0.25)
@@ -50,7 +63,10 @@ def test_a_method_of_ones_own_is_helped_and_checked_like_any_other(
     assert main([*arguments, "--threshold", "2"]) == 2
     assert "out of range" in capsys.readouterr().err
     assert not Path("run").exists()
-    assert main(["train", "digits", "--method", "mine_to_help:DebiasPL+daso", "--out", "run", *TINY]) == 2
+    assert (
+        main(["train", "digits", "--method", "mine_to_help:DebiasPL+daso", "--out", "run", *TINY])
+        == 2
+    )
     assert "does not take 'daso'" in capsys.readouterr().err
 
 
@@ -73,7 +89,11 @@ class Same(Refiner):
     )
     recipe = Recipe.parse(f"fixmatch+{file}:Halved+{file}:Same+daso")
     assert recipe.loss is not None
-    assert [recipe.loss.__name__, *(part.__name__ for part in recipe.refiners)] == ["Halved", "Same", "DASO"]
+    assert [recipe.loss.__name__, *(part.__name__ for part in recipe.refiners)] == [
+        "Halved",
+        "Same",
+        "DASO",
+    ]
     with pytest.raises(OptionError, match="Did you mean 'Halved'"):
         Recipe.parse(f"fixmatch+{file}:Halve")
     with pytest.raises(OptionError, match="no Method called 'Halved'"):
@@ -108,7 +128,10 @@ class Asks(Method):
         super().__init__()
 """
     )
-    assert main(["train", "digits", "--method", f"{file}:Asks", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert (
+        main(["train", "digits", "--method", f"{file}:Asks", "--out", str(tmp_path / "run"), *TINY])
+        == 2
+    )
     assert "'learning_speed', which is no fact of a run" in capsys.readouterr().err
 
 
@@ -133,7 +156,12 @@ class Clash(Method):
         super().__init__()
 """
     )
-    assert main(["train", "digits", "--method", f"{file}:Clash", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert (
+        main(
+            ["train", "digits", "--method", f"{file}:Clash", "--out", str(tmp_path / "run"), *TINY]
+        )
+        == 2
+    )
     assert "Clash has a hyper-parameter 'momentum'" in capsys.readouterr().err
 
 
@@ -158,7 +186,10 @@ class Mine(Supervised):
 @pytest.mark.parametrize(
     ("constructor", "message"),
     [
-        ("*, speed: float = 1.0):", "Mine does not keep its hyper-parameter 'speed'.*set self.speed"),
+        (
+            "*, speed: float = 1.0):",
+            "Mine does not keep its hyper-parameter 'speed'.*set self.speed",
+        ),
         ("*, speed: float):", "hyper-parameter 'speed' has no default"),
         ("*, speed=1.0):", "hyper-parameter 'speed' has no type"),
         ("*, speed):", "hyper-parameter 'speed' has no type and no default"),
@@ -184,13 +215,18 @@ def test_a_plus_in_a_path_is_explained(
             Recipe.parse(method)
     # The name that is noted has the whole path.
     monkeypatch.chdir(folder)
-    assert main(["train", "digits", "--method", "mine.py:Mine", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert (
+        main(["train", "digits", "--method", "mine.py:Mine", "--out", str(tmp_path / "run"), *TINY])
+        == 2
+    )
     assert "has a + in it" in capsys.readouterr().err
 
 
 def test_a_file_that_fails_while_it_is_imported_is_named(tmp_path: Path) -> None:
     name = write_method(tmp_path / "failing.py", "):", imports="undefined_name")
-    with pytest.raises(OptionError, match=r"cannot import .*failing.py': NameError: .*undefined_name"):
+    with pytest.raises(
+        OptionError, match=r"cannot import .*failing.py': NameError: .*undefined_name"
+    ):
         Recipe.parse(name)
 
 
@@ -210,4 +246,7 @@ def test_a_file_that_has_changed_since_is_said_on_resume(
     file.write_text(file.read_text() + "# another one now\n")
     capsys.readouterr()
     assert main(["resume", "run"]) == 0
-    assert f"own files {next(iter(noted))} ({noted[next(iter(noted))]}), now" in capsys.readouterr().err
+    assert (
+        f"own files {next(iter(noted))} ({noted[next(iter(noted))]}), now"
+        in capsys.readouterr().err
+    )

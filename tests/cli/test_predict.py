@@ -36,7 +36,9 @@ def images(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     (folder / "more").mkdir()
     for number, pixels in enumerate(digits.train.images[:COUNT, 0]):
-        Image.fromarray(pixels).save(folder / ("more" if number % 4 == 0 else ".") / f"{number:03d}.png")
+        Image.fromarray(pixels).save(
+            folder / ("more" if number % 4 == 0 else ".") / f"{number:03d}.png"
+        )
     return folder
 
 
@@ -61,7 +63,11 @@ def test_the_order_is_that_of_the_paths(finished_run: Path, images: Path, capsys
 
 
 def test_all_kinds_of_input_get_the_same_answers(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = sorted(images.rglob("*.png"))
     expected = without_paths(predict(capsys, finished_run, images, "--probabilities")[0])
@@ -89,7 +95,9 @@ def test_all_kinds_of_input_get_the_same_answers(
     assert without_paths(rows) == expected
 
 
-def test_formats_hold_the_same(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_formats_hold_the_same(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
     (images / "damaged.png").write_bytes(b"no image")
     outs = [tmp_path / f"out.{ending}" for ending in ("csv", "jsonl", "parquet")]
     for out in outs:
@@ -150,7 +158,9 @@ def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Captur
     plain = probabilities(predict(capsys, finished_run, images, "--probabilities")[0])
 
     def with_prior(*arguments: str | Path) -> np.ndarray:
-        return probabilities(predict(capsys, finished_run, images, "--probabilities", *arguments)[0])
+        return probabilities(
+            predict(capsys, finished_run, images, "--probabilities", *arguments)[0]
+        )
 
     def expected(shares: np.ndarray) -> np.ndarray:
         shifted = plain * shares / counts
@@ -161,7 +171,9 @@ def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Captur
     np.testing.assert_array_equal(with_prior("--logit-adjusted"), with_prior("--prior", "uniform"))
     shares = np.arange(10.0)
     save_json(tmp_path / "prior.json", dict(zip(NAMES[::-1], shares[::-1].tolist(), strict=True)))
-    np.testing.assert_allclose(with_prior("--prior", tmp_path / "prior.json"), expected(shares), atol=2e-5)
+    np.testing.assert_allclose(
+        with_prior("--prior", tmp_path / "prior.json"), expected(shares), atol=2e-5
+    )
 
 
 def test_an_estimated_prior_is_a_fixed_point(
@@ -174,8 +186,12 @@ def test_an_estimated_prior_is_a_fixed_point(
     rows, said = predict(capsys, *arguments, status=1)
     assert f"class distribution of {COUNT} images, estimated by expectation-maximisation" in said
     assert sum(row["error"] != "" for row in rows) == 1
-    before, after = (probabilities([row for row in answers if not row["error"]]) for answers in (plain, rows))
-    estimate = after.mean(0)  # the mean of the shifted probabilities is the estimate they were shifted to
+    before, after = (
+        probabilities([row for row in answers if not row["error"]]) for answers in (plain, rows)
+    )
+    estimate = after.mean(
+        0
+    )  # the mean of the shifted probabilities is the estimate they were shifted to
     shifted = before * estimate / counts
     np.testing.assert_allclose(after, shifted / shifted.sum(1, keepdims=True), atol=2e-3)
     assert abs(estimate - before.mean(0)).max() > 0.02
@@ -185,7 +201,9 @@ def test_an_estimated_prior_is_a_fixed_point(
     (images / "damaged.png").unlink()
 
 
-def test_a_balanced_method_is_not_balanced_twice(finished_run: Path, images: Path, capsys: Capture) -> None:
+def test_a_balanced_method_is_not_balanced_twice(
+    finished_run: Path, images: Path, capsys: Capture
+) -> None:
     plain, _ = predict(capsys, finished_run, images)
     config = read_json(finished_run / "config.json")
     config["train"]["labeled_sampling"] = "class-balanced"
@@ -197,7 +215,18 @@ def test_a_balanced_method_is_not_balanced_twice(finished_run: Path, images: Pat
 
 def start_and_kill(run: Path, files: list[Path], out: Path, *, after: int) -> None:
     """Kill a prediction of a list that it is fed bit by bit, once *after* rows are in its journal."""
-    command = [sys.executable, "-m", "daso", "predict", str(run), "-", "--out", str(out), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "daso",
+        "predict",
+        str(run),
+        "-",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     journal = out.with_name(f"{out.name}.partial")
@@ -217,7 +246,11 @@ def start_and_kill(run: Path, files: list[Path], out: Path, *, after: int) -> No
 
 
 def test_a_killed_prediction_goes_on(
-    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = sorted(images.rglob("*.png")) * 60
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
@@ -233,7 +266,12 @@ def test_a_killed_prediction_goes_on(
 
     assert main(["predict", str(finished_run), "-", "--out", str(out)]) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main(["predict", str(finished_run), str(images), "--out", str(out), "--resume", "--top", "2"]) == 2
+    assert (
+        main(
+            ["predict", str(finished_run), str(images), "--out", str(out), "--resume", "--top", "2"]
+        )
+        == 2
+    )
     assert "other options" in capsys.readouterr().err
     wrong = [
         sys.executable,
@@ -295,7 +333,12 @@ def test_an_endless_list_is_read_bit_by_bit(finished_run: Path) -> None:
     ],
 )
 def test_what_is_refused(
-    arguments: list[str], message: str, finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+    arguments: list[str],
+    message: str,
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: Capture,
 ) -> None:
     save_json(tmp_path / "short.json", {"0": 1})
     save_json(tmp_path / "strange.json", {"dog": 1})

@@ -59,9 +59,7 @@ from shared_training import assert_no_threads_of_the_group
 assert_no_threads_of_the_group()
 raise SystemExit(status)
 """
-OPTIONS = (
-    "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --batch 8 --device cpu"
-)
+OPTIONS = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --batch 8 --device cpu"
 OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32"
 OPTIONS += " --method fixmatch+daso --histogram-period 4"
 
@@ -99,7 +97,11 @@ class Machines:
 
     def start(self, *arguments: str | Path) -> list[subprocess.Popen[str]]:
         command = ["train", "own.npz", "--out", self.place / "run", *OPTIONS.split(), *arguments]
-        where = ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+        where = ENVIRONMENT | {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+            "WORLD_SIZE": "2",
+        }
         return [
             subprocess.Popen(
                 [sys.executable, "script.py", *map(str, command)],
@@ -116,7 +118,9 @@ class Machines:
         """Return the exit statuses and what was said of errors."""
         running = self.start(*arguments)
         said = [process.communicate(timeout=240)[1] for process in running]
-        lines = [line for line in "".join(said).splitlines() if line.startswith(("daso:", "Traceback"))]
+        lines = [
+            line for line in "".join(said).splitlines() if line.startswith(("daso:", "Traceback"))
+        ]
         return [process.returncode for process in running], lines
 
 
@@ -199,7 +203,13 @@ def assert_as_one_process(machines: Machines, *arguments: str | Path) -> None:
     statuses, lines = machines.finish(*SHORT, *arguments)
     assert (statuses, lines) == ([0, 0], [])
     shared = final(machines.place / "run")
-    command = [*OPTIONS.split(), *SHORT, *map(str, arguments), "--out", str(machines.place / "alone")]
+    command = [
+        *OPTIONS.split(),
+        *SHORT,
+        *map(str, arguments),
+        "--out",
+        str(machines.place / "alone"),
+    ]
     environment = os.environ | ENVIRONMENT | {"RANK": "0"}
     subprocess.run(
         [sys.executable, "script.py", "train", "own.npz", *command],

@@ -126,8 +126,12 @@ def in_terminal(arguments: list[str], width: int, height: int) -> str:
 
 
 def test_a_real_training_in_a_real_terminal(tmp_path: Path) -> None:
-    options = "--network small-4 --batch 8 --steps 40 --evaluate-every 10 --device cpu --threshold 0.3"
-    text = in_terminal(["train", "digits", "--out", str(tmp_path / "run"), *options.split()], 80, 24)
+    options = (
+        "--network small-4 --batch 8 --steps 40 --evaluate-every 10 --device cpu --threshold 0.3"
+    )
+    text = in_terminal(
+        ["train", "digits", "--out", str(tmp_path / "run"), *options.split()], 80, 24
+    )
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
     assert "40 steps in " in plain
     assert "━" in plain

@@ -63,11 +63,22 @@ def test_a_table_is_printed_and_written(campaign: Path, capsys: Capture) -> None
     captured = capsys.readouterr()
     assert "2 runs in" in captured.err
     assert "2 of them complete" in captured.err
-    for text in ("Table 1", "FixMatch + DASO", "(2)", "76.0 ± 0.37", "not comparable", "table-1.md"):
+    for text in (
+        "Table 1",
+        "FixMatch + DASO",
+        "(2)",
+        "76.0 ± 0.37",
+        "not comparable",
+        "table-1.md",
+    ):
         assert text in captured.out
     assert "Supervised" not in captured.out
     assert summaries(campaign) == before
-    assert {path.name for path in campaign.glob("table-*")} == {"table-1.md", "table-1.csv", "table-1.tex"}
+    assert {path.name for path in campaign.glob("table-*")} == {
+        "table-1.md",
+        "table-1.csv",
+        "table-1.tex",
+    }
     with (campaign / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
 
@@ -86,7 +97,9 @@ def test_a_row_is_wanted_by_the_name_that_the_list_shows(tmp_path: Path, capsys:
     wanted = "fixmatch+daso,blend=fixed"
     command = ["reproduce", "6", "--out", str(tmp_path / "new"), "--list", "--seeds", "0", "--rows"]
     assert main([*command, wanted]) == 0
-    lines = [words for words in map(str.split, capsys.readouterr().out.splitlines()) if len(words) == 4]
+    lines = [
+        words for words in map(str.split, capsys.readouterr().out.splitlines()) if len(words) == 4
+    ]
     assert {words[1] for words in lines[1:]} == {wanted}
     assert main([*command, "fixmatch+daso,blend=fixes"]) == 2
     assert f"Did you mean '{wanted}'" in capsys.readouterr().err
@@ -95,7 +108,9 @@ def test_a_row_is_wanted_by_the_name_that_the_list_shows(tmp_path: Path, capsys:
 def test_the_list_changes_nothing(
     campaign: Path, cifar10_folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    assert main(["reproduce", "1", *COLUMN, "--out", str(campaign), "--list", "--seeds", "1,2"]) == 0
+    assert (
+        main(["reproduce", "1", *COLUMN, "--out", str(campaign), "--list", "--seeds", "1,2"]) == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     states = {(words[1], words[2]): words[3] for words in map(str.split, lines) if len(words) == 4}
     assert states["fixmatch+daso", "1"] == "complete"
@@ -107,7 +122,9 @@ def test_the_list_changes_nothing(
 def test_figures(campaign: Path, capsys: Capture) -> None:
     assert main(["reproduce", "figures", "--out", str(campaign)]) == 0
     names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
-    assert names == [f"cifar10-n500-g100-{name}.png" for name in ("pseudo-labels", "confusion", "accuracy")]
+    assert names == [
+        f"cifar10-n500-g100-{name}.png" for name in ("pseudo-labels", "confusion", "accuracy")
+    ]
     assert all((campaign / "figures" / name).stat().st_size > 5_000 for name in names)
     assert main(["reproduce", "figures", "--out", str(campaign / "nothing")]) == 2
 
@@ -121,13 +138,18 @@ def test_figures(campaign: Path, capsys: Capture) -> None:
         (["1", "--columns", "cifar10-n500-g1000"], "Did you mean 'cifar10-n500-g100'?"),
         (["5", "--columns", "cifar10-n500-g150"], "no such column"),
         (["1", "--jobs", "0"], "jobs = 0"),
-        (["4", "--weights", "nowhere.safetensors"], "--weights nowhere.safetensors: there is no such file"),
+        (
+            ["4", "--weights", "nowhere.safetensors"],
+            "--weights nowhere.safetensors: there is no such file",
+        ),
         (["1", "--seeds", "0", "-1"], "seeds = 0 -1: a seed is at least 0"),
         (["1", "--seeds", "2", "0", "2"], "seeds = 2 0 2: one is named twice"),
         (["figures", "--columns", "cifar10"], "no such column"),
     ],
 )
-def test_what_there_is_not(wanted: list[str], message: str, tmp_path: Path, capsys: Capture) -> None:
+def test_what_there_is_not(
+    wanted: list[str], message: str, tmp_path: Path, capsys: Capture
+) -> None:
     assert main(["reproduce", *wanted, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -157,7 +179,10 @@ def test_cells_that_fail_are_reported_at_the_end(
     assert "1 not done" in captured.err
     assert "cifar100: its files were not found" in captured.err
     assert "(1)" not in captured.err
-    assert read_json(tmp_path / "out/runs/cifar10-n500-g100/supervised/seed-0/summary.json")["steps"] == 16
+    assert (
+        read_json(tmp_path / "out/runs/cifar10-n500-g100/supervised/seed-0/summary.json")["steps"]
+        == 16
+    )
 
 
 def test_runs_of_another_process_are_left_to_it(
@@ -167,10 +192,14 @@ def test_runs_of_another_process_are_left_to_it(
     place = out / "runs" / "cifar10-n500-g100" / "fixmatch"
     shutil.rmtree(place / "seed-0")
     with lock_file(place / ".seed-0.lock"):
-        assert main(arguments(out, cifar10_folder, "1", "--rows", "fixmatch", "--seeds", "0", "1")) == 0
+        assert (
+            main(arguments(out, cifar10_folder, "1", "--rows", "fixmatch", "--seeds", "0", "1"))
+            == 0
+        )
     captured = capsys.readouterr()
     assert (
-        "1 left to other processes, which are at them:\n  cifar10-n500-g100 fixmatch seed 0" in captured.err
+        "1 left to other processes, which are at them:\n  cifar10-n500-g100 fixmatch seed 0"
+        in captured.err
     )
     assert "not done" not in captured.err
     assert not (place / "seed-0").exists()
@@ -251,4 +280,6 @@ def test_a_stopped_campaign_saves_the_runs_that_it_is_at(
     assert nobody_trains(out)
     runs = list(out.rglob("config.json"))
     assert len(runs) == said.count("saved at step") == jobs
-    assert all(newest_step(path.parent / "checkpoints") for path in runs)  # long before an evaluation
+    assert all(
+        newest_step(path.parent / "checkpoints") for path in runs
+    )  # long before an evaluation

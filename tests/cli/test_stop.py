@@ -107,9 +107,13 @@ def test_a_stopped_training_tells_one_number_of_steps(
 
     monkeypatch.setattr("daso.cli.training.session.Stop", AfterAWhile)
     run = tmp_path / "run"
-    options = "--network small-4 --batch 4 --steps 60 --evaluate-every 40 --device cpu --log-every 5"
+    options = (
+        "--network small-4 --batch 4 --steps 60 --evaluate-every 40 --device cpu --log-every 5"
+    )
     assert main(["train", "digits", *options.split(), "--out", str(run)]) == 128 + signal.SIGTERM
-    (saved,) = (json.loads(path.read_text())["step"] for path in (run / "checkpoints").glob("step-*.json"))
+    (saved,) = (
+        json.loads(path.read_text())["step"] for path in (run / "checkpoints").glob("step-*.json")
+    )
     assert 0 < saved < 60
     said = capsys.readouterr().err
     assert f"stopped after step {saved} of 60; 'daso resume {run}' goes on from there" in said

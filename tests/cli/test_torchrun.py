@@ -28,9 +28,7 @@ from daso.train.folder.checkpoint import newest_step
 from daso.train.model import load_model
 
 SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
-TRAINING = (
-    "--batch 8 --network small-4 --evaluate-every 10 --learning-rate 0.01 --threshold 0.2 --steps 30 --quiet"
-)
+TRAINING = "--batch 8 --network small-4 --evaluate-every 10 --learning-rate 0.01 --threshold 0.2 --steps 30 --quiet"
 OPTIONS = [*SPLIT.split(), *TRAINING.split()]
 
 
@@ -38,7 +36,14 @@ OPTIONS = [*SPLIT.split(), *TRAINING.split()]
 def torchrun(
     *arguments: str | Path, restarts: int = 0, size: int = 2, stop_at: int = 0
 ) -> Iterator[subprocess.Popen[str]]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), "--standalone"]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(size),
+        "--standalone",
+    ]
     command = [*start, f"--max-restarts={restarts}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": str(stop_at)}
     process = subprocess.Popen(
@@ -92,7 +97,9 @@ def test_two_processes_leave_the_run_that_one_leaves(alone: Path, tmp_path: Path
     output = finished("-m", "daso", "train", "digits", "--out", tmp_path / "run", *OPTIONS)
     assert output.count("30 steps in") == 1  # the first process speaks, the other is silent
     assert_alike(alone, tmp_path / "run")
-    assert {path.name for path in alone.iterdir()} == {path.name for path in (tmp_path / "run").iterdir()}
+    assert {path.name for path in alone.iterdir()} == {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
 
 
 def test_two_processes_go_on_with_what_one_began(alone: Path, tmp_path: Path) -> None:
@@ -120,7 +127,9 @@ def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Pa
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
     assert f"'daso resume {folder}' goes on from there" in output
-    steps = [json.loads(path.read_text())["step"] for path in folder.glob("checkpoints/step-*.json")]
+    steps = [
+        json.loads(path.read_text())["step"] for path in folder.glob("checkpoints/step-*.json")
+    ]
     assert rows(folder)[-1]["step"] <= max(steps)
 
 
@@ -142,20 +151,26 @@ LAST = "checkpoints/step-000000120.safetensors"
 
 def strip(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row without what tells of time."""
-    return {name: value for name, value in row.items() if not name.endswith(("seconds", "per_second"))}
+    return {
+        name: value for name, value in row.items() if not name.endswith(("seconds", "per_second"))
+    }
 
 
 def newest(folder: Path) -> int:
     return newest_step(folder / "checkpoints") or 0
 
 
-def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weights(tmp_path: Path) -> None:
+def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weights(
+    tmp_path: Path,
+) -> None:
     steps, options = "120", OPTIONS[: OPTIONS.index("--steps")]
     options = [*options, "--steps", steps, "--quiet"]
     calm, harassed = tmp_path / "calm", tmp_path / "harassed"
     finished("-m", "daso", "train", "digits", "--out", calm, *options)
     random = Random(time.time())
-    with torchrun("-m", "daso", "train", "digits", "--out", harassed, *options, restarts=20) as process:
+    with torchrun(
+        "-m", "daso", "train", "digits", "--out", harassed, *options, restarts=20
+    ) as process:
         for victim in (1, 0):
             before = newest(harassed)
             while newest(harassed) <= before and process.poll() is None:
@@ -166,7 +181,9 @@ def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weight
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     resumed = read_json(harassed / "environment.json")["resumed"]
-    assert all(0 < entry["from_step"] < 120 for entry in resumed)  # nothing is noted of one that was complete
+    assert all(
+        0 < entry["from_step"] < 120 for entry in resumed
+    )  # nothing is noted of one that was complete
     states = [safetensors.torch.load_file(folder / LAST) for folder in (calm, harassed)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

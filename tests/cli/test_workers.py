@@ -52,7 +52,10 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_costs_nothing() -> None:
         process.kill()
         process.join()
         outcomes: Any = dict(pool.attempts(second))
-    assert {cell: outcome.state for cell, outcome in outcomes.items()} == {"b": "complete", "c": "complete"}
+    assert {cell: outcome.state for cell, outcome in outcomes.items()} == {
+        "b": "complete",
+        "c": "complete",
+    }
 
 
 def test_leaving_stops_processes_wherever_they_are() -> None:
@@ -82,7 +85,9 @@ def test_a_request_to_stop_reaches_every_process_and_nothing_else_is_begun(tmp_p
 
 def test_processes_that_are_told_before_they_listen_stop_too(tmp_path: Path) -> None:
     cells: Any = ["until-1", "until-2"]
-    with Workers(cast(Campaign, StubCampaign(tmp_path)), 2, lambda: len(pool._processes) == 2) as pool:
+    with Workers(
+        cast(Campaign, StubCampaign(tmp_path)), 2, lambda: len(pool._processes) == 2
+    ) as pool:
         outcomes: Any = dict(pool.attempts(cells))
     # Whichever is over first; and none was killed.
     assert sorted(outcome.message for outcome in outcomes.values()) == ["until-1", "until-2"]
@@ -96,4 +101,7 @@ def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> N
     processes = [int(path.suffix[1:]) for path in tmp_path.glob("until-?.[0-9]*")]
     assert os.getpid() not in processes
     wait_for(lambda: not any(map(is_alive, processes)))
-    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["until-1.saved", "until-2.saved"]
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == [
+        "until-1.saved",
+        "until-2.saved",
+    ]

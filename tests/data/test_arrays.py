@@ -72,9 +72,19 @@ def test_hold_outs_and_names() -> None:
     ("images", "labels", "options", "message"),
     [
         (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3 is out of range"),
-        (IMAGES, [0, 1, 2, 3], {"class_names": ["a", "b"]}, r"2 at index 2 is out of range \(2 such\)"),
+        (
+            IMAGES,
+            [0, 1, 2, 3],
+            {"class_names": ["a", "b"]},
+            r"2 at index 2 is out of range \(2 such\)",
+        ),
         (IMAGES, [0, 2, 2, 0], {}, "no labelled image of class '1'"),
-        ([IMAGES[0]] * 99, [0, 90] + [1] * 97, {}, "class '2', .*, '11' and 78 more; label some of each"),
+        (
+            [IMAGES[0]] * 99,
+            [0, 90] + [1] * 97,
+            {},
+            "class '2', .*, '11' and 78 more; label some of each",
+        ),
         (IMAGES, [0, 1, 1, 10**9], {}, "number the classes 0, 1, 2"),
         (IMAGES, [-1] * 4, {"class_names": ["a", "b"]}, "no labelled image of class 'a', 'b'"),
         (IMAGES, [0, 0, 0, 0], {}, "at least two classes"),
@@ -90,12 +100,19 @@ def test_hold_outs_and_names() -> None:
         (IMAGES.astype(np.int32), LABELS, {}, "must be uint8, or floats"),
         (IMAGES, LABELS, {"unlabeled": IMAGES[:, 1:]}, "they must agree"),
         (IMAGES, LABELS, {"test_images": IMAGES}, "go together"),
-        (IMAGES, LABELS, {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]}, "at index 2; a hold-out"),
+        (
+            IMAGES,
+            LABELS,
+            {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]},
+            "at index 2; a hold-out",
+        ),
         (IMAGES, LABELS, {"test_images": IMAGES[:, 1:], "test_labels": LABELS}, "test images are"),
         (IMAGES, LABELS, {"class_names": ["a", "a"]}, "must be different"),
     ],
 )
-def test_wrong_arrays(images: object, labels: object, options: dict[str, object], message: str) -> None:
+def test_wrong_arrays(
+    images: object, labels: object, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         from_arrays(images, labels, **options)
 

@@ -90,7 +90,9 @@ def test_other_files_and_other_sizes_are_decoded_anew(
     source = open_source(str(folder), cache=cache)
     assert len(decoded) == 24
     assert source.unlabeled is not None
-    assert source.unlabeled.images[source.unlabeled.paths.index(str(changed))][:, 0, 0].tolist() == [1, 2, 3]
+    assert source.unlabeled.images[source.unlabeled.paths.index(str(changed))][
+        :, 0, 0
+    ].tolist() == [1, 2, 3]
     assert_same(open_source(str(folder), size=7, cache=cache), open_source(str(folder), size=7))
 
 
@@ -113,7 +115,9 @@ def test_a_process_that_is_stopped_loses_a_block_at_most(
     assert of_unlabeled == sorted((folder / "unlabeled").rglob("*.png"))[15:]
 
 
-@pytest.mark.parametrize("damage", ["a byte", "cut short", "digests", "journal gone", "journal garbled"])
+@pytest.mark.parametrize(
+    "damage", ["a byte", "cut short", "digests", "journal gone", "journal garbled"]
+)
 def test_what_is_damaged_is_decoded_again(
     damage: str, make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
 ) -> None:
@@ -154,11 +158,16 @@ def test_unreadable_images_are_named_each_time(
     for _ in range(2):
         with pytest.raises(DataError, match=f"{bad.name}: not a readable image"):
             open_source(str(folder), cache=cache)
-    assert_same(open_source(str(folder), cache=cache, skip_bad=True), open_source(str(folder), skip_bad=True))
+    assert_same(
+        open_source(str(folder), cache=cache, skip_bad=True),
+        open_source(str(folder), skip_bad=True),
+    )
     assert len(decoded) == 15 + 24 + 6 + 12
 
 
-def test_labelled_images_decide_size_and_colour(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_labelled_images_decide_size_and_colour(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = make_image_folder()
     Image.new("L", (31, 17), 9).save(folder / "unlabeled" / "large-and-grey.png")
     source = open_source(str(folder), cache=Cache(tmp_path))
@@ -166,7 +175,9 @@ def test_labelled_images_decide_size_and_colour(make_image_folder: MakeFolder, t
     assert source.unlabeled.images.shape == (25, 3, 12, 12)
     for number, path in enumerate(sorted((folder / "labeled").rglob("*.png"))):
         Image.new("L", (8, 9), number).save(path)
-    with pytest.raises(DataError, match=r"has 12 x 12 pixels, the first labelled image 8 x 9; --size N"):
+    with pytest.raises(
+        DataError, match=r"has 12 x 12 pixels, the first labelled image 8 x 9; --size N"
+    ):
         open_source(str(folder), cache=Cache(tmp_path))
 
 
@@ -213,7 +224,9 @@ def test_a_wait_for_another_process_is_told_with_its_name(
         "lock.truncate(); lock.write('4711 on elsewhere'); lock.flush(); print(flush=True); input()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", holder, str(pool / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", holder, str(pool / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     with other, ThreadPoolExecutor(1) as thread:
         assert other.stdout is not None

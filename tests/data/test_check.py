@@ -19,7 +19,9 @@ from daso.data.open import open_source
 from daso.errors import DataError
 
 
-def picture(path: Path, seed: int | None = None, size: tuple[int, int] = (40, 40), mode: str = "RGB") -> Path:
+def picture(
+    path: Path, seed: int | None = None, size: tuple[int, int] = (40, 40), mode: str = "RGB"
+) -> Path:
     """Write an image whose coarse structure is random: no two look the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = zlib.crc32("/".join(path.parts[-3:]).encode()) if seed is None else seed
@@ -118,7 +120,10 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: [picture(f / "labeled/\u3164" / f"{n}.png") for n in range(6)],
             {"unseen-name": "warning", "unmeasured-test": "warning"},
         ),
-        "a class that is only tested": (lambda f: picture(f / "test/emu/0.png"), {"rows": "refused"}),
+        "a class that is only tested": (
+            lambda f: picture(f / "test/emu/0.png"),
+            {"rows": "refused"},
+        ),
         "an empty class": (lambda f: (f / "labeled/emu").mkdir(), {"rows": "refused"}),
         "an image without a class": (lambda f: picture(f / "labeled/x.png"), {"rows": "refused"}),
         "an empty part": (lambda f: (f / "val/cat").mkdir(parents=True), {"rows": "refused"}),
@@ -199,7 +204,10 @@ def test_manifests_and_their_rows(folder: Path) -> None:
     (folder / "m.csv").write_text("\n".join(rows))
     report = check_data(str(folder / "m.csv"))
     assert found(report)["rows"].level == "refused"
-    assert [name.rpartition(", ")[2] for name, _ in found(report)["rows"].images] == ["line 4", "line 5"]
+    assert [name.rpartition(", ")[2] for name, _ in found(report)["rows"].images] == [
+        "line 4",
+        "line 5",
+    ]
     assert report.notes[0].endswith("split from column 'split'")
 
 
@@ -215,7 +223,13 @@ def test_arrays_and_named_sources(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (20, 16, 16), dtype=np.uint8)
     labels = np.arange(20) % 2
-    np.savez(tmp_path / "a.npz", images=images, labels=labels, test_images=images[:4], test_labels=labels[:4])
+    np.savez(
+        tmp_path / "a.npz",
+        images=images,
+        labels=labels,
+        test_images=images[:4],
+        test_labels=labels[:4],
+    )
     report = check_data(str(tmp_path / "a.npz"))
     assert found(report)["leak"].images[0] == ("test image 0", "the same pixels as train image 0")
     assert report.refused
@@ -231,7 +245,9 @@ def test_parquet_rows_are_named(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (9, 9, 9)).save(stream, "PNG")
     test_parquet.write(
-        tmp_path / "train.parquet", [*test_parquet.values(5), b"x", stream.getvalue()], [0, 1, 2] * 2 + [0]
+        tmp_path / "train.parquet",
+        [*test_parquet.values(5), b"x", stream.getvalue()],
+        [0, 1, 2] * 2 + [0],
     )
     report = check_data(str(tmp_path))
     assert [name for name, _ in found(report)["unreadable"].images] == [

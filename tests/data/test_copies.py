@@ -31,7 +31,9 @@ def test_copies_as_a_comparison_of_all_pairs_finds_them() -> None:
     conflicting = sorted(itertools.chain.from_iterable(copies.conflicts))
     train = list(zip(content["train"], labels["train"].tolist(), strict=True))
     assert conflicting == [
-        i for i, (value, label) in enumerate(train) if any(v == value and k != label for v, k in train)
+        i
+        for i, (value, label) in enumerate(train)
+        if any(v == value and k != label for v, k in train)
     ]
 
 
@@ -65,7 +67,9 @@ def test_clean_data_has_no_notes(folder: Path) -> None:
     assert (source.notes, source.skipped) == ((), ())
 
 
-def test_a_labelled_image_in_the_test_set_is_refused_and_the_test_copy_left_out(folder: Path) -> None:
+def test_a_labelled_image_in_the_test_set_is_refused_and_the_test_copy_left_out(
+    folder: Path,
+) -> None:
     picture(folder / "test" / "dog" / "leak.bmp", 11)
     with pytest.raises(DataError) as caught:
         open_source(str(folder))
@@ -134,7 +138,8 @@ def test_arrays_are_looked_through_too(tmp_path: Path) -> None:
     file = tmp_path / "some.npz"
     np.savez(file, images=images, labels=labels, test_images=images[2:4], test_labels=labels[2:4])
     with pytest.raises(
-        DataError, match="test image 0 is a test image, and the same image as the labelled train image 2"
+        DataError,
+        match="test image 0 is a test image, and the same image as the labelled train image 2",
     ):
         open_source(str(file))
     assert open_source(str(file), skip_bad=True).test is None
@@ -179,7 +184,10 @@ def test_unreadable_images_and_copies_are_named_at_once(folder: Path) -> None:
         open_source(str(folder))
     said = str(caught.value)
     assert "1 image could not be read" in said
-    assert "2 labelled images have several labels; 1 test image(s) stand among the labelled ones" in said
+    assert (
+        "2 labelled images have several labels; 1 test image(s) stand among the labelled ones"
+        in said
+    )
     for name in ("broken.png", "leak.png", "twice.png"):
         assert name in said
     left = {name for name, _ in open_source(str(folder), skip_bad=True).skipped}

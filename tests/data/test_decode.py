@@ -116,7 +116,9 @@ def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.ascontiguousarray(undo(seen))).convert("RGB"), form, exif=exif)
+    content = encoded(
+        Image.fromarray(np.ascontiguousarray(undo(seen))).convert("RGB"), form, exif=exif
+    )
     pixels = decode(content, channels=1)
     assert pixels.shape == (1, 32, 48)
     assert np.abs(pixels[0].astype(int) - seen).mean() < 3
@@ -163,7 +165,9 @@ def test_damaged_files_raise_data_errors_only() -> None:
 
 def test_only_the_listed_formats_are_opened_whatever_the_name(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
     with pytest.raises(DataError, match="not a readable image"):
         decode(path)
 
@@ -198,7 +202,15 @@ def tiff(pixels: np.ndarray, photometric: int, **tags: int) -> bytes:
     height, width, channels = pixels.shape
     depth = pixels.dtype.itemsize * 8
     data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-    values = {256: width, 257: height, 259: 1, 262: photometric, 277: channels, 278: height, 279: len(data)}
+    values = {
+        256: width,
+        257: height,
+        259: 1,
+        262: photometric,
+        277: channels,
+        278: height,
+        279: len(data),
+    }
     values |= {int(name[1:]): value for name, value in tags.items()}
     end = 10 + 12 * (len(values) + 2) + 4
     depths = struct.pack(f"<{channels}H", *[depth] * channels)
@@ -257,7 +269,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("form", "mode"), [(form, mode) for form in FORMATS for mode in MODES[form]])
+@pytest.mark.parametrize(
+    ("form", "mode"), [(form, mode) for form in FORMATS for mode in MODES[form]]
+)
 def test_every_format_in_every_mode_shows_the_same_picture(form: str, mode: str) -> None:
     ramp = np.linspace(0, 255, 48 * 64).reshape(48, 64).astype(np.uint8)
     picture = Image.fromarray(ramp)

@@ -58,7 +58,12 @@ def test_right_checksum(served: tuple[str, Path], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int | None]] = []
     for checksum in (MD5, SHA256):
         target = tmp_path / "deep" / checksum[:3] / "file.bin"
-        fetch(served[0] + "file.bin", target, checksum=checksum, progress=lambda *state: seen.append(state))
+        fetch(
+            served[0] + "file.bin",
+            target,
+            checksum=checksum,
+            progress=lambda *state: seen.append(state),
+        )
         assert target.read_bytes() == CONTENT
         assert list(target.parent.iterdir()) == [target]
     assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
@@ -117,7 +122,15 @@ def archive(path: Path, entries: dict[str, bytes | None]) -> str:
 
 
 def test_only_expected_members_are_unpacked(served: tuple[str, Path], tmp_path: Path) -> None:
-    names = ("top/a.bin", "../evil", "/evil", "top/../../evil", "top/deep/a.bin", "other/a.bin", "top/b.bin")
+    names = (
+        "top/a.bin",
+        "../evil",
+        "/evil",
+        "top/../../evil",
+        "top/deep/a.bin",
+        "other/a.bin",
+        "top/b.bin",
+    )
     checksum = archive(served[1] / "all.tar.gz", {name: name.encode() for name in names})
     remotes = {"mine": (Remote(served[0] + "all.tar.gz", checksum, ("a.bin", "b.bin"), "top"),)}
     folder = download("mine", tmp_path / "here", remotes=remotes)

@@ -21,7 +21,9 @@ from daso.errors import DataError, OptionError
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = zlib.crc32("/".join(path.parts[-3:]).encode())  # images at different paths are different images
+    own = zlib.crc32(
+        "/".join(path.parts[-3:]).encode()
+    )  # images at different paths are different images
     Image.new(mode, size, value if mode == "L" else (value, own % 256, own // 256 % 256)).save(path)
     return path
 
@@ -103,7 +105,9 @@ def test_grey_only_if_all_are_grey(folder: Path, tmp_path_factory: pytest.TempPa
         ([(3, 3), (4, 4), (5, 5)], (8, 8)),
     ],
 )
-def test_chosen_size(tmp_path: Path, sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
+def test_chosen_size(
+    tmp_path: Path, sizes: list[tuple[int, int]], expected: tuple[int, int]
+) -> None:
     for index, size in enumerate(sizes):
         picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index}.png", 0, size)
     assert read_folder(tmp_path).train.images.shape[2:] == expected
@@ -188,7 +192,10 @@ def test_what_cannot_be_listed_is_named_at_once_or_skipped(folder: Path) -> None
     bad = [folder / "labeled" / "stray.png", folder / "labeled" / "fox", folder / "test" / "emu"]
     assert all(f"{path}: " in str(caught.value) for path in bad)
     source = read_folder(folder, skip_bad=True)
-    assert [name for name, _ in source.skipped] == [*map(str, bad), str(folder / "unlabeled" / "gone.jpg")]
+    assert [name for name, _ in source.skipped] == [
+        *map(str, bad),
+        str(folder / "unlabeled" / "gone.jpg"),
+    ]
     assert source.class_names == ("cat", "dog")
     assert first_values(source, "test") == [60]
     assert first_values(source, "validation") == [50]
@@ -268,7 +275,9 @@ def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:
         picture(tmp_path / "labeled" / name / "0.png", int(name))
     source = read_folder(tmp_path)
     assert source.class_names == ("1", "9", "10")
-    assert sorted(zip(first_values(source, "train"), source.train.labels.tolist(), strict=True)) == [
+    assert sorted(
+        zip(first_values(source, "train"), source.train.labels.tolist(), strict=True)
+    ) == [
         (1, 0),
         (9, 1),
         (10, 2),
@@ -299,7 +308,9 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None
     (folder / "unlabeled" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     for cache in (None, Cache(folder.parent / "cache")):
         source = open_source(str(folder), skip_bad=True, cache=cache)
-        assert source.skipped == ((str(folder / "unlabeled" / "gone.jpg"), "No such file or directory"),)
+        assert source.skipped == (
+            (str(folder / "unlabeled" / "gone.jpg"), "No such file or directory"),
+        )
         with pytest.raises(DataError, match=r"gone\.jpg: No such file"):
             open_source(str(folder), cache=cache)
 
@@ -332,7 +343,9 @@ def test_folders_without_permission_are_named_and_not_passed_over(folder: Path, 
     closed.chmod(mode)
     try:
         with as_nobody(folder):
-            with pytest.raises(DataError, match=r"unlabeled/closed.*: .*Permission denied") as caught:
+            with pytest.raises(
+                DataError, match=r"unlabeled/closed.*: .*Permission denied"
+            ) as caught:
                 read_folder(folder)
             skipped = read_folder(folder, skip_bad=True).skipped
         if mode == 0:

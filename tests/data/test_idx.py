@@ -21,7 +21,9 @@ def write(folder: Path, *, packed: bool = True, count: int = 20) -> Path:
     labels = (np.arange(count) % 10).astype(np.uint8)
     for name, array in zip(FILES, (images, labels, images[:10], labels[:10]), strict=True):
         content = idx(array)
-        (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
+        (folder / (name + ".gz" * packed)).write_bytes(
+            gzip.compress(content) if packed else content
+        )
     return folder
 
 
@@ -76,7 +78,11 @@ def test_damaged_files(tmp_path: Path, content: bytes, message: str, packed: boo
 def test_damaged_gzip(tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     whole = gzip.compress(idx(np.random.default_rng(0).integers(0, 255, (9, 9, 9), dtype=np.uint8)))
-    for content in (whole[:100], whole[:60] + b"\xff\xff\xff\xff" + whole[64:], whole[:-8] + bytes(8)):
+    for content in (
+        whole[:100],
+        whole[:60] + b"\xff\xff\xff\xff" + whole[64:],
+        whole[:-8] + bytes(8),
+    ):
         path.write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
             read_idx_file(path, 3)

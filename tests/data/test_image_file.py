@@ -72,7 +72,9 @@ def test_a_selection_reads_nothing_and_can_be_selected_from(
     assert np.array_equal(chosen.digests, file.digests[first][mask])
 
 
-@pytest.mark.parametrize("index", [COUNT, -COUNT - 1, [0, COUNT], np.ones(COUNT - 1, dtype=bool)], ids=str)
+@pytest.mark.parametrize(
+    "index", [COUNT, -COUNT - 1, [0, COUNT], np.ones(COUNT - 1, dtype=bool)], ids=str
+)
 def test_what_is_not_there(index: object, file: ImageFile) -> None:
     with pytest.raises(IndexError):
         file[index]

@@ -38,9 +38,16 @@ def test_counts_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize(
     ("head", "gamma", "classes", "total", "tail"),
-    [(500, 100, 10, 1236, 5), (1500, 150, 10, 3496, 10), (50, 20, 100, 1545, 2), (450, 20, 10, 1528, 22)],
+    [
+        (500, 100, 10, 1236, 5),
+        (1500, 150, 10, 3496, 10),
+        (50, 20, 100, 1545, 2),
+        (450, 20, 10, 1528, 22),
+    ],
 )
-def test_totals_are_the_published_ones(head: int, gamma: float, classes: int, total: int, tail: int) -> None:
+def test_totals_are_the_published_ones(
+    head: int, gamma: float, classes: int, total: int, tail: int
+) -> None:
     counts = longtail_counts(head, gamma, classes)
     assert (counts.sum(), counts[-1]) == (total, tail)
 
@@ -54,7 +61,9 @@ def test_shapes_of_the_unlabelled_distribution() -> None:
         unlabeled_counts("sideways", 100, 10, 5)
 
 
-@pytest.mark.parametrize("counts", [[90, 60, 30, 10, 5], [5, 10, 30, 60, 90], [40] * 5, [0, 80, 3, 80, 0]])
+@pytest.mark.parametrize(
+    "counts", [[90, 60, 30, 10, 5], [5, 10, 30, 60, 90], [40] * 5, [0, 80, 3, 80, 0]]
+)
 def test_parts_are_disjoint_and_have_their_counts(counts: list[int]) -> None:
     labeled = longtail_counts(60, 20, 5)
     split = longtail_split(LABELS, labeled, np.array(counts), holdout=100, seed=7)

@@ -40,7 +40,10 @@ def quoted(value: str) -> str:
 
 
 def write(file: Path, rows: list[dict[str, Any]], *, separator: str = ",", start: str = "") -> Path:
-    lines = [separator.join(rows[0]), *(separator.join(quoted(str(v)) for v in row.values()) for row in rows)]
+    lines = [
+        separator.join(rows[0]),
+        *(separator.join(quoted(str(v)) for v in row.values()) for row in rows),
+    ]
     file.write_text(start + "\n".join(lines) + "\n", encoding="utf-8")
     return file
 
@@ -176,7 +179,10 @@ def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path, row: str, r
     os.mkfifo(folder / "pipe.png")
     write(
         folder / "m.csv",
-        [{"path": "a.png", "label": "cat", "split": ""}, {"path": "d.png", "label": "dog", "split": ""}],
+        [
+            {"path": "a.png", "label": "cat", "split": ""},
+            {"path": "d.png", "label": "dog", "split": ""},
+        ],
     )
     with (folder / "m.csv").open("a") as file:
         file.write(row.format(top=top, long="x" * 5000) + "\n")
@@ -186,7 +192,9 @@ def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path, row: str, r
     assert f"{folder / 'm.csv'}, line 4: " in str(caught.value)
     assert "--skip-bad" in str(caught.value)
     listing = list_manifest(folder / "m.csv", skip_bad=True)
-    assert [(name, reason in why) for name, why in listing.skipped] == [(f"{folder / 'm.csv'}, line 4", True)]
+    assert [(name, reason in why) for name, why in listing.skipped] == [
+        (f"{folder / 'm.csv'}, line 4", True)
+    ]
     assert listing.pools.keys() == {"train"}
     assert len(listing.pools["train"]) == 2
 
@@ -210,7 +218,9 @@ def test_of_a_file_in_training_and_test_the_labelled_row_is_kept(folder: Path) -
         ("d.png", "dog", "train"),
         ("e.png", "dog", "test"),
     ]
-    write(folder / "m.csv", [dict(zip(("path", "label", "split"), row, strict=True)) for row in rows])
+    write(
+        folder / "m.csv", [dict(zip(("path", "label", "split"), row, strict=True)) for row in rows]
+    )
     with pytest.raises(DataError, match="line 2: names the same file as line 3"):
         list_manifest(folder / "m.csv")
     assert values(folder / "m.csv", skip_bad=True) == {"train": [(0, 0), (3, 1)], "test": [(4, 1)]}
@@ -221,7 +231,8 @@ def test_images_elsewhere_are_allowed_by_name_of_their_folder(
 ) -> None:
     lists = tmp_path_factory.mktemp("lists")
     write(
-        lists / "m.csv", [{"path": "a.png", "label": "cat"}, {"path": str(folder / "d.png"), "label": "dog"}]
+        lists / "m.csv",
+        [{"path": "a.png", "label": "cat"}, {"path": str(folder / "d.png"), "label": "dog"}],
     )
     with pytest.raises(DataError, match="name a folder that holds all images with --data"):
         open_source(str(lists / "m.csv"))
@@ -298,16 +309,21 @@ def test_parquet_manifests(folder: Path) -> None:
     import pyarrow.parquet as pq
 
     labels = pa.array(["cat", "dog", None]).dictionary_encode()
-    table = pa.table({"path": ["a.png", "d.png", "e.png"], "label": labels, "width": [1.0, 2.0, 3.0]})
+    table = pa.table(
+        {"path": ["a.png", "d.png", "e.png"], "label": labels, "width": [1.0, 2.0, 3.0]}
+    )
     pq.write_table(table, folder / "m.parquet")
     assert values(folder / "m.parquet") == {"train": [(0, 0), (3, 1)], "unlabeled": [(4, -1)]}
     pq.write_table(
-        pa.table({"path": ["a.png", "no.png", "d.png"], "label": [1.0, 2.0, 3.0]}), folder / "m.parquet"
+        pa.table({"path": ["a.png", "no.png", "d.png"], "label": [1.0, 2.0, 3.0]}),
+        folder / "m.parquet",
     )
     with pytest.raises(DataError, match=r"m\.parquet, row 1: no file"):
         list_manifest(folder / "m.parquet")
     pq.write_table(pa.table({"bytes": [b"x"], "label": [1]}), folder / "m.parquet")
-    with pytest.raises(DataError, match="no column for the path of an image; it has 'bytes', 'label'"):
+    with pytest.raises(
+        DataError, match="no column for the path of an image; it has 'bytes', 'label'"
+    ):
         list_manifest(folder / "m.parquet")
     (folder / "m.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"m\.parquet: not a readable parquet"):
@@ -318,7 +334,10 @@ def test_unreadable_images_of_a_manifest_are_named(folder: Path) -> None:
     (folder / "d.png").write_bytes(b"no image")
     write(
         folder / "m.csv",
-        [{"path": p, "label": c} for p, c in (("a.png", "cat"), ("d.png", "dog"), ("e.png", "dog"))],
+        [
+            {"path": p, "label": c}
+            for p, c in (("a.png", "cat"), ("d.png", "dog"), ("e.png", "dog"))
+        ],
     )
     with pytest.raises(DataError, match=r"1 image could not be read:\n.*d\.png"):
         open_source(str(folder / "m.csv"))

@@ -18,7 +18,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_smaller_of_free_memory_and_a_containers_limit(files: Path) -> None:
-    (files / "meminfo").write_text("MemTotal:  9000 kB\nMemFree:  1000 kB\nMemAvailable:  3000 kB\n")
+    (files / "meminfo").write_text(
+        "MemTotal:  9000 kB\nMemFree:  1000 kB\nMemAvailable:  3000 kB\n"
+    )
     assert available_memory() == 3000 * 1024
     (files / "memory.max").write_text("2048\n")
     assert available_memory() == 2048
@@ -37,7 +39,9 @@ def test_without_that_file_the_system_is_asked(
     assert available_memory() == 5 * 4096
 
 
-def test_where_nothing_is_said_nothing_is_known(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_is_said_nothing_is_known(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(name: str) -> int:
         raise ValueError(name)
 

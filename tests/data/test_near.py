@@ -21,13 +21,19 @@ def photographs() -> list[Image.Image]:
     cuts = []
     for pixels in load_sample_images().images:
         image = Image.fromarray(pixels)
-        cuts += [image.crop((x, y, x + 150, y + 130)) for x in range(0, 600, 160) for y in range(0, 400, 135)]
+        cuts += [
+            image.crop((x, y, x + 150, y + 130))
+            for x in range(0, 600, 160)
+            for y in range(0, 400, 135)
+        ]
     return cuts
 
 
 def looks(images: list[Image.Image]) -> tuple[npt.NDArray[np.uint64], Pixels]:
     found = [thumbnail(np.asarray(image.convert("RGB")).transpose(2, 0, 1)) for image in images]
-    return np.array([value for _, value in found], dtype=np.uint64), np.stack([small for small, _ in found])
+    return np.array([value for _, value in found], dtype=np.uint64), np.stack(
+        [small for small, _ in found]
+    )
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> Image.Image:
@@ -47,7 +53,9 @@ def saved(image: Image.Image, kind: str, **options: object) -> Image.Image:
     ],
     ids=["jpeg", "webp", "half", "brighter", "flatter"],
 )
-def test_a_changed_copy_is_found_and_nothing_else(change: object, photographs: list[Image.Image]) -> None:
+def test_a_changed_copy_is_found_and_nothing_else(
+    change: object, photographs: list[Image.Image]
+) -> None:
     count = len(photographs)
     changed = [change(image) for image in photographs]  # type: ignore[operator]
     pairs = near_pairs(*looks(photographs + changed)).tolist()
@@ -91,7 +99,9 @@ def test_thumbnails_decide_by_their_correlation() -> None:
     flat = thumbnails.reshape(len(thumbnails), -1)
     expected = np.argwhere(np.triu(np.corrcoef(flat) >= 0.99, 1))
     assert 100 < len(expected) < 1800
-    assert near_pairs(np.zeros(len(flat), dtype=np.uint64), thumbnails).tolist() == expected.tolist()
+    assert (
+        near_pairs(np.zeros(len(flat), dtype=np.uint64), thumbnails).tolist() == expected.tolist()
+    )
 
 
 def test_images_without_contrast_are_near_to_none() -> None:

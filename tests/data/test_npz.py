@@ -47,7 +47,9 @@ def test_other_names_of_the_keys(path: Path, key: str) -> None:
 
 def test_medmnist(path: Path) -> None:
     parts = {f"{part}_images": IMAGES for part in ("train", "val", "test")}
-    labels = {f"{part}_labels": LABELS[:, None].astype(np.uint8) for part in ("train", "val", "test")}
+    labels = {
+        f"{part}_labels": LABELS[:, None].astype(np.uint8) for part in ("train", "val", "test")
+    }
     np.savez(path, **parts, **labels)
     source = read_npz(path)
     assert source.validation is not None

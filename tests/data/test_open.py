@@ -50,7 +50,9 @@ def test_cifar_is_found_by_name(tmp_path: Path, place: str) -> None:
 
 def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Path) -> None:
     names = list(CIFAR10.class_names)
-    test_parquet.write(tmp_path / "train.parquet", test_parquet.values(10), list(range(10)), names=names)
+    test_parquet.write(
+        tmp_path / "train.parquet", test_parquet.values(10), list(range(10)), names=names
+    )
     source = open_source("cifar10", data=tmp_path)
     assert (source.name, source.mean) == ("cifar10", CIFAR10.mean)
     assert open_source(str(tmp_path)).mean is None
@@ -70,7 +72,9 @@ def test_missing_files_say_which_where_and_how(name: str, tmp_path: Path) -> Non
     assert "--download" in message
 
 
-def test_download_goes_where_data_says_and_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_goes_where_data_says_and_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pretend(name: str, folder: Path | None, *, progress: object) -> Path:
         assert name == "cifar100"
         return test_cifar.write(folder or tmp_path / "cache", CIFAR100)
@@ -87,11 +91,17 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     archive = test_cifar.pack(folder, tmp_path / "archive.tar.gz")
     test_idx.write(tmp_path / "kana")
     test_idx.write(tmp_path / "my-fashion")
-    test_parquet.write(tmp_path / "hub" / "data" / "train.parquet", test_parquet.values(3), [0, 1, 2])
-    np.savez(tmp_path / "some.npz", images=np.arange(128, dtype=np.uint8).reshape(2, 8, 8), labels=[0, 1])
+    test_parquet.write(
+        tmp_path / "hub" / "data" / "train.parquet", test_parquet.values(3), [0, 1, 2]
+    )
+    np.savez(
+        tmp_path / "some.npz", images=np.arange(128, dtype=np.uint8).reshape(2, 8, 8), labels=[0, 1]
+    )
     for value, name in enumerate(("cat", "dog")):
         (tmp_path / "pictures" / "labeled" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8), (value, 0, 0)).save(tmp_path / "pictures" / "labeled" / name / "0.png")
+        Image.new("RGB", (8, 8), (value, 0, 0)).save(
+            tmp_path / "pictures" / "labeled" / name / "0.png"
+        )
     found = {
         "ten": "cifar10",
         "hundred": "cifar100",
@@ -124,8 +134,8 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_reading_needs_neither_torch_nor_the_optional_packages_at_import() -> None:
-    code = (
-        "import sys, daso.data.open; print([m for m in ('torch', 'pyarrow', 'sklearn') if m in sys.modules])"
+    code = "import sys, daso.data.open; print([m for m in ('torch', 'pyarrow', 'sklearn') if m in sys.modules])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

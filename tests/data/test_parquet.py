@@ -39,7 +39,9 @@ def write(
     table = pa.table({image: pa.array(structs, kind), label: pa.array(labels, pa.int64())})
     if names is not None:
         features = {image: {"_type": "Image"}, label: {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     pq.write_table(table, path, row_group_size=4)
     return path
 
@@ -163,7 +165,9 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_parquet(tmp_path)
 
 
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "train.parquet", values(3), [0, 1, 2])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

@@ -34,11 +34,20 @@ def write(
     for number in range(shards):
         name = f"data-{number:05}-of-{shards:05}.arrow"
         part = table.slice(number * per_file, per_file)
-        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        with (
+            pa.OSFile(str(folder / name), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as writer,
+        ):
             writer.write_table(part, max_chunksize=2)
         files.append({"filename": name})
-    (folder / "state.json").write_text(json.dumps({"_data_files": files, "_indices_data_files": None}))
-    label = {"_type": "Value", "dtype": "int64"} if names is None else {"_type": "ClassLabel", "names": names}
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": files, "_indices_data_files": None})
+    )
+    label = (
+        {"_type": "Value", "dtype": "int64"}
+        if names is None
+        else {"_type": "ClassLabel", "names": names}
+    )
     features = {"image": {"_type": "Image"}, "label": label}
     (folder / "dataset_info.json").write_text(json.dumps({"features": features}))
     return folder
@@ -64,14 +73,20 @@ def test_a_dictionary_of_splits(tmp_path: Path) -> None:
     write(tmp_path / "valid", values(2, 10), [0, 1])
     write(tmp_path / "test", values(3, 20), [2, 1, 0])
     write(tmp_path / "unsupervised", values(2, 30), [-1, 2])
-    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "valid", "test", "unsupervised"]}')
+    (tmp_path / "dataset_dict.json").write_text(
+        '{"splits": ["train", "valid", "test", "unsupervised"]}'
+    )
     source = open_source(str(tmp_path))
     assert source.unlabeled is not None
     assert source.unlabeled.images[:, 0, 0, 0].tolist() == [3, 30, 31]
     assert source.unlabeled.labels.tolist() == [-1, -1, 2]
     assert source.validation is not None
     assert source.test is not None
-    assert (len(source.train), len(source.validation), source.test.labels.tolist()) == (3, 2, [2, 1, 0])
+    assert (len(source.train), len(source.validation), source.test.labels.tolist()) == (
+        3,
+        2,
+        [2, 1, 0],
+    )
 
 
 def test_labels_that_are_texts(tmp_path: Path) -> None:
@@ -85,7 +100,9 @@ def test_a_leak_is_found_here_too(tmp_path: Path) -> None:
     write(tmp_path / "train", values(3), [0, 1, 2])
     write(tmp_path / "test", values(3, 2), [2, 1, 0])
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow, row 0 is a test image, and the same"):
+    with pytest.raises(
+        DataError, match=r"data-00000-of-00001\.arrow, row 0 is a test image, and the same"
+    ):
         open_source(str(tmp_path))
 
 
@@ -105,8 +122,16 @@ def test_unreadable_rows_are_named(tmp_path: Path) -> None:
         ("state.json", b"[" * 100_000, "cannot be read"),
         ("state.json", b"{}", "must list '_data_files'"),
         ("state.json", b'{"_data_files": [3]}', "must have a 'filename'"),
-        ("state.json", b'{"_data_files": [{"filename": "../data.arrow"}]}', "is no name of a file beside it"),
-        ("state.json", b'{"_data_files": [{"filename": "/etc/passwd"}]}', "is no name of a file beside it"),
+        (
+            "state.json",
+            b'{"_data_files": [{"filename": "../data.arrow"}]}',
+            "is no name of a file beside it",
+        ),
+        (
+            "state.json",
+            b'{"_data_files": [{"filename": "/etc/passwd"}]}',
+            "is no name of a file beside it",
+        ),
         ("state.json", b'{"_data_files": [{"filename": "no.arrow"}]}', "which is not there"),
         (
             "state.json",
@@ -114,15 +139,27 @@ def test_unreadable_rows_are_named(tmp_path: Path) -> None:
             "flatten_indices",
         ),
         ("dataset_info.json", b'{"features": {}}', "does not describe column label"),
-        ("dataset_info.json", b'{"features": {"label": {"names": ["a", "a", "b"]}}}', "names a class twice"),
-        ("dataset_info.json", b'{"features": {"label": {"names": ["a", "b"]}}}', "row 2 has label 2"),
+        (
+            "dataset_info.json",
+            b'{"features": {"label": {"names": ["a", "a", "b"]}}}',
+            "names a class twice",
+        ),
+        (
+            "dataset_info.json",
+            b'{"features": {"label": {"names": ["a", "b"]}}}',
+            "row 2 has label 2",
+        ),
         ("dataset_dict.json", b'{"splits": "train"}', "must have a list 'splits'"),
         ("dataset_dict.json", b'{"splits": ["extra"]}', "split 'extra' is none of"),
         ("dataset_dict.json", b'{"splits": ["train", "labeled"]}', "are the same part"),
         ("dataset_dict.json", b'{"splits": ["test"]}', "no split 'train'"),
         ("dataset_dict.json", b'{"splits": ["train"]}', "has no state.json"),
         ("data-00000-of-00001.arrow", b"", "not a readable Arrow file"),
-        ("data-00000-of-00001.arrow", b"\xff\xff\xff\xff" + bytes(200), "not a readable Arrow file|image"),
+        (
+            "data-00000-of-00001.arrow",
+            b"\xff\xff\xff\xff" + bytes(200),
+            "not a readable Arrow file|image",
+        ),
     ],
 )
 def test_damaged_folders(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:

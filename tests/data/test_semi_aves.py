@@ -97,7 +97,9 @@ def test_published_truth_is_taken_for_evaluation(folder: Path) -> None:
     assert source.unlabeled.labels[:5].tolist() == [-1, 5, 10, 15, -1]
     assert set(source.unlabeled.labels[IN_CLASS:].tolist()) == {-1}
     add_line(folder, "u_train_in_oracle.txt", "u_train_in/4.jpg 200")
-    with pytest.raises(DataError, match=r"oracle\.txt, line 4: label 200 is out of range, -1 to 199"):
+    with pytest.raises(
+        DataError, match=r"oracle\.txt, line 4: label 200 is out of range, -1 to 199"
+    ):
         read_semi_aves(folder, size=8)
 
 
@@ -162,7 +164,11 @@ def test_spaces_in_paths_and_empty_lines(folder: Path) -> None:
 
 
 def test_a_long_list_of_bad_lines_is_cut(folder: Path) -> None:
-    add_line(folder, "u_train_in.txt", "\n".join(f"u_train_in/{number}.jpg -1" for number in range(50, 75)))
+    add_line(
+        folder,
+        "u_train_in.txt",
+        "\n".join(f"u_train_in/{number}.jpg -1" for number in range(50, 75)),
+    )
     with pytest.raises(DataError, match=r"25 line.*\n(.*\n){20}  and 5 more"):
         read_semi_aves(folder, size=8)
 
@@ -188,7 +194,9 @@ def test_unreadable_images_are_named_or_skipped(folder: Path) -> None:
 def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "u_train_out").rename(folder.parent / "away")
     read_semi_aves(folder, size=8)
-    with pytest.raises(DataError, match=r"u_train_out\.txt, line 1: .* no folder .*u_train_out; .*https://"):
+    with pytest.raises(
+        DataError, match=r"u_train_out\.txt, line 1: .* no folder .*u_train_out; .*https://"
+    ):
         read_semi_aves(folder, open_set=True, size=8, skip_bad=True)
     (folder / "u_train_out.txt").unlink()
     with pytest.raises(DataError, match=r"semi_aves: missing u_train_out\.txt$"):
@@ -215,7 +223,9 @@ def test_the_memory_is_counted_before_anything_is_decoded(
     count = CLASSES + TEST + IN_CLASS
     monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 100 * 100)
     monkeypatch.setattr(semi_aves, "decode_pools", None)
-    with pytest.raises(DataError, match=r"232 images of 224 x 224 .* 0\.0 GB .* --size, at most 96"):
+    with pytest.raises(
+        DataError, match=r"232 images of 224 x 224 .* 0\.0 GB .* --size, at most 96"
+    ):
         read_semi_aves(published)
     monkeypatch.undo()
     monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 8 * 8)
@@ -256,7 +266,18 @@ def test_trained_on_from_the_command_line(
     write_list(folder, "u_train_in_oracle.txt", truth)
     add_line(folder, "u_train_in.txt", "u_train_in/40.jpg -1")
     run = tmp_path / "run"
-    options = ["--size", "16", "--network", "small-4", "--batch", "4", "--steps", "4", "--device", "cpu"]
+    options = [
+        "--size",
+        "16",
+        "--network",
+        "small-4",
+        "--batch",
+        "4",
+        "--steps",
+        "4",
+        "--device",
+        "cpu",
+    ]
     command = ["train", "semi-aves-open", "--data", str(folder), "--skip-bad", "--out", str(run)]
     assert main([*command, *options]) == 0
     told = capsys.readouterr().err

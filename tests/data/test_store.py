@@ -19,7 +19,9 @@ COUNTS = (40, 20, 5, 1)
 
 def pool(counts: tuple[int, ...], seed: int = 0, shade: int = 0) -> Images:
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
-    pixels = np.random.default_rng(seed).integers(0, 256 - shade, (len(labels), 3, 8, 8), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256 - shade, (len(labels), 3, 8, 8), dtype=np.uint8
+    )
     return Images(pixels + np.uint8(shade), labels)
 
 

@@ -50,7 +50,9 @@ def pack(folder: Path, where: Path, *, labels: str = "cls") -> None:
                 elif labels == "cls":
                     members.append((f"{key}.cls", str(label).encode()))
                 else:
-                    members.append((f"{key}.json", f'{{"label": "{classes[label]}", "x": 1}}'.encode()))
+                    members.append(
+                        (f"{key}.json", f'{{"label": "{classes[label]}", "x": 1}}'.encode())
+                    )
             write_shard(where / f"{part}-{start // 5:03d}.tar", members)
 
 
@@ -61,7 +63,9 @@ def png(color: int) -> bytes:
 
 
 @pytest.mark.parametrize("labels", ["cls", "json"])
-def test_a_folder_of_shards_is_the_folder(labels: str, make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_folder_of_shards_is_the_folder(
+    labels: str, make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = make_image_folder()
     pack(folder, tmp_path, labels=labels)
     if labels == "cls":
@@ -108,7 +112,9 @@ def test_unlabelled_shards_go_with_a_labelled_folder(
     for shard in shards:
         shard.rename(target / shard.name)
     if place == "gz":
-        every = [(f"{n}.png", file.image) for n, file in enumerate(samples(sorted(away.glob("*.tar"))))]
+        every = [
+            (f"{n}.png", file.image) for n, file in enumerate(samples(sorted(away.glob("*.tar"))))
+        ]
         write_shard(away / "all.tar.gz", every, "w:gz")
     unlabeled = {
         "inside": None,
@@ -155,9 +161,17 @@ def test_what_belongs_to_an_image(tmp_path: Path) -> None:
         ],
     )
     found = list(read_samples(str(tmp_path / "a.tar"), contents=True))
-    assert [(sample.key, sample.label) for sample in found] == [("x/0", "3"), ("y/0", None), ("w/1", "7")]
+    assert [(sample.key, sample.label) for sample in found] == [
+        ("x/0", "3"),
+        ("y/0", None),
+        ("w/1", "7"),
+    ]
     assert [Image.open(io.BytesIO(sample.image)).getpixel((0, 0)) for sample in found] == [2, 4, 6]
-    assert [s.key for s in read_samples(str(tmp_path / "a.tar"), contents=False)] == ["x/0", "y/0", "w/1"]
+    assert [s.key for s in read_samples(str(tmp_path / "a.tar"), contents=False)] == [
+        "x/0",
+        "y/0",
+        "w/1",
+    ]
 
 
 def test_a_long_shard_keeps_no_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +190,9 @@ def test_a_long_shard_keeps_no_members(tmp_path: Path, monkeypatch: pytest.Monke
     assert longest < 5
 
 
-def test_an_image_that_cannot_be_read_is_named(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = make_image_folder()
     pool = [("good.png", png(1)), ("worse.png", b"no image"), ("last.png", png(2))]
     write_shard(tmp_path / "pool-0.tar", pool[:1])
@@ -199,7 +215,9 @@ def test_names_are_those_of_the_archive_that_is_there_now(tmp_path: Path, scheme
         if scheme:
             fsspec.filesystem("memory").pipe(place.removeprefix(scheme), path.read_bytes())
         pool = unlabeled_tars(place)
-        assert [pool.name_of(index) for index in range(len(pool))] == [f"{place}, {name}" for name in names]
+        assert [pool.name_of(index) for index in range(len(pool))] == [
+            f"{place}, {name}" for name in names
+        ]
 
 
 @pytest.mark.parametrize("cut", [700, 1100, 5000])
@@ -213,7 +231,9 @@ def test_damage_is_an_error_that_names_the_shard(
     garbled = content[:1100] + bytes([content[1100] ^ 1]) + content[1101:]
     for damaged in (content[:cut], garbled):
         (tmp_path / "a.tar").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"a\.tar: (not a readable tar file: .*; fetch it again|had)"):
+        with pytest.raises(
+            DataError, match=r"a\.tar: (not a readable tar file: .*; fetch it again|had)"
+        ):
             open_source(str(folder), folders={"unlabeled": str(tmp_path / "a.tar")}, size=8)
     for damage in (b"", b"garbage" * 500):
         (tmp_path / "a.tar").write_bytes(damage)

@@ -56,7 +56,9 @@ def test_what_is_measured() -> None:
     calibration = calibrate(3 * logits, labels, step=7)
     assert (calibration.images, calibration.step, calibration.note) == (2000, 7, None)
     assert calibration.loss_before == pytest.approx(loss_by_loops(3 * logits, labels, 1))
-    assert calibration.loss_after == pytest.approx(loss_by_loops(3 * logits, labels, calibration.temperature))
+    assert calibration.loss_after == pytest.approx(
+        loss_by_loops(3 * logits, labels, calibration.temperature)
+    )
     assert calibration.loss_after < calibration.loss_before - 0.3
     assert calibration.error_after < 0.04 < calibration.error_before
 

@@ -56,13 +56,17 @@ def test_confusion_recall_and_precision_equal_scikit_learn(seed: int) -> None:
     recall, precision = recall_precision(confusion)
     options = {"labels": range(CLASSES), "average": None, "zero_division": np.nan}
     np.testing.assert_allclose(recall, sklearn.metrics.recall_score(labels, predictions, **options))
-    np.testing.assert_allclose(precision, sklearn.metrics.precision_score(labels, predictions, **options))
+    np.testing.assert_allclose(
+        precision, sklearn.metrics.precision_score(labels, predictions, **options)
+    )
 
 
 def test_unknown_labels_are_left_out_of_the_confusion() -> None:
     labels, predictions = np.array([0, -1, 1, -1]), np.array([0, 1, 0, 1])
     np.testing.assert_array_equal(confusion_matrix(labels, predictions, 2), [[1, 0], [1, 0]])
-    np.testing.assert_array_equal(confusion_matrix(labels[:0], predictions[:0], 2), np.zeros((2, 2)))
+    np.testing.assert_array_equal(
+        confusion_matrix(labels[:0], predictions[:0], 2), np.zeros((2, 2))
+    )
 
 
 def test_absent_classes_have_no_recall_and_unguessed_ones_no_precision() -> None:
@@ -152,7 +156,9 @@ def test_calibration_error_at_its_ends() -> None:
     ],
 )
 def test_groups(counts: list[int], groups: tuple[list[int], ...]) -> None:
-    assert class_groups(np.array(counts)) == dict(zip(("many", "medium", "few"), groups, strict=True))
+    assert class_groups(np.array(counts)) == dict(
+        zip(("many", "medium", "few"), groups, strict=True)
+    )
 
 
 def test_logit_adjustment_divides_by_the_prior() -> None:
@@ -194,5 +200,7 @@ def test_pseudo_labels_of_unknown_truth_count_for_their_distribution_only() -> N
     assert metrics["truth"] == [0.75, 0.25]
     assert metrics["accuracy"] == 0.75
     np.testing.assert_array_equal(metrics["precision"], [0.75, np.nan])
-    assert pseudo_label_metrics(np.array([[0, 0], [0, 0], [1, 3]])) == {"distribution": [0.25, 0.75]}
+    assert pseudo_label_metrics(np.array([[0, 0], [0, 0], [1, 3]])) == {
+        "distribution": [0.25, 0.75]
+    }
     assert pseudo_label_metrics(np.zeros((3, 2))) == {"distribution": [0.0, 0.0]}

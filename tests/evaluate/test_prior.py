@@ -25,8 +25,12 @@ def posterior(seen: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 def test_shift_is_bayes_rule() -> None:
     seen = np.arange(4)
-    np.testing.assert_allclose(shift(posterior(seen, TRAINED), TRAINED, REAL), posterior(seen, REAL))
-    np.testing.assert_allclose(shift(posterior(seen, TRAINED), TRAINED, TRAINED), posterior(seen, TRAINED))
+    np.testing.assert_allclose(
+        shift(posterior(seen, TRAINED), TRAINED, REAL), posterior(seen, REAL)
+    )
+    np.testing.assert_allclose(
+        shift(posterior(seen, TRAINED), TRAINED, TRAINED), posterior(seen, TRAINED)
+    )
 
 
 def test_a_class_that_does_not_exist_is_never_named() -> None:
@@ -78,9 +82,15 @@ def test_no_image_no_estimate() -> None:
         ("fixmatch+la+daso", "uniform", ("la",)),
         ("fixmatch+abc+crt", "uniform", ("abc", "crt")),
         ("supervised+ldam", "uniform", ("ldam",)),
-        ("fixmatch+class-balanced+darp", "effective-number", ("class-balanced", "effective-number sampling")),
+        (
+            "fixmatch+class-balanced+darp",
+            "effective-number",
+            ("class-balanced", "effective-number sampling"),
+        ),
         ("supervised", "class-balanced", ("class-balanced sampling",)),
     ],
 )
-def test_what_has_balanced_a_classifier(method: str, sampling: str, expected: tuple[str, ...]) -> None:
+def test_what_has_balanced_a_classifier(
+    method: str, sampling: str, expected: tuple[str, ...]
+) -> None:
     assert balancing_parts(method, sampling) == expected

@@ -38,7 +38,9 @@ def test_the_three_answers() -> None:
     values = [0.9, 0.1] * 6 + [0.5, 0.2, 0.8, 0.3]
     holdout = [0.1] * 16
     holdout[2] = 0.7
-    rows = [evaluation(5 * n, v, h) for n, (v, h) in enumerate(zip(values, holdout, strict=True), 1)]
+    rows = [
+        evaluation(5 * n, v, h) for n, (v, h) in enumerate(zip(values, holdout, strict=True), 1)
+    ]
     rows.insert(3, {"event": "train", "step": 16})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -67,11 +69,17 @@ def test_a_long_run_quotes_its_last_twenty_evaluations() -> None:
 
 def test_a_single_evaluation_is_quoted() -> None:
     summary = summarize([evaluation(5, 0.5)])
-    assert (summary["evaluations"], summary["accuracy"], summary["last"]["accuracy"]) == (1, 0.5, 0.5)
+    assert (summary["evaluations"], summary["accuracy"], summary["last"]["accuracy"]) == (
+        1,
+        0.5,
+        0.5,
+    )
 
 
 def test_without_test_images_the_holdout_is_measured_on() -> None:
-    summary = summarize([evaluation(5, None, 0.2), evaluation(10, None, 0.6), evaluation(15, None, 0.4)])
+    summary = summarize(
+        [evaluation(5, None, 0.2), evaluation(10, None, 0.6), evaluation(15, None, 0.4)]
+    )
     assert summary["measured_on"] == "holdout"
     assert "best_on_holdout" not in summary  # it would be chosen and measured on the same images
     assert summary["last"]["accuracy"] == 0.4

@@ -35,7 +35,9 @@ def test_importing_daso_imports_nothing_heavy() -> None:
         daso.lode  # noqa: B018
 
 
-def test_every_kind_of_image_gets_the_same_answer(model: Classifier, digits: Source, tmp_path: Path) -> None:
+def test_every_kind_of_image_gets_the_same_answer(
+    model: Classifier, digits: Source, tmp_path: Path
+) -> None:
     pixels = digits.train.images[:6, 0]
     pictures = [Image.fromarray(one) for one in pixels]
     files = [tmp_path / f"{number}.png" for number in range(len(pictures))]
@@ -55,7 +57,9 @@ def test_every_kind_of_image_gets_the_same_answer(model: Classifier, digits: Sou
         [one.convert("RGB") for one in pictures],
         [files[0], pictures[1], *pixels[2:4], np.stack([pixels[4]] * 3, 2), str(files[5])],
     ):
-        np.testing.assert_allclose(model.predict(images).probabilities, expected.probabilities, atol=1e-6)
+        np.testing.assert_allclose(
+            model.predict(images).probabilities, expected.probabilities, atol=1e-6
+        )
     one = model.predict(str(files[2]))
     assert one.classes == expected.classes[2:3]
     assert one.confidences == pytest.approx(expected.probabilities[2:3].max(1))
@@ -100,7 +104,10 @@ def test_a_classifier_that_training_has_balanced_is_not_balanced_again() -> None
     answers = np.array([[0.8, 0.15, 0.05], [0.15, 0.8, 0.05], [0.5, 0.4, 0.1]])
     images = np.arange(3, dtype=np.float32)[:, None]
     by_labels = answers * [10, 5, 1]
-    for balanced_by, uniform, labeled in (((), answers / [10, 5, 1], answers), (("la",), answers, by_labels)):
+    for balanced_by, uniform, labeled in (
+        ((), answers / [10, 5, 1], answers),
+        (("la",), answers, by_labels),
+    ):
         facts = Facts(("a", "b", "rare"), (10, 5, 1), (1,), balanced_by=balanced_by)
         model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
         for prior, expected in (("uniform", uniform), ("labeled", labeled)):
@@ -182,7 +189,9 @@ class Payload:
         self.where = str(where)
 
 
-@pytest.mark.parametrize("name", ["model.pt2", "model.pt", "model.onnx", "model.safetensors", "model.bin"])
+@pytest.mark.parametrize(
+    "name", ["model.pt2", "model.pt", "model.onnx", "model.safetensors", "model.bin"]
+)
 def test_loading_runs_no_code(name: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     content = pickle.dumps(Payload(ran))
@@ -232,5 +241,7 @@ def test_a_run_calibrates_itself(finished_run: Path) -> None:
 
 def test_a_folder_is_no_image(model: Classifier, tmp_path: Path) -> None:
     for images in (tmp_path, str(tmp_path), [tmp_path]):
-        with pytest.raises(DataError, match=r"is a folder, and predict takes images: .*rglob.*daso predict"):
+        with pytest.raises(
+            DataError, match=r"is a folder, and predict takes images: .*rglob.*daso predict"
+        ):
             model.predict(images)

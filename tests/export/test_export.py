@@ -34,7 +34,9 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_config: MakeConfig, digits: Source) -> Path:
+def run_folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: MakeConfig, digits: Source
+) -> Path:
     """Return a run with two heads, of which the second classifies, and a temperature that is not 1."""
     folder = tmp_path_factory.mktemp("exports") / "run"
     options = {"threshold": 0.2}
@@ -61,7 +63,11 @@ def expected(run_folder: Path, images: np.ndarray) -> np.ndarray:
     newest = max((run_folder / "checkpoints").glob("*.safetensors"))
     data = read_json(run_folder / "data.json")
     with safe_open(newest, "pt") as file:
-        state = {n[len("average.") :]: file.get_tensor(n) for n in file.keys() if n.startswith("average.")}  # noqa: SIM118
+        state = {
+            n[len("average.") :]: file.get_tensor(n)
+            for n in file.keys()
+            if n.startswith("average.")
+        }  # noqa: SIM118
     x = (torch.from_numpy(images).float() / 255 - data["mean"][0]) / data["std"][0]
     for layer, stride in enumerate((1, 2, 1, 2)):
         x = F.conv2d(x, state[f"encoder.convolutions.{layer}.weight"], stride=stride, padding=1)
@@ -127,7 +133,9 @@ def test_daso_load_reads_exported_files(
     images = pixels(digits)
     for prior in (None, "labeled"):
         answers = model.predict(images, prior=prior).probabilities
-        np.testing.assert_allclose(answers, original.predict(images, prior=prior).probabilities, atol=1e-5)
+        np.testing.assert_allclose(
+            answers, original.predict(images, prior=prior).probabilities, atol=1e-5
+        )
 
 
 def test_safetensors_leave_out_what_does_not_classify(exported: dict[str, Path]) -> None:
@@ -149,7 +157,9 @@ def test_files_hold_no_path_of_this_machine(exported: dict[str, Path], run_folde
                 assert telling not in content, (path, telling)
 
 
-def test_the_card_says_what_the_run_folder_says(exported: dict[str, Path], run_folder: Path) -> None:
+def test_the_card_says_what_the_run_folder_says(
+    exported: dict[str, Path], run_folder: Path
+) -> None:
     card = exported["onnx"].with_name("model.onnx.md").read_text()
     confusion = np.array(read_json(run_folder / "confusion.json")["counts"])
     counts = read_json(run_folder / "data.json")["labeled_counts"]
@@ -182,7 +192,9 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("out", "status"), [("model.pt2", 2), ("gone/model.onnx", 1), ("folder.onnx", 1)])
+@pytest.mark.parametrize(
+    ("out", "status"), [("model.pt2", 2), ("gone/model.onnx", 1), ("folder.onnx", 1)]
+)
 def test_where_it_cannot_be_written(
     out: str, status: int, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,7 +213,9 @@ def test_images_to_compare_on_can_be_named(
     assert main(command) == 1
     assert "--images" in capsys.readouterr().err
     assert not list(finished_run.glob("model*"))
-    np.save(tmp_path / "some.npy", np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8))
+    np.save(
+        tmp_path / "some.npy", np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    )
     assert main([*command, "--images", str(tmp_path / "some.npy")]) == 0
     assert "5 given images" in capsys.readouterr().out
 
@@ -225,7 +239,17 @@ def test_a_run_of_an_image_folder_is_checked_on_its_files(
     assert main(["train", str(images), *options, "--out", str(run)]) == 0
     (images / "test" / "red" / "003.png").write_bytes(b"no image")
     assert (
-        main(["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "red.safetensors")]) == 0
+        main(
+            [
+                "export",
+                str(run),
+                "--format",
+                "safetensors",
+                "--out",
+                str(tmp_path / "red.safetensors"),
+            ]
+        )
+        == 0
     )
     assert "on 11 test images" in capsys.readouterr().out
     content = (tmp_path / "red.safetensors").read_bytes()
@@ -260,7 +284,9 @@ def test_the_card_says_what_the_hold_out_served_for(
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("before", "after"), [(96, 32), (8, 12), (33, 10)])
 def test_resizing_matrix(mode: str, before: int, after: int) -> None:
-    images = torch.randint(0, 256, (3, 2, before, before), generator=torch.Generator().manual_seed(0)).float()
+    images = torch.randint(
+        0, 256, (3, 2, before, before), generator=torch.Generator().manual_seed(0)
+    ).float()
     matrix = resizing_matrix(before, after, mode)
     resized = F.interpolate(images, (after, after), mode=mode, antialias=True)
     torch.testing.assert_close(matrix @ images @ matrix.t(), resized, atol=2e-4, rtol=1e-4)
@@ -268,13 +294,26 @@ def test_resizing_matrix(mode: str, before: int, after: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels", "size", "resolution"),
-    [("wrn-10-1", 3, 32, None), ("wrn-10-1", 3, 48, 32), ("resnet18", 3, 32, None), ("small-4", 1, 9, None)],
+    [
+        ("wrn-10-1", 3, 32, None),
+        ("wrn-10-1", 3, 48, 32),
+        ("resnet18", 3, 32, None),
+        ("small-4", 1, 9, None),
+    ],
 )
-def test_the_graph_of_every_network(name: str, channels: int, size: int, resolution: int | None) -> None:
+def test_the_graph_of_every_network(
+    name: str, channels: int, size: int, resolution: int | None
+) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(name, channels, resolution or size)
     network = Network(
-        encoder, {"class": 5, "abc": 5}, [0.4] * channels, [0.3] * channels, "float32", resolution, "abc"
+        encoder,
+        {"class": 5, "abc": 5},
+        [0.4] * channels,
+        [0.3] * channels,
+        "float32",
+        resolution,
+        "abc",
     )
     network.eval()
     images = torch.randint(0, 256, (6, channels, size, size), dtype=torch.uint8)
@@ -292,7 +331,8 @@ def test_the_graph_of_every_network(name: str, channels: int, size: int, resolut
 def test_facts_survive_as_plain_json(exported: dict[str, Path], run_folder: Path) -> None:
     session = onnxruntime.InferenceSession(exported["onnx"], providers=["CPUExecutionProvider"])
     metadata = {
-        name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()
+        name: json.loads(value)
+        for name, value in session.get_modelmeta().custom_metadata_map.items()
     }
     assert metadata["class_names"] == [str(k) for k in range(10)]
     assert metadata["balanced_by"] == ["abc"]

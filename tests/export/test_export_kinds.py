@@ -44,7 +44,14 @@ def test_a_run_on_vectors(
     assert "float32 vectors, N x 64" in (run / "model.pt2.md").read_text()
 
     np.save(tmp_path / "some.npy", some)
-    command = ["predict", str(run), str(tmp_path / "some.npy"), "--probabilities", "--device", "cpu"]
+    command = [
+        "predict",
+        str(run),
+        str(tmp_path / "some.npy"),
+        "--probabilities",
+        "--device",
+        "cpu",
+    ]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     given = np.array([[float(value) for value in line.split(",")[3:13]] for line in lines])
@@ -59,7 +66,11 @@ def test_a_run_on_a_frozen_backbone_takes_images(
 ) -> None:
     backbone, run = tmp_path / "backbone-run", tmp_path / "run"
     list(train_run(prepare(tiny_config("supervised", network="wrn-10-1"), digits), backbone))
-    options = {"network": str(backbone), "freeze": True, "embedding_folder": str(tmp_path / "embeddings")}
+    options = {
+        "network": str(backbone),
+        "freeze": True,
+        "embedding_folder": str(tmp_path / "embeddings"),
+    }
     list(train_run(prepare(tiny_config("supervised", **options), digits), run))
     for kind in ("torch", "safetensors"):
         assert export_run(run, kind, warn=silent).check.what == "test images"
@@ -69,10 +80,14 @@ def test_a_run_on_a_frozen_backbone_takes_images(
     (run / "model.safetensors").rename(moved)
     assert str(tmp_path).encode() not in moved.read_bytes()
     expected = daso.load(run, "cpu", warn=silent).predict(images).probabilities
-    np.testing.assert_allclose(daso.load(moved, "cpu").predict(images).probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        daso.load(moved, "cpu").predict(images).probabilities, expected, atol=1e-6
+    )
 
 
-def test_a_run_with_an_encoder_from_python(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_a_run_with_an_encoder_from_python(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     encoder = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
     run = tmp_path / "run"
     list(train_run(prepare(tiny_config("supervised", network=None), digits, encoder=encoder), run))
@@ -83,7 +98,9 @@ def test_a_run_with_an_encoder_from_python(tiny_config: MakeConfig, digits: Sour
         export_run(run, kind, encoder=encoder, warn=silent)
     images = digits.train.images[:20]
     expected = daso.load(run, "cpu", encoder=encoder).predict(images).probabilities
-    again = daso.load(run / "model.safetensors", "cpu", encoder=encoder).predict(images).probabilities
+    again = (
+        daso.load(run / "model.safetensors", "cpu", encoder=encoder).predict(images).probabilities
+    )
     np.testing.assert_allclose(again, expected, atol=1e-6)
 
 
@@ -102,7 +119,12 @@ def test_a_run_in_bfloat16_tells_how_far_its_files_are(
     assert apart > 1e-4  # more than any exported file may differ from its original
     same = int((as_trained.labels == whole.labels).sum())
     for kind, name in (("onnx", "model.onnx"), ("safetensors", "model.safetensors")):
-        assert main(["export", str(folder), "--format", kind, "--images", str(tmp_path / "digits.npy")]) == 0
+        assert (
+            main(
+                ["export", str(folder), "--format", kind, "--images", str(tmp_path / "digits.npy")]
+            )
+            == 0
+        )
         assert f"the same class of {same} of them" in capsys.readouterr().out
         found = daso.load(folder / name, "cpu").predict(images).probabilities
         np.testing.assert_allclose(found, whole.probabilities, atol=1e-4)

@@ -41,7 +41,9 @@ def damaged(draw: st.DrawFn, contents: Sequence[bytes]) -> bytes:
         if not content:
             break
         place = draw(st.integers(0, len(content) - 1))
-        kind = draw(st.sampled_from(["cut", "byte", "tempting", "insert", "remove", "repeat", "bytes"]))
+        kind = draw(
+            st.sampled_from(["cut", "byte", "tempting", "insert", "remove", "repeat", "bytes"])
+        )
         length = draw(st.integers(1, 32))
         if kind == "cut":
             del content[place:]

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["daso", "PIL", "tarfile", "gzip", "zipfile", "csv", "pickletools"]):
+with atheris.instrument_imports(
+    include=["daso", "PIL", "tarfile", "gzip", "zipfile", "csv", "pickletools"]
+):
     from PIL import Image, features  # noqa: F401 - instrumented before daso needs it
 
     from daso.data.benchmarks.cifar import CIFAR10, read_cifar
@@ -61,7 +63,9 @@ def manifest(suffix: str) -> Callable[[bytes, Path], None]:
         file.write_bytes(content)
         listing = list_manifest(file, skip_bad=True)
         for pool in listing.pools.values():
-            assert all(Path(pool.name_of(i)).resolve().is_relative_to(folder) for i in range(len(pool)))
+            assert all(
+                Path(pool.name_of(i)).resolve().is_relative_to(folder) for i in range(len(pool))
+            )
 
     return read
 
@@ -131,8 +135,18 @@ def fuzz(reader: str, seconds: int) -> None:
                 read(content, folder)
 
         FOUND.mkdir(exist_ok=True)
-        limits = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=20000", f"-max_total_time={seconds}"]
-        output = [f"-artifact_prefix={FOUND}/{reader}-", "-verbosity=0", "-print_final_stats=1", str(corpus)]
+        limits = [
+            "-timeout=20",
+            "-rss_limit_mb=2048",
+            "-max_len=20000",
+            f"-max_total_time={seconds}",
+        ]
+        output = [
+            f"-artifact_prefix={FOUND}/{reader}-",
+            "-verbosity=0",
+            "-print_final_stats=1",
+            str(corpus),
+        ]
         atheris.Setup([sys.argv[0], *limits, *output], once)
         atheris.Fuzz()
 
@@ -160,9 +174,13 @@ def main() -> int:
             "--seconds",
             str(arguments.seconds),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
         runs = [
-            line.rpartition(" ")[2] for line in done.stderr.splitlines() if "number_of_executed_units" in line
+            line.rpartition(" ")[2]
+            for line in done.stderr.splitlines()
+            if "number_of_executed_units" in line
         ]
         print(
             f"{reader}: {runs[0] if runs else '?'} inputs, {'nothing found' if not done.returncode else 'FOUND'}",

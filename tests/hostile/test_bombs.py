@@ -65,7 +65,9 @@ def gif(width: int, height: int) -> bytes:
 
 
 def bmp(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 100, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack(
+        "<IIIIiiHHIIiiII", 100, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0
+    )
 
 
 def in_folder(content: bytes, suffix: str = ".png") -> dict[str, bytes]:
@@ -104,13 +106,20 @@ def shard(kind: bytes, mebibytes: int) -> dict[str, bytes]:
 
 def repeating() -> dict[str, bytes]:
     content = (
-        b"\x80\x02X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"(" + b"c_codecs\nencode\nh\0\x85R" * 9999 + b"t."
+        b"\x80\x02X\0\0\x10\0"
+        + b"a" * 2**20
+        + b"q\0"
+        + b"("
+        + b"c_codecs\nencode\nh\0\x85R" * 9999
+        + b"t."
     )
     return {f"{CIFAR10.folder}/{name}": content for name in CIFAR10.batches}
 
 
 def idx(count: int) -> dict[str, bytes]:
-    images = gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">III", count, 9999, 9999) + bytes(2**20), 1)
+    images = gzip.compress(
+        bytes((0, 0, 8, 3)) + struct.pack(">III", count, 9999, 9999) + bytes(2**20), 1
+    )
     labels = gzip.compress(bytes((0, 0, 8, 1)) + struct.pack(">I", 3) + b"\0\1\0")
     names = (
         "train-images-idx3-ubyte",
@@ -154,21 +163,61 @@ BOMBS: dict[str, tuple[Callable[[], dict[str, bytes]], str, dict[str, object], s
     "png-texts": (lambda: in_folder(png(8, 8, *texts())), "photos", {}, "could not be read"),
     "png-profile": (lambda: in_folder(png(8, 8, profile())), "photos", {}, "could not be read"),
     "gif-promises": (lambda: in_folder(gif(65535, 65535), ".gif"), "photos", {}, "too many pixels"),
-    "bmp-promises": (lambda: in_folder(bmp(2**30, 2**30), ".bmp"), "photos", {}, "could not be read"),
+    "bmp-promises": (
+        lambda: in_folder(bmp(2**30, 2**30), ".bmp"),
+        "photos",
+        {},
+        "could not be read",
+    ),
     "beyond-memory": (lambda: in_folder(good()), "photos", {"size": 10**7}, "GB of memory"),
     "npz-promises": (lambda: {"a.npz": npz((2**50,))}, "a.npz", {}, "its header promises"),
     "npz-unpacks": (lambda: {"a.npz": npz((300, 1024, 1024))}, "a.npz", {}, "no 'labels'"),
     "idx-promises": (lambda: idx(2**31), ".", {}, "its header promises"),
     "tar-unpacks": (lambda: {"a.tar.gz": archive()}, "a.tar.gz", {}, "unpacks to more than"),
-    "shard-member": (lambda: shard(tarfile.REGTYPE, 900), "photos", {}, "943,718,400 bytes; at most"),
-    "shard-header": (lambda: shard(tarfile.XHDTYPE, 900), "photos", {}, "name and times take 943,718,400"),
-    "shard-long-name": (lambda: shard(tarfile.GNUTYPE_LONGNAME, 900), "photos", {}, "name and times take"),
+    "shard-member": (
+        lambda: shard(tarfile.REGTYPE, 900),
+        "photos",
+        {},
+        "943,718,400 bytes; at most",
+    ),
+    "shard-header": (
+        lambda: shard(tarfile.XHDTYPE, 900),
+        "photos",
+        {},
+        "name and times take 943,718,400",
+    ),
+    "shard-long-name": (
+        lambda: shard(tarfile.GNUTYPE_LONGNAME, 900),
+        "photos",
+        {},
+        "name and times take",
+    ),
     "pickle-repeats": (lambda: repeating(), ".", {}, "makes more bytes than it holds"),
     "csv-endless": (lambda: {"a.csv": b"path,label\n" + b"a" * 2**26}, "a.csv", {}, "longer than"),
-    "json-endless": (lambda: {"a.jsonl": b'{"path": ' + b"[" * 2**26}, "a.jsonl", {}, "longer than"),
-    "stl10-length": (lambda: {name: bytes(2**20 + 1) for name in STL_FILES}, ".", {}, "not a whole number"),
-    "huge-file": (lambda: {"photos/labeled/dog/0.png": good()}, "photos", {}, "0.jpg: not a readable image"),
-    "parquet-unpacks": (lambda: {"train.parquet": parquet()}, ".", {}, "2 images could not be read"),
+    "json-endless": (
+        lambda: {"a.jsonl": b'{"path": ' + b"[" * 2**26},
+        "a.jsonl",
+        {},
+        "longer than",
+    ),
+    "stl10-length": (
+        lambda: {name: bytes(2**20 + 1) for name in STL_FILES},
+        ".",
+        {},
+        "not a whole number",
+    ),
+    "huge-file": (
+        lambda: {"photos/labeled/dog/0.png": good()},
+        "photos",
+        {},
+        "0.jpg: not a readable image",
+    ),
+    "parquet-unpacks": (
+        lambda: {"train.parquet": parquet()},
+        ".",
+        {},
+        "2 images could not be read",
+    ),
 }
 
 

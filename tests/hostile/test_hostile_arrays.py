@@ -59,19 +59,24 @@ def test_any_header_of_an_array(tmp_path: Path, header: bytes, body: bytes) -> N
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in ("images.npy", "labels.npy"):
-            archive.writestr(name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body)
+            archive.writestr(
+                name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
+            )
     file = put(tmp_path / "a.npz", stream.getvalue())
     survives(lambda: read_npz(file))
 
 
 @QUICK
-@given(st.text(max_size=60), st.sampled_from(["(6, 8, 8)", "(2**40,)", "(-1,)", "()", "(10**30, 1)"]))
+@given(
+    st.text(max_size=60), st.sampled_from(["(6, 8, 8)", "(2**40,)", "(-1,)", "()", "(10**30, 1)"])
+)
 def test_any_type_of_an_array(tmp_path: Path, descr: str, shape: str) -> None:
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(
-            "images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(384)
+            "images.npy",
+            b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(384),
         )
     file = put(tmp_path / "a.npz", stream.getvalue())
     survives(lambda: read_npz(file))
@@ -126,7 +131,9 @@ def _listen(event: str, _: object) -> None:
 
 sys.addaudithook(_listen)
 for _name in ("raw_unicode_escape", "unicode_escape", "latin1"):
-    codecs.lookup(_name)  # else imported, which counts as running something, when a pickle first needs it
+    codecs.lookup(
+        _name
+    )  # else imported, which counts as running something, when a pickle first needs it
 
 
 @contextmanager
@@ -156,7 +163,11 @@ FOREIGN = [
     ),
     *(
         b"c" + name.encode() + b"\n"
-        for name in ("subprocess\nPopen", "daso.data.benchmarks.unpickle\nio", "copyreg\n__newobj__")
+        for name in (
+            "subprocess\nPopen",
+            "daso.data.benchmarks.unpickle\nio",
+            "copyreg\n__newobj__",
+        )
     ),
     *(b"\x8c\x02os\x8c\x06system\x93", b"\x82\x01", b"Ppid\n"),
 ]
@@ -172,7 +183,9 @@ KNOWN = [
 def test_any_pickle_runs_nothing(tokens: list[bytes]) -> None:
     with nothing_runs():
         survives(lambda: load_dictionary(b"\x80\x02" + b"".join(tokens) + b".", "here"))
-        assert load_dictionary(pickle.dumps({b"a": b"b"}, 2), "here") == {"a": b"b"}  # nothing stays behind
+        assert load_dictionary(pickle.dumps({b"a": b"b"}, 2), "here") == {
+            "a": b"b"
+        }  # nothing stays behind
 
 
 def nested_tuple(depth: int, times: bytes) -> bytes:
@@ -183,7 +196,9 @@ def nested_tuple(depth: int, times: bytes) -> bytes:
 
 
 AGAIN = b"X\x00\x00\x10\x00" + b"a" * 2**20 + b"q\x00" + b"K\x01s"
-EQUAL = [b"\x8a\x0a" + (i * (2**61 - 1) + 2**70).to_bytes(10, "little") + b"K\x01" for i in range(50_000)]
+EQUAL = [
+    b"\x8a\x0a" + (i * (2**61 - 1) + 2**70).to_bytes(10, "little") + b"K\x01" for i in range(50_000)
+]
 DOUBLED = [b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60)]
 
 
@@ -197,7 +212,14 @@ DOUBLED = [b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for 
         b"cnumpy\ndtype\n]q\x00" + b"".join(DOUBLED) + b"\x85R.",
         b"]" + b"\x94" * 10 + b"r\xff\xff\xff\x7f.",
     ],
-    ids=["tuple twice", "dup", "encode again and again", "equal hashes", "long representation", "memory"],
+    ids=[
+        "tuple twice",
+        "dup",
+        "encode again and again",
+        "equal hashes",
+        "long representation",
+        "memory",
+    ],
 )
 def test_pickles_that_would_take_forever(content: bytes) -> None:
     started = time.process_time()
@@ -241,7 +263,9 @@ def test_damaged_archives(tmp_path: Path, content: bytes) -> None:
 def test_links_and_devices_in_archives_are_refused(tmp_path: Path, kind: bytes) -> None:
     secret = put(tmp_path / "secret", PICKLES[2])
     members = [(member(f"{CIFAR10.folder}/{name}"), PICKLES[2]) for name in CIFAR10.batches[1:]]
-    content = archive((member(f"{CIFAR10.folder}/{CIFAR10.batches[0]}", kind, str(secret)), b""), *members)
+    content = archive(
+        (member(f"{CIFAR10.folder}/{CIFAR10.batches[0]}", kind, str(secret)), b""), *members
+    )
     with pytest.raises(DataError, match="not a regular file"):
         read_cifar(put(tmp_path / "a.tar.gz", content), CIFAR10)
 

@@ -46,7 +46,11 @@ def samples() -> list[bytes]:
     found = [encoded(photo(), form) for form in FORMATS]
     found += [encoded(photo(), form, exif=with_exif()) for form in ("JPEG", "PNG", "WEBP", "TIFF")]
     found += [encoded(photo("P"), form) for form in ("PNG", "GIF", "BMP", "TIFF")]
-    found += [encoded(photo("CMYK"), "JPEG"), encoded(photo("RGBA"), "PNG"), encoded(photo("L"), "TIFF")]
+    found += [
+        encoded(photo("CMYK"), "JPEG"),
+        encoded(photo("RGBA"), "PNG"),
+        encoded(photo("L"), "TIFF"),
+    ]
     found += [
         encoded(photo(), "TIFF", compression=kind)
         for kind in ("tiff_lzw", "jpeg", "packbits", "tiff_deflate")
@@ -92,7 +96,9 @@ def test_cut_at_any_byte(form: str) -> None:
             continue
         readable += 1
         assert pixels.shape == (3, 10, 12)
-        assert np.array_equal(pixels, decode(whole)), f"{length} of {len(whole)} bytes gave other pixels"
+        assert np.array_equal(pixels, decode(whole)), (
+            f"{length} of {len(whole)} bytes gave other pixels"
+        )
     assert readable <= 20  # what follows the pixels: an end mark, padding
 
 
@@ -116,7 +122,9 @@ def test_any_exif(exif: bytes, form: str) -> None:
 
 
 def ifd(*entries: tuple[int, int, int, bytes]) -> bytes:
-    fields = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    fields = b"".join(
+        struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries
+    )
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + b"\x08\0\0\0"
 
 
@@ -143,7 +151,12 @@ def test_exif_that_lies_leaves_the_pixels_alone(exif: bytes) -> None:
 
 
 def png(
-    width: int, height: int, depth: int = 8, kind: int = 2, data: bytes = b"", *more: tuple[bytes, bytes]
+    width: int,
+    height: int,
+    depth: int = 8,
+    kind: int = 2,
+    data: bytes = b"",
+    *more: tuple[bytes, bytes],
 ) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(data)), (b"IEND", b""))
@@ -183,7 +196,10 @@ def test_what_is_no_image_whatever_it_is_called(tmp_path: Path, name: str) -> No
 @given(damaged(SAMPLES))
 def test_a_folder_with_a_damaged_image(tmp_path: Path, content: bytes) -> None:
     for number, name in enumerate(("cat", "dog")):
-        put(tmp_path / "labeled" / name / "0.png", encoded(Image.new("RGB", (9, 9), (number, 0, 0)), "PNG"))
+        put(
+            tmp_path / "labeled" / name / "0.png",
+            encoded(Image.new("RGB", (9, 9), (number, 0, 0)), "PNG"),
+        )
     put(tmp_path / "unlabeled" / "0.png", content)
     source = open_source(str(tmp_path), size=8, skip_bad=True)
     assert len(source.train) == 2

@@ -66,7 +66,21 @@ def test_any_bytes_for_a_manifest(folder: Path, content: bytes, suffix: str) -> 
 
 
 PIECES = st.sampled_from(
-    ["..", ".", "", "/", "a.png", "in", "b.png", "way-out", "secret.png", "secret-link.png", "~", "\0", "\\"]
+    [
+        "..",
+        ".",
+        "",
+        "/",
+        "a.png",
+        "in",
+        "b.png",
+        "way-out",
+        "secret.png",
+        "secret-link.png",
+        "~",
+        "\0",
+        "\\",
+    ]
 )
 
 
@@ -112,7 +126,9 @@ def parquet() -> bytes:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": png(value), "path": "x"} for value in range(6)], kind)
     stream = io.BytesIO()
-    pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 0, 1, -1]}), stream, row_group_size=3)
+    pq.write_table(
+        pa.table({"image": images, "label": [0, 1, 2, 0, 1, -1]}), stream, row_group_size=3
+    )
     return stream.getvalue()
 
 
@@ -155,7 +171,10 @@ def test_a_saved_data_set_reads_no_file_outside_of_it(tmp_path: Path) -> None:
         "a\0b",
         "..\\away\\data.arrow",
     ):
-        put(tmp_path / "set" / "state.json", json.dumps({"_data_files": [{"filename": name}]}).encode())
+        put(
+            tmp_path / "set" / "state.json",
+            json.dumps({"_data_files": [{"filename": name}]}).encode(),
+        )
         put(tmp_path / "set" / "dataset_info.json", b'{"features": {"label": {}}}')
         with pytest.raises(DataError, match="is no name of a file beside it"):
             open_source(str(tmp_path / "set"))

@@ -74,18 +74,24 @@ def test_logit_adjustment_is_its_formula_image_by_image(
     loss = LogitAdjusted(COUNTS, adjustment_strength=strength)(logits, labels, BEFORE)
     total = 0.0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        adjusted = [z + strength * math.log(n / 123) for z, n in zip(row, COUNTS.tolist(), strict=True)]
+        adjusted = [
+            z + strength * math.log(n / 123) for z, n in zip(row, COUNTS.tolist(), strict=True)
+        ]
         total += math.log(sum(map(math.exp, adjusted))) - adjusted[label]
     assert loss.item() == pytest.approx(total / 20, rel=1e-5)
     assert (LogitAdjusted(COUNTS)(logits, labels, BEFORE) == loss) == (strength == 1)
 
 
-def test_logit_adjustment_with_a_uniform_prior_is_cross_entropy(logits: Tensor, labels: Tensor) -> None:
+def test_logit_adjustment_with_a_uniform_prior_is_cross_entropy(
+    logits: Tensor, labels: Tensor
+) -> None:
     adjusted = LogitAdjusted(torch.full((K,), 7))(logits, labels, BEFORE)
     plain = F.cross_entropy(logits, labels)
     torch.testing.assert_close(adjusted, plain, rtol=1e-6, atol=0)
     (gradient,) = torch.autograd.grad(adjusted, logits)
-    torch.testing.assert_close(gradient, torch.autograd.grad(plain, logits)[0], rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(plain, logits)[0], rtol=1e-5, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 1.0])
@@ -104,7 +110,8 @@ def test_class_balanced_weights_images_after_the_switch(logits: Tensor, labels: 
     log_probs = logits.log_softmax(1)
     weights = weights_by_hand()
     expected = (
-        sum(-weights[y] * row[y].item() for row, y in zip(log_probs, labels.tolist(), strict=True)) / 20
+        sum(-weights[y] * row[y].item() for row, y in zip(log_probs, labels.tolist(), strict=True))
+        / 20
     )
     assert loss(logits, labels, AFTER).item() == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(loss(logits, labels, BEFORE), F.cross_entropy(logits, labels))
@@ -126,7 +133,9 @@ def ldam_by_hand(
     return total / weight
 
 
-def test_ldam_acts_from_the_switch_on_as_the_authors_of_daso_do(logits: Tensor, labels: Tensor) -> None:
+def test_ldam_acts_from_the_switch_on_as_the_authors_of_daso_do(
+    logits: Tensor, labels: Tensor
+) -> None:
     loss = LDAM(COUNTS, STEPS)
     torch.testing.assert_close(loss(logits, labels, BEFORE), F.cross_entropy(logits, labels))
     expected = ldam_by_hand(logits, labels, weights_by_hand())
@@ -134,7 +143,9 @@ def test_ldam_acts_from_the_switch_on_as_the_authors_of_daso_do(logits: Tensor, 
     assert LDAM(COUNTS, STEPS, reweight_from=0.3).margins_from == 0.3
 
 
-def test_ldam_can_act_from_the_start_and_defer_only_the_weights(logits: Tensor, labels: Tensor) -> None:
+def test_ldam_can_act_from_the_start_and_defer_only_the_weights(
+    logits: Tensor, labels: Tensor
+) -> None:
     loss = LDAM(COUNTS, STEPS, margins_from=0.0)
     unweighted = ldam_by_hand(logits, labels, [1.0] * K)
     weighted = ldam_by_hand(logits, labels, weights_by_hand())
@@ -162,7 +173,8 @@ def test_class_balanced_weights_by_the_beta_that_is_given(
     loss = ClassBalanced(COUNTS, STEPS, effective_number_beta=beta)
     own = F.cross_entropy(logits, labels, reduction="none").tolist()
     expected = (
-        sum(weights_by_hand(beta)[y] * value for y, value in zip(labels.tolist(), own, strict=True)) / 20
+        sum(weights_by_hand(beta)[y] * value for y, value in zip(labels.tolist(), own, strict=True))
+        / 20
     )
     assert loss(logits, labels, AFTER).item() == pytest.approx(expected, rel=1e-5)
 
@@ -178,7 +190,9 @@ def test_the_switch_can_be_never_or_from_the_start(
 
 
 @pytest.mark.parametrize("loss", [ClassBalanced, LDAM])
-def test_the_switch_is_at_its_share_of_the_steps_to_the_step(loss: type[ClassBalanced | LDAM]) -> None:
+def test_the_switch_is_at_its_share_of_the_steps_to_the_step(
+    loss: type[ClassBalanced | LDAM],
+) -> None:
     for percent in range(101):  # 0.29 * 100 is below 29
         made = loss(COUNTS, 100, reweight_from=percent / 100)
         assert made.first_weighted_step == percent
@@ -239,13 +253,17 @@ def test_a_method_with_the_loss_is_one_graph_that_holds_the_switch(name: str) ->
     torch._dynamo.reset()
     torch.manual_seed(0)
     network = Network(Pixels(), {"class": K}, [0.5], [0.25])
-    plain, compiled = (compose(name, Facts(K, network.dim, COUNTS, COUNTS, 5, 100)) for _ in range(2))
+    plain, compiled = (
+        compose(name, Facts(K, network.dim, COUNTS, COUNTS, 5, 100)) for _ in range(2)
+    )
     counter = CompileCounterWithBackend("aot_eager")
     run = torch.compile(compiled, backend=counter, fullgraph=True)
     for step in range(3, 6):
         images = [torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8) for _ in range(3)]
         labels = torch.randint(0, K, (8,))
-        batch = Batch((images[0],), labels, (images[1], images[2]), torch.arange(8), torch.tensor(step))
+        batch = Batch(
+            (images[0],), labels, (images[1], images[2]), torch.arange(8), torch.tensor(step)
+        )
         expected, actual = (method(network, network, batch).losses for method in (plain, run))
         assert expected.keys() == actual.keys()
         for loss, value in expected.items():

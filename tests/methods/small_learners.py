@@ -52,12 +52,19 @@ def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None
 
 
 def make_batch(
-    method: Method, step: int = 0, labeled: int = 8, unlabeled: int = 8, channels: int = 1, size: int = 8
+    method: Method,
+    step: int = 0,
+    labeled: int = 8,
+    unlabeled: int = 8,
+    channels: int = 1,
+    size: int = 8,
 ) -> Batch:
     generator = torch.Generator().manual_seed(step)
 
     def images(count: int) -> Tensor:
-        return torch.randint(0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
+        return torch.randint(
+            0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8
+        )
 
     return Batch(
         (images(labeled),),
@@ -97,7 +104,9 @@ def soft_cross_entropy(logits: list[Tensor], targets: list[Tensor]) -> Tensor:
     return torch.stack([-(target * row.log_softmax(0)).sum() for row, target in pairs]).mean()
 
 
-def mixtures(network: Network, batch: Batch, targets: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def mixtures(
+    network: Network, batch: Batch, targets: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return the logits and the labels of the mixtures, row by row, given the targets of one view."""
     views = [*batch.labeled, *batch.unlabeled]
     images = [network.normalize(image[None])[0] for view in views for image in view]

@@ -19,7 +19,9 @@ FACTS = Facts(K, 32, COUNTS, COUNTS, 1000, 100)
 
 def guesses(seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.multinomial(torch.tensor([0.6, 0.2, 0.15, 0.05, 0.0]), 40, True, generator=generator)
+    labels = torch.multinomial(
+        torch.tensor([0.6, 0.2, 0.15, 0.05, 0.0]), 40, True, generator=generator
+    )
     return 0.6 + 0.4 * torch.rand(40, generator=generator), labels
 
 
@@ -58,7 +60,9 @@ def test_where_nothing_is_confident_nothing_teaches() -> None:
 def test_permuting_the_classes_changes_no_weight() -> None:
     confidence, labels = guesses()
     order = torch.tensor([3, 1, 4, 0, 2])
-    torch.testing.assert_close(BOSS(K).weigh(confidence, order[labels]), BOSS(K).weigh(confidence, labels))
+    torch.testing.assert_close(
+        BOSS(K).weigh(confidence, order[labels]), BOSS(K).weigh(confidence, labels)
+    )
 
 
 def test_it_takes_what_fixmatch_takes_and_refuses_values_out_of_range() -> None:

@@ -20,7 +20,13 @@ from daso.refine.guess import Refiner
 
 def compositions() -> list[str]:
     """Return every learner, each with every part that it takes, and what the paper puts together."""
-    names = [*METHODS, "fixmatch+la+daso", "fixmatch+abc+daso", "fixmatch+la+abc+darp", "boss+la+abc+daso"]
+    names = [
+        *METHODS,
+        "fixmatch+la+daso",
+        "fixmatch+abc+daso",
+        "fixmatch+la+abc+darp",
+        "boss+la+abc+daso",
+    ]
     for method in METHODS:
         for part in ADDITIONS.keys() - PLANS.keys():
             try:
@@ -48,8 +54,13 @@ def losses_of(method: Method, networks: list[Network], number: int) -> dict[str,
 
 def test_every_learner_and_every_part_is_here() -> None:
     parts = [name.split("+") for name in NAMES]
-    assert {part for name in parts for part in name} == METHODS.keys() | ADDITIONS.keys() - PLANS.keys()
-    assert {name[0] for name in parts if "daso" in name} == METHODS.keys() - {"supervised", "usadtm"}
+    assert {
+        part for name in parts for part in name
+    } == METHODS.keys() | ADDITIONS.keys() - PLANS.keys()
+    assert {name[0] for name in parts if "daso" in name} == METHODS.keys() - {
+        "supervised",
+        "usadtm",
+    }
 
 
 @EVERY
@@ -89,7 +100,9 @@ def test_every_loss_is_at_work_and_none_reaches_the_teacher(name: str) -> None:
         assert not any(value.requires_grad for value in method.buffers())
     assert all(loss != 0 for loss in losses.values()), losses
     assert all(p.grad is None for p in networks[1].parameters())
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in networks[0].encoder.parameters())
+    assert any(
+        p.grad is not None and p.grad.abs().max() > 0 for p in networks[0].encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,9 @@ def test_no_gradient_flows_through_the_view_that_is_only_guessed_from(name: str)
     images = networks[0].normalize(batch.labeled[0])
     batch = batch._replace(labeled=(images,), unlabeled=tuple(views), step=torch.tensor(500))
     losses = step(method, networks, batch).losses
-    torch.stack([loss for key, loss in losses.items() if "labeled" not in key.split("_")]).sum().backward()
+    torch.stack(
+        [loss for key, loss in losses.items() if "labeled" not in key.split("_")]
+    ).sum().backward()
     guessed, taught = views[::-1] if name.startswith("meanteacher") else views
     assert guessed.grad is None or guessed.grad.abs().max() == 0
     assert taught.grad.abs().max() > 0
@@ -125,7 +140,9 @@ def test_the_state_goes_through_a_file_in_the_middle_of_a_training(name: str) ->
         assert torch.equal(second.state_dict()[key], value), key
         assert value.shape == untouched[key].shape
     remembers = {"daso", "darp", "align", "usadtm", "remixmatch"} & set(name.split("+"))
-    changed = any(not torch.equal(value, untouched[key]) for key, value in first.state_dict().items())
+    changed = any(
+        not torch.equal(value, untouched[key]) for key, value in first.state_dict().items()
+    )
     assert changed == bool(remembers)
 
 
@@ -154,13 +171,19 @@ class Watching(Refiner):
     observes = observes_network = True
 
     def observe(
-        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self,
+        images: Tensor,
+        features: Tensor | None,
+        labels: Tensor,
+        teacher: Callable[[Tensor], Tensor],
     ) -> None:
         self.seen = images, labels, features, teacher(images)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if f"{name}+daso" in NAMES])
-def test_a_refiner_sees_the_labelled_images_as_the_network_and_as_the_teacher_does(name: str) -> None:
+def test_a_refiner_sees_the_labelled_images_as_the_network_and_as_the_teacher_does(
+    name: str,
+) -> None:
     method, (network, teacher) = build(name), [make_network(seed).eval() for seed in (0, 1)]
     method.refine = watching = Watching()
     batch = make_batch(method, 3)

@@ -74,13 +74,17 @@ def test_the_confident_refined_guess_teaches_the_strong_view(
 
 
 @pytest.mark.parametrize(("weak_pass", "together"), [("joint", (0, 1, 2)), ("apart", (0, 2))])
-def test_what_shares_a_pass_shares_its_batch_statistics(weak_pass: str, together: tuple[int, ...]) -> None:
+def test_what_shares_a_pass_shares_its_batch_statistics(
+    weak_pass: str, together: tuple[int, ...]
+) -> None:
     method, network = build("fixmatch", threshold=0.0, weak_pass=weak_pass), make_network()
     batch = make_batch(method, labeled=8, unlabeled=12)
     parts = [*batch.labeled, *batch.unlabeled]
     losses = method(network, network, batch).losses
     features = network(torch.cat([parts[part] for part in together]))
-    labels = network.classify(network(parts[1]) if weak_pass == "apart" else features[8:20]).argmax(1)
+    labels = network.classify(network(parts[1]) if weak_pass == "apart" else features[8:20]).argmax(
+        1
+    )
     expected = {"labeled": (features[:8], batch.labels), "unlabeled": (features[-12:], labels)}
     for loss, (found, target) in expected.items():
         torch.testing.assert_close(losses[loss], F.cross_entropy(network.classify(found), target))

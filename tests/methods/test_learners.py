@@ -25,7 +25,9 @@ HALF_RAMP = {"pseudolabel": 200, "meanteacher": 200, "mixmatch": 8, "remixmatch"
 @pytest.mark.parametrize("name", METHODS)
 def test_a_learner_is_one_graph_with_the_same_numbers(name: str) -> None:
     torch._dynamo.reset()
-    plain, compiled = (build(name, **({"warmup_steps": 2} if "daso" in name else {})) for _ in range(2))
+    plain, compiled = (
+        build(name, **({"warmup_steps": 2} if "daso" in name else {})) for _ in range(2)
+    )
     networks = [make_network(number // 2) for number in range(4)]
     run = torch.compile(compiled, backend="aot_eager", fullgraph=True)
     for number in range(4):
@@ -37,7 +39,9 @@ def test_a_learner_is_one_graph_with_the_same_numbers(name: str) -> None:
         for part, labels in expected.pseudo_labels.labels.items():
             assert torch.equal(actual.pseudo_labels.labels[part], labels)
         torch.testing.assert_close(actual.pseudo_labels.mask, expected.pseudo_labels.mask)
-    for (key, value), other in zip(plain.state_dict().items(), compiled.state_dict().values(), strict=True):
+    for (key, value), other in zip(
+        plain.state_dict().items(), compiled.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(other, value, msg=key)
 
 
@@ -80,7 +84,9 @@ class Recorder(Refiner):
     observes = True
     observes_network = True
 
-    def observe(self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Any) -> None:
+    def observe(
+        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Any
+    ) -> None:
         self.online, self.averaged = features, teacher(images)
 
     def forward(self, guess: Guess) -> Guess:
@@ -104,7 +110,9 @@ def test_a_refiner_is_shown_the_labelled_features_of_network_and_teacher(name: s
     assert torch.equal(recorder.guess.indices, batch.indices)
     assert recorder.guess.step == 3
     assert not recorder.online.requires_grad
-    assert not any(tensor.requires_grad for tensor in (recorder.guess.probs, recorder.guess.features))
+    assert not any(
+        tensor.requires_grad for tensor in (recorder.guess.probs, recorder.guess.features)
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -67,7 +67,9 @@ def test_fixmatch_is_its_formula_image_by_image(threshold: float) -> None:
         if probs.max() >= threshold:
             over += 1
             total += -strong_logits.log_softmax(0)[probs.argmax()].item()
-    torch.testing.assert_close(step.losses["unlabeled"].item(), 0.5 * total / 20, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        step.losses["unlabeled"].item(), 0.5 * total / 20, rtol=1e-5, atol=1e-7
+    )
     assert step.pseudo_labels.mask.sum() == over
     assert torch.equal(step.pseudo_labels.labels["final"], weak.argmax(1))
 
@@ -75,7 +77,9 @@ def test_fixmatch_is_its_formula_image_by_image(threshold: float) -> None:
 def test_with_threshold_0_and_equal_views_fixmatch_is_self_training() -> None:
     network, batch = make_network().eval(), make_batch()
     images = batch.unlabeled[0]
-    losses = FixMatch(threshold=0.0)(network, network, batch._replace(unlabeled=(images, images))).losses
+    losses = FixMatch(threshold=0.0)(
+        network, network, batch._replace(unlabeled=(images, images))
+    ).losses
     logits = network.classify(network(images))
     torch.testing.assert_close(losses["unlabeled"], F.cross_entropy(logits, logits.argmax(1)))
 
@@ -83,7 +87,9 @@ def test_with_threshold_0_and_equal_views_fixmatch_is_self_training() -> None:
 def test_no_gradient_reaches_the_teacher_or_flows_through_the_target() -> None:
     network, batch = make_network().eval(), make_batch()
     teacher = copy.deepcopy(network)
-    method = compose("fixmatch+daso", FACTS, {"warmup_steps": 0, "threshold": 0.0, "histogram_period": 1})
+    method = compose(
+        "fixmatch+daso", FACTS, {"warmup_steps": 0, "threshold": 0.0, "histogram_period": 1}
+    )
     method(network, teacher, make_batch(1))
     method(network, teacher, batch._replace(step=torch.tensor(5)))
     step = method(network, teacher, batch._replace(step=torch.tensor(6)))
@@ -125,7 +131,9 @@ def test_weak_views_that_go_apart_change_nothing_but_batch_statistics(name: str)
             network = make_network(method.heads).train(training)
             for number in range(2):
                 batch = make_batch(number)
-                batch = batch._replace(draws=method.draw(12, 20, torch.Generator().manual_seed(number)))
+                batch = batch._replace(
+                    draws=method.draw(12, 20, torch.Generator().manual_seed(number))
+                )
                 network.zero_grad()
                 losses = method(network, make_network(method.heads), batch).losses
                 torch.stack(list(losses.values())).sum().backward()
@@ -143,7 +151,9 @@ def test_weak_views_that_go_apart_change_nothing_but_batch_statistics(name: str)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_one_graph_with_the_same_numbers(name: str) -> None:
     torch._dynamo.reset()
-    plain, compiled = (compose(name, FACTS, {"warmup_steps": 2} if "daso" in name else {}) for _ in range(2))
+    plain, compiled = (
+        compose(name, FACTS, {"warmup_steps": 2} if "daso" in name else {}) for _ in range(2)
+    )
     networks = [make_network() for _ in range(4)]
     run = torch.compile(compiled, backend="aot_eager", fullgraph=True)
     for number in range(4):
@@ -156,7 +166,9 @@ def test_a_method_is_one_graph_with_the_same_numbers(name: str) -> None:
         if expected.pseudo_labels is not None:
             for part, labels in expected.pseudo_labels.labels.items():
                 assert torch.equal(actual.pseudo_labels.labels[part], labels)
-    for (key, value), other in zip(plain.state_dict().items(), compiled.state_dict().values(), strict=True):
+    for (key, value), other in zip(
+        plain.state_dict().items(), compiled.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(other, value, msg=key)
 
 
@@ -186,7 +198,11 @@ def test_options_reach_their_part_and_defaults_are_resolved() -> None:
     assert isinstance(method.refine, DASO)
     resolved = Recipe.parse("fixmatch+daso").resolved_options(method, Plan(1000))
     assert resolved.keys() == Recipe.parse("fixmatch+daso").hyperparameters().keys()
-    assert (resolved["threshold"], resolved["queue_length"], resolved["warmup_steps"]) == (0.7, 3, 200)
+    assert (resolved["threshold"], resolved["queue_length"], resolved["warmup_steps"]) == (
+        0.7,
+        3,
+        200,
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def test_mixing_keeps_half_or_more_of_a_row_and_its_factor_is_beta_distributed(
 
 
 @pytest.mark.parametrize(("parts", "size"), [(3, 8), (4, 6), (5, 3), (1, 4)])
-def test_interleaving_spreads_the_labelled_rows_evenly_and_undoes_itself(parts: int, size: int) -> None:
+def test_interleaving_spreads_the_labelled_rows_evenly_and_undoes_itself(
+    parts: int, size: int
+) -> None:
     order = interleaved_order(parts, size, torch.device("cpu"))
     assert torch.equal(order[order], torch.arange(parts * size))
     labeled = (order.view(parts, size) < size).sum(1)
@@ -56,7 +58,9 @@ def test_interleaving_spreads_the_labelled_rows_evenly_and_undoes_itself(parts: 
 
 
 @pytest.mark.parametrize(("labeled", "parts"), [(6, 3), (5, 1)])
-def test_batch_statistics_are_of_the_interleaved_parts_or_of_the_whole(labeled: int, parts: int) -> None:
+def test_batch_statistics_are_of_the_interleaved_parts_or_of_the_whole(
+    labeled: int, parts: int
+) -> None:
     network, images = make_network(), torch.randn(18, 1, 8, 8)
     features = encode_interleaved(network, images, labeled)
     order = interleaved_order(parts, 18 // parts, torch.device("cpu")).view(parts, -1)

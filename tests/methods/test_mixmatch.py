@@ -3,7 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from small_learners import IMAGES, REFINERS, build, check_formula, logits_of, mixtures, soft_cross_entropy
+from small_learners import (
+    IMAGES,
+    REFINERS,
+    build,
+    check_formula,
+    logits_of,
+    mixtures,
+    soft_cross_entropy,
+)
 from torch import Tensor
 
 from daso.methods.method import Batch
@@ -19,7 +27,9 @@ def formula(
     means = [((a.softmax(0) + b.softmax(0)) / 2).detach() for a, b in guesses]
     logits, labels = mixtures(network, batch, [refine(p**2 / (p**2).sum()) for p in means])
     size = len(batch.labels)
-    squares = [(row.softmax(0) - y) ** 2 for row, y in zip(logits[size:], labels[size:], strict=True)]
+    squares = [
+        (row.softmax(0) - y) ** 2 for row, y in zip(logits[size:], labels[size:], strict=True)
+    ]
     return {
         "labeled": soft_cross_entropy(logits[:size], labels[:size]),
         "unlabeled": 0.5 * 100 * torch.stack(squares).mean(),

@@ -66,7 +66,9 @@ def test_every_step_agrees_with_the_authors(name: str) -> None:
         fixed_blend=config["fixed_blend"],
     )
     method = FixMatch(
-        refine=daso, threshold=config["threshold"], supervised=labeled_loss(config, vectors["label_prior"])
+        refine=daso,
+        threshold=config["threshold"],
+        supervised=labeled_loss(config, vectors["label_prior"]),
     )
     network = FeaturesAsImages(vectors["class_weight"], vectors["class_bias"])
     semantic_steps = 0
@@ -89,7 +91,9 @@ def test_every_step_agrees_with_the_authors(name: str) -> None:
         labels = result.pseudo_labels.labels
         assert torch.equal(labels["linear"], at["linear_label"])
         assert torch.equal(labels["final"], at["pseudo_label"])
-        assert torch.equal(result.pseudo_labels.mask, (at["confidence"] >= config["threshold"]).float())
+        assert torch.equal(
+            result.pseudo_labels.mask, (at["confidence"] >= config["threshold"]).float()
+        )
         if (at["semantic_label"] >= 0).all():
             semantic_steps += 1
             assert torch.equal(labels["semantic"], at["semantic_label"])

@@ -36,7 +36,9 @@ class FeaturesAsImages(nn.Module):
 
 def make_network() -> FeaturesAsImages:
     generator = torch.Generator().manual_seed(0)
-    return FeaturesAsImages(torch.randn(K, D, generator=generator), torch.randn(K, generator=generator))
+    return FeaturesAsImages(
+        torch.randn(K, D, generator=generator), torch.randn(K, generator=generator)
+    )
 
 
 def make_batch(step: int, labeled: int = 8, unlabeled: int = 12) -> Batch:
@@ -71,7 +73,11 @@ def test_every_step_agrees_with_the_authors() -> None:
         at = {key: value[step] for key, value in vectors.items() if len(value) == steps}
         views = tuple(at[f"{name}_features"] for name in ("identity", "weak", "strong"))
         batch = Batch(
-            (at["labeled_features"],), at["labels"], views, torch.arange(len(views[0])), torch.tensor(step)
+            (at["labeled_features"],),
+            at["labels"],
+            views,
+            torch.arange(len(views[0])),
+            torch.tensor(step),
         )
         result = method(network, network, batch)
         taught += int(result.pseudo_labels.mask.sum())
@@ -92,7 +98,9 @@ def plain_information(first: Tensor, second: Tensor) -> float:
             for j in range(K):
                 joint[i][j] += (p[i] * q[j] + q[i] * p[j]) / (2 * len(first))
     row = [sum(line) for line in joint]
-    return sum(joint[i][j] * math.log(joint[i][j] / (row[i] * row[j])) for i in range(K) for j in range(K))
+    return sum(
+        joint[i][j] * math.log(joint[i][j] / (row[i] * row[j])) for i in range(K) for j in range(K)
+    )
 
 
 def test_the_losses_are_the_formula_image_by_image() -> None:
@@ -120,14 +128,18 @@ def test_the_losses_are_the_formula_image_by_image() -> None:
         probs = [network.classify(view).softmax(1) for view in batch.unlabeled]
         pairs = [(0, 1), (0, 2), (1, 2)]
         information = sum(plain_information(probs[i], probs[j]) for i, j in pairs) / 3
-        torch.testing.assert_close(result.losses["unlabeled"].item(), 0.7 * total / 12, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            result.losses["unlabeled"].item(), 0.7 * total / 12, rtol=1e-5, atol=1e-6
+        )
         torch.testing.assert_close(
             result.losses["information"].item(), -0.1 * information, rtol=1e-4, atol=1e-6
         )
     assert 0 < taught < 36
 
 
-def test_views_that_agree_on_all_classes_share_the_most_information_and_unrelated_ones_none() -> None:
+def test_views_that_agree_on_all_classes_share_the_most_information_and_unrelated_ones_none() -> (
+    None
+):
     certain = F.one_hot(torch.arange(12) % K, K).float()
     torch.testing.assert_close(mutual_information(certain, certain).item(), math.log(K))
     flat = torch.full((12, K), 1 / K)
@@ -145,7 +157,9 @@ def test_the_moving_average_has_no_part_in_it() -> None:
             pytest.fail("the moving average was asked")
 
     network, average = make_network(), Other(torch.zeros(K, D), torch.zeros(K))
-    result = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)(network, average, make_batch(1))
+    result = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)(
+        network, average, make_batch(1)
+    )
     assert result.losses["unlabeled"] > 0
 
 
@@ -157,7 +171,10 @@ def test_no_gradient_flows_through_the_pseudo_label() -> None:
     labeled = batch.labeled[0].requires_grad_()
     views = tuple(view.requires_grad_() for view in batch.unlabeled)
     method(network, network, batch._replace(labeled=(labeled,))).losses["unlabeled"].backward()
-    moved = [images.grad is not None and bool(images.grad.abs().max() > 0) for images in (labeled, *views)]
+    moved = [
+        images.grad is not None and bool(images.grad.abs().max() > 0)
+        for images in (labeled, *views)
+    ]
     assert moved == [False, False, False, True]
 
 

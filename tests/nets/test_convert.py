@@ -77,6 +77,8 @@ def test_the_command_that_the_refusal_of_pickles_names(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"python -m daso.nets.convert") as caught:
         load_weights(path)
     arguments = str(caught.value).rpartition("python -m ")[2].split()
-    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == str(tmp_path / "model.safetensors")
     assert load_weights(tmp_path / "model.safetensors").keys() == TENSORS.keys()

@@ -104,7 +104,10 @@ def test_an_encoder_gives_features_of_its_dimension(
 def test_one_image_and_odd_sizes_pass_through() -> None:
     for name, size in (("wrn-10-1", 17), ("small", 9), ("resnet18", 40)):
         network = Network(build_encoder(name, 3, size), {"class": 2}, [0.5] * 3, [0.5] * 3).eval()
-        assert network(torch.zeros(1, 3, size, size + 3, dtype=torch.uint8)).shape == (1, network.dim)
+        assert network(torch.zeros(1, 3, size, size + 3, dtype=torch.uint8)).shape == (
+            1,
+            network.dim,
+        )
 
 
 def test_images_are_normalised_channel_by_channel_and_floats_pass_unchanged() -> None:
@@ -118,7 +121,9 @@ def test_images_are_normalised_channel_by_channel_and_floats_pass_unchanged() ->
 def test_bfloat16_changes_the_encoder_only_and_little() -> None:
     torch.manual_seed(0)
     exact = Network(build_encoder("wrn-10-1", 3, 32), {"class": 3}, [0.5] * 3, [0.25] * 3)
-    coarse = Network(build_encoder("wrn-10-1", 3, 32), {"class": 3}, [0.5] * 3, [0.25] * 3, "bfloat16")
+    coarse = Network(
+        build_encoder("wrn-10-1", 3, 32), {"class": 3}, [0.5] * 3, [0.25] * 3, "bfloat16"
+    )
     coarse.load_state_dict(exact.state_dict())
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     expected, actual = exact(images), coarse(images)
@@ -138,7 +143,9 @@ def test_initial_weights_follow_the_protocol() -> None:
     assert head.bias.abs().max() == 0
     assert head.weight.std().item() == pytest.approx((2 / (128 + 10)) ** 0.5, rel=0.1)
     assert not any(
-        module.bias is not None for module in network.modules() if isinstance(module, torch.nn.Conv2d)
+        module.bias is not None
+        for module in network.modules()
+        if isinstance(module, torch.nn.Conv2d)
     )
 
 
@@ -164,7 +171,9 @@ def test_the_average_starts_as_a_copy_then_decays() -> None:
         average.update(step)
         decay = min(1 - 1 / (step + 1), 0.9)
         expected = (
-            weight.detach().clone() if expected is None else decay * expected + (1 - decay) * weight.detach()
+            weight.detach().clone()
+            if expected is None
+            else decay * expected + (1 - decay) * weight.detach()
         )
         torch.testing.assert_close(averaged, expected)
     assert not averaged.requires_grad
@@ -174,7 +183,9 @@ def test_the_average_starts_as_a_copy_then_decays() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_activations_keep_the_channels_of_a_pixel_side_by_side(channels: int) -> None:
-    network = Network(build_encoder("wrn-10-1", channels, 28), {}, [0.5] * channels, [0.25] * channels)
+    network = Network(
+        build_encoder("wrn-10-1", channels, 28), {}, [0.5] * channels, [0.25] * channels
+    )
     layouts: list[bool] = []
     for module in network.encoder.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
@@ -193,7 +204,9 @@ def test_images_are_resized_on_their_way_in_as_pillow_does() -> None:
 
     network = Network(build_encoder("small-8", 3, 32), {}, [0.0] * 3, [1.0] * 3, resolution=32)
     generator = np.random.default_rng(0)
-    picture = Image.fromarray(generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 96))
+    picture = Image.fromarray(generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(
+        (96, 96)
+    )
     images = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     expected = np.array(picture.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     resized = 255 * network.normalize(images)[0].numpy()

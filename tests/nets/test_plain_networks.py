@@ -65,15 +65,22 @@ def test_training_gives_the_numbers_of_the_formulas(
 ) -> None:
     torch.manual_seed(0)
     fast, slow = (
-        Network(build_encoder(name, 3, side), {"class": 4}, [0.5] * 3, [0.25] * 3).double() for _ in range(2)
+        Network(build_encoder(name, 3, side), {"class": 4}, [0.5] * 3, [0.25] * 3).double()
+        for _ in range(2)
     )
     slow.load_state_dict(fast.state_dict())
-    optimizers = [torch.optim.SGD(net.parameters(), 0.03, 0.9, nesterov=True) for net in (fast, slow)]
+    optimizers = [
+        torch.optim.SGD(net.parameters(), 0.03, 0.9, nesterov=True) for net in (fast, slow)
+    ]
     for step in range(steps):
         images, labels = torch.randn(6, 3, side, side).double(), torch.randint(0, 4, (6,))
         losses = []
         for network, features, optimizer in (
-            (fast, fast.encoder(images.contiguous(memory_format=torch.channels_last)), optimizers[0]),
+            (
+                fast,
+                fast.encoder(images.contiguous(memory_format=torch.channels_last)),
+                optimizers[0],
+            ),
             (slow, plain(slow.encoder, images), optimizers[1]),
         ):
             loss = F.cross_entropy(network.classify(features), labels)

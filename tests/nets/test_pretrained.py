@@ -26,7 +26,12 @@ from daso.train.encoder.pretrained import build_module
 
 transformers: Any = pytest.importorskip("transformers")
 
-BLOCK = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+BLOCK = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+}
 VISION = {**BLOCK, "image_size": 32, "patch_size": 8}
 TEXT = {**BLOCK, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 STAGES = {"hidden_sizes": [4, 8, 12, 16], "depths": [1, 1, 2, 1]}
@@ -76,7 +81,9 @@ def save(folder: Path, family: str) -> nn.Module:
     """Save a random model of a family as the hub has it, and return it."""
     name, values, _, _ = FAMILIES[family]
     torch.manual_seed(0)
-    model: nn.Module = transformers.AutoModel.from_config(getattr(transformers, name)(**values)).eval()
+    model: nn.Module = transformers.AutoModel.from_config(
+        getattr(transformers, name)(**values)
+    ).eval()
     model.save_pretrained(folder)  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     return model
@@ -95,29 +102,42 @@ def as_network(backbone: Backbone) -> Network:
     assert given.std is not None
     encoder: Any = backbone.module
     network = Network(
-        encoder, {}, given.mean, given.std, resolution=given.resolution, interpolation=given.interpolation
+        encoder,
+        {},
+        given.mean,
+        given.std,
+        resolution=given.resolution,
+        interpolation=given.interpolation,
     )
     return network.eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_features_are_those_of_the_model_on_images_that_pillow_resized(family: str, tmp_path: Path) -> None:
+def test_features_are_those_of_the_model_on_images_that_pillow_resized(
+    family: str, tmp_path: Path
+) -> None:
     model: Any = save(tmp_path / "model", family)
     backbone = open_transformers(family, tmp_path / "model", None)
     network = as_network(backbone)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 40), dtype=np.uint8)
 
     def resize(channel: Any) -> Any:
-        picture = Image.fromarray(channel.astype(np.float32))  # numbers are not rounded in such a picture
+        picture = Image.fromarray(
+            channel.astype(np.float32)
+        )  # numbers are not rounded in such a picture
         return np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC)).clip(0, 255)
 
-    resized = np.stack([[resize(channel) for channel in image] for image in images]).transpose(0, 2, 3, 1)
+    resized = np.stack([[resize(channel) for channel in image] for image in images]).transpose(
+        0, 2, 3, 1
+    )
     pixels = (resized / 255 - PROCESSOR["image_mean"]) / PROCESSOR["image_std"]
     expected_of = FAMILIES[family][2]
     with torch.no_grad():
         found = network(torch.from_numpy(images))
         vision = getattr(model, "vision_model", model)
-        expected = expected_of(vision(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2).float()))
+        expected = expected_of(
+            vision(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+        )
     assert network.dim == expected.shape[1]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -162,7 +182,9 @@ def test_position_embeddings_are_interpolated_for_another_size(vit: Path) -> Non
 def test_parameters_that_features_do_not_depend_on_do_not_learn(tmp_path: Path) -> None:
     save(tmp_path / "model", "DINOv2")
     module = open_transformers("dinov2", tmp_path / "model", None).module
-    assert [n for n, p in module.named_parameters() if not p.requires_grad] == ["model.embeddings.mask_token"]
+    assert [n for n, p in module.named_parameters() if not p.requires_grad] == [
+        "model.embeddings.mask_token"
+    ]
 
 
 def test_weights_that_lack_something_are_refused(vit: Path, tmp_path: Path) -> None:
@@ -187,7 +209,10 @@ def test_pickles_are_refused(vit: Path, tmp_path: Path) -> None:
 def test_code_in_a_model_is_not_run(vit: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(vit, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"}}
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModel": "mine.MyModel"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     with pytest.raises(OptionError, match="cannot be loaded"):
@@ -211,7 +236,9 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    with pytest.raises(OptionError, match=r"does not answer: Name or service not known\. .*--network FOLDER"):
+    with pytest.raises(
+        OptionError, match=r"does not answer: Name or service not known\. .*--network FOLDER"
+    ):
         open_transformers("nobody/has-this", None, None)
     assert len(calls) == 1, "asked once"
     assert calls[0] <= 10, "and not for long"
@@ -253,7 +280,11 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, v
             224,
             "bilinear",
         ),
-        ({"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": False}, 256, "bilinear"),
+        (
+            {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": False},
+            256,
+            "bilinear",
+        ),
         ({"size": {"shortest_edge": 224}, "resample": 1}, 224, "bicubic"),
         ({}, 518, "bilinear"),
     ],
@@ -280,7 +311,9 @@ def test_the_side_of_images(values: dict[str, Any], side: int, interpolation: st
 )
 def test_means_and_factors_come_to_the_same_pixels(values: dict[str, Any]) -> None:
     pixel = 200.0
-    expected = pixel * (values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1)
+    expected = pixel * (
+        values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    )
     expected -= bool(values.get("rescale_offset"))
     if values.get("do_normalize", True):
         expected = (expected - values["image_mean"][0]) / values["image_std"][0]
@@ -338,7 +371,9 @@ def test_timm_models_lose_their_classifier_and_are_kept(
         torch.testing.assert_close(as_network(found)(images), expected)
     with pytest.raises(OptionError, match="cannot make 'stand_out'"):
         open_timm("stand_out", None, None)
-    safetensors.torch.save_file({"conv.weight": whole.conv.weight.detach()}, tmp_path / "half.safetensors")
+    safetensors.torch.save_file(
+        {"conv.weight": whole.conv.weight.detach()}, tmp_path / "half.safetensors"
+    )
     with pytest.raises(
         OptionError, match=r"1 of 2 tensors of the network are missing, the first is 'conv.bias'"
     ):

@@ -20,7 +20,9 @@ def embeddings(dim: int = 64) -> tuple[torch.Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("dim", [32, 500])
 @pytest.mark.parametrize("unit", [0.01, 1.0, 300.0])
-def test_features_are_centred_of_the_same_length_and_keep_their_proportions(dim: int, unit: float) -> None:
+def test_features_are_centred_of_the_same_length_and_keep_their_proportions(
+    dim: int, unit: float
+) -> None:
     x = unit * embeddings(dim)[0]
     x[:, 3] = 5.0  # says nothing: its standard deviation is put down as 1
     std = x.std(0, correction=0)
@@ -44,7 +46,9 @@ def test_a_probe_classifies_as_regularised_logistic_regression_does() -> None:
     x, y = embeddings(300)
     torch.manual_seed(0)
     mean, std = x.mean(0), x.std(0, correction=0)
-    network = Network(build_vector_encoder("probe", mean.tolist(), std.tolist()), {"class": 10}, (), ())
+    network = Network(
+        build_vector_encoder("probe", mean.tolist(), std.tolist()), {"class": 10}, (), ()
+    )
     few, others = np.arange(100), np.arange(100, len(y))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, nesterov=True)
     for _ in range(300):
@@ -58,7 +62,9 @@ def test_a_probe_classifies_as_regularised_logistic_regression_does() -> None:
         found = network.classify(network(x[others])).argmax(1).numpy()
         features = network(x).numpy()
     best = max(
-        LogisticRegression(C=c, max_iter=500).fit(features[few], y[few]).score(features[others], y[others])
+        LogisticRegression(C=c, max_iter=500)
+        .fit(features[few], y[few])
+        .score(features[others], y[others])
         for c in (0.01, 0.1, 1.0)
     )
     assert (found == y[others]).mean() > best - 0.02

@@ -36,7 +36,9 @@ def images(count: int = 6) -> Tensor:
     return torch.randn(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
 
 
-def gradients(network: nn.Module, x: Tensor, precision: str, backward_passes: int = 1) -> dict[str, Tensor]:
+def gradients(
+    network: nn.Module, x: Tensor, precision: str, backward_passes: int = 1
+) -> dict[str, Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         features = network(x).float()
     for left in reversed(range(backward_passes)):
@@ -49,7 +51,10 @@ def gradients(network: nn.Module, x: Tensor, precision: str, backward_passes: in
 def test_gradients_and_running_statistics_are_the_same(name: str, precision: str) -> None:
     plain, other = twins(name)
     for _ in range(2):
-        expected, found = gradients(plain, images(), precision), gradients(other, images(), precision)
+        expected, found = (
+            gradients(plain, images(), precision),
+            gradients(other, images(), precision),
+        )
         assert expected.keys() == found.keys()
         for parameter, gradient in expected.items():
             assert torch.equal(found[parameter], gradient), parameter
@@ -59,7 +64,10 @@ def test_gradients_and_running_statistics_are_the_same(name: str, precision: str
 
 def test_a_graph_can_be_gone_through_again() -> None:
     plain, other = twins("wrn")
-    expected, found = gradients(plain, images(), "float32", 2), gradients(other, images(), "float32", 2)
+    expected, found = (
+        gradients(plain, images(), "float32", 2),
+        gradients(other, images(), "float32", 2),
+    )
     for parameter, gradient in expected.items():
         assert torch.equal(found[parameter], gradient), parameter
 

@@ -102,10 +102,14 @@ def timm() -> Any:
 def renamed(tensors: dict[str, Tensor], repeats: list[int], squeeze: bool) -> dict[str, Tensor]:
     """Name an EfficientNet's tensors, in their order, as efficientnet-pytorch does: by the published architecture."""
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    gate = [f"{part}.{n}" for part in ("_se_reduce", "_se_expand") for n in ("weight", "bias")] * squeeze
+    gate = [
+        f"{part}.{n}" for part in ("_se_reduce", "_se_expand") for n in ("weight", "bias")
+    ] * squeeze
     names = ["_conv_stem.weight", *(f"_bn0.{n}" for n in norm)]
     for number in range(sum(repeats)):
-        within = ["_expand_conv.weight", *(f"_bn0.{n}" for n in norm)] if number >= repeats[0] else []
+        within = (
+            ["_expand_conv.weight", *(f"_bn0.{n}" for n in norm)] if number >= repeats[0] else []
+        )
         within += ["_depthwise_conv.weight", *(f"_bn1.{n}" for n in norm), *gate]
         within += ["_project_conv.weight", *(f"_bn2.{n}" for n in norm)]
         names += [f"_blocks.{number}.{name}" for name in within]
@@ -140,7 +144,11 @@ def test_the_names_of_a_models_first_repository_are_understood(timm: Any) -> Non
             f"stages.{stage}.blocks.", f"stages.{stage}."
         )
         old = old.replace(f"stages.{stage}.downsample.", f"downsample_layers.{stage}.")
-        old = old.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv").replace("head.norm", "norm")
+        old = (
+            old.replace("conv_dw", "dwconv")
+            .replace("mlp.fc", "pwconv")
+            .replace("head.norm", "norm")
+        )
         first[old] = tensor.flatten(1) if "mlp.fc" in n and tensor.dim() == 4 else tensor
     assert first.keys() != own.keys()
     found = as_timm_calls_them(first, model)
@@ -180,7 +188,9 @@ def test_weights_of_another_model_are_refused_by_name_and_shape(timm: Any, tmp_p
     wide = dict(timm.create_model("efficientnet_lite0").state_dict())
     wide["conv_stem.weight"] = torch.zeros(24, 3, 3, 3)
     safetensors.torch.save_file(wide, path)
-    with pytest.raises(OptionError, match=r"'conv_stem.weight': 24 x 3 x 3 x 3 in the file, 32 x 3 x 3 x 3"):
+    with pytest.raises(
+        OptionError, match=r"'conv_stem.weight': 24 x 3 x 3 x 3 in the file, 32 x 3 x 3 x 3"
+    ):
         open_timm("tf_efficientnet_lite0", None, path)
 
 

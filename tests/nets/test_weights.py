@@ -79,7 +79,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     state = build_encoder("wrn-10-1", 3, 32).state_dict()  # type: ignore[attr-defined]
     safetensors.torch.save_file(state, path)
     with pytest.raises(
-        OptionError, match=r"does not fit 'small-4'.*are missing, the first are 'convolutions\.0\.weight'"
+        OptionError,
+        match=r"does not fit 'small-4'.*are missing, the first are 'convolutions\.0\.weight'",
     ):
         open_weights("small-4", path)
     with pytest.raises(

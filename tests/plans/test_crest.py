@@ -19,7 +19,9 @@ COUNTS = torch.tensor([4, 64, 1, 16])
 
 @pytest.fixture(scope="module")
 def data(digits: Source) -> TrainingData:
-    split = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+    split = SplitOptions(
+        labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50
+    )
     return prepare_data(digits, split, 0, torch.device("cpu"))
 
 
@@ -52,7 +54,9 @@ def test_of_each_class_the_most_confident_are_chosen(seed: int) -> None:
     adopted = adopt(confidence, predicted, share)
     for label in range(4):
         of_class = [n for n in range(200) if predicted[n] == label]
-        best = sorted(of_class, key=lambda n: -confidence[n].item())[: int(share[label] * len(of_class))]
+        best = sorted(of_class, key=lambda n: -confidence[n].item())[
+            : int(share[label] * len(of_class))
+        ]
         assert sorted(best) == (adopted == label).nonzero()[:, 0].tolist()
     assert set(adopted.tolist()) == {-1, 0, 1, 2}
 
@@ -75,12 +79,16 @@ def test_the_first_generation_trains_on_the_given_labels(data: TrainingData) -> 
     assert first.class_counts.tolist() == data.class_counts.tolist()
 
 
-def test_each_generation_joins_the_last_networks_choice_to_the_given_labels(data: TrainingData) -> None:
+def test_each_generation_joins_the_last_networks_choice_to_the_given_labels(
+    data: TrainingData,
+) -> None:
     plan, given = make_plan(data, crest_power=0.2), len(data.labeled)
     for stage in range(3):
         network = make_network(data, stage)
         plan.conclude(stage, network, data)
-        expected = adopt(*predict_logits(network, data.unlabeled.images).softmax(1).max(1), plan.share)
+        expected = adopt(
+            *predict_logits(network, data.unlabeled.images).softmax(1).max(1), plan.share
+        )
         assert torch.equal(plan.adopted, expected)
         later = plan.data(stage + 1, data)
         chosen = (expected >= 0).nonzero()[:, 0]
@@ -88,7 +96,10 @@ def test_each_generation_joins_the_last_networks_choice_to_the_given_labels(data
         assert torch.equal(later.labeled.images[:given], data.labeled.images)
         assert torch.equal(later.labeled.images[given:], data.unlabeled.images[chosen])
         assert torch.equal(later.labeled.labels[given:], expected[chosen])
-        assert later.class_counts.tolist() == torch.bincount(later.labeled.labels, minlength=10).tolist()
+        assert (
+            later.class_counts.tolist()
+            == torch.bincount(later.labeled.labels, minlength=10).tolist()
+        )
         assert later.unlabeled is data.unlabeled
         assert plan.describe()["adopted"] == (later.class_counts - data.class_counts).tolist()
     assert len(chosen) > 0
@@ -137,7 +148,9 @@ def test_the_defaults_are_those_of_the_experiments_of_daso() -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("generations", 1), ("generations", 101), ("crest_power", -0.1)]
 )
-def test_values_out_of_range_are_refused_by_name(plan: type[CReST], option: str, value: float) -> None:
+def test_values_out_of_range_are_refused_by_name(
+    plan: type[CReST], option: str, value: float
+) -> None:
     with pytest.raises(OptionError, match=f"{plan.__name__}: {option} = {value}"):
         plan(COUNTS, 100, 7, **{option: value})
 

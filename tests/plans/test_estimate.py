@@ -17,7 +17,9 @@ from daso.nets.network import Network, build_encoder
 from daso.parts import Facts
 from daso.plans.estimate import EstimatePrior, nearest_distribution
 
-SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+SPLIT = SplitOptions(
+    labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,9 @@ def data(digits: Source) -> TrainingData:
 
 
 def random_confusion(classes: int, seed: int, sharpness: float = 3.0) -> Tensor:
-    logits = torch.randn(classes, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits = torch.randn(
+        classes, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return (logits + sharpness * torch.eye(classes)).softmax(0)
 
 
@@ -55,13 +59,17 @@ def test_an_exact_distribution_is_found(classes: int) -> None:
     matrix = random_confusion(classes, 0, sharpness=6.0)
     expected = torch.logspace(0, -2, classes, dtype=torch.float64)
     expected /= expected.sum()
-    torch.testing.assert_close(nearest_distribution(matrix, matrix @ expected), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        nearest_distribution(matrix, matrix @ expected), expected, rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_where_the_inverse_is_negative_the_nearest_distribution_is_found(seed: int) -> None:
     matrix = random_confusion(5, seed, sharpness=1.0)
-    target = torch.rand(5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).square()
+    target = torch.rand(
+        5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).square()
     target /= target.sum()
     expected = best_by_trying_all_supports(matrix, target)
     actual = nearest_distribution(matrix, target)
@@ -70,7 +78,9 @@ def test_where_the_inverse_is_negative_the_nearest_distribution_is_found(seed: i
         assert (torch.linalg.solve(matrix, target) < 0).any()
 
 
-@pytest.mark.parametrize("matrix", [torch.full((4, 4), 0.25), torch.eye(4)[[0, 0, 0, 0]].t(), torch.eye(4)])
+@pytest.mark.parametrize(
+    "matrix", [torch.full((4, 4), 0.25), torch.eye(4)[[0, 0, 0, 0]].t(), torch.eye(4)]
+)
 @pytest.mark.parametrize("target", [[1.0, 0, 0, 0], [0.25] * 4, [0, 0, 0.5, 0.5]])
 def test_a_network_that_tells_nothing_apart_still_gives_a_distribution(
     matrix: Tensor, target: list[float]
@@ -101,7 +111,9 @@ def test_the_estimate_comes_from_the_holdout_and_the_guesses(data: TrainingData)
     torch.testing.assert_close(plan.prior, expected.float(), rtol=1e-3, atol=1e-4)
     described = plan.describe()
     assert described["unlabeled_prior"] == plan.prior.tolist()
-    assert described["confusion_condition"][0] == pytest.approx(torch.linalg.cond(confusion).item(), rel=1e-2)
+    assert described["confusion_condition"][0] == pytest.approx(
+        torch.linalg.cond(confusion).item(), rel=1e-2
+    )
 
 
 def test_a_perfect_network_finds_the_true_distribution(data: TrainingData) -> None:
@@ -123,7 +135,9 @@ def test_a_perfect_network_finds_the_true_distribution(data: TrainingData) -> No
     oracle.dim = 10
     plan = EstimatePrior(10, 100)
     plan.conclude(
-        0, oracle, dataclasses.replace(data, holdout=told(data.holdout), unlabeled=told(data.unlabeled))
+        0,
+        oracle,
+        dataclasses.replace(data, holdout=told(data.holdout), unlabeled=told(data.unlabeled)),
     )
     truth = data.unlabeled.labels.bincount(minlength=10) / len(data.unlabeled)
     torch.testing.assert_close(plan.prior, truth)

@@ -38,7 +38,9 @@ UNLABELED = {
 
 
 @pytest.mark.parametrize(("setting", "expected"), LABELED.items(), ids=str)
-def test_the_papers_numbers_of_images(setting: tuple[str, int, int], expected: tuple[int, int]) -> None:
+def test_the_papers_numbers_of_images(
+    setting: tuple[str, int, int], expected: tuple[int, int]
+) -> None:
     source, head, gamma = setting
     preset = PRESETS[f"{source}-n{head}-g{gamma}"]
     labeled, unlabeled = preset.labeled_counts(), preset.unlabeled_counts()
@@ -64,7 +66,10 @@ def test_the_papers_hyper_parameters() -> None:
     assert {n for n, value in temperatures.items() if value == 1.5} == {
         f"cifar10-n{head}-g{gamma}" for head in (500, 1500) for gamma in (100, 150)
     }
-    assert {n for n, value in temperatures.items() if value == 0.5} == {"semi-aves", "semi-aves-open"}
+    assert {n for n, value in temperatures.items() if value == 0.5} == {
+        "semi-aves",
+        "semi-aves-open",
+    }
     assert set(temperatures.values()) == {0.3, 0.5, 1.5}
     for name, preset in PRESETS.items():
         if not name.startswith("semi-aves"):
@@ -73,9 +78,17 @@ def test_the_papers_hyper_parameters() -> None:
 
 
 def test_a_preset_is_trained_by_its_name(cifar10_folder: Path, tmp_path: Path) -> None:
-    options = "--labeled-head 10 --unlabeled-head 20 --gamma-unlabeled 5 --gamma-labeled 5 --holdout 100"
+    options = (
+        "--labeled-head 10 --unlabeled-head 20 --gamma-unlabeled 5 --gamma-labeled 5 --holdout 100"
+    )
     options += " --steps 2 --batch 4 --network small-4 --device cpu --seed 3"
-    arguments = [*options.split(), "--data", str(cifar10_folder / "cifar10"), "--out", str(tmp_path / "run")]
+    arguments = [
+        *options.split(),
+        "--data",
+        str(cifar10_folder / "cifar10"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(["train", "cifar10-n1500-g100-reversed", *arguments]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["source"] == "cifar10"

@@ -59,7 +59,9 @@ def in_turn(campaign: Campaign, watch: Any = consume) -> Any:
     return attempts
 
 
-def run(campaign: Campaign, cells: Sequence[Cell], watch: Any = consume) -> list[tuple[Cell, Outcome]]:
+def run(
+    campaign: Campaign, cells: Sequence[Cell], watch: Any = consume
+) -> list[tuple[Cell, Outcome]]:
     return run_cells(cells, in_turn(campaign, watch), lambda cell, outcome: None)
 
 
@@ -134,7 +136,9 @@ def test_tables_share_their_runs(finished: Campaign) -> None:
     parts = [(rows_of(n, "fixmatch+daso"), [COLUMN]) for n in (1, 5, 6)]
     parts.append((rows_of(8, "fixmatch+daso dist_temperature=1.5"), [COLUMN]))
     cells, refused = table_cells(parts, [0, 1])
-    assert [str(cell) for cell in cells] == [f"{PRESET} fixmatch+daso seed {seed}" for seed in (0, 1)]
+    assert [str(cell) for cell in cells] == [
+        f"{PRESET} fixmatch+daso seed {seed}" for seed in (0, 1)
+    ]
     assert refused == []
     assert run(finished, cells, train_nothing) == []
     assert [finished.state(cell) for cell in cells] == ["complete", "complete"]
@@ -161,7 +165,12 @@ def test_a_campaign_that_was_stopped_goes_on(finished: Campaign, campaign: Campa
         run(campaign, [cell], stop_at_8)
     assert campaign.state(cell) == "started"
     steps: list[int] = []
-    assert run(campaign, [cell], lambda cell, prepared, rows: steps.extend(row["step"] for row in rows)) == []
+    assert (
+        run(
+            campaign, [cell], lambda cell, prepared, rows: steps.extend(row["step"] for row in rows)
+        )
+        == []
+    )
     assert steps == [12, 12, 16, 16]
     ends = [read_json(c.folder_of(cell) / "summary.json") for c in (campaign, finished)]
     for end in ends:
@@ -224,7 +233,11 @@ def test_a_cell_of_another_process_is_looked_at_again_at_the_end(campaign: Campa
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(campaign: Campaign) -> None:
-    bad, broken, good = cell_of("fixmatch+daso", queue_length=0), cell_of("fixmatch"), cell_of("supervised")
+    bad, broken, good = (
+        cell_of("fixmatch+daso", queue_length=0),
+        cell_of("fixmatch"),
+        cell_of("supervised"),
+    )
 
     def watch(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
         if cell is broken:
@@ -232,7 +245,10 @@ def test_a_cell_that_fails_does_not_stop_the_others(campaign: Campaign) -> None:
         consume(cell, prepared, rows)
 
     left = run(campaign, [bad, broken, good], watch)
-    assert [(cell, outcome.state) for cell, outcome in left] == [(bad, "failed"), (broken, "failed")]
+    assert [(cell, outcome.state) for cell, outcome in left] == [
+        (bad, "failed"),
+        (broken, "failed"),
+    ]
     assert "queue_length" in left[0][1].message
     assert left[1][1].message == "MemoryError: too little of it"
     assert campaign.state(good) == "complete"
@@ -273,7 +289,9 @@ def test_rows_of_unknown_methods_are_named(campaign: Campaign) -> None:
     assert [cell.variant.name for cell in cells] == ["supervised"]
     [reason] = refused
     assert reason.startswith("Magic: unknown part 'magic'")
-    assert accuracies(campaign, rows[0], COLUMN) == accuracies(campaign, rows[1], COLUMN) == ({}, [])
+    assert (
+        accuracies(campaign, rows[0], COLUMN) == accuracies(campaign, rows[1], COLUMN) == ({}, [])
+    )
 
 
 def test_a_campaign_keeps_its_scale(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +307,9 @@ def test_a_campaign_keeps_its_scale(campaign: Campaign, monkeypatch: pytest.Monk
         Campaign.open(campaign.folder)
 
 
-def test_data_is_found_in_a_folder_of_folders_or_itself(campaign: Campaign, cifar10_folder: Path) -> None:
+def test_data_is_found_in_a_folder_of_folders_or_itself(
+    campaign: Campaign, cifar10_folder: Path
+) -> None:
     cell = cell_of("supervised")
     campaign.data = cifar10_folder / "cifar10"
     found: list[Prepared] = []
@@ -302,13 +322,27 @@ def test_data_is_found_in_a_folder_of_folders_or_itself(campaign: Campaign, cifa
 
 
 def test_scales() -> None:
-    lite = SCALES["lite"].configure(PRESETS[PRESET], "fixmatch+daso", {"dist_temperature": 1.5}, seed=7)
-    assert (lite.split.labeled_head, lite.split.unlabeled_head, lite.split.holdout) == (500, 4000, 1000)
+    lite = SCALES["lite"].configure(
+        PRESETS[PRESET], "fixmatch+daso", {"dist_temperature": 1.5}, seed=7
+    )
+    assert (lite.split.labeled_head, lite.split.unlabeled_head, lite.split.holdout) == (
+        500,
+        4000,
+        1000,
+    )
     assert (lite.train.network, lite.train.steps, lite.train.batch) == ("wrn-10-2", 4000, 32)
-    assert (lite.train.precision, lite.train.evaluate_every, lite.train.seed) == ("bfloat16", 200, 7)
+    assert (lite.train.precision, lite.train.evaluate_every, lite.train.seed) == (
+        "bfloat16",
+        200,
+        7,
+    )
     assert SCALES["lite"].configure(PRESETS["stl10-n150-g10"], "fixmatch", {}).split.holdout == 500
     stl10 = SCALES["full"].configure(PRESETS["stl10-n450-g20"], "fixmatch", {})
-    assert (stl10.train.steps, stl10.train.network, stl10.train.resolution) == (250_000, "wrn-28-2", 32)
+    assert (stl10.train.steps, stl10.train.network, stl10.train.resolution) == (
+        250_000,
+        "wrn-28-2",
+        32,
+    )
     assert (stl10.augmentation.cutout, stl10.split.unlabeled_head) == (16, None)
 
 
@@ -325,7 +359,9 @@ def test_lengths_that_are_told_in_epochs_belong_to_the_full_scale() -> None:
 def test_a_folder_set_aside_and_a_damaged_summary_are_no_complete_runs(
     finished: Campaign, tmp_path: Path
 ) -> None:
-    campaign = Campaign.open(Path(shutil.copytree(finished.folder, tmp_path / "copy")), data=finished.data)
+    campaign = Campaign.open(
+        Path(shutil.copytree(finished.folder, tmp_path / "copy")), data=finished.data
+    )
     cells, _ = table_cells([([rows_of(1, "fixmatch+daso")[0]], [COLUMN])], [0, 1])
     campaign.folder_of(cells[0]).rename(campaign.folder_of(cells[0]).with_name("seed-0.old"))
     (campaign.folder_of(cells[1]) / "summary.json").write_text("{")
@@ -335,10 +371,14 @@ def test_a_folder_set_aside_and_a_damaged_summary_are_no_complete_runs(
 
 def copied(finished: Campaign, where: Path) -> Campaign:
     """Return a copy of a campaign, to damage."""
-    return Campaign.open(Path(shutil.copytree(finished.folder, where)), data=finished.data, device="cpu")
+    return Campaign.open(
+        Path(shutil.copytree(finished.folder, where)), data=finished.data, device="cpu"
+    )
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"source": "cifar10"}', '{"method": 3, "source": ""}'])
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"source": "cifar10"}', '{"method": 3, "source": ""}']
+)
 def test_a_damaged_configuration_is_named_and_costs_its_cell_only(
     finished: Campaign, tmp_path: Path, damage: str
 ) -> None:
@@ -382,11 +422,17 @@ def test_runs_of_a_setting_and_a_seed_must_share_their_data(
     campaign = copied(finished, tmp_path / "copy")
     table, rows = paper_tables()[1], rows_of(1, "supervised", "fixmatch+daso")
     assert compare(campaign, table, rows, [COLUMN])[1] == []
-    here, there = campaign.folder_of(cell_of("fixmatch+daso")), campaign.folder_of(cell_of("supervised"))
+    here, there = (
+        campaign.folder_of(cell_of("fixmatch+daso")),
+        campaign.folder_of(cell_of("supervised")),
+    )
     pools = read_json(here / "data.json")["images_fingerprints"]
     change_data(here, "images_fingerprints", {**pools, "test": "0" * 16})
     [problem] = compare(campaign, table, rows, [COLUMN])[1]
-    assert f"{here} and {there} cannot be compared: its test images are {pools['test']} there" in problem
+    assert (
+        f"{here} and {there} cannot be compared: its test images are {pools['test']} there"
+        in problem
+    )
     # Another machine's files of the data set differ: its runs are not begun.
     shutil.copytree(cifar10_folder, tmp_path / "data")
     batch = next((tmp_path / "data").rglob("data_batch_1"))
@@ -417,10 +463,16 @@ def test_the_last_columns_of_table_4_are_the_last_evaluation_and_the_others_the_
         folder.mkdir(parents=True)
         config = campaign.configure(cell).to_dict()
         known = Recipe.parse(cell.variant.method).hyperparameters()
-        config["method_options"] = {name: p.default for name, p in known.items()} | config["method_options"]
+        config["method_options"] = {name: p.default for name, p in known.items()} | config[
+            "method_options"
+        ]
         (folder / "config.json").write_text(json.dumps(config))
         median, last = 0.5 + number / 10, 0.55 + number / 10
-        summary = {"accuracy": median, "median_of_last": {"accuracy": median}, "last": {"accuracy": last}}
+        summary = {
+            "accuracy": median,
+            "median_of_last": {"accuracy": median},
+            "last": {"accuracy": last},
+        }
         (folder / "summary.json").write_text(json.dumps(summary))
         (folder / "data.json").write_text("{}")
     table = paper_tables()[4]
@@ -431,7 +483,9 @@ def test_the_last_columns_of_table_4_are_the_last_evaluation_and_the_others_the_
 
 
 def test_a_campaign_that_another_process_has_just_begun_keeps_its_scale(tmp_path: Path) -> None:
-    first, second, third = (Campaign.open(tmp_path / "out", scale) for scale in ("smoke", "lite", "smoke"))
+    first, second, third = (
+        Campaign.open(tmp_path / "out", scale) for scale in ("smoke", "lite", "smoke")
+    )
     first.begin()
     with pytest.raises(OptionError, match="campaign of --scale smoke"):
         second.begin()
@@ -439,7 +493,9 @@ def test_a_campaign_that_another_process_has_just_begun_keeps_its_scale(tmp_path
     assert read_json(tmp_path / "out" / "campaign.json")["scale"]["name"] == "smoke"
 
 
-def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(file: object, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -448,7 +504,9 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
         Campaign.open(tmp_path / "campaign", "smoke").begin()
 
 
-def test_the_cells_of_a_process_that_was_killed_are_taken_over(campaign: Campaign, tmp_path: Path) -> None:
+def test_the_cells_of_a_process_that_was_killed_are_taken_over(
+    campaign: Campaign, tmp_path: Path
+) -> None:
     cell = cell_of("supervised")
     (tmp_path / "notes").mkdir()
     endless = dataclasses.replace(campaign.scale, train={**campaign.scale.train, "steps": 10**6})
@@ -483,17 +541,23 @@ def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path:
     plain = Campaign.open(tmp_path / "out", "full")
     plain.begin()
     assert {plain.configure(cell).train.weights for cell in cells} == {None}
-    assert "start from ImageNet weights" in " ".join(compare(plain, table, [], table.columns)[0].notes)
+    assert "start from ImageNet weights" in " ".join(
+        compare(plain, table, [], table.columns)[0].notes
+    )
     Campaign.open(tmp_path / "out", weights=weights).begin()
     again = Campaign.open(tmp_path / "out")  # it is noted in the folder
     for cell in cells:
         train = again.configure(cell).train
         assert train.weights == str(weights)
         rate = 0.1 if cell.variant.method == "supervised" else 0.04
-        assert (train.learning_rate or Recipe.parse(cell.variant.method).method.learning_rate) == rate
+        assert (
+            train.learning_rate or Recipe.parse(cell.variant.method).method.learning_rate
+        ) == rate
         assert train.backbone_rate == rate  # the encoder does not learn slower than its head
     assert again.configure(cell_of("fixmatch")).train.weights is None
-    assert "start from ImageNet weights" not in " ".join(compare(again, table, [], table.columns)[0].notes)
+    assert "start from ImageNet weights" not in " ".join(
+        compare(again, table, [], table.columns)[0].notes
+    )
     with pytest.raises(OptionError, match=r"starts from .*resnet34\.safetensors"):
         Campaign.open(tmp_path / "out", weights=tmp_path / "other.safetensors")
     smoke = Campaign.open(tmp_path / "smoke", "smoke", weights=weights)

@@ -43,7 +43,9 @@ def test_on_a_cpu_the_network_and_the_batch_are_small() -> None:
     assert choose_for(source(side=28), CPU).network is None
 
 
-@pytest.mark.parametrize(("unlabeled", "steps"), [(100, 1000), (1000, 1600), (50_000, 2000), (0, 1000)])
+@pytest.mark.parametrize(
+    ("unlabeled", "steps"), [(100, 1000), (1000, 1600), (50_000, 2000), (0, 1000)]
+)
 def test_the_length_goes_with_the_number_of_images(unlabeled: int, steps: int) -> None:
     assert choose_for(source(unlabeled=unlabeled), CPU).steps == steps
 
@@ -88,7 +90,9 @@ def test_every_choice_is_printed_with_its_reason() -> None:
     assert all(reason in text for name, reason in chosen.reasons.items() if name not in ("batch",))
 
 
-@pytest.mark.parametrize(("labeled", "test", "deploy"), [(60, 0, None), (1200, 0, "best"), (1200, 500, None)])
+@pytest.mark.parametrize(
+    ("labeled", "test", "deploy"), [(60, 0, None), (1200, 0, "best"), (1200, 500, None)]
+)
 def test_the_best_network_is_taken_where_enough_is_held_out(
     labeled: int, test: int, deploy: str | None
 ) -> None:

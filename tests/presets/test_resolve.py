@@ -16,9 +16,7 @@ from daso.presets.benchmarks import PRESETS
 from daso.reproduce.resolve import resolve
 from daso.train.prepare import prepare
 
-SMALL = (
-    "--labeled-head 10 --unlabeled-head 20 --holdout 100 --gamma-labeled 5 --gamma-unlabeled 5 --device cpu"
-)
+SMALL = "--labeled-head 10 --unlabeled-head 20 --holdout 100 --gamma-labeled 5 --gamma-unlabeled 5 --device cpu"
 
 
 def values_of(preset: str, method: str) -> dict[tuple[str, str], Any]:
@@ -32,15 +30,24 @@ def deciders(preset: str, method: str) -> dict[str, str]:
 @pytest.mark.parametrize("preset", ["cifar10-n500-g100", "cifar10-n1500-g100-uniform"])
 @pytest.mark.parametrize(
     "method",
-    ["fixmatch+daso", "supervised+la", "remixmatch+darp", "fixmatch+ldam+crest-plus", "supervised+crt"],
+    [
+        "fixmatch+daso",
+        "supervised+la",
+        "remixmatch+darp",
+        "fixmatch+ldam+crest-plus",
+        "supervised+crt",
+    ],
 )
-def test_the_values_are_those_of_a_prepared_run(preset: str, method: str, cifar10_folder: Path) -> None:
+def test_the_values_are_those_of_a_prepared_run(
+    preset: str, method: str, cifar10_folder: Path
+) -> None:
     argv = [preset, "--method", method, "--data", str(cifar10_folder / "cifar10"), *SMALL.split()]
     command, options = as_in_paper(*parse_train(argv), argv, print)
     command, defaults = resolve_preset(command)
     assert defaults is not None
     config = prepare(
-        to_config(command, options, argv, defaults, print), open_source("cifar10", data=command.data)
+        to_config(command, options, argv, defaults, print),
+        open_source("cifar10", data=command.data),
     ).config
     name, resolved = resolve(PRESETS[preset], method)
     assert name == config.method
@@ -52,7 +59,9 @@ def test_the_values_are_those_of_a_prepared_run(preset: str, method: str, cifar1
     for item in resolved:
         if item.group != "split":
             assert groups[item.group][item.name] == item.value, item.name
-    assert {item.name for item in resolved if item.group == "method"} == config.method_options.keys()
+    assert {
+        item.name for item in resolved if item.group == "method"
+    } == config.method_options.keys()
 
 
 def test_the_papers_table_10() -> None:
@@ -66,7 +75,12 @@ def test_the_papers_table_10() -> None:
     }
     expected |= {"weight_decay": 5e-4, "momentum": 0.9, "evaluate_every": 500}
     assert {name: values["training", name] for name in expected} == expected
-    method = {"threshold": 0.95, "prototype_temperature": 0.05, "dist_temperature": 1.5, "queue_length": 256}
+    method = {
+        "threshold": 0.95,
+        "prototype_temperature": 0.05,
+        "dist_temperature": 1.5,
+        "queue_length": 256,
+    }
     method |= {"warmup_steps": 5000, "histogram_period": 100, "align_weight": 1.0}
     assert {name: values["method", name] for name in method} == method
     aves = values_of("semi-aves", "fixmatch+daso")
@@ -79,13 +93,20 @@ def test_the_papers_table_10() -> None:
     }
     assert {name: aves["training", name] for name in training} == training
     assert aves["method", "dist_temperature"] == 0.5
-    assert values_of("stl10-n150-g10", "fixmatch+crest")["method", "crest_power"] == pytest.approx(1 / 3)
+    assert values_of("stl10-n150-g10", "fixmatch+crest")["method", "crest_power"] == pytest.approx(
+        1 / 3
+    )
     assert values_of("semi-aves", "fixmatch+crest")["method", "crest_power"] == 0.7
 
 
 def test_who_decides() -> None:
     found = deciders("cifar10-n500-g100-uniform", "fixmatch+daso")
-    assert found["steps"] == found["dist_temperature"] == found["labeled_head"] == "cifar10-n500-g100-uniform"
+    assert (
+        found["steps"]
+        == found["dist_temperature"]
+        == found["labeled_head"]
+        == "cifar10-n500-g100-uniform"
+    )
     assert (found["learning_rate"], found["threshold"], found["queue_length"]) == (
         "FixMatch",
         "FixMatch",

@@ -8,7 +8,9 @@ from daso.compose import Recipe
 from daso.presets.benchmarks import PRESETS
 from daso.reproduce.paper_tables import Number, PaperTable, TableRow, Variant, paper_tables, variant
 
-RUNNABLE = sorted({row.method for t in paper_tables().values() for row in t.rows if row.method is not None})
+RUNNABLE = sorted(
+    {row.method for t in paper_tables().values() for row in t.rows if row.method is not None}
+)
 
 
 def row_of(number: int, label: str) -> TableRow:
@@ -49,8 +51,17 @@ def test_numbers_by_hand() -> None:
         (52.9, 0.42),
     ]
     assert tables[1].numbers["FixMatch + LA + CReST+", "cifar10-n500-g150"] == Number(70.9, 1.18)
-    assert numbers_of(tables[2], "FixMatch + CReST")[2:5] == [(70.7, 2.02), (80.8, 0.39), (61.7, 2.51)]
-    assert numbers_of(tables[3], "MixMatch") == [(65.7, 0.23), (35.7, 0.69), (54.2, 0.47), (52.7, 1.42)]
+    assert numbers_of(tables[2], "FixMatch + CReST")[2:5] == [
+        (70.7, 2.02),
+        (80.8, 0.39),
+        (61.7, 2.51),
+    ]
+    assert numbers_of(tables[3], "MixMatch") == [
+        (65.7, 0.23),
+        (35.7, 0.69),
+        (54.2, 0.47),
+        (52.7, 1.42),
+    ]
     assert numbers_of(tables[4], "FixMatch + DASO") == [
         (54.5, 0.08),
         (54.6, 0.12),
@@ -85,7 +96,9 @@ def test_rows_that_are_the_same_run_have_one_name() -> None:
         assert variant_of(number, label, "cifar10-n500-g100").name == "fixmatch+daso"
     assert variant_of(8, "1.5", "stl10-n150-g10").name == "fixmatch+daso,dist_temperature=1.5"
     assert variant_of(8, "0.3", "stl10-n150-g10").name == "fixmatch+daso"
-    assert variant_of(5, "FixMatch, blended", "stl10-n150-g10") == variant_of(17, "0", "stl10-n150-g10")
+    assert variant_of(5, "FixMatch, blended", "stl10-n150-g10") == variant_of(
+        17, "0", "stl10-n150-g10"
+    )
     half = variant_of(6, "half and half", "cifar10-n500-g100")
     assert half.name == "fixmatch+daso,blend=fixed"
     assert half.options == {"dist_temperature": 1.5, "blend": "fixed", "fixed_blend": 0.5}
@@ -103,9 +116,14 @@ def test_where_the_distributions_differ() -> None:
     for preset, options in (("cifar10-n500-g100", {}), ("stl10-n150-g10", {"align": False})):
         found = variant_of(13, "ReMixMatch", preset)
         assert (found.name, found.options) == ("remixmatch", options)
-    assert variant_of(2, "FixMatch + DARP", "cifar10-n500-g100-reversed").method == "fixmatch+estimate+darp"
+    assert (
+        variant_of(2, "FixMatch + DARP", "cifar10-n500-g100-reversed").method
+        == "fixmatch+estimate+darp"
+    )
     assert variant_of(1, "FixMatch + LA + DARP", "cifar10-n500-g100").method == "fixmatch+la+darp"
-    assert variant_of(13, "ReMixMatch + DARP", "stl10-n150-g10").method == "remixmatch+estimate+darp"
+    assert (
+        variant_of(13, "ReMixMatch + DARP", "stl10-n150-g10").method == "remixmatch+estimate+darp"
+    )
     assert variant_of(4, "FixMatch + DARP", "semi-aves").method == "fixmatch+darp"
 
 

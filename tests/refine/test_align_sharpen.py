@@ -31,7 +31,9 @@ K = len(COUNTS)
 
 def guess_of(probs: Tensor, step: int = 0, **others: Tensor) -> Guess:
     rows = torch.arange(len(probs))
-    return Guess(probs, torch.zeros(len(probs), 2), rows, torch.tensor(step), {"linear": probs}, others)
+    return Guess(
+        probs, torch.zeros(len(probs), 2), rows, torch.tensor(step), {"linear": probs}, others
+    )
 
 
 def random_probs(rows: int, seed: int = 0) -> Tensor:
@@ -174,18 +176,26 @@ def test_a_method_with_alignment_is_one_graph(name: str) -> None:
     torch.manual_seed(0)
     network = Network(Pixels(), {"class": K}, [0.5], [0.25])
     facts = Facts(K, network.dim, COUNTS, COUNTS, 100, 50)
-    plain, compiled = (compose(name, facts, {"threshold": 0.3, "align_memory": 2}) for _ in range(2))
+    plain, compiled = (
+        compose(name, facts, {"threshold": 0.3, "align_memory": 2}) for _ in range(2)
+    )
     counter = CompileCounterWithBackend("aot_eager")
     run = torch.compile(compiled, backend=counter, fullgraph=True)
     for step in range(4):
         images = [torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8) for _ in range(3)]
         labels = torch.randint(0, K, (8,))
-        batch = Batch((images[0],), labels, (images[1], images[2]), torch.arange(8), torch.tensor(step))
+        batch = Batch(
+            (images[0],), labels, (images[1], images[2]), torch.arange(8), torch.tensor(step)
+        )
         expected, actual = (method(network, network, batch) for method in (plain, run))
         for loss, value in expected.losses.items():
             torch.testing.assert_close(actual.losses[loss], value)
-        torch.testing.assert_close(actual.pseudo_labels.confidence, expected.pseudo_labels.confidence)
-    for (key, value), other in zip(plain.state_dict().items(), compiled.state_dict().values(), strict=True):
+        torch.testing.assert_close(
+            actual.pseudo_labels.confidence, expected.pseudo_labels.confidence
+        )
+    for (key, value), other in zip(
+        plain.state_dict().items(), compiled.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(other, value, msg=key)
     assert counter.frame_count == 1
 

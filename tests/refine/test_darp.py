@@ -56,7 +56,9 @@ def take(darp: DARP, step: int, indices: Tensor | None = None) -> tuple[Tensor, 
 def test_every_step_agrees_with_the_authors() -> None:
     vectors = np.load(REFERENCE)
     config = json.loads(str(vectors["config"]))
-    indices, probs, refined = (torch.from_numpy(vectors[name]) for name in ("indices", "probs", "refined"))
+    indices, probs, refined = (
+        torch.from_numpy(vectors[name]) for name in ("indices", "probs", "refined")
+    )
     darp = DARP(
         probs.shape[2],
         torch.from_numpy(vectors["unlabeled_class_counts"]),
@@ -79,7 +81,9 @@ def solve(mass: list[float], entropy: list[float], count: float) -> float:
     low, high = -1e4, 1e4
     for _ in range(200):
         middle = (low + high) / 2
-        exponents = (min(700.0, -h * middle + math.log(m)) for m, h in zip(mass, entropy, strict=True))
+        exponents = (
+            min(700.0, -h * middle + math.log(m)) for m, h in zip(mass, entropy, strict=True)
+        )
         low, high = (middle, high) if sum(map(math.exp, exponents)) > count else (low, middle)
     return low
 
@@ -110,7 +114,11 @@ def test_a_refinement_is_the_papers_coordinate_ascent_image_by_image(keep: float
             for row, h in zip(rows, entropy, strict=True)
         ]
         dual = [
-            solve([row[k] / s for row, s in zip(rows, image_scale, strict=True)], entropy, target[k].item())
+            solve(
+                [row[k] / s for row, s in zip(rows, image_scale, strict=True)],
+                entropy,
+                target[k].item(),
+            )
             for k in range(K)
         ]
     torch.testing.assert_close(
@@ -129,7 +137,10 @@ def test_the_equation_of_a_class_is_solved_to_the_end(counts: list[int], sharpne
     ]
     found = darp_module.balance(lambda: blocks)
     for k, x in enumerate(found.tolist()):
-        terms = [p[k] * math.exp(-h * x) for p, (h,) in zip(probs.tolist(), entropy.tolist(), strict=True)]
+        terms = [
+            p[k] * math.exp(-h * x)
+            for p, (h,) in zip(probs.tolist(), entropy.tolist(), strict=True)
+        ]
         assert math.fsum(terms) == pytest.approx(counts[k], rel=1e-6)
 
 
@@ -187,7 +198,9 @@ def test_a_large_table_is_refined_block_by_block_to_the_same(
 
 def test_a_table_with_the_right_shares_stays_as_it_is() -> None:
     guesses = random_probs(200)
-    torch.testing.assert_close(refine(guesses, guesses.sum(0), 100.0, 10), guesses, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        refine(guesses, guesses.sum(0), 100.0, 10), guesses, rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
@@ -201,13 +214,19 @@ def test_a_table_that_cannot_be_met_gives_distributions_all_the_same(
 
 
 def test_permuting_the_classes_permutes_the_refined_table() -> None:
-    order, guesses, target = torch.tensor([2, 0, 3, 1]), random_probs(100), 100 * COUNTS / COUNTS.sum()
+    order, guesses, target = (
+        torch.tensor([2, 0, 3, 1]),
+        random_probs(100),
+        100 * COUNTS / COUNTS.sum(),
+    )
     expected = refine(guesses, target, 2.0, 10)[:, order]
     torch.testing.assert_close(refine(guesses[:, order], target[order], 2.0, 10), expected)
 
 
 @pytest.mark.parametrize(("keep", "iterations"), [(2.0, 10), (0.7, 10), (2.0, 1)])
-@pytest.mark.parametrize("start", [4, 5])  # the first refinement is in step 5, after the start or at it
+@pytest.mark.parametrize(
+    "start", [4, 5]
+)  # the first refinement is in step 5, after the start or at it
 def test_guesses_pass_until_the_start_and_are_then_those_of_the_last_refinement(
     start: int, keep: float, iterations: int
 ) -> None:
@@ -235,7 +254,9 @@ def test_of_an_image_that_comes_twice_the_later_guess_is_kept() -> None:
 
 def test_guesses_of_other_heads_and_parts_stay_as_they_are() -> None:
     darp = make(darp_start=0.0)
-    guess = guess_of(random_probs(12), torch.arange(12), 1)._replace(others={"abc": random_probs(12, seed=5)})
+    guess = guess_of(random_probs(12), torch.arange(12), 1)._replace(
+        others={"abc": random_probs(12, seed=5)}
+    )
     darp.begin_step(1)
     refined = darp(guess)
     assert not torch.equal(refined.probs, guess.probs)
@@ -275,14 +296,21 @@ def test_steps_with_and_without_a_refinement_are_one_graph_each() -> None:
             method.begin_step(step)
         expected, actual = plain(network, network, batch), run(network, network, batch)
         torch.testing.assert_close(actual.losses, expected.losses)
-        torch.testing.assert_close(actual.pseudo_labels.confidence, expected.pseudo_labels.confidence)
+        torch.testing.assert_close(
+            actual.pseudo_labels.confidence, expected.pseudo_labels.confidence
+        )
     torch.testing.assert_close(compiled.refine.refined, plain.refine.refined)
     assert not torch.equal(plain.refine.refined, torch.full((20, K), 1 / K))
 
 
 def test_the_defaults_are_those_of_the_experiments_of_daso() -> None:
     darp = DARP(K, COUNTS, N, None, 250_000)
-    assert (darp.start, darp.darp_period, darp.darp_keep, darp.darp_iterations) == (100_000, 10, 2.0, 10)
+    assert (darp.start, darp.darp_period, darp.darp_keep, darp.darp_iterations) == (
+        100_000,
+        10,
+        2.0,
+        10,
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,15 @@ def test_the_queue_holds_the_last_features_of_each_class(lengths: list[int], bat
     plain = [deque(maxlen=length) for length in lengths]
     for _ in range(25):
         features = torch.randn(batch, D, generator=generator)
-        labels = torch.multinomial(torch.tensor([0.7, 0.2, 0.1, 0.0]), batch, True, generator=generator)
+        labels = torch.multinomial(
+            torch.tensor([0.7, 0.2, 0.1, 0.0]), batch, True, generator=generator
+        )
         queue.push(features, labels)
         for feature, label in zip(features, labels.tolist(), strict=True):
             plain[label].append(feature)
-        expected = torch.stack([torch.stack(list(q)).mean(0) if q else torch.zeros(D) for q in plain])
+        expected = torch.stack(
+            [torch.stack(list(q)).mean(0) if q else torch.zeros(D) for q in plain]
+        )
         torch.testing.assert_close(queue.prototypes, expected)
     assert queue.prototypes[3].abs().max() == 0
     cosine = F.cosine_similarity(features[:, None], queue.prototypes[None], dim=2)
@@ -131,7 +135,9 @@ def test_alignment_is_the_cross_entropy_towards_the_weak_view_and_can_be_off() -
     fill(daso)
     refined = daso(guess_of(random_probs(20)))
     strong = torch.randn(20, D, requires_grad=True)
-    q_strong = (F.cosine_similarity(strong[:, None], daso.queue.prototypes[None], dim=2) / 0.05).softmax(1)
+    q_strong = (
+        F.cosine_similarity(strong[:, None], daso.queue.prototypes[None], dim=2) / 0.05
+    ).softmax(1)
     expected = -0.7 * (refined.parts["semantic"] * q_strong.log()).sum(1).mean()
     loss = daso.losses(refined, strong)["align"]
     torch.testing.assert_close(loss, expected)

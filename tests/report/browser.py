@@ -16,7 +16,9 @@ from typing import Any
 
 import websocket
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 LONG = 60.0
 """Seconds after which a browser that does not answer is given up."""
 
@@ -57,7 +59,9 @@ class Page:
                 self.errors.append(entry["text"])
             case "Runtime.consoleAPICalled", {"type": "error" | "assert", "args": said}:
                 self.errors.append(json.dumps(said))
-            case "Network.requestWillBeSent", {"request": request} if not request["url"].startswith("data:"):
+            case "Network.requestWillBeSent", {"request": request} if not request["url"].startswith(
+                "data:"
+            ):
                 self.requests.append(request["url"])
             case "Page.loadEventFired", _:
                 self._loaded = True
@@ -78,11 +82,16 @@ class Page:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": theme}],
+        )
 
     def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page; a promise is waited for."""
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = self.send(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -113,9 +122,23 @@ def open_browser() -> Iterator[Page]:
     """Start Chromium and give a blank page; it ends with the context."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        command = [CHROMIUM, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={home}"]
-        command += ["--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions"]
-        command += ["--disable-background-networking", "--disable-sync", "--no-default-browser-check"]
+        command = [
+            CHROMIUM,
+            "--headless=new",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={home}",
+        ]
+        command += [
+            "--no-first-run",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+        ]
+        command += [
+            "--disable-background-networking",
+            "--disable-sync",
+            "--no-default-browser-check",
+        ]
         if os.name == "posix" and os.geteuid() == 0:
             command.append("--no-sandbox")  # the sandbox cannot be had as root
         with subprocess.Popen([*command, "about:blank"], stderr=subprocess.DEVNULL) as process:

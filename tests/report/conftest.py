@@ -42,10 +42,14 @@ def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def many_classes(tiny_config: MakeConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def many_classes(
+    tiny_config: MakeConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return a run of 40 classes, digits in four positions, whose unlabelled images nobody knows."""
     assert digits.test is not None
-    images = np.concatenate([np.rot90(digits.train.images[:400], turn, (2, 3)) for turn in range(4)])
+    images = np.concatenate(
+        [np.rot90(digits.train.images[:400], turn, (2, 3)) for turn in range(4)]
+    )
     labels = np.concatenate([digits.train.labels[:400] + 10 * turn for turn in range(4)])
     test = np.concatenate([np.rot90(digits.test.images[:200], turn, (2, 3)) for turn in range(4)])
     answers = np.concatenate([digits.test.labels[:200] + 10 * turn for turn in range(4)])
@@ -53,6 +57,10 @@ def many_classes(tiny_config: MakeConfig, digits: Source, tmp_path_factory: pyte
     hidden = np.where(seen < 2 + (40 - labels) // 8, labels, -1)
     source = from_arrays(images, hidden, test_images=test, test_labels=answers)
     folder = tmp_path_factory.mktemp("many") / "run"
-    config = tiny_config("fixmatch+daso", steps=12, evaluate_every=4, method_options={"warmup_steps": 2})
-    list(train_run(prepare(dataclasses.replace(config, split=type(config.split)()), source), folder))
+    config = tiny_config(
+        "fixmatch+daso", steps=12, evaluate_every=4, method_options={"warmup_steps": 2}
+    )
+    list(
+        train_run(prepare(dataclasses.replace(config, split=type(config.split)()), source), folder)
+    )
     return folder

@@ -30,7 +30,9 @@ def test_an_empty_mask_is_said_once_and_not_before_the_warm_up_is_over_for_long(
 
 def test_an_empty_mask_after_the_warm_up_of_daso_has_another_advice() -> None:
     options = {"warmup_steps": 300, "prototype_temperature": 0.05}
-    (warning,) = warnings_of(facts(options=options), lambda s: evaluation(s, share=0.3 if s <= 300 else 0.0))
+    (warning,) = warnings_of(
+        facts(options=options), lambda s: evaluation(s, share=0.3 if s <= 300 else 0.0)
+    )
     assert "--warmup-steps" in warning["advice"]
     (warning,) = warnings_of(facts(options=options), lambda s: evaluation(s, share=0.0))
     assert "--warmup-steps" not in warning["advice"]
@@ -52,7 +54,9 @@ def test_starved_classes_rarest_first_and_again_when_twice_as_many() -> None:
 def test_next_to_none_is_none() -> None:
     def share(of_class_3: float) -> list[Row]:
         rest = (1 - of_class_3) / 3
-        return warnings_of(facts(), lambda step: evaluation(step, confident=[rest, rest, rest, of_class_3]))
+        return warnings_of(
+            facts(), lambda step: evaluation(step, confident=[rest, rest, rest, of_class_3])
+        )
 
     # Among the confident ones: 2% of the class's share of a tenth.
     assert kinds(share(0.0019)) == ["starved classes"]
@@ -81,7 +85,9 @@ def test_a_class_is_not_missed_before_it_should_have_had_some() -> None:
         pytest.param([0.005] * 200, [0.1, *[0.9 / 199] * 199], False, id="one of 200, fairly"),
     ],
 )
-def test_one_class_swallows_the_others(labeled: list[float], final: list[float], expected: bool) -> None:
+def test_one_class_swallows_the_others(
+    labeled: list[float], final: list[float], expected: bool
+) -> None:
     found = warnings_of(facts(np.array(labeled)), lambda step: evaluation(step, final=final))
     assert ("swallowing class" in kinds(found)) == expected
     if expected:
@@ -100,15 +106,21 @@ def test_one_class_swallows_the_others(labeled: list[float], final: list[float],
         (REVERSED, 0.7, None),
     ],
 )
-def test_t_dist_for_the_other_case(final: np.ndarray, temperature: float, wanted: str | None) -> None:
+def test_t_dist_for_the_other_case(
+    final: np.ndarray, temperature: float, wanted: str | None
+) -> None:
     found = warnings_of(
-        facts(options={"dist_temperature": temperature}), lambda s: evaluation(s, final=final, test=GOOD)
+        facts(options={"dist_temperature": temperature}),
+        lambda s: evaluation(s, final=final, test=GOOD),
     )
     if wanted is None:
         assert found == []
     else:
         (warning,) = found
-        assert (warning["kind"], warning["step"]) == ("T_dist", 550)  # a third, and long from there on
+        assert (warning["kind"], warning["step"]) == (
+            "T_dist",
+            550,
+        )  # a third, and long from there on
         assert wanted in warning["advice"]
 
 
@@ -117,7 +129,9 @@ def test_t_dist_is_not_judged_where_it_has_no_say_or_labels_are_balanced() -> No
     assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED, test=GOOD)) == []
     even = np.full(4, 0.25)
     assert (
-        warnings_of(facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD))
+        warnings_of(
+            facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD)
+        )
         == []
     )
 
@@ -161,7 +175,8 @@ def test_t_dist_is_not_judged_in_a_run_of_a_cross_validation_or_after_a_few_pass
 
 
 @pytest.mark.parametrize(
-    "method", [*METHODS, "mixmatch+daso", "meanteacher+daso", "fixmatch+daso", "boss+la", "fixmatch+abc"]
+    "method",
+    [*METHODS, "mixmatch+daso", "meanteacher+daso", "fixmatch+daso", "boss+la", "fixmatch+abc"],
 )
 def test_what_is_advised_is_not_there_yet_and_is_not_refused(method: str) -> None:
     advised = additions(facts(method=method))
@@ -222,12 +237,16 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
     )
     plenty = facts(LABELED[:3], measured={"holdout": 100 * images})
     assert (
-        warnings_of(plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}})
+        warnings_of(
+            plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}}
+        )
         == []
     )
 
 
-def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> None:
+def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> (
+    None
+):
     known = facts(LABELED[:3], measured={"test": [3, 3, 0]})
     (warning,) = warnings_of(
         known, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [1.0, 1.0, None]}}

@@ -44,7 +44,10 @@ def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) 
         for seed in (0, 1, 10):
             run = Path(shutil.copytree(original, folder / "runs" / method / f"seed-{seed}"))
             change(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))  # type: ignore[misc]
-            change(run / "data.json", lambda data, seed=seed: data.update(split_fingerprint=f"split {seed}"))  # type: ignore[misc]
+            change(
+                run / "data.json",
+                lambda data, seed=seed: data.update(split_fingerprint=f"split {seed}"),
+            )  # type: ignore[misc]
 
             def score(summary: Row, seed: int = seed, method: str = method) -> None:
                 value = 0.5 + 0.01 * seed + (0.02 + 0.001 * seed if method == "daso" else 0)
@@ -64,7 +67,14 @@ def only(folder: Path) -> Compared:
 
 def test_runs_are_found_anywhere_once_and_in_natural_order(campaign: Path) -> None:
     found = find_run_folders([campaign / "runs" / "daso" / "seed-1", campaign])
-    assert [path.name for path in found] == ["seed-1", "seed-0", "seed-10", "seed-0", "seed-1", "seed-10"]
+    assert [path.name for path in found] == [
+        "seed-1",
+        "seed-0",
+        "seed-10",
+        "seed-0",
+        "seed-1",
+        "seed-10",
+    ]
     with pytest.raises(RunError, match="none in it"):
         find_run_folders([campaign.parent / "nothing"])
 
@@ -99,7 +109,10 @@ def test_a_method_that_training_balanced_has_no_logit_adjusted_numbers(campaign:
     compared = only(campaign)
     assert (adjusted(compared)[0], adjusted(compared)[1] == "-") == ("-", False)
     assert "logit-adjusted" not in [row[0] for row in compared.difference_table()]
-    assert any(note.startswith("No logit-adjusted numbers of fixmatch+la+daso:") for note in compared.notes())
+    assert any(
+        note.startswith("No logit-adjusted numbers of fixmatch+la+daso:")
+        for note in compared.notes()
+    )
     rows = list(csv.DictReader(io.StringIO(to_csv([compared]))))
     counts = {row["method"]: row["runs"] for row in rows if row["number"] == "logit-adjusted"}
     assert counts == {"fixmatch+la+daso": "0", "supervised": "3"}
@@ -119,16 +132,22 @@ def test_classes_come_by_falling_number_of_labels_with_all_methods(campaign: Pat
 
 
 def test_runs_on_other_splits_are_not_paired_and_it_is_said(campaign: Path) -> None:
-    change(campaign / "runs/daso/seed-1/data.json", lambda data: data.update(split_fingerprint="another"))
+    change(
+        campaign / "runs/daso/seed-1/data.json",
+        lambda data: data.update(split_fingerprint="another"),
+    )
     compared = only(campaign)
-    np.testing.assert_allclose(compared.difference(compared.others[0], "balanced accuracy").values, [2, 3])
+    np.testing.assert_allclose(
+        compared.difference(compared.others[0], "balanced accuracy").values, [2, 3]
+    )
     assert any(note.startswith("seed 1: different splits or images") for note in compared.notes())
     assert any("is not tested" in note for note in compared.notes())
 
 
 def test_other_images_under_the_same_split_are_not_paired(campaign: Path) -> None:
     change(
-        campaign / "runs/daso/seed-1/data.json", lambda data: data.update(images_fingerprints={"train": "x"})
+        campaign / "runs/daso/seed-1/data.json",
+        lambda data: data.update(images_fingerprints={"train": "x"}),
     )
     compared = only(campaign)
     assert len(compared.difference(compared.others[0], "balanced accuracy").values) == 2
@@ -136,7 +155,9 @@ def test_other_images_under_the_same_split_are_not_paired(campaign: Path) -> Non
 
 def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
     hot = campaign / "runs" / "daso" / "seed-1"
-    change(hot / "config.json", lambda config: config["method_options"].update(dist_temperature=0.3))
+    change(
+        hot / "config.json", lambda config: config["method_options"].update(dist_temperature=0.3)
+    )
     names = [group.name for group in only(campaign).setting.groups]
     assert names == [
         "fixmatch+daso (dist-temperature 1.5)",
@@ -145,7 +166,9 @@ def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
     ]
     for method in ("daso", "supervised"):
         run = campaign / "runs" / method / "seed-10"
-        change(run / "config.json", lambda config: config["split"].update(unlabeled_shape="reversed"))
+        change(
+            run / "config.json", lambda config: config["split"].update(unlabeled_shape="reversed")
+        )
     settings = group_runs(read_runs([campaign])[0])
     titles = [setting.title for setting in settings]
     assert len(titles) == 2
@@ -182,19 +205,32 @@ def test_csv_has_all_digits(campaign: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv([compared]))))
     run = compared.others[0].runs[10]
     for measure in compared.measures():
-        (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", measure, ""))
+        (row,) = (
+            r
+            for r in rows
+            if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", measure, "")
+        )
         values = dict(zip(row["seeds"].split(), map(float, row["values"].split()), strict=True))
         assert values["10"] == value_of(run, measure)
-    (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", "recall", "3"))
+    (row,) = (
+        r
+        for r in rows
+        if (r["method"], r["number"], r["class"]) == ("fixmatch+daso", "recall", "3")
+    )
     assert float(row["mean"]) == pytest.approx(np.mean([52, 53.1, 63]))
     assert float(row["difference"]) == pytest.approx(7.1 / 3)
     assert row["p_sign_flips"] == "0.25"
-    (row,) = (r for r in rows if (r["method"], r["number"], r["class"]) == ("supervised", "recall", "3"))
+    (row,) = (
+        r for r in rows if (r["method"], r["number"], r["class"]) == ("supervised", "recall", "3")
+    )
     assert (row["pairs"], row["difference"]) == ("0", "")
 
 
 def test_markdown_has_as_many_cells_in_every_line(campaign: Path) -> None:
-    change(campaign / "runs/daso/seed-0/data.json", lambda data: data["class_names"].__setitem__(3, "a|b"))
+    change(
+        campaign / "runs/daso/seed-0/data.json",
+        lambda data: data["class_names"].__setitem__(3, "a|b"),
+    )
     for path in campaign.glob("runs/*/*/data.json"):
         change(path, lambda data: data["class_names"].__setitem__(3, "a|b"))
     text = to_markdown([only(campaign)])
@@ -217,7 +253,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.references += [
-            value for name, value in attrs if name in ("src", "href", "xlink:href") and value is not None
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href") and value is not None
         ]
 
     def handle_data(self, data: str) -> None:
@@ -307,7 +345,15 @@ def test_nothing_is_shown_of_differences_without_a_pair(
 ) -> None:
     change(finished_supervised_run / "config.json", lambda config: config["train"].update(seed=5))
     assert (
-        main(["compare", str(finished_run), str(finished_supervised_run), "--out", str(tmp_path / "out")])
+        main(
+            [
+                "compare",
+                str(finished_run),
+                str(finished_supervised_run),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
         == 0
     )
     assert "differences to" not in capsys.readouterr().out

@@ -73,4 +73,8 @@ def test_latex_is_escaped() -> None:
 
 def test_the_files(tmp_path: Path) -> None:
     TABLE.write(tmp_path / "table-0")
-    assert {path.name for path in tmp_path.iterdir()} == {"table-0.md", "table-0.csv", "table-0.tex"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "table-0.md",
+        "table-0.csv",
+        "table-0.tex",
+    }

@@ -49,7 +49,9 @@ def expected(folder: Path, classes: np.ndarray) -> Counter[str]:
     return Counter(colors[k] for k in classes if k >= 0)
 
 
-def test_every_image_and_prototype_stands_there_in_the_colour_of_its_class(finished_run: Path) -> None:
+def test_every_image_and_prototype_stands_there_in_the_colour_of_its_class(
+    finished_run: Path,
+) -> None:
     arrays = arrays_of(finished_run)
     rows = arrays["map.place"]
     figure = pictures.embedding_map(finished_run)
@@ -95,11 +97,16 @@ def test_classes_differ_in_colour_or_shape_and_neighbours_in_both(count: int) ->
 def test_more_classes_are_coloured_by_their_number_of_labelled_images(finished_run: Path) -> None:
     count = MOST_SHAPES + 8
     data = json.loads((finished_run / "data.json").read_text())
-    data |= {"class_names": [f"class {k}" for k in range(count)], "labeled_counts": list(range(count, 0, -1))}
+    data |= {
+        "class_names": [f"class {k}" for k in range(count)],
+        "labeled_counts": list(range(count, 0, -1)),
+    }
     (finished_run / "data.json").write_text(json.dumps(data))
     arrays = arrays_of(finished_run)
     random = np.random.default_rng(0)
-    arrays["map.prototypes"] = random.normal(size=(count, arrays["map.features"].shape[1])).astype(np.float16)
+    arrays["map.prototypes"] = random.normal(size=(count, arrays["map.features"].shape[1])).astype(
+        np.float16
+    )
     (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
     figure = pictures.embedding_map(finished_run)
     assert len(drawn(figure, "prototype")) > 40

@@ -27,7 +27,11 @@ pytestmark = pytest.mark.usefixtures("without_warnings")
 def measured(run: RunFolder, recalls: list[list[float | None]], quoted: int = 2) -> RunFolder:
     """Return a run of three classes with these recalls of pseudo-labels in its evaluations."""
     rows = [
-        {"event": "evaluate", "step": step, "pseudo_labels": {"final": {"recall": r, "precision": r}}}
+        {
+            "event": "evaluate",
+            "step": step,
+            "pseudo_labels": {"final": {"recall": r, "precision": r}},
+        }
         for step, r in enumerate(recalls)
     ]
     data = {"class_names": ["a", "b", "c"], "labeled_counts": [2, 9, 5]}

@@ -71,7 +71,9 @@ def test_no_errors_no_requests_and_every_picture_is_there(page: Page, finished_r
         page.ask(SETTLED)
         cards = page.ask("document.querySelectorAll('#gallery > li').length")
         assert cards > 20
-        loaded = page.ask("[...document.images].filter(i => i.complete && i.naturalWidth === 8).length")
+        loaded = page.ask(
+            "[...document.images].filter(i => i.complete && i.naturalWidth === 8).length"
+        )
         assert loaded == page.ask("document.images.length")
         assert page.ask("document.querySelectorAll('#gallery img.main').length") == cards
     assert page.errors == []
@@ -149,7 +151,9 @@ def test_the_map_singles_out_a_class(page: Page) -> None:
     dim = "document.querySelectorAll('svg.map .points .dim').length"
     assert page.ask(dim) == 0
     choose(page, "map-class", "0")
-    assert 0 < page.ask(dim) < page.ask("document.querySelectorAll('svg.map .points circle').length")
+    assert (
+        0 < page.ask(dim) < page.ask("document.querySelectorAll('svg.map .points circle').length")
+    )
     choose(page, "map-class", "")
     choose(page, "map-color", "agree")
     colors = "new Set([...document.querySelectorAll('svg.map .points circle')].map(c => c.style.fill)).size"
@@ -198,7 +202,9 @@ def test_hostile_names_do_nothing(browser: Page, finished_run: Path) -> None:
     assert page.requests == [(finished_run / "report.html").as_uri()]
 
 
-def test_a_large_confusion_matrix_tells_its_cells(browser: Page, many_classes: Path, tmp_path: Path) -> None:
+def test_a_large_confusion_matrix_tells_its_cells(
+    browser: Page, many_classes: Path, tmp_path: Path
+) -> None:
     page = show(browser, Path(shutil.copytree(many_classes, tmp_path / "run")))
     page.ask("document.getElementById('pixel-matrix').focus()")
     page.press("ArrowRight")
@@ -231,14 +237,18 @@ def comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("width", "theme"), [(320, "dark"), (1400, "light")])
-def test_a_comparison_opens_sorts_and_fits(browser: Page, comparison: Path, width: int, theme: str) -> None:
+def test_a_comparison_opens_sorts_and_fits(
+    browser: Page, comparison: Path, width: int, theme: str
+) -> None:
     browser.look(width, 900, theme)
     browser.errors.clear()
     browser.requests.clear()
     browser.open(comparison)
     assert (brightness(browser) > 128) == (theme == "light")
     assert browser.ask("document.documentElement.scrollWidth") <= width
-    links = browser.ask("[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))")
+    links = browser.ask(
+        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
+    )
     assert links == [True] * 4
     table = "document.querySelector('#setting-1-classes table')"
     cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
@@ -258,13 +268,21 @@ def test_a_comparison_opens_sorts_and_fits(browser: Page, comparison: Path, widt
 def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
     """Every control can be reached by Tab, in the order of the page, and what has the focus is seen to have it."""
     wanted = "a[href], button, select, input, summary, [tabindex='0']"
-    count = page.ask(f"[...document.querySelectorAll({wanted!r})].filter(e => e.checkVisibility()).length")
+    count = page.ask(
+        f"[...document.querySelectorAll({wanted!r})].filter(e => e.checkVisibility()).length"
+    )
     places = []
     for step in range(count):
         page.press("Tab")
-        places.append(page.ask("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+        places.append(
+            page.ask("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        )
         outline = page.ask("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline != "none", (step, count, page.ask("document.activeElement.outerHTML.slice(0, 200)"))
+        assert outline != "none", (
+            step,
+            count,
+            page.ask("document.activeElement.outerHTML.slice(0, 200)"),
+        )
     assert places == sorted(set(places))
 
 
@@ -275,11 +293,26 @@ def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
     assert len(boxes) == 10
     for i, (x, y, width, height) in enumerate(boxes):
         for left, top, wide, high in boxes[:i]:
-            apart = x >= left + wide or left >= x + width or y + 4 >= top + high or top + 4 >= y + height
+            apart = (
+                x >= left + wide
+                or left >= x + width
+                or y + 4 >= top + high
+                or top + 4 >= y + height
+            )
             assert apart
 
 
-NAMED = {"image", "button", "link", "table", "region", "navigation", "application", "searchbox", "combobox"}
+NAMED = {
+    "image",
+    "button",
+    "link",
+    "table",
+    "region",
+    "navigation",
+    "application",
+    "searchbox",
+    "combobox",
+}
 
 
 def nameless(page: Page) -> list[str]:
@@ -288,7 +321,9 @@ def nameless(page: Page) -> list[str]:
     page.ask(SETTLED)
     page.send("Accessibility.enable")
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    there = [(node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]]
+    there = [
+        (node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]
+    ]
     assert NAMED - {role for role, _ in there} <= {"application", "searchbox", "combobox"}
     return [role for role, name in there if role in NAMED and not name.strip()]
 
@@ -297,7 +332,10 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(page: Page, compariso
     assert nameless(page) == []
     page.open(comparison)
     assert nameless(page) == []
-    assert page.ask("document.querySelectorAll('.drawing svg:not([role=img][aria-label])').length") == 0
+    assert (
+        page.ask("document.querySelectorAll('.drawing svg:not([role=img][aria-label])').length")
+        == 0
+    )
 
 
 def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
@@ -326,7 +364,13 @@ def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
 @pytest.mark.parametrize("width", [390, 1400])
 def test_a_class_has_one_line_of_its_table(browser: Page, finished_run: Path, width: int) -> None:
     data = json.loads((finished_run / "data.json").read_text())
-    names = ["pullover form 00", "a", "ankle boot", "T-shirt/top", *(f"class {k}" for k in range(6))]
+    names = [
+        "pullover form 00",
+        "a",
+        "ankle boot",
+        "T-shirt/top",
+        *(f"class {k}" for k in range(6)),
+    ]
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
     page = show(browser, finished_run, width)
     heights = page.ask(

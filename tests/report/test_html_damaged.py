@@ -34,7 +34,9 @@ def test_a_running_training(finished_run: Path) -> None:
     assert "the latest" in page.text
 
 
-def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(finished_run: Path) -> None:
+def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(
+    finished_run: Path,
+) -> None:
     counted = json.loads((finished_run / "confusion.json").read_text())["counts"]
     for name in ("summary.json", "confusion.json"):
         (finished_run / name).unlink()
@@ -43,7 +45,11 @@ def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(finishe
     wanted = "overview classes pseudo_labels galleries label_next map confusion calibration training about"
     assert page.sections == wanted.split()
     assert "What is said of single images is as of step 15" in page.text
-    for said in ("test images, at step 15. Rows:", "unlabelled images at step 15", "Agreement at step 15"):
+    for said in (
+        "test images, at step 15. Rows:",
+        "unlabelled images at step 15",
+        "Agreement at step 15",
+    ):
         assert said in page.text
     assert "at the end" not in page.text
     run = load_run(finished_run)
@@ -77,14 +83,31 @@ def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "is no run folder" in capsys.readouterr().err
 
 
-FILES = ("config.json", "data.json", "environment.json", "summary.json", "confusion.json", "calibration.json")
+FILES = (
+    "config.json",
+    "data.json",
+    "environment.json",
+    "summary.json",
+    "confusion.json",
+    "calibration.json",
+)
 
 
-DAMAGE = (b"", b"[]", b"{}", b'{"class_names": 3, "counts": 1}', b'{"a": ', b"\xff\xfe\x00", b"[" * 100_000)
+DAMAGE = (
+    b"",
+    b"[]",
+    b"{}",
+    b'{"class_names": 3, "counts": 1}',
+    b'{"a": ',
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+)
 
 
 @pytest.mark.parametrize("name", [*FILES, "metrics.jsonl", "beliefs.safetensors"])
-@pytest.mark.parametrize("content", [*DAMAGE, None], ids=lambda c: "gone" if c is None else repr(c[:12]))
+@pytest.mark.parametrize(
+    "content", [*DAMAGE, None], ids=lambda c: "gone" if c is None else repr(c[:12])
+)
 def test_a_damaged_file_costs_what_depends_on_it(
     finished_run: Path, name: str, content: bytes | None
 ) -> None:
@@ -114,7 +137,11 @@ def mutate(value: Any, chance: random.Random, rate: float) -> Any:
     if chance.random() < rate:
         return chance.choice([None, -1, 0, 1e30, "x", [], {}, [1, "a"], True, "1", {"a": []}])
     if isinstance(value, dict):
-        return {key: mutate(item, chance, rate) for key, item in value.items() if chance.random() > rate / 2}
+        return {
+            key: mutate(item, chance, rate)
+            for key, item in value.items()
+            if chance.random() > rate / 2
+        }
     if isinstance(value, list):
         return [mutate(item, chance, rate) for item in value if chance.random() > rate / 2]
     return value

@@ -108,7 +108,9 @@ def test_csv_of_what_to_label_next(finished_run: Path) -> None:
     for row, linear in zip(rows, run.arrays["pool.linear"][place, 0], strict=True):
         assert row["classifier_says"] == run.class_names[linear]
         assert row["classifier_says"] in row["reason"]
-        assert int(row["labeled_images_of_it"]) == run.data["labeled_counts"][int(row["rarer_class"])]
+        assert (
+            int(row["labeled_images_of_it"]) == run.data["labeled_counts"][int(row["rarer_class"])]
+        )
 
 
 def test_hostile_names_are_only_text(finished_run: Path) -> None:
@@ -143,8 +145,13 @@ def test_numbers_that_would_be_balanced_twice_are_left_out(finished_run: Path) -
     assert "adjusted %" not in page.text
     change(finished_run / "config.json", method="fixmatch")
     config = json.loads((finished_run / "config.json").read_text())
-    change(finished_run / "config.json", train={**config["train"], "labeled_sampling": "class-balanced"})
-    assert "No logit-adjusted numbers: class-balanced sampling balanced" in report(finished_run).text
+    change(
+        finished_run / "config.json",
+        train={**config["train"], "labeled_sampling": "class-balanced"},
+    )
+    assert (
+        "No logit-adjusted numbers: class-balanced sampling balanced" in report(finished_run).text
+    )
 
 
 def test_a_thousand_classes_fit(finished_run: Path) -> None:

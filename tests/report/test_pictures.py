@@ -45,7 +45,9 @@ def test_each_takes_a_folder_and_returns_a_figure_a_notebook_shows(
     assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
 
 
-def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(finished_supervised_run: Path) -> None:
+def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(
+    finished_supervised_run: Path,
+) -> None:
     for name in (
         "over_threshold",
         "rare_pseudo_labels",
@@ -59,15 +61,24 @@ def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(finished_
         assert ALL[name](finished_supervised_run).axes[0].has_data()
 
 
-def test_names_group_runs_and_lists_go_by_method(finished_run: Path, finished_supervised_run: Path) -> None:
+def test_names_group_runs_and_lists_go_by_method(
+    finished_run: Path, finished_supervised_run: Path
+) -> None:
     both = [finished_run, finished_supervised_run, finished_run]
     groups = pictures.as_groups(both)
-    assert {name: len(runs) for name, runs in groups.items()} == {"fixmatch+daso": 2, "supervised": 1}
-    figure = pictures.accuracy({"ours": [finished_run, finished_run], "theirs": finished_supervised_run})
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "fixmatch+daso": 2,
+        "supervised": 1,
+    }
+    figure = pictures.accuracy(
+        {"ours": [finished_run, finished_run], "theirs": finished_supervised_run}
+    )
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["ours", "theirs"]
-    measured = [100 * row["test"]["balanced_accuracy"] for row in read_run(finished_run).evaluations()]
+    measured = [
+        100 * row["test"]["balanced_accuracy"] for row in read_run(finished_run).evaluations()
+    ]
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), measured)
 
 
@@ -76,19 +87,27 @@ def test_blending_weights_are_those_of_the_rows(finished_run: Path) -> None:
     mesh = pictures.blending_weights(run).axes[0].collections[0]
     written = np.array([row["pseudo_labels"]["blend_weight"] for row in run.evaluations()])
     order = np.argsort(-np.array(run.data["labeled_counts"]), kind="stable")
-    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(written.T.shape), written.T[order])
+    np.testing.assert_allclose(
+        np.asarray(mesh.get_array()).reshape(written.T.shape), written.T[order]
+    )
 
 
-def test_reliability_is_of_the_answers_that_the_metrics_measured(finished_run: Path, tmp_path: Path) -> None:
+def test_reliability_is_of_the_answers_that_the_metrics_measured(
+    finished_run: Path, tmp_path: Path
+) -> None:
     last = read_run(finished_run).summary["last"]
     for adjusted, metrics in ((False, last), (True, last["logit_adjusted"])):
         above, below = pictures.reliability(finished_run, logit_adjusted=adjusted).axes
         error = float(re.findall(r"calibration error ([\d.]+)%", above.get_title(loc="left"))[0])
-        assert error == pytest.approx(100 * metrics["calibration_error"], abs=0.15)  # confidences are float16
+        assert error == pytest.approx(
+            100 * metrics["calibration_error"], abs=0.15
+        )  # confidences are float16
         heights = np.array([bar.get_height() for bar in below.patches])  # type: ignore[attr-defined]
         assert heights.sum() == read_run(finished_run).data["test"]
         right = sum(
-            bar.get_height() / 100 * heights[round((bar.get_x() + bar.get_width() / 2) * 15 / 100 - 0.5)]  # type: ignore[attr-defined]
+            bar.get_height()
+            / 100
+            * heights[round((bar.get_x() + bar.get_width() / 2) * 15 / 100 - 0.5)]  # type: ignore[attr-defined]
             for bar in above.patches
         )
         assert right / heights.sum() == pytest.approx(metrics["accuracy"])
@@ -105,7 +124,9 @@ def test_reliability_is_of_the_answers_that_the_metrics_measured(finished_run: P
 
 def test_nothing_is_drawn_by_pyplot() -> None:
     code = "import daso.report.figures.public, sys; print({'matplotlib.pyplot', 'torch'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"
 
 

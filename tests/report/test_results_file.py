@@ -61,7 +61,9 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [2, 9, 20])
-def test_half_a_row_of_a_killed_process_is_no_row_and_is_taken_away(tmp_path: Path, left: int) -> None:
+def test_half_a_row_of_a_killed_process_is_no_row_and_is_taken_away(
+    tmp_path: Path, left: int
+) -> None:
     path = tmp_path / "results.csv"
     append_row(path, {**ROW, "setting": "b"})
     append_row(path, ROW, KEY)

@@ -78,7 +78,10 @@ def test_a_run_that_has_just_begun(finished_run: Path, remove: bool) -> None:
 
 def test_a_run_that_was_not_measured(finished_run: Path) -> None:
     rows = read_run(finished_run).rows
-    write_rows(finished_run, [{k: v for k, v in row.items() if k not in ("test", "holdout")} for row in rows])
+    write_rows(
+        finished_run,
+        [{k: v for k, v in row.items() if k not in ("test", "holdout")} for row in rows],
+    )
     (finished_run / "summary.json").write_text(json.dumps({"steps": 20, "seconds": 1.0}))
     assert_pictures(finished_run, ["classes.png", "pseudo_labels.png"])
 
@@ -121,8 +124,12 @@ def guessing(folder: RunFolder, truths: list[list[float] | None]) -> RunFolder:
     return dataclasses.replace(folder, data=data, rows=rows, summary={})
 
 
-def test_bias_is_the_share_of_the_rare_relative_to_the_truth(finished_run: Path, axis: Axes) -> None:
-    plot_pseudo_label_bias(axis, [guessing(read_run(finished_run), [[0.5, 0.3, 0.2], [0.4, 0.2, 0.4]])])
+def test_bias_is_the_share_of_the_rare_relative_to_the_truth(
+    finished_run: Path, axis: Axes
+) -> None:
+    plot_pseudo_label_bias(
+        axis, [guessing(read_run(finished_run), [[0.5, 0.3, 0.2], [0.4, 0.2, 0.4]])]
+    )
     assert axis.lines[0].get_xdata().tolist() == [5, 10]  # type: ignore[union-attr]
     np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.5, 0.25])
     assert "rarest class" in axis.get_title(loc="left")
@@ -146,7 +153,9 @@ def test_bias_where_only_some_evaluations_know_the_truth(finished_run: Path, axi
 
 
 def test_bias_where_no_rare_image_came_by(finished_run: Path, axis: Axes) -> None:
-    plot_pseudo_label_bias(axis, [guessing(read_run(finished_run), [[0.7, 0.3, 0.0], [0.4, 0.2, 0.4]])])
+    plot_pseudo_label_bias(
+        axis, [guessing(read_run(finished_run), [[0.7, 0.3, 0.0], [0.4, 0.2, 0.4]])]
+    )
     value = np.asarray(axis.lines[0].get_ydata(), dtype=float)
     assert not np.isinf(value).any()
     assert value[1] == pytest.approx(0.25)
@@ -210,7 +219,9 @@ def _row_in_the_middle(content: bytes) -> Callable[[Path], None]:
         pytest.param(_without_key("config.json", "method"), id="no method"),
     ],
 )
-def test_a_damaged_folder_is_a_run_error(finished_run: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_folder_is_a_run_error(
+    finished_run: Path, damage: Callable[[Path], None]
+) -> None:
     damage(finished_run)
     with pytest.raises(RunError, match=str(finished_run)):
         draw_run(finished_run)
@@ -226,5 +237,7 @@ def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> Non
 def test_reports_and_metrics_need_no_torch() -> None:
     code = "import daso.report.figures.axes, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
     code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout.strip()) == (0, "[]")

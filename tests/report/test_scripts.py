@@ -28,7 +28,9 @@ def test_letters_that_no_font_has_are_drawn_without_warnings() -> None:
 
 
 def test_installed_fonts_follow_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["Cmr10", "PingFang SC", "Noto Sans CJK JP"])
+    monkeypatch.setattr(
+        font_manager, "get_font_names", lambda: ["Cmr10", "PingFang SC", "Noto Sans CJK JP"]
+    )
     assert plots.fonts() == ["DejaVu Sans", "Noto Sans CJK JP", "PingFang SC"]
 
 

@@ -53,7 +53,9 @@ def test_the_sign_flip_test_holds_its_level() -> None:
     # Under the null hypothesis p is at most 0.25 in a quarter of all cases, whatever the sizes are.
     sizes = (0.1, 0.7, 2.0, 5.0, 11.0)
     ps = [
-        Difference(tuple(sign * size for sign, size in zip(signs, sizes, strict=True))).sign_flip_test
+        Difference(
+            tuple(sign * size for sign, size in zip(signs, sizes, strict=True))
+        ).sign_flip_test
         for signs in itertools.product((1, -1), repeat=5)
     ]
     for level in (2 / 32, 0.25, 0.5):

@@ -35,7 +35,9 @@ def test_nothing_is_judged_in_the_first_hundred_steps() -> None:
 
     for steps, expected in ((100, []), (400, ["empty mask"])):
         watch = Watch(facts(steps=steps))
-        assert [w["kind"] for step in range(4, steps + 1, 4) for w in watch.see(row(step))] == expected
+        assert [
+            w["kind"] for step in range(4, steps + 1, 4) for w in watch.see(row(step))
+        ] == expected
 
 
 def test_stages_are_judged_one_by_one() -> None:
@@ -99,7 +101,9 @@ def test_t_dist_on_real_trainings(
     assert ("T_dist" in kinds(find_warnings(config, run.data, run.rows))) == warned
 
 
-def test_warnings_stand_in_the_rows_and_can_be_found_again(long_tailed_runs: dict[str, Path]) -> None:
+def test_warnings_stand_in_the_rows_and_can_be_found_again(
+    long_tailed_runs: dict[str, Path],
+) -> None:
     found = {}
     for shape, folder in long_tailed_runs.items():
         run = read_run(folder)
@@ -114,16 +118,21 @@ def test_warnings_stand_in_the_rows_and_can_be_found_again(long_tailed_runs: dic
 def test_facts_of_a_run_folder(finished_run: Path, finished_supervised_run: Path) -> None:
     run = read_run(finished_run)
     known = watch_facts(run.config, run.data)
-    assert known.images_per_step == run.config["train"]["batch"] * run.config["train"]["unlabeled_ratio"]
+    assert (
+        known.images_per_step
+        == run.config["train"]["batch"] * run.config["train"]["unlabeled_ratio"]
+    )
     assert known.measured is not None
     assert known.measured_on == "test"
     assert known.measured.sum() == run.data["test"]
     assert known.labeled.sum() == pytest.approx(1)
     supervised = read_run(finished_supervised_run)
-    assert {w["kind"] for w in find_warnings(supervised.config, supervised.data, supervised.rows)} <= {
-        "uncertain measure"
-    }
+    assert {
+        w["kind"] for w in find_warnings(supervised.config, supervised.data, supervised.rows)
+    } <= {"uncertain measure"}
     before = {
-        name: value for name, value in run.data.items() if not name.endswith("_counts") or "labeled" in name
+        name: value
+        for name, value in run.data.items()
+        if not name.endswith("_counts") or "labeled" in name
     }
     assert watch_facts(run.config, before).measured is None

@@ -49,13 +49,19 @@ def features(rows: int, seed: int) -> Tensor:
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(seed))
 
 
-def outputs_of(probs: Tensor, step: int, draws: dict[str, Tensor], labels: Tensor, seed: int = 0) -> Outputs:
+def outputs_of(
+    probs: Tensor, step: int, draws: dict[str, Tensor], labels: Tensor, seed: int = 0
+) -> Outputs:
     rows = torch.arange(len(probs))
     of_learner = probs.roll(
         (1, 1), (0, 1)
     )  # it believes in another class, and as surely as in another image's
-    guess = Guess(of_learner, features(len(probs), seed), rows, torch.tensor(step), {}, {"abc": probs})
-    return Outputs(features(len(labels), seed + 1), labels, features(len(probs), seed + 2), guess, draws)
+    guess = Guess(
+        of_learner, features(len(probs), seed), rows, torch.tensor(step), {}, {"abc": probs}
+    )
+    return Outputs(
+        features(len(labels), seed + 1), labels, features(len(probs), seed + 2), guess, draws
+    )
 
 
 def one_draw(labeled: int, unlabeled: int, seed: int = 0) -> dict[str, Tensor]:
@@ -71,7 +77,9 @@ def test_the_losses_are_the_papers_image_by_image(step: int) -> None:
     losses = abc(network, outputs)
 
     total = 0.0
-    for z, y, u in zip(outputs.labeled, labels.tolist(), draws["abc_labeled"].tolist(), strict=True):
+    for z, y, u in zip(
+        outputs.labeled, labels.tolist(), draws["abc_labeled"].tolist(), strict=True
+    ):
         if u < SHARE[y]:
             total -= network.classify(z, "abc").log_softmax(0)[y].item()
     assert losses["abc_labeled"].item() == pytest.approx(total / 100, rel=1e-4)
@@ -100,7 +108,10 @@ def test_over_many_draws_classes_are_kept_with_their_probabilities(label: int, s
 
 
 def test_a_guess_that_just_reaches_the_threshold_teaches() -> None:
-    network, draws = FeaturesAsImages(), {"abc_labeled": torch.zeros(4), "abc_unlabeled": torch.zeros(8)}
+    network, draws = (
+        FeaturesAsImages(),
+        {"abc_labeled": torch.zeros(4), "abc_unlabeled": torch.zeros(8)},
+    )
     assert ABC(COUNTS, STEPS).balanced_threshold == 0.95
     just, less = (torch.tensor([[p, 1 - p, 0, 0]]).repeat(8, 1) for p in (0.75, 0.7499))
     for probs, teaches in ((just, True), (less, False)):
@@ -154,7 +165,11 @@ def make(name: str, **options: object) -> Any:
 
 
 def test_the_targets_carry_no_gradient_and_the_strong_views_do() -> None:
-    network, method, batch = FeaturesAsImages(), make("fixmatch+abc", balanced_threshold=0.0), batch_of()
+    network, method, batch = (
+        FeaturesAsImages(),
+        make("fixmatch+abc", balanced_threshold=0.0),
+        batch_of(),
+    )
     labeled, weak, strong = (x.requires_grad_() for x in (*batch.labeled, *batch.unlabeled))
     losses = method(network, network, batch).losses
     assert losses["abc_unlabeled"] > 0
@@ -189,7 +204,9 @@ def test_permuting_the_classes_leaves_the_losses_as_they_are() -> None:
     permuted.load_state_dict({name: value[order] for name, value in network.state_dict().items()})
     probs = torch.randn(200, K, generator=torch.Generator().manual_seed(5)).mul(3).softmax(1)
     labels, draws = torch.arange(100) % K, one_draw(100, 200)
-    plain = ABC(COUNTS, STEPS, balanced_threshold=0.5)(network, outputs_of(probs, 600, draws, labels))
+    plain = ABC(COUNTS, STEPS, balanced_threshold=0.5)(
+        network, outputs_of(probs, 600, draws, labels)
+    )
     other = outputs_of(probs[:, order], 600, draws, order.argsort()[labels])
     actual = ABC(COUNTS[order], STEPS, balanced_threshold=0.5)(permuted, other)
     for name, loss in plain.items():
@@ -253,7 +270,9 @@ def test_a_trained_run_classifies_with_the_auxiliary_head(
     logits, features_of = predict_logits(network, images), network(images)
     torch.testing.assert_close(logits, network.classify(features_of, "abc").detach())
     assert not torch.equal(logits.argmax(1), network.classify(features_of, "class").argmax(1))
-    correct = predict_logits(network, prepared.data.test.images).argmax(1) == prepared.data.test.labels
+    correct = (
+        predict_logits(network, prepared.data.test.images).argmax(1) == prepared.data.test.labels
+    )
     last = [row for row in rows if row["event"] == "evaluate"][-1]
     assert last["test"]["accuracy"] == pytest.approx(correct.float().mean().item())
 

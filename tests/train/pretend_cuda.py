@@ -30,7 +30,17 @@ from daso.refine import darp
 
 CUDA = torch.device("cuda", 0)
 READS = {
-    *("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
+    *(
+        "item",
+        "tolist",
+        "numpy",
+        "cpu",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "__complex__",
+    ),
     *(
         "__array__",
         "__contains__",
@@ -41,7 +51,15 @@ READS = {
         "allclose",
         "is_nonzero",
     ),
-    *("nonzero", "argwhere", "unique", "unique_consecutive", "_unique2", "masked_select", "bincount"),
+    *(
+        "nonzero",
+        "argwhere",
+        "unique",
+        "unique_consecutive",
+        "_unique2",
+        "masked_select",
+        "bincount",
+    ),
 }
 """Functions whose result depends, in value or in shape, on numbers that only the device has."""
 FROM_HOST = {"tensor", "as_tensor", "new_tensor"}
@@ -92,7 +110,9 @@ class PretendCuda(TorchFunctionMode):
             self._within_step = False
 
     @contextlib.contextmanager
-    def record(self, graph: PretendGraph, stream: object, capture_error_mode: str) -> Iterator[None]:
+    def record(
+        self, graph: PretendGraph, stream: object, capture_error_mode: str
+    ) -> Iterator[None]:
         """Record what is computed."""
         if capture_error_mode != "thread_local":
             raise DeviceMistakeError(
@@ -107,7 +127,9 @@ class PretendCuda(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if name in ("__get__", "__set__"):
             return self._attribute(func, name, args)
-        if str(func) == "daso.darp.default":  # an operator written in Python: what it does counts as well
+        if (
+            str(func) == "daso.darp.default"
+        ):  # an operator written in Python: what it does counts as well
             with self:
                 return darp.refine._init_fn(*args, **kwargs)
         if name == "pin_memory":
@@ -132,7 +154,9 @@ class PretendCuda(TorchFunctionMode):
         if name == "copy_" and len(inside) == 1:
             self._waits(name)
         elif inside and len(inside) < len(tensors) and name not in OF_BOTH:
-            raise DeviceMistakeError(f"{name}: some of its tensors are on the device, some on the host")
+            raise DeviceMistakeError(
+                f"{name}: some of its tensors are on the device, some on the host"
+            )
         if (inside or wanted) and isinstance(kwargs.get("generator"), torch.Generator):
             raise DeviceMistakeError(f"{name}: a generator of the host draws on the device")
         stays = wanted or (inside and kwargs.get("device") is None and name != "cpu")
@@ -167,7 +191,9 @@ class PretendCuda(TorchFunctionMode):
             given = isinstance(part, list | np.ndarray | Tensor)
             inside = isinstance(part, Tensor) and is_on_device(part)
             if inside and not on_device:
-                raise DeviceMistakeError("an index is on the device, and what it indexes on the host")
+                raise DeviceMistakeError(
+                    "an index is on the device, and what it indexes on the host"
+                )
             if on_device and given and not inside:  # is copied to the device
                 self._waits("an index of the host")
             elif inside and part.dtype is torch.bool and not self._fills(args):
@@ -265,7 +291,9 @@ def pretend_cuda() -> Iterator[PretendCuda]:
             raise DeviceMistakeError(f"autocast for {device_type}")
         return autocast("cpu", *arguments, **options)
 
-    def grouped(*arguments: Any, **options: Any) -> Any:  # asks tensors where they are, not by way of Python
+    def grouped(
+        *arguments: Any, **options: Any
+    ) -> Any:  # asks tensors where they are, not by way of Python
         return {(CUDA, kind): rest for (_, kind), rest in group(*arguments, **options).items()}
 
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [

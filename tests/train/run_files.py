@@ -26,7 +26,9 @@ def edit(path: Path, change: Callable[[Row], object]) -> None:
 
 def comparable(folder: Path) -> list[Row]:
     rows = read_rows(folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
+    ]
 
 
 def rewind(folder: Path) -> None:

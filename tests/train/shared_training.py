@@ -24,7 +24,9 @@ from daso.train.fit import fit
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 
-SPLIT = SplitOptions(labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50)
+SPLIT = SplitOptions(
+    labeled_head=20, unlabeled_head=40, gamma_labeled=10, gamma_unlabeled=10, holdout=50
+)
 DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}
 METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "fixmatch+abc+daso": (50, DASO | {"threshold": 0.2}),
@@ -89,7 +91,9 @@ def assert_no_threads_of_the_group() -> None:
     deadline = time.monotonic() + 20
     while (left := [name for name in threads() if "gloo" in name]) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not left, f"threads of the group are left, and may abort the interpreter when it ends: {left}"
+    assert not left, (
+        f"threads of the group are left, and may abort the interpreter when it ends: {left}"
+    )
 
 
 def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
@@ -97,7 +101,9 @@ def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
     torch.set_num_threads(1)
     processes = None
     if size > 1:
-        dist.init_process_group("gloo", f"file://{out}/processes-{size}", rank=rank, world_size=size)
+        dist.init_process_group(
+            "gloo", f"file://{out}/processes-{size}", rank=rank, world_size=size
+        )
         processes = Processes.of_group()
     for method in methods:
         result = train(method, processes)

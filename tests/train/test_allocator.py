@@ -29,7 +29,9 @@ print(plain, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a setting of glibc")
 def test_freed_memory_is_not_paged_in_anew() -> None:
-    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+    )
     plain, kept = map(int, result.stdout.split())
     assert kept < plain / 10
 

@@ -61,13 +61,20 @@ def test_an_order_is_a_function_of_the_step_alone(count: int, batch: int) -> Non
 
 
 def test_orders_differ_by_seed_and_by_name() -> None:
-    orders = [Order(40, 40, seed, name)(0).tolist() for seed in (0, 1) for name in ("labeled", "unlabeled")]
+    orders = [
+        Order(40, 40, seed, name)(0).tolist()
+        for seed in (0, 1)
+        for name in ("labeled", "unlabeled")
+    ]
     assert len({tuple(order) for order in orders}) == 4
 
 
 def test_seeds_are_independent_and_in_range() -> None:
     seeds = {
-        derive_seed(seed, purpose, index) for seed in range(5) for purpose in "ab" for index in range(50)
+        derive_seed(seed, purpose, index)
+        for seed in range(5)
+        for purpose in "ab"
+        for index in range(50)
     }
     assert len(seeds) == 500
     assert all(0 <= seed < 2**63 for seed in seeds)
@@ -106,7 +113,9 @@ def test_classes_are_drawn_as_often_as_the_sampling_says(
 
 
 def _same(first: Batch, second: Batch) -> bool:
-    pairs = zip((*first.labeled, *first.unlabeled), (*second.labeled, *second.unlabeled), strict=True)
+    pairs = zip(
+        (*first.labeled, *first.unlabeled), (*second.labeled, *second.unlabeled), strict=True
+    )
     return (
         all(torch.equal(one, other) for one, other in pairs)
         and torch.equal(first.labels, second.labels)
@@ -127,7 +136,9 @@ def test_a_batch_is_a_function_of_seed_and_step(tiny_config: MakeConfig, digits:
     assert not torch.equal(expected[0].indices, expected[1].indices)
 
 
-def test_drawing_a_batch_leaves_the_global_generator_alone(tiny_config: MakeConfig, digits: Source) -> None:
+def test_drawing_a_batch_leaves_the_global_generator_alone(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
     batches = prepare(tiny_config(), digits).batches
     state = torch.get_rng_state()
     batches(0)
@@ -153,7 +164,9 @@ def test_a_batch_has_the_images_labels_and_views_that_it_says(
 def test_weak_views_without_crop_and_flip_are_the_images_of_the_indices(
     tiny_config: MakeConfig, digits: Source
 ) -> None:
-    config = dataclasses.replace(tiny_config(), augmentation=ViewOptions(flip=False, crop_padding=0))
+    config = dataclasses.replace(
+        tiny_config(), augmentation=ViewOptions(flip=False, crop_padding=0)
+    )
     prepared = prepare(config, digits)
     assert prepared.data.unlabeled is not None
     batch = prepared.batches(4)
@@ -177,7 +190,9 @@ def test_the_crop_of_both_views(crop: Literal["pad", "resized"], digits: Source)
     else:
         expected = [views.resized_crop(images, generator) for images in (labeled, unlabeled)]
         cropped = views.resized_crop(unlabeled, generator)
-        expected.append(views.strong(cropped, generator, flip=False, padding=0, operations=1, cutout=3))
+        expected.append(
+            views.strong(cropped, generator, flip=False, padding=0, operations=1, cutout=3)
+        )
     for found, wanted in zip((*batch.labeled, *batch.unlabeled), expected, strict=True):
         assert torch.equal(found, wanted)
     with pytest.raises(OptionError, match="crop = 'central' is out of range"):

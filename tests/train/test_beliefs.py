@@ -42,7 +42,9 @@ METHODS = (
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with safe_open(folder / "beliefs.safetensors", framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["beliefs"])  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(
+            file.metadata()["beliefs"]
+        )  # noqa: SIM118
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,9 @@ def test_beliefs_are_those_of_the_model(finished_run: Path, prepared_run: Prepar
         assert arrays["shown.near_label"][place].tolist() == data.labeled.labels[near].tolist()
 
 
-def test_truth_places_and_answers(finished_run: Path, prepared_run: Prepared, digits: Source) -> None:
+def test_truth_places_and_answers(
+    finished_run: Path, prepared_run: Prepared, digits: Source
+) -> None:
     arrays, about = read(finished_run)
     data = prepared_run.data
     assert data.unlabeled is not None
@@ -132,7 +136,9 @@ def test_thumbnails_are_the_images(finished_run: Path, prepared_run: Prepared) -
     arrays, _ = read(finished_run)
     pools = (unlabeled_images(prepared_run.data), prepared_run.data.labeled.images)
     offsets, content = arrays["thumbnails.offsets"], arrays["thumbnails.bytes"]
-    owners = list(zip(arrays["thumbnails.pool"].tolist(), arrays["thumbnails.index"].tolist(), strict=True))
+    owners = list(
+        zip(arrays["thumbnails.pool"].tolist(), arrays["thumbnails.index"].tolist(), strict=True)
+    )
     assert len(set(owners)) == len(owners) == len(offsets) - 1
     wanted = {(0, int(i)) for i in arrays["pool.index"][arrays["shown.place"]]}
     wanted |= {(1, int(i)) for i in arrays["shown.near"].ravel() if i >= 0}
@@ -177,7 +183,9 @@ def test_every_learner_leaves_its_beliefs_and_looking_changes_nothing(
     before = {name: value.clone() for name, value in prepared.training.tensors().items()}
     mode = prepared.training.average.network.training
     again, _ = collect_beliefs(prepared.training, prepared.data, 0)
-    assert all(torch.equal(before[name], value) for name, value in prepared.training.tensors().items())
+    assert all(
+        torch.equal(before[name], value) for name, value in prepared.training.tensors().items()
+    )
     assert prepared.training.average.network.training == mode
     if "crt" not in method:
         assert all(np.array_equal(again[name], values) for name, values in arrays.items())
@@ -195,7 +203,9 @@ def test_a_resumed_run_believes_the_same(finished_run: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_a_large_pool_is_sampled_by_the_seed(prepared_run: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_pool_is_sampled_by_the_seed(
+    prepared_run: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(daso.train.beliefs.collect, "MOST_IMAGES", 40)
     arrays, about = collect_beliefs(prepared_run.training, prepared_run.data, 0)
     index = arrays["pool.index"]
@@ -210,9 +220,13 @@ def test_a_large_pool_is_sampled_by_the_seed(prepared_run: Prepared, monkeypatch
     assert not np.array_equal(other["pool.index"], index)
 
 
-def test_paths_of_a_folder(tiny_config: MakeConfig, make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_paths_of_a_folder(
+    tiny_config: MakeConfig, make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     source = open_source(str(make_image_folder()))
-    config = dataclasses.replace(tiny_config("supervised", steps=2, evaluate_every=1), source=source.name)
+    config = dataclasses.replace(
+        tiny_config("supervised", steps=2, evaluate_every=1), source=source.name
+    )
     config = dataclasses.replace(config, split=type(config.split)())
     prepared = prepare(config, source)
     list(train_run(prepared, tmp_path / "run"))
@@ -231,14 +245,18 @@ def test_without_unlabeled_images_there_is_the_calibration(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     config = tiny_config("supervised", steps=2, evaluate_every=1)
-    config = dataclasses.replace(config, split=dataclasses.replace(config.split, unlabeled_head=None))
+    config = dataclasses.replace(
+        config, split=dataclasses.replace(config.split, unlabeled_head=None)
+    )
     list(train_run(prepare(config, digits), tmp_path / "run"))
     arrays, about = read(tmp_path / "run")
     assert {name.split(".")[0] for name in arrays} == {"test", "holdout"}
     assert "unlabeled" not in about
 
 
-def test_vectors_have_no_thumbnails(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_vectors_have_no_thumbnails(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     def flat(pool: Images) -> Images:
         return Images(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
 
@@ -246,7 +264,9 @@ def test_vectors_have_no_thumbnails(tiny_config: MakeConfig, digits: Source, tmp
     source = dataclasses.replace(
         digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None
     )
-    prepared = prepare(tiny_config("fixmatch+daso", network=None, steps=4, evaluate_every=2), source)
+    prepared = prepare(
+        tiny_config("fixmatch+daso", network=None, steps=4, evaluate_every=2), source
+    )
     list(train_run(prepared, tmp_path / "run"))
     arrays, _ = read(tmp_path / "run")
     assert not [name for name in arrays if name.startswith("thumbnails")]

@@ -49,25 +49,34 @@ def files(prepared: Prepared) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "method", ["fixmatch+daso", "fixmatch+crest-plus", "fixmatch+estimate+darp", "mixmatch", "supervised"]
+    "method",
+    ["fixmatch+daso", "fixmatch+crest-plus", "fixmatch+estimate+darp", "mixmatch", "supervised"],
 )
 def test_a_training_from_files_is_the_same(
     method: str, make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder(val=0)
     runs = {}
-    for name, cache, memory in (("memory", None, None), ("held", "cache", None), ("files", "cache", 0.0)):
+    for name, cache, memory in (
+        ("memory", None, None),
+        ("held", "cache", None),
+        ("files", "cache", 0.0),
+    ):
         prepared = prepare(config(folder, method, cache and tmp_path / cache, memory))
         where = files(prepared)
         assert where == (["labeled", "unlabeled", "holdout", "test"] if name == "files" else [])
         rows = list(train_run(prepared, tmp_path / name))
         runs[name] = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
     assert json.dumps(runs["memory"]) == json.dumps(runs["held"]) == json.dumps(runs["files"])
-    states = {name: (tmp_path / name / "beliefs.safetensors").read_bytes() for name in ("memory", "files")}
+    states = {
+        name: (tmp_path / name / "beliefs.safetensors").read_bytes() for name in ("memory", "files")
+    }
     assert states["memory"] == states["files"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="the system does not list what is mapped"
+)
 @pytest.mark.parametrize("memory", [0.0, 1.0])
 def test_tables_with_a_row_for_each_image_are_mapped_as_well(
     make_image_folder: MakeFolder, tmp_path: Path, memory: float
@@ -95,13 +104,18 @@ def file_of(tensor: Tensor) -> str:
     raise AssertionError("a tensor is nowhere")
 
 
-def test_a_frozen_encoder_embeds_images_of_files(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_frozen_encoder_embeds_images_of_files(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = make_image_folder(val=0)
     vectors, beliefs = [], []
     for name, memory in (("memory", 1.0), ("files", 0.0)):
         settings = config(folder, "fixmatch+daso", tmp_path / "cache", memory)
         train = dataclasses.replace(
-            settings.train, network=None, freeze=True, embedding_folder=str(tmp_path / name / "embeddings")
+            settings.train,
+            network=None,
+            freeze=True,
+            embedding_folder=str(tmp_path / name / "embeddings"),
         )
         torch.manual_seed(0)
         encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Flatten())
@@ -114,7 +128,9 @@ def test_a_frozen_encoder_embeds_images_of_files(make_image_folder: MakeFolder, 
     assert beliefs[0] == beliefs[1]
 
 
-def test_a_run_from_files_resumes_and_in_memory_too(make_image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_run_from_files_resumes_and_in_memory_too(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
     folder = make_image_folder(val=0)
     settings = config(folder, "fixmatch+daso", tmp_path / "cache", 0.0)
     list(train_run(prepare(settings), tmp_path / "whole"))
@@ -128,7 +144,9 @@ def test_a_run_from_files_resumes_and_in_memory_too(make_image_folder: MakeFolde
         assert 0 < prepared.step < 12
         assert bool(files(prepared)) == (memory == 0)
         list(rows)
-        weights = [(path / "beliefs.safetensors").read_bytes() for path in (tmp_path / "whole", run)]
+        weights = [
+            (path / "beliefs.safetensors").read_bytes() for path in (tmp_path / "whole", run)
+        ]
         assert weights[0] == weights[1]
 
 
@@ -189,7 +207,9 @@ def test_some_rows_of_several_places_are_chosen_without_reading_any(
     assert data.unlabeled is not None
     joined = join_rows(data.labeled.images, data.unlabeled.images)
     whole, count = joined[:], len(joined)
-    index = torch.arange(count) % 3 != 0 if chosen == "mask" else torch.randperm(count)[: count // 2]
+    index = (
+        torch.arange(count) % 3 != 0 if chosen == "mask" else torch.randperm(count)[: count // 2]
+    )
     with monkeypatch.context() as patch:
         patch.setattr(ImageFile, "_read", lambda *_: pytest.fail("an image was read"))
         some = select_rows(joined, index)

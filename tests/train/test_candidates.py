@@ -22,7 +22,9 @@ def test_best_of_each_group(most: int) -> None:
     for group in range(5):
         members = [i for i in range(60) if groups[i] == group]
         wanted += sorted(members, key=lambda i: (-score[i], i))[:most]
-    assert best_per_group(groups, score, most).tolist() == sorted(wanted, key=lambda i: (-score[i], i))
+    assert best_per_group(groups, score, most).tolist() == sorted(
+        wanted, key=lambda i: (-score[i], i)
+    )
 
 
 def test_no_image_has_no_best() -> None:
@@ -45,7 +47,11 @@ def test_disagreements_are_sure_and_no_pair_takes_all_places() -> None:
 
 
 def test_the_list_to_label_next_is_chosen_image_by_image() -> None:
-    linear, semantic, features = probabilities(80, 5), probabilities(80, 5), RANDOM.normal(size=(80, 6))
+    linear, semantic, features = (
+        probabilities(80, 5),
+        probabilities(80, 5),
+        RANDOM.normal(size=(80, 6)),
+    )
     counts = np.array([100, 50, 20, 5, 2])
     ranking = rank_to_label(linear, semantic, features, counts, most=12)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)

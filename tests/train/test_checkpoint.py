@@ -131,7 +131,9 @@ def test_no_pickle(tmp_path: Path) -> None:
     assert {"weights", "seen", "step", "mask"} <= set(json.loads(header))
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
+@pytest.mark.parametrize(
+    "damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_")
+)
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -145,8 +147,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert "step-000000015" in warnings[0]
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_"))
-def test_a_new_checkpoint_replaces_a_damaged_one(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_")
+)
+def test_a_new_checkpoint_replaces_a_damaged_one(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     saved(tmp_path, 10, 15)
     damage(tmp_path / "step-000000015.safetensors")
     saved(tmp_path, 15)
@@ -191,7 +197,9 @@ def test_a_full_disk_leaves_the_older_checkpoints_alone(
     saved(tmp_path, 5, 10)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", _full) if when == "fsync" else patch.setattr(Path, "replace", _full)
+        patch.setattr(os, "fsync", _full) if when == "fsync" else patch.setattr(
+            Path, "replace", _full
+        )
         with pytest.raises(RunError, match="No space left on device"):
             saved(tmp_path, 15)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -18,7 +18,11 @@ from tests.conftest import MakeConfig
     ("method", "graphs"), [("fixmatch+daso", 1), ("remixmatch+daso", 1), ("fixmatch+darp", 2)]
 )
 def test_a_step_is_compiled_once(
-    method: str, graphs: int, tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    graphs: int,
+    tiny_config: MakeConfig,
+    digits: Source,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # DARP has steps that refine its table and steps that do not.
     options: dict[str, Any] = (

@@ -34,7 +34,9 @@ BROKEN_AT = 13
 
 
 def written(row: Row) -> str:
-    return to_line({key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")})
+    return to_line(
+        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
+    )
 
 
 def break_loss(step: Step, features: Tensor, value: float) -> dict[str, Tensor]:
@@ -46,7 +48,9 @@ def break_gradient(step: Step, features: Tensor, value: float) -> dict[str, Tens
     return {**step.losses, "labeled": step.losses["labeled"] + (features * 0).sum().sqrt() * value}
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, breaks: Callable[..., dict[str, Tensor]], value: float) -> None:
+def inject(
+    monkeypatch: pytest.MonkeyPatch, breaks: Callable[..., dict[str, Tensor]], value: float
+) -> None:
     """Make FixMatch fail in step BROKEN_AT, counted from 1."""
     forward: Forward = FixMatch.forward
 
@@ -78,7 +82,9 @@ def test_a_fault_is_named_by_step_term_and_images(
 ) -> None:
     breaks, value, term = FAULTS[fault]
     options = {"threshold": 0.1}
-    config = tiny_config("fixmatch", method_options=options, precision=precision, steps=100, log_every=1000)
+    config = tiny_config(
+        "fixmatch", method_options=options, precision=precision, steps=100, log_every=1000
+    )
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, evaluate_every=10))
     inject(monkeypatch, breaks, value)
     prepared, folder = prepare(config, digits), tmp_path / "run"
@@ -115,21 +121,31 @@ def test_an_operation_that_refuses_nan_is_not_what_is_blamed(
     forward: Forward = FixMatch.forward
 
     def drawing(self: FixMatch, network: Network, teacher: Network, batch: Batch) -> Step:
-        torch.multinomial(network(batch.labeled[0]).abs().detach() + 0.1, 1)  # raises where there is a NaN
+        torch.multinomial(
+            network(batch.labeled[0]).abs().detach() + 0.1, 1
+        )  # raises where there is a NaN
         return forward(self, network, teacher, batch)
 
     monkeypatch.setattr(FixMatch, "forward", drawing)
-    prepared = prepare(tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits)
+    prepared = prepare(
+        tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits
+    )
     with pytest.raises(DivergedError) as caught:
         list(fit(prepared.training, prepared.batches, prepared.data))
     assert (caught.value.step, caught.value.term) == (BROKEN_AT, "weights")
     assert prepared.training.step == BROKEN_AT
 
 
-def test_a_state_that_no_loss_depends_on_is_looked_at_too(tiny_config: MakeConfig, digits: Source) -> None:
-    prepared = prepare(tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits)
+def test_a_state_that_no_loss_depends_on_is_looked_at_too(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
+    prepared = prepare(
+        tiny_config("fixmatch", steps=100, log_every=1000, evaluate_every=100), digits
+    )
     name, running = next(
-        (n, v) for n, v in prepared.training.tensors().items() if n.startswith("average.") and "running" in n
+        (n, v)
+        for n, v in prepared.training.tensors().items()
+        if n.startswith("average.") and "running" in n
     )
     running[0] = math.nan
     with pytest.raises(DivergedError, match=f"'{name}', became infinite or NaN"):
@@ -148,7 +164,9 @@ def test_large_numbers_are_not_broken_ones(
     tensors = training.tensors()
     for name in ("network.heads.class.weight", "average.heads.class.bias"):
         tensors[name].data.flatten()[-1] = value
-    assert training.broken() == (["network.heads.class.weight", "average.heads.class.bias"] if found else [])
+    assert training.broken() == (
+        ["network.heads.class.weight", "average.heads.class.bias"] if found else []
+    )
 
 
 def test_steps_are_looked_at_together(
@@ -161,7 +179,9 @@ def test_steps_are_looked_at_together(
         return look(self)
 
     monkeypatch.setattr(LossRecord, "look", counting)
-    prepared = prepare(tiny_config("supervised", steps=50, log_every=1000, evaluate_every=1000), digits)
+    prepared = prepare(
+        tiny_config("supervised", steps=50, log_every=1000, evaluate_every=1000), digits
+    )
     list(fit(prepared.training, prepared.batches, prepared.data))
     assert sizes == [20, 20, 10]
 
@@ -192,11 +212,17 @@ def break_above(monkeypatch: pytest.MonkeyPatch, factor: float, at: int, stage: 
 
 def rolling(tiny_config: MakeConfig, method: str = "fixmatch", **train: object) -> RunConfig:
     options = {"threshold": 0.1} | ({"generations": 2} if method.endswith("crest") else {})
-    return tiny_config(method, method_options=options, log_every=4, on_divergence="rollback", **train)
+    return tiny_config(
+        method, method_options=options, log_every=4, on_divergence="rollback", **train
+    )
 
 
 def rolled(rows: list[Row]) -> list[tuple[int, int, float]]:
-    return [(r["step"], r["diverged"], r["learning_rate_factor"]) for r in rows if r["event"] == "rollback"]
+    return [
+        (r["step"], r["diverged"], r["learning_rate_factor"])
+        for r in rows
+        if r["event"] == "rollback"
+    ]
 
 
 def test_a_run_is_rolled_back_and_goes_on_slower(
@@ -265,7 +291,10 @@ def test_a_run_is_rolled_back_only_so_often(
     folder = tmp_path / "run"
     with pytest.raises(DivergedError, match=f"step {BROKEN_AT}"):
         list(train_run(prepare(rolling(tiny_config, rollbacks=2), digits), folder))
-    assert rolled(read_rows(folder / "metrics.jsonl")) == [(10, BROKEN_AT, 0.5), (10, BROKEN_AT, 0.25)]
+    assert rolled(read_rows(folder / "metrics.jsonl")) == [
+        (10, BROKEN_AT, 0.5),
+        (10, BROKEN_AT, 0.25),
+    ]
     assert_finite_checkpoints(folder, [5, 10])
 
 
@@ -275,7 +304,9 @@ def test_a_run_that_stopped_can_be_rolled_back_when_it_is_resumed(
     break_above(monkeypatch, 0.5, at=BROKEN_AT)
     folder = tmp_path / "run"
     config = tiny_config("fixmatch")
-    with pytest.raises(DivergedError, match=r"the checkpoint of step 10 is kept.*--on-divergence rollback"):
+    with pytest.raises(
+        DivergedError, match=r"the checkpoint of step 10 is kept.*--on-divergence rollback"
+    ):
         list(train_run(prepare(config, digits), folder))
     with pytest.raises(DivergedError):
         list(resume_run(folder)[1])

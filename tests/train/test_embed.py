@@ -70,7 +70,11 @@ def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digit
     assert data.test is not None
     assert data.unlabeled is not None
     assert digits.test is not None
-    assert (data.labeled.images.shape[1], data.test.images.shape[1], data.weak_versions) == (6, 1, 2)
+    assert (data.labeled.images.shape[1], data.test.images.shape[1], data.weak_versions) == (
+        6,
+        1,
+        2,
+    )
     images = torch.from_numpy(digits.test.images)
     plain = prepare(make(freeze=False), digits, encoder=Patches()).data
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (plain.mean, plain.std))
@@ -94,7 +98,9 @@ class Colours(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+        self.weight = nn.Parameter(
+            torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(x, self.weight, stride=4).flatten(1)
@@ -145,7 +151,9 @@ def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:
 
 
 @pytest.mark.parametrize("change", ["weights", "versions", "views", "precision"])
-def test_embeddings_of_another_kind_are_computed_anew(change: str, make: MakeConfig, digits: Source) -> None:
+def test_embeddings_of_another_kind_are_computed_anew(
+    change: str, make: MakeConfig, digits: Source
+) -> None:
     config, encoder = make(), Patches()
     first = embedded(config, digits, encoder)
     if change == "weights":
@@ -153,7 +161,9 @@ def test_embeddings_of_another_kind_are_computed_anew(change: str, make: MakeCon
     if change == "versions":
         config = make(strong_versions=5)
     if change == "views":
-        config = dataclasses.replace(config, augmentation=dataclasses.replace(config.augmentation, cutout=0))
+        config = dataclasses.replace(
+            config, augmentation=dataclasses.replace(config.augmentation, cutout=0)
+        )
     if change == "precision":
         config = make(precision="bfloat16")
     other = embedded(config, digits, encoder)
@@ -166,7 +176,9 @@ def test_a_killed_embedding_goes_on_and_damage_is_mended(
     make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embed, "SHARD", 64)
-    whole = embedded(make(embedding_folder=str(Path(make().train.embedding_folder or "") / "other")), digits)
+    whole = embedded(
+        make(embedding_folder=str(Path(make().train.embedding_folder or "") / "other")), digits
+    )
 
     class KilledError(Exception):
         pass
@@ -211,7 +223,9 @@ def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
 def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "store", {})
     out = np.zeros((1, 1, 2), np.float32)
-    store.collect([b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out, lambda *_: None)
+    store.collect(
+        [b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out, lambda *_: None
+    )
     (shard,) = (tmp_path / "store").glob("*.safetensors")
     assert safetensors.numpy.load_file(shard)["embeddings"].dtype == np.float32
     assert out.ravel().tolist() == [1e6, 1.0]
@@ -224,7 +238,9 @@ def test_a_backbone_that_returns_nan_is_refused(make: MakeConfig, digits: Source
         embedded(make(), digits, broken)
 
 
-def test_the_model_of_a_frozen_run_takes_images(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_the_model_of_a_frozen_run_takes_images(
+    make: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     config = make(steps=120, evaluate_every=120, ema_decay=0.95, batch=16)
     # A shift by a pixel is much in 8, for an encoder that knows places.
@@ -241,13 +257,19 @@ def test_the_model_of_a_frozen_run_takes_images(make: MakeConfig, digits: Source
     assert digits.test is not None
     logits = predict_logits(model.network, torch.from_numpy(digits.test.images)).numpy()
     found = evaluate_logits(logits, digits.test.labels, np.array(model.labeled_counts))
-    assert found["balanced_accuracy"] == pytest.approx(rows[-1]["test"]["balanced_accuracy"], abs=0.005)
+    assert found["balanced_accuracy"] == pytest.approx(
+        rows[-1]["test"]["balanced_accuracy"], abs=0.005
+    )
     assert found["balanced_accuracy"] > 0.5
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_stopped_frozen_run_goes_on_bit_for_bit(
-    optimizer: str, make: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str,
+    make: MakeConfig,
+    digits: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = make(optimizer=optimizer)
     list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "whole"))
@@ -265,7 +287,9 @@ def test_a_stopped_frozen_run_goes_on_bit_for_bit(
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
-def test_a_damaged_backbone_of_a_run_is_noticed(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_a_damaged_backbone_of_a_run_is_noticed(
+    make: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     list(train_run(prepare(make(steps=5), digits, encoder=Patches()), run))
     path = run / "backbone" / "weights.safetensors"
@@ -281,13 +305,16 @@ def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) 
         prepare(make(network="small-4"), digits)
     with pytest.raises(OptionError, match="unknown network 'wrn-28-2' for vectors"):
         prepare(make(embedding_network="wrn-28-2"), digits, encoder=Patches())
-    with pytest.raises(OptionError, match=r"must return features of shape \(2, D\), returned \(2, 1, 8, 8\)"):
+    with pytest.raises(
+        OptionError, match=r"must return features of shape \(2, D\), returned \(2, 1, 8, 8\)"
+    ):
         prepare(make(), digits, encoder=nn.Identity())
     vectors = embedded(make(), digits)
     flat = dataclasses.replace(
         digits,
         train=dataclasses.replace(
-            digits.train, images=digits.train.images.reshape(len(digits.train), 1, 64).astype(np.float32)
+            digits.train,
+            images=digits.train.images.reshape(len(digits.train), 1, 64).astype(np.float32),
         ),
         test=None,
         mean=None,
@@ -298,7 +325,9 @@ def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) 
         prepare(dataclasses.replace(make(), split=SPLIT), flat, encoder=Patches())
 
 
-def test_generations_grow_from_embeddings_too(make: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_generations_grow_from_embeddings_too(
+    make: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     config = dataclasses.replace(make("fixmatch+crest"), method_options={"generations": 2})
     rows = list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "run"))
     assert {row["stage"] for row in rows} == {0, 1}

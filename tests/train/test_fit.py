@@ -31,7 +31,9 @@ def rows_of(prepared: Prepared) -> list[Row]:
 
 def without_times(row: Row) -> str:
     """Return a row as it is written, so that NaN equals NaN."""
-    return to_line({key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")})
+    return to_line(
+        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
+    )
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +111,9 @@ def test_the_same_seed_gives_the_same_training(tiny_config: MakeConfig, digits: 
     second = prepare(tiny_config(method_options=ACTIVE, steps=10), digits)
     other = prepare(tiny_config(method_options=ACTIVE, steps=10, seed=1), digits)
     assert_identical(first.training.tensors(), second.training.tensors())
-    assert [without_times(row) for row in rows_of(first)] == [without_times(row) for row in rows_of(second)]
+    assert [without_times(row) for row in rows_of(first)] == [
+        without_times(row) for row in rows_of(second)
+    ]
     assert_identical(first.training.tensors(), second.training.tensors())
     rows_of(other)
     weights = "network.heads.class.weight"
@@ -158,7 +162,8 @@ def test_tensors_and_load_are_an_exact_round_trip(tiny_config: MakeConfig, digit
     assert_identical(first.training.tensors(), second.training.tensors())
     # What was loaded must not share memory with what was saved.
     assert not torch.equal(
-        saved["momentum.heads.class.weight"], second.training.tensors()["momentum.heads.class.weight"]
+        saved["momentum.heads.class.weight"],
+        second.training.tensors()["momentum.heads.class.weight"],
     )
 
 
@@ -198,7 +203,9 @@ def test_a_state_that_lacks_momentum_is_refused(tiny_config: MakeConfig, digits:
         prepare(tiny_config(), digits).training.load(saved, 1, 0.0)
 
 
-def test_a_diverging_training_is_stopped_with_its_steps(tiny_config: MakeConfig, digits: Source) -> None:
+def test_a_diverging_training_is_stopped_with_its_steps(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
     prepared = prepare(tiny_config("supervised", learning_rate=1e30, schedule="constant"), digits)
     with pytest.raises(DivergedError, match=r"the loss 'labeled' became nan in step 2") as caught:
         rows_of(prepared)
@@ -211,7 +218,9 @@ def test_a_diverging_training_leaves_no_checkpoint_of_broken_weights(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path, every: int
 ) -> None:
     # The loss of a step is finite before the update that breaks the weights: an evaluation may fall between.
-    config = tiny_config("supervised", learning_rate=1e38, schedule="constant", evaluate_every=every)
+    config = tiny_config(
+        "supervised", learning_rate=1e38, schedule="constant", evaluate_every=every
+    )
     with pytest.raises(DivergedError):
         list(train_run(prepare(config, digits), tmp_path / "run"))
     for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors"):

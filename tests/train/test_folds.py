@@ -38,7 +38,9 @@ def test_folds_share_every_class_evenly_and_leave_some_of_it(folds: int) -> None
 def test_intervals_are_those_of_scipy() -> None:
     for hits, count in ((0, 3), (2, 3), (7, 7), (50, 80)):
         expected = binomtest(hits, count).proportion_ci(method="wilson")
-        assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+        assert wilson_interval(hits, count) == pytest.approx(
+            (expected.low, expected.high), abs=1e-6
+        )
 
 
 @pytest.fixture(scope="module")

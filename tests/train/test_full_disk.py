@@ -29,9 +29,7 @@ from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
-LINE = (
-    "--method supervised --network small-8 --steps 20 --batch 8 --evaluate-every 5 --log-every 2 --device cpu"
-)
+LINE = "--method supervised --network small-8 --steps 20 --batch 8 --evaluate-every 5 --log-every 2 --device cpu"
 OPTIONS = LINE.split()
 
 
@@ -68,7 +66,9 @@ class Disk:
 def comparable(folder: Path) -> list[str]:
     times = ("seconds", "steps_per_second")
     rows = read_rows(folder / "metrics.jsonl")
-    return [to_line({name: value for name, value in row.items() if name not in times}) for row in rows]
+    return [
+        to_line({name: value for name, value in row.items() if name not in times}) for row in rows
+    ]
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_any_write(
@@ -112,7 +112,10 @@ def limited_train(words: list[str], errors: Path) -> None:
 
 def test_a_checkpoint_that_the_system_does_not_let_grow(tmp_path: Path) -> None:
     folder, errors = tmp_path / "run", tmp_path / "errors.txt"
-    assert finish(start(limited_train, ["train", "digits", *OPTIONS, "--out", str(folder)], errors)) == 1
+    assert (
+        finish(start(limited_train, ["train", "digits", *OPTIONS, "--out", str(folder)], errors))
+        == 1
+    )
     assert "File too large" in errors.read_text()
     assert list((folder / "checkpoints").iterdir()) == []
     assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
@@ -147,7 +150,10 @@ def test_a_real_disk_that_is_full_and_then_read_only(tmp_path: Path) -> None:
     disk.mkdir()
     command = [sys.executable, "-c", IN_A_SMALL_DISK, str(disk), str(copy), *OPTIONS]
     done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", *command], capture_output=True, text=True, check=False
+        ["unshare", "--mount", "--map-root-user", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"no mounts here: {done.stderr[:100]}")
@@ -179,8 +185,19 @@ def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(daso.cli.main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", full, "train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-c",
+        full,
+        "train",
+        "digits",
+        *OPTIONS,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.search(r"^daso: cannot write .*environment\.json: File too large$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"^daso: cannot write .*environment\.json: File too large$", done.stderr, re.MULTILINE
+    )

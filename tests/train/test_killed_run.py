@@ -71,7 +71,9 @@ def newest_step(folder: Path) -> int:
     return max((int(name.partition("-")[2]) for name in names), default=0)
 
 
-def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, step: int, pause: float) -> None:
+def kill_after(
+    process: multiprocessing.process.BaseProcess, folder: Path, step: int, pause: float
+) -> None:
     """Kill a process once it has saved *step*, and a little later: anywhere between two checkpoints."""
     deadline = time.monotonic() + 120
     while newest_step(folder) < step and time.monotonic() < deadline and process.is_alive():
@@ -82,7 +84,9 @@ def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, step:
 
 def rows_of(folder: Path) -> list[Row]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
+    ]
 
 
 def final_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -105,7 +109,9 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {method: tmp_path_factory.mktemp("undisturbed") / "run" for method in METHODS}
-    processes = [start(killed_runs.command, arguments(method, folder)) for method, folder in folders.items()]
+    processes = [
+        start(killed_runs.command, arguments(method, folder)) for method, folder in folders.items()
+    ]
     assert [finish(process) for process in processes] == [0] * len(METHODS)
     return folders
 
@@ -120,7 +126,9 @@ def is_writing(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
+def test_killed_at_random_moments(
+    tmp_path: Path, undisturbed: dict[str, Path], method: str
+) -> None:
     """Kill one run after another, anywhere, until there were enough kills; each ends as if nothing had happened."""
     draw = random.Random()
     kills = writing = between = runs = 0
@@ -132,9 +140,19 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], 
         end = None
         while end != 0:
             slow = draw.random() < 0.5 and kills < KILLS
-            target = newest_step(folder) + draw.randrange(2 if slow else 15) if kills < KILLS else 2 * STEPS
-            process = start(killed_runs.slow_disk, life, 0.1) if slow else start(killed_runs.command, life)
-            kill_after(process, folder, target, draw.uniform(0, 0.6 if slow else 0.05 if target else 0.5))
+            target = (
+                newest_step(folder) + draw.randrange(2 if slow else 15)
+                if kills < KILLS
+                else 2 * STEPS
+            )
+            process = (
+                start(killed_runs.slow_disk, life, 0.1)
+                if slow
+                else start(killed_runs.command, life)
+            )
+            kill_after(
+                process, folder, target, draw.uniform(0, 0.6 if slow else 0.05 if target else 0.5)
+            )
             end = finish(process)
             assert end in (0, -signal.SIGKILL)
             kills += end != 0
@@ -145,11 +163,16 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], 
             else:
                 shutil.rmtree(folder, ignore_errors=True)
         assert_same_end(folder, undisturbed[method])
-    print(f"{method}: {runs} runs, {kills} kills, {writing} in a write, {between} off an evaluation", end=" ")
+    print(
+        f"{method}: {runs} runs, {kills} kills, {writing} in a write, {between} off an evaluation",
+        end=" ",
+    )
 
 
 @pytest.mark.parametrize("method", ["fixmatch+daso", "fixmatch+crest"])
-def test_asked_to_stop_at_random_moments(tmp_path: Path, undisturbed: dict[str, Path], method: str) -> None:
+def test_asked_to_stop_at_random_moments(
+    tmp_path: Path, undisturbed: dict[str, Path], method: str
+) -> None:
     folder, draw = tmp_path / "run", random.Random()
     life, number = arguments(method, folder), draw.choice((signal.SIGTERM, signal.SIGINT))
     process = start(killed_runs.slow_disk, life, 0.1)  # so that it is not over before it is asked
@@ -174,7 +197,11 @@ def died_writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[i
     # A new run writes environment, data, configuration and an empty record, then two files per checkpoint.
     lives = [
         (killed_runs.die_in_write, arguments("fixmatch+daso", folder), 5),  # tensors of step 5
-        (killed_runs.die_in_write, resume, 7),  # voucher of step 15, after the record and two checkpoints
+        (
+            killed_runs.die_in_write,
+            resume,
+            7,
+        ),  # voucher of step 15, after the record and two checkpoints
         (killed_runs.die_in_write, resume, 1),  # the record of rows
         (killed_runs.die_in_removal, resume, 1),  # a voucher removed, its tensors not
         (killed_runs.die_in_write, resume, 4),  # tensors of a later checkpoint
@@ -192,7 +219,9 @@ def test_killed_while_writing(
     assert_same_end(folder, undisturbed["fixmatch+daso"])
 
 
-def test_killed_while_writing_leaves_no_temporary_file(died_writing: tuple[Path, list[int | None]]) -> None:
+def test_killed_while_writing_leaves_no_temporary_file(
+    died_writing: tuple[Path, list[int | None]],
+) -> None:
     folder, _ = died_writing
     assert [str(path.relative_to(folder)) for path in folder.rglob("*.tmp")] == []
 
@@ -211,7 +240,10 @@ def test_killed_before_the_configuration_was_written(
     tmp_path: Path, undisturbed: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert finish(start(killed_runs.die_in_write, arguments("fixmatch+daso", folder), 3)) == -signal.SIGKILL
+    assert (
+        finish(start(killed_runs.die_in_write, arguments("fixmatch+daso", folder), 3))
+        == -signal.SIGKILL
+    )
     assert main(["resume", str(folder)]) == 1
     assert "is no run folder" in capsys.readouterr().err
     # It has not begun: the same command begins it.

@@ -38,12 +38,16 @@ def test_a_table_moved_to_its_own_device_is_not_copied(tmp_path: Path) -> None:
     assert module.table.sum() == 8
 
 
-def test_no_room_is_said_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(RunError, match=r"no room for a table of 0\.1 GB .*No space left on device.*--cache"):
+    with pytest.raises(
+        RunError, match=r"no room for a table of 0\.1 GB .*No space left on device.*--cache"
+    ):
         mapped_table(tmp_path, (10_000_000, 3))
     assert not list(tmp_path.iterdir())
 

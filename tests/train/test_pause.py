@@ -31,11 +31,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def written(row: Row) -> str:
     """Return a row as it is written, but for its times: NaN equals NaN, and the order of names counts."""
-    return to_line({key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")})
+    return to_line(
+        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
+    )
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 class After:
@@ -56,14 +60,18 @@ def test_a_training_moved_after_every_third_step(
     # Rows after 4, 7, 8, 12, 14, 16, 20; moves after 3, 6, 9, ...: between rows, and at them.
     config = tiny_config(method, method_options=OPTIONS[method], evaluate_every=7, log_every=4)
     undisturbed, moved = prepare(config, digits), prepare(config, digits)
-    expected = [written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)]
+    expected = [
+        written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
+    ]
     rows: list[str] = []
     moves = 0
     while moved.training.step < 20:
         for row in fit(moved.training, moved.batches, moved.data, After(3)):
             if row["event"] != "pause":
                 rows.append(written(row))
-            if row["event"] == "pause" or (row["event"] == "evaluate" and moved.training.step % 3 == 0):
+            if row["event"] == "pause" or (
+                row["event"] == "evaluate" and moved.training.step % 3 == 0
+            ):
                 break
         saved = {name: value.clone() for name, value in moved.training.tensors().items()}
         step = moved.training.step
@@ -77,7 +85,9 @@ def test_a_training_moved_after_every_third_step(
 def test_pauses_change_no_row_and_no_weight(tiny_config: MakeConfig, digits: Source) -> None:
     config = tiny_config(method_options=OPTIONS["fixmatch+daso"], log_every=4)
     undisturbed, paused = prepare(config, digits), prepare(config, digits)
-    expected = [written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)]
+    expected = [
+        written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
+    ]
     rows = list(fit(paused.training, paused.batches, paused.data, lambda: True))
     assert [row["step"] for row in rows if row["event"] == "pause"] == [
         step for step in range(1, 21) if step % 5
@@ -135,7 +145,9 @@ def test_checkpoints_by_time(
 
     def watched() -> Iterator[Row]:
         for row in train_run(prepare(config, digits), tmp_path / "run"):
-            saved.extend(int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("*.json"))
+            saved.extend(
+                int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("*.json")
+            )
             yield row
 
     rows = list(watched())

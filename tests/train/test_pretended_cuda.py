@@ -37,7 +37,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "fixmatch+daso": {"threshold": 0.2, **DASO},
     "fixmatch+ldam+align+sharpen": {"threshold": 0.2, "reweight_from": 0.2},
     "fixmatch+la+abc+daso": {"threshold": 0.2, "balanced_threshold": 0.2, **DASO},
-    "boss+class-balanced+daso": {"threshold": 0.2, "threshold_range": 0.1, "queue_encoder": "online", **DASO},
+    "boss+class-balanced+daso": {
+        "threshold": 0.2,
+        "threshold_range": 0.1,
+        "queue_encoder": "online",
+        **DASO,
+    },
     "fixmatch+darp": {"threshold": 0.2, "darp_start": 0.1, "darp_period": 2},
     "pseudolabel": {"threshold": 0.2},
     "meanteacher+daso": DASO,
@@ -65,18 +70,26 @@ def trained_on_cpu(config: Any, source: Source, steps: int) -> dict[str, Tensor]
     return at_home(prepared.training.tensors())
 
 
-def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
+def assert_equal(
+    actual: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float
+) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name], value, **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+        torch.testing.assert_close(
+            actual[name], value, **(tolerance or {"rtol": 0, "atol": 0}), msg=name
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_step_waits_or_mixes_devices(method: str, tiny_config: MakeConfig, digits: Source) -> None:
+def test_no_step_waits_or_mixes_devices(
+    method: str, tiny_config: MakeConfig, digits: Source
+) -> None:
     config = tiny_config(method, method_options=METHODS[method])
     expected = trained_on_cpu(config, digits, 6)
     with pretend_cuda() as cuda:
-        prepared = prepare(tiny_config(method, method_options=METHODS[method], device="cuda"), digits)
+        prepared = prepare(
+            tiny_config(method, method_options=METHODS[method], device="cuda"), digits
+        )
         with cuda.step():
             for step in range(6):
                 prepared.training.advance(prepared.batches(step))
@@ -85,11 +98,15 @@ def test_no_step_waits_or_mixes_devices(method: str, tiny_config: MakeConfig, di
         assert_equal(at_home(tensors), expected)
 
 
-@pytest.mark.parametrize("options", [{"precision": "bfloat16", "optimizer": "adamw"}, {"layer_decay": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"precision": "bfloat16", "optimizer": "adamw"}, {"layer_decay": 0.5}]
+)
 def test_no_step_of_other_options_does(
     options: dict[str, Any], cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
 ) -> None:
-    prepared = prepare(tiny_config("fixmatch+daso", device="cuda", network="wrn-10-1", **options), digits)
+    prepared = prepare(
+        tiny_config("fixmatch+daso", device="cuda", network="wrn-10-1", **options), digits
+    )
     with cuda.step():
         for step in range(3):
             prepared.training.advance(prepared.batches(step))
@@ -183,7 +200,9 @@ def test_steps_between_rows_are_recorded_without_a_wait(
 def test_a_run_its_checkpoints_and_its_model(
     cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
-    config = tiny_config("fixmatch+daso", method_options=METHODS["fixmatch+daso"], steps=10, device="cuda")
+    config = tiny_config(
+        "fixmatch+daso", method_options=METHODS["fixmatch+daso"], steps=10, device="cuda"
+    )
     whole = prepare(config, digits)
     list(train_run(whole, tmp_path / "whole"))
 
@@ -236,11 +255,16 @@ def test_a_recorded_step_goes_on_as_steps_do(
         assert actual.losses.keys() == expected.losses.keys()
     assert [graph.played for graph in cuda.graphs] == [10 - 3]
     assert_equal(
-        at_home(recorded.training.tensors()), at_home(plain.training.tensors()), rtol=1e-3, atol=1e-5
+        at_home(recorded.training.tensors()),
+        at_home(plain.training.tensors()),
+        rtol=1e-3,
+        atol=1e-5,
     )
 
 
-def test_a_loaded_state_is_recorded_anew(cuda: PretendCuda, tiny_config: MakeConfig, digits: Source) -> None:
+def test_a_loaded_state_is_recorded_anew(
+    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
+) -> None:
     config = tiny_config(device="cuda", cuda_graph=True, method_options=METHODS["fixmatch+daso"])
     first, second = prepare(config, digits), prepare(config, digits)
     for step in range(6):
@@ -254,7 +278,9 @@ def test_a_loaded_state_is_recorded_anew(cuda: PretendCuda, tiny_config: MakeCon
         first.training.advance(first.batches(step))
         second.training.advance(second.batches(step))
     assert len(cuda.graphs) == 3
-    assert_equal(at_home(second.training.tensors()), at_home(first.training.tensors()), rtol=1e-4, atol=1e-6)
+    assert_equal(
+        at_home(second.training.tensors()), at_home(first.training.tensors()), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_what_cannot_be_recorded_is_refused(
@@ -297,12 +323,18 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
     "an index of the host": lambda confidence, labels: labels[torch.arange(2)],
     "a list as index": lambda confidence, labels: labels[[0, 1]],
     "a range on the host": lambda confidence, labels: labels + torch.arange(len(labels)),
-    "numbers moved late": lambda confidence, labels: confidence * torch.ones(len(labels)).to("cuda"),
-    "numbers made of a list": lambda confidence, labels: torch.tensor([0.5], device=confidence.device),
+    "numbers moved late": lambda confidence, labels: (
+        confidence * torch.ones(len(labels)).to("cuda")
+    ),
+    "numbers made of a list": lambda confidence, labels: torch.tensor(
+        [0.5], device=confidence.device
+    ),
     "a generator of the host": lambda confidence, labels: (
         torch.rand(3, device=confidence.device, generator=torch.Generator()) + confidence[:3]
     ),
-    "tensors in a list": lambda confidence, labels: torch._foreach_add([confidence], [torch.ones(16)]),
+    "tensors in a list": lambda confidence, labels: torch._foreach_add(
+        [confidence], [torch.ones(16)]
+    ),
 }
 
 
@@ -324,7 +356,9 @@ def test_a_copy_from_memory_that_is_not_pinned_is_seen(
     cuda: PretendCuda, tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare(tiny_config("fixmatch", device="cuda"), digits)
-    monkeypatch.setattr("daso.views.plan.move", lambda tensor, device: tensor.to(device, non_blocking=True))
+    monkeypatch.setattr(
+        "daso.views.plan.move", lambda tensor, device: tensor.to(device, non_blocking=True)
+    )
     with pytest.raises(DeviceMistakeError, match="pinned"), cuda.step():
         prepared.batches(0)
 
@@ -341,7 +375,9 @@ class CountsItself(Refiner):
         return guess._replace(probs=guess.probs.roll(self.calls, 1))
 
 
-@pytest.mark.parametrize("mistake", ["a count of the host", "a rate of the host", "a share of the host"])
+@pytest.mark.parametrize(
+    "mistake", ["a count of the host", "a rate of the host", "a share of the host"]
+)
 def test_a_number_of_the_host_in_a_recording_is_seen(
     mistake: str,
     cuda: PretendCuda,
@@ -349,9 +385,14 @@ def test_a_number_of_the_host_in_a_recording_is_seen(
     digits: Source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = tiny_config("fixmatch", method_options={"threshold": 0.1}, device="cuda", schedule="cosine")
+    config = tiny_config(
+        "fixmatch", method_options={"threshold": 0.1}, device="cuda", schedule="cosine"
+    )
     options = dataclasses.replace(config.train, cuda_graph=True)
-    plain, recorded = prepare(config, digits), prepare(dataclasses.replace(config, train=options), digits)
+    plain, recorded = (
+        prepare(config, digits),
+        prepare(dataclasses.replace(config, train=options), digits),
+    )
     if mistake == "a count of the host":
         for prepared in (plain, recorded):
             prepared.training.method.refine = CountsItself()
@@ -365,7 +406,10 @@ def test_a_number_of_the_host_in_a_recording_is_seen(
         recorded.training.advance(recorded.batches(step))
     with pytest.raises(AssertionError):
         assert_equal(
-            at_home(recorded.training.tensors()), at_home(plain.training.tensors()), rtol=1e-3, atol=1e-5
+            at_home(recorded.training.tensors()),
+            at_home(plain.training.tensors()),
+            rtol=1e-3,
+            atol=1e-5,
         )
 
 
@@ -385,10 +429,23 @@ def test_commands_and_the_estimator(
         with pretend_cuda():
             out = tmp_path / f"{device}.csv"
             assert (
-                main(["predict", str(finished_run), str(images), "--out", str(out), "--device", device]) == 0
+                main(
+                    [
+                        "predict",
+                        str(finished_run),
+                        str(images),
+                        "--out",
+                        str(out),
+                        "--device",
+                        device,
+                    ]
+                )
+                == 0
             )
             assert main(["evaluate", str(finished_run), "--device", device]) == 0
-            estimator = DASOClassifier(steps=4, batch_size=8, device=device, random_state=0).fit(X, y)
+            estimator = DASOClassifier(steps=4, batch_size=8, device=device, random_state=0).fit(
+                X, y
+            )
             answers[device] = out.read_text(), estimator.predict_proba(X)
     assert answers["cpu"][0] == answers["cuda"][0]
     np.testing.assert_allclose(answers["cpu"][1], answers["cuda"][1], rtol=1e-5)

@@ -30,7 +30,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory, tiny_config: MakeConfig, digits: Source) -> Path:
+def pretrained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: MakeConfig, digits: Source
+) -> Path:
     """Return a finished run of a small network, long enough to have learned something."""
     folder = tmp_path_factory.mktemp("pretrained") / "run"
     config = tiny_config(
@@ -109,7 +111,9 @@ def test_a_step_moves_each_layer_at_its_rate(tiny_config: MakeConfig, digits: So
 
 
 def test_adamw_does_what_torch_says(tiny_config: MakeConfig, digits: Source) -> None:
-    config = tiny_config("supervised", optimizer="adamw", weight_decay=0.1, schedule="constant", steps=3)
+    config = tiny_config(
+        "supervised", optimizer="adamw", weight_decay=0.1, schedule="constant", steps=3
+    )
     assert prepare(config, digits).config.train.learning_rate == 1e-3
     prepared = prepare(config, digits)
     network = prepared.training.network
@@ -133,7 +137,9 @@ def test_adamw_does_what_torch_says(tiny_config: MakeConfig, digits: Source) -> 
         torch.testing.assert_close(parameter, network.get_parameter(name), atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "adamw"}, {"layer_decay": 0.7}, {"momentum": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adamw"}, {"layer_decay": 0.7}, {"momentum": 0.0}]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
     changes: dict[str, Any],
     pretrained: Path,
@@ -154,12 +160,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     )
     list(resume_run(tmp_path / "stopped")[1])
     whole, stopped = (
-        load_model(tmp_path / name, CPU, pytest.fail).network.state_dict() for name in ("whole", "stopped")
+        load_model(tmp_path / name, CPU, pytest.fail).network.state_dict()
+        for name in ("whole", "stopped")
     )
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
-def test_a_checkpoint_of_another_optimiser_is_refused(tiny_config: MakeConfig, digits: Source) -> None:
+def test_a_checkpoint_of_another_optimiser_is_refused(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
     first = prepare(tiny_config("supervised"), digits)
     first.training.advance(first.batches(0))
     other = prepare(tiny_config("supervised", optimizer="adamw"), digits)
@@ -170,7 +179,9 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tiny_config: MakeConfig, d
 def test_a_run_starts_from_the_encoder_of_another(
     pretrained: Path, tiny_config: MakeConfig, digits: Source
 ) -> None:
-    prepared = prepare(tiny_config("supervised", network=str(pretrained), split=tiny_config().split), digits)
+    prepared = prepare(
+        tiny_config("supervised", network=str(pretrained), split=tiny_config().split), digits
+    )
     source = load_model(pretrained, CPU, pytest.fail).network
     assert digits.test is not None
     images = torch.from_numpy(digits.test.images[:20])
@@ -185,7 +196,9 @@ def test_frozen_on_a_run_and_loaded_without_it(
     pretrained: Path, tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     options = {"freeze": True, "embedding_folder": str(tmp_path / "embeddings")}
-    config = tiny_config("fixmatch+daso", network=str(pretrained), steps=60, evaluate_every=60, **options)
+    config = tiny_config(
+        "fixmatch+daso", network=str(pretrained), steps=60, evaluate_every=60, **options
+    )
     prepared = prepare(config, digits)
     assert isinstance(prepared.data, EmbeddedData)
     rows = list(train_run(prepared, tmp_path / "run"))

@@ -31,7 +31,9 @@ def test_weights_after_some_steps_are_the_same(
     method: str, network: str, precision: str, tiny_config: MakeConfig, digits: Source
 ) -> None:
     found, expected = (
-        weights_after(tiny_config(method, network=network, precision=precision, recompute=way), digits, 4)
+        weights_after(
+            tiny_config(method, network=network, precision=precision, recompute=way), digits, 4
+        )
         for way in (True, False)
     )
     assert found.keys() == expected.keys()
@@ -46,7 +48,11 @@ def test_it_may_be_changed_when_a_run_goes_on(tiny_config: MakeConfig) -> None:
 @pytest.mark.parametrize(
     ("options", "processes", "message"),
     [
-        ({"compile": True}, None, "--recompute is for a training in one process and without --compile"),
+        (
+            {"compile": True},
+            None,
+            "--recompute is for a training in one process and without --compile",
+        ),
         ({}, SimpleNamespace(rank=0, size=2), "--recompute is for a training in one process"),
     ],
 )

@@ -44,7 +44,9 @@ def test_losses_that_are_not_in_every_step_count_as_0_in_the_others() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("name", "term"), [("labeled", "labeled"), ("total", "total"), ("", "weights")])
+@pytest.mark.parametrize(
+    ("name", "term"), [("labeled", "labeled"), ("total", "total"), ("", "weights")]
+)
 def test_the_first_number_that_is_not_finite(value: float, name: str, term: str) -> None:
     record = LossRecord({})
     for step in range(5, 12):

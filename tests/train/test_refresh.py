@@ -41,14 +41,20 @@ def as_if_killed(folder: Path, step: int) -> None:
 def test_a_run_that_trains_has_beliefs_and_trains_the_same(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config("fixmatch+daso", steps=6, evaluate_every=2, method_options={"warmup_steps": 2})
+    config = tiny_config(
+        "fixmatch+daso", steps=6, evaluate_every=2, method_options={"warmup_steps": 2}
+    )
     list(train_run(prepare(config, digits), tmp_path / "plain"))
     monkeypatch.setattr(refresh, "SHARE", float("inf"))
     found = []
     for row in train_run(prepare(config, digits), tmp_path / "watched"):
         there = (tmp_path / "watched" / FILE).exists()
         found.append((row["event"], row["step"], step_of(tmp_path / "watched") if there else None))
-    assert [step for event, _, step in found if event == "evaluate"] == [2, 4, 4]  # 6 is written at the end
+    assert [step for event, _, step in found if event == "evaluate"] == [
+        2,
+        4,
+        4,
+    ]  # 6 is written at the end
     assert step_of(tmp_path / "watched") == 6
     name = "checkpoints/step-000000006.safetensors"
     plain, watched = (load_file(tmp_path / run / name) for run in ("plain", "watched"))
@@ -57,7 +63,9 @@ def test_a_run_that_trains_has_beliefs_and_trains_the_same(
     assert (tmp_path / "plain" / FILE).read_bytes() == (tmp_path / "watched" / FILE).read_bytes()
 
 
-def test_a_short_run_writes_only_at_its_end(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_a_short_run_writes_only_at_its_end(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     for _ in train_run(
         prepare(tiny_config("supervised", steps=4, evaluate_every=1), digits), tmp_path / "run"
     ):
@@ -92,7 +100,9 @@ def test_no_more_than_its_share_of_the_time(
     assert len(written) > 3
 
 
-@pytest.mark.parametrize(("cost", "first"), [(0.5, [1]), (15.0, [1]), (30.0, range(2, 24)), (1e6, [None])])
+@pytest.mark.parametrize(
+    ("cost", "first"), [(0.5, [1]), (15.0, [1]), (30.0, range(2, 24)), (1e6, [None])]
+)
 def test_the_first_comes_at_the_first_evaluation_where_the_whole_training_affords_it(
     prepared_digits: Prepared,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,10 +147,14 @@ def test_from_the_checkpoint_they_are_what_the_end_would_have_written(finished_r
     assert (finished_run / FILE).read_bytes() == wanted
 
 
-def test_of_a_killed_run_they_are_as_of_its_last_checkpoint(finished_run: Path, tmp_path: Path) -> None:
+def test_of_a_killed_run_they_are_as_of_its_last_checkpoint(
+    finished_run: Path, tmp_path: Path
+) -> None:
     as_if_killed(finished_run, 15)
     before = {path: path.read_bytes() for path in sorted(finished_run.rglob("*")) if path.is_file()}
-    assert main(["report", str(finished_run), "--refresh", "--out", str(tmp_path / "page.html")]) == 0
+    assert (
+        main(["report", str(finished_run), "--refresh", "--out", str(tmp_path / "page.html")]) == 0
+    )
     assert step_of(finished_run) == 15
     assert {path: path.read_bytes() for path in before} == before
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -164,7 +178,9 @@ def test_the_best_network_is_looked_at_where_it_is_the_model(
     assert (run / FILE).read_bytes() == wanted
 
 
-def test_a_run_without_checkpoint_and_changed_data_are_errors(finished_run: Path, tmp_path: Path) -> None:
+def test_a_run_without_checkpoint_and_changed_data_are_errors(
+    finished_run: Path, tmp_path: Path
+) -> None:
     bare = Path(shutil.copytree(finished_run, tmp_path / "bare"))
     shutil.rmtree(bare / "checkpoints")
     with pytest.raises(RunError, match="has not come to its first evaluation"):
@@ -177,7 +193,9 @@ def test_a_run_without_checkpoint_and_changed_data_are_errors(finished_run: Path
     assert (finished_run / FILE).read_bytes() == before
 
 
-def test_options_of_a_refresh_go_with_it(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_a_refresh_go_with_it(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(finished_run), "--data", "photos"]) == 2
     assert "--data goes with --refresh" in capsys.readouterr().err
     assert not (finished_run / "report.html").exists()
@@ -189,6 +207,9 @@ def test_a_report_alone_imports_no_torch(finished_run: Path) -> None:
 
     code = "import sys; from daso.cli import main; status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
     result = subprocess.run(
-        [sys.executable, "-c", code, "report", str(finished_run)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, "report", str(finished_run)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert result.stdout.splitlines()[-1] == "0 False"

@@ -21,7 +21,14 @@ from daso.presets.sources import SOURCES
 from daso.train.encoder.resolution import choose_resolution
 from daso.train.options import TrainOptions
 
-SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 4}
+SWIN = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 4,
+    "depths": [1],
+    "num_heads": [1],
+    "window_size": 4,
+}
 VISION = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -52,7 +59,13 @@ def test_four_times_the_images_in_whole_patches_up_to_the_encoders_own(
         backbone = open_transformers("x", folder, chosen)
         given = backbone.preprocessing
         network = Network(
-            backbone.module, {}, given.mean or (), given.std or (), "float32", chosen, interpolation="bicubic"
+            backbone.module,
+            {},
+            given.mean or (),
+            given.std or (),
+            "float32",
+            chosen,
+            interpolation="bicubic",
         )
         assert network(torch.zeros(2, 3, side, side, dtype=torch.uint8)).shape == (2, 8)
     assert choose_resolution(TrainOptions(network=str(folder), resolution=21), side) is None
@@ -60,7 +73,9 @@ def test_four_times_the_images_in_whole_patches_up_to_the_encoders_own(
 
 def test_the_side_is_the_processors_where_there_is_one(tmp_path: Path) -> None:
     folder = saved(tmp_path, "ViTConfig", VISION)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 42, "width": 42}}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"height": 42, "width": 42}})
+    )
     assert transformers_side("x", folder) == (42, 7)
 
 
@@ -91,7 +106,9 @@ def test_models_of_timm(name: str, expected: tuple[int, int] | None) -> None:
     assert timm_side(name) == expected
 
 
-def test_the_command_says_it_and_leaves_other_networks_alone(digits: Source, tmp_path: Path) -> None:
+def test_the_command_says_it_and_leaves_other_networks_alone(
+    digits: Source, tmp_path: Path
+) -> None:
     folder = saved(tmp_path, "ViTConfig", VISION)
     command, _ = parse_train(["digits", "--network", str(folder), "--device", "cpu"])
     defaults = with_resolution(command, digits, SOURCES["stl10"])

@@ -48,7 +48,9 @@ def test_a_record_that_ends_in_zeros_after_a_power_cut_resumes(finished_run: Pat
     expected = comparable(finished_run)
     rewind(finished_run)
     metrics = finished_run / "metrics.jsonl"
-    metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:7])[:-10] + bytes(40))
+    metrics.write_bytes(
+        b"".join(metrics.read_bytes().splitlines(keepends=True)[:7])[:-10] + bytes(40)
+    )
     list(resume_run(finished_run)[1])
     assert comparable(finished_run) == expected
 
@@ -93,7 +95,9 @@ def test_a_run_of_damaged_checkpoints_only_is_an_error(finished_run: Path) -> No
     assert contents(finished_run) == before
 
 
-def test_a_run_without_a_checkpoint_starts_anew_with_a_warning(finished_supervised_run: Path) -> None:
+def test_a_run_without_a_checkpoint_starts_anew_with_a_warning(
+    finished_supervised_run: Path,
+) -> None:
     expected = comparable(finished_supervised_run)
     shutil.rmtree(finished_supervised_run / "checkpoints")
     warnings: list[str] = []
@@ -102,7 +106,9 @@ def test_a_run_without_a_checkpoint_starts_anew_with_a_warning(finished_supervis
     assert comparable(finished_supervised_run) == expected
 
 
-def test_a_run_whose_first_checkpoint_was_cut_off_starts_anew(finished_supervised_run: Path) -> None:
+def test_a_run_whose_first_checkpoint_was_cut_off_starts_anew(
+    finished_supervised_run: Path,
+) -> None:
     expected = comparable(finished_supervised_run)
     _, *others = sorted((finished_supervised_run / "checkpoints").glob("*.safetensors"))
     for path in (*others, *(finished_supervised_run / "checkpoints").glob("*.json")):
@@ -132,7 +138,10 @@ def test_no_run_folder(tmp_path: Path, folder: str) -> None:
     ("change", "message"),
     [
         (lambda c: c.update(metod="x"), "unknown key 'metod'.*'method'"),
-        (lambda c: c["train"].update(learning_rat=1), "train: unknown key 'learning_rat'.*'learning_rate'"),
+        (
+            lambda c: c["train"].update(learning_rat=1),
+            "train: unknown key 'learning_rat'.*'learning_rate'",
+        ),
         (lambda c: c["split"].update(holdot=1), "split: unknown key 'holdot'.*'holdout'"),
         (lambda c: c["method_options"].update(treshold=1), "no option 'treshold'.*'threshold'"),
         (lambda c: c["train"].update(steps=0), "steps"),
@@ -173,7 +182,9 @@ def test_a_wrong_configuration_is_an_error_that_helps(
 
 @pytest.mark.parametrize("name", ["config.json", "data.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
-def test_a_damaged_file_is_a_run_error_that_names_it(finished_run: Path, name: str, content: bytes) -> None:
+def test_a_damaged_file_is_a_run_error_that_names_it(
+    finished_run: Path, name: str, content: bytes
+) -> None:
     (finished_run / name).write_bytes(content)
     with pytest.raises(RunError, match=name.replace(".", r"\.")):
         resume_run(finished_run)

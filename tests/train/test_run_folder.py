@@ -92,8 +92,16 @@ def test_json_files_hold_no_nan(finished_run: Path) -> None:
 
 
 def test_plain_values() -> None:
-    row = {"a": math.nan, "b": [1, (math.inf, -math.inf)], "c": {"d": math.nan, "e": "NaN", "f": True}}
-    assert plain(row) == {"a": None, "b": [1, [None, None]], "c": {"d": None, "e": "NaN", "f": True}}
+    row = {
+        "a": math.nan,
+        "b": [1, (math.inf, -math.inf)],
+        "c": {"d": math.nan, "e": "NaN", "f": True},
+    }
+    assert plain(row) == {
+        "a": None,
+        "b": [1, [None, None]],
+        "c": {"d": None, "e": "NaN", "f": True},
+    }
     assert json.loads(to_line(row))["b"] == [1, [None, None]]
 
 
@@ -139,7 +147,9 @@ def test_a_folder_that_cannot_be_made_is_a_run_error(
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_a_second_process_is_refused(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     rows = train_run(prepare(tiny_config("supervised"), digits), folder)
     while next(rows)["event"] != "evaluate":

@@ -37,7 +37,14 @@ def test_of_equal_ones_the_later_is_the_best() -> None:
 
 def test_patience_counts_evaluations_without_a_better_one() -> None:
     scores = rows_of(0.3, 0.5, 0.5, 0.4, 0.6)
-    assert [exhausted(scores[:n], 0, 2) for n in range(6)] == [False, False, False, False, True, False]
+    assert [exhausted(scores[:n], 0, 2) for n in range(6)] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert not exhausted(scores, 0, None)
 
 

@@ -23,7 +23,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for size in (1, 2, 4):
         methods = BY_FOUR if size == 4 else list(METHODS)
-        commands = [[sys.executable, SCRIPT, str(rank), str(size), out, *methods] for rank in range(size)]
+        commands = [
+            [sys.executable, SCRIPT, str(rank), str(size), out, *methods] for rank in range(size)
+        ]
         running = [
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
             for command in commands
@@ -34,7 +36,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("method", "size"), [*((m, 2) for m in METHODS), *((m, 4) for m in BY_FOUR)])
+@pytest.mark.parametrize(
+    ("method", "size"), [*((m, 2) for m in METHODS), *((m, 4) for m in BY_FOUR)]
+)
 def test_processes_together_train_as_one(trained: Path, method: str, size: int) -> None:
     one, shared = (safetensors.torch.load_file(trained / f"{method}-{n}") for n in (1, size))
     assert one.keys() == shared.keys()
@@ -43,14 +47,17 @@ def test_processes_together_train_as_one(trained: Path, method: str, size: int) 
     off = {
         # What the first steps do differently by a rounding, thresholds and rectifiers make more of later on.
         name: float(
-            (one[name].double() - shared[name].double()).abs().max() / (1 + one[name].double().abs().max())
+            (one[name].double() - shared[name].double()).abs().max()
+            / (1 + one[name].double().abs().max())
         )
         for name in one
         if one[name].numel() and not name.startswith("momentum.") and name != "measured"
     }
     assert max(off.values()) < 2e-3, {name: value for name, value in off.items() if value >= 2e-3}
     assert (one["losses"][:5] - shared["losses"][:5]).abs().max() < 1e-4
-    assert (one["measured"] - shared["measured"]).abs().max() < 0.02  # an image or two at the edge of a class
+    assert (
+        one["measured"] - shared["measured"]
+    ).abs().max() < 0.02  # an image or two at the edge of a class
     assert len(one["measured"]) > 100
     for name in ("method.refine.queue.seen", "method.refine.histogram"):
         if name in one:
@@ -66,7 +73,11 @@ def test_what_is_compared_is_there(trained: Path) -> None:
             "network.heads.abc.weight",
         ],
         "remixmatch+daso": ["method.refine"],
-        "fixmatch+estimate+darp": ["method.refine.guesses", "method.refine.refined", "method.refine.target"],
+        "fixmatch+estimate+darp": [
+            "method.refine.guesses",
+            "method.refine.refined",
+            "method.refine.target",
+        ],
         "fixmatch+la+align": ["method.refine"],
     }
     for method, names in places.items():

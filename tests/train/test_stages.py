@@ -36,7 +36,12 @@ OPTIONS: dict[str, dict[str, object]] = {
     "remixmatch+crest-plus": CREST,
     "supervised+crt": {"retraining_steps": 5},
     "fixmatch+abc+crt": {"retraining_steps": 5, "threshold": 0.2},
-    "fixmatch+darp+estimate": {"estimate_steps": 5, "threshold": 0.2, "darp_start": 0.3, "darp_period": 3},
+    "fixmatch+darp+estimate": {
+        "estimate_steps": 5,
+        "threshold": 0.2,
+        "darp_start": 0.3,
+        "darp_period": 3,
+    },
 }
 STEPS = 13
 ENDS = {"crest": [4, 8, 13], "crest-plus": [4, 8, 13], "crt": [8, 13], "estimate": [5, 18]}
@@ -54,7 +59,9 @@ def make_staged(tiny_config: MakeConfig, method: str, **train: object) -> RunCon
 
 def comparable(folder: Path) -> list[Row]:
     rows = read_rows(folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
+    ]
 
 
 def newest_tensors(folder: Path) -> dict[str, Tensor]:
@@ -103,7 +110,9 @@ def test_steps_are_counted_on_and_rows_carry_their_stage(finished: FindRun, meth
     # Every stage is evaluated each 3 of its own steps and at its end.
     starts = [0, *ends[:-1]]
     expected = [
-        step for begin, end in zip(starts, ends, strict=True) for step in [*range(begin + 3, end, 3), end]
+        step
+        for begin, end in zip(starts, ends, strict=True)
+        for step in [*range(begin + 3, end, 3), end]
     ]
     assert [row["step"] for row in run.rows if row["event"] == "evaluate"] == expected
 
@@ -153,11 +162,17 @@ def test_the_configuration_holds_every_hyperparameter_and_comes_back(
     assert json.loads(json.dumps(prepare(again, digits).config.to_dict())) == config
 
 
-def test_without_an_option_every_stage_is_evaluated_as_often(tiny_config: MakeConfig, digits: Source) -> None:
-    first = prepare(make_staged(tiny_config, "fixmatch+crest", steps=600, evaluate_every=None), digits)
+def test_without_an_option_every_stage_is_evaluated_as_often(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
+    first = prepare(
+        make_staged(tiny_config, "fixmatch+crest", steps=600, evaluate_every=None), digits
+    )
     periods = [first.begin_stage(stage).training.options.evaluation_period for stage in range(3)]
     assert [first.training.options.evaluation_period, *periods] == [12] * 4
-    assert prepare(first.config, digits).training.options.evaluation_period == 12  # as a resumed run has it
+    assert (
+        prepare(first.config, digits).training.options.evaluation_period == 12
+    )  # as a resumed run has it
 
 
 def test_a_default_that_follows_the_length_is_the_same_in_every_stage(
@@ -178,7 +193,10 @@ def test_generations_start_from_scratch_with_weights_and_orders_of_their_own(
     first.training.advance(first.batches(0))
     second, third = first.begin_stage(1), first.begin_stage(2)
     assert (second.training.step, second.first_step, third.first_step) == (0, 4, 8)
-    weights = {stage.training.network.heads["class"].weight.sum().item() for stage in (first, second, third)}
+    weights = {
+        stage.training.network.heads["class"].weight.sum().item()
+        for stage in (first, second, third)
+    }
     assert len(weights) == 3
     assert not torch.equal(first.batches(0).indices, second.batches(0).indices)
     again = first.begin_stage(1).training.tensors()
@@ -245,7 +263,9 @@ def test_what_rebalances_sees_labels_with_the_adopted_and_what_aligns_the_given_
         torch.testing.assert_close(method.supervised.prior, counts / counts.sum())
     else:
         effective = torch.tensor([(1 - 0.999**n) / (1 - 0.999) for n in counts.tolist()])
-        torch.testing.assert_close(method.supervised.class_weights, 10 / effective / (1 / effective).sum())
+        torch.testing.assert_close(
+            method.supervised.class_weights, 10 / effective / (1 / effective).sum()
+        )
     if loss == "ldam":
         torch.testing.assert_close(method.supervised.margins, 0.5 * (counts.min() / counts) ** 0.25)
     torch.testing.assert_close(method.terms[0].kept_share, counts.min() / counts)
@@ -279,7 +299,9 @@ def test_a_generation_is_labelled_by_the_head_that_classifies(
     network.eval()
     with torch.no_grad():
         by_head = {
-            head: adopt(*network.classify(network(images), head).softmax(1).max(1), first.plan.share)
+            head: adopt(
+                *network.classify(network(images), head).softmax(1).max(1), first.plan.share
+            )
             for head in ("abc", "class")
         }
     assert torch.equal(first.plan.adopted, by_head["abc"])
@@ -343,7 +365,11 @@ def test_retraining_is_measured_with_the_new_classifier(finished: FindRun, metho
     data = resume_run(run.folder, pytest.fail)[0].data
     last = [row for row in run.rows if row["event"] == "evaluate"][-1]
     assert plain(evaluate_network(model.network, data)["test"]) == last["test"]
-    old = {n[len("average.") :]: t for n, t in run.saved[8].items() if n.startswith("average.heads.class")}
+    old = {
+        n[len("average.") :]: t
+        for n, t in run.saved[8].items()
+        if n.startswith("average.heads.class")
+    }
     model.network.load_state_dict(old, strict=False)
     assert evaluate_network(model.network, data)["test"]["loss"] != last["test"]["loss"]
 
@@ -371,7 +397,9 @@ def test_an_estimate_reaches_the_part_that_asks_for_it(finished: FindRun) -> Non
     torch.testing.assert_close(last["method.refine.target"], len(guesses) * prior)
     assert not torch.equal(last["method.refine.refined"], torch.full_like(guesses, 0.1))
     evaluations = [row for row in run.rows if row["event"] == "evaluate"]
-    assert [("pseudo_labels" in row) for row in evaluations] == [row["stage"] == 1 for row in evaluations]
+    assert [("pseudo_labels" in row) for row in evaluations] == [
+        row["stage"] == 1 for row in evaluations
+    ]
     assert evaluations[-1]["plan"]["unlabeled_prior"] == pytest.approx(prior.tolist())
     assert evaluations[-1]["plan"]["confusion_condition"][0] > 1
 
@@ -381,9 +409,13 @@ def test_compiled_stages_have_room_for_graphs_of_their_own(
 ) -> None:
     compile_module = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda module, **options: compile_module(module, backend="eager", **options)
+        torch,
+        "compile",
+        lambda module, **options: compile_module(module, backend="eager", **options),
     )
-    config = tiny_config("fixmatch+crest-plus", method_options={"generations": 2}, steps=2, compile=True)
+    config = tiny_config(
+        "fixmatch+crest-plus", method_options={"generations": 2}, steps=2, compile=True
+    )
     with torch._dynamo.config.patch(recompile_limit=1):
         rows = list(train_run(prepare(config, digits), tmp_path / "run"))
     assert rows[-1]["step"] == 2
@@ -404,8 +436,12 @@ def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
     # is over, and what dies half written is the first checkpoint of the second one.
     first = start(killed_runs.die_in_write, arguments(folder), 13)
     assert finish(first) == -signal.SIGKILL
-    second = start(killed_runs.slow_disk, ["resume", str(folder)], 0.2)  # it is not over before it is killed
-    kill_after(second, folder, 40, random.Random().uniform(0, 0.05))  # in the second generation or the third
+    second = start(
+        killed_runs.slow_disk, ["resume", str(folder)], 0.2
+    )  # it is not over before it is killed
+    kill_after(
+        second, folder, 40, random.Random().uniform(0, 0.05)
+    )  # in the second generation or the third
     assert finish(second) == -signal.SIGKILL
     assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
     assert finish(peace) == 0

@@ -31,7 +31,9 @@ def pictures(count: int = 20) -> Tensor:
     """Return smooth images, uint8 (N, 3, 96, 96), of which no pixel is the grey of the cutout once they are resized."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(140, 250, (count, 3, 6, 6), generator=generator).float()
-    return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(135, 255).byte()
+    return (
+        torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(135, 255).byte()
+    )
 
 
 def view(name: View, images: Tensor, options: ViewOptions) -> Tensor:
@@ -42,7 +44,9 @@ def view(name: View, images: Tensor, options: ViewOptions) -> Tensor:
 
 def resized_by_pillow(images: Tensor) -> Tensor:
     resized = [
-        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((SMALL, SMALL), Image.Resampling.BILINEAR)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+            (SMALL, SMALL), Image.Resampling.BILINEAR
+        )
         for image in images
     ]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
@@ -63,13 +67,17 @@ def test_without_operations_a_view_is_the_resized_crop(name: View) -> None:
 @pytest.mark.parametrize("crop", ["pad", "resized"])
 def test_the_cutout_and_the_operations_work_at_the_small_side(crop: Crop) -> None:
     images = pictures()
-    options = ViewOptions(crop=crop, crop_padding=4, cutout=16, strong_operations=0, strong_side=SMALL)
+    options = ViewOptions(
+        crop=crop, crop_padding=4, cutout=16, strong_operations=0, strong_side=SMALL
+    )
     cut = (view("strong", images, options) == 127).all(1)
     rows = cut.any(2).sum(1)
     assert cut.shape == (20, SMALL, SMALL)
     assert rows.min() >= 8  # at 96 pixels it would be 17 of 96, 5 or 6 of 32
     assert rows.max() == 17
-    operated = view("strong", images, ViewOptions(crop=crop, crop_padding=4, cutout=0, strong_side=SMALL))
+    operated = view(
+        "strong", images, ViewOptions(crop=crop, crop_padding=4, cutout=0, strong_side=SMALL)
+    )
     assert (operated.int() - view("weak", images, options).int()).abs().amax((1, 2, 3)).gt(20).any()
 
 
@@ -81,7 +89,9 @@ def test_the_default_cutout_covers_the_same_share() -> None:
 def test_of_all_settings_and_methods_it_is_remixmatchs_on_stl10() -> None:
     for method in ("remixmatch", "remixmatch+daso", "fixmatch+daso", "mixmatch", "supervised"):
         for preset in ("stl10-n150-g10", "cifar10-n500-g100"):
-            wanted = SMALL if method.startswith("remixmatch") and preset.startswith("stl10") else None
+            wanted = (
+                SMALL if method.startswith("remixmatch") and preset.startswith("stl10") else None
+            )
             config = SCALES["full"].configure(PRESETS[preset], method, {})
             assert config.augmentation.strong_side == wanted, (method, preset)
             shown = {item.name: item for item in resolve(PRESETS[preset], method)[1]}
@@ -91,7 +101,10 @@ def test_of_all_settings_and_methods_it_is_remixmatchs_on_stl10() -> None:
             command, options = parse_train(argv)
             asked = to_config(command, options, argv, SOURCES[source], lambda text: None)
             assert asked.augmentation.strong_side == wanted
-    assert SCALES["full"].configure(PRESETS["stl10-n150-g10"], "remixmatch", {}).augmentation.cutout == 16
+    assert (
+        SCALES["full"].configure(PRESETS["stl10-n150-g10"], "remixmatch", {}).augmentation.cutout
+        == 16
+    )
 
 
 def test_a_training_with_it(

@@ -38,7 +38,11 @@ def test_the_queue_is_filled_under_the_statistics_that_are_asked_for(
     tiny_config: MakeConfig, digits: Source, batch_statistics: bool
 ) -> None:
     prepared = prepared_with(tiny_config, digits, queue_batch_statistics=batch_statistics)
-    training, queue, batch = prepared.training, prepared.training.method.refine.queue, prepared.batches(3)
+    training, queue, batch = (
+        prepared.training,
+        prepared.training.method.refine.queue,
+        prepared.batches(3),
+    )
     before, seen, images = queue.prototypes.clone(), queue.seen.clone(), batch.labeled[0]
     with torch.no_grad():
         by_mode = [
@@ -54,7 +58,9 @@ def test_the_queue_is_filled_under_the_statistics_that_are_asked_for(
     assert (expected - other).abs().max() > 1e-3
 
 
-def test_the_mean_teacher_has_statistics_of_its_batch(tiny_config: MakeConfig, digits: Source) -> None:
+def test_the_mean_teacher_has_statistics_of_its_batch(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
     training = (prepared := prepare(tiny_config("meanteacher"), digits)).training
     training.advance(prepared.batches(0))
     batch = prepared.batches(1)

@@ -74,14 +74,18 @@ def test_a_run_and_its_model_agree(
     list(train_run(prepared, tmp_path / "run"))
     assert all(bool(p.isfinite().all()) for p in network.parameters())
     model = load_model(tmp_path / "run", torch.device("cpu"), print, encoder=Halving(halvings))
-    assert model.network.precision == network.precision == ("float32" if halvings == 4 else "bfloat16")
+    assert (
+        model.network.precision == network.precision == ("float32" if halvings == 4 else "bfloat16")
+    )
     assert digits.test is not None
     images = torch.from_numpy(digits.test.images[:20])
     expected = predict_logits(prepared.training.average.network, images)
     assert torch.equal(predict_logits(model.network, images), expected)
 
 
-@pytest.mark.parametrize(("name", "side"), [("small-8", 1), ("small-8", 2), ("wrn-10-1", 2), ("resnet18", 4)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("small-8", 1), ("small-8", 2), ("wrn-10-1", 2), ("resnet18", 4)]
+)
 def test_on_a_cpu_tiny_images_are_computed_in_float32(name: str, side: int) -> None:
     """The gradients of torch's strided bfloat16 convolutions of one pixel are partly memory that was never set."""
     torch.manual_seed(0)

@@ -16,8 +16,12 @@ def test_constant() -> None:
 
 def test_cosine_ends_at_seven_sixteenths_of_pi() -> None:
     assert learning_rate("cosine", 0.2, 0, 1000) == 0.2
-    assert learning_rate("cosine", 0.2, 500, 1000) == pytest.approx(0.2 * math.cos(7 * math.pi / 32))
-    assert learning_rate("cosine", 0.2, 1000, 1000) == pytest.approx(0.2 * math.cos(7 * math.pi / 16))
+    assert learning_rate("cosine", 0.2, 500, 1000) == pytest.approx(
+        0.2 * math.cos(7 * math.pi / 32)
+    )
+    assert learning_rate("cosine", 0.2, 1000, 1000) == pytest.approx(
+        0.2 * math.cos(7 * math.pi / 16)
+    )
     rates = [learning_rate("cosine", 1.0, step, 100) for step in range(100)]
     assert rates == sorted(rates, reverse=True)
 
@@ -42,7 +46,9 @@ def test_thirds_warms_up_for_5_of_90_epochs_and_falls_after_30_and_60() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 60, 1873, 250_000])
 def test_a_warm_up_never_stands_still(schedule: Schedule, steps: int) -> None:
     probes = {0, steps // 40, steps // 18, steps // 3, steps // 2, int(0.8 * steps), steps - 1}
-    assert all(0 < learning_rate(schedule, 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes)
+    assert all(
+        0 < learning_rate(schedule, 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes
+    )
 
 
 def test_an_unknown_schedule_is_refused() -> None:
@@ -80,7 +86,8 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("steps", "every", "period"), [(250_000, None, 500), (1000, None, 20), (10, None, 1), (60, 7, 7)]
+    ("steps", "every", "period"),
+    [(250_000, None, 500), (1000, None, 20), (10, None, 1), (60, 7, 7)],
 )
 def test_evaluation_period(steps: int, every: int | None, period: int) -> None:
     assert TrainOptions(steps=steps, evaluate_every=every).evaluation_period == period

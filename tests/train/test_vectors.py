@@ -37,7 +37,11 @@ def vectors(digits: Source) -> Source:
 
     assert digits.test is not None
     return dataclasses.replace(
-        digits, train=flat(digits.train, (1.0,)), test=flat(digits.test, (1.0,)), mean=None, std=None
+        digits,
+        train=flat(digits.train, (1.0,)),
+        test=flat(digits.test, (1.0,)),
+        mean=None,
+        std=None,
     )
 
 
@@ -53,8 +57,12 @@ def make(tiny_config: MakeConfig) -> MakeConfig:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_learn_from_vectors(method: str, make: MakeConfig, vectors: Source, tmp_path: Path) -> None:
-    rows = list(train_run(prepared(make(method, steps=150, evaluate_every=150), vectors), tmp_path / "run"))
+def test_methods_learn_from_vectors(
+    method: str, make: MakeConfig, vectors: Source, tmp_path: Path
+) -> None:
+    rows = list(
+        train_run(prepared(make(method, steps=150, evaluate_every=150), vectors), tmp_path / "run")
+    )
     assert rows[-1]["test"]["balanced_accuracy"] > 0.5
     assert [row["event"] for row in rows][-1] == "evaluate"
 
@@ -102,9 +110,15 @@ def test_views_take_the_versions_that_are_theirs(make: MakeConfig, vectors: Sour
         pool = getattr(run.data, name)
         marks = torch.tensor([0.0, 1.0, 2.0])[None, :, None]
         pools[name] = dataclasses.replace(pool, images=marks.expand(len(pool), 3, 64).contiguous())
-    data = dataclasses.replace(run.data, **pools, weak_versions=1, mean=(0.0,) * 64, std=(1.0,) * 64)
-    quiet = dataclasses.replace(run.config.vectors, weak_noise=0, strong_noise=0, strong_mask=0, strong_mix=0)
-    batches = type(run.batches)(data, run.training.method, run.config.train, run.config.augmentation, quiet)
+    data = dataclasses.replace(
+        run.data, **pools, weak_versions=1, mean=(0.0,) * 64, std=(1.0,) * 64
+    )
+    quiet = dataclasses.replace(
+        run.config.vectors, weak_noise=0, strong_noise=0, strong_mask=0, strong_mix=0
+    )
+    batches = type(run.batches)(
+        data, run.training.method, run.config.train, run.config.augmentation, quiet
+    )
     seen = [batches(step) for step in range(5)]
     assert {float(v) for batch in seen for v in batch.unlabeled[0].flatten()} == {0.0, 1.0}
     assert {float(v) for batch in seen for v in batch.unlabeled[1].flatten()} == {2.0}
@@ -115,7 +129,8 @@ def test_what_does_not_go_with_vectors_is_refused(make: MakeConfig, vectors: Sou
         prepare(make("remixmatch"), vectors)
     with pytest.raises(OptionError, match="unknown network 'wrn-28-2' for vectors"):
         prepare(
-            dataclasses.replace(make("fixmatch"), train=make("fixmatch", network="wrn-28-2").train), vectors
+            dataclasses.replace(make("fixmatch"), train=make("fixmatch", network="wrn-28-2").train),
+            vectors,
         )
     with pytest.raises(OptionError, match="resolution is of images"):
         prepare(make("fixmatch", resolution=32), vectors)

@@ -11,7 +11,9 @@ from sklearn.datasets import load_digits, load_sample_image
 
 def to_pillow(image: np.ndarray) -> Image.Image:
     """(C, H, W) uint8 to a Pillow image of mode L or RGB."""
-    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return Image.fromarray(
+        image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    )
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:
@@ -27,8 +29,14 @@ digits = lru_cache(load_digits)
 def real_images(height: int, width: int, channels: int) -> np.ndarray:
     """Crops of two photographs, a dim one, a flat one, and two written digits, as (B, C, H, W)."""
     pictures = []
-    for name, top, left in (("china.jpg", 120, 200), ("china.jpg", 10, 30), ("flower.jpg", 150, 250)):
-        image = Image.fromarray(photograph(name)).crop((left, top, left + 2 * width, top + 2 * height))
+    for name, top, left in (
+        ("china.jpg", 120, 200),
+        ("china.jpg", 10, 30),
+        ("flower.jpg", 150, 250),
+    ):
+        image = Image.fromarray(photograph(name)).crop(
+            (left, top, left + 2 * width, top + 2 * height)
+        )
         pictures.append(image.resize((width, height), Image.Resampling.BILINEAR))
     pictures.append(pictures[0].point([40 + value // 3 for value in range(256)] * 3))
     pictures.append(Image.new("RGB", (width, height), (10, 200, 77)))
@@ -73,7 +81,9 @@ def operate(name: str, image: Image.Image, level: int, sign: int) -> Image.Image
     return image
 
 
-def flip_and_crop(image: np.ndarray, flipped: bool, top: int, left: int, padding: int) -> np.ndarray:
+def flip_and_crop(
+    image: np.ndarray, flipped: bool, top: int, left: int, padding: int
+) -> np.ndarray:
     """(C, H, W) in and out."""
     height, width = image.shape[1:]
     image = image[:, :, ::-1] if flipped else image

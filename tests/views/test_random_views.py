@@ -52,7 +52,9 @@ def test_flip_and_crop_equal_numpy(size: tuple[int, int], channels: int, padding
 @pytest.mark.parametrize("size", [0, 1, 7, 16, 100])
 def test_cutout_equals_pillow(size: int, channels: int) -> None:
     images = batch(80, channels, 32, 40)
-    centre = torch.rand((80, 2), generator=seeded(), dtype=torch.float64) * torch.tensor((40.0, 32.0))
+    centre = torch.rand((80, 2), generator=seeded(), dtype=torch.float64) * torch.tensor(
+        (40.0, 32.0)
+    )
     centre[:4] = torch.tensor(((0.0, 0.0), (39.999, 31.999), (20.0, 16.0), (8.5, 8.0)))
     result = cut_out(images, centre, size=size)
     if size == 0:
@@ -68,7 +70,9 @@ def test_cutout_equals_pillow(size: int, channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("operations", [0, 1, 2, 3])
-def test_strong_equals_the_steps_of_pillow(size: tuple[int, int], channels: int, operations: int) -> None:
+def test_strong_equals_the_steps_of_pillow(
+    size: tuple[int, int], channels: int, operations: int
+) -> None:
     images = batch(150, channels, *size)
     draws = draw(150, *size, seeded(operations), operations=operations)
     result = strong_from_draws(images, draws, cutout=size[0] // 2).numpy().astype(int)
@@ -98,8 +102,12 @@ def test_the_steps_of_a_window_get_the_views_they_get_alone(size: int, channels:
     images = [batch(count, channels, size, size).roll(step, dims=0) for step, count in steps]
     weak_draws = [draw_weak(count, seeded(step), padding=3) for step, count in steps]
     draws = [draw(count, size, size, seeded(step)) for step, count in steps]
-    weak_views = crop(torch.cat(images), join_draws(weak_draws)).split([count for _, count in steps])
-    strong_views = strong_from_draws(torch.cat(images), join_draws(draws)).split([n for _, n in steps])
+    weak_views = crop(torch.cat(images), join_draws(weak_draws)).split(
+        [count for _, count in steps]
+    )
+    strong_views = strong_from_draws(torch.cat(images), join_draws(draws)).split(
+        [n for _, n in steps]
+    )
     for step, _ in steps:
         assert torch.equal(weak_views[step], weak(images[step], seeded(step), padding=3))
         assert torch.equal(strong_views[step], strong(images[step], seeded(step)))
@@ -119,7 +127,9 @@ def test_pieces_of_any_size_give_the_same_views(
     assert torch.equal(strong(images, seeded(4)), whole[0])
     monkeypatch.setattr(operations, "_BATCH_ON_CPU", 2 * images_at_once * images[0].numel())
     for view, expected in zip(
-        (strong(images, seeded(4)), weak(images, seeded(4)), cut_out(images, centre)), whole, strict=True
+        (strong(images, seeded(4)), weak(images, seeded(4)), cut_out(images, centre)),
+        whole,
+        strict=True,
     ):
         assert torch.equal(view, expected)
 
@@ -160,16 +170,21 @@ def test_draws_are_distributed_as_published() -> None:
         assert uniform(draws.applied[:, step].int(), [0, 1])
     assert uniform(draws.operation[:, 0] * 14 + draws.operation[:, 1], list(range(196)))
     assert uniform(
-        draws.level[:, 0] * 10 + draws.level[:, 1], [10 * i + j for i in range(1, 10) for j in range(1, 10)]
+        draws.level[:, 0] * 10 + draws.level[:, 1],
+        [10 * i + j for i in range(1, 10) for j in range(1, 10)],
     )
     assert uniform(draws.applied.int() @ torch.tensor([2, 1], dtype=torch.int32), [0, 1, 2, 3])
     assert uniform(draws.weak.flipped.int(), [0, 1])
     assert uniform(draws.weak.top * 9 + draws.weak.left, list(range(81)))
-    assert uniform(draws.centre[:, 0].long() // 8 * 4 + draws.centre[:, 1].long() // 8, list(range(32)))
+    assert uniform(
+        draws.centre[:, 0].long() // 8 * 4 + draws.centre[:, 1].long() // 8, list(range(32))
+    )
 
 
 def test_options_of_the_draws() -> None:
-    draws = draw(500, 8, 8, seeded(), flip=False, padding=0, operations=3, magnitude=2, probability=1.0)
+    draws = draw(
+        500, 8, 8, seeded(), flip=False, padding=0, operations=3, magnitude=2, probability=1.0
+    )
     assert draws.operation.shape == (500, 3)
     assert draws.applied.all()
     assert (draws.level == 1).all()
@@ -183,7 +198,9 @@ def test_one_batch_gets_different_operations_and_levels() -> None:
     assert len(draws.operation[:, 0].unique()) == 14
     assert len(draws.level[:, 1].unique()) == 9
     same = torch.tensor(pillow_views.real_images(32, 32, 3)[:1]).repeat(256, 1, 1, 1)
-    assert len(strong(same, seeded(), padding=0, flip=False, cutout=0).flatten(1).unique(dim=0)) > 50
+    assert (
+        len(strong(same, seeded(), padding=0, flip=False, cutout=0).flatten(1).unique(dim=0)) > 50
+    )
 
 
 # The default cutout would hide the whole of an image of 8 x 8.
@@ -212,7 +229,9 @@ def test_seeds_shapes_and_inputs(view, size: tuple[int, int], channels: int) -> 
 def test_identical_settings_leave_the_image_as_it_is() -> None:
     images = batch(20, 3, 28, 28)
     assert torch.equal(weak(images, seeded(), flip=False, padding=0), images)
-    assert torch.equal(strong(images, seeded(), flip=False, padding=0, probability=0.0, cutout=0), images)
+    assert torch.equal(
+        strong(images, seeded(), flip=False, padding=0, probability=0.0, cutout=0), images
+    )
 
 
 @pytest.mark.parametrize("view", [weak, strong])

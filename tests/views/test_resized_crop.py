@@ -28,7 +28,9 @@ def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
 def by_pillow(
     image: np.ndarray, draws: ResizedDraws, index: int, height: int, width: int, *, at_once: bool
 ) -> np.ndarray:
-    left, top, wide, tall = (int(v[index]) for v in (draws.left, draws.top, draws.width, draws.height))
+    left, top, wide, tall = (
+        int(v[index]) for v in (draws.left, draws.top, draws.width, draws.height)
+    )
     part = pillow_views.to_pillow(image).crop((left, top, left + wide, top + tall))
     for size in ((width, height),) if at_once else ((width, tall), (width, height)):
         part = part.resize(size, Image.Resampling.BILINEAR)
@@ -57,7 +59,10 @@ def test_equals_pillow(before: tuple[int, int], after: tuple[int, int], channels
     assert result.shape == (30, channels, *after)
     for at_once in (False, True):
         expected = np.stack(
-            [by_pillow(image, draws, i, *after, at_once=at_once) for i, image in enumerate(images.numpy())]
+            [
+                by_pillow(image, draws, i, *after, at_once=at_once)
+                for i, image in enumerate(images.numpy())
+            ]
         )
         # At once, Pillow may take columns before rows, and rounds in between.
         difference = np.abs(result.astype(int) - expected)
@@ -100,7 +105,11 @@ def test_the_draws_are_those_of_a_loop_of_ten_attempts() -> None:
         else:
             pytest.fail("no attempt fits; choose wider ranges")
         late += attempt > 0
-        expected = (bool(flipped[i]), int(down[i] * (height - tall + 1)), int(across[i] * (width - wide + 1)))
+        expected = (
+            bool(flipped[i]),
+            int(down[i] * (height - tall + 1)),
+            int(across[i] * (width - wide + 1)),
+        )
         found = tuple(getattr(draws, field.name)[i].item() for field in fields(draws))
         assert found == (*expected, tall, wide)
     assert 30 < late < 270

@@ -9,8 +9,12 @@ from daso.views.vectors import VectorDraws, draw_vectors, view_vectors
 D, N = 7, 5
 
 
-def drawn(seed: int, *, versions: range = range(3), mask: float = 0.3, mix: float = 0.4) -> VectorDraws:
-    return draw_vectors(N, D, torch.Generator().manual_seed(seed), versions=versions, mask=mask, mix=mix)
+def drawn(
+    seed: int, *, versions: range = range(3), mask: float = 0.3, mix: float = 0.4
+) -> VectorDraws:
+    return draw_vectors(
+        N, D, torch.Generator().manual_seed(seed), versions=versions, mask=mask, mix=mix
+    )
 
 
 def test_a_view_is_what_a_loop_over_vectors_and_dimensions_gives() -> None:
@@ -24,7 +28,11 @@ def test_a_view_is_what_a_loop_over_vectors_and_dimensions_gives() -> None:
         for i in range(N):
             share, partner = float(draws.share[i]), plain[int(draws.partner[i])]
             for d in range(D):
-                value = (1 - share) * plain[i][d] + share * partner[d] + 0.5 * std[d] * draws.noise[i, d]
+                value = (
+                    (1 - share) * plain[i][d]
+                    + share * partner[d]
+                    + 0.5 * std[d] * draws.noise[i, d]
+                )
                 expected = value if draws.kept[i, d] else mean[d]
                 torch.testing.assert_close(view[number * N + i, d], expected)
 

@@ -13,9 +13,13 @@ BLENDED = {"Brightness", "Color", "Contrast", "Sharpness"}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(32, 32), (96, 96), (40, 56), (56, 40), (8, 8), (28, 28), (3, 70), (2, 2)])
+@pytest.mark.parametrize(
+    "size", [(32, 32), (96, 96), (40, 56), (56, 40), (8, 8), (28, 28), (3, 70), (2, 2)]
+)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_agrees_with_pillow_at_every_level_and_sign(name: str, size: tuple[int, int], channels: int) -> None:
+def test_agrees_with_pillow_at_every_level_and_sign(
+    name: str, size: tuple[int, int], channels: int
+) -> None:
     images = pillow_views.real_images(*size, channels)
     variants = [(level, sign) for level in range(1, 10) for sign in (-1, 1)]
     batch = torch.from_numpy(np.repeat(images, len(variants), axis=0))
@@ -24,7 +28,9 @@ def test_agrees_with_pillow_at_every_level_and_sign(name: str, size: tuple[int, 
     assert result.dtype == torch.uint8
     expected = np.stack(
         [
-            pillow_views.from_pillow(pillow_views.operate(name, pillow_views.to_pillow(image), *variant))
+            pillow_views.from_pillow(
+                pillow_views.operate(name, pillow_views.to_pillow(image), *variant)
+            )
             for image in images
             for variant in variants
         ]
@@ -46,7 +52,8 @@ def test_equals_one_image_at_a_time_and_leaves_the_input_alone(name: str) -> Non
     assert torch.equal(images, before)
     parts = slice(0, 70, 7)
     alone = [
-        apply(name, images[i : i + 1], level[i : i + 1], sign[i : i + 1]) for i in range(*parts.indices(70))
+        apply(name, images[i : i + 1], level[i : i + 1], sign[i : i + 1])
+        for i in range(*parts.indices(70))
     ]
     assert torch.equal(together[parts], torch.cat(alone))
 

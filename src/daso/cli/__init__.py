@@ -88,7 +88,9 @@ def _run(argv: Sequence[str]) -> int:
     verb, *rest = argv
     try:
         if verb not in VERBS:
-            raise OptionError(f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}")
+            raise OptionError(
+                f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
+            )
         importlib.import_module("daso.cli.early").refuse_early(verb, rest)
         run = importlib.import_module(f"daso.cli.verbs.{verb}").run
         return int(run(rest) or 0)

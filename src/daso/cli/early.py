@@ -32,7 +32,9 @@ def refuse_early(verb: str, argv: Sequence[str]) -> None:
     if verb in RUN_VERBS and first is not None:
         _check_run(Path(first))
     if verb == "predict" and first is not None and not Path(first).exists():
-        raise RunError(f"{first} does not exist: name a run folder, or a file that daso export wrote")
+        raise RunError(
+            f"{first} does not exist: name a run folder, or a file that daso export wrote"
+        )
     if verb == "train":
         if "like" in given:
             _check_run(Path(given["like"]))
@@ -64,7 +66,11 @@ def _values(argv: Sequence[str]) -> dict[str, str]:
 def _check_device(device: str) -> None:
     if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         meant = DEVICES.get(device.partition(":")[0].lower())
-        hint = f" Did you mean {meant!r}?" if meant else nearest(device, ("auto", "cpu", "cuda", "mps"))
+        hint = (
+            f" Did you mean {meant!r}?"
+            if meant
+            else nearest(device, ("auto", "cpu", "cuda", "mps"))
+        )
         raise OptionError(
             f"unknown device {device!r}; there are cpu, cuda, cuda:1, mps, and auto, the first accelerator there is."
             f"{hint}"

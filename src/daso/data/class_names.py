@@ -33,11 +33,15 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
     def shows(character: str) -> bool:
         # Category C: controls and characters that are not seen, such as the zero-width space.
         hidden = (
-            character.isspace() or character in BLANK_LETTERS or unicodedata.category(character)[0] == "C"
+            character.isspace()
+            or character in BLANK_LETTERS
+            or unicodedata.category(character)[0] == "C"
         )
         return not hidden
 
-    return [name for name in class_names if not any(map(shows, unicodedata.normalize("NFKC", name)))]
+    return [
+        name for name in class_names if not any(map(shows, unicodedata.normalize("NFKC", name)))
+    ]
 
 
 def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -56,5 +60,7 @@ def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
     # Category Cf: characters that are not seen, such as the zero-width space.
-    seen = "".join(c for c in folded if not c.isspace() and c != "_" and unicodedata.category(c) != "Cf")
+    seen = "".join(
+        c for c in folded if not c.isspace() and c != "_" and unicodedata.category(c) != "Cf"
+    )
     return str(int(seen)) if INTEGER.fullmatch(seen) else seen

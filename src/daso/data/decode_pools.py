@@ -64,11 +64,15 @@ def decode_pools(
             arrays = _decode_into(cache, pools, layout, reasons, shrink)
         elif layout is None:
             headers = read_headers(pools, reasons)
-            layout = shrunk_layout(choose_layout(list(headers.values())), shrink) if headers else None
+            layout = (
+                shrunk_layout(choose_layout(list(headers.values())), shrink) if headers else None
+            )
         if cache is None and layout is not None:
             arrays = {**_decode_all(pools, layout, reasons)}
     skipped = named(reasons, pools)
-    if skipped and (not skip_bad or all(len(indices) == 0 for indices in _kept(pools, reasons).values())):
+    if skipped and (
+        not skip_bad or all(len(indices) == 0 for indices in _kept(pools, reasons).values())
+    ):
         raise DataError(unreadable(skipped, where))
     kept = _kept(pools, reasons)
     images = {part: _select(pool, arrays[part], kept[part]) for part, pool in pools.items()}
@@ -90,7 +94,9 @@ def _decode_into(
     if layout is None:
         chosen = shrunk_layout(chosen, shrink)
         # Images of the same size are left as they are by making them squares of it, and others are made to fit.
-        layout = dataclasses.replace(chosen, square=chosen.height if chosen.height == chosen.width else None)
+        layout = dataclasses.replace(
+            chosen, square=chosen.height if chosen.height == chosen.width else None
+        )
     layout = dataclasses.replace(layout, channels=chosen.channels)
     arrays: dict[str, npt.NDArray[np.uint8] | ImageFile] = {}
     for part, pool in pools.items():
@@ -111,14 +117,18 @@ def _decode_all(
         channels = layout.channels or 1
         images = np.empty((len(pool.labels), channels, layout.height, layout.width), dtype=np.uint8)
         skip = {index for owner, index in reasons if owner == part}
-        decoded = work_through(pool, partial(decode, channels=layout.channels, size=layout.square), skip)
+        decoded = work_through(
+            pool, partial(decode, channels=layout.channels, size=layout.square), skip
+        )
         for index, image in enumerate(decoded):
             if isinstance(image, str):
                 if image:
                     reasons[part, index] = image
                 continue
             if image.shape[1:] != images.shape[2:]:
-                reasons[part, index] = f"decodes to {image.shape}, while its header says {images.shape[1:]}"
+                reasons[part, index] = (
+                    f"decodes to {image.shape}, while its header says {images.shape[1:]}"
+                )
                 continue
             if len(image) > images.shape[1]:
                 images, grey = np.repeat(images, 3, axis=1), False

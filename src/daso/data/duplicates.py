@@ -162,7 +162,10 @@ def _refusal(skipped: Sequence[tuple[str, str]], conflicts: int, leaks: int, whe
 
 def _notes(copies: Copies, names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     doubtful = {
-        ("train", "train"): "labelled images are copies of others; a hold-out may get one of two copies",
+        (
+            "train",
+            "train",
+        ): "labelled images are copies of others; a hold-out may get one of two copies",
         (
             "validation",
             "train",
@@ -171,14 +174,19 @@ def _notes(copies: Copies, names: Mapping[str, Sequence[str]]) -> tuple[str, ...
             "validation",
             "test",
         ): "validation images are test images too; what is chosen by them favours the test",
-        ("unlabeled", "test"): "unlabelled images are test images too; the test is not of unseen images",
+        (
+            "unlabeled",
+            "test",
+        ): "unlabelled images are test images too; the test is not of unseen images",
     }
     notes = []
     for (part, other), text in doubtful.items():
         pairs = copies.of(part, other)
         if pairs:
             index, original = pairs[0]
-            notes.append(f"{len(pairs)} {text} (e.g. {names[part][index]} is {names[other][original]})")
+            notes.append(
+                f"{len(pairs)} {text} (e.g. {names[part][index]} is {names[other][original]})"
+            )
     return tuple(notes)
 
 

@@ -56,7 +56,9 @@ class Listing:
     def refuse_empty_classes(self, labels: npt.NDArray[np.int64], kind: str = "") -> None:
         """Raise a ``DataError`` if a class has none of the labelled images."""
         counts = np.bincount(labels, minlength=len(self.class_names))
-        empty = [name for name, count in zip(self.class_names, counts.tolist(), strict=True) if not count]
+        empty = [
+            name for name, count in zip(self.class_names, counts.tolist(), strict=True) if not count
+        ]
         if empty:
             some = ", ".join(map(repr, empty[:NAMED])) + (" ..." if len(empty) > NAMED else "")
             raise DataError(
@@ -125,9 +127,16 @@ def read_listing(
     notes = listing.notes
     if not published:
         images, copies, found = leave_out_copies(
-            images, _names(listing, kept), listing.class_names, where=listing.where, skip_bad=skip_bad
+            images,
+            _names(listing, kept),
+            listing.class_names,
+            where=listing.where,
+            skip_bad=skip_bad,
         )
-        skipped, notes = (*skipped, *copies), (*notes, *confusable_names(listing.class_names), *found)
+        skipped, notes = (
+            (*skipped, *copies),
+            (*notes, *confusable_names(listing.class_names), *found),
+        )
         listing.refuse_empty_classes(images["train"].labels, "usable ")
     return Source(
         name=listing.name,
@@ -186,7 +195,10 @@ def own_source(source: Source, *, skip_bad: bool) -> Source:
         DataError: see ``leave_out_copies``.
     """
     pools = {part: pool for part in PARTS if (pool := getattr(source, part)) is not None}
-    names = {part: [f"{part} image {index}" for index in range(len(pool))] for part, pool in pools.items()}
+    names = {
+        part: [f"{part} image {index}" for index in range(len(pool))]
+        for part, pool in pools.items()
+    }
     images, skipped, notes = leave_out_copies(
         pools, names, source.class_names, where=source.name, skip_bad=skip_bad
     )

@@ -61,7 +61,9 @@ class SplitOptions:
                 f"unknown unlabeled_shape {self.unlabeled_shape!r}; valid: consistent, uniform, reversed"
             )
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
-            raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, counted from 0")
+            raise OptionError(
+                f"fold = {self.fold} must be one of folds = {self.folds}, counted from 0"
+            )
 
     @property
     def mismatched(self) -> bool:
@@ -129,7 +131,9 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
         raise OptionError(
             f"an imbalance ratio is at least 1, got {gamma}; for a reversed order use the shape 'reversed'"
         )
-    counts = [int(head * ((1.0 / gamma) ** (rank / (num_classes - 1.0)))) for rank in range(num_classes)]
+    counts = [
+        int(head * ((1.0 / gamma) ** (rank / (num_classes - 1.0)))) for rank in range(num_classes)
+    ]
     if counts[-1] < 1:
         raise OptionError(
             f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} empty; "
@@ -154,7 +158,9 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
     raise OptionError(f"unknown shape {shape!r}; valid: consistent, uniform, reversed")
 
 
-def split_holdout(labels: npt.NDArray[np.int64], per_class: Indices, seed: int) -> tuple[Indices, Indices]:
+def split_holdout(
+    labels: npt.NDArray[np.int64], per_class: Indices, seed: int
+) -> tuple[Indices, Indices]:
     """Set aside random images of every class: return (remaining, held out) indices.
 
     Both are grouped by class, in shuffled order within a class, as the authors' code leaves them: what is
@@ -206,7 +212,9 @@ def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
     return dealt
 
 
-def _thin(labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool) -> Indices:
+def _thin(
+    labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool
+) -> Indices:
     """Draw ``counts[k]`` images of every class from *pool*; *reverse*: visit the classes in reversed order."""
     random = np.random.RandomState(seed)
     chosen = []
@@ -243,11 +251,17 @@ def longtail_split(
     """
     num_classes = len(labeled_counts)
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
-        raise DataError(f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}")
+        raise DataError(
+            f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}"
+        )
     if labeled_counts.min() < 1:
         raise OptionError(f"class {int(labeled_counts.argmin())} would have no labelled image")
-    if unlabeled_counts is not None and (len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0):
-        raise OptionError(f"unlabelled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}")
+    if unlabeled_counts is not None and (
+        len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0
+    ):
+        raise OptionError(
+            f"unlabelled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}"
+        )
 
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     if holdout:
@@ -280,5 +294,7 @@ def longtail_split(
     if unlabeled_counts is not None:
         # The authors visit the classes from head to tail: a rising distribution is visited from the last class.
         rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
-        unlabeled = _thin(labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising)
+        unlabeled = _thin(
+            labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising
+        )
     return Split(labeled, unlabeled, held)

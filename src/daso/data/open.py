@@ -52,7 +52,9 @@ PAGES = {
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "stl10": "https://cs.stanford.edu/~acoates/stl10/",
-    **dict.fromkeys(("semi-aves", "semi-aves-open"), f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"),
+    **dict.fromkeys(
+        ("semi-aves", "semi-aves-open"), f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"
+    ),
 }
 LAYOUTS = (
     "labeled/<class>/ with images",
@@ -167,7 +169,11 @@ def _open_name(
     raise DataError(
         f"{name}: its files were not found. Looked in:\n{looked}\n"
         f"Get {files} from {PAGES[name]} and say with --data where they are"
-        + (", or have them fetched with --download." if fetched else "; --download cannot fetch them.")
+        + (
+            ", or have them fetched with --download."
+            if fetched
+            else "; --download cannot fetch them."
+        )
     )
 
 
@@ -211,7 +217,9 @@ def _readers(reading: Reading) -> dict[str, Callable[[Path], Callable[[], Source
         except DataError:
             raise missing from None
         return lambda: _same_classes(
-            read_parquet(found, name=layout.name, mean=layout.mean, std=layout.std, **vars(reading)),
+            read_parquet(
+                found, name=layout.name, mean=layout.mean, std=layout.std, **vars(reading)
+            ),
             layout,
             found,
         )
@@ -299,10 +307,18 @@ def _benchmark(path: Path) -> Callable[[Reading], Source] | None:
     candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path, Reading], Source]], ...] = (
         (
             locate_idx,
-            lambda found, *_: read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path),
+            lambda found, *_: (
+                read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path)
+            ),
         ),
-        (lambda folder: locate_cifar(folder, CIFAR10), lambda found, *_: read_cifar(found, CIFAR10)),
-        (lambda folder: locate_cifar(folder, CIFAR100), lambda found, *_: read_cifar(found, CIFAR100)),
+        (
+            lambda folder: locate_cifar(folder, CIFAR10),
+            lambda found, *_: read_cifar(found, CIFAR10),
+        ),
+        (
+            lambda folder: locate_cifar(folder, CIFAR100),
+            lambda found, *_: read_cifar(found, CIFAR100),
+        ),
         (locate_stl10, lambda found, *_: read_stl10(found)),
         (locate_semi_aves, lambda found, reading: read_semi_aves(found, **vars(reading))),
     )

@@ -107,7 +107,9 @@ class Source:
                 continue
             if pool.images.shape[1:] != self.train.images.shape[1:]:
                 what = (
-                    "(channels, height, width)" if self.train.images.ndim == 4 else "(versions, dimensions)"
+                    "(channels, height, width)"
+                    if self.train.images.ndim == 4
+                    else "(versions, dimensions)"
                 )
                 raise DataError(
                     f"{self.name}: {part} images are {pool.images.shape[1:]}, "

@@ -35,18 +35,26 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     counts = np.bincount(labels, minlength=classes)
     if counts.min() == 0:
         empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(f"{source.name}: no labelled image of class {listed(empty)}; label some of each")
+        raise DataError(
+            f"{source.name}: no labelled image of class {listed(empty)}; label some of each"
+        )
     if source.validation is not None and options.holdout:
-        raise OptionError(f"{source.name} brings its own validation images: leave holdout out to use them")
+        raise OptionError(
+            f"{source.name} brings its own validation images: leave holdout out to use them"
+        )
     if options.unlabeled_head is not None and source.unlabeled is not None:
         raise OptionError(
             f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
         )
     if options.folds is not None and (options.labeled_head is not None or options.holdout):
-        raise OptionError("folds hold labelled images out by themselves: leave labeled_head and holdout out")
+        raise OptionError(
+            "folds hold labelled images out by themselves: leave labeled_head and holdout out"
+        )
     if options.labeled_head is None:
         if options.unlabeled_head is not None:
-            raise OptionError("unlabeled_head needs labeled_head: a split takes both from the same images")
+            raise OptionError(
+                "unlabeled_head needs labeled_head: a split takes both from the same images"
+            )
         if options.folds is not None:
             dealt = deal_folds(labels, options.folds, seed)
             held = dealt == options.fold
@@ -60,7 +68,9 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     wanted = None
     if options.unlabeled_head is not None:
         shape = options.unlabeled_shape or "consistent"
-        wanted = unlabeled_counts(shape, options.unlabeled_head, options.gamma_unlabeled or 1, classes)
+        wanted = unlabeled_counts(
+            shape, options.unlabeled_head, options.gamma_unlabeled or 1, classes
+        )
     return longtail_split(labels, labeled, wanted, holdout=holdout, seed=seed)
 
 
@@ -69,7 +79,9 @@ def _split_all(source: Source, counts: Indices, holdout: int | None, seed: int) 
     per_class = np.zeros_like(counts)
     if holdout:
         if holdout < classes:
-            raise OptionError(f"a hold-out takes images of each of {classes} classes: {holdout} are too few")
+            raise OptionError(
+                f"a hold-out takes images of each of {classes} classes: {holdout} are too few"
+            )
         per_class = np.minimum(holdout // classes, counts - 1)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5

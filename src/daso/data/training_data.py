@@ -202,7 +202,9 @@ class TrainingData:
     @property
     def shape(self) -> tuple[int, ...]:
         """What goes into the network for one image: channels, height and width; of a vector its length."""
-        return tuple(self.labeled.images.shape[2:] if self.are_vectors else self.labeled.images.shape[1:])
+        return tuple(
+            self.labeled.images.shape[2:] if self.are_vectors else self.labeled.images.shape[1:]
+        )
 
 
 def _choose(source: Images | None, indices: Indices | None = None) -> Images | None:
@@ -244,7 +246,9 @@ def _channel_statistics(pools: Sequence[Decoded]) -> tuple[tuple[float, ...], tu
     histogram = torch.zeros(pools[0].shape[1], 256, dtype=torch.float64)
     for images in pools:
         for start in range(0, len(images), 256 * stride):
-            chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + 256 * stride : stride]))
+            chunk = torch.from_numpy(
+                np.ascontiguousarray(images[start : start + 256 * stride : stride])
+            )
             for channel in range(len(histogram)):
                 values = chunk[:, channel].flatten().long()
                 histogram[channel] += torch.bincount(values, minlength=256)
@@ -274,7 +278,11 @@ def _fingerprint(pool: Images | None) -> str | None:
 
 
 def prepare_data(
-    source: Source, options: SplitOptions, seed: int, device: torch.device, memory: float | None = None
+    source: Source,
+    options: SplitOptions,
+    seed: int,
+    device: torch.device,
+    memory: float | None = None,
 ) -> TrainingData:
     """Split a source and put its images on a device.
 
@@ -314,7 +322,9 @@ def prepare_data(
     assert first is not None
     return TrainingData(
         class_names=source.class_names,
-        class_counts=np.bincount(source.train.labels[split.labeled], minlength=len(source.class_names)),
+        class_counts=np.bincount(
+            source.train.labels[split.labeled], minlength=len(source.class_names)
+        ),
         labeled=first,
         unlabeled=pools["unlabeled"],
         holdout=pools["holdout"],

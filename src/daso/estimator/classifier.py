@@ -11,7 +11,12 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import nn
 
 from daso.balance import balancing_parts
@@ -172,7 +177,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     early=stopping if self.early_stopping else None,
                     verbose=bool(self.verbose),
                 )
-            trained.append((prepared.training.average.network.eval(), prepared.step, describe(prepared)))
+            trained.append(
+                (prepared.training.average.network.eval(), prepared.step, describe(prepared))
+            )
         self.networks_ = [network for network, _, _ in trained]
         self.n_steps_ = max(steps for _, steps, _ in trained)
         self._description = trained[0][2]

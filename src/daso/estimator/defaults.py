@@ -107,4 +107,6 @@ def _options(
     try:
         return kind(**{**values, **(given or {})})
     except TypeError as error:
-        raise OptionError(f"{argument}: a value is not of the type that it must be: {error}") from error
+        raise OptionError(
+            f"{argument}: a value is not of the type that it must be: {error}"
+        ) from error

@@ -57,11 +57,15 @@ def build_source(
     validation = None
     if validation_fraction is not None:
         if not 0 < validation_fraction < 1:
-            raise OptionError(f"validation_fraction = {validation_fraction!r} must be between 0 and 1")
+            raise OptionError(
+                f"validation_fraction = {validation_fraction!r} must be between 0 and 1"
+            )
         counts = np.bincount(codes, minlength=classes)
         taken = np.minimum(np.rint(validation_fraction * counts).astype(np.int64), counts - 1)
         if not taken.any():
-            raise DataError(f"early_stopping: {len(codes)} labelled rows are too few to set some aside")
+            raise DataError(
+                f"early_stopping: {len(codes)} labelled rows are too few to set some aside"
+            )
         kept, held = split_holdout(codes, taken, seed=0)
         validation = pool(rows[held], codes[held])
         rows, codes = rows[kept], codes[kept]

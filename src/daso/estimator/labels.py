@@ -66,7 +66,9 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
         classes, places = np.unique(known, return_inverse=True)
     except TypeError as error:
         kinds = sorted({type(value).__name__ for value in known.tolist()})
-        raise ValueError(f"{called}: labels of several types ({', '.join(kinds)}) have no order") from error
+        raise ValueError(
+            f"{called}: labels of several types ({', '.join(kinds)}) have no order"
+        ) from error
     if len(classes) < 2:
         raise ValueError(
             f"{called} needs labels of at least two classes, got one class: {classes.tolist()[0]!r} (of {len(known)} "
@@ -78,4 +80,8 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
+    return (
+        value is None
+        or type(value).__name__ == "NAType"
+        or (isinstance(value, float) and value != value)
+    )

@@ -45,7 +45,9 @@ def train(
     last = len(prepared.plan.stages()) - 1
     while True:
         ends = prepared.stage == last
-        kept = _train_stage(prepared, history, number, early=early if ends else None, verbose=verbose)
+        kept = _train_stage(
+            prepared, history, number, early=early if ends else None, verbose=verbose
+        )
         if ends:
             break
         prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)

@@ -49,6 +49,8 @@ def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
     network.eval()
     try:
         for start in range(0, max(1, len(images)), batch):
-            yield network.classify(network(images[start : start + batch].to(device)), network.output)
+            yield network.classify(
+                network(images[start : start + batch].to(device)), network.output
+            )
     finally:
         network.train(training)

@@ -32,7 +32,11 @@ def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
 
 
 def estimate_prior(
-    chunks: Callable[[], Iterable[Array]], from_prior: Array, *, rounds: int = 1000, tolerance: float = 1e-6
+    chunks: Callable[[], Iterable[Array]],
+    from_prior: Array,
+    *,
+    rounds: int = 1000,
+    tolerance: float = 1e-6,
 ) -> Array:
     """Estimate the class distribution of unlabelled images from a classifier's probabilities, float64 (K,).
 

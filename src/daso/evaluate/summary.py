@@ -26,7 +26,9 @@ def _median(metrics: Sequence[Row]) -> Row:
         else:
             stacked = np.array(values, dtype=float)  # None, as a file has it, becomes NaN
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: a class that was never measured
+                warnings.simplefilter(
+                    "ignore", RuntimeWarning
+                )  # all NaN: a class that was never measured
                 result[name] = np.nanmedian(stacked, axis=0).tolist()
     return result
 
@@ -42,7 +44,9 @@ def summarize(rows: Sequence[Row]) -> Row:
         ``per_class_recall`` at the top are those of ``median_of_last``, the paper's measure. {} where nothing was
         evaluated.
     """
-    evaluations = [row for row in rows if row["event"] == "evaluate" and ("test" in row or "holdout" in row)]
+    evaluations = [
+        row for row in rows if row["event"] == "evaluate" and ("test" in row or "holdout" in row)
+    ]
     if not evaluations:
         return {}
     measured_on = "test" if "test" in evaluations[-1] else "holdout"

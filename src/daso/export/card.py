@@ -147,9 +147,7 @@ def _use(facts: Facts, kind: str, name: str) -> str:
         if height == width
         else f"only images of {width} x {height} pixels are what it was trained on"
     )
-    return (
-        f"{text}\n\nScaling of pixel values and normalisation are inside. Images of another size: {resize}."
-    )
+    return f"{text}\n\nScaling of pixel values and normalisation are inside. Images of another size: {resize}."
 
 
 def _data(facts: Facts, data: dict[str, Any]) -> str:
@@ -172,9 +170,12 @@ def _measured(
 ) -> str:
     if counts is None:
         rows: list[list[object]] = [["class", "labels"]]
-        rows += [[_text(n), c] for n, c in zip(facts.class_names, facts.labeled_counts, strict=True)]
-        return "## Quality\n\n**Not measured**: the run had no test and no hold-out images.\n\n" + _table(
-            rows
+        rows += [
+            [_text(n), c] for n, c in zip(facts.class_names, facts.labeled_counts, strict=True)
+        ]
+        return (
+            "## Quality\n\n**Not measured**: the run had no test and no hold-out images.\n\n"
+            + _table(rows)
         )
     recall, precision = recall_precision(counts)
     where = "test images" if confusion["measured_on"] == "test" else "held-out images"
@@ -202,7 +203,12 @@ def _measured(
         taken = ""
         if others.sum():
             taken = f"{_text(facts.class_names[int(others.argmax())])} ({int(others.max())})"
-        row = [_percent(float(recall[k])), _percent(float(precision[k])), int(counts[k].sum()), taken]
+        row = [
+            _percent(float(recall[k])),
+            _percent(float(precision[k])),
+            int(counts[k].sum()),
+            taken,
+        ]
         rows.append([_text(name), facts.labeled_counts[k], *row])
     return " ".join(lines) + "\n\n" + _table(rows)
 
@@ -214,7 +220,11 @@ def _calibration(folder: Path, facts: Facts) -> str:
     else:
         rows = [
             ["held-out images", "before", "after"],
-            ["negative log-likelihood", f"{calibration.loss_before:.4f}", f"{calibration.loss_after:.4f}"],
+            [
+                "negative log-likelihood",
+                f"{calibration.loss_before:.4f}",
+                f"{calibration.loss_after:.4f}",
+            ],
             [
                 "expected calibration error",
                 f"{calibration.error_before:.4f}",
@@ -225,7 +235,9 @@ def _calibration(folder: Path, facts: Facts) -> str:
             f"Logits are divided by the temperature {calibration.temperature:.3f}, fitted on "
             f"{calibration.images:,} held-out images; measured on the same:\n\n" + _table(rows)
         )
-    prior = "balanced classes" if facts.balanced_by else "the class frequencies of the labelled images"
+    prior = (
+        "balanced classes" if facts.balanced_by else "the class frequencies of the labelled images"
+    )
     return (
         f"## Calibration\n\n{text}\n\nThe probabilities are for {prior}. For other frequencies multiply each class by "
         f"its share there over its share here, and divide by the sum."

@@ -75,7 +75,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         facts = self.facts
-        what = "x".join(map(str, facts.input_shape)) + (" images" if facts.takes_images else " values")
+        what = "x".join(map(str, facts.input_shape)) + (
+            " images" if facts.takes_images else " values"
+        )
         return f"<daso {facts.method}: {what} to {len(facts.class_names)} classes>"
 
     @property
@@ -150,7 +152,9 @@ class Classifier:
         elif isinstance(one, Image.Image):
             one = one.copy()
         else:
-            raise DataError(f"is neither a file, a Pillow image nor an array, but {type(one).__name__}")
+            raise DataError(
+                f"is neither a file, a Pillow image nor an array, but {type(one).__name__}"
+            )
         return self._fitting(lambda size: to_pixels(one, channels=channels, size=size))
 
     def _vector(self, one: Any) -> Array:
@@ -180,22 +184,34 @@ class Classifier:
         """Yield the inputs, some at a time."""
         if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
-        if not self.facts.takes_images and isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        if (
+            not self.facts.takes_images
+            and isinstance(images, np.ndarray)
+            and images.dtype.kind == "f"
+        ):
             fits = images.shape[1:] == self.facts.input_shape and np.isfinite(images).all()
             if fits:  # else the first row that does not is named below
                 images = images.astype(np.float32, copy=False)
-                yield from (images[start : start + self.batch] for start in range(0, len(images), self.batch))
+                yield from (
+                    images[start : start + self.batch]
+                    for start in range(0, len(images), self.batch)
+                )
                 return
         if isinstance(images, np.ndarray) and self.facts.takes_images:
             images = as_images(images, "images")
             if images.shape[1:] == self.facts.input_shape:
-                yield from (images[start : start + self.batch] for start in range(0, len(images), self.batch))
+                yield from (
+                    images[start : start + self.batch]
+                    for start in range(0, len(images), self.batch)
+                )
                 return
             images = images.transpose(0, 2, 3, 1)
         with ThreadPoolExecutor() as executor:
             for start in range(0, len(images), self.batch):
                 chunk = images[start : start + self.batch]
-                yield np.stack(list(executor.map(self._named, range(start, start + len(chunk)), chunk)))
+                yield np.stack(
+                    list(executor.map(self._named, range(start, start + len(chunk)), chunk))
+                )
 
     def _named(self, index: int, one: Any) -> Array:
         name = one if isinstance(one, str | PathLike) else f"input {index}"

@@ -45,7 +45,11 @@ class Facts:
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
-        if classes < 2 or len(self.labeled_counts) != classes or len(self.input_shape) not in (1, 3):
+        if (
+            classes < 2
+            or len(self.labeled_counts) != classes
+            or len(self.input_shape) not in (1, 3)
+        ):
             raise ValueError(
                 f"{classes} class names, {len(self.labeled_counts)} counts, input {self.input_shape}"
             )
@@ -101,7 +105,9 @@ class Facts:
                     f"{nearest(unknown[0], self.class_names)}"
                 )
             if missing:
-                raise OptionError(f"the prior gives no share of {', '.join(map(repr, missing[:10]))}")
+                raise OptionError(
+                    f"the prior gives no share of {', '.join(map(repr, missing[:10]))}"
+                )
             prior = [prior[name] for name in self.class_names]
         try:
             shares = np.asarray(prior, dtype=np.float64)
@@ -125,7 +131,9 @@ class Facts:
             RunError: they are not there, or damaged; *where* names the file.
         """
         try:
-            values = {f.name: json.loads(metadata[f.name]) for f in fields(cls) if f.name in metadata}
+            values = {
+                f.name: json.loads(metadata[f.name]) for f in fields(cls) if f.name in metadata
+            }
             for name in ("class_names", "balanced_by"):
                 values[name] = tuple(map(str, values[name]))
             for name in ("labeled_counts", "input_shape"):

@@ -80,10 +80,17 @@ def _anonymise(proto: Any) -> None:
         for node in graph.node:
             node.ClearField("metadata_props")
             node.ClearField("doc_string")
-    for value in (*proto.graph.value_info, *proto.graph.initializer, *proto.graph.input, *proto.graph.output):
+    for value in (
+        *proto.graph.value_info,
+        *proto.graph.initializer,
+        *proto.graph.input,
+        *proto.graph.output,
+    ):
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
-    proto.graph.ClearField("value_info")  # shapes between the operations, which a runtime works out itself
+    proto.graph.ClearField(
+        "value_info"
+    )  # shapes between the operations, which a runtime works out itself
     proto.graph.ClearField("metadata_props")
 
 
@@ -133,9 +140,14 @@ def write_safetensors(
     config["train"]["network"] = facts.provenance["network"]
     build = {name: data[name] for name in BUILD if name in data}
     if build.get("embedding"):
-        build["embedding"] = {name: value for name, value in build["embedding"].items() if name != "folder"}
+        build["embedding"] = {
+            name: value for name, value in build["embedding"].items() if name != "folder"
+        }
     if build.get("backbone"):
-        build["backbone"] = {**build["backbone"], "name": without_folders(build["backbone"]["name"])}
+        build["backbone"] = {
+            **build["backbone"],
+            "name": without_folders(build["backbone"]["name"]),
+        }
     described = {"config": config, "output": network.output, **build}
     metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"}
     path.write_bytes(safetensors.torch.save(state, metadata))
@@ -146,7 +158,9 @@ def write_safetensors(
 def _trace(model: Model, facts: Facts) -> torch.export.ExportedProgram:
     module = Deployed(model.network, facts.input_shape, facts.temperature).eval()
     dtype = torch.uint8 if facts.takes_images else torch.float32
-    example = torch.zeros(2, *facts.input_shape, dtype=dtype)  # two: torch takes a single one for a constant
+    example = torch.zeros(
+        2, *facts.input_shape, dtype=dtype
+    )  # two: torch takes a single one for a constant
     with _quiet(), _told("torch.export"), torch.no_grad():
         batch = torch.export.Dim("batch", min=1)
         return torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
@@ -159,7 +173,9 @@ def _told(tool: str) -> Iterator[None]:
     # What tracing a network raises depends on the network.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{tool} cannot express this network: {reason}; --format safetensors can") from error
+        raise RunError(
+            f"{tool} cannot express this network: {reason}; --format safetensors can"
+        ) from error
 
 
 @contextmanager

@@ -46,7 +46,8 @@ class Deployed(nn.Module):
         if self.resizes:
             assert network.resolution is not None
             rows, columns = (
-                resizing_matrix(side, network.resolution, network.interpolation) for side in input_shape[1:]
+                resizing_matrix(side, network.resolution, network.interpolation)
+                for side in input_shape[1:]
             )
             self.register_buffer("rows", rows.to(network.mean.device))
             self.register_buffer("columns", columns.to(network.mean.device))

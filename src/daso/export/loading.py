@@ -76,7 +76,9 @@ def load(
         )
     if not path.is_dir():
         what = (
-            "is neither a run folder nor an .onnx or .safetensors file" if path.exists() else "does not exist"
+            "is neither a run folder nor an .onnx or .safetensors file"
+            if path.exists()
+            else "does not exist"
         )
         raise RunError(f"{path} {what}")
     model, facts = load_run(path, choose_device(device), warn, encoder)
@@ -87,7 +89,10 @@ def load(
 
 
 def load_run(
-    folder: Path, device: torch.device, warn: Callable[[str], None], encoder: nn.Module | None = None
+    folder: Path,
+    device: torch.device,
+    warn: Callable[[str], None],
+    encoder: nn.Module | None = None,
 ) -> tuple[Model, Facts]:
     """Load the model of a run folder, and what is known of it; see ``load``."""
     model = load_model(folder, device, warn, encoder)
@@ -112,7 +117,9 @@ def network_answer(network: Network, temperature: float) -> Callable[[Array], Ar
     """Return a function from inputs to the calibrated probabilities of a network."""
 
     def answer(inputs: Array) -> Array:
-        logits = predict_logits(network, torch.from_numpy(np.require(inputs, requirements=["C", "W"])))
+        logits = predict_logits(
+            network, torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+        )
         return np.asarray((logits.double() / temperature).softmax(1).numpy())
 
     return answer

@@ -74,14 +74,18 @@ def export_run(
     trained_in = model.network.precision
     model.network.precision = "float32"  # of every exported file, whatever the training's was
     original = Classifier(network_answer(model.network, facts.temperature), facts)
-    images, what = (inputs or (lambda classifier: sample_inputs(model.config, classifier)))(original)
+    images, what = (inputs or (lambda classifier: sample_inputs(model.config, classifier)))(
+        original
+    )
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb"):
             pass  # a folder that cannot be written is noticed before the work
         answer: Answer
         if kind == "safetensors":
-            answer = write_safetensors(model, facts, temporary, read_json(folder / "data.json"), encoder)
+            answer = write_safetensors(
+                model, facts, temporary, read_json(folder / "data.json"), encoder
+            )
         else:
             answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
         check = _compare(original, answer, images, what, kind)

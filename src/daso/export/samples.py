@@ -37,13 +37,19 @@ def sample_inputs(config: RunConfig, classifier: Classifier) -> tuple[Array, str
         raise DataError(
             f"the run's data cannot be read ({error}); name images of the kind: --images"
         ) from error
-    for part, pool in (("test", source.test), ("hold-out", source.validation), ("labelled", source.train)):
+    for part, pool in (
+        ("test", source.test),
+        ("hold-out", source.validation),
+        ("labelled", source.train),
+    ):
         if pool is not None:
             chosen = np.linspace(0, len(pool) - 1, min(MOST, len(pool))).astype(np.int64)
             inputs = pool.images[chosen]
             if inputs.ndim == 3:  # vectors, in versions of which the first is the plain one
                 inputs = inputs[:, 0]
-            return np.ascontiguousarray(inputs), f"{part} {'images' if inputs.ndim == 4 else 'vectors'}"
+            return np.ascontiguousarray(
+                inputs
+            ), f"{part} {'images' if inputs.ndim == 4 else 'vectors'}"
     raise AssertionError  # a source has labelled images
 
 

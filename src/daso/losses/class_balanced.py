@@ -68,7 +68,9 @@ class ClassBalanced(LabeledLoss):
         ):
             if not 0 <= value <= 1:
                 raise OptionError(f"ClassBalanced: {name} = {value} must be in [0, 1]")
-        self.register_buffer("class_weights", effective_number_weights(class_counts, effective_number_beta))
+        self.register_buffer(
+            "class_weights", effective_number_weights(class_counts, effective_number_beta)
+        )
         self.effective_number_beta = effective_number_beta
         self.reweight_from = reweight_from
         self.first_weighted_step = round(reweight_from * total_steps)

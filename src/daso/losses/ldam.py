@@ -66,8 +66,12 @@ class LDAM(LabeledLoss):
         ):
             if not valid:
                 raise OptionError(f"LDAM: {name} = {value} is out of range")
-        self.register_buffer("class_weights", effective_number_weights(class_counts, effective_number_beta))
-        self.register_buffer("margins", (max_margin * (class_counts.min() / class_counts) ** 0.25).float())
+        self.register_buffer(
+            "class_weights", effective_number_weights(class_counts, effective_number_beta)
+        )
+        self.register_buffer(
+            "margins", (max_margin * (class_counts.min() / class_counts) ** 0.25).float()
+        )
         self.max_margin = max_margin
         self.logit_scale = logit_scale
         self.effective_number_beta = effective_number_beta
@@ -79,6 +83,8 @@ class LDAM(LabeledLoss):
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         """Return the weighted mean of the cross-entropy with margins."""
         with_margins = logits - F.one_hot(labels, len(self.margins)) * self.margins
-        logits = torch.where(step >= self.first_step_with_margins, self.logit_scale * with_margins, logits)
+        logits = torch.where(
+            step >= self.first_step_with_margins, self.logit_scale * with_margins, logits
+        )
         weights = torch.where(step >= self.first_weighted_step, self.class_weights, 1.0)
         return F.cross_entropy(logits, labels, weight=weights)

@@ -33,7 +33,9 @@ class LogitAdjusted(LabeledLoss):
     def __init__(self, class_counts: Tensor, *, adjustment_strength: float = 1.0) -> None:
         super().__init__()
         if not 0 <= adjustment_strength < math.inf:
-            raise OptionError(f"LogitAdjusted: adjustment_strength = {adjustment_strength} is out of range")
+            raise OptionError(
+                f"LogitAdjusted: adjustment_strength = {adjustment_strength} is out of range"
+            )
         if (class_counts < 1).any():
             raise OptionError(
                 f"LogitAdjusted: class_counts = {class_counts.tolist()} must be at least 1 each"

@@ -61,7 +61,9 @@ class BOSS(FixMatch):
             weak_pass=weak_pass,
         )
         if not 0 <= threshold_range <= self.threshold:
-            raise OptionError(f"BOSS: threshold_range = {threshold_range} must be in [0, {self.threshold}]")
+            raise OptionError(
+                f"BOSS: threshold_range = {threshold_range} must be in [0, {self.threshold}]"
+            )
         if weights_count not in ("all", "confident"):
             raise OptionError(f"BOSS: weights_count = {weights_count!r} must be all or confident")
         self.num_classes = num_classes

@@ -89,8 +89,12 @@ class FixMatch(Method):
         with torch.no_grad():
             weak = weak.detach()
             linear = network.classify(weak).softmax(1)
-            others = {name: p for term in self.terms for name, p in term.beliefs(network, weak).items()}  # type: ignore[operator]
-            guess = self.refine(Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others))
+            others = {
+                name: p for term in self.terms for name, p in term.beliefs(network, weak).items()
+            }  # type: ignore[operator]
+            guess = self.refine(
+                Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
+            )
             confidence, pseudo_label = guess.probs.max(1)
             mask = self.weigh(confidence, pseudo_label)
         per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")

@@ -75,13 +75,17 @@ class MeanTeacher(Method):
         with torch.no_grad():
             encode: Callable[[Tensor], Tensor] = teacher
             if self.refine.observes:
-                observed, features = torch.split(teacher(torch.cat([images, teacher_images])), sizes)
+                observed, features = torch.split(
+                    teacher(torch.cat([images, teacher_images])), sizes
+                )
                 encode = lambda _: observed  # noqa: E731 - the teacher has already seen these images
             else:
                 features = teacher(teacher_images)
             self.refine.observe(images, labeled.detach(), batch.labels, encode)
             linear = teacher.classify(features).softmax(1)
-            guess = self.refine(Guess(linear, features, batch.indices, batch.step, {"linear": linear}))
+            guess = self.refine(
+                Guess(linear, features, batch.indices, batch.step, {"linear": linear})
+            )
             confidence, pseudo_label = guess.probs.max(1)
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)

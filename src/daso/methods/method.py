@@ -86,4 +86,6 @@ class Method(Part):
             teacher: its moving average; it needs no gradient.
             batch: the images in the views that the class names.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it learns: it has no forward method")
+        raise TypeError(
+            f"{type(self).__name__} does not say how it learns: it has no forward method"
+        )

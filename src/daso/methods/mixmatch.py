@@ -98,7 +98,9 @@ class MixMatch(Method):
 
         one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).float()
         targets = mixup(torch.cat([one_hot, guess.probs, guess.probs]), batch.draws)
-        mixed = mixup(network.normalize(torch.cat([images, first_images, second_images])), batch.draws)
+        mixed = mixup(
+            network.normalize(torch.cat([images, first_images, second_images])), batch.draws
+        )
         size = len(images)
         logits = network.classify(encode_interleaved(network, mixed, size))
 

@@ -78,7 +78,9 @@ class PseudoLabel(Method):
         self.refine.observe(images, labeled.detach(), batch.labels, teacher)
         with torch.no_grad():
             linear = logits.softmax(1)
-            guess = self.refine(Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear}))
+            guess = self.refine(
+                Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
+            )
             confidence, pseudo_label = guess.probs.max(1)
             mask = (confidence >= self.threshold).float()
         per_image = F.cross_entropy(logits, pseudo_label, reduction="none")

@@ -88,7 +88,9 @@ class ReMixMatch(Method):
                 raise OptionError(f"ReMixMatch: {name} = {value!r} is out of range")
         refine = refine or Refiner()
         self.align = not refine.replaces_alignment if align is None else align
-        self.alignment = Align(given_counts, unlabeled_prior, align_temperature) if self.align else Refiner()
+        self.alignment = (
+            Align(given_counts, unlabeled_prior, align_temperature) if self.align else Refiner()
+        )
         self.refine = refine
         self.total_steps = total_steps
         self.temperature = temperature
@@ -121,7 +123,9 @@ class ReMixMatch(Method):
         with torch.no_grad():
             weak = weak.detach()
             linear = network.classify(weak).softmax(1)
-            guess = self.alignment(Guess(linear, weak, batch.indices, batch.step, {"linear": linear}))
+            guess = self.alignment(
+                Guess(linear, weak, batch.indices, batch.step, {"linear": linear})
+            )
             guess = self.refine(guess._replace(probs=sharpen(guess.probs, self.temperature)))
             confidence, pseudo_label = guess.probs.max(1)
 
@@ -135,7 +139,9 @@ class ReMixMatch(Method):
         premix = F.cross_entropy(network.classify(strong), guess.probs)
         losses = {
             "labeled": F.cross_entropy(logits[:size], targets[:size]),
-            "unlabeled": self.unlabeled_weight * growing * F.cross_entropy(logits[size:], targets[size:]),
+            "unlabeled": self.unlabeled_weight
+            * growing
+            * F.cross_entropy(logits[size:], targets[size:]),
             "premix": self.premix_weight * growing * premix,
             **self._rotation(network, strong_images, batch.draws["rotations"]),
             **self.refine.losses(guess, strong),

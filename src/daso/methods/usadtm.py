@@ -104,7 +104,9 @@ class USADTM(Method):
         per_image = F.cross_entropy(view_logits[2], pseudo_label, reduction="none")
 
         pairs = combinations((logits.softmax(1) for logits in view_logits), 2)
-        information = torch.stack([mutual_information(first, second) for first, second in pairs]).mean()
+        information = torch.stack(
+            [mutual_information(first, second) for first, second in pairs]
+        ).mean()
         losses = {
             "labeled": self.supervised(labeled_logits, batch.labels, batch.step),
             "unlabeled": self.unlabeled_weight * (mask * per_image).mean(),
@@ -124,6 +126,9 @@ def mutual_information(first: Tensor, second: Tensor) -> Tensor:
     joint = (joint + joint.T) / 2
     joint = joint / joint.sum()
     tiny = torch.finfo(torch.float64).eps
-    row, column = joint.sum(1, keepdim=True).clamp(min=tiny), joint.sum(0, keepdim=True).clamp(min=tiny)
+    row, column = (
+        joint.sum(1, keepdim=True).clamp(min=tiny),
+        joint.sum(0, keepdim=True).clamp(min=tiny),
+    )
     joint = joint.clamp(min=tiny)
     return (joint * (joint.log() - row.log() - column.log())).sum()

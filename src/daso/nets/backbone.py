@@ -85,7 +85,10 @@ class Backbone:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make {folder}: {error.strerror}") from error
-        state = {name: value.cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+        state = {
+            name: value.cpu().clone().contiguous()
+            for name, value in self.module.state_dict().items()
+        }
         write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
         save_json(folder / ABOUT, self.describe())
 
@@ -107,7 +110,8 @@ def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
         TypeError, ValueError: these are other values.
     """
     mean, std = (
-        None if values[name] is None else tuple(map(float, values[name])) for name in ("mean", "std")
+        None if values[name] is None else tuple(map(float, values[name]))
+        for name in ("mean", "std")
     )
     if values["interpolation"] not in get_args(Interpolation):
         raise ValueError(f"unknown interpolation {values['interpolation']!r}")
@@ -146,7 +150,9 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
         module = build(about)
         module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         preprocessing = read_preprocessing(about["preprocessing"])
-        backbone = Backbone(about["name"], about["kind"], module.eval(), preprocessing, about["recipe"])
+        backbone = Backbone(
+            about["name"], about["kind"], module.eval(), preprocessing, about["recipe"]
+        )
         if checksum(module.state_dict()) != about["weights"]:
             raise ValueError("the weights are not those that were written: their checksum differs")
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
@@ -201,7 +207,9 @@ def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
         if len(shape) != 2 or shape[0] != 2:
             raise OptionError(f"{what} must return features of shape (2, D), returned {shape}")
         if not features.is_floating_point():
-            raise OptionError(f"{what} must return floating-point features, returned {features.dtype}")
+            raise OptionError(
+                f"{what} must return floating-point features, returned {features.dtype}"
+            )
         learning = [p for p in module.parameters() if p.requires_grad]
         if learning and features.requires_grad:
             gradients: Sequence[Tensor | None] = torch.autograd.grad(

@@ -222,10 +222,16 @@ class SharedBatchNorm(_BatchNorm):
         """Normalise x, float (B, C, ...), in training by the statistics of all processes' x."""
         if not self.training:
             return super().forward(x)
-        weight = torch.ones(self.num_features, device=x.device) if self.weight is None else self.weight
+        weight = (
+            torch.ones(self.num_features, device=x.device) if self.weight is None else self.weight
+        )
         bias = torch.zeros_like(weight) if self.bias is None else self.bias
         y, mean, variance, count = _Normalize.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return cast(Tensor, y)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
@@ -239,7 +245,9 @@ class _Normalize(torch.autograd.Function):
     """The normalisation of ``SharedBatchNorm``; returns the mean, the variance and the number of values too."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, ...]:
         mean, variance = torch.ops.aten.batch_norm_update_stats(x.float(), None, None, 0.0)
         own = torch.cat([mean, variance, mean.new_tensor([x.numel() / len(mean)])])
         parts = _gather(own, dist.get_world_size())
@@ -276,7 +284,9 @@ def share_batch_norms(module: nn.Module, *, compiled: bool = False) -> None:
         compiled: whether it will be compiled.
     """
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm) and not isinstance(child, SharedBatchNorm | nn.SyncBatchNorm):
+        if isinstance(child, _BatchNorm) and not isinstance(
+            child, SharedBatchNorm | nn.SyncBatchNorm
+        ):
             of_torch = child.weight is not None and child.weight.is_cuda and not compiled
             kind = nn.SyncBatchNorm if of_torch else SharedBatchNorm
             shared = kind(child.num_features, child.eps, child.momentum)

@@ -37,7 +37,9 @@ class MovingAverage:
         floating = [average.is_floating_point() for average in averages]
         self._averages = [a for a, keep in zip(averages, floating, strict=True) if keep]
         self._values = [v for v, keep in zip(values, floating, strict=True) if keep]
-        self._copies = [(a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep]
+        self._copies = [
+            (a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep
+        ]
 
     def share(self, step: int) -> float:
         """Return how far the average moves towards the network after step *step*, counted from 0: 1 - the decay."""

@@ -74,7 +74,9 @@ class Network(nn.Module):
         self.output = output
         self.encoder_is_frozen = False
         self.processes: Processes | None = None
-        self.heads = nn.ModuleDict({name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
+        )
         for head in self.heads.values():
             linear = cast(nn.Linear, head)
             if getattr(encoder, "heads_from_zero", False):

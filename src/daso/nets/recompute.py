@@ -41,7 +41,10 @@ class Recomputing(nn.Module):
         """
         y = norm(x)
         if not (
-            self.recompute and torch.is_grad_enabled() and self.training and type(norm) is nn.BatchNorm2d
+            self.recompute
+            and torch.is_grad_enabled()
+            and self.training
+            and type(norm) is nn.BatchNorm2d
         ):
             return use(activate(y))
         again = _Again(norm, activate, x.detach())
@@ -78,7 +81,9 @@ class _Again:
         if self.value is None:
             # By the statistics of x once more, and not of the running ones, which have moved already.
             norm = self.norm
-            normalized = F.batch_norm(self.x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            normalized = F.batch_norm(
+                self.x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps
+            )
             self.value = self.activate(normalized)
         value = self.value
         self.taken += 1

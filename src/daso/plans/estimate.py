@@ -44,12 +44,16 @@ class EstimatePrior(Plan):
     prior: Tensor
     condition: Tensor
 
-    def __init__(self, num_classes: int, total_steps: int, *, estimate_steps: int | None = None) -> None:
+    def __init__(
+        self, num_classes: int, total_steps: int, *, estimate_steps: int | None = None
+    ) -> None:
         super().__init__(total_steps)
         if estimate_steps is None:
             estimate_steps = max(1, total_steps // 5)
         if estimate_steps < 1:
-            raise OptionError(f"EstimatePrior: estimate_steps = {estimate_steps} must be at least 1")
+            raise OptionError(
+                f"EstimatePrior: estimate_steps = {estimate_steps} must be at least 1"
+            )
         self.estimate_steps = estimate_steps
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("condition", torch.ones(1))
@@ -61,8 +65,12 @@ class EstimatePrior(Plan):
     def data(self, stage: int, data: TrainingData) -> TrainingData:
         """Return the data as it is, if it is enough for an estimate."""
         if data.unlabeled is None:
-            raise OptionError("EstimatePrior: there are no unlabelled images whose classes it could estimate")
-        held_out = torch.empty(0, dtype=torch.int64) if data.holdout is None else data.holdout.labels.cpu()
+            raise OptionError(
+                "EstimatePrior: there are no unlabelled images whose classes it could estimate"
+            )
+        held_out = (
+            torch.empty(0, dtype=torch.int64) if data.holdout is None else data.holdout.labels.cpu()
+        )
         missing = (held_out.bincount(minlength=len(data.class_names)) == 0).nonzero()[:, 0]
         if len(missing):
             names = ", ".join(data.class_names[k] for k in missing[:10])
@@ -87,13 +95,18 @@ class EstimatePrior(Plan):
             total += logits.cpu().double().softmax(1).sum(0)
         labels = data.holdout.labels.cpu()
         sums = torch.zeros(len(self.prior), len(self.prior), dtype=torch.float64)
-        confusion = sums.index_add_(0, labels, held_out).t() / labels.bincount(minlength=len(self.prior))
+        confusion = sums.index_add_(0, labels, held_out).t() / labels.bincount(
+            minlength=len(self.prior)
+        )
         self.prior.copy_(nearest_distribution(confusion, total / len(data.unlabeled)))
         self.condition.copy_(torch.linalg.cond(confusion))
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimate and the condition number of C, which says by how much an error of m may grow in it."""
-        return {"unlabeled_prior": self.prior.tolist(), "confusion_condition": self.condition.tolist()}
+        return {
+            "unlabeled_prior": self.prior.tolist(),
+            "confusion_condition": self.condition.tolist(),
+        }
 
 
 def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:

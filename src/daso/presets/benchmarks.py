@@ -47,7 +47,12 @@ class Preset:
         of the unlabelled distribution; for that the setting must have a hold-out.
         """
         parts = method.split("+")
-        if self.mismatched and self.defaults.split.holdout and "darp" in parts and "estimate" not in parts:
+        if (
+            self.mismatched
+            and self.defaults.split.holdout
+            and "darp" in parts
+            and "estimate" not in parts
+        ):
             parts.insert(parts.index("darp"), "estimate")
         return "+".join(parts)
 
@@ -102,7 +107,9 @@ def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent"
     split = SplitOptions(labeled, gamma_labeled=gamma, holdout=HOLDOUTS[source])
     heads = f"N1 = {labeled}"
     if unlabeled is not None:
-        split = replace(split, unlabeled_head=unlabeled, gamma_unlabeled=gamma, unlabeled_shape=shape)
+        split = replace(
+            split, unlabeled_head=unlabeled, gamma_unlabeled=gamma, unlabeled_shape=shape
+        )
         heads += f", M1 = {unlabeled}"
     return Preset(
         name=f"{source}-n{labeled}-g{gamma}" + ("" if shape == "consistent" else f"-{shape}"),

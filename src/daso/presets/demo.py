@@ -21,7 +21,12 @@ STEPS = 800
 def demo_config(method: str, seed: int, steps: int | None = None) -> RunConfig:
     """Return one run of the demonstration: scikit-learn's digits, long-tailed labels, uniform unlabelled images."""
     options = TrainOptions(
-        steps=steps or STEPS, batch=32, network="small-16", seed=seed, device="cpu", evaluate_every=20
+        steps=steps or STEPS,
+        batch=32,
+        network="small-16",
+        seed=seed,
+        device="cpu",
+        evaluate_every=20,
     )
     return RunConfig(
         source="digits",

@@ -49,17 +49,24 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
             "this device computes it faster than float32",
         )
     measured = sum(len(pool) for pool in (source.test, source.validation) if pool is not None)
-    evaluate_every, reasons["evaluate_every"] = _evaluation_period(measured or len(labels) // 5, steps, batch)
+    evaluate_every, reasons["evaluate_every"] = _evaluation_period(
+        measured or len(labels) // 5, steps, batch
+    )
     held_out = len(source.validation) if source.validation is not None else _hold_out(source)
     deploy: Literal["best"] | None = None
     if held_out >= CHOSEN_BY:
-        deploy, reasons["deploy"] = "best", f"{held_out} held-out images are enough to choose a network by"
+        deploy, reasons["deploy"] = (
+            "best",
+            f"{held_out} held-out images are enough to choose a network by",
+        )
     # The features of the usual encoders have up to 2,048 numbers.
     longest = QUEUE_BYTES // (4 * classes * 2048)
     queue_length = None
     if longest < 256:
         queue_length = max(8, longest)
-        reasons["queue_length"] = f"{classes} classes: a longer queue would take over {QUEUE_BYTES >> 20} MB"
+        reasons["queue_length"] = (
+            f"{classes} classes: a longer queue would take over {QUEUE_BYTES >> 20} MB"
+        )
     reasons["dist_temperature"] = (
         "nobody knows how the unlabelled images are distributed; if like the labelled ones, 1.5 is better"
     )
@@ -88,7 +95,9 @@ def _hold_out(source: Source) -> int:
     return int((np.bincount(source.train.labels) // 5).sum())
 
 
-def _steps(labeled: int, unlabeled: int, batch: int, most: int, *, accelerated: bool) -> tuple[int, str]:
+def _steps(
+    labeled: int, unlabeled: int, batch: int, most: int, *, accelerated: bool
+) -> tuple[int, str]:
     """Return the training steps for the paper's two unlabelled images per labelled one in a step, and why."""
     least, passes = (5_000, 100) if accelerated else (1_000, 50)
     images, per_step = (unlabeled, 2 * batch) if unlabeled else (labeled, batch)
@@ -97,7 +106,10 @@ def _steps(labeled: int, unlabeled: int, batch: int, most: int, *, accelerated: 
     kind = "unlabelled" if unlabeled else "labelled"
     seen = steps * per_step / max(images, 1)
     where = "an accelerator" if accelerated else "a CPU"
-    return steps, f"{seen:.3g} passes over {images:,} {kind} images; from {least:,} to {most:,} on {where}"
+    return (
+        steps,
+        f"{seen:.3g} passes over {images:,} {kind} images; from {least:,} to {most:,} on {where}",
+    )
 
 
 def _evaluation_period(measured: int, steps: int, batch: int) -> tuple[int, str]:
@@ -120,6 +132,7 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
 def _has_matrix_units() -> bool:
     """Whether the processor multiplies bfloat16 matrices by itself (AMX, AVX-512 BF16), as far as torch says."""
     questions = (
-        getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        getattr(torch.cpu, name, None)
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     )
     return any(bool(question()) for question in questions if question is not None)

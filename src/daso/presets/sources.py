@@ -71,7 +71,9 @@ class SourceDefaults:
         return {
             name: value
             for name, part in PARTS.items()
-            if (value := getattr(self, name)) is not None and name in known and part in known[name].part
+            if (value := getattr(self, name)) is not None
+            and name in known
+            and part in known[name].part
         }
 
     def for_learner(self, learner: type[Method]) -> SourceDefaults:
@@ -107,7 +109,9 @@ MISMATCH_TEMPERATURE = 0.3
 """The paper's T_dist where labelled and unlabelled images are distributed differently."""
 
 
-def _longtail(labeled: int, unlabeled: int | None, gamma: float, holdout: int | None = None) -> SplitOptions:
+def _longtail(
+    labeled: int, unlabeled: int | None, gamma: float, holdout: int | None = None
+) -> SplitOptions:
     if unlabeled is None:
         return SplitOptions(labeled, gamma_labeled=gamma, holdout=holdout)
     return SplitOptions(labeled, unlabeled, gamma, gamma, "consistent", holdout)

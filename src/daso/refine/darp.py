@@ -92,7 +92,9 @@ class DARP(Refiner):
         shares = (given_counts if unlabeled_prior is None else unlabeled_prior).double()
         self.register_buffer("target", (num_unlabeled * shares / shares.sum()).float())
         for name in ("guesses", "refined"):
-            self.register_buffer(name, new_table((num_unlabeled, num_classes)).fill_(1 / num_classes))
+            self.register_buffer(
+                name, new_table((num_unlabeled, num_classes)).fill_(1 / num_classes)
+            )
         self.darp_start = darp_start
         self.darp_period = darp_period
         self.darp_keep = darp_keep
@@ -217,13 +219,17 @@ def balance(blocks: Pass) -> Tensor:
         blocks: of log s (n, K) and h (n, 1), > 0.
     """
     least = (
-        torch.stack([(log_shares / entropy).max(0).values for log_shares, entropy in blocks()]).max(0).values
+        torch.stack([(log_shares / entropy).max(0).values for log_shares, entropy in blocks()])
+        .max(0)
+        .values
     )
     x = least.clamp(min=0)
     for _ in range(NEWTON_STEPS):
         sums = x.new_zeros(2, len(x))
         for log_shares, entropy in blocks():
-            terms = torch.addcmul(log_shares, entropy, x, value=-1).exp_()  # at most 1 each, as x >= least
+            terms = torch.addcmul(
+                log_shares, entropy, x, value=-1
+            ).exp_()  # at most 1 each, as x >= least
             sums += torch.cat([torch.ones_like(entropy), entropy], dim=1).t() @ terms
         total, slope = sums
         total = total.clamp(min=1e-300)  # where all terms vanish the step is -inf, back to least

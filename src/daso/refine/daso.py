@@ -103,7 +103,9 @@ class DASO(Refiner):
         ):
             if not valid:
                 raise OptionError(f"DASO: {name} = {value!r} is out of range")
-        lengths = torch.full((num_classes,), queue_length) if balanced_queue else 5 * class_counts.cpu()
+        lengths = (
+            torch.full((num_classes,), queue_length) if balanced_queue else 5 * class_counts.cpu()
+        )
         self.queue = PrototypeQueue(lengths, dim)
         self.register_buffer("histogram", torch.zeros(num_classes))
         self.register_buffer("distribution", torch.zeros(num_classes))
@@ -127,7 +129,11 @@ class DASO(Refiner):
 
     @torch.no_grad()
     def observe(
-        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self,
+        images: Tensor,
+        features: Tensor | None,
+        labels: Tensor,
+        teacher: Callable[[Tensor], Tensor],
     ) -> None:
         """Queue the features of the labelled images."""
         if self.queue_encoder == "ema":
@@ -163,13 +169,20 @@ class DASO(Refiner):
             v = weights[probs.argmax(1)][:, None]
             return (1 - v) * probs + v * semantic
 
-        probs, others = blend(guess.probs), {name: blend(other) for name, other in guess.others.items()}
+        probs, others = (
+            blend(guess.probs),
+            {name: blend(other) for name, other in guess.others.items()},
+        )
 
         renew = (guess.step + 1) % self.histogram_period == 0
         self.histogram += F.one_hot(probs.argmax(1), len(self.histogram)).sum(0)
-        self.distribution.copy_(torch.where(renew, self.histogram / self.histogram.sum(), self.distribution))
+        self.distribution.copy_(
+            torch.where(renew, self.histogram / self.histogram.sum(), self.distribution)
+        )
         self.histogram *= ~renew
-        return guess._replace(probs=probs, parts={**guess.parts, "semantic": semantic}, others=others)
+        return guess._replace(
+            probs=probs, parts={**guess.parts, "semantic": semantic}, others=others
+        )
 
     def losses(self, guess: Guess, strong: Tensor) -> dict[str, Tensor]:
         """Return the semantic alignment loss (equation 4), over all unlabelled images, 0 before the warm-up."""

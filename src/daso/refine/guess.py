@@ -50,7 +50,11 @@ class Refiner(Part):
     replaces_alignment: bool = False
 
     def observe(
-        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self,
+        images: Tensor,
+        features: Tensor | None,
+        labels: Tensor,
+        teacher: Callable[[Tensor], Tensor],
     ) -> None:
         """See the labelled half of the batch.
 
@@ -87,7 +91,11 @@ class Chain(Refiner):
         self.replaces_alignment = any(refiner.replaces_alignment for refiner in refiners)
 
     def observe(
-        self, images: Tensor, features: Tensor | None, labels: Tensor, teacher: Callable[[Tensor], Tensor]
+        self,
+        images: Tensor,
+        features: Tensor | None,
+        labels: Tensor,
+        teacher: Callable[[Tensor], Tensor],
     ) -> None:
         """Let every refiner see the labelled half of the batch."""
         for refiner in self.refiners:

@@ -63,4 +63,6 @@ class PrototypeQueue(nn.Module):
 
     def similarity(self, features: Tensor) -> Tensor:
         """Return the cosines (N, K) between features (N, D) and the prototypes."""
-        return F.normalize(features, dim=1, eps=1e-8) @ F.normalize(self.prototypes, dim=1, eps=1e-8).T
+        return (
+            F.normalize(features, dim=1, eps=1e-8) @ F.normalize(self.prototypes, dim=1, eps=1e-8).T
+        )

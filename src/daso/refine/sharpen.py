@@ -35,7 +35,9 @@ class Sharpen(Refiner):
     def __init__(self, *, sharpen_temperature: float = 0.5) -> None:
         super().__init__()
         if not 0 < sharpen_temperature < math.inf:
-            raise OptionError(f"Sharpen: sharpen_temperature = {sharpen_temperature} must be above 0")
+            raise OptionError(
+                f"Sharpen: sharpen_temperature = {sharpen_temperature} must be above 0"
+            )
         self.sharpen_temperature = sharpen_temperature
 
     @torch.no_grad()

@@ -12,7 +12,9 @@ from daso.errors import RunError
 from daso.report.runs import Array, RunFolder
 
 
-def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> tuple[Array, Array, Array, Array]:
+def reliability_bins(
+    confidence: Array, correct: Any, bins: int = 15
+) -> tuple[Array, Array, Array, Array]:
     """Return edges (bins + 1,) of bins of equal width; accuracy, mean confidence and images of each (bins,).
 
     Args:
@@ -58,7 +60,10 @@ def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, A
             answer, confidence = (
                 file.get_tensor(f"{part}.{kind}{name}") for name in ("answer", "confidence")
             )
-            if not label.shape == answer.shape == confidence.shape or not np.isfinite(confidence).all():
+            if (
+                not label.shape == answer.shape == confidence.shape
+                or not np.isfinite(confidence).all()
+            ):
                 raise ValueError("its answers do not fit each other")
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error

@@ -87,7 +87,9 @@ def _whole_rows(content: bytes) -> tuple[int, csv.DictReader[str]]:
 
 def has_row(path: Path, key: Mapping[str, str]) -> bool:
     """Tell whether a CSV file has a row with these values."""
-    return path.exists() and any(key.items() <= row.items() for row in _whole_rows(path.read_bytes())[1])
+    return path.exists() and any(
+        key.items() <= row.items() for row in _whole_rows(path.read_bytes())[1]
+    )
 
 
 def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> None:

@@ -103,7 +103,9 @@ class Campaign:
         try:
             definition = Scale(**saved["scale"])
         except (KeyError, TypeError) as error:
-            raise RunError(f"{folder / DESCRIPTION} does not say what the scale is: {error}") from error
+            raise RunError(
+                f"{folder / DESCRIPTION} does not say what the scale is: {error}"
+            ) from error
         if scale is not None and scale != definition.name:
             raise OptionError(
                 f"{folder} holds a campaign of --scale {definition.name}; give another folder with --out"
@@ -116,7 +118,12 @@ class Campaign:
         if start is not None:
             weights = Path(start)
         return cls(
-            folder, definition, data or (None if place is None else Path(place)), device, track, weights
+            folder,
+            definition,
+            data or (None if place is None else Path(place)),
+            device,
+            track,
+            weights,
         )
 
     def begin(self) -> None:
@@ -165,7 +172,11 @@ class Campaign:
         config = self.scale.configure(
             preset, variant.method, variant.options, seed=cell.seed, device=self.device
         )
-        if self.weights is None or not preset.pretrained or config.train.network != preset.defaults.network:
+        if (
+            self.weights is None
+            or not preset.pretrained
+            or config.train.network != preset.defaults.network
+        ):
             return config
         return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))
 
@@ -216,7 +227,9 @@ class Campaign:
             return Outcome("in use", str(error))
         except DasoError as error:
             return Outcome("failed", str(error))
-        except Exception as error:  # what one cell meets, such as too little memory, must not stop the others
+        except (
+            Exception
+        ) as error:  # what one cell meets, such as too little memory, must not stop the others
             return Outcome("failed", f"{type(error).__name__}: {error}")
 
     def _run(self, cell: Cell, watch: Watch, stop: Callable[[], bool]) -> Outcome:
@@ -268,7 +281,9 @@ class Campaign:
             if re.fullmatch(r"seed-\d+", folder.name) and is_complete(folder):
                 seed = int(folder.name.removeprefix("seed-"))
                 try:
-                    check_same(self.configure(Cell(preset, variant, seed)), saved_config(folder), folder)
+                    check_same(
+                        self.configure(Cell(preset, variant, seed)), saved_config(folder), folder
+                    )
                     found[seed] = folder
                 except RunError as error:
                     problems.append(str(error))

@@ -50,6 +50,8 @@ def table_cells(
             except OptionError as error:
                 refused[f"{row.label}: {error}"] = None
     cells = [
-        Cell(preset, found, seed) for seed in dict.fromkeys(seeds) for preset, found in variants.values()
+        Cell(preset, found, seed)
+        for seed in dict.fromkeys(seeds)
+        for preset, found in variants.values()
     ]
     return cells, list(refused)

@@ -17,10 +17,14 @@ from daso.reproduce.same_run import differing_data
 
 MEASURES = {"median_of_last": "median of the last evaluations", "last": "last evaluation"}
 NOT_COMPARABLE = "The scale is not the paper's: these numbers are not comparable with the paper's."
-RANDOM = "The paper's networks start from ImageNet weights here, these from random ones (--weights)."
+RANDOM = (
+    "The paper's networks start from ImageNet weights here, these from random ones (--weights)."
+)
 
 
-def runs_of(campaign: Campaign, row: TableRow, column: TableColumn) -> tuple[dict[int, Path], list[str]]:
+def runs_of(
+    campaign: Campaign, row: TableRow, column: TableColumn
+) -> tuple[dict[int, Path], list[str]]:
     """Return the folders of the complete runs of a cell, by seed, and what is wrong with others."""
     if row.method is None:
         return {}, []
@@ -31,14 +35,18 @@ def runs_of(campaign: Campaign, row: TableRow, column: TableColumn) -> tuple[dic
     return campaign.complete_runs(column.preset, found)
 
 
-def accuracies(campaign: Campaign, row: TableRow, column: TableColumn) -> tuple[dict[int, float], list[str]]:
+def accuracies(
+    campaign: Campaign, row: TableRow, column: TableColumn
+) -> tuple[dict[int, float], list[str]]:
     """Return the accuracies, in %, of the complete runs of a cell, by seed, and what is wrong with others."""
     runs, problems = runs_of(campaign, row, column)
     values = {}
     for seed, folder in runs.items():
         try:
             metrics = read_json(folder / "summary.json")[column.measure]
-            values[seed] = 100 * (metrics["logit_adjusted"] if row.logit_adjusted else metrics)["accuracy"]
+            values[seed] = (
+                100 * (metrics["logit_adjusted"] if row.logit_adjusted else metrics)["accuracy"]
+            )
         except (RunError, KeyError, TypeError) as error:
             problems.append(f"{folder / 'summary.json'} is damaged: {error!r}")
     return values, problems
@@ -69,7 +77,9 @@ def compare(
     if campaign.weights is None and any(PRESETS[column.preset].pretrained for column in columns):
         notes.append(RANDOM)
     texts = tuple(column.text for column in columns)
-    return Comparison(f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)), problems
+    return Comparison(
+        f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)
+    ), problems
 
 
 def _different_data(
@@ -81,7 +91,11 @@ def _different_data(
         for seed, folder in runs_of(campaign, row, column)[0].items():
             other = first.setdefault((column.preset, seed), folder)
             try:
-                difference = "" if other == folder else differing_data(other, read_json(folder / "data.json"))
+                difference = (
+                    ""
+                    if other == folder
+                    else differing_data(other, read_json(folder / "data.json"))
+                )
             except RunError as error:
                 yield str(error)
                 continue

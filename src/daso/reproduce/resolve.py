@@ -108,14 +108,18 @@ def _parts(preset: Preset, method: str) -> Iterator[Resolved]:
     config = SCALES["full"].configure(preset, method, preset.options_for(method))
     counts = preset.labeled_counts()
     classes = (
-        torch.ones(preset.num_classes, dtype=torch.int64) if counts is None else torch.from_numpy(counts)
+        torch.ones(preset.num_classes, dtype=torch.int64)
+        if counts is None
+        else torch.from_numpy(counts)
     )
     # No default depends on how many features or unlabelled images there are: the least there can be.
     steps = config.train.steps
     facts = Facts(preset.num_classes, 1, classes, classes, steps, num_unlabeled=1)
     plan = recipe.build_plan(facts, config.method_options)
     stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
-    facts = Facts(preset.num_classes, 1, classes, classes, plan.stages()[stage].steps, num_unlabeled=1)
+    facts = Facts(
+        preset.num_classes, 1, classes, classes, plan.stages()[stage].steps, num_unlabeled=1
+    )
     built = recipe.build_method(plan.facts(stage, facts), config.method_options)
     for name, value in recipe.resolved_options(built, plan).items():
         if name in config.method_options:

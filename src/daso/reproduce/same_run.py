@@ -51,7 +51,9 @@ def differing_data(folder: Path, data: Row) -> str:
         if isinstance(there, dict) and isinstance(here, dict):
             pools = [name for name in there.keys() & here.keys() if there[name] and here[name]]
             changed = sorted(name for name in pools if there[name] != here[name])
-            differences += [f"its {name} {what} are {there[name]} there, {here[name]}" for name in changed]
+            differences += [
+                f"its {name} {what} are {there[name]} there, {here[name]}" for name in changed
+            ]
         elif there and here and there != here:
             differences.append(f"its {what} is {there} there, {here}")
     return " and ".join(differences)
@@ -88,5 +90,7 @@ def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return flat

@@ -71,7 +71,9 @@ class Scale:
         holdout = split.holdout
         if holdout is not None and self.most_holdout is not None:
             holdout = min(holdout, self.most_holdout)
-        replaced = {name: value for name, value in self.split.items() if getattr(split, name) is not None}
+        replaced = {
+            name: value for name, value in self.split.items() if getattr(split, name) is not None
+        }
         return dataclasses.replace(split, holdout=holdout, **replaced)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,8 +106,19 @@ SCALES = {
         Scale(
             "smoke",
             "16 steps of a network of 4 channels: only to see that everything works",
-            train={"network": "small-4", "steps": 16, "batch": 8, "evaluate_every": 4, "log_every": 4},
-            split={"labeled_head": 10, "unlabeled_head": 20, "gamma_labeled": 5, "gamma_unlabeled": 5},
+            train={
+                "network": "small-4",
+                "steps": 16,
+                "batch": 8,
+                "evaluate_every": 4,
+                "log_every": 4,
+            },
+            split={
+                "labeled_head": 10,
+                "unlabeled_head": 20,
+                "gamma_labeled": 5,
+                "gamma_unlabeled": 5,
+            },
             most_holdout=100,
         ),
     )

@@ -44,12 +44,16 @@ class ABC(Term):
     paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
     kept_share: Tensor
 
-    def __init__(self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95) -> None:
+    def __init__(
+        self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95
+    ) -> None:
         super().__init__()
         if not 0 <= balanced_threshold <= 1:
             raise OptionError(f"ABC: balanced_threshold = {balanced_threshold} must be in [0, 1]")
         if (class_counts < 1).any():
-            raise OptionError(f"ABC: class_counts = {class_counts.tolist()} must be at least 1 each")
+            raise OptionError(
+                f"ABC: class_counts = {class_counts.tolist()} must be at least 1 each"
+            )
         self.register_buffer("kept_share", class_counts.min() / class_counts)
         self.total_steps = total_steps
         self.balanced_threshold = balanced_threshold

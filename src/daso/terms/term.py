@@ -39,4 +39,6 @@ class Term(Part):
 
     def forward(self, network: Network, outputs: Outputs) -> dict[str, Tensor]:
         """Return losses by name, weighted, each a scalar."""
-        raise TypeError(f"{type(self).__name__} does not say what it adds: it has no forward method")
+        raise TypeError(
+            f"{type(self).__name__} does not say what it adds: it has no forward method"
+        )

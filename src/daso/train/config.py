@@ -113,7 +113,8 @@ class RunConfig:
             "vectors": VectorViewOptions,
         }
         parts = {
-            name: _build(kind, values.get(name, {}), f"{where}, {name}") for name, kind in nested.items()
+            name: _build(kind, values.get(name, {}), f"{where}, {name}")
+            for name, kind in nested.items()
         }
         config: RunConfig = _build(cls, {**values, **parts}, where)
         return config

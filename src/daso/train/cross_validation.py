@@ -63,7 +63,9 @@ def answer_fold(folder: Path, data: TrainingData) -> None:
     save_json(folder / ANSWERS, {"labels": truth, "answers": answers})
 
 
-def summarize_folds(folders: list[Path], class_names: tuple[str, ...], labeled: list[int]) -> dict[str, Any]:
+def summarize_folds(
+    folders: list[Path], class_names: tuple[str, ...], labeled: list[int]
+) -> dict[str, Any]:
     """Summarise the answers of all folds.
 
     Args:
@@ -85,7 +87,9 @@ def summarize_folds(folders: list[Path], class_names: tuple[str, ...], labeled: 
     counts = confusion_matrix(labels, answers, len(class_names))
     recall, precision = recall_precision(counts)
     hits, measured = np.diag(counts), counts.sum(1)
-    intervals = [wilson_interval(int(h), int(n)) if n else None for h, n in zip(hits, measured, strict=True)]
+    intervals = [
+        wilson_interval(int(h), int(n)) if n else None for h, n in zip(hits, measured, strict=True)
+    ]
     result = {
         "folds": len(folders),
         "images": len(labels),

@@ -39,7 +39,11 @@ def count_confusions(network: Network, data: TrainingData) -> Row | None:
         return None
     answers = predict_logits(network, pool.images).argmax(1).numpy()
     counts = confusion_matrix(pool.labels.cpu().numpy(), answers, len(data.class_names))
-    return {"measured_on": measured_on, "class_names": list(data.class_names), "counts": counts.tolist()}
+    return {
+        "measured_on": measured_on,
+        "class_names": list(data.class_names),
+        "counts": counts.tolist(),
+    }
 
 
 def never() -> bool:
@@ -134,7 +138,11 @@ def fit(
             yield row
             clock, last_step, last_seconds = time.perf_counter(), done, training.seconds
         if evaluates:
-            row = {"event": "evaluate", "step": done, **evaluate_network(training.average.network, data)}
+            row = {
+                "event": "evaluate",
+                "step": done,
+                **evaluate_network(training.average.network, data),
+            }
             if pseudo_labels := record.take():
                 row["pseudo_labels"] = {**pseudo_labels, **training.method.describe()}
             lap()

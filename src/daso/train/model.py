@@ -43,7 +43,10 @@ class Model:
 
 
 def load_model(
-    folder: Path, device: torch.device, warn: Callable[[str], None], encoder: nn.Module | None = None
+    folder: Path,
+    device: torch.device,
+    warn: Callable[[str], None],
+    encoder: nn.Module | None = None,
 ) -> Model:
     """Load the moving-average network that is a run's model; the data is not needed.
 
@@ -100,7 +103,10 @@ def rebuild_model(
     """
     require_given(data, given)
     try:
-        names, counts = tuple(map(str, data["class_names"])), tuple(map(int, data["labeled_counts"]))
+        names, counts = (
+            tuple(map(str, data["class_names"])),
+            tuple(map(int, data["labeled_counts"])),
+        )
         shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
         encoder, looks = trained_encoder(config.train, data, given)
         weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}

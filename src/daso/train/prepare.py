@@ -104,7 +104,9 @@ class Prepared:
         Raises:
             RunError: its tensors are not those of this configuration.
         """
-        state = {n[len("plan.") :]: t for n, t in checkpoint.tensors.items() if n.startswith("plan.")}
+        state = {
+            n[len("plan.") :]: t for n, t in checkpoint.tensors.items() if n.startswith("plan.")
+        }
         try:
             self.plan.load_state_dict(state)
         except RuntimeError as error:
@@ -215,7 +217,9 @@ def _begin_stage(
     stage = plan.stages()[number]
     options = dataclasses.replace(config.train, steps=stage.steps)
     if number > 0:
-        options = dataclasses.replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
+        options = dataclasses.replace(
+            options, seed=derive_seed(options.seed, "stage", number) % 2**32
+        )
     if stage.method is not None:
         # Its rate is that of SGD, and for all that learns.
         options = dataclasses.replace(
@@ -243,11 +247,15 @@ def _begin_stage(
     if stage.method is not None:
         wanted = Recipe.parse(stage.method)
         values = {name: value for name, value in values.items() if name in wanted.hyperparameters()}
-    with torch.random.fork_rng(devices=[]):  # a method's own draws leave the initial weights as they are
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a method's own draws leave the initial weights as they are
         method = wanted.build_method(facts, values)
     heads = {"class": len(data.class_names), **method.heads}
     looks = None if backbone is None else backbone.preprocessing
-    network = build_network(options, data.shape, encoder, heads, data.mean, data.std, method.output, looks)
+    network = build_network(
+        options, data.shape, encoder, heads, data.mean, data.std, method.output, looks
+    )
     rate = backbone_rate(options, method.learning_rate, backbone is not None)
     options = dataclasses.replace(options, backbone_rate=rate)
     if stage.keeps_encoder:
@@ -275,7 +283,9 @@ def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[
         return 0 if pool is None else len(pool)
 
     def by_class(pool: Any) -> list[int] | None:
-        counts = None if pool is None else torch.bincount(pool.labels, minlength=len(data.class_names))
+        counts = (
+            None if pool is None else torch.bincount(pool.labels, minlength=len(data.class_names))
+        )
         return None if counts is None else counts.tolist()
 
     truth = None

@@ -47,7 +47,13 @@ from daso.train.folder.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from daso.train.folder.divergence import FACTOR, ROLLBACK, count_rollbacks, rate_factor, record_divergence
+from daso.train.folder.divergence import (
+    FACTOR,
+    ROLLBACK,
+    count_rollbacks,
+    rate_factor,
+    record_divergence,
+)
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
 from daso.train.prepare import Prepared, describe_data, moved, prepare
@@ -79,8 +85,12 @@ def train_run(
         RunError: the folder holds something already, another process has it, or it cannot be written.
     """
     with claim_folder(folder):
-        environment = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
-        save_json(folder / "environment.json", environment | ({} if like is None else {"like": like}))
+        environment = describe_environment(
+            prepared.data.labeled.images.device, prepared.config.method
+        )
+        save_json(
+            folder / "environment.json", environment | ({} if like is None else {"like": like})
+        )
         save_json(folder / "data.json", describe_data(prepared.data, prepared.backbone))
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
@@ -176,7 +186,9 @@ def _go_on(
         environment = read_json(folder / "environment.json")
         now = describe_environment(prepared.data.labeled.images.device, prepared.config.method)
         if differences := describe_differences(environment, now):
-            warn(f"not as when the run began: {'; '.join(differences)}; it may not end as it would have")
+            warn(
+                f"not as when the run began: {'; '.join(differences)}; it may not end as it would have"
+            )
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
     watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
@@ -189,12 +201,18 @@ def _go_on(
             for row in () if early else _train_stage(prepared, folder, rows, watch, stop, beliefs):
                 rows.append(row)
                 yield row
-                if row["event"] == "evaluate" and prepared.stage == last and exhausted(rows, last, patience):
+                if (
+                    row["event"] == "evaluate"
+                    and prepared.stage == last
+                    and exhausted(rows, last, patience)
+                ):
                     early = True
                     break
         except DivergedError as error:
             prepared, rows = _roll_back(prepared, folder, error, warn)
-            watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
+            watch = Watch(
+                watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows
+            )
             yield rows[-1]
             continue
         finished = prepared.training.step == prepared.training.options.steps
@@ -217,7 +235,9 @@ def _go_on(
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
     write_beliefs(folder, prepared.training, prepared.data, prepared.config.train.seed, step)
-    calibrate_run(folder, prepared.data, warn, None if prepared.backbone is None else prepared.backbone.given)
+    calibrate_run(
+        folder, prepared.data, warn, None if prepared.backbone is None else prepared.backbone.given
+    )
     summary = {
         "method": prepared.config.method,
         "source": prepared.config.source,
@@ -274,7 +294,9 @@ def _train_stage(
                 prepared.processes.align(tensors.values())
             if prepared.config.train.deploy == "best" and improves(rows, row, last):
                 # Before the checkpoint, from which a run goes on: what that one has seen is not measured again.
-                network = {name: value for name, value in tensors.items() if name.startswith("average.")}
+                network = {
+                    name: value for name, value in tensors.items() if name.startswith("average.")
+                }
                 _save(prepared, folder / "checkpoints" / BEST, network)
             _save(prepared, folder / "checkpoints", tensors)
             saved = time.monotonic()
@@ -314,7 +336,9 @@ def _roll_back(
     step = error.step + prepared.first_step
     checkpoint = load_checkpoint(checkpoints, warn) if has_checkpoint(checkpoints) else None
     images = prepared.batches.indices(error.step - 1)
-    full = record_divergence(folder, error, step, images, None if checkpoint is None else checkpoint.step)
+    full = record_divergence(
+        folder, error, step, images, None if checkpoint is None else checkpoint.step
+    )
     if options.on_divergence == "stop" or count_rollbacks(rows) >= options.rollbacks:
         raise full from None
     prepared = prepared.begin_stage(0) if checkpoint is None else prepared.at(checkpoint)

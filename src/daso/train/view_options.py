@@ -39,7 +39,11 @@ class ViewOptions:
     def __post_init__(self) -> None:
         for name, value, valid in (
             ("crop", self.crop, self.crop in get_args(Crop)),
-            ("crop_padding", self.crop_padding, self.crop_padding is None or self.crop_padding >= 0),
+            (
+                "crop_padding",
+                self.crop_padding,
+                self.crop_padding is None or self.crop_padding >= 0,
+            ),
             ("strong_operations", self.strong_operations, self.strong_operations >= 0),
             ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
             ("strong_probability", self.strong_probability, 0 <= self.strong_probability <= 1),

@@ -36,7 +36,9 @@ def _constants(name: str, device: torch.device) -> Tensor:
     values = {
         "factor": torch.tensor(_FACTORS * len(BLENDS), dtype=torch.float32)[:, None, None, None],
         "kept bits": torch.tensor(_KEPT_BITS + _ALL, dtype=torch.uint8)[:, None, None, None],
-        "below threshold": torch.tensor(_ALL + _BELOW_THRESHOLD, dtype=torch.uint8)[:, None, None, None],
+        "below threshold": torch.tensor(_ALL + _BELOW_THRESHOLD, dtype=torch.uint8)[
+            :, None, None, None
+        ],
         "one": torch.ones(1, dtype=torch.int32),
         "values": torch.arange(256, dtype=_precise(device)),
     }[name]

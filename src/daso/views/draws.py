@@ -65,7 +65,10 @@ def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
         raise OptionError("There are no draws to join.")
     return replace(
         parts[0],
-        **{field.name: _joined([getattr(part, field.name) for part in parts]) for field in fields(parts[0])},
+        **{
+            field.name: _joined([getattr(part, field.name) for part in parts])
+            for field in fields(parts[0])
+        },
     )
 
 
@@ -74,11 +77,15 @@ def _joined(values: list[Any]) -> Any:
         return join_draws(values)
     alike = {value.shape[1:] if isinstance(value, Tensor) else value for value in values}
     if len(alike) > 1:
-        raise OptionError(f"Draws to be joined must be for the same kind of views, not for {sorted(alike)}.")
+        raise OptionError(
+            f"Draws to be joined must be for the same kind of views, not for {sorted(alike)}."
+        )
     return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
 
 
-def draw_weak(count: int, generator: torch.Generator, *, flip: bool = True, padding: int = 4) -> WeakDraws:
+def draw_weak(
+    count: int, generator: torch.Generator, *, flip: bool = True, padding: int = 4
+) -> WeakDraws:
     """Draw the flips (probability one half, or never) and the crop offsets of *count* weak views.
 
     Raises ``OptionError`` if *generator* is not on the CPU or *padding* is negative.

@@ -49,7 +49,8 @@ RANKS = [_SORTED.index(name) for name in OPERATIONS]
 """For each operation of the pool, its place in the order of :func:`operate`."""
 
 FIRST_VARIANTS = [
-    sum(names.index(name) * VARIANTS for _, names in _FAMILIES if name in names) for name in OPERATIONS
+    sum(names.index(name) * VARIANTS for _, names in _FAMILIES if name in names)
+    for name in OPERATIONS
 ]
 """For each operation of the pool, its variant at level 0 and sign 1; one level is 2 more, and sign -1 is 1."""
 
@@ -110,7 +111,9 @@ def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
         for group in _groups([next(ranks) for _ in names], limit)
     ]
     lengths = [*(sum(group) for _, group in groups), next(ranks)]
-    parts = zip(groups, images.split_with_sizes(lengths), variant.split_with_sizes(lengths), strict=False)
+    parts = zip(
+        groups, images.split_with_sizes(lengths), variant.split_with_sizes(lengths), strict=False
+    )
     for (family, group), part, variants in parts:
         family(part, group, variants)
 

@@ -55,7 +55,9 @@ def send(arrays: list[Numbers], device: torch.device) -> tuple[Tensor, ...]:
     return together.split_with_sizes([array.size for array in arrays])
 
 
-def plan_crops(draws: WeakDraws, part: slice, shape: torch.Size, order: Numbers | None = None) -> Crops:
+def plan_crops(
+    draws: WeakDraws, part: slice, shape: torch.Size, order: Numbers | None = None
+) -> Crops:
     """Return how to crop the *part* of a batch, of images of *shape* (C, H, W); *order* permutes the crops."""
     channels, height, width = shape
     flipped, top, left = (values.numpy()[part] for values in (draws.flipped, draws.top, draws.left))
@@ -76,7 +78,9 @@ def plan_rounds(draws: Draws, part: slice) -> tuple[list[Round], Numbers]:
     There is at least one round, and the first is of all images, so that they can be cropped in its order.
     """
     operation = draws.operation.numpy()[part]
-    variants = draws.level.numpy()[part] * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
+    variants = (
+        draws.level.numpy()[part] * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
+    )
     changes = draws.applied.numpy()[part] & (operation != IDENTITY)
     # The first change of an image comes in the first round, so that later rounds are of few images.
     turn = changes.cumsum(axis=1)

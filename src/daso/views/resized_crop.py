@@ -56,7 +56,9 @@ def resized_crop(
     """
     check_images(images)
     height, width = images.shape[2:]
-    draws = draw_resized(images.shape[0], height, width, generator, flip=flip, area=area, ratio=ratio)
+    draws = draw_resized(
+        images.shape[0], height, width, generator, flip=flip, area=area, ratio=ratio
+    )
     return resize_parts(images, draws, height=size or height, width=size or width)
 
 
@@ -88,7 +90,10 @@ def draw_resized(
     place = torch.rand((2, count), generator=generator, dtype=torch.float64)
     pixels = height * width * (area[0] + (area[1] - area[0]) * share)
     aspect = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * shape)
-    tall, wide = torch.sqrt(pixels / aspect).round().long(), torch.sqrt(pixels * aspect).round().long()
+    tall, wide = (
+        torch.sqrt(pixels / aspect).round().long(),
+        torch.sqrt(pixels * aspect).round().long(),
+    )
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.int().argmax(dim=0, keepdim=True)
     centre = _central_part(height, width, ratio)
@@ -132,8 +137,12 @@ def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int
     for part in _pieces(images):
         across = _weights(left[part], wide[part], images.shape[3], width, flipped[part])
         down = _weights(top[part], tall[part], images.shape[2], height)
-        lines = _resampled(images[part].flatten(1, 2), across).view(-1, channels, images.shape[2], width)
-        lines = _resampled(lines.transpose(2, 3).flatten(1, 2), down).view(-1, channels, width, height)
+        lines = _resampled(images[part].flatten(1, 2), across).view(
+            -1, channels, images.shape[2], width
+        )
+        lines = _resampled(lines.transpose(2, 3).flatten(1, 2), down).view(
+            -1, channels, width, height
+        )
         result[part] = lines.transpose(2, 3)
     return result
 
@@ -146,7 +155,9 @@ def _pieces(images: Tensor) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _weights(start: Tensor, length: Tensor, before: int, after: int, flipped: Tensor | None = None) -> Tensor:
+def _weights(
+    start: Tensor, length: Tensor, before: int, after: int, flipped: Tensor | None = None
+) -> Tensor:
     """Return what each of *before* pixels adds to each of *after* that the stretch is resized to, (B, after, before).
 
     In whole numbers throughout, so that it does not depend on the device: distances are in parts of 2 * *after*

@@ -14,7 +14,9 @@ from daso.views.operations import check_images, operate, pieces
 from daso.views.plan import plan_crops, plan_cutout, plan_rounds, send
 
 
-def weak(images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 4) -> Tensor:
+def weak(
+    images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 4
+) -> Tensor:
     """Return a weak view of each image: flipped left to right with probability one half, then cropped.
 
     *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the result has
@@ -84,7 +86,9 @@ def _check_draws(images: Tensor, draws: WeakDraws) -> None:
     check_images(images)
     _check_padding(images, draws.padding)
     if draws.flipped.numel() != images.shape[0]:
-        raise OptionError(f"The draws are for {draws.flipped.numel()} images, not for {images.shape[0]}.")
+        raise OptionError(
+            f"The draws are for {draws.flipped.numel()} images, not for {images.shape[0]}."
+        )
 
 
 def crop(images: Tensor, draws: WeakDraws) -> Tensor:
@@ -108,7 +112,9 @@ def _crop_part(images: Tensor, draws: WeakDraws, part: slice, result: Tensor) ->
 
 
 @lru_cache(maxsize=64)
-def _row_table(channels: int, height: int, width: int, padding: int, device: torch.device) -> Tensor:
+def _row_table(
+    channels: int, height: int, width: int, padding: int, device: torch.device
+) -> Tensor:
     """Return, for each top of a crop, where its rows start in an image of rows of *width*: (tops, C, H)."""
     places = torch.arange(-padding, height + padding).abs()
     rows = torch.minimum(places, 2 * (height - 1) - places).unfold(0, height, 1)
@@ -116,7 +122,13 @@ def _row_table(channels: int, height: int, width: int, padding: int, device: tor
 
 
 def _crop(
-    images: Tensor, plain: int, source: Tensor, top: Tensor, start: Tensor, padding: int, result: Tensor
+    images: Tensor,
+    plain: int,
+    source: Tensor,
+    top: Tensor,
+    start: Tensor,
+    padding: int,
+    result: Tensor,
 ) -> None:
     """Write to *result* the crop for each *top* and *start*, as :class:`~daso.views.plan.Crops` has them."""
     count, channels, height, width = images.shape

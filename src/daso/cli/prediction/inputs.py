@@ -91,7 +91,9 @@ def _images_below(folder: str, above: set[tuple[int, int]]) -> Iterator[Input]:
     try:
         status = Path(folder).stat()
         with os.scandir(folder) as found:
-            entries = [(entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")]
+            entries = [
+                (entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")
+            ]
     except OSError as error:
         yield Input(folder, DataError(f"the folder cannot be read: {error.strerror or error}"))
         return

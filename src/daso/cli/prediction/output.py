@@ -44,13 +44,17 @@ def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Row]) ->
     import pyarrow
     import pyarrow.parquet
 
-    text = {name: name in ("path", "class", "error") or name.startswith("class_") for name in columns}
+    text = {
+        name: name in ("path", "class", "error") or name.startswith("class_") for name in columns
+    }
     schema = pyarrow.schema(
         [(name, pyarrow.string() if text[name] else pyarrow.float64()) for name in columns]
     )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while chunk := list(itertools.islice(rows, CHUNK)):
-            values = {name: [_unicode(row[place]) for row in chunk] for place, name in enumerate(columns)}
+            values = {
+                name: [_unicode(row[place]) for row in chunk] for place, name in enumerate(columns)
+            }
             writer.write_table(pyarrow.table(values, schema=schema))
 
 
@@ -77,7 +81,9 @@ def check_output(out: Path) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise MissingDependencyError(f"{out} needs pyarrow: pip install 'daso[parquet]'") from error
+            raise MissingDependencyError(
+                f"{out} needs pyarrow: pip install 'daso[parquet]'"
+            ) from error
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Row]) -> None:
@@ -92,7 +98,9 @@ def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Row]) -> No
         if kind == "parquet":
             _write_parquet(temporary, columns, rows)
         else:
-            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with temporary.open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 (write_csv if kind == "csv" else _write_json)(file, columns, rows)
         temporary.replace(out)
     except OSError as error:

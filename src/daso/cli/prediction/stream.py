@@ -38,9 +38,13 @@ def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[
         waiting: deque[tuple[list[Input], list[Future[list[Array | str]]]]] = deque()
         rest = iter(inputs)
         while True:
-            while len(waiting) <= AHEAD and (chunk := list(itertools.islice(rest, classifier.batch))):
+            while len(waiting) <= AHEAD and (
+                chunk := list(itertools.islice(rest, classifier.batch))
+            ):
                 tasks = [chunk[start : start + TASK] for start in range(0, len(chunk), TASK)]
-                waiting.append((chunk, [executor.submit(_prepare, classifier, task) for task in tasks]))
+                waiting.append(
+                    (chunk, [executor.submit(_prepare, classifier, task) for task in tasks])
+                )
             if not waiting:
                 return
             chunk, futures = waiting.popleft()

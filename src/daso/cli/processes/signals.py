@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 ECHO = 2.0
 """Seconds in which further signals mean no more than the first: torchrun passes on to its processes what a scheduler or
 Ctrl-C has sent to all of them already."""
@@ -48,7 +50,9 @@ class Stop:
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        taken = {
+            number: handler for number, handler in before.items() if handler is not signal.SIG_IGN
+        }
         try:
             for number in taken:
                 signal.signal(number, self._handle)

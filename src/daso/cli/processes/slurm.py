@@ -54,7 +54,9 @@ class CellJob:
         sys.argv = ["daso", *self.command]
         came: list[int] = []
         numbers = (signal.SIGUSR2, signal.SIGTERM)
-        before = {number: signal.signal(number, lambda n, frame: came.append(n)) for number in numbers}
+        before = {
+            number: signal.signal(number, lambda n, frame: came.append(n)) for number in numbers
+        }
         outcome = self.campaign.attempt(self.cell, _print, lambda: bool(came))
         print(f"{self.cell}: {outcome.message}", flush=True)
         if outcome.state == "stopped":
@@ -97,16 +99,23 @@ class Jobs:
         folder = campaign.folder.resolve()
         data = None if campaign.data is None else campaign.data.resolve()
         weights = None if campaign.weights is None else campaign.weights.resolve()
-        self.campaign = Campaign(folder, campaign.scale, data, campaign.device, campaign.track, weights)
+        self.campaign = Campaign(
+            folder, campaign.scale, data, campaign.device, campaign.track, weights
+        )
         self.folder = folder / FOLDER
         self._options = _parse(options)
         try:
             from submitit import AutoExecutor, LocalJob, SlurmJob
         except ImportError as error:
-            raise MissingDependencyError("--engine needs submitit: pip install 'daso[cluster]'") from error
+            raise MissingDependencyError(
+                "--engine needs submitit: pip install 'daso[cluster]'"
+            ) from error
         try:
             self._executor: AutoExecutor = AutoExecutor(
-                self.folder, cluster=engine, slurm_max_num_timeout=REQUEUED, local_max_num_timeout=REQUEUED
+                self.folder,
+                cluster=engine,
+                slurm_max_num_timeout=REQUEUED,
+                local_max_num_timeout=REQUEUED,
             )
             self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
             self._executor.update_parameters(
@@ -115,7 +124,9 @@ class Jobs:
         except (RuntimeError, NameError, ValueError, AssertionError) as error:
             raise OptionError(f"--engine {engine}: {error}") from error
 
-    def submit(self, cells: Sequence[Cell], most: int, command: Sequence[str]) -> dict[str, Job[str]]:
+    def submit(
+        self, cells: Sequence[Cell], most: int, command: Sequence[str]
+    ) -> dict[str, Job[str]]:
         """Queue the cells that have no job and are not run by another process, as one array.
 
         Args:
@@ -134,10 +145,16 @@ class Jobs:
         with self.campaign.alone():  # another command may submit at the same time
             queue = self._queue()
             known = {
-                str(cell): self._kind(self.folder, queue[str(cell)]) for cell in cells if str(cell) in queue
+                str(cell): self._kind(self.folder, queue[str(cell)])
+                for cell in cells
+                if str(cell) in queue
             }
             jobs = {name: job for name, job in known.items() if not job.done()}
-            new = [cell for cell in cells if str(cell) not in jobs and self.campaign.state(cell) != "running"]
+            new = [
+                cell
+                for cell in cells
+                if str(cell) not in jobs and self.campaign.state(cell) != "running"
+            ]
             if self._executor.cluster == "slurm":
                 self._executor.update_parameters(slurm_array_parallelism=most)
             try:

@@ -120,7 +120,9 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
     facts = {name: environment[name] for name in ("daso", "commit", "torch", "numpy", "own_files")}
     facts["configuration"] = prepared.config.fingerprint()
     facts["split"] = prepared.data.fingerprint
-    facts |= {f"{name} images": digits for name, digits in prepared.data.images_fingerprints.items()}
+    facts |= {
+        f"{name} images": digits for name, digits in prepared.data.images_fingerprints.items()
+    }
     facts["step"] = prepared.step
     sums = [float(tensor.double().sum()) for tensor in prepared.tensors().values()]
     facts["checksum of the state"] = hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
@@ -153,7 +155,9 @@ def team(device: str) -> Iterator[Team]:
     elif device == "auto":
         device = "cpu"
     if device not in ("cpu", f"cuda:{local}"):
-        raise OptionError(f"{size} processes cannot train on --device {device}: leave it out, or cpu")
+        raise OptionError(
+            f"{size} processes cannot train on --device {device}: leave it out, or cpu"
+        )
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://"))
     # The store outlives a restart, and with it the addresses of processes that are gone.
@@ -186,7 +190,9 @@ def team(device: str) -> Iterator[Team]:
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
     """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
     me = f"process {rank} on {platform.node()}"
-    told = error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
+    told = (
+        error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
+    )
     status = 2 if isinstance(told, OptionError) else 1
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
@@ -235,5 +241,7 @@ def _hang_up() -> None:
 def _is_lost(error: BaseException) -> bool:
     """Tell whether an error says that another process is gone."""
     return (
-        isinstance(error, RuntimeError) and not isinstance(error, DasoError) and bool(LOST.search(str(error)))
+        isinstance(error, RuntimeError)
+        and not isinstance(error, DasoError)
+        and bool(LOST.search(str(error)))
     )

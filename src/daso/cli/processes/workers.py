@@ -25,7 +25,9 @@ GRACE = 60.0
 """Seconds that a process has to save its run after its campaign was killed; then it ends without."""
 LOOK = 0.2
 """Seconds until a request to stop is passed on."""
-SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+SIGNALS = {
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+}
 
 
 def _consume(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
@@ -96,7 +98,10 @@ class Workers:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for process in self._processes.values():
             process.kill()

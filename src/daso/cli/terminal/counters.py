@@ -15,7 +15,9 @@ def embedding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[
     return _counter("embedded", clock)
 
 
-def decoding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int], None]:
+def decoding_progress(
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[str, int, int], None]:
     """Return a function that is told the same of images that are decoded, part by part of a data set."""
     parts: dict[str, Callable[[int, int], None]] = {}
 
@@ -38,6 +40,8 @@ def _counter(verb: str, clock: Callable[[], float]) -> Callable[[int, int], None
             shown = now
             rate = (done - began[1]) / (now - began[0])
             left = f", {(total - done) / rate / 60:.1f} minutes left" if rate > 0 else ""
-            print(f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}", file=sys.stderr)
+            print(
+                f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}", file=sys.stderr
+            )
 
     return report

@@ -18,7 +18,11 @@ PLAIN_PERIOD = 15.0
 
 
 def _plain_line(view: View) -> str:
-    stage = f"  stage {view.evaluation['stage'] + 1}/{view.stages}" if "stage" in view.evaluation else ""
+    stage = (
+        f"  stage {view.evaluation['stage'] + 1}/{view.stages}"
+        if "stage" in view.evaluation
+        else ""
+    )
     numbers = "  ".join(view.numbers())
     left = duration(view.seconds_left())
     return f"{view.label}{stage}  step {view.step}/{view.total}  {numbers}  {left} left"
@@ -29,7 +33,9 @@ def _last_line(view: View) -> str:
     where, measured = view.measured()
     if measured:
         when = "at the end" if view.step >= view.total else "when last measured"
-        said.append(f"balanced accuracy {measured['balanced_accuracy']:.1%} on {where} images {when}")
+        said.append(
+            f"balanced accuracy {measured['balanced_accuracy']:.1%} on {where} images {when}"
+        )
     if "share_confident" in view.train:
         said.append(f"{view.train['share_confident']:.0%} of the pseudo-labels over the threshold")
     if worst := ", ".join(f"{name} {value:.0%}" for name, value in view.worst()):
@@ -83,7 +89,9 @@ def follow(
             view.see(row)
             for warning in row.get("warnings", ()):
                 text = f"warning, step {row['step']:,}: {warning['message']}. {warning['advice']}"
-                console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=not live)
+                console.print(
+                    text, style="yellow", markup=False, highlight=False, soft_wrap=not live
+                )
             now = time.monotonic()
             finished = row["event"] == "evaluate" and row["step"] == total
             period = max(PLAIN_PERIOD, (now - view.started) / 100)

@@ -99,7 +99,11 @@ class View:
             self.evaluation = row
             _, measured = self.measured()
             value = measured.get("balanced_accuracy")
-            if value is not None and not math.isnan(value) and (self.best is None or value > self.best[0]):
+            if (
+                value is not None
+                and not math.isnan(value)
+                and (self.best is None or value > self.best[0])
+            ):
                 self.best = (value, row["step"])
 
     def measured(self) -> tuple[str, Row]:
@@ -122,7 +126,9 @@ class View:
         parts = [f"loss {self.train['loss']:.3f}"] if self.train else []
         losses = self.train.get("losses", {})
         if len(losses) > 1:
-            parts.append("(" + " ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")")
+            parts.append(
+                "(" + " ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")"
+            )
         if "share_confident" in self.train:
             parts.append(f"over threshold {self.train['share_confident']:.0%}")
         _, measured = self.measured()
@@ -137,7 +143,11 @@ class View:
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
-        known = [(value, k) for k, value in enumerate(recall) if value is not None and not math.isnan(value)]
+        known = [
+            (value, k)
+            for k, value in enumerate(recall)
+            if value is not None and not math.isnan(value)
+        ]
         return [(self.class_names[k], value) for value, k in sorted(known)[:count]]
 
     def lines(self, width: int, height: int) -> list[Text]:
@@ -179,9 +189,13 @@ class View:
         if self.train:
             losses = self.train.get("losses", {})
             parts = (
-                "".join(f"  {name} {value:.3f}" for name, value in losses.items()) if len(losses) > 1 else ""
+                "".join(f"  {name} {value:.3f}" for name, value in losses.items())
+                if len(losses) > 1
+                else ""
             )
-            lines.append(Text.assemble("loss ", (f"{self.train['loss']:.3f}", "bold"), (parts, "dim")))
+            lines.append(
+                Text.assemble("loss ", (f"{self.train['loss']:.3f}", "bold"), (parts, "dim"))
+            )
         line = Text()
         if "share_confident" in self.train:
             line.append("over threshold ").append(f"{self.train['share_confident']:.0%}   ", "bold")
@@ -195,7 +209,9 @@ class View:
             lines.append(line)
         worst = self.worst()
         if worst:
-            names = ", ".join(f"{set_cell_size(n, min(cell_len(n), NAME_WIDTH))} {v:.0%}" for n, v in worst)
+            names = ", ".join(
+                f"{set_cell_size(n, min(cell_len(n), NAME_WIDTH))} {v:.0%}" for n, v in worst
+            )
             lines.append(Text(f"worst recall: {names}"))
         return lines
 
@@ -204,8 +220,17 @@ class View:
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
         final = self.evaluation.get("pseudo_labels", {}).get("final", {})
-        pick = {name: [final[name][k] for k in order] for name in ("distribution", "truth") if name in final}
-        return order, [self.labeled[k] / total for k in order], pick.get("distribution"), pick.get("truth")
+        pick = {
+            name: [final[name][k] for k in order]
+            for name in ("distribution", "truth")
+            if name in final
+        }
+        return (
+            order,
+            [self.labeled[k] / total for k in order],
+            pick.get("distribution"),
+            pick.get("truth"),
+        )
 
     def _class_rows(self, width: int) -> list[Text]:
         order, labeled, guessed, truth = self._shares()
@@ -251,10 +276,14 @@ class View:
         top = max([*labeled, *(guessed or []), *(truth or [])])
         found = self.measured()[1].get("recall")
         recall = (
-            None if found is None else [v if (v := found[k]) is not None and v == v else 0.0 for k in order]
+            None
+            if found is None
+            else [v if (v := found[k]) is not None and v == v else 0.0 for k in order]
         )
         lines = [
-            Text.assemble(f"{title:<{NAME_WIDTH}}", (columns(values, highest, room, self.plain), style))
+            Text.assemble(
+                f"{title:<{NAME_WIDTH}}", (columns(values, highest, room, self.plain), style)
+            )
             for title, values, highest, style in (
                 ("labelled", labeled, top, "bright_black"),
                 ("pseudo-labels", guessed, top, "green"),

@@ -35,7 +35,9 @@ def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
 
 
 def shown(
-    kind: type[Any], groups: Mapping[str, type[Any]] | None = None, decided: Mapping[str, str] | None = None
+    kind: type[Any],
+    groups: Mapping[str, type[Any]] | None = None,
+    decided: Mapping[str, str] | None = None,
 ) -> Any:
     """Return a dataclass like *kind* for tyro to show.
 
@@ -71,7 +73,9 @@ def refuse_choices(annotations: Mapping[str, Any], argv: Sequence[str]) -> None:
     Raises:
         OptionError: there is such a value.
     """
-    choices = {f"--{name.replace('_', '-')}": choices_of(kind) for name, kind in annotations.items()}
+    choices = {
+        f"--{name.replace('_', '-')}": choices_of(kind) for name, kind in annotations.items()
+    }
     if {"-h", "--help"} & {*argv}:
         return
     for index, argument in enumerate(argv):
@@ -93,7 +97,11 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
-        inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+        inner = (
+            get_args(annotation)[:1]
+            if get_origin(annotation) is Annotated
+            else get_args(annotation)
+        )
         kinds = [kind for kind in inner if kind not in (type(None), ...)]
         return choices_of(kinds[0]) if len(kinds) == 1 else ()
     return ()

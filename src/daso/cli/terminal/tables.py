@@ -52,7 +52,9 @@ def summary_table(
     }
     shown = [name for name in answers if name in summary]
     table = Table(
-        title=f"on {POOLS[summary['measured_on']]} images, in %", title_justify="left", box=SIMPLE_HEAD
+        title=f"on {POOLS[summary['measured_on']]} images, in %",
+        title_justify="left",
+        box=SIMPLE_HEAD,
     )
     table.add_column("")
     for name in shown:
@@ -75,11 +77,15 @@ def summary_table(
                 f"balanced accuracy is known to within ± {100 * half:.1f} points (95%), from {sum(measured):,} images"
             )
     if not balanced_by:
-        captions.append("adjusted: by the log of the labelled frequencies, for images of balanced classes")
+        captions.append(
+            "adjusted: by the log of the labelled frequencies, for images of balanced classes"
+        )
     return Group(table, *captions, *([""] if captions else []))
 
 
-def class_table(class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]) -> Table:
+def class_table(
+    class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]
+) -> Table:
     """Show recall and precision of each class, beside its number of labelled images."""
     table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
     for column in ("class", "labelled", "recall", "precision"):

@@ -83,7 +83,9 @@ class TrainCommand:
     def folders(self) -> dict[str, str]:
         """Where parts of an image folder are, by their names, that are not in it."""
         given = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {name: absolute_place(folder) for name, folder in given.items() if folder is not None}
+        return {
+            name: absolute_place(folder) for name, folder in given.items() if folder is not None
+        }
 
 
 GROUPS: dict[str, type[Any]] = {
@@ -158,16 +160,22 @@ def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     for name, group in GROUPS.items():
         defaults = {field.name: field.default for field in dataclasses.fields(group)}
         ends = {
-            field: text for field, value in defaults.items() if (text := _decided(field, value)) is not None
+            field: text
+            for field, value in defaults.items()
+            if (text := _decided(field, value)) is not None
         }
         groups[name] = shown(group, decided=ends)
     command = shown(TrainCommand, {**groups, "hyperparameters": hyperparameters})
     parsed: Any = tyro.cli(command, args=list(argv), prog="daso train")
     plain = {
-        name: kind(**{f.name: getattr(getattr(parsed, name), f.name) for f in dataclasses.fields(kind)})
+        name: kind(
+            **{f.name: getattr(getattr(parsed, name), f.name) for f in dataclasses.fields(kind)}
+        )
         for name, kind in GROUPS.items()
     }
-    own: dict[str, Any] = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)}
+    own: dict[str, Any] = {
+        f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)
+    }
     own["method"] = named_method(argv)
     if bool(own["source"]) == (own["labeled"] is not None):
         raise OptionError(
@@ -182,9 +190,13 @@ def _refuse_others(argv: Sequence[str], known: set[str]) -> None:
     """Refuse an option that other methods have and this one has not, and say which."""
     if {"-h", "--help"} & {*argv}:
         return
-    found = {name: parts for name in sorted(given_options(argv) - known) if (parts := parts_with(name))}
+    found = {
+        name: parts for name in sorted(given_options(argv) - known) if (parts := parts_with(name))
+    }
     if found:
-        where = "; ".join(f"--{name.replace('_', '-')}: {', '.join(parts)}" for name, parts in found.items())
+        where = "; ".join(
+            f"--{name.replace('_', '-')}: {', '.join(parts)}" for name, parts in found.items()
+        )
         raise OptionError(
             f"{named_method(argv)} has no {' and no '.join('--' + name.replace('_', '-') for name in found)}; "
             f"methods and parts that have it: {where} ('daso methods NAME' shows each)"

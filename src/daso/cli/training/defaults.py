@@ -33,7 +33,9 @@ def _flag(option: str, value: Any) -> str:
 def absolute_method(name: str) -> str:
     """Return a method's name with whole paths of the parts of one's own."""
     parts = name.split("+")
-    return "+".join(str(Path(part).expanduser().resolve()) if ".py:" in part else part for part in parts)
+    return "+".join(
+        str(Path(part).expanduser().resolve()) if ".py:" in part else part for part in parts
+    )
 
 
 def to_config(

@@ -46,20 +46,28 @@ def config_like(
     """
     given = given_options(argv)
     if refused := sorted(given & {"labeled", "unlabeled", "val", "test"}):
-        raise OptionError(f"--like trains on the images of {run}: leave out --{refused[0]}, or name --data")
+        raise OptionError(
+            f"--like trains on the images of {run}: leave out --{refused[0]}, or name --data"
+        )
     config = moved(RunConfig.read(run), command.data if "data" in given else None)
     train: dict[str, Any] = {}
     method = absolute_method(command.method)
     if method != config.method:
         before = Recipe.parse(config.method).method
-        train = {name: None for name in RESOLVED if getattr(config.train, name) == getattr(before, name)}
+        train = {
+            name: None for name in RESOLVED if getattr(config.train, name) == getattr(before, name)
+        }
     for group in GROUPS:
         own: Any = getattr(command, group)
         names = given & {field.name for field in dataclasses.fields(own)}
         values = (train if group == "train" else {}) | {name: getattr(own, name) for name in names}
-        config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
+        config = dataclasses.replace(
+            config, **{group: dataclasses.replace(getattr(config, group), **values)}
+        )
     options = {
-        name: config.method_options[name] if name in config.method_options and name not in given else value
+        name: config.method_options[name]
+        if name in config.method_options and name not in given
+        else value
         for name, value in method_options.items()
     }
     top: dict[str, Any] = {name: getattr(command, name) for name in OWN if name in given}
@@ -89,7 +97,11 @@ def compare_with(
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
-    data = [] if config.size != prepared.config.size else _changed_images(run, config, prepared, source)
+    data = (
+        []
+        if config.size != prepared.config.size
+        else _changed_images(run, config, prepared, source)
+    )
     device = prepared.data.labeled.images.device
     environment = describe_differences(
         read_json(run / "environment.json"), describe_environment(device, prepared.config.method)
@@ -108,14 +120,17 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
     data, saved = prepared.data, read_json(run / "data.json")
     if (config.split, config.train.seed) != (prepared.config.split, prepared.config.train.seed):
         try:
-            data = prepare_data(source, config.split, config.train.seed, torch.device("cpu"), memory=0)
+            data = prepare_data(
+                source, config.split, config.train.seed, torch.device("cpu"), memory=0
+            )
         except DasoError as error:
             return [f"these images do not give the split of {run} any more: {error}"]
     found = json.loads(json.dumps(describe_data(data)))
     differences = [("split", saved.get("split_fingerprint"), found["split_fingerprint"])]
     images = saved.get("images_fingerprints") or {}
     differences += [
-        (f"{pool} images", images.get(pool), now) for pool, now in found["images_fingerprints"].items()
+        (f"{pool} images", images.get(pool), now)
+        for pool, now in found["images_fingerprints"].items()
     ]
     return [
         f"fingerprint of the {what} {json.dumps(before)}, now {json.dumps(now)}"
@@ -127,5 +142,7 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return {name: value for name, value in flat.items() if value is not None}

@@ -103,7 +103,10 @@ def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
     views = {*recipe.method.labeled_views, *recipe.method.unlabeled_views}
     if "strong" not in views:
         yield STRONG, f"{learner} has no strong views"
-        yield ("align_weight",), f"its loss compares a weak with a strong view, and {learner} has none"
+        yield (
+            ("align_weight",),
+            f"its loss compares a weak with a strong view, and {learner} has none",
+        )
     if not recipe.method.unlabeled_views:
         yield ("unlabeled_ratio",), f"{learner} does not look at unlabelled images"
     if config.augmentation.crop == "resized":
@@ -140,7 +143,10 @@ def _idle(config: RunConfig) -> Iterator[tuple[Sequence[str], str]]:
         if blend == "linear" and ("strong" not in views or options["align_weight"] == 0):
             yield PROTOTYPES, "--blend linear without the alignment loss uses no prototypes"
         if options["queue_encoder"] == "online" and recipe.method is not MeanTeacher:
-            yield ("queue_batch_statistics",), "--queue-encoder online asks the moving average for nothing"
+            yield (
+                ("queue_batch_statistics",),
+                "--queue-encoder online asks the moving average for nothing",
+            )
         if not options["balanced_queue"]:
             yield ("queue_length",), "it belongs to --balanced-queue"
     if recipe.plan is CReSTPlus and options.get("align") is False and Align not in recipe.refiners:

@@ -51,7 +51,9 @@ def free_folder(source: str, method: str) -> Path:
     """Return the first of runs/SOURCE-METHOD-1, -2, ... that does not exist."""
     stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name or "data").strip("-.") or "data"
     name = f"{stem}-{re.sub(r'[^A-Za-z0-9.]+', '-', method)}"
-    return next(folder for n in itertools.count(1) if not (folder := Path("runs") / f"{name}-{n}").exists())
+    return next(
+        folder for n in itertools.count(1) if not (folder := Path("runs") / f"{name}-{n}").exists()
+    )
 
 
 def announce(prepared: Prepared, folder: Path) -> None:
@@ -62,14 +64,22 @@ def announce(prepared: Prepared, folder: Path) -> None:
     shape = "x".join(map(str, data.labeled.images.shape[2:]))
     images = f"images {shape}"
     if data.are_vectors:
-        images = f"vectors of {shape}" if not config.train.freeze else f"images, embedded as {shape} numbers,"
+        images = (
+            f"vectors of {shape}"
+            if not config.train.freeze
+            else f"images, embedded as {shape} numbers,"
+        )
     print(
         f"{config.source}: {len(data.labeled)} labelled {images} of {len(data.class_names)} classes "
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
         + f"\n{config.method}: {config.train.network}, {parameters:,} parameters, "
         f"{prepared.total_steps:,} steps of {config.train.batch} labelled images"
-        + (f" and {prepared.batches.unlabeled_batch} unlabelled" if prepared.batches.unlabeled_views else "")
+        + (
+            f" and {prepared.batches.unlabeled_batch} unlabelled"
+            if prepared.batches.unlabeled_views
+            else ""
+        )
         + f", on {data.labeled.images.device}, {prepared.training.network.precision}\nrun folder: {folder}",
         file=sys.stderr,
     )
@@ -81,11 +91,18 @@ def announce(prepared: Prepared, folder: Path) -> None:
             _notice(
                 f"note: {len(pool)} {name} images are fewer than a batch of {batch}: it repeats some of them"
             )
-    chosen = {"--patience": config.train.patience is not None, "--deploy best": config.train.deploy == "best"}
+    chosen = {
+        "--patience": config.train.patience is not None,
+        "--deploy best": config.train.deploy == "best",
+    }
     for option in (name for name, is_given in chosen.items() if is_given and data.holdout is None):
-        _notice(f"note: {option} has no effect: nothing is held out to choose by (--holdout N, or val/)")
+        _notice(
+            f"note: {option} has no effect: nothing is held out to choose by (--holdout N, or val/)"
+        )
     if data.test is None and data.holdout is None:
-        _notice("note: no test or hold-out images: nothing will be measured (--holdout N sets some aside)")
+        _notice(
+            "note: no test or hold-out images: nothing will be measured (--holdout N sets some aside)"
+        )
     elif data.test is None and data.holdout is not None:
         missing = sorted(set(range(len(data.class_names))) - set(data.holdout.labels.tolist()))
         names = ", ".join(data.class_names[k] for k in missing)
@@ -136,7 +153,9 @@ def read_source(command: TrainCommand) -> Source:
         skip_bad=command.skip_bad,
         download=command.download,
         progress=_report_download(),
-        cache=None if command.cache is None else Cache(command.cache.expanduser(), decoding_progress()),
+        cache=None
+        if command.cache is None
+        else Cache(command.cache.expanduser(), decoding_progress()),
         shrink=_shrink if _shrinks(command) else None,
     )
 
@@ -196,7 +215,9 @@ def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:
     return choose_for(source, choose_device(command.train.device))
 
 
-def with_resolution(command: TrainCommand, source: Source, defaults: SourceDefaults) -> SourceDefaults:
+def with_resolution(
+    command: TrainCommand, source: Source, defaults: SourceDefaults
+) -> SourceDefaults:
     """Return defaults of a source with the side at which a pretrained encoder sees its images, if there is one.
 
     Without an accelerator small images are not enlarged to the encoder's own side.
@@ -283,11 +304,17 @@ def train(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[
         if together.is_first:
             refuse_taken(folder)
         device = dataclasses.replace(command.train, device=together.device)
-        return _train(dataclasses.replace(command, train=device), method_options, argv, folder, together)
+        return _train(
+            dataclasses.replace(command, train=device), method_options, argv, folder, together
+        )
 
 
 def _train(
-    command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str], folder: Path, together: Team
+    command: TrainCommand,
+    method_options: dict[str, Any],
+    argv: Sequence[str],
+    folder: Path,
+    together: Team,
 ) -> int:
     notice = (lambda _: None) if command.quiet else _notice
     if command.like is not None:
@@ -318,7 +345,9 @@ def _train(
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()
-    if (late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))) is not None:
+    if (
+        late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))
+    ) is not None:
         _notice(f"note: {late}")
     if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
         _notice(f"note: {scratch}")

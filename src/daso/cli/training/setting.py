@@ -11,7 +11,10 @@ from daso.presets.benchmarks import PRESETS
 
 
 def as_in_paper(
-    command: TrainCommand, options: dict[str, Any], argv: Sequence[str], notice: Callable[[str], None]
+    command: TrainCommand,
+    options: dict[str, Any],
+    argv: Sequence[str],
+    notice: Callable[[str], None],
 ) -> tuple[TrainCommand, dict[str, Any]]:
     """Return a command and its hyper-parameters as the paper has them in the setting that it names.
 

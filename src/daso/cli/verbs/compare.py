@@ -20,7 +20,13 @@ from daso.errors import OptionError, RunError, nearest
 from daso.files import write_atomically
 from daso.report.compare.groups import group_runs, read_runs
 from daso.report.compare.page import to_html
-from daso.report.compare.tables import Compared, choose_baseline, leave_out_damaged, to_csv, to_markdown
+from daso.report.compare.tables import (
+    Compared,
+    choose_baseline,
+    leave_out_damaged,
+    to_csv,
+    to_markdown,
+)
 
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
 """Columns of the table on the terminal; the files have them all."""
@@ -75,7 +81,9 @@ def run(argv: Sequence[str]) -> None:
         raise OptionError(
             f"no run of {command.baseline!r}; there are {', '.join(sorted(names))}.{nearest(command.baseline, names)}"
         )
-    compared = [Compared(setting, choose_baseline(setting, command.baseline)) for setting in settings]
+    compared = [
+        Compared(setting, choose_baseline(setting, command.baseline)) for setting in settings
+    ]
     out = command.out or next(
         path for n in itertools.count(1) if not (path := Path("runs") / f"compare-{n}").exists()
     )
@@ -97,7 +105,9 @@ def run(argv: Sequence[str]) -> None:
         if any(row[differences[0].index("pairs")] != "0" for row in differences[1:]):
             hidden = ("95% interval", "p (t test)", "p (sign flips)")  # they are in the files
             kept = [name for name in differences[0] if name not in hidden]
-            console.print(_terminal_table(_columns(differences, kept), f"differences to {one.baseline.name}"))
+            console.print(
+                _terminal_table(_columns(differences, kept), f"differences to {one.baseline.name}")
+            )
         for note in one.notes()[1:]:
             print(f"note: {note}")
         print()

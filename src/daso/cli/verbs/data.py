@@ -70,7 +70,9 @@ def run(argv: Sequence[str]) -> int:
         )
         return 0 if verb else 2
     if verb != "check":
-        raise OptionError(f"daso data knows no {verb!r}; it knows: check.{nearest(verb, ['check'])}")
+        raise OptionError(
+            f"daso data knows no {verb!r}; it knows: check.{nearest(verb, ['check'])}"
+        )
     command = parse(CheckCommand, argv[1:], "daso data check")
     if bool(command.source) == (command.labeled is not None):
         raise OptionError(
@@ -83,7 +85,9 @@ def run(argv: Sequence[str]) -> int:
                 command.source or str(command.labeled),
                 data=command.data,
                 folders={
-                    name: absolute_place(folder) for name, folder in given.items() if folder is not None
+                    name: absolute_place(folder)
+                    for name, folder in given.items()
+                    if folder is not None
                 },
                 size=command.size,
                 download=command.download,
@@ -93,7 +97,11 @@ def run(argv: Sequence[str]) -> int:
     except DataError as error:
         if not command.json:
             raise
-        print(json.dumps({"source": command.source, "would_train": False, "error": str(error)}, indent=1))
+        print(
+            json.dumps(
+                {"source": command.source, "would_train": False, "error": str(error)}, indent=1
+            )
+        )
         return 1
     if command.json:
         print(json.dumps(plain(report.to_dict()), indent=1))
@@ -114,8 +122,15 @@ def _shrunk(side: int) -> int | None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     console = Console(file=sys.stderr)
-    columns = (TextColumn("looking at images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    columns = (
+        TextColumn("looking at images"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def update(done: int, total: int) -> None:
@@ -141,7 +156,9 @@ def _show(report: Report, console: Console, shown: int | None) -> None:
         for name, detail in finding.images[:shown]:
             console.print(f"    {escape(name)}: {escape(detail)}", soft_wrap=True, highlight=False)
         if shown is not None and len(finding.images) > shown:
-            console.print(f"    and {len(finding.images) - shown:,} more (--all names them)", highlight=False)
+            console.print(
+                f"    and {len(finding.images) - shown:,} more (--all names them)", highlight=False
+            )
     console.print()
     console.print(escape(_verdict(report.findings)), soft_wrap=True, highlight=False)
 
@@ -185,7 +202,11 @@ def _verdict(findings: Sequence[Finding]) -> str:
     warnings = [finding for finding in findings if finding.level == "warning"]
     if refused:
         fatal = any(finding.code in ("empty-class", "one-class") for finding in refused)
-        cure = "mend what is refused" if fatal else "mend what is refused, or leave it out with --skip-bad"
+        cure = (
+            "mend what is refused"
+            if fatal
+            else "mend what is refused, or leave it out with --skip-bad"
+        )
         return f"Training refuses this data: {cure}."
     if warnings:
         return "Training goes, but the warnings above will hurt it, or what it measures."

@@ -74,7 +74,9 @@ def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Seq
 
     torch.set_num_threads(1)
     rows = train_run(prepare(demo_config(method, seed, steps)), folder)
-    for _ in tracked(rows, track, folder, lambda text: print(f"{folder.name}: {text}", file=sys.stderr)):
+    for _ in tracked(
+        rows, track, folder, lambda text: print(f"{folder.name}: {text}", file=sys.stderr)
+    ):
         pass
     draw_run(folder)
 
@@ -85,14 +87,23 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     # One thread a process: the threads of several on the same processors would wait for one another.
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with (
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
-        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
+        Progress(
+            *columns, console=console, disable=not console.is_terminal, transient=True
+        ) as progress,
     ):
         task = progress.add_task("training", total=len(cells))
         futures = {
-            pool.submit(_one_run, method, seed, command.steps, folder / f"{method}-{seed}", command.track): (
+            pool.submit(
+                _one_run, method, seed, command.steps, folder / f"{method}-{seed}", command.track
+            ): (
                 method,
                 seed,
             )
@@ -135,7 +146,9 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     table.add_section()
 
     def by_seed(name: str) -> dict[int, float]:
-        return {run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in groups[name]}
+        return {
+            run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in groups[name]
+        }
 
     gains = [pair(by_seed(name), by_seed(BASELINE)) for name in groups]
     cells = [f"{spread(gain.values)} ({gain.better} of {len(gain.values)})" for gain in gains]
@@ -163,10 +176,15 @@ def run(argv: Sequence[str]) -> None:
         file=sys.stderr,
     )
     _train_all(command, folder)
-    groups = {method: [read_run(folder / f"{method}-{seed}") for seed in command.seeds] for method in METHODS}
+    groups = {
+        method: [read_run(folder / f"{method}-{seed}") for seed in command.seeds]
+        for method in METHODS
+    }
     picture, results = folder / "comparison.png", folder / "results.csv"
     draw_comparison(groups, picture)
     for finished in itertools.chain(*groups.values()):
         append_row(results, result_row(finished))
     wide_console().print(comparison_table(groups))
-    print(f"picture: {picture}\nnumbers: {results}\nruns:    {folder}/METHOD-SEED, each with its own plots")
+    print(
+        f"picture: {picture}\nnumbers: {results}\nruns:    {folder}/METHOD-SEED, each with its own plots"
+    )

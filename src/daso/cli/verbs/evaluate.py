@@ -42,7 +42,9 @@ def run(argv: Sequence[str]) -> None:
     """Evaluate as the arguments say."""
     command = parse(EvaluateCommand, argv, "daso evaluate")
     device = choose_device(command.device)
-    model = load_model(command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr))
+    model = load_model(
+        command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr)
+    )
     config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
     config = moved(config, command.data)
     source = open_configured(config)

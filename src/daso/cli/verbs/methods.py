@@ -110,7 +110,10 @@ def reasons_by_method(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
     for method, reasons in refused.items():
         grouped: dict[str, list[str]] = {}
         for name, reason in reasons.items():
-            why = reason.partition(": ")[2] or "nothing in it uses what that works out, without align or darp"
+            why = (
+                reason.partition(": ")[2]
+                or "nothing in it uses what that works out, without align or darp"
+            )
             grouped.setdefault(why, []).append(name)
         lines += [f"{method} + {', '.join(names)}: {why}" for why, names in grouped.items()]
     return lines
@@ -119,9 +122,13 @@ def reasons_by_method(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
 def describe_all() -> dict[str, Any]:
     """Return every part by kind and name, what else goes with every method, and the additions that each one refuses,
     with the reason."""
-    parts = {kind: {name: describe_part(p) for name, p in known.items()} for kind, known in KINDS.items()}
+    parts = {
+        kind: {name: describe_part(p) for name, p in known.items()} for kind, known in KINDS.items()
+    }
     refused = {
-        method: {name: reason for name in ADDITIONS if (reason := refusal(method, name)) is not None}
+        method: {
+            name: reason for name in ADDITIONS if (reason := refusal(method, name)) is not None
+        }
         for method in METHODS
     }
     return {**parts, **OPTIONS, "refused": refused}
@@ -143,7 +150,11 @@ def describe_method(name: str) -> dict[str, Any]:
         }
         for parameter in recipe.hyperparameters().values()
     ]
-    parts = [{"kind": kind_of(part), **describe_part(part)} for part in recipe.parts() if part is not Plan]
+    parts = [
+        {"kind": kind_of(part), **describe_part(part)}
+        for part in recipe.parts()
+        if part is not Plan
+    ]
     return {"name": name, "parts": parts, "hyperparameters": hyperparameters}
 
 
@@ -165,7 +176,9 @@ def _list_compositions(refused: Mapping[str, Mapping[str, str]]) -> Table:
     for method in refused:
         table.add_column(method, justify="center")
     for addition in ADDITIONS:
-        table.add_row(addition, *("" if addition in reasons else "yes" for reasons in refused.values()))
+        table.add_row(
+            addition, *("" if addition in reasons else "yes" for reasons in refused.values())
+        )
     return table
 
 
@@ -181,7 +194,9 @@ def run(argv: Sequence[str]) -> None:
         console.print(_list_parts(everything))
         console.print(_list_compositions(everything["refused"]))
         print("Not possible:", *reasons_by_method(everything["refused"]), sep="\n  ")
-        print("\ndaso methods NAME shows the hyper-parameters; NAME may be composed: fixmatch+la+daso")
+        print(
+            "\ndaso methods NAME shows the hyper-parameters; NAME may be composed: fixmatch+la+daso"
+        )
         return
     method = describe_method(command.name)
     if command.json:

@@ -74,7 +74,9 @@ class PredictCommand:
     def check(self) -> None:
         """Refuse what cannot be meant, with an ``OptionError``."""
         if not self.images:
-            raise OptionError("name the image files, or folders of images, that shall be classified")
+            raise OptionError(
+                "name the image files, or folders of images, that shall be classified"
+            )
         if not 0 <= self.unsure <= 1:
             raise OptionError(f"--unsure = {self.unsure} must be in [0, 1]")
         if self.top < 1:
@@ -82,7 +84,9 @@ class PredictCommand:
         if self.logit_adjusted and self.prior not in (None, "uniform"):
             raise OptionError("--logit-adjusted is --prior uniform: give one of them")
         if self.resume and self.out is None:
-            raise OptionError("--resume needs --out: what went to the standard output cannot be gone on with")
+            raise OptionError(
+                "--resume needs --out: what went to the standard output cannot be gone on with"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,11 @@ class Style:
     def columns(self) -> tuple[str, ...]:
         """Their names."""
         names = ["path", "class", "confidence"]
-        names += [f"{what}_{place}" for place in range(2, self.top + 1) for what in ("class", "confidence")]
+        names += [
+            f"{what}_{place}"
+            for place in range(2, self.top + 1)
+            for what in ("class", "confidence")
+        ]
         if self.probabilities:
             names += [f"probability_{name}" for name in self.class_names]
         return (*names, "error")
@@ -176,7 +184,9 @@ def run(argv: Sequence[str]) -> int:
             return style.failure(name, answer)
         if estimates:  # in the journal, until all are there
             return [name, [float(f"{value:.7g}") for value in answer], None]
-        return style.row(name, answer if target is None else shift(answer[None], facts.prior, target)[0])
+        return style.row(
+            name, answer if target is None else shift(answer[None], facts.prior, target)[0]
+        )
 
     if command.out is None and not estimates:
         return _stream(classifier, inputs, style, to_row)
@@ -211,7 +221,9 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     reader = iter(inputs)
     first = next(reader, None)
     if first is None:
-        raise DataError(f"no image in {', '.join(inputs.places)}; endings: {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"no image in {', '.join(inputs.places)}; endings: {', '.join(sorted(SUFFIXES))}"
+        )
     return itertools.chain([first], reader)
 
 
@@ -231,7 +243,10 @@ def _stream(
 
 
 def _fill(
-    journal: Journal, classifier: Classifier, inputs: Inputs, to_row: Callable[[str, Array | str], Row]
+    journal: Journal,
+    classifier: Classifier,
+    inputs: Inputs,
+    to_row: Callable[[str, Array | str], Row],
 ) -> None:
     """Bring a journal to the end of the inputs."""
     try:
@@ -268,8 +283,15 @@ def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row
     order = np.argsort(-estimate, kind="stable")[:FEW].tolist()
     shares = ", ".join(f"{style.class_names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(estimate) - FEW} more classes" if len(estimate) > FEW else ""
-    print(f"class distribution of {readable:,} images, estimated by {how}: {shares}{more}", file=sys.stderr)
-    lost = [name for name, share in zip(style.class_names, estimate, strict=True) if share * readable < 1]
+    print(
+        f"class distribution of {readable:,} images, estimated by {how}: {shares}{more}",
+        file=sys.stderr,
+    )
+    lost = [
+        name
+        for name, share in zip(style.class_names, estimate, strict=True)
+        if share * readable < 1
+    ]
     if lost:
         print(
             f"note: by this estimate there is no image of {', '.join(lost[:FEW])}"

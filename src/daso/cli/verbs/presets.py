@@ -42,7 +42,11 @@ def _tables_of(preset: Preset) -> list[int]:
 def _count(counts: Indices | None) -> dict[str, int] | None:
     if counts is None:
         return None
-    return {"images": int(counts.sum()), "largest": int(counts.max()), "smallest": int(counts.min())}
+    return {
+        "images": int(counts.sum()),
+        "largest": int(counts.max()),
+        "smallest": int(counts.min()),
+    }
 
 
 def describe(preset: Preset, method: str | None = None) -> dict[str, Any]:
@@ -74,13 +78,25 @@ def describe(preset: Preset, method: str | None = None) -> dict[str, Any]:
     name, resolved = resolve(preset, method)
     groups: dict[str, dict[str, Any]] = {}
     for item in resolved:
-        groups.setdefault(item.group, {})[item.name] = {"value": item.value, "decided_by": item.decided_by}
+        groups.setdefault(item.group, {})[item.name] = {
+            "value": item.value,
+            "decided_by": item.decided_by,
+        }
     return {**described, "training_of": name, "resolved": groups}
 
 
 def _print_one(preset: Preset, method: str) -> None:
     described = describe(preset)
-    for key in ("name", "title", "source", "classes", "labelled", "unlabelled", "mismatched", "tables"):
+    for key in (
+        "name",
+        "title",
+        "source",
+        "classes",
+        "labelled",
+        "unlabelled",
+        "mismatched",
+        "tables",
+    ):
         value = described[key]
         if isinstance(value, dict):
             value = ", ".join(f"{number:,} {what}" for what, number in value.items())
@@ -95,7 +111,9 @@ def _print_one(preset: Preset, method: str) -> None:
         print(f"\n{group}")
         for item in items:
             value = (
-                f"{item.value:,}" if isinstance(item.value, int) and item.value > 9999 else str(item.value)
+                f"{item.value:,}"
+                if isinstance(item.value, int) and item.value > 9999
+                else str(item.value)
             )
             print(f"  {item.name:<22} {value:<16} {item.decided_by}")
     print(
@@ -125,7 +143,16 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _table() -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for column in ("preset", "source", "labelled", "unlabelled", "gamma_l", "gamma_u", "T_dist", "steps"):
+    for column in (
+        "preset",
+        "source",
+        "labelled",
+        "unlabelled",
+        "gamma_l",
+        "gamma_u",
+        "T_dist",
+        "steps",
+    ):
         table.add_column(column, justify="left" if column in ("preset", "source") else "right")
     table.add_column("network")
     table.add_column("tables")

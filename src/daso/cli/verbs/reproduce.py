@@ -116,8 +116,13 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     for wanted, names, what in ((rows, row_names, "row"), (columns, column_names, "column")):
         for name in wanted:
             if name.lower() not in names:
-                raise OptionError(f"no such {what}: {name!r}.{nearest(name.lower(), sorted(names))}")
-    wanted_rows, wanted_columns = {name.lower() for name in rows}, {name.lower() for name in columns}
+                raise OptionError(
+                    f"no such {what}: {name!r}.{nearest(name.lower(), sorted(names))}"
+                )
+    wanted_rows, wanted_columns = (
+        {name.lower() for name in rows},
+        {name.lower() for name in columns},
+    )
     parts = [
         Selection(
             table,
@@ -200,7 +205,9 @@ def run_all(
         nonlocal done
         done += 1
         failed = "failed: " if outcome.state == "failed" else ""
-        print(f"[{done}/{len(cells)}] {cell}: {failed}{outcome.message}", file=sys.stderr, flush=True)
+        print(
+            f"[{done}/{len(cells)}] {cell}: {failed}{outcome.message}", file=sys.stderr, flush=True
+        )
         write_tables(campaign, [part.table for part in parts])
 
     def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
@@ -218,7 +225,9 @@ def run_all(
 
     with stop.listening(), Workers(campaign, jobs, stop) if jobs > 1 else nullcontext() as workers:
         over = run_cells(
-            [cell for cell in cells if cell not in complete], workers.attempts if workers else in_turn, report
+            [cell for cell in cells if cell not in complete],
+            workers.attempts if workers else in_turn,
+            report,
         )
     for cell, outcome in over:
         if outcome.state == "stopped" and outcome.message != NOT_BEGUN:
@@ -274,21 +283,27 @@ def draw(campaign: Campaign, columns: Sequence[str]) -> None:
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not drawn:
-        raise OptionError(f"{campaign.folder} has no complete run of {', '.join({**GUESSING, **ANSWERING})}")
+        raise OptionError(
+            f"{campaign.folder} has no complete run of {', '.join({**GUESSING, **ANSWERING})}"
+        )
 
 
 def run(argv: Sequence[str]) -> int:
     """Reproduce as the arguments say."""
     # Lists of numbers may have commas.
     argv = [
-        word for given in argv for word in (given.split(",") if re.fullmatch(r"[\d,]+", given) else [given])
+        word
+        for given in argv
+        for word in (given.split(",") if re.fullmatch(r"[\d,]+", given) else [given])
     ]
     command = parse(ReproduceCommand, argv, "daso reproduce")
     out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
     check_installed(command.track)
     if command.weights is not None and not command.weights.is_file():
         raise OptionError(f"--weights {command.weights}: there is no such file")
-    campaign = Campaign.open(out, command.scale, command.data, command.device, command.track, command.weights)
+    campaign = Campaign.open(
+        out, command.scale, command.data, command.device, command.track, command.weights
+    )
     if command.tables == (FIGURES,):
         draw(campaign, command.columns)
         return 0
@@ -301,7 +316,9 @@ def run(argv: Sequence[str]) -> int:
     if min(command.seeds, default=0) < 0:
         raise OptionError(f"seeds = {' '.join(map(str, command.seeds))}: a seed is at least 0")
     if len(set(command.seeds)) < len(command.seeds):
-        raise OptionError(f"seeds = {' '.join(map(str, command.seeds))}: one is named twice; each is one run")
+        raise OptionError(
+            f"seeds = {' '.join(map(str, command.seeds))}: one is named twice; each is one run"
+        )
     parts = select(command.tables, command.rows, command.columns)
     cells, refused = table_cells([(part.rows, part.columns) for part in parts], command.seeds)
     if command.list:
@@ -326,7 +343,12 @@ def run(argv: Sequence[str]) -> int:
         left = refused + left
     show(campaign, parts)
     if busy:
-        print(f"{len(busy)} left to other processes, which are at them:", *busy, sep="\n  ", file=sys.stderr)
+        print(
+            f"{len(busy)} left to other processes, which are at them:",
+            *busy,
+            sep="\n  ",
+            file=sys.stderr,
+        )
     if left:
         print(f"{len(left)} not done:", *left, sep="\n  ", file=sys.stderr)
     return 1 if left else 0

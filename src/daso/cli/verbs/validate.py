@@ -76,7 +76,9 @@ def run(argv: Sequence[str]) -> int:
             continue
         _say(f"fold {number} of {command.folds}: {folder}")
         if (folder / "config.json").exists():
-            prepared, rows = resume_run(folder, _say, data=command.data, device=command.device, stop=stop)
+            prepared, rows = resume_run(
+                folder, _say, data=command.data, device=command.device, stop=stop
+            )
         else:
             folder.parent.mkdir(exist_ok=True)
             prepared = prepare(wanted, source)
@@ -84,13 +86,17 @@ def run(argv: Sequence[str]) -> int:
         status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
         if status:
             again = f" --steps {steps}" if steps != config.train.steps else ""
-            _say(f"'daso validate {command.folder} --folds {command.folds}{again}' goes on with all of it")
+            _say(
+                f"'daso validate {command.folder} --folds {command.folds}{again}' goes on with all of it"
+            )
             return status
         answer_fold(folder, prepared.data)
     labels = source.train.labels
     counts = [int((labels == k).sum()) for k in range(len(source.class_names))]
     result = {**summarize_folds(folders, source.class_names, counts), "steps": steps}
-    written = command.folder / f"{RESULT}{'' if steps == config.train.steps else f'-{steps}-steps'}.json"
+    written = (
+        command.folder / f"{RESULT}{'' if steps == config.train.steps else f'-{steps}-steps'}.json"
+    )
     save_json(written, result)
     if command.json:
         print(json.dumps(result, indent=1))

@@ -53,7 +53,9 @@ class _Bounded:
         content = self.stream.read(size)
         self.left -= len(content)
         if self.left < 0:
-            raise DataError(f"{self.path}: unpacks to more than {self.limit:,} bytes; fetch it again")
+            raise DataError(
+                f"{self.path}: unpacks to more than {self.limit:,} bytes; fetch it again"
+            )
         return content
 
 

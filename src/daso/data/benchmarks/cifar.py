@@ -125,13 +125,16 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
             pools[name] = _batch(values, layout, where)
     missing = [name for name in layout.batches if name not in pools]
     if missing:
-        raise DataError(f"{path}: missing {', '.join(f'{layout.folder}/{name}' for name in missing)}")
+        raise DataError(
+            f"{path}: missing {', '.join(f'{layout.folder}/{name}' for name in missing)}"
+        )
     train = [pools.pop(name) for name in layout.train]
     return Source(
         name=layout.name,
         class_names=class_names,
         train=Images(
-            np.concatenate([pool.images for pool in train]), np.concatenate([pool.labels for pool in train])
+            np.concatenate([pool.images for pool in train]),
+            np.concatenate([pool.labels for pool in train]),
         ),
         test=pools[layout.test],
         mean=layout.mean,
@@ -173,7 +176,9 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
             if not file.is_file():
                 continue
             if file.stat().st_size > LARGEST:
-                raise DataError(f"{file}: larger than any CIFAR file ({LARGEST:,} bytes); fetch it again")
+                raise DataError(
+                    f"{file}: larger than any CIFAR file ({LARGEST:,} bytes); fetch it again"
+                )
             yield name, file.read_bytes(), str(file)
         return
     for name, content in regular_members(path, layout.folder, wanted, LARGEST):
@@ -182,8 +187,15 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
 
 def _batch(values: dict[str, object], layout: CifarLayout, where: str) -> Images:
     data = values.get("data")
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != 3072
+    ):
+        found = (
+            f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        )
         raise DataError(f"{where}: 'data' must be uint8 of shape (N, 3072), found {found}")
     if layout.label_key not in values:
         raise DataError(f"{where}: no {layout.label_key!r} in it, only {', '.join(sorted(values))}")
@@ -212,7 +224,9 @@ def _labels(value: object, where: str) -> npt.NDArray[np.int64]:
 def _class_names(values: dict[str, object], layout: CifarLayout, where: str) -> tuple[str, ...]:
     found = values.get(layout.names_key)
     if isinstance(found, list | tuple) and all(isinstance(name, bytes | str) for name in found):
-        names = tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in found)
+        names = tuple(
+            n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in found
+        )
         if len(set(names)) == len(layout.class_names):
             return names
     raise DataError(

@@ -56,8 +56,12 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         Remote(FASHION_URL + "t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
         Remote(FASHION_URL + "t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    "cifar10": (Remote(CIFAR_URL + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),),
-    "cifar100": (Remote(CIFAR_URL + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),),
+    "cifar10": (
+        Remote(CIFAR_URL + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),
+    ),
+    "cifar100": (
+        Remote(CIFAR_URL + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
+    ),
     "stl10": (
         Remote(
             STL10_URL + "stl10_binary.tar.gz",
@@ -94,7 +98,9 @@ def download(
         DataError: the name is unknown, the network or the disk fails, or the checksum is wrong.
     """
     if name not in remotes:
-        raise DataError(f"{name!r} cannot be downloaded; {', '.join(remotes)} can.{nearest(name, remotes)}")
+        raise DataError(
+            f"{name!r} cannot be downloaded; {', '.join(remotes)} can.{nearest(name, remotes)}"
+        )
     folder = cache_folder() / name if folder is None else folder
     for remote in remotes[name]:
         target = folder / remote.file_name
@@ -149,7 +155,9 @@ def fetch(
                 if progress is not None:
                     progress(target.name, done, total)
             if total is not None and done != total:
-                raise DataError(f"{url}: the connection ended after {done:,} of {total:,} bytes; try again")
+                raise DataError(
+                    f"{url}: the connection ended after {done:,} of {total:,} bytes; try again"
+                )
             found = f"{checksum.split(':')[0]}:{digest.hexdigest()}"
             if found != checksum:
                 raise DataError(
@@ -204,7 +212,9 @@ def _new_digest(checksum: str) -> hashlib._Hash:
 def _atomic(target: Path) -> Iterator[IO[bytes]]:
     """Write beside *target* and move it there when all went well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{target.name}.", suffix=".part", dir=target.parent
+    )
     temporary = Path(name)
     try:
         with open(descriptor, "wb") as file:

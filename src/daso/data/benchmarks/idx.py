@@ -105,7 +105,9 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uin
         content += chunk
     if len(content) < promised or stream.read(1):
         found = "more" if len(content) == promised else f"{len(content):,}"
-        raise DataError(f"{path}: its header promises {promised:,} bytes {shape}, but it holds {found}")
+        raise DataError(
+            f"{path}: its header promises {promised:,} bytes {shape}, but it holds {found}"
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 

@@ -18,7 +18,12 @@ from daso.errors import DataError, OptionError, problems
 FOLDER = "semi_aves"
 CLASSES = 200
 SIDE = 224
-TRAIN, IN_CLASS, OUT_OF_CLASS, TEST = "l_train_val.txt", "u_train_in.txt", "u_train_out.txt", "test.txt"
+TRAIN, IN_CLASS, OUT_OF_CLASS, TEST = (
+    "l_train_val.txt",
+    "u_train_in.txt",
+    "u_train_out.txt",
+    "test.txt",
+)
 TRUTH = "u_train_in_oracle.txt"
 NAMES_FILE = "semi_aves_species_names.txt"
 LISTS_PAGE = "https://github.com/cvl-umass/ssl-evaluation (data/semi_aves)"
@@ -44,7 +49,9 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     nearer = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    raise DataError(f"{nearer}: missing {', '.join(n for n in wanted if not (nearer / n).is_file())}")
+    raise DataError(
+        f"{nearer}: missing {', '.join(n for n in wanted if not (nearer / n).is_file())}"
+    )
 
 
 def read_semi_aves(
@@ -151,7 +158,9 @@ def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[st
         else:
             listed[name] = label
     if not listed:
-        reasons = [f"; {where}: {why}" for where, why in bad if where.startswith(f"{folder / list_name},")]
+        reasons = [
+            f"; {where}: {why}" for where, why in bad if where.startswith(f"{folder / list_name},")
+        ]
         raise DataError(f"{folder / list_name}: names no image that is there{''.join(reasons[:1])}")
     return listed
 
@@ -172,7 +181,9 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
             elif not _stays_inside(name):
                 bad.append((where, f"the path {name[:80]!r} leads out of the folder"))
             elif int(label) not in labels:
-                bad.append((where, f"label {int(label)} is out of range, {labels[0]} to {labels[-1]}"))
+                bad.append(
+                    (where, f"label {int(label)} is out of range, {labels[0]} to {labels[-1]}")
+                )
             else:
                 yield where, name, int(label)
 
@@ -195,7 +206,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
             pairs = [line.split() for line in lines if line.strip()]
             names = {pair[0]: pair[1].replace("_", " ") for pair in pairs if len(pair) == 2}
             if len(pairs) != CLASSES or names.keys() != {str(label) for label in range(CLASSES)}:
-                raise DataError(f"{path}: must have a line for each label from 0 to {CLASSES - 1}, '0 Name'")
+                raise DataError(
+                    f"{path}: must have a line for each label from 0 to {CLASSES - 1}, '0 Name'"
+                )
             return tuple(names[str(label)] for label in range(CLASSES))
     return tuple(str(label) for label in range(CLASSES))
 
@@ -206,7 +219,9 @@ def _refuse_empty_classes(
     empty = np.flatnonzero(np.bincount(labels, minlength=CLASSES) == 0)
     if len(empty):
         some = ", ".join(map(str, empty[:8])) + (" ..." if len(empty) > 8 else "")
-        raise DataError(f"{folder / TRAIN}: no {kind}image of {len(empty)} of {CLASSES} classes: {some}")
+        raise DataError(
+            f"{folder / TRAIN}: no {kind}image of {len(empty)} of {CLASSES} classes: {some}"
+        )
 
 
 def _unusable(bad: Bad, folder: Path) -> str:

@@ -32,7 +32,9 @@ def locate_stl10(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     nearer = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    raise DataError(f"{nearer}: missing {', '.join(n for n in FILES if not (nearer / n).is_file())}")
+    raise DataError(
+        f"{nearer}: missing {', '.join(n for n in FILES if not (nearer / n).is_file())}"
+    )
 
 
 def read_stl10(folder: Path) -> Source:
@@ -68,7 +70,9 @@ def _pool(folder: Path, part: str) -> Images:
     published = np.fromfile(path, dtype=np.uint8)
     bad = np.flatnonzero((published < 1) | (published > len(CLASSES)))
     if len(bad):
-        raise DataError(f"{path}: label {published[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}")
+        raise DataError(
+            f"{path}: label {published[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}"
+        )
     return Images(images, published.astype(np.int64) - 1)
 
 
@@ -89,5 +93,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     with path.open(encoding="utf-8", errors="replace") as stream:
         names = tuple(stream.read(10_000).split())
     if len(set(names)) != len(CLASSES):
-        raise DataError(f"{path}: must name {len(CLASSES)} different classes, found {list(names)[:20]}")
+        raise DataError(
+            f"{path}: must name {len(CLASSES)} different classes, found {list(names)[:20]}"
+        )
     return names

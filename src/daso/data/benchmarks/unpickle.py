@@ -50,9 +50,13 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
         raise DataError(f"{where}: {error}") from None
     # A damaged pickle raises nearly anything: EOFError, KeyError, IndexError, UnpicklingError, MemoryError.
     except Exception as error:
-        raise DataError(f"{where}: not a readable pickle: {error or type(error).__name__}") from error
+        raise DataError(
+            f"{where}: not a readable pickle: {error or type(error).__name__}"
+        ) from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: the pickle holds {type(value).__name__}, a dictionary was expected")
+        raise DataError(
+            f"{where}: the pickle holds {type(value).__name__}, a dictionary was expected"
+        )
     return {_key(key, where): _finished(item, where) for key, item in value.items()}
 
 

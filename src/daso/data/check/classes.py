@@ -27,7 +27,9 @@ def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     counts = class_counts(scan.parts["train"], len(class_names))
     empty = [name for name, count in zip(class_names, counts, strict=True) if count == 0]
     if empty:
-        text = f"no readable labelled image of {how_many(empty, 'class', 'classes')}: {listed(empty)}"
+        text = (
+            f"no readable labelled image of {how_many(empty, 'class', 'classes')}: {listed(empty)}"
+        )
         yield Finding("refused", "empty-class", text, "add labelled images, or remove the class")
     if len(class_names) < 2:
         text = f"there is only the class {class_names[0]!r}" if class_names else "there is no class"
@@ -40,8 +42,12 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     measured = [part for part in ("validation", "test") if part in scan.parts]
     single = [name for name, count in zip(class_names, labeled, strict=True) if count == 1]
     if single:
-        text = f"{how_many(single, 'class', 'classes')} with a single labelled image: {listed(single)}"
-        yield Finding("warning", "single", text, "label a few more: one image says little of a class")
+        text = (
+            f"{how_many(single, 'class', 'classes')} with a single labelled image: {listed(single)}"
+        )
+        yield Finding(
+            "warning", "single", text, "label a few more: one image says little of a class"
+        )
     few = [name for name, count in zip(class_names, labeled, strict=True) if 0 < count < FEW]
     if few and not measured:
         text = (
@@ -49,7 +55,10 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
             f"{listed(few)}"
         )
         yield Finding(
-            "warning", "few", text, "label more, or give test images: else these classes are not measured"
+            "warning",
+            "few",
+            text,
+            "label more, or give test images: else these classes are not measured",
         )
     for part in measured:
         counts = class_counts(scan.parts[part], len(class_names))
@@ -57,12 +66,18 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         if missing:
             text = f"no {part} image of {how_many(missing, 'class', 'classes')}: {listed(missing)}"
             yield Finding(
-                "warning", f"unmeasured-{part}", text, "add some: the recall of these is not measured"
+                "warning",
+                f"unmeasured-{part}",
+                text,
+                "add some: the recall of these is not measured",
             )
     if "unlabeled" not in scan.parts:
         text = "there are no unlabelled images"
         yield Finding(
-            "note", "no-unlabeled", text, "unlabelled images are what semi-supervised methods learn from"
+            "note",
+            "no-unlabeled",
+            text,
+            "unlabelled images are what semi-supervised methods learn from",
         )
 
 

@@ -12,7 +12,9 @@ from daso.data.check.scan import Scan
 from daso.data.duplicates import Copies, another_label
 
 
-def conflicts(scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
+def conflicts(
+    scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bool
+) -> Iterator[Finding]:
     """Yield images of the same pixels with labels of different classes."""
     train = scan.parts["train"]
     bad = []
@@ -20,7 +22,10 @@ def conflicts(scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bo
         for index, other in another_label(group, train.labels):
             names = [repr(class_names[int(train.labels[i])]) for i in (index, other)]
             bad.append(
-                (train.name_of(index), f"is {names[0]}; {train.name_of(other)}, the same image, {names[1]}")
+                (
+                    train.name_of(index),
+                    f"is {names[0]}; {train.name_of(other)}, the same image, {names[1]}",
+                )
             )
     if bad:
         text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
@@ -36,12 +41,22 @@ def conflicts(scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bo
         if wrong:
             text = f"{how_many(wrong, 'test image')} with the same pixels as a test image of another class"
             yield Finding(
-                "warning", "test-conflict", text, "one of the labels is wrong: mend it", tuple(wrong)
+                "warning",
+                "test-conflict",
+                text,
+                "one of the labels is wrong: mend it",
+                tuple(wrong),
             )
 
 
 COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
-    ("test", "train", "refused", "leak", "remove one of the two; --skip-bad leaves the test image out"),
+    (
+        "test",
+        "train",
+        "refused",
+        "leak",
+        "remove one of the two; --skip-bad leaves the test image out",
+    ),
     (
         "validation",
         "train",
@@ -63,7 +78,13 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
         "copies-validation-test",
         "remove one: what validation chooses favours the test",
     ),
-    ("train", "train", "warning", "copies-labeled", "keep one of them: a hold-out may get the other"),
+    (
+        "train",
+        "train",
+        "warning",
+        "copies-labeled",
+        "keep one of them: a hold-out may get the other",
+    ),
     ("test", "test", "note", "copies-test", "they count more than others do"),
     ("validation", "validation", "note", "copies-validation", "they count more than others do"),
     ("unlabeled", "unlabeled", "note", "copies-unlabeled", "they are seen more often than others"),
@@ -102,7 +123,9 @@ def exact_copies(scan: Scan, copies: Copies, *, own: bool) -> Iterator[Finding]:
             where = f"{'is' if one else 'are'} among the {CALLED[other]} ones too"
         exact = f", {same_bytes} of them byte for byte" if here.content[pairs[0][0]] else ""
         text = f"{how_many(images, f'{CALLED[part]} image')} {where}{exact}"
-        yield Finding(level if own or level != "refused" else "warning", code, text, cure, tuple(images))
+        yield Finding(
+            level if own or level != "refused" else "warning", code, text, cure, tuple(images)
+        )
 
 
 def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
@@ -138,8 +161,12 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         images = []
         for index, original in sorted(conflicts.items()):
             names = " and ".join(repr(class_names[int(train.labels[i])]) for i in (index, original))
-            images.append((train.name_of(index), f"looks like {train.name_of(original)}; they are {names}"))
-        text = f"{how_many(images, 'labelled image')} that {_look(images)} like one of another class"
+            images.append(
+                (train.name_of(index), f"looks like {train.name_of(original)}; they are {names}")
+            )
+        text = (
+            f"{how_many(images, 'labelled image')} that {_look(images)} like one of another class"
+        )
         cure = "look at them: a label may be wrong"
         yield Finding("warning", "near-conflict", text, cure, tuple(images))
     for (part, other), originals in found.items():

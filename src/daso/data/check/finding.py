@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["refused", "warning", "note"]
-CALLED = {"train": "labelled", "unlabeled": "unlabelled", "validation": "validation", "test": "test"}
+CALLED = {
+    "train": "labelled",
+    "unlabeled": "unlabelled",
+    "validation": "validation",
+    "test": "test",
+}
 """How messages call the parts."""
 
 
@@ -37,4 +42,6 @@ def how_many(things: Sequence[object], one: str, many: str = "") -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Return the first ten names, quoted, and how many more there are."""
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(repr, names[:10])) + (
+        f" and {len(names) - 10} more" if len(names) > 10 else ""
+    )

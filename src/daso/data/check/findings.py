@@ -46,7 +46,9 @@ def find_all(
 def _unusable_rows(rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     if rows:
         text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
-        yield Finding("refused", "rows", text, "mend them, or leave them out: --skip-bad", tuple(rows))
+        yield Finding(
+            "refused", "rows", text, "mend them, or leave them out: --skip-bad", tuple(rows)
+        )
 
 
 def _unreadable(scan: Scan) -> Iterator[Finding]:
@@ -58,5 +60,9 @@ def _unreadable(scan: Scan) -> Iterator[Finding]:
     if bad:
         text = f"{how_many(bad, 'image')} cannot be read"
         yield Finding(
-            "refused", "unreadable", text, "mend or remove them, or leave them out: --skip-bad", tuple(bad)
+            "refused",
+            "unreadable",
+            text,
+            "mend or remove them, or leave them out: --skip-bad",
+            tuple(bad),
         )

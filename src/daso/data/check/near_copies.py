@@ -43,7 +43,9 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int
     return np.asarray(small, dtype=np.uint8), value
 
 
-def near_pairs(hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def near_pairs(
+    hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
     """Return pairs (i, j), i < j, of near copies: hashes within 6 of 63 bits, thumbnails with a correlation of 0.99.
 
     Hashes that close agree in at least two of eight blocks, so only images that do are compared: for each of the 28

@@ -67,7 +67,10 @@ class Report:
             "counts": {_key(part): count for part, count in self.counts.items()},
             "imbalance_ratio": self.imbalance,
             "classes": [
-                {"name": name, **{_key(part): counts[k] for part, counts in self.class_counts.items()}}
+                {
+                    "name": name,
+                    **{_key(part): counts[k] for part, counts in self.class_counts.items()},
+                }
                 for k, name in enumerate(self.class_names)
             ],
             "width": self.widths,
@@ -77,7 +80,11 @@ class Report:
             "notes": list(self.notes),
             "findings": [
                 {
-                    **{key: value for key, value in dataclasses.asdict(finding).items() if key != "images"},
+                    **{
+                        key: value
+                        for key, value in dataclasses.asdict(finding).items()
+                        if key != "images"
+                    },
                     "images": [{"name": name, "detail": detail} for name, detail in finding.images],
                 }
                 for finding in self.findings
@@ -126,7 +133,9 @@ def check_data(
 
         scan = scan_listing(listing, side_of, progress)
         findings = find_all(scan, listing.class_names, own=True, rows=listing.skipped)
-        return _report(source, listing.class_names, scan, findings, listing.notes, shrunk=bool(taken))
+        return _report(
+            source, listing.class_names, scan, findings, listing.notes, shrunk=bool(taken)
+        )
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
     opened = (

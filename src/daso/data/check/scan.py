@@ -15,7 +15,14 @@ import numpy.typing as npt
 from daso.data.check.near_copies import THUMBNAIL_SIDE, thumbnail
 from daso.data.duplicates import digest
 from daso.data.images.decode import ImageHeader, decode
-from daso.data.images.encoded import Layout, choose_layout, quiet, read_headers, square_layout, work_through
+from daso.data.images.encoded import (
+    Layout,
+    choose_layout,
+    quiet,
+    read_headers,
+    square_layout,
+    work_through,
+)
 from daso.data.listing import PARTS, Listing
 from daso.data.source import Source
 from daso.errors import DataError
@@ -99,9 +106,15 @@ def scan_listing(
         for part, pool in listing.pools.items():
             bad = {index: reason for (owner, index), reason in reasons.items() if owner == part}
             found = _empty(pool.labels, pool.name_of)
-            found.headers = {index: header for (owner, index), header in headers.items() if owner == part}
+            found.headers = {
+                index: header for (owner, index), header in headers.items() if owner == part
+            }
             found.reasons = bad
-            looks = () if layout is None else work_through(pool, partial(_look, layout=layout), set(bad))
+            looks = (
+                ()
+                if layout is None
+                else work_through(pool, partial(_look, layout=layout), set(bad))
+            )
             for index, look in enumerate(looks):
                 if isinstance(look, Look):
                     _keep(found, index, look)
@@ -151,12 +164,16 @@ def _look(source: Path | bytes, layout: Layout) -> Look:
     else:
         try:
             with source.open("rb") as file:
-                content = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
+                content = hashlib.file_digest(
+                    file, partial(hashlib.blake2b, digest_size=16)
+                ).digest()
         except OSError as error:
             raise DataError(error.strerror or str(error)) from error
     pixels = decode(source, channels=layout.channels, size=layout.square)
     if pixels.shape[1:] != (layout.height, layout.width):
-        raise DataError(f"decodes to {pixels.shape}, while its header says {layout.height} x {layout.width}")
+        raise DataError(
+            f"decodes to {pixels.shape}, while its header says {layout.height} x {layout.width}"
+        )
     return Look(content, digest(pixels), *thumbnail(pixels))
 
 

@@ -45,7 +45,9 @@ def from_arrays(
     _agree(pixels, targets, "images", "labels")
     validation = _held_out(validation_images, validation_labels, "validation")
     test = _held_out(test_images, test_labels, "test")
-    names = _class_names(class_names, [targets, *(pool.labels for pool in (validation, test) if pool)])
+    names = _class_names(
+        class_names, [targets, *(pool.labels for pool in (validation, test) if pool)]
+    )
     known = targets != UNLABELED
     _check_labels(targets, names, "labels")
     for part, pool in (("validation_labels", validation), ("test_labels", test)):
@@ -89,14 +91,22 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     elif array.ndim == 4:
         array = _channels_first(array, what)
     else:
-        vectors = "; vectors are for daso.DASOClassifier, see docs/estimator.md" if array.ndim == 2 else ""
-        raise DataError(f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{vectors}")
+        vectors = (
+            "; vectors are for daso.DASOClassifier, see docs/estimator.md"
+            if array.ndim == 2
+            else ""
+        )
+        raise DataError(
+            f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{vectors}"
+        )
     if not array[:1].size and len(array):
         raise DataError(f"{what} must not be empty, got {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
-        raise DataError(f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}; convert them")
+        raise DataError(
+            f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}; convert them"
+        )
     pixels = np.empty(array.shape, dtype=np.uint8)
     for start in range(0, len(array), CHUNK):
         part = array[start : start + CHUNK].astype(np.float32)
@@ -136,20 +146,28 @@ def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
 def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np.generic]:
     first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
     if first and last:
-        raise DataError(f"{what}: {array.shape} may have its channels first or last; give larger images")
+        raise DataError(
+            f"{what}: {array.shape} may have its channels first or last; give larger images"
+        )
     if not first and not last:
-        raise DataError(f"{what} must have 1 (grey) or 3 (RGB) channels, first or last, got {array.shape}")
+        raise DataError(
+            f"{what} must have 1 (grey) or 3 (RGB) channels, first or last, got {array.shape}"
+        )
     return array if first else array.transpose(0, 3, 1, 2)
 
 
-def _agree(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], first: str, second: str) -> None:
+def _agree(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], first: str, second: str
+) -> None:
     if len(images) != len(labels) or not len(images):
         raise DataError(
             f"{len(images)} {first}, but {len(labels)} {second}; they must agree, and there must be some"
         )
 
 
-def _held_out(images: npt.ArrayLike | None, labels: npt.ArrayLike | None, part: str) -> Images | None:
+def _held_out(
+    images: npt.ArrayLike | None, labels: npt.ArrayLike | None, part: str
+) -> Images | None:
     if images is None and labels is None:
         return None
     if images is None or labels is None:
@@ -158,11 +176,15 @@ def _held_out(images: npt.ArrayLike | None, labels: npt.ArrayLike | None, part: 
     _agree(*pool, f"{part}_images", f"{part}_labels")
     unknown = np.flatnonzero(pool[1] == UNLABELED)
     if len(unknown):
-        raise DataError(f"{part}_labels: -1 (unknown) at index {unknown[0]}; a hold-out needs every label")
+        raise DataError(
+            f"{part}_labels: -1 (unknown) at index {unknown[0]}; a hold-out needs every label"
+        )
     return Images(*pool)
 
 
-def _class_names(given: Sequence[str] | None, labels: list[npt.NDArray[np.int64]]) -> tuple[str, ...]:
+def _class_names(
+    given: Sequence[str] | None, labels: list[npt.NDArray[np.int64]]
+) -> tuple[str, ...]:
     if given is not None:
         names = tuple(str(item) for item in given)
         if len(set(names)) != len(names):

@@ -84,8 +84,17 @@ def _damage_named(file: Path, kind: str) -> Iterator[None]:
     except DataError:
         raise
     # ArrowException covers what pyarrow says of damage; damaged metadata of other kinds raises the others.
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError, RecursionError) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        ValueError,
+        KeyError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        reason = (
+            str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        )
         raise DataError(f"{file}: not a readable {kind} file: {reason}; fetch it again") from error
 
 
@@ -144,7 +153,9 @@ class Shards:
         def origins() -> Iterator[str]:
             return map(origin_of, self.files)
 
-        return EncodedImages(labels, self._name_of, self._image_chunks, from_files=False, origins=origins)
+        return EncodedImages(
+            labels, self._name_of, self._image_chunks, from_files=False, origins=origins
+        )
 
     def _image_chunks(self) -> Iterator[Sequence[Path | bytes]]:
         for file, rows in zip(self.files, self.rows, strict=True):
@@ -177,7 +188,9 @@ class Shards:
         return f"row {index}"
 
 
-def list_shards(shards: dict[str, Shards], class_names: Sequence[str], *, name: str, where: Path) -> Listing:
+def list_shards(
+    shards: dict[str, Shards], class_names: Sequence[str], *, name: str, where: Path
+) -> Listing:
     """Put the parts of a data set together; training images without a label join the unlabelled ones.
 
     Args:
@@ -190,11 +203,15 @@ def list_shards(shards: dict[str, Shards], class_names: Sequence[str], *, name: 
     """
     found = {part: shards[part].labels() for part in PARTS if part in shards}
     if any(isinstance(label, str) for labels in found.values() for label in labels[:1]):
-        found, class_names = _numbered({part: [_text(v) for v in labels] for part, labels in found.items()})
+        found, class_names = _numbered(
+            {part: [_text(v) for v in labels] for part, labels in found.items()}
+        )
     elif not class_names:
         largest = max(int(label) for labels in found.values() for label in labels)
         if largest >= sum(map(len, found.values())):
-            raise DataError(f"{where}: the largest label is {largest}; number the classes 0, 1, 2 ...")
+            raise DataError(
+                f"{where}: the largest label is {largest}; number the classes 0, 1, 2 ..."
+            )
         class_names = tuple(str(label) for label in range(largest + 1))
     pools: dict[str, EncodedImages] = {}
     without: EncodedImages | None = None

@@ -18,7 +18,9 @@ from daso.errors import DataError, OptionError, nearest, problems
 LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 """What the folders of the other parts are called."""
-NOTHING = f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
+NOTHING = (
+    f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
+)
 PERMIT = "let this user read it (chmod -R u+rX), or take it away"
 Faults = list[tuple[str, str]]
 """Files and folders that cannot be used, with the reason."""
@@ -35,7 +37,9 @@ def is_class_folder(folder: Path) -> bool:
     Raises:
         DataError: some are called like classes and some like parts, or like a part in another spelling.
     """
-    with_images = [name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None]
+    with_images = [
+        name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None
+    ]
     parts = [name for name in with_images if part_called(name)]
     if parts:
         raise DataError(
@@ -61,7 +65,9 @@ def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False
     return read_listing(list_folder(folder, skip_bad=skip_bad), size=size, skip_bad=skip_bad)
 
 
-def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_bad: bool = False) -> Listing:
+def list_folder(
+    folder: Path, others: Mapping[str, str] | None = None, *, skip_bad: bool = False
+) -> Listing:
     """List image folders without decoding any image.
 
     Args:
@@ -79,7 +85,9 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_b
     given = dict(others or {})
     unknown = [name for name in given if name not in FOLDERS.values()]
     if unknown:
-        raise OptionError(f"unknown part {unknown[0]!r} of a data set; known: {', '.join(FOLDERS.values())}")
+        raise OptionError(
+            f"unknown part {unknown[0]!r} of a data set; known: {', '.join(FOLDERS.values())}"
+        )
     if is_image_folder(folder):
         labeled = _labeled_folder(folder)
         inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
@@ -104,7 +112,10 @@ def list_folder(folder: Path, others: Mapping[str, str] | None = None, *, skip_b
         _refuse_none(labeled)
     class_names = tuple(in_order(name for name, images in files.items() if images))
     faults += [
-        (str(labeled / name), f"no labelled image of class {name!r}; add some, or remove the folder")
+        (
+            str(labeled / name),
+            f"no labelled image of class {name!r}; add some, or remove the folder",
+        )
         for name, images in files.items()
         if not images
     ]
@@ -163,12 +174,15 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
             + ("" if own else ", in labeled/, beside unlabeled/ for images without a class")
         )
     faults += [
-        (str(path), "lies outside a class folder; move it into the folder of its class") for path in stray
+        (str(path), "lies outside a class folder; move it into the folder of its class")
+        for path in stray
     ]
     return {name: _image_files(folder / name, faults) for name in names}
 
 
-def _known_classes(folder: Path, class_names: Sequence[str], faults: Faults) -> dict[str, list[Path]]:
+def _known_classes(
+    folder: Path, class_names: Sequence[str], faults: Faults
+) -> dict[str, list[Path]]:
     """Return the images of the known classes of a part to measure on; images of others are faults."""
     files = _class_files(folder, faults)
     for name in sorted(files.keys() - set(class_names)):
@@ -184,7 +198,9 @@ def _known_classes(folder: Path, class_names: Sequence[str], faults: Faults) -> 
 
 def _labeled_pool(files: Mapping[str, list[Path]], class_names: Sequence[str]) -> EncodedImages:
     known = {name: label for label, name in enumerate(class_names)}
-    found = [(path, known[name]) for name, paths in files.items() if name in known for path in paths]
+    found = [
+        (path, known[name]) for name, paths in files.items() if name in known for path in paths
+    ]
     return files_pool([path for path, _ in found], [label for _, label in found])
 
 
@@ -193,7 +209,9 @@ def _unlabeled_pool(place: str, faults: Faults) -> EncodedImages | None:
     if is_shards(place):
         return unlabeled_tars(place)
     paths = _image_files(Path(place), faults)
-    shards = sorted(str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file())
+    shards = sorted(
+        str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file()
+    )
     pools = [files_pool(paths, [UNLABELED] * len(paths))] if paths else []
     pools += map(unlabeled_tars, shards)
     return functools.reduce(EncodedImages.followed_by, pools) if pools else None

@@ -39,14 +39,18 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
             raise DataError(
                 f"{PREFIX}{name}: has two splits that are {part} images; save one with save_to_disk()"
             )
-        shards[part] = Shards([Path(f"{PREFIX}{name}") / str(split)], _opening(data), with_paths=True)
+        shards[part] = Shards(
+            [Path(f"{PREFIX}{name}") / str(split)], _opening(data), with_paths=True
+        )
     if "train" not in shards:
         raise DataError(
             f"{PREFIX}{name}: no split 'train' in it, only {', '.join(map(str, found)) or 'nothing'}"
         )
     train = shards["train"]
     names = class_names(train.metadata, train.label, train.files[0])
-    listing = list_shards(shards, names, name=repository.rpartition("/")[2], where=Path(f"{PREFIX}{name}"))
+    listing = list_shards(
+        shards, names, name=repository.rpartition("/")[2], where=Path(f"{PREFIX}{name}")
+    )
     left = [str(split) for split in found if part_called(str(split)) is None]
     notes = (f"{PREFIX}{name}: the split(s) {', '.join(left)} are left out",) if left else ()
     return Listing(listing.name, listing.where, listing.class_names, listing.pools, notes=notes)
@@ -57,7 +61,9 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         import datasets
         import huggingface_hub.constants as hub
     except ImportError as error:
-        raise MissingDependencyError(f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'") from error
+        raise MissingDependencyError(
+            f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'"
+        ) from error
     switches: tuple[Any, ...] = (datasets.config, hub)
     before = [(module, module.HF_HUB_OFFLINE) for module in switches]
     try:

@@ -42,7 +42,9 @@ def list_saved(folder: Path) -> Listing:
             if part is None:
                 raise DataError(f"{folder / SPLITS}: {unknown_part(name)}")
             if part in parts:
-                raise DataError(f"{folder / SPLITS}: {parts[part].name} and {name} are the same part")
+                raise DataError(
+                    f"{folder / SPLITS}: {parts[part].name} and {name} are the same part"
+                )
             parts[part] = folder / _plain_name(name, folder / SPLITS)
         if "train" not in parts:
             raise DataError(f"{folder / SPLITS}: no split 'train' in it, only {', '.join(names)}")
@@ -50,7 +52,9 @@ def list_saved(folder: Path) -> Listing:
     info = parts["train"] / INFO
     features = _read_json(info).get("features")
     label = shards["train"].label
-    return list_shards(shards, feature_names(features, label, info), name=folder.resolve().name, where=folder)
+    return list_shards(
+        shards, feature_names(features, label, info), name=folder.resolve().name, where=folder
+    )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -69,7 +73,9 @@ def _files(folder: Path) -> list[Path]:
             raise DataError(f"{folder / STATE}: each of '_data_files' must have a 'filename'")
         file = folder / _plain_name(name, folder / STATE)
         if not file.is_file():
-            raise DataError(f"{folder / STATE}: names {name[:80]}, which is not there; copy the whole folder")
+            raise DataError(
+                f"{folder / STATE}: names {name[:80]}, which is not there; copy the whole folder"
+            )
         files.append(file)
     return files
 

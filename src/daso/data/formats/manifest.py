@@ -52,7 +52,9 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     entries = _known(entries, names, bad)
     if not names and (rows or not bad):
         bad.append((0, "no usable row has a label"))
-    skipped = tuple((where(file, line) if line else str(file), reason) for line, reason in sorted(bad))
+    skipped = tuple(
+        (where(file, line) if line else str(file), reason) for line, reason in sorted(bad)
+    )
     if skipped and not (skip_bad and names):
         cure = "Mend them" + (", or go on without them: --skip-bad." if names else ".")
         raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
@@ -102,7 +104,9 @@ def _part(row: Row, label: str) -> str:
     return "unlabeled" if part == "train" and not label else part
 
 
-def _inside(text: str, folder: Path, top: str, real_folder: Callable[[str], str]) -> tuple[Path, str]:
+def _inside(
+    text: str, folder: Path, top: str, real_folder: Callable[[str], str]
+) -> tuple[Path, str]:
     """Return the path that a row names and where it leads; a ``ValueError`` says why it may not be read.
 
     Args:
@@ -121,7 +125,9 @@ def _inside(text: str, folder: Path, top: str, real_folder: Callable[[str], str]
         within = os.path.commonpath([top, real]) == top
         there = within and Path(real).is_file()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{shown!r} is no path: {getattr(error, 'strerror', None) or error}") from None
+        raise ValueError(
+            f"{shown!r} is no path: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if not within:
         raise ValueError(
             f"{shown!r} leads out of {folder}; name a folder that holds all images with --data, "
@@ -151,7 +157,9 @@ def _unlike(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:
             if len(labels) > 1:
                 other = next(other for label, other in labels.items() if label != entry.label)
                 says = f"says {entry.label[:SHOWN]!r}" if entry.label else "has no label"
-                reason = f"{says}, but line {other.line} says {other.label[:SHOWN]!r} of the same file"
+                reason = (
+                    f"{says}, but line {other.line} says {other.label[:SHOWN]!r} of the same file"
+                )
             elif number > 0:
                 reason = f"names the same file as line {same[0].line}"
             else:
@@ -168,7 +176,10 @@ def _known(entries: Sequence[_Entry], names: Sequence[str], bad: Bad) -> list[_E
         if entry.part in ("validation", "test") and entry.label not in known:
             hint = nearest(entry.label, names)
             bad.append(
-                (entry.line, f"class {entry.label[:SHOWN]!r} has no labelled image to learn from.{hint}")
+                (
+                    entry.line,
+                    f"class {entry.label[:SHOWN]!r} has no labelled image to learn from.{hint}",
+                )
             )
         else:
             kept.append(entry)
@@ -177,7 +188,9 @@ def _known(entries: Sequence[_Entry], names: Sequence[str], bad: Bad) -> list[_E
 
 def _labels(rows: Sequence[Row]) -> list[str]:
     """Return the rows' labels; numbers that a table has written as 3.0 are whole again, and -1 among them is none."""
-    plain = [WHOLE.sub(r"\1", row.label) if WHOLE.fullmatch(row.label) else row.label for row in rows]
+    plain = [
+        WHOLE.sub(r"\1", row.label) if WHOLE.fullmatch(row.label) else row.label for row in rows
+    ]
     if not all(INTEGER.fullmatch(label) for label in plain if label):
         return [row.label for row in rows]
     return ["" if label == "-1" else label for label in plain]

@@ -109,7 +109,12 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
             if not texts["path"]:
                 raise ValueError("names no image")
             rows.append(
-                Row(line, texts["path"], texts.get("label", "").rstrip("\r\n"), texts.get("split", ""))
+                Row(
+                    line,
+                    texts["path"],
+                    texts.get("label", "").rstrip("\r\n"),
+                    texts.get("split", ""),
+                )
             )
         except ValueError as error:
             bad.append((line, str(error)))
@@ -187,7 +192,9 @@ def _text(value: Any, role: str) -> str:
         if abs(value) < 2**53 and int(value) == value:
             return str(int(value))
         raise ValueError(f"the label {str(value)[:SHOWN]} is no whole number and no text")
-    raise ValueError(f"the {role} must be a text, found {type(value).__name__} {str(value)[:SHOWN]!r}")
+    raise ValueError(
+        f"the {role} must be a text, found {type(value).__name__} {str(value)[:SHOWN]!r}"
+    )
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -202,7 +209,9 @@ def _lines(file: Path) -> Iterator[str]:
             number += 1
             if number == 1:
                 if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise DataError(f"{file}: is UTF-16; save it as UTF-8 (in spreadsheets: CSV UTF-8)")
+                    raise DataError(
+                        f"{file}: is UTF-16; save it as UTF-8 (in spreadsheets: CSV UTF-8)"
+                    )
                 content = content.removeprefix(b"\xef\xbb\xbf")
             if len(content) > LONGEST_LINE:
                 raise DataError(
@@ -225,10 +234,15 @@ def _csv(file: Path) -> Records:
     lines = _lines(file)
     first = next(lines, "")
     if not first.strip():
-        raise DataError(f"{file}: its first line is empty; it must name the columns, such as path,label")
+        raise DataError(
+            f"{file}: its first line is empty; it must name the columns, such as path,label"
+        )
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     reader = csv.reader(
-        itertools.chain([first], lines), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True
+        itertools.chain([first], lines),
+        delimiter=delimiter,
+        skipinitialspace=delimiter != "\t",
+        strict=True,
     )
     try:
         names = [name.strip() for name in next(reader)]
@@ -244,7 +258,9 @@ def _csv(file: Path) -> Records:
                     yield line, f"has {len(fields)} fields, the first line {len(names)}"
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{where(file, reader.line_num)}: {error}; mend the quotes or the line") from None
+        raise DataError(
+            f"{where(file, reader.line_num)}: {error}; mend the quotes or the line"
+        ) from None
 
 
 def _json_lines(file: Path) -> Records:
@@ -259,7 +275,10 @@ def _json_lines(file: Path) -> Records:
         if isinstance(record, dict):
             yield (
                 number,
-                {name: value if name.strip().lower() in KNOWN else None for name, value in record.items()},
+                {
+                    name: value if name.strip().lower() in KNOWN else None
+                    for name, value in record.items()
+                },
             )
         else:
             yield (
@@ -275,7 +294,9 @@ def _parquet(file: Path) -> Records:
         if len(set(names)) < len(names):
             raise DataError(f"{file}: has a column twice: {', '.join(names)}")
         wanted = list(choose_columns(names).values())
-        columns = ((value for part in table.column(name) for value in part.to_pylist()) for name in wanted)
+        columns = (
+            (value for part in table.column(name) for value in part.to_pylist()) for name in wanted
+        )
         others = dict.fromkeys(table.schema.names)
         for number, values in enumerate(zip(*columns, strict=True)):
             yield number, others | dict(zip(wanted, values, strict=True))

@@ -72,7 +72,9 @@ def _choose(stored: list[str]) -> dict[str, str]:
     for argument, keys in KEYS.items():
         present = [key for key in keys if key in stored]
         if len(present) > 1:
-            raise DataError(f"holds both {present[0]!r} and {present[1]!r}, which mean the same; keep one")
+            raise DataError(
+                f"holds both {present[0]!r} and {present[1]!r}, which mean the same; keep one"
+            )
         if present:
             chosen[argument] = present[0]
     for argument in ("images", "labels"):
@@ -82,7 +84,9 @@ def _choose(stored: list[str]) -> dict[str, str]:
     unknown = [key for key in stored if key not in chosen.values()]
     if unknown:
         names = [key for keys in KEYS.values() for key in keys]
-        raise DataError(f"unknown key {unknown[0]!r}; known: {', '.join(names)}.{nearest(unknown[0], names)}")
+        raise DataError(
+            f"unknown key {unknown[0]!r}; known: {', '.join(names)}.{nearest(unknown[0], names)}"
+        )
     return chosen
 
 
@@ -93,7 +97,9 @@ def _check_sizes(archive: zipfile.ZipFile, packed: int) -> None:
             shape, dtype = _array_header(stream, member.filename)
             promised = math.prod(shape) * dtype.itemsize + stream.tell()
         if dtype.hasobject:
-            raise DataError(f"{member.filename} holds Python objects, which are never loaded; store numbers")
+            raise DataError(
+                f"{member.filename} holds Python objects, which are never loaded; store numbers"
+            )
         if promised != member.file_size or promised > MOST_PACKED * packed:
             raise DataError(
                 f"{member.filename}: its header promises {promised:,} bytes, it cannot have so many"
@@ -103,7 +109,9 @@ def _check_sizes(archive: zipfile.ZipFile, packed: int) -> None:
 def _array_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     # Later versions allow headers of any length; numpy writes them for structured arrays only.
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise DataError(f"{name}: only arrays in version 1.0 of numpy's format are read; store plain numbers")
+        raise DataError(
+            f"{name}: only arrays in version 1.0 of numpy's format are read; store plain numbers"
+        )
     try:
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     # The header is a Python literal; one that is none raises nearly anything: SyntaxError, TokenError, TypeError.
@@ -117,4 +125,6 @@ def _texts(names: npt.NDArray[np.generic] | None) -> list[str] | None:
         return None
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise DataError(f"class_names must be a list of texts, got {names.dtype} {names.shape}")
-    return [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names.tolist()]
+    return [
+        n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names.tolist()
+    ]

@@ -25,7 +25,9 @@ def locate_parquet(folder: Path) -> Path:
     for name in SUBFOLDERS:
         if _files(folder / name, "train"):
             return folder / name
-    raise DataError(f"{folder}: missing train-*.parquet" if folder.is_dir() else f"{folder}: no such folder")
+    raise DataError(
+        f"{folder}: missing train-*.parquet" if folder.is_dir() else f"{folder}: no such folder"
+    )
 
 
 def read_parquet(
@@ -102,9 +104,13 @@ def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
         feature = features[label]  # type: ignore[index]
         names = tuple(str(name) for name in feature.get("names") or ())
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{where}: its 'huggingface' metadata does not describe column {label}") from error
+        raise DataError(
+            f"{where}: its 'huggingface' metadata does not describe column {label}"
+        ) from error
     if len(set(names)) != len(names):
-        raise DataError(f"{where}: its 'huggingface' metadata names a class twice: {list(names)[:20]}")
+        raise DataError(
+            f"{where}: its 'huggingface' metadata names a class twice: {list(names)[:20]}"
+        )
     return names
 
 
@@ -133,5 +139,7 @@ def class_names(metadata: dict[bytes, bytes], label: str, file: Path) -> tuple[s
     try:
         features = json.loads(stored)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{file}: its 'huggingface' metadata does not describe column {label}") from error
+        raise DataError(
+            f"{file}: its 'huggingface' metadata does not describe column {label}"
+        ) from error
     return feature_names(features, label, file)

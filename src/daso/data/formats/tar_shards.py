@@ -43,7 +43,15 @@ LONG_HEADERS = (
 """Kinds of members that only say more of the next one; tarfile reads them whole."""
 LARGEST_HEADER = 2**20
 CHUNK = 256
-DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,11 @@ def list_tars(folder: Path) -> Listing:
         )
     class_names, labels = _numbered(folder, texts)
     pools = {
-        part: _pool(found, [len(of_shard) for of_shard in read[part]], np.array(labels[part], dtype=np.int64))
+        part: _pool(
+            found,
+            [len(of_shard) for of_shard in read[part]],
+            np.array(labels[part], dtype=np.int64),
+        )
         for part, found in shards.items()
     }
     return Listing(folder.resolve().name, str(folder), class_names, pools)
@@ -162,7 +174,9 @@ def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
         MissingDependencyError: an address needs fsspec.
     """
     with _opened(shard, "r|*" if contents else "r:*") as archive:
-        for key, members in itertools.groupby(_members(archive), lambda member: _split(member.name)[0]):
+        for key, members in itertools.groupby(
+            _members(archive), lambda member: _split(member.name)[0]
+        ):
             image, label, has_image = b"", None, False
             for member in members:
                 ending = _split(member.name)[1]
@@ -239,7 +253,10 @@ def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile
         "r|*" if is_address(shard) else mode
     )  # the small members of a shard are passed over no faster than read
     try:
-        with _file(shard) as file, tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
+        with (
+            _file(shard) as file,
+            tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive,
+        ):
             yield archive
     except DasoError:
         raise
@@ -250,10 +267,14 @@ def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile
         if not isinstance(error, DAMAGE) and not is_address(shard):
             raise
         reason = (
-            (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            (error.strerror if isinstance(error, OSError) else None)
+            or str(error)
+            or type(error).__name__
         )
         if isinstance(error, tarfile.TarError) or not is_address(shard):
-            raise DataError(f"{shard}: not a readable tar file: {reason}; fetch it again") from error
+            raise DataError(
+                f"{shard}: not a readable tar file: {reason}; fetch it again"
+            ) from error
         raise DataError(f"{shard}: cannot be read: {reason}") from error
 
 
@@ -311,7 +332,9 @@ def _numbered(
             raise DataError(
                 f"{folder}: {part} label {unknown[:80]!r} is none of the {len(names)} classes: {', '.join(names)[:300]}"
             )
-        labels[part] = [UNLABELED if text is None else numbers.get(text, UNLABELED) for text in values]
+        labels[part] = [
+            UNLABELED if text is None else numbers.get(text, UNLABELED) for text in values
+        ]
     return names, labels
 
 
@@ -319,10 +342,14 @@ def _class_names(folder: Path, count: int) -> tuple[str, ...]:
     file = folder / CLASSES
     if not file.is_file():
         if count > 100_000:
-            raise DataError(f"{folder}: the largest label is {count - 1}; number the classes 0, 1, 2 ...")
+            raise DataError(
+                f"{folder}: the largest label is {count - 1}; number the classes 0, 1, 2 ..."
+            )
         return tuple(map(str, range(count)))
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(
+            line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     if len(names) < count:
@@ -330,9 +357,13 @@ def _class_names(folder: Path, count: int) -> tuple[str, ...]:
     return names
 
 
-def _pool(shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]) -> EncodedImages:
+def _pool(
+    shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]
+) -> EncodedImages:
     """Return the pool of all images of some shards, each with so many."""
-    remote_origin = functools.cache(_remote_origin)  # asked for once, not for every image that has a name
+    remote_origin = functools.cache(
+        _remote_origin
+    )  # asked for once, not for every image that has a name
 
     def origin(shard: str) -> str:
         return remote_origin(shard) if is_address(shard) else origin_of(Path(shard))

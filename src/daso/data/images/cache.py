@@ -165,7 +165,9 @@ class _Kept:
         for name, size in sizes.items():
             with (self.folder / name).open("ab") as file:
                 file.truncate(size)
-        write_atomically(self.folder / JOURNAL, b"".join(_line(n, *self._entries[n]) for n in self.done))
+        write_atomically(
+            self.folder / JOURNAL, b"".join(_line(n, *self._entries[n]) for n in self.done)
+        )
 
     def write(self, number: int, block: dict[int, npt.NDArray[np.uint8] | str]) -> None:
         """Write a block and, once it is on the disk, enter it into the journal."""
@@ -219,7 +221,9 @@ class _Kept:
             if json.loads((self.folder / SEAL).read_bytes()) == self._state():
                 return {number: bad for number, (_, bad) in self._entries.items()}
         return {
-            number: bad for number, (checksum, bad) in self._entries.items() if self._holds(number, checksum)
+            number: bad
+            for number, (checksum, bad) in self._entries.items()
+            if self._holds(number, checksum)
         }
 
     def _holds(self, number: int, checksum: str) -> bool:

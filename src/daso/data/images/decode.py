@@ -152,7 +152,11 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
         background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
         return Image.alpha_composite(background, coloured).convert(mode)
     # Not every mode has a way to grey but by way of RGB.
-    return image.convert(mode) if image.mode in ("1", "L", "RGB") else image.convert("RGB").convert(mode)
+    return (
+        image.convert(mode)
+        if image.mode in ("1", "L", "RGB")
+        else image.convert("RGB").convert(mode)
+    )
 
 
 def _central_square(image: Image.Image, size: int) -> Image.Image:

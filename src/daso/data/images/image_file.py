@@ -93,7 +93,9 @@ class ImageFile:
         for start in range(0, len(self), step):
             yield from self[start : start + step]
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
         """Read all images; NumPy asks for it."""
         return np.asarray(self[:], dtype=dtype)
 
@@ -124,14 +126,22 @@ class ImageFile:
         starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
         ends = np.append(starts, len(places))[1:]
         file = self._file.fileno()
-        for start, end, place in zip(starts.tolist(), ends.tolist(), places[starts].tolist(), strict=True):
+        for start, end, place in zip(
+            starts.tolist(), ends.tolist(), places[starts].tolist(), strict=True
+        ):
             for part in range(start, end, step := max(1, READ_AT_ONCE // self._size)):
                 last = min(part + step, end)
                 try:
-                    content = os.pread(file, (last - part) * self._size, (place + part - start) * self._size)
+                    content = os.pread(
+                        file, (last - part) * self._size, (place + part - start) * self._size
+                    )
                 except OSError as error:
                     raise DataError(f"{self.path}: {error.strerror or error}") from error
                 if len(content) != (last - part) * self._size:
-                    raise DataError(f"{self.path}: was cut short after it was opened; start again to mend it")
-                flat[part:last] = np.frombuffer(content, dtype=np.uint8).reshape(last - part, self._size)
+                    raise DataError(
+                        f"{self.path}: was cut short after it was opened; start again to mend it"
+                    )
+                flat[part:last] = np.frombuffer(content, dtype=np.uint8).reshape(
+                    last - part, self._size
+                )
         return found

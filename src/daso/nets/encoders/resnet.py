@@ -44,7 +44,10 @@ class _Residual(Recomputing):
     def forward(self, x: Tensor) -> Tensor:
         out = self.get_submodule("conv1")(x)
         for number in range(1, self.depth):
-            norm, convolution = self.get_submodule(f"bn{number}"), self.get_submodule(f"conv{number + 1}")
+            norm, convolution = (
+                self.get_submodule(f"bn{number}"),
+                self.get_submodule(f"conv{number + 1}"),
+            )
             out = self.through(norm, _rectify, out, convolution)
         out = self.get_submodule(f"bn{self.depth}")(out)
         return _rectify(out.add_(self.downsample(x)))
@@ -66,7 +69,9 @@ class ResNet(nn.Module):
         OptionError: no network has this depth.
     """
 
-    def __init__(self, depth: int = 34, channels: int = 3, stem: Literal["large", "small"] = "large") -> None:
+    def __init__(
+        self, depth: int = 34, channels: int = 3, stem: Literal["large", "small"] = "large"
+    ) -> None:
         super().__init__()
         if depth not in _LAYERS:
             raise OptionError(f"resnet{depth}: depths are {', '.join(map(str, _LAYERS))}")
@@ -75,7 +80,9 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, 64, *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         inputs = 64
-        for group, (width, blocks) in enumerate(zip((64, 128, 256, 512), _LAYERS[depth], strict=True)):
+        for group, (width, blocks) in enumerate(
+            zip((64, 128, 256, 512), _LAYERS[depth], strict=True)
+        ):
             layer: list[nn.Module] = []
             for index in range(blocks):
                 layer.append(_Residual(inputs, width, 2 if group and not index else 1, bottleneck))

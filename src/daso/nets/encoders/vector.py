@@ -33,7 +33,9 @@ class VectorEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], width: int = 256, depth: int = 2) -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], width: int = 256, depth: int = 2
+    ) -> None:
         super().__init__()
         if depth and width < 1:
             raise OptionError(f"mlp-{width}-{depth}: the width must be at least 1")

@@ -39,7 +39,9 @@ class _Block(Recomputing):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         changes = stride != 1 or inputs != outputs
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activate_shortcut:

@@ -139,7 +139,9 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     side = resolution or preprocessing.resolution or USUAL_SIDE
     encoder = TransformersEncoder(model, side)
     _settle_missing(name, model, encoder, loaded["missing_keys"])
-    preprocessing = Preprocessing(preprocessing.mean, preprocessing.std, side, preprocessing.interpolation)
+    preprocessing = Preprocessing(
+        preprocessing.mean, preprocessing.std, side, preprocessing.interpolation
+    )
     recipe = {
         "config": {n: v for n, v in encoder.model.config.to_dict().items() if n != "_name_or_path"},
         "side": side,
@@ -174,7 +176,9 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
     if kind not in ANY_SIDE:
         return None
     side = from_processor(_read_processor(name, folder, local=True), size).resolution
-    known = isinstance(patch, int) and patch > 0 and kind in (*FIRST_TOKEN, "clip", "clip_vision_model")
+    known = (
+        isinstance(patch, int) and patch > 0 and kind in (*FIRST_TOKEN, "clip", "clip_vision_model")
+    )
     return None if side is None else (side, patch if known else STRIDE)
 
 
@@ -212,11 +216,18 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
         OptionError: it asks for what is not done here.
     """
     if values.get("do_flip_channel_order"):
-        raise OptionError("the model takes its channels as blue, green, red, which daso does not offer")
+        raise OptionError(
+            "the model takes its channels as blue, green, red, which daso does not offer"
+        )
     crop = values.get("crop_size") if values.get("do_center_crop", "crop_size" in values) else None
     size = crop or values.get("size") or image_size or USUAL_SIDE
     if isinstance(size, Mapping):
-        size = size.get("height") or size.get("shortest_edge") or size.get("longest_edge") or USUAL_SIDE
+        size = (
+            size.get("height")
+            or size.get("shortest_edge")
+            or size.get("longest_edge")
+            or USUAL_SIDE
+        )
     if isinstance(size, list | tuple):
         size = size[-1]
     mean, std = (values.get("image_mean"), values.get("image_std"))
@@ -224,12 +235,16 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
         mean, std = (0.0,) * 3, (1.0,) * 3
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
     # They are for images times a factor, mostly 1 / 255, and a few models subtract 1 too; ours are for [0, 1].
-    factor = 255 * float(values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0)
+    factor = 255 * float(
+        values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
+    )
     factor = 1.0 if math.isclose(factor, 1.0) else factor
     offset = 1.0 if values.get("rescale_offset") else 0.0
     resample = values.get("resample", 2)
     if resample not in _INTERPOLATIONS:
-        raise OptionError(f"the model's images are resized in a way that daso does not offer: {resample!r}")
+        raise OptionError(
+            f"the model's images are resized in a way that daso does not offer: {resample!r}"
+        )
     return Preprocessing(
         tuple((float(m) + offset) / factor for m in mean),
         tuple(float(s) / factor for s in std),
@@ -322,7 +337,9 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(f"{name!r} needs more than transformers: {_line(error)}") from error
+        raise MissingDependencyError(
+            f"{name!r} needs more than transformers: {_line(error)}"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise OptionError(
             f"{name!r} cannot be loaded: {_line(error)}. Needed are config.json and safetensors of a model that "
@@ -336,13 +353,18 @@ def _line(error: BaseException) -> str:
 
 def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str, Any]:
     """Read a model's ``preprocessor_config.json``, or the newer ``processor_config.json``; {} without either."""
-    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+    for name, key in (
+        ("preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+    ):
         if folder is not None:
             path = folder / name
         else:
             hub = _hub()
             try:
-                path = Path(hub.hf_hub_download(where, name, local_files_only=local, etag_timeout=PATIENCE))
+                path = Path(
+                    hub.hf_hub_download(where, name, local_files_only=local, etag_timeout=PATIENCE)
+                )
             except (OSError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):
                 continue
         if not path.is_file():
@@ -364,7 +386,9 @@ def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: An
     Raises:
         OptionError: the features depend on one of them.
     """
-    used = {id(p) for p in encoder.parameters() if p.requires_grad} | {id(b) for b in encoder.buffers()}
+    used = {id(p) for p in encoder.parameters() if p.requires_grad} | {
+        id(b) for b in encoder.buffers()
+    }
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     lacking = sorted(key for key in missing if key in own and id(own[key]) in used)
     if lacking:

@@ -38,16 +38,22 @@ def open_weights(network: str, path: Path) -> Backbone:
         OptionError: the file cannot be read, or holds the tensors of another network.
     """
     tensors = load_weights(path)
-    prefix = next((p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors)), None)
+    prefix = next(
+        (p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors)), None
+    )
     mean: Any = None
     std: Any = None
     if prefix is not None:
         found = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
-        mean, std = (None if t is None or not t.numel() else tuple(t.flatten().tolist()) for t in found)
+        mean, std = (
+            None if t is None or not t.numel() else tuple(t.flatten().tolist()) for t in found
+        )
         start = f"{prefix}encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
     tensors = {name: t for name, t in tensors.items() if name not in ("fc.weight", "fc.bias")}
-    first = next((t for _, t in sorted(tensors.items(), key=_first_convolution) if t.dim() == 4), None)
+    first = next(
+        (t for _, t in sorted(tensors.items(), key=_first_convolution) if t.dim() == 4), None
+    )
     if first is None:
         raise OptionError(f"{path} holds no weights of convolutions; it does not fit {network!r}")
     channels = first.shape[1]
@@ -57,7 +63,9 @@ def open_weights(network: str, path: Path) -> Backbone:
         "size": LARGE if first.shape[2] == 7 else SMALL,
     }
     if channels not in (1, 3):
-        raise OptionError(f"{path}: the first convolution is of {channels} channels; images have 1 or 3")
+        raise OptionError(
+            f"{path}: the first convolution is of {channels} channels; images have 1 or 3"
+        )
     module = build_own(recipe)
     load_strictly(module, tensors, f"{path} does not fit {network!r}")
     if mean is None and channels == 3:
@@ -81,7 +89,9 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
     useless = [n for n in tensors if n not in own]
     other = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
-    shapes = [f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other]
+    shapes = [
+        f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other
+    ]
     told = [
         f"{len(names)} of {total} tensors {how}, the first {'is' if len(names) == 1 else 'are'} {'; '.join(names[:2])}"
         for how, names, total in (

@@ -81,4 +81,6 @@ def _forget(*packages: str) -> None:
 
 def _missing(error: BaseException) -> MissingDependencyError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MissingDependencyError(f"models called timm:NAME need timm: pip install 'daso[timm]' ({reason})")
+    return MissingDependencyError(
+        f"models called timm:NAME need timm: pip install 'daso[timm]' ({reason})"
+    )

@@ -74,7 +74,9 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     tensors = as_timm_calls_them(load_weights(weights), model)
     last = about.get("classifier") or ()
     last = (last,) if isinstance(last, str) else tuple(last)
-    tensors = {n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))}
+    tensors = {
+        n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))
+    }
     load_strictly(model, tensors, f"{weights} does not fit {name!r}")
     encoder = TimmEncoder(model, side)
     return Backbone(f"timm:{name}", "timm", encoder.eval(), timm_preprocessing(about, side), recipe)
@@ -104,7 +106,9 @@ def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocess
         about: ``mean``, ``std``, ``input_size`` and ``interpolation``.
         side: of the images in pixels; None: the model's own.
     """
-    interpolation: Interpolation = "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
+    interpolation: Interpolation = (
+        "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
+    )
     mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
     return Preprocessing(mean, std, side or int(about["input_size"][-1]), interpolation)
 

@@ -90,7 +90,11 @@ def _below(path: Path) -> Iterator[Path]:
 
 def _natural(name: str) -> list[Any]:
     parts = itertools.groupby(name, key=str.isdigit)
-    return [(digits, int(text) if digits else text) for digits, chars in parts for text in ["".join(chars)]]
+    return [
+        (digits, int(text) if digits else text)
+        for digits, chars in parts
+        for text in ["".join(chars)]
+    ]
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
@@ -112,7 +116,9 @@ def flat(values: Row, prefix: str = "") -> dict[str, Any]:
     """Return nested values by path, e.g. ``"train.steps"``."""
     result: dict[str, Any] = {}
     for name, value in values.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        result |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return result
 
 
@@ -128,7 +134,9 @@ def _data_values(run: RunFolder) -> dict[str, Any]:
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name.rpartition('.')[2].replace('_', '-')} {values.get(name)}" for name in names)
+    return ", ".join(
+        f"{name.rpartition('.')[2].replace('_', '-')} {values.get(name)}" for name in names
+    )
 
 
 def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -171,7 +179,9 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
                 )
             by_seed[seed] = run
         groups.append(Group(name, dict(sorted(by_seed.items()))))
-    return Setting(title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups)))
+    return Setting(
+        title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups))
+    )
 
 
 def _split_notes(groups: Sequence[Group]) -> list[str]:
@@ -190,7 +200,9 @@ def _split_notes(groups: Sequence[Group]) -> list[str]:
             )
     missing = [group.name for group in groups if group.runs.keys() != groups[0].runs.keys()]
     if missing:
-        notes.append("not every method has the same seeds: differences are over those that both have")
+        notes.append(
+            "not every method has the same seeds: differences are over those that both have"
+        )
     return notes
 
 
@@ -200,6 +212,8 @@ def _option_notes(groups: Sequence[Group]) -> list[str]:
     names = [name for name in _differing(several) if not name.startswith("method_options.")]
     notes = []
     for name in names:
-        values = "; ".join(f"{group.name} {of.get(name)}" for group, of in zip(groups, several, strict=True))
+        values = "; ".join(
+            f"{group.name} {of.get(name)}" for group, of in zip(groups, several, strict=True)
+        )
         notes.append(f"{name.replace('_', '-')} differs: {values}")
     return notes

@@ -36,7 +36,11 @@ INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytic
 
 def draw(plot: Callable[[Axes], None], name: str) -> Markup:
     """Return a plot as an inline SVG that takes the colours of the page; *name* is for those who do not see it."""
-    settings: dict[Any, Any] = {**dict.fromkeys(INKED, INK), "svg.fonttype": "none", "svg.hashsalt": "daso"}
+    settings: dict[Any, Any] = {
+        **dict.fromkeys(INKED, INK),
+        "svg.fonttype": "none",
+        "svg.hashsalt": "daso",
+    }
     with matplotlib.rc_context(settings):
         figure, (axis,) = make_figure(1)
         plot(axis)
@@ -63,7 +67,9 @@ def figures_of(one: Compared, problems: list[str]) -> list[Markup]:
         plots["pseudo-labels that teach"] = partial(plot_share_confident, groups=guessing)
         plots["pseudo-labels of the rarest classes"] = partial(plot_rare_share, groups=guessing)
     for number in ("recall", "precision") if known else ():
-        plots[f"{number} of pseudo-labels"] = partial(plot_pseudo_labels, groups=known, number=number)
+        plots[f"{number} of pseudo-labels"] = partial(
+            plot_pseudo_labels, groups=known, number=number
+        )
     drawn = []
     for name, plot in plots.items():
         try:

@@ -61,7 +61,9 @@ class Difference:
         """Half of the 95% interval of the mean, by Student's t; NaN with fewer than three pairs."""
         n = len(self.values)
         return (
-            float(stdtrit(n - 1, 1 - LEVEL / 2)) * self.deviation / math.sqrt(n) if n >= FEWEST else math.nan
+            float(stdtrit(n - 1, 1 - LEVEL / 2)) * self.deviation / math.sqrt(n)
+            if n >= FEWEST
+            else math.nan
         )
 
     @property

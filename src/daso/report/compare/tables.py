@@ -93,7 +93,9 @@ class Compared:
     def measures(self) -> list[str]:
         """Return the numbers that any run has."""
         runs = [run for group in self.setting.groups for run in group.runs.values()]
-        return [name for name in MEASURES if any(not math.isnan(value_of(run, name)) for run in runs)]
+        return [
+            name for name in MEASURES if any(not math.isnan(value_of(run, name)) for run in runs)
+        ]
 
     def values(self, group: Group, measure: str) -> list[float]:
         """Return a number of each run of a group, those that have it."""
@@ -102,7 +104,8 @@ class Compared:
     def difference(self, group: Group, measure: str) -> Difference:
         """Return the paired differences of a group to the baseline, in points."""
         own, base = (
-            {key: value_of(run, measure) for key, run in g.by_data().items()} for g in (group, self.baseline)
+            {key: value_of(run, measure) for key, run in g.by_data().items()}
+            for g in (group, self.baseline)
         )
         return pair(own, base)
 
@@ -123,7 +126,9 @@ class Compared:
         names = self.measures()
         lines = [["method", "runs", *names]]
         for group in self.setting.groups:
-            lines.append([group.name, str(len(group.runs)), *(spread(self.values(group, n)) for n in names)])
+            lines.append(
+                [group.name, str(len(group.runs)), *(spread(self.values(group, n)) for n in names)]
+            )
         return lines
 
     def difference_table(self) -> list[list[str]]:
@@ -157,7 +162,9 @@ class Compared:
                         _signed(difference),
                         MISSING if math.isnan(half) else f"{low:+.1f} to {high:+.1f}",
                         f"{difference.better} of {n}" if n else MISSING,
-                        *map(probability, (difference.t_test, corrected, difference.sign_flip_test)),
+                        *map(
+                            probability, (difference.t_test, corrected, difference.sign_flip_test)
+                        ),
                     ]
                 )
         return lines
@@ -196,7 +203,9 @@ class Compared:
                 f"only symmetry. Classes are not tested one by one."
             )
         if counts and counts[0] < FEWEST:
-            notes.append(f"A method with fewer than {FEWEST} pairs is not tested: it would mean nothing.")
+            notes.append(
+                f"A method with fewer than {FEWEST} pairs is not tested: it would mean nothing."
+            )
         if counts and FEWEST <= counts[-1] < 6:
             notes.append(
                 f"With {counts[-1]} pairs no sign-flip test can give less than {2 / 2 ** counts[-1]:.2g}, and the t "
@@ -299,7 +308,12 @@ def to_csv(compared: Sequence[Compared]) -> str:
 
 
 def _cells(
-    one: Compared, method: str, number: str, name: str, values: dict[int, float], difference: Difference
+    one: Compared,
+    method: str,
+    number: str,
+    name: str,
+    values: dict[int, float],
+    difference: Difference,
 ) -> list[Any]:
     values = {seed: value for seed, value in values.items() if not math.isnan(value)}
     numbers = list(values.values())

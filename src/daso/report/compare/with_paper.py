@@ -75,7 +75,11 @@ class Comparison:
         Raises:
             RunError: they cannot be written.
         """
-        for suffix, text in ((".md", self.to_markdown()), (".csv", self.to_csv()), (".tex", self.to_latex())):
+        for suffix, text in (
+            (".md", self.to_markdown()),
+            (".csv", self.to_csv()),
+            (".tex", self.to_latex()),
+        ):
             write_atomically(stem.with_suffix(suffix), text.encode())
 
     def to_markdown(self) -> str:
@@ -97,9 +101,13 @@ class Comparison:
         )
         for label, method, entries in self.rows:
             for column, entry in zip(self.columns, entries, strict=True):
-                seeds, values = (" ".join(map(str, part)) for part in (entry.values, entry.values.values()))
+                seeds, values = (
+                    " ".join(map(str, part)) for part in (entry.values, entry.values.values())
+                )
                 paper = entry.paper or (None, None)
-                writer.writerow((label, method, column, entry.mean, entry.std, seeds, values, *paper))
+                writer.writerow(
+                    (label, method, column, entry.mean, entry.std, seeds, values, *paper)
+                )
         return file.getvalue()
 
     def to_latex(self) -> str:
@@ -108,7 +116,9 @@ class Comparison:
         lines += [rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}", r"\hline"]
         lines.append(" & ".join(["", *map(_escape, self.columns)]) + r" \\ \hline")
         for label, _, entries in self.rows:
-            lines.append(" & ".join([_escape(label), *(_escape(e.own_text) for e in entries)]) + r" \\")
+            lines.append(
+                " & ".join([_escape(label), *(_escape(e.own_text) for e in entries)]) + r" \\"
+            )
             published = (rf"\textit{{{_escape(entry.paper_text)}}}" for entry in entries)
             lines.append(" & ".join([r"\quad paper", *published]) + r" \\")
         return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"

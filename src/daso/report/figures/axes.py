@@ -173,7 +173,9 @@ def pseudo_label_series(run: RunFolder, part: str, number: str) -> tuple[Array, 
         part: ``"linear"``, ``"semantic"``, ``"final"`` or ``"confident"``.
         number: ``"recall"``, ``"precision"``, ``"distribution"`` or ``"truth"``.
     """
-    rows = [row for row in run.evaluations() if number in row.get("pseudo_labels", {}).get(part, {})]
+    rows = [
+        row for row in run.evaluations() if number in row.get("pseudo_labels", {}).get(part, {})
+    ]
     steps = as_array([row["step"] for row in rows])
     values = as_array([row["pseudo_labels"][part][number] for row in rows])
     return steps, values.reshape(len(rows), len(run.class_names))
@@ -197,7 +199,9 @@ def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
                 seen, truth = pseudo_label_series(run, part, "truth")
                 curve, steps = curve[np.isin(steps, seen)], seen
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    curve = np.where(truth[:, rare].sum(1) > 0, curve / truth[:, rare].sum(1), np.nan)
+                    curve = np.where(
+                        truth[:, rare].sum(1) > 0, curve / truth[:, rare].sum(1), np.nan
+                    )
             curves.append(curve)
         length = min(map(len, curves))
         if length:
@@ -207,7 +211,9 @@ def plot_pseudo_label_bias(axis: Axes, runs: Sequence[RunFolder]) -> None:
     if known:
         axis.axhline(1, color=COLORS["truth"], linewidth=0.8, linestyle=":")
     rarest = "rarest class" if len(rare) == 1 else f"{len(rare)} rarest classes"
-    axis.set_ylabel("share of pseudo-labels\n/ share of truth" if known else "share of pseudo-labels")
+    axis.set_ylabel(
+        "share of pseudo-labels\n/ share of truth" if known else "share of pseudo-labels"
+    )
     axis.set_title(f"{runs[0].method}: pseudo-labels of the {rarest}", loc="left")
     axis.set_xlabel("step")
     axis.set_ylim(bottom=0)
@@ -235,7 +241,9 @@ def plot_over_time(axis: Axes, groups: Groups, value: Callable[[Row], float | No
         if not steps:
             continue
         values = as_array([[one[step] for step in steps] for one in series])
-        axis.plot(steps, values.mean(0), color=style["color"], linestyle=style["linestyle"], label=name)
+        axis.plot(
+            steps, values.mean(0), color=style["color"], linestyle=style["linestyle"], label=name
+        )
         if len(runs) > 1:
             low, high = (values.mean(0) + sign * values.std(0, ddof=1) for sign in (-1, 1))
             axis.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
@@ -280,21 +288,27 @@ def plot_rare_share(axis: Axes, groups: Groups) -> None:
         for run in runs
         if pseudo_label_series(run, "final", "distribution")[1].size
     ]
-    relative = bool(guesses) and all(pseudo_label_series(run, "final", "truth")[1].size for run in guesses)
+    relative = bool(guesses) and all(
+        pseudo_label_series(run, "final", "truth")[1].size for run in guesses
+    )
 
     def share(row: Row) -> float | None:
         final = row.get("pseudo_labels", {}).get("final")
         if final is None:
             return None
         found = float(as_array(final["distribution"])[rare].sum())
-        truth = float(as_array(final["truth"])[rare].sum()) if relative and "truth" in final else 1.0
+        truth = (
+            float(as_array(final["truth"])[rare].sum()) if relative and "truth" in final else 1.0
+        )
         return found / truth if truth > 0 else None
 
     plot_over_time(axis, groups, share)
     axis.set_ylim(bottom=0)
     if relative:
         axis.axhline(1, color=COLORS["truth"], linewidth=0.8, linestyle=":")
-    axis.set_ylabel("share of pseudo-labels\n/ share of truth" if relative else "share of pseudo-labels")
+    axis.set_ylabel(
+        "share of pseudo-labels\n/ share of truth" if relative else "share of pseudo-labels"
+    )
     axis.set_title(f"pseudo-labels of the {len(rare)} rarest classes", loc="left")
 
 
@@ -327,7 +341,9 @@ def draw_run(folder: Path) -> list[Path]:
             paths.append(folder / "plots" / f"{name}.png")
             figure.savefig(paths[-1], dpi=130)
     except OSError as error:
-        raise RunError(f"cannot write into {folder / 'plots'}: {error.strerror or error}") from error
+        raise RunError(
+            f"cannot write into {folder / 'plots'}: {error.strerror or error}"
+        ) from error
     return paths
 
 
@@ -338,7 +354,9 @@ def draw_comparison(groups: Groups, path: Path) -> None:
         groups: name of each method and its runs, which differ in the seed.
         path: of the PNG file to write.
     """
-    guessing = [runs for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())]
+    guessing = [
+        runs for runs in groups.values() if any("pseudo_labels" in r for r in runs[0].evaluations())
+    ]
     figure, axes = make_figure(2 + len(guessing))
     plot_class_counts(axes[0], next(iter(groups.values()))[0])
     plot_recall(axes[1], groups)

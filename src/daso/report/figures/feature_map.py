@@ -31,7 +31,9 @@ SIZES = {"unlabelled": 14, "labelled": 42, "prototype": 190}
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 
 
-def class_styles(order: Sequence[int], singled: Sequence[int], counts: Array) -> list[tuple[Any, str]]:
+def class_styles(
+    order: Sequence[int], singled: Sequence[int], counts: Array
+) -> list[tuple[Any, str]]:
     """Return colour and shape of each of the K classes.
 
     Args:
@@ -77,18 +79,32 @@ def plot_embedding(
     for k in (*pale_first, -1):
         color, shape = styles[k] if k >= 0 else (OTHERS, "o")
         at = found.unlabeled[classes == k]
-        axis.scatter(at[:, 0], at[:, 1], SIZES["unlabelled"], [color], marker=shape, alpha=0.6, linewidths=0)
+        axis.scatter(
+            at[:, 0], at[:, 1], SIZES["unlabelled"], [color], marker=shape, alpha=0.6, linewidths=0
+        )
     for k in pale_first:
         color, shape = styles[k]
         at, width = found.labeled[found.label == k], 0.9 if k in mine else 0.3
         axis.scatter(
-            at[:, 0], at[:, 1], SIZES["labelled"], [color], marker=shape, edgecolors="black", linewidths=width
+            at[:, 0],
+            at[:, 1],
+            SIZES["labelled"],
+            [color],
+            marker=shape,
+            edgecolors="black",
+            linewidths=width,
         )
     for k in pale_first:
         color, width = styles[k][0], 1.0 if k in mine else 0.3
         at = found.prototypes[[k]]
         axis.scatter(
-            at[:, 0], at[:, 1], SIZES["prototype"], [color], marker="*", edgecolors="black", linewidths=width
+            at[:, 0],
+            at[:, 1],
+            SIZES["prototype"],
+            [color],
+            marker="*",
+            edgecolors="black",
+            linewidths=width,
         )
     named = [k for k in order if k in mine] if len(singled) <= MOST_SHAPES else []
     shown = [names[k] if len(names[k]) <= 24 else names[k][:23] + "…" for k in named]
@@ -132,7 +148,9 @@ def _legend(
     if len(mine) <= MOST_SHAPES:
         for k in order:
             if k in mine:
-                entries.append(entry(f"{names[k]} ({counts[k]:,.0f})", *styles[k], SIZES["labelled"], 0.4))
+                entries.append(
+                    entry(f"{names[k]} ({counts[k]:,.0f})", *styles[k], SIZES["labelled"], 0.4)
+                )
         if len(mine) < len(order):
             entries.append(entry("other classes", OTHERS, "o", SIZES["labelled"], 0))
     else:

@@ -58,7 +58,9 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
     places = np.arange(len(order))
     width = 0.8 / len(groups)
     for index, (name, runs) in enumerate(groups.items()):
-        qualities = [q for q in (pseudo_label_quality(run, number) for run in runs) if q is not None]
+        qualities = [
+            q for q in (pseudo_label_quality(run, number) for run in runs) if q is not None
+        ]
         mean = 100 * _mean(np.stack(qualities))[order]
         style = method_style(index)
         measured = int((~np.isnan(mean)).sum())
@@ -75,7 +77,12 @@ def plot_pseudo_labels(axis: Axes, groups: Groups, number: str) -> None:
             )
         else:
             axis.plot(
-                places, mean, color=style["color"], linestyle=style["linestyle"], label=label, linewidth=1
+                places,
+                mean,
+                color=style["color"],
+                linestyle=style["linestyle"],
+                label=label,
+                linewidth=1,
             )
     axis.set_xlim(-0.6, len(order) - 0.4)
     axis.set_ylabel(f"{number}, %")
@@ -99,7 +106,9 @@ def confusion_shares(run: RunFolder) -> Array | None:
     except (TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if counts.shape != (classes, classes):
-        raise RunError(f"{path} is damaged: its counts are not those of {classes} classes by {classes}")
+        raise RunError(
+            f"{path} is damaged: its counts are not those of {classes} classes by {classes}"
+        )
     shares: Array = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return shares
 
@@ -122,7 +131,13 @@ def plot_confusion(axis: Axes, name: str, runs: Sequence[RunFolder]) -> None:
         if mean[row, column] >= 0.005:
             color = "white" if mean[row, column] > 0.5 else "black"
             axis.text(
-                column, row, f"{mean[row, column]:.2f}", ha="center", va="center", fontsize=6, color=color
+                column,
+                row,
+                f"{mean[row, column]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=6,
+                color=color,
             )
 
 
@@ -174,7 +189,9 @@ def draw_figures(guessing: Groups, answering: Groups, stem: Path) -> list[Path]:
     return paths
 
 
-def plot_reliability(above: Axes, below: Axes, name: str, answers: Sequence[tuple[Array, Array]]) -> None:
+def plot_reliability(
+    above: Axes, below: Axes, name: str, answers: Sequence[tuple[Array, Array]]
+) -> None:
     """Draw accuracy against confidence, of the answers of all runs together, and how many images each bin has.
 
     Args:
@@ -186,9 +203,16 @@ def plot_reliability(above: Axes, below: Axes, name: str, answers: Sequence[tupl
     confidence, correct = (np.concatenate(part) for part in zip(*answers, strict=True))
     edges, accuracy, mean, counts = reliability_bins(confidence, correct)
     middle, width = 50 * (edges[:-1] + edges[1:]), 90 * float(edges[1] - edges[0])
-    for there, strength in ((counts >= FEW_IMAGES, 1.0), ((counts > 0) & (counts < FEW_IMAGES), 0.35)):
-        above.bar(middle[there], 100 * accuracy[there], width, color=COLORS["final"], alpha=strength)
-        above.vlines(middle[there], 100 * accuracy[there], 100 * mean[there], colors="black", alpha=strength)
+    for there, strength in (
+        (counts >= FEW_IMAGES, 1.0),
+        ((counts > 0) & (counts < FEW_IMAGES), 0.35),
+    ):
+        above.bar(
+            middle[there], 100 * accuracy[there], width, color=COLORS["final"], alpha=strength
+        )
+        above.vlines(
+            middle[there], 100 * accuracy[there], 100 * mean[there], colors="black", alpha=strength
+        )
     above.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
     # Of each run by itself, as the metrics have it: pooled, the gaps of two runs could cancel out.
     errors = [_error(*reliability_bins(*one)[1:]) for one in answers]

@@ -104,7 +104,9 @@ def class_counts(run: OneRun) -> Figure:
 def recall(runs: Runs) -> Figure:
     """Draw recall per class of complete runs, most labelled class first."""
     groups = _with(
-        as_groups(runs), lambda run: "per_class_recall" in run.summary, "not complete, or not measured"
+        as_groups(runs),
+        lambda run: "per_class_recall" in run.summary,
+        "not complete, or not measured",
     )
     return _draw(lambda axis: plots.plot_recall(axis, groups))
 
@@ -146,7 +148,9 @@ def pseudo_labels(runs: Runs, number: Literal["recall", "precision"] = "recall")
 def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
     """Draw the confusion matrix of complete runs of one method, as shares of the true class."""
     (members,) = _with(
-        {"": _listed(runs)}, lambda run: confusion_shares(run) is not None, "no confusion.json: not complete"
+        {"": _listed(runs)},
+        lambda run: confusion_shares(run) is not None,
+        "no confusion.json: not complete",
     ).values()
     figure = _draw(lambda axis: plot_confusion(axis, members[0].method, members))
     figure.set_size_inches(5.5, 5.5)
@@ -162,7 +166,9 @@ def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False
     answers = [read_answers(run, logit_adjusted) for run in members]
     found = [answer for answer in answers if answer is not None]
     if not found or len(found) < len(members):
-        lacking = next(run.path for run, answer in zip(members, answers, strict=True) if answer is None)
+        lacking = next(
+            run.path for run, answer in zip(members, answers, strict=True) if answer is None
+        )
         raise RunError(
             f"{lacking}: no answers in beliefs.safetensors: it is not there yet, or nothing is measured on"
         )
@@ -222,7 +228,9 @@ def blending_weights(run: OneRun) -> Figure:
     one = as_run(run)
     rows = [row for row in one.evaluations() if "blend_weight" in row.get("pseudo_labels", {})]
     if not rows:
-        raise RunError(f"{one.path}: no blending weights: its method has none, or was not evaluated yet")
+        raise RunError(
+            f"{one.path}: no blending weights: its method has none, or was not evaluated yet"
+        )
     order = plots.frequent_first(one)
     weights = np.stack([as_array(row["pseudo_labels"]["blend_weight"])[order] for row in rows])
 

@@ -21,7 +21,9 @@ def calibration(run: Run) -> Row | None:
     diagrams = []
     ways = (("", "as trained"), *(() if run.balanced_by else (("adjusted_", "logit-adjusted"),)))
     for prefix, name in ways:
-        answer, confidence = (run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence"))
+        answer, confidence = (
+            run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence")
+        )
         if answer is None or confidence is None:
             continue
         if not np.isfinite(confidence).all():
@@ -57,7 +59,8 @@ def calibration(run: Run) -> Row | None:
 def _temperature(run: Run) -> str:
     """Return what the temperature that was fitted on the hold-out does there."""
     values = [
-        number(run.calibration.get(name)) for name in ("temperature", "images", "error_before", "error_after")
+        number(run.calibration.get(name))
+        for name in ("temperature", "images", "error_before", "error_after")
     ]
     if None in values or not values[1]:
         return ""

@@ -33,7 +33,9 @@ HEAT_WIDTH = 330
 """Of a picture of the classes over time, of which three stand side by side."""
 
 
-def class_axis(names: Sequence[str], notes: Sequence[str], base: float, label: str) -> tuple[str, float]:
+def class_axis(
+    names: Sequence[str], notes: Sequence[str], base: float, label: str
+) -> tuple[str, float]:
     """Return the names of classes under a chart, if there are few enough, and the height that this takes."""
     if len(names) > NAMED:
         return text((LEFT + WIDTH - RIGHT) / 2, base + 16, label, "label mid"), 24
@@ -44,9 +46,17 @@ def class_axis(names: Sequence[str], notes: Sequence[str], base: float, label: s
         shown = name if len(name) <= 14 else name[:13] + "…"
         label_text = f"{shown} {note}".strip()
         parts.append(
-            text(across, down, label_text, "tick end", f'transform="rotate(-50 {across:.1f} {down:.1f})"')
+            text(
+                across,
+                down,
+                label_text,
+                "tick end",
+                f'transform="rotate(-50 {across:.1f} {down:.1f})"',
+            )
         )
-    longest = max((min(len(n), 14) + len(note) + 1 for n, note in zip(names, notes, strict=True)), default=0)
+    longest = max(
+        (min(len(n), 14) + len(note) + 1 for n, note in zip(names, notes, strict=True)), default=0
+    )
     return "".join(parts), 16 + 4.6 * longest
 
 
@@ -112,9 +122,17 @@ def class_dots(
     return frame(body, title, ", ".join(s.name for s in series), base + space + 4)
 
 
-def scatter_recall(title: str, names: Sequence[str], counts: Array, series: Sequence[Series]) -> Markup:
+def scatter_recall(
+    title: str, names: Sequence[str], counts: Array, series: Sequence[Series]
+) -> Markup:
     """Return recall (0 to 1) against labelled images on a logarithmic axis."""
-    x = Scale(max(0.9, float(counts.min()) * 0.9), float(counts.max()) * 1.1, LEFT, WIDTH - RIGHT, log=True)
+    x = Scale(
+        max(0.9, float(counts.min()) * 0.9),
+        float(counts.max()) * 1.1,
+        LEFT,
+        WIDTH - RIGHT,
+        log=True,
+    )
     y = Scale(0, 1, HEIGHT - BOTTOM, TOP)
     body = axes(x, y, "labelled images", "recall", percent=True)
     for s in series:
@@ -128,7 +146,9 @@ def scatter_recall(title: str, names: Sequence[str], counts: Array, series: Sequ
     return frame(body, title, ", ".join(s.name for s in series))
 
 
-def bars(title: str, names: Sequence[str], notes: Sequence[str], values: Array, style: str) -> Markup:
+def bars(
+    title: str, names: Sequence[str], notes: Sequence[str], values: Array, style: str
+) -> Markup:
     """Return a bar (0 to 1) per class."""
     base = TOP + 150.0
     below, space = class_axis(names, notes, base, "class, most labelled images first")
@@ -145,7 +165,9 @@ def bars(title: str, names: Sequence[str], notes: Sequence[str], values: Array, 
     return frame(body, title, "a bar per class", base + space + 4)
 
 
-def reliability(title: str, edges: Array, accuracy: Array, confidence: Array, counts: Array) -> Markup:
+def reliability(
+    title: str, edges: Array, accuracy: Array, confidence: Array, counts: Array
+) -> Markup:
     """Return a reliability diagram: accuracy of each bin of confidence, and below how many images are in it."""
     side = 190.0
     x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, TOP + side, TOP)
@@ -175,7 +197,9 @@ def reliability(title: str, edges: Array, accuracy: Array, confidence: Array, co
         style = "tick end" if value > 0.95 else "tick mid"
         body += text(x(value), base + 14, f"{100 * value:g}%", style)
     body += text(LEFT - 5, base - 24, short(most), "tick end")
-    body += text((LEFT + WIDTH - RIGHT) / 2, base + 29, "confidence, and images by confidence", "label mid")
+    body += text(
+        (LEFT + WIDTH - RIGHT) / 2, base + 29, "confidence, and images by confidence", "label mid"
+    )
     return frame(body, title, "bars: accuracy; dotted: calibrated", base + 36)
 
 
@@ -217,9 +241,13 @@ def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup
             style = "tick end" if row > 10 else "tick end tiny"
             body += text(left - 5, TOP + row * (place + 0.5) + 3.5, shown, style)
     else:
-        body += text(left - 5, TOP + 9, "many", "tick end") + text(left - 5, TOP + height, "few", "tick end")
+        body += text(left - 5, TOP + 9, "many", "tick end") + text(
+            left - 5, TOP + height, "few", "tick end"
+        )
     x = Scale(float(steps.min()), float(steps.max()), left, right)
     for value in x.ticks(4):
         style = "tick end" if x(value) > right - 12 else "tick mid"
         body += text(x(value), TOP + height + 14, short(value), style)
-    return frame(body, title, "a row per class, a column per evaluation", TOP + height + 20, width=HEAT_WIDTH)
+    return frame(
+        body, title, "a row per class, a column per evaluation", TOP + height + 20, width=HEAT_WIDTH
+    )

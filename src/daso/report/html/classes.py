@@ -42,7 +42,10 @@ def classes(run: Run) -> Row | None:
     ]
     recalls = [
         svg.Series(name, style, places, values[order])
-        for name, style, values in (("recall", "final", recall), ("logit-adjusted", "adjusted", adjusted))
+        for name, style, values in (
+            ("recall", "final", recall),
+            ("logit-adjusted", "adjusted", adjusted),
+        )
         if values is not None
     ]
     recall_chart = None
@@ -57,7 +60,13 @@ def classes(run: Run) -> Row | None:
         )
     return {
         "counts": charts.class_dots(
-            "Images per class", names, [""] * len(names), counted, y_label="images", log=True, joined=True
+            "Images per class",
+            names,
+            [""] * len(names),
+            counted,
+            y_label="images",
+            log=True,
+            joined=True,
         )
         if counted
         else None,
@@ -82,7 +91,9 @@ def pseudo_counts(run: Run) -> tuple[Array | None, str]:
     label = run.arrays.get("pool.final")
     total = number(run.beliefs.get("unlabeled"))
     if label is not None and len(label) and total:
-        counts = np.bincount(np.clip(label, 0, run.num_classes - 1), minlength=run.num_classes).astype(float)
+        counts = np.bincount(
+            np.clip(label, 0, run.num_classes - 1), minlength=run.num_classes
+        ).astype(float)
         scale = total / len(label)
         said = (
             f"of all unlabelled images {run.seen_at}"
@@ -131,7 +142,9 @@ def _class_rows(
                 "name": run.class_names[k],
                 "taken": taken,
                 **{
-                    name: None if values is None or not math.isfinite(values[k]) else float(values[k])
+                    name: None
+                    if values is None or not math.isfinite(values[k])
+                    else float(values[k])
                     for name, values in (
                         ("labeled", labeled),
                         ("truth", truth),
@@ -161,7 +174,12 @@ def confusion(run: Run) -> Row | None:
     np.fill_diagonal(wrong, 0)
     worst = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES]
     mistakes = [
-        {"true": names[i], "answer": names[j], "count": int(wrong[i, j]), "share": float(share[i, j])}
+        {
+            "true": names[i],
+            "answer": names[j],
+            "count": int(wrong[i, j]),
+            "share": float(share[i, j]),
+        }
         for i, j in (divmod(int(cell), len(order)) for cell in worst)
         if wrong[i, j] > 0
     ]

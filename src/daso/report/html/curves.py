@@ -48,7 +48,9 @@ def training(run: Run) -> Row | None:
     marks = stage_starts(run)
     drawings: list[Row] = []
 
-    def chart(title: str, curves: Sequence[svg.Series | None], note: str = "", **options: Any) -> None:
+    def chart(
+        title: str, curves: Sequence[svg.Series | None], note: str = "", **options: Any
+    ) -> None:
         there = [curve for curve in curves if curve is not None]
         if there and (drawn := svg.line_chart(title, there, marks=marks, **options)):
             drawings.append({"title": title, "series": there, "chart": drawn, "note": note})
@@ -103,7 +105,9 @@ def training(run: Run) -> Row | None:
     chart(
         "Pseudo-labels",
         [
-            series(run, "share that teach", "labeled", "evaluate", "pseudo_labels", "share_confident"),
+            series(
+                run, "share that teach", "labeled", "evaluate", "pseudo_labels", "share_confident"
+            ),
             series(run, "right, of all", "final", "evaluate", "pseudo_labels", "final", "accuracy"),
             series(
                 run,
@@ -132,7 +136,9 @@ def part_over_time(run: Run, part: str, what: str) -> tuple[Array, Array] | None
     ]
     if not found:
         return None
-    return np.array([step for step, _ in found], dtype=float), np.array([values for _, values in found])
+    return np.array([step for step, _ in found], dtype=float), np.array(
+        [values for _, values in found]
+    )
 
 
 def _thinned(steps: Array, values: Array) -> tuple[Array, Array]:
@@ -159,8 +165,13 @@ def pseudo_labels(run: Run) -> Row | None:
     if not shares:
         return None
     truth = part_over_time(run, "final", "truth")
-    picks = [(f"group:{name}", f"{said} of the classes", run.groups[name]) for name, said in GROUPS.items()]
-    picks = [pick for pick in picks if pick[2]] + [(str(k), run.class_names[k], [k]) for k in run.order]
+    picks = [
+        (f"group:{name}", f"{said} of the classes", run.groups[name])
+        for name, said in GROUPS.items()
+    ]
+    picks = [pick for pick in picks if pick[2]] + [
+        (str(k), run.class_names[k], [k]) for k in run.order
+    ]
     steps = next(iter(shares.values()))[0]
     x = svg.Scale(0.0, float(steps.max()) or 1.0, svg.LEFT, svg.WIDTH - svg.RIGHT)
     low, high = svg.HEIGHT - svg.BOTTOM, svg.TOP
@@ -185,7 +196,12 @@ def pseudo_labels(run: Run) -> Row | None:
             body += f'<path class="line {style}" d="{line}"><title>{name}</title></path>'
         chart = svg.frame(body, title, note, extra=f'data-picked="{len(drawings)}"')
         drawings.append(
-            {"title": title, "note": note, "chart": chart, "series": [(n, s) for n, s, *_ in thinned]}
+            {
+                "title": title,
+                "note": note,
+                "chart": chart,
+                "series": [(n, s) for n, s, *_ in thinned],
+            }
         )
 
     share_curves = [(part, part, found, "sum") for part, found in shares.items()]
@@ -197,7 +213,9 @@ def pseudo_labels(run: Run) -> Row | None:
         share_curves.append(("labelled images", "truth", (steps, flat), "sum"))
     add("Share of the pseudo-labels", "logarithmic", log_scale, share_curves)
     for what in ("recall", "precision"):
-        measured = [(p, p, v, "mean") for p in PARTS if (v := part_over_time(run, p, what)) is not None]
+        measured = [
+            (p, p, v, "mean") for p in PARTS if (v := part_over_time(run, p, what)) is not None
+        ]
         if measured:
             add(f"{what.capitalize()} of the pseudo-labels", "against the truth", unit, measured)
     weights = [
@@ -224,7 +242,9 @@ def pseudo_labels(run: Run) -> Row | None:
     }
 
 
-def _heat(run: Run, shares: dict[str, tuple[Array, Array]], truth: tuple[Array, Array] | None) -> list[Row]:
+def _heat(
+    run: Run, shares: dict[str, tuple[Array, Array]], truth: tuple[Array, Array] | None
+) -> list[Row]:
     """Return a picture per part of its shares over those of the truth, or of the labelled images."""
     result = []
     labeled = run.labeled_counts
@@ -240,7 +260,10 @@ def _heat(run: Run, shares: dict[str, tuple[Array, Array]], truth: tuple[Array, 
         thin_steps, thin_ratio = _thinned(steps, ratio)
         names = [run.class_names[k] for k in run.order]
         drawn = charts.heat(
-            f"Share of the {part} pseudo-labels over time", names, thin_steps, thin_ratio[:, run.order]
+            f"Share of the {part} pseudo-labels over time",
+            names,
+            thin_steps,
+            thin_ratio[:, run.order],
         )
         result.append({"part": part, "chart": drawn})
     return result
@@ -248,7 +271,9 @@ def _heat(run: Run, shares: dict[str, tuple[Array, Array]], truth: tuple[Array, 
 
 def _blend(run: Run, step: int, weights: Array) -> Row:
     names = [run.class_names[k] for k in run.order]
-    chart = charts.bars("Blending weight per class", names, [""] * len(names), weights[run.order], "semantic")
+    chart = charts.bars(
+        "Blending weight per class", names, [""] * len(names), weights[run.order], "semantic"
+    )
     return {"chart": chart, "when": "at the end" if run.summary else f"at step {step:,}"}
 
 
@@ -269,7 +294,12 @@ def agreement(run: Run) -> Row | None:
         instead = run.class_names[int(others.argmax())] if others.max() > 0 else ""
         share = float(same[mine].mean())
         rows.append(
-            {"name": run.class_names[k], "count": int(mine.sum()), "share": share, "instead": instead}
+            {
+                "name": run.class_names[k],
+                "count": int(mine.sum()),
+                "share": share,
+                "instead": instead,
+            }
         )
     share = float(same.mean())
     assert math.isfinite(share)

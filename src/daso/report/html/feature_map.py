@@ -16,7 +16,9 @@ def frequency_color(rank: int, count: int) -> str:
     """Return the colour of a class by its rank in frequency: blue the most frequent, grey, orange the rarest."""
     at = rank / max(count - 1, 1)
     first, second, share = (FREQUENT, MIDDLE, 2 * at) if at < 0.5 else (MIDDLE, RARE, 2 * at - 1)
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, second, strict=True))
+    return "#" + "".join(
+        f"{round(a + (b - a) * share):02x}" for a, b in zip(first, second, strict=True)
+    )
 
 
 def feature_map(run: Run) -> Row | None:

@@ -104,7 +104,9 @@ def _tiles(run: Run, metrics: Row) -> list[Row]:
     tile(
         "balanced accuracy",
         metrics.get("balanced_accuracy"),
-        " · ".join(filter(None, (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy")))),
+        " · ".join(
+            filter(None, (f"± {100 * half:.1f}" if half else "", beside("balanced_accuracy")))
+        ),
     )
     tile("accuracy", metrics.get("accuracy"), beside("accuracy"))
     few = run.groups["few"]
@@ -119,7 +121,8 @@ def _tiles(run: Run, metrics: Row) -> list[Row]:
         more = f" and {others} more" if others else ""
         tile("lowest recall", float(recall[worst]), run.class_names[worst] + more)
     last: Row = next(
-        (r["pseudo_labels"] for r in reversed(run.evaluations) if at(r, "pseudo_labels", "final")), {}
+        (r["pseudo_labels"] for r in reversed(run.evaluations) if at(r, "pseudo_labels", "final")),
+        {},
     )
     right = number(at(last, "confident", "accuracy"))
     tile(
@@ -142,7 +145,9 @@ def _measured(run: Run, metrics: Row, how: str) -> list[str]:
     images = f"{size:,.0f} {POOLS[part]}" if size is not None else POOLS[part]
     lines = [f"All in %, on {images}: {how}" + (f" (step {run.step:,})." if run.summary else ".")]
     if part == "holdout":
-        lines.append("There are no test images: these are the hold-out, which the training has not seen.")
+        lines.append(
+            "There are no test images: these are the hold-out, which the training has not seen."
+        )
     if counts is not None:
         least = int(counts[counts > 0].min()) if (counts > 0).any() else 0
         missing = [run.class_names[k] for k in run.order if counts[k] == 0]
@@ -158,7 +163,9 @@ def _measured(run: Run, metrics: Row, how: str) -> list[str]:
                 "several seeds."
             )
         if missing:
-            named = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+            named = ", ".join(missing[:6]) + (
+                f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+            )
             lines.append(f"Not measured, for want of such images: {named}.")
     best = run.summary.get("best_on_holdout")
     if isinstance(best, dict) and (value := number(best.get("balanced_accuracy"))) is not None:
@@ -185,7 +192,8 @@ def _warnings(run: Run) -> list[Row]:
     except UNREADABLE:
         return []
     return [
-        {"text": f"From step {row['step']:,} on: {row['message']}.", "advice": row["advice"]} for row in found
+        {"text": f"From step {row['step']:,} on: {row['message']}.", "advice": row["advice"]}
+        for row in found
     ]
 
 
@@ -205,13 +213,17 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             facts.append((name, f"{size:,.0f}"))
     facts.append(("network", str(train.get("network") or "")))
     if run.steps:
-        facts.append(("steps", f"{run.step:,}" + ("" if run.step == run.steps else f" of {run.steps:,}")))
+        facts.append(
+            ("steps", f"{run.step:,}" + ("" if run.step == run.steps else f" of {run.steps:,}"))
+        )
     seconds = number(run.summary.get("seconds")) or (
         number(run.rows[-1].get("seconds")) if run.rows else None
     )
     if seconds:
         facts.append(("time", duration(seconds)))
-    facts.append(("on", str(run.environment.get("hardware") or run.environment.get("device") or "")))
+    facts.append(
+        ("on", str(run.environment.get("hardware") or run.environment.get("device") or ""))
+    )
     return [(name, value) for name, value in facts if value]
 
 

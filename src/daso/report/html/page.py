@@ -31,7 +31,11 @@ SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
 def about(run: Run) -> Row:
     """Return configuration and environment as flat lists of names and values."""
     groups = []
-    for title, value in (("Configuration", run.config), ("Data", run.data), ("Environment", run.environment)):
+    for title, value in (
+        ("Configuration", run.config),
+        ("Data", run.data),
+        ("Environment", run.environment),
+    ):
         flat = [(name, text) for name, text in _flatten(value) if text != ""]
         if flat:
             groups.append((title, flat))
@@ -86,7 +90,9 @@ def render(run: Run) -> tuple[str, str | None]:
     """Return the page, and the list of what to label next as CSV, if there is one."""
     with np.errstate(all="ignore"):  # numbers of a damaged file may be anything
         contents = build_sections(run)
-    data: dict[str, Any] = {name: found["island"] for name, found in contents.items() if "island" in found}
+    data: dict[str, Any] = {
+        name: found["island"] for name, found in contents.items() if "island" in found
+    }
     data["names"] = run.class_names
     sections = [(name, title, contents[name]) for name, title, _ in SECTIONS if name in contents]
     text = render_page(

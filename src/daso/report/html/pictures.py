@@ -26,7 +26,11 @@ def thumbnails(run: Run) -> tuple[list[str], dict[tuple[int, int], int]]:
         return [], {}
     files = [content[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
     owners = list(
-        zip(run.arrays["thumbnails.pool"].tolist(), run.arrays["thumbnails.index"].tolist(), strict=True)
+        zip(
+            run.arrays["thumbnails.pool"].tolist(),
+            run.arrays["thumbnails.index"].tolist(),
+            strict=True,
+        )
     )
     if len(owners) != len(files):
         raise ValueError(f"{len(files)} thumbnails of {len(owners)} images")
@@ -42,7 +46,8 @@ def items(run: Run, places: dict[tuple[int, int], int]) -> list[Row]:
     """Return what is to be said of each shown image."""
     arrays, names = run.arrays, run.class_names
     paths, labeled_paths = (
-        value if isinstance(value := run.beliefs.get(key), dict) else {} for key in ("paths", "labeled_paths")
+        value if isinstance(value := run.beliefs.get(key), dict) else {}
+        for key in ("paths", "labeled_paths")
     )
     result = []
     for shown, row in enumerate(arrays["shown.place"].tolist()):
@@ -88,9 +93,19 @@ def galleries(run: Run) -> Row | None:
     chosen = {name: run.arrays[name].tolist() for name in GALLERIES}
     if not all(0 <= place < len(shown) for places in chosen.values() for place in places):
         raise ValueError("a gallery of beliefs.safetensors has images that are not there")
-    keys = ("index", "path", "thumb", "linear", "linear_probs", "semantic", "semantic_probs", "final")
+    keys = (
+        "index",
+        "path",
+        "thumb",
+        "linear",
+        "linear_probs",
+        "semantic",
+        "semantic_probs",
+        "final",
+    )
     compact = [
-        [*(item[key] for key in keys), item["confidence"], item["truth"], item["near"]] for item in shown
+        [*(item[key] for key in keys), item["confidence"], item["truth"], item["near"]]
+        for item in shown
     ]
     return {
         "sizes": {name: len(chosen[name]) for name in GALLERIES},
@@ -121,7 +136,8 @@ def label_next(run: Run, shown: list[Row]) -> Row | None:
         pair = [int(run.arrays[f"next.{name}"][rank]) for name in ("likely", "other")]
         rarer = min(pair, key=lambda k: labeled[k]) if labeled is not None else pair[0]
         parts = {
-            n: float(run.arrays[f"next.{n}"][rank]) for n in ("score", "uncertainty", "rarity", "novelty")
+            n: float(run.arrays[f"next.{n}"][rank])
+            for n in ("score", "uncertainty", "rarity", "novelty")
         }
         row = {"rank": rank + 1, "item": item, "rarer": rarer, "pair": pair, **parts}
         rows.append(row | {"reason": _reason(run, item, pair, rarer)})
@@ -137,7 +153,9 @@ def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
     says, like = item["linear"][0], item["semantic"][0]
     p, q = 100 * item["linear_probs"][0], 100 * item["semantic_probs"][0]
     if says != like:
-        text = f"The classifier says {names[says]} ({p:.0f}%), it looks like {names[like]} ({q:.0f}%)."
+        text = (
+            f"The classifier says {names[says]} ({p:.0f}%), it looks like {names[like]} ({q:.0f}%)."
+        )
     else:
         text = (
             f"Classifier and similarity both lean to {names[says]}, unsurely ({p:.0f}% and {q:.0f}%); "
@@ -179,10 +197,10 @@ def to_csv(run: Run, rows: list[Row]) -> str:
     """Return the list of images to label next as CSV. Nothing in it is read as a formula by a spreadsheet."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    header = "rank,path,unlabeled_index,source_index,score,uncertainty,rarity,novelty,classifier_says,"
-    header += (
-        "classifier_probability,looks_like,similarity_probability,rarer_class,labeled_images_of_it,reason"
+    header = (
+        "rank,path,unlabeled_index,source_index,score,uncertainty,rarity,novelty,classifier_says,"
     )
+    header += "classifier_probability,looks_like,similarity_probability,rarer_class,labeled_images_of_it,reason"
     writer.writerow(header.split(","))
     labeled, names = run.labeled_counts, run.class_names
     for row in rows:

@@ -20,7 +20,15 @@ from daso.files import Row
 
 Array = npt.NDArray[np.float64]
 
-UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, OverflowError)
+UNREADABLE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+)
 """What goes wrong where a file is JSON, but does not say what it should."""
 
 
@@ -85,7 +93,9 @@ class Run:
     def groups(self) -> dict[str, list[int]]:
         """The classes in thirds by labelled images, as the metrics group them: many, medium, few."""
         parts = np.array_split(np.array(self.order, dtype=int), 3)
-        return {n: [int(k) for k in p] for n, p in zip(("many", "medium", "few"), parts, strict=True)}
+        return {
+            n: [int(k) for k in p] for n, p in zip(("many", "medium", "few"), parts, strict=True)
+        }
 
     @cached_property
     def evaluations(self) -> list[Row]:
@@ -99,7 +109,9 @@ class Run:
         if named in ("test", "holdout"):
             return str(named)
         last = self.evaluations[-1] if self.evaluations else {}
-        return next((name for name in ("test", "holdout") if isinstance(last.get(name), dict)), None)
+        return next(
+            (name for name in ("test", "holdout") if isinstance(last.get(name), dict)), None
+        )
 
     @property
     def balanced_by(self) -> tuple[str, ...]:
@@ -166,7 +178,9 @@ def load_run(path: Path) -> Run:
     names = ("config", "data", "environment", "metrics", "summary", "confusion", "calibration")
     known = {name: path / f"{name}.{'jsonl' if name == 'metrics' else 'json'}" for name in names}
     if not any(file.exists() for file in known.values()):
-        raise RunError(f"{path} is no run folder: it has none of {', '.join(f.name for f in known.values())}")
+        raise RunError(
+            f"{path} is no run folder: it has none of {', '.join(f.name for f in known.values())}"
+        )
     for name in ("config", "data", "environment"):
         setattr(run, name, _object(run, known[name], "the report says nothing that depends on it"))
     run.rows = _rows(run, known["metrics"])
@@ -181,7 +195,9 @@ def load_run(path: Path) -> Run:
             f"{run.step:,}{of}."
         )
     if not run.class_names:
-        run.problems.append("No file says what the classes are: nothing can be shown class by class.")
+        run.problems.append(
+            "No file says what the classes are: nothing can be shown class by class."
+        )
     _load_beliefs(run, complete)
     return run
 
@@ -233,11 +249,15 @@ def _rows(run: Run, path: Path) -> list[Row]:
 
 def _load_beliefs(run: Run, complete: bool) -> None:
     path = run.path / "beliefs.safetensors"
-    lacking = "so there is no map, no gallery, no reliability diagram and no list of what to label next"
+    lacking = (
+        "so there is no map, no gallery, no reliability diagram and no list of what to label next"
+    )
     refresh = f"'daso report {run.path} --refresh'"
     if not path.exists():
         made = f"{refresh} makes it from the last checkpoint, if the data is where it was"
-        often = "" if complete else "; the training writes it now and then, in 2% of its time at most"
+        often = (
+            "" if complete else "; the training writes it now and then, in 2% of its time at most"
+        )
         run.problems.append(f"There is no beliefs.safetensors, {lacking}: {made}{often}.")
         return
     try:

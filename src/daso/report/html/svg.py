@@ -75,7 +75,12 @@ def short(value: float) -> str:
 
 
 def frame(
-    body: str, title: str, description: str, height: float = HEIGHT, extra: str = "", width: float = WIDTH
+    body: str,
+    title: str,
+    description: str,
+    height: float = HEIGHT,
+    extra: str = "",
+    width: float = WIDTH,
 ) -> Markup:
     """Return an SVG element with a title and a description for those who do not see it."""
     return Markup(
@@ -107,7 +112,9 @@ def axes(x: Scale | None, y: Scale, x_label: str, y_label: str, percent: bool = 
         parts.append(text((LEFT + WIDTH - RIGHT) / 2, y.start + 31, x_label, "label mid"))
     if y_label:
         middle = (y.start + y.end) / 2
-        parts.append(text(11, middle, y_label, "label mid side", f'transform="rotate(-90 11 {middle:.1f})"'))
+        parts.append(
+            text(11, middle, y_label, "label mid side", f'transform="rotate(-90 11 {middle:.1f})"')
+        )
     parts.append(f'<path class="axis" d="M{LEFT} {y.start:.1f}H{WIDTH - RIGHT}"/>')
     return "".join(parts)
 
@@ -169,9 +176,7 @@ def line_chart(
     y = Scale(low, top if top > low else low + 1, HEIGHT - BOTTOM, TOP, log)
     body = axes(x, y, "step", y_label, percent)
     for mark in marks:
-        body += (
-            f'<path class="mark" d="M{x(mark):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>next stage</title></path>'
-        )
+        body += f'<path class="mark" d="M{x(mark):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>next stage</title></path>'
     for s in series:
         y_values = np.where(s.y > 0, s.y, np.nan) if log else s.y
         body += (

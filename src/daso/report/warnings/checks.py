@@ -40,7 +40,12 @@ UNCERTAIN = 0.05
 
 
 def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
-    return {"kind": kind, "message": message, "advice": advice, "classes": [int(k) for k in classes]}
+    return {
+        "kind": kind,
+        "message": message,
+        "advice": advice,
+        "classes": [int(k) for k in classes],
+    }
 
 
 def additions(facts: Facts) -> str:
@@ -61,7 +66,9 @@ def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     window = latest(facts, evaluations)
     if window is None or window.mean("share_confident") >= EMPTY:
         return None
-    before = [row["pseudo_labels"]["share_confident"] for row in evaluations if "pseudo_labels" in row]
+    before = [
+        row["pseudo_labels"]["share_confident"] for row in evaluations if "pseudo_labels" in row
+    ]
     advice = "Lower --threshold" if "threshold" in facts.options else "Train longer"
     if "prototype_temperature" in facts.options and max(before) >= 10 * EMPTY:
         advice += (
@@ -83,9 +90,15 @@ def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     is less. Less than 2% of that is next to none; before it should have had 20, nothing is said.
     """
     window = latest(facts, evaluations)
-    if window is None or window.mean("share_confident") < EMPTY or swallowing_class(facts, evaluations):
+    if (
+        window is None
+        or window.mean("share_confident") < EMPTY
+        or swallowing_class(facts, evaluations)
+    ):
         return None
-    shares = [row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows]
+    shares = [
+        row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows
+    ]
     found = (np.array(shares) * window.steps[:, None]).sum(0) * facts.images_per_step
     expected = np.minimum(facts.labeled, 1 / len(facts.labeled)) * found.sum()
     starved = np.flatnonzero((found < STARVED * expected) & (expected >= EXPECTED))
@@ -152,7 +165,11 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     cross-validation repeat another one, where it is said if at all.
     """
     temperature = facts.options.get("dist_temperature")
-    if temperature is None or facts.options.get("blend", "distribution") != "distribution" or facts.fold:
+    if (
+        temperature is None
+        or facts.options.get("blend", "distribution") != "distribution"
+        or facts.fold
+    ):
         return None
     if evaluations[-1]["step"] * facts.images_per_step < PASSES * facts.unlabeled:
         return None

@@ -58,7 +58,9 @@ class Facts:
     def name(self, classes: Sequence[int], most: int = 6) -> str:
         """Return the names of classes, of many only the first."""
         names = [self.class_names[k] for k in classes[:most]]
-        return ", ".join(names) + (f" and {len(classes) - most} more" if len(classes) > most else "")
+        return ", ".join(names) + (
+            f" and {len(classes) - most} more" if len(classes) > most else ""
+        )
 
 
 def watch_facts(config: Row, data: Row) -> Facts:
@@ -112,7 +114,9 @@ def _steps(facts: Facts, share: tuple[float, int]) -> float:
     return min(share[0] * facts.steps, share[1])
 
 
-def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED) -> Window | None:
+def latest(
+    facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED
+) -> Window | None:
     """Return the latest evaluations of the last stage that last long, or None as long as it is too early."""
     stage = evaluations[-1].get("stage", 0)
     own = [row for row in evaluations if row.get("stage", 0) == stage]
@@ -120,7 +124,12 @@ def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] 
     starts = [begin, *(row["step"] for row in own[:-1])]
     wait = max(_steps(facts, settled), facts.options.get("warmup_steps") or 0, EARLY)
     first = next(
-        (i for i in reversed(range(len(own) - 2)) if own[-1]["step"] - starts[i] >= _steps(facts, LONG)), None
+        (
+            i
+            for i in reversed(range(len(own) - 2))
+            if own[-1]["step"] - starts[i] >= _steps(facts, LONG)
+        ),
+        None,
     )
     if (
         first is None
@@ -128,5 +137,7 @@ def latest(facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] 
         or not all("pseudo_labels" in row for row in own[first:])
     ):
         return None
-    steps = np.array([row["step"] - start for row, start in zip(own[first:], starts[first:], strict=True)])
+    steps = np.array(
+        [row["step"] - start for row, start in zip(own[first:], starts[first:], strict=True)]
+    )
     return Window(tuple(row["pseudo_labels"] for row in own[first:]), steps.astype(np.float64))

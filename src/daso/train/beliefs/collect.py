@@ -58,7 +58,13 @@ from daso.nets.network import Network
 from daso.refine.daso import DASO
 from daso.refine.guess import Guess, Refiner
 from daso.refine.queue import PrototypeQueue
-from daso.train.beliefs.label_next import Floats, Indices, best_per_group, disagreements, rank_to_label
+from daso.train.beliefs.label_next import (
+    Floats,
+    Indices,
+    best_per_group,
+    disagreements,
+    rank_to_label,
+)
 from daso.train.beliefs.thumbnails import pack_thumbnails
 from daso.train.encoder.embeddings import EmbeddedData
 from daso.train.step.sampling import derive_seed
@@ -85,7 +91,9 @@ TEMPERATURE = 0.05
 CHUNK = 1024
 
 
-def write_beliefs(folder: Path, training: Training, data: TrainingData, seed: int, step: int) -> None:
+def write_beliefs(
+    folder: Path, training: Training, data: TrainingData, seed: int, step: int
+) -> None:
     """Write ``beliefs.safetensors`` into a run folder, atomically.
 
     Args:
@@ -104,7 +112,9 @@ def write_beliefs(folder: Path, training: Training, data: TrainingData, seed: in
     write_atomically(folder / FILE, safetensors.numpy.save(arrays, {"beliefs": text}))
 
 
-def collect_beliefs(training: Training, data: TrainingData, seed: int) -> tuple[Arrays, dict[str, Any]]:
+def collect_beliefs(
+    training: Training, data: TrainingData, seed: int
+) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays and the object of ``beliefs.safetensors``; nothing of the training changes."""
     network = training.average.network
     random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
@@ -149,7 +159,8 @@ def collect_beliefs(training: Training, data: TrainingData, seed: int) -> tuple[
     neighbours = np.unique(arrays["shown.near"][known])
     pictured = data.pictured if isinstance(data, EmbeddedData) else {}
     pictures = [
-        pictured.get(name, pool) for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
+        pictured.get(name, pool)
+        for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
     ]
     packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbours)))
     if len(packed["index"]):
@@ -215,7 +226,9 @@ def _prototypes(
 ) -> tuple[Tensor, float, str]:
     """Return prototypes (K, D), temperature and where they come from: the method, or means of labelled features."""
     modules = list(training.method.modules())
-    temperature = next((m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE)
+    temperature = next(
+        (m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE
+    )
     queue = next((m for m in modules if isinstance(m, PrototypeQueue)), None)
     if queue is not None and int(queue.seen.min()) > 0:
         return queue.prototypes, temperature, "method"
@@ -228,7 +241,9 @@ def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor)
     """Return what the refiners of the method make of a linear guess; copies of them see it, for they count."""
     method = training.method
     refiners = [
-        r for name in ("alignment", "refine") if isinstance(r := getattr(method, name, None), Refiner)
+        r
+        for name in ("alignment", "refine")
+        if isinstance(r := getattr(method, name, None), Refiner)
     ]
     index, step = index.to(linear.device), torch.tensor(training.step, device=linear.device)
     parts = []
@@ -256,7 +271,9 @@ def _choose(
         "next": ranking.place,
     }
     # Thumbnails are made in this order while they fit: what to label next comes first.
-    ordered = np.concatenate([galleries[name] for name in ("next", "disagreeing", "confident", "uncertain")])
+    ordered = np.concatenate(
+        [galleries[name] for name in ("next", "disagreeing", "confident", "uncertain")]
+    )
     shown = ordered[np.sort(np.unique(ordered, return_index=True)[1])]
     position = {int(row): place for place, row in enumerate(shown)}
     arrays: Arrays = {
@@ -287,7 +304,11 @@ def _nearest(features: Tensor, labeled: Tensor) -> tuple[Indices, Floats]:
 
 
 def _map(
-    features: Tensor, labeled: Tensor, labels: Indices, prototypes: Tensor, random: np.random.Generator
+    features: Tensor,
+    labeled: Tensor,
+    labels: Indices,
+    prototypes: Tensor,
+    random: np.random.Generator,
 ) -> Arrays:
     """Return principal components of unit features of some images, some labelled ones and the prototypes."""
     place = _sample(len(features), MOST_ON_MAP, random)

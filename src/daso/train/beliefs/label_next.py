@@ -118,7 +118,13 @@ def rank_to_label(
     place = considered[taken]
     novel = np.array(novelties)
     return Ranking(
-        place, worth[place] * novel, uncertainty[place], rarity[place], novel, likely[place], other[place]
+        place,
+        worth[place] * novel,
+        uncertainty[place],
+        rarity[place],
+        novel,
+        likely[place],
+        other[place],
     )
 
 

@@ -32,7 +32,9 @@ def _starves(network: Network, shape: Sequence[int]) -> bool:
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         stride = cast(nn.Conv2d, module).stride
-        found.append(any(side < step for side, step in zip(inputs[0].shape[2:], stride, strict=True)))
+        found.append(
+            any(side < step for side, step in zip(inputs[0].shape[2:], stride, strict=True))
+        )
 
     hooks = [
         module.register_forward_pre_hook(look)

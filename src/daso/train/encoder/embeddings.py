@@ -68,7 +68,9 @@ class EmbeddedData(TrainingData):
         """Return what a run folder says of them."""
         versions = self.labeled.images.shape[1]
         strong = versions - 1 - self.weak_versions
-        return {"embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}}
+        return {
+            "embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}
+        }
 
 
 class EmbeddingStore:
@@ -206,13 +208,19 @@ def embed_data(
     kinds: list[View] = [*["weak"] * options.weak_versions, *["strong"] * options.strong_versions]  # type: ignore[list-item]
 
     whole = backbone.describe()
-    about: dict[str, Any] = {name: whole[name] for name in ("kind", "dim", "preprocessing", "weights")}
+    about: dict[str, Any] = {
+        name: whole[name] for name in ("kind", "dim", "preprocessing", "weights")
+    }
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     base = (
-        cache_folder() / "embeddings" if options.embedding_folder is None else Path(options.embedding_folder)
+        cache_folder() / "embeddings"
+        if options.embedding_folder is None
+        else Path(options.embedding_folder)
     )
     plain = _store(base.expanduser(), {**about, "views": ["plain"]})
-    viewed_by = {name: value for name, value in vars(augmentation.options).items() if value is not None}
+    viewed_by = {
+        name: value for name, value in vars(augmentation.options).items() if value is not None
+    }
     viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": viewed_by})
 
     pools: dict[str, Pool | None] = {}
@@ -246,11 +254,15 @@ def embed_data(
             start += len(part)
         before += len(pool)
         pools[name] = Pool(torch.from_numpy(vectors).to(device), pool.labels, pool.paths)
-    mean, std = _statistics([pool for name in ("labeled", "unlabeled") if (pool := pools[name]) is not None])
+    mean, std = _statistics(
+        [pool for name in ("labeled", "unlabeled") if (pool := pools[name]) is not None]
+    )
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
     pictured = {
-        name: Pool(pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images, pool.labels)
+        name: Pool(
+            pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images, pool.labels
+        )
         for name in ("labeled", "unlabeled")
         if (pool := wanted[name]) is not None and not pool.paths
     }
@@ -273,7 +285,9 @@ def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
 
 
 def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image.cpu().numpy()).data, digest_size=DIGEST).digest()
+    return hashlib.blake2b(
+        np.ascontiguousarray(image.cpu().numpy()).data, digest_size=DIGEST
+    ).digest()
 
 
 def _computer(
@@ -292,7 +306,9 @@ def _computer(
     def compute(rows: Sequence[int]) -> Tensor:
         chosen = images[torch.tensor(rows, device=images.device)]
         generators = [
-            torch.Generator().manual_seed(derive_seed(0, "embedding", int.from_bytes(digests[row], "little")))
+            torch.Generator().manual_seed(
+                derive_seed(0, "embedding", int.from_bytes(digests[row], "little"))
+            )
             for row in rows
         ]
         versions = []
@@ -302,7 +318,9 @@ def _computer(
             versions.append(torch.cat([network(part) for part in torch.split(view, batch)]))
         embeddings = torch.stack(versions, 1)
         if not bool(embeddings.isfinite().all()):
-            raise DataError("the backbone returns NaN or infinity for some images; try --precision float32")
+            raise DataError(
+                "the backbone returns NaN or infinity for some images; try --precision float32"
+            )
         return embeddings
 
     return compute

@@ -61,7 +61,9 @@ def open_backbone(
     if encoder is not None:
         backbone = _own_module(encoder, shape, resolution)
     elif name.startswith(PYTHON):
-        raise OptionError(f"this run was given its encoder from Python, {name}: give it again, encoder=...")
+        raise OptionError(
+            f"this run was given its encoder from Python, {name}: give it again, encoder=..."
+        )
     elif name.startswith("hf:"):
         if weights is not None:
             raise OptionError(
@@ -123,7 +125,9 @@ def prepare_backbone(
 def is_pretrained(options: TrainOptions) -> bool:
     """Tell whether the options ask for a pretrained encoder."""
     name = options.network or ""
-    return options.weights is not None or name.startswith(("hf:", "timm:", PYTHON)) or _is_folder(name)
+    return (
+        options.weights is not None or name.startswith(("hf:", "timm:", PYTHON)) or _is_folder(name)
+    )
 
 
 def _is_folder(name: str) -> bool:
@@ -132,7 +136,9 @@ def _is_folder(name: str) -> bool:
 
 def _named(options: TrainOptions) -> str:
     if options.network is None:
-        raise OptionError("--weights needs the network that they are of: --network resnet50, for example")
+        raise OptionError(
+            "--weights needs the network that they are of: --network resnet50, for example"
+        )
     return options.network
 
 
@@ -142,7 +148,9 @@ def _own_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None
     given: Any = getattr(encoder, "preprocessing", None)
     if not isinstance(given, Preprocessing):
         about: Any = getattr(encoder, "pretrained_cfg", None)
-        given = timm_preprocessing(about, resolution) if isinstance(about, Mapping) else Preprocessing()
+        given = (
+            timm_preprocessing(about, resolution) if isinstance(about, Mapping) else Preprocessing()
+        )
     side = resolution or given.resolution
     channels, height, width = (len(given.mean or ()) or shape[0], side, side) if side else shape
     wrapped = ModuleEncoder(module, measure(module, channels, height, width))
@@ -153,7 +161,9 @@ def _own_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None
 def _open_folder(folder: Path, resolution: int | None) -> Backbone:
     """Open a folder: of a transformers model, of a run of ours, or a run's ``backbone/``."""
     if not folder.is_dir():
-        raise OptionError(f"there is no folder {folder}; models of the hub are called hf:NAME or timm:NAME")
+        raise OptionError(
+            f"there is no folder {folder}; models of the hub are called hf:NAME or timm:NAME"
+        )
     if (folder / ABOUT).is_file():
         return load_backbone(folder, build_module)
     try:
@@ -170,7 +180,9 @@ def _open_folder(folder: Path, resolution: int | None) -> Backbone:
 def _open_run(folder: Path) -> Backbone:
     """Take the encoder of a run's moving average; images are resized to what it was trained on."""
     data = read_json(folder / "data.json")
-    options = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json")).train
+    options = RunConfig.from_dict(
+        read_json(folder / "config.json"), str(folder / "config.json")
+    ).train
     if data.get("embedding"):
         raise OptionError(
             f"{folder} was trained on embeddings; give its backbone: --network {folder / FOLDER}"
@@ -180,7 +192,9 @@ def _open_run(folder: Path) -> Backbone:
     checkpoint = load_checkpoint(folder / "checkpoints", _ignore)
     start = "average.encoder."
     state = {n.removeprefix(start): t for n, t in checkpoint.tensors.items() if n.startswith(start)}
-    mean, std = (tuple(checkpoint.tensors[f"average.{n}"].flatten().tolist()) for n in ("mean", "std"))
+    mean, std = (
+        tuple(checkpoint.tensors[f"average.{n}"].flatten().tolist()) for n in ("mean", "std")
+    )
     channels, height, width = data["image_shape"]
     about: dict[str, Any]
     if data.get("backbone"):
@@ -283,12 +297,16 @@ def with_kept_backbone(
     try:
         weights = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"the weights of the run's frozen backbone cannot be read: {path}: {error}") from error
+        raise RunError(
+            f"the weights of the run's frozen backbone cannot be read: {path}: {error}"
+        ) from error
     if checksum(weights) != about["weights"]:
         raise RunError(f"{path} is damaged, or of another run: its checksum does not fit")
     heads = {name: t for name, t in state.items() if not name.startswith("encoder.")}
     top = {
-        f"encoder.top.{n.removeprefix('encoder.')}": t for n, t in state.items() if n.startswith("encoder.")
+        f"encoder.top.{n.removeprefix('encoder.')}": t
+        for n, t in state.items()
+        if n.startswith("encoder.")
     }
     frozen = {f"encoder.backbone.{name}": t for name, t in weights.items()}
     channels = {

@@ -46,7 +46,9 @@ class Checkpoint:
 
 def _tensor_files(folder: Path) -> list[Path]:
     """Return the tensor files of all checkpoints, whole or not, newest first."""
-    return sorted({path.with_suffix(".safetensors") for path in folder.glob("step-*.*")}, reverse=True)
+    return sorted(
+        {path.with_suffix(".safetensors") for path in folder.glob("step-*.*")}, reverse=True
+    )
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -89,7 +91,9 @@ def save_checkpoint(
     except OSError as error:
         raise RunError(f"cannot make {folder}: {error.strerror}") from error
     path = folder / f"step-{step:09d}.safetensors"
-    content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    content = safetensors.torch.save(
+        {name: value.cpu().contiguous() for name, value in tensors.items()}
+    )
     write_atomically(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     vouch = {

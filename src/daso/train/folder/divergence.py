@@ -39,12 +39,23 @@ def record_divergence(
         saved: step of the newest checkpoint, or None.
     """
     message = str(error).replace(f"step {error.step}", f"step {step}", 1)
-    kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved} is kept"
-    written = {"step": step, "term": error.term, "message": message, "images": batch, "checkpoint": saved}
+    kept = (
+        "no checkpoint was saved before"
+        if saved is None
+        else f"the checkpoint of step {saved} is kept"
+    )
+    written = {
+        "step": step,
+        "term": error.term,
+        "message": message,
+        "images": batch,
+        "checkpoint": saved,
+    }
     with contextlib.suppress(RunError):  # a full disk must not hide what happened
         save_json(folder / NAME, written)
     images = "; ".join(
-        f"{name} {', '.join(map(str, at[:8]))}{', ...' if len(at) > 8 else ''}" for name, at in batch.items()
+        f"{name} {', '.join(map(str, at[:8]))}{', ...' if len(at) > 8 else ''}"
+        for name, at in batch.items()
     )
     return DivergedError(
         f"{message}. The step learned from these images, by their place in their pool: {images} (all of them in "

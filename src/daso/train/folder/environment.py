@@ -36,7 +36,9 @@ def _commit() -> str | None:
     def git(*arguments: str) -> str:
         # Without a lock: a process that is killed meanwhile would leave it in a person's repository.
         command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     try:
         # Installed into an environment inside somebody else's checkout, that checkout's commit says nothing.
@@ -52,7 +54,11 @@ def _own_files(method: str) -> dict[str, str]:
     """Return the checksums of the files, or modules, of which a method's name names parts, by path."""
     places = [part.rpartition(":")[0] for part in method.split("+") if ":" in part]
     paths = [Path(getattr(sys.modules.get(place), "__file__", None) or place) for place in places]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in paths
+        if path.is_file()
+    }
 
 
 def describe_environment(device: torch.device, method: str = "") -> dict[str, Any]:
@@ -64,7 +70,9 @@ def describe_environment(device: torch.device, method: str = "") -> dict[str, An
     """
     return {
         # Of python -m daso the first word is __main__.py.
-        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "daso"), *sys.argv[1:]]),
+        "command": shlex.join(
+            [Path(sys.argv[0]).name.replace("__main__.py", "daso"), *sys.argv[1:]]
+        ),
         "daso": importlib.metadata.version("daso"),
         "commit": _commit(),
         "python": platform.python_version(),

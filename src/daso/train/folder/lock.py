@@ -43,7 +43,9 @@ def lock_file(path: Path) -> IO[str]:
             who = f"another process ({holder})" if holder else "another process"
             raise InUseError(f"{who} is training in {folder}") from error
         raise RunError(f"cannot lock {folder}: {error.strerror}") from error
-    with contextlib.suppress(OSError):  # who holds it is good to know; a full disk is found out soon enough
+    with contextlib.suppress(
+        OSError
+    ):  # who holds it is good to know; a full disk is found out soon enough
         lock.truncate(0)
         # Past the file's buffer: what that cannot write it would try again when it is closed.
         os.write(lock.fileno(), f"{os.getpid()} on {platform.node()}\n".encode())
@@ -81,7 +83,9 @@ def refuse_taken(folder: Path) -> None:
 
 def is_free(folder: Path) -> bool:
     """Tell whether nothing is in a folder but what a run writes before its configuration: killed there, it is none."""
-    return all(path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir())
+    return all(
+        path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()
+    )
 
 
 def _taken(folder: Path) -> RunError:

@@ -47,9 +47,14 @@ class VectorAugmentation:
         self.options = options
         versions, self.dim = data.labeled.images.shape[1:]
         strong = range(1 + data.weak_versions, versions)
-        self.versions = {"weak": range(1 + data.weak_versions), "strong": strong if len(strong) else range(1)}
+        self.versions = {
+            "weak": range(1 + data.weak_versions),
+            "strong": strong if len(strong) else range(1),
+        }
         device = data.labeled.images.device
-        self.mean, self.std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
+        self.mean, self.std = (
+            torch.tensor(values, device=device) for values in (data.mean, data.std)
+        )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
         """Draw everything random in a view of *count* vectors."""
@@ -105,7 +110,9 @@ class Augmentation:
         # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
         self.cutout = round(side * 17 / 32) - 1 if options.cutout is None else options.cutout
         self.height, self.width = height, width
-        self.options = replace(options, flip=self.flip, crop_padding=self.padding, cutout=self.cutout)
+        self.options = replace(
+            options, flip=self.flip, crop_padding=self.padding, cutout=self.cutout
+        )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
         """Draw everything random in a view of *count* images."""
@@ -118,7 +125,11 @@ class Augmentation:
             cropped = draw_resized(count, self.height, self.width, generator, flip=self.flip)
         else:
             cropped = draw_weak(count, generator, flip=self.flip, padding=self.padding)
-        return (cropped,) if view == "weak" else (cropped, self._draw_strong(count, generator, False, 0))
+        return (
+            (cropped,)
+            if view == "weak"
+            else (cropped, self._draw_strong(count, generator, False, 0))
+        )
 
     def _draw_strong(self, count: int, generator: torch.Generator, flip: bool, padding: int) -> Any:
         return draw(
@@ -154,5 +165,7 @@ class Augmentation:
         """Return uint8 images (N, C, H, W) of the side that strong views are made at, if that is another one."""
         if self.side is None or images.shape[2:] == (self.side, self.side):
             return images
-        pixels = F.interpolate(images.float(), (self.side, self.side), mode="bilinear", antialias=True)
+        pixels = F.interpolate(
+            images.float(), (self.side, self.side), mode="bilinear", antialias=True
+        )
         return pixels.round_().clamp_(0, 255).to(torch.uint8)

@@ -64,7 +64,10 @@ class Reader:
         step, coming = self._coming or (None, None)
         images = coming.result() if coming is not None and step == first else self.rows[at]
         following = first + self.ahead
-        self._coming = following, self._thread.submit(self.rows.__getitem__, self._places(following))
+        self._coming = (
+            following,
+            self._thread.submit(self.rows.__getitem__, self._places(following)),
+        )
         return on_device, images
 
     def _places(self, first: int) -> Tensor:
@@ -110,7 +113,11 @@ class Batches:
         self.device = data.labeled.images.device
         self.seed = options.seed
         self.augmentation = augmentation
-        if augmentation.strong_side is not None and options.resolution is None and not data.are_vectors:
+        if (
+            augmentation.strong_side is not None
+            and options.resolution is None
+            and not data.are_vectors
+        ):
             raise OptionError(
                 f"strong_side = {augmentation.strong_side}: the network would see views of this side and other images "
                 f"as they are; give --resolution too"
@@ -140,7 +147,9 @@ class Batches:
         self._ahead = max(1, min(AHEAD_STEPS, AHEAD_ELEMENTS // largest))
         self._labeled_reader = Reader(data.labeled.images, self._labeled_order, self._ahead)
         if data.unlabeled is not None:
-            self._unlabeled_reader = Reader(data.unlabeled.images, self._unlabeled_order, self._ahead)
+            self._unlabeled_reader = Reader(
+                data.unlabeled.images, self._unlabeled_order, self._ahead
+            )
         self._ready: dict[int, Batch] = {}
 
     def __call__(self, step: int) -> Batch:
@@ -159,19 +168,28 @@ class Batches:
     def _prepare(self, first: int) -> Iterator[tuple[int, Batch]]:
         """Yield some steps from *first* on and their batches. What is drawn for a step depends on it alone."""
         steps = range(first, first + self._ahead)
-        generators = [torch.Generator().manual_seed(derive_seed(self.seed, "views", step)) for step in steps]
+        generators = [
+            torch.Generator().manual_seed(derive_seed(self.seed, "views", step)) for step in steps
+        ]
         indices, labeled = self._gather(self._labeled_reader, first, self.labeled_views, generators)
         labels = [self.labeled.labels[at] for at in indices]
         indices = [at[:0] for at in indices]
         unlabeled: list[tuple[Tensor, ...]] = [()] * len(steps)
         if self.unlabeled_views and self.unlabeled is not None:
-            indices, unlabeled = self._gather(self._unlabeled_reader, first, self.unlabeled_views, generators)
+            indices, unlabeled = self._gather(
+                self._unlabeled_reader, first, self.unlabeled_views, generators
+            )
         for place, step in enumerate(steps):
             chance = torch.Generator().manual_seed(derive_seed(self.seed, "draws", step))
             drawn = self._draw(len(labels[place]), len(indices[place]), chance)
             draws = {name: move(value, self.device) for name, value in drawn.items()}
             number = move(torch.tensor(step), self.device)
-            yield step, Batch(labeled[place], labels[place], unlabeled[place], indices[place], number, draws)
+            yield (
+                step,
+                Batch(
+                    labeled[place], labels[place], unlabeled[place], indices[place], number, draws
+                ),
+            )
 
     def _gather(
         self, reader: Reader, first: int, names: tuple[View, ...], generators: list[torch.Generator]
@@ -179,7 +197,9 @@ class Batches:
         """Return, for each step, the places of its images in a pool, and their views."""
         at, images = reader(first)
         size = len(at) // len(generators)
-        drawn = [[self._views.draw(name, size, generator) for name in names] for generator in generators]
+        drawn = [
+            [self._views.draw(name, size, generator) for name in names] for generator in generators
+        ]
         made = [
             torch.split(self._views.make(name, images, [step[place] for step in drawn]), size)
             for place, name in enumerate(names)

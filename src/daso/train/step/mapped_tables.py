@@ -25,10 +25,16 @@ def tables_of(data: TrainingData) -> NewTable:
     if data.unlabeled is None or not isinstance(data.unlabeled.images, FileRows):
         return torch.empty
     images = data.unlabeled.images
-    return torch.empty if images.device.type != "cpu" else partial(mapped_table, images.file.path.parent)
+    return (
+        torch.empty
+        if images.device.type != "cpu"
+        else partial(mapped_table, images.file.path.parent)
+    )
 
 
-def mapped_table(folder: Path, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32) -> Tensor:
+def mapped_table(
+    folder: Path, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return a tensor of zeros that is mapped from a file without a name: it goes with the tensor, or the process.
 
     Args:
@@ -54,4 +60,8 @@ def mapped_table(folder: Path, shape: tuple[int, ...], *, dtype: torch.dtype = t
             f"{place}: no room for a table of {size / 1e9:.1f} GB with a row for each unlabelled image "
             f"({error.strerror or error}). Put --cache elsewhere, or use a method that keeps none (fixmatch+daso)"
         ) from error
-    return torch.from_numpy(bytes_of_file)[: int(np.prod(shape)) * dtype.itemsize].view(dtype).view(shape)
+    return (
+        torch.from_numpy(bytes_of_file)[: int(np.prod(shape)) * dtype.itemsize]
+        .view(dtype)
+        .view(shape)
+    )

@@ -19,7 +19,9 @@ STATE = {
 """What an optimiser keeps of each parameter, and what a checkpoint calls it."""
 
 
-def parameter_groups(network: Network, options: TrainOptions, base_rate: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: Network, options: TrainOptions, base_rate: float
+) -> list[dict[str, Any]]:
     """Return groups of the parameters that learn, from the first layers to the heads.
 
     A group's ``factor`` is its share of the learning rate: 1 for heads; for the encoder ``backbone_rate`` over the base
@@ -53,7 +55,9 @@ def parameter_groups(network: Network, options: TrainOptions, base_rate: float) 
     ]
 
 
-def make_optimizer(network: Network, options: TrainOptions, base_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    network: Network, options: TrainOptions, base_rate: float
+) -> torch.optim.Optimizer:
     """Return the optimiser that the options name, over ``parameter_groups``."""
     groups = parameter_groups(network, options, base_rate)
     if not groups:
@@ -66,7 +70,9 @@ def make_optimizer(network: Network, options: TrainOptions, base_rate: float) ->
         return torch.optim.AdamW(
             groups, betas=(options.momentum, 0.999), fused=fused, capturable=options.cuda_graph
         )
-    return torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused)
+    return torch.optim.SGD(
+        groups, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused
+    )
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:
@@ -101,7 +107,9 @@ def expected_shapes(
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, nn.Parameter],
+    tensors: dict[str, Tensor],
 ) -> None:
     """Give an optimiser what ``optimizer_state`` returned, copied, where there is any."""
     for name, parameter in parameters.items():

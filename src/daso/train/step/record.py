@@ -65,7 +65,9 @@ class PseudoLabelRecord:
             return {}
         counts = {name: taken[name].cpu().numpy() for name in self._names or taken}
         shape = (self.num_classes + 1, self.num_classes)
-        numbers = {name: pseudo_label_metrics(count.reshape(shape)) for name, count in counts.items()}
+        numbers = {
+            name: pseudo_label_metrics(count.reshape(shape)) for name, count in counts.items()
+        }
         share = counts["confident"].sum() / counts["final"].sum()
         return {"share_confident": float(share), **numbers}
 
@@ -110,7 +112,9 @@ class LossRecord:
             weights: (), a number that is not finite if the step's update broke the weights.
         """
         self._names = tuple(losses)
-        self._waiting.append((step, self._names, torch.stack(list(losses.values())).detach(), weights))
+        self._waiting.append(
+            (step, self._names, torch.stack(list(losses.values())).detach(), weights)
+        )
 
     def look(self) -> Fault | None:
         """Bring what was added since the last look to the host, which waits for the device; return a fault in it."""

@@ -52,7 +52,9 @@ class Order:
     def _computed(self, number: int, places: npt.NDArray[np.int64]) -> Tensor:
         """Return the images of those *places*, counted through all passes, that are in pass *number*."""
         within = places[places // self.count == number] - number * self.count
-        return torch.from_numpy(shuffled(within, self.count, derive_seed(self.seed, self.name, number)))
+        return torch.from_numpy(
+            shuffled(within, self.count, derive_seed(self.seed, self.name, number))
+        )
 
     def _pass(self, number: int) -> Tensor:
         if number in self._passes:
@@ -103,5 +105,7 @@ class WeightedOrder:
 
     def __call__(self, step: int) -> Tensor:
         """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, f"weighted {self.name}", step))
+        generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, f"weighted {self.name}", step)
+        )
         return torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)

@@ -83,7 +83,9 @@ class Training:
             torch.compile(method, fullgraph=True) if options.compile else method
         )
         # A recorded step reads numbers that change from a tensor.
-        self._averaging: Tensor | float = torch.ones((), device=self._device) if options.cuda_graph else 1.0
+        self._averaging: Tensor | float = (
+            torch.ones((), device=self._device) if options.cuda_graph else 1.0
+        )
         self._begin_recording()
         self.step = 0
         self.seconds = 0.0
@@ -98,7 +100,9 @@ class Training:
 
     def rate_of(self, step: int) -> float:
         """Return the learning rate of step *step*, counted from 0."""
-        return self.rate_factor * learning_rate(self.schedule, self.base_rate, step, self.options.steps)
+        return self.rate_factor * learning_rate(
+            self.schedule, self.base_rate, step, self.options.steps
+        )
 
     def advance(self, batch: Batch) -> Outcome:
         """Train one step on a batch; return what the method returned and the total loss, on the device.
@@ -128,7 +132,9 @@ class Training:
         self.optimizer.step()
         self.average.move(self._averaging)
         # Without the graph of the backward pass, which would live on into the next step.
-        return result._replace(losses={n: loss.detach() for n, loss in result.losses.items()}), total.detach()
+        return result._replace(
+            losses={n: loss.detach() for n, loss in result.losses.items()}
+        ), total.detach()
 
     @torch.no_grad()
     def probe(self) -> Tensor:
@@ -183,7 +189,9 @@ class Training:
         moved = expected_shapes(self.optimizer, parameters) if step else {}
         wrong = sorted((own.keys() ^ given.keys()) | (kept.keys() ^ moved.keys()))
         wrong += [name for name in kept.keys() & moved.keys() if kept[name].shape != moved[name]]
-        wrong += [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
+        wrong += [
+            name for name in own.keys() & given.keys() if own[name].shape != given[name].shape
+        ]
         if wrong:
             raise RunError(
                 f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name or shape, "
