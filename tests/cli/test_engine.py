@@ -62,7 +62,7 @@ def test_one_command_submits_an_array_and_prints_the_table(
     cifar10_folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("sbatch", "srun", "sacct"):
-        script = Path(__file__).with_name("slurm_stub.py")
+        script = Path(__file__).parents[1] / "helpers" / "slurm_stub.py"
         (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} {script} {name} "$@"\n')
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

@@ -64,7 +64,7 @@ OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32
 OPTIONS += " --method fixmatch+daso --histogram-period 4"
 
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent / "train")}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
 
 
 def free_port() -> str:

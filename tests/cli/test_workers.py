@@ -94,7 +94,7 @@ def test_processes_that_are_told_before_they_listen_stop_too(tmp_path: Path) -> 
 
 
 def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("stub_campaign.py")
+    script = Path(__file__).parents[1] / "helpers" / "stub_campaign.py"
     with subprocess.Popen([sys.executable, script, tmp_path]) as campaign:
         wait_for(lambda: len(list(tmp_path.glob("until-*"))) == 2)
         campaign.send_signal(signal.SIGKILL)

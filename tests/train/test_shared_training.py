@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+from shared_training import METHODS
 
-from tests.train.shared_training import METHODS
-
-SCRIPT = Path(__file__).parent / "shared_training.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "shared_training.py"
 BY_FOUR = ["fixmatch+abc+daso", "remixmatch+daso"]
 
 
