@@ -6,7 +6,6 @@ with what options. At the end OUT is made of it in one go. What was written up t
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import itertools
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
+from daso.files import replacing
 
 Row = list[Any]
 """The values of the columns: the path first, the error, or None, last."""
@@ -92,22 +92,18 @@ def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Row]) -> No
     Raises:
         DataError: it cannot be written.
     """
-    temporary = out.with_name(f".{out.name}.tmp")
     kind = FORMATS[out.suffix.lower()]
     try:
-        if kind == "parquet":
-            _write_parquet(temporary, columns, rows)
-        else:
-            with temporary.open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                (write_csv if kind == "csv" else _write_json)(file, columns, rows)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            if kind == "parquet":
+                _write_parquet(temporary, columns, rows)
+            else:
+                with temporary.open(
+                    "w", newline="", encoding="utf-8", errors="surrogateescape"
+                ) as file:
+                    (write_csv if kind == "csv" else _write_json)(file, columns, rows)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 class Journal:

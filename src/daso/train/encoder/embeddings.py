@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
-from daso.data.training_data import ImageRows, Pool, TrainingData
+from daso.data.duplicates import digest
+from daso.data.training_data import ImageRows, Pool, TrainingData, vector_statistics
 from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View
@@ -236,7 +237,7 @@ def embed_data(
         if pool is None:
             pools[name] = None
             continue
-        digests = [_digest(image) for image in pool.images]
+        digests = [digest(image.cpu().numpy()) for image in pool.images]
         parts: list[tuple[EmbeddingStore, list[View]]] = [(plain, ["identity"])]
         if kinds and name in ("labeled", "unlabeled"):
             parts.append((viewed, kinds))
@@ -254,8 +255,9 @@ def embed_data(
             start += len(part)
         before += len(pool)
         pools[name] = Pool(torch.from_numpy(vectors).to(device), pool.labels, pool.paths)
-    mean, std = _statistics(
-        [pool for name in ("labeled", "unlabeled") if (pool := pools[name]) is not None]
+    trained = (pools["labeled"], pools["unlabeled"])
+    mean, std = vector_statistics(
+        [pool.images.cpu().numpy() for pool in trained if pool is not None]
     )
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
@@ -282,12 +284,6 @@ def _ignore(done: int, total: int) -> None:
 def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     return EmbeddingStore(base / name, about)
-
-
-def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(
-        np.ascontiguousarray(image.cpu().numpy()).data, digest_size=DIGEST
-    ).digest()
 
 
 def _computer(
@@ -324,10 +320,3 @@ def _computer(
         return embeddings
 
     return compute
-
-
-def _statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each dimension of the plain vectors; 1 where all are alike."""
-    vectors = torch.cat([pool.images[:, 0] for pool in pools]).double()
-    std = vectors.std(0, correction=0)
-    return tuple(vectors.mean(0).tolist()), tuple(torch.where(std > 1e-12, std, 1.0).tolist())
