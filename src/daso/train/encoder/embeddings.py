@@ -118,8 +118,8 @@ class EmbeddingStore:
             RunError: a shard cannot be written.
         """
         rows: dict[bytes, list[int]] = {}
-        for row, digest in enumerate(digests):
-            rows.setdefault(digest, []).append(row)
+        for row, key in enumerate(digests):
+            rows.setdefault(key, []).append(row)
         for path in sorted(self.folder.glob("*.safetensors")):
             self._take(path, rows, out)
         missing = [group[0] for group in rows.values()]
@@ -148,8 +148,8 @@ class EmbeddingStore:
             with contextlib.suppress(OSError):
                 path.unlink()
             return
-        for digest, embedding in zip(digests, embeddings, strict=True):
-            wanted = rows.pop(digest.tobytes(), None)
+        for key, embedding in zip(digests, embeddings, strict=True):
+            wanted = rows.pop(key.tobytes(), None)
             if wanted is not None:
                 out[wanted] = embedding
 
@@ -225,6 +225,7 @@ def embed_data(
     viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": viewed_by})
 
     pools: dict[str, Pool | None] = {}
+    computed_vectors: dict[str, np.ndarray] = {}
     computed = 0
     wanted = {name: getattr(data, name) for name in ("labeled", "unlabeled", "holdout", "test")}
     total = sum(len(pool) for pool in wanted.values() if pool is not None)
@@ -242,7 +243,7 @@ def embed_data(
         if kinds and name in ("labeled", "unlabeled"):
             parts.append((viewed, kinds))
         versions = sum(len(part) for _, part in parts)
-        vectors = np.empty((len(pool), versions, whole["dim"]), np.float32)
+        vectors = computed_vectors[name] = np.empty((len(pool), versions, whole["dim"]), np.float32)
         start = 0
         for store, part in parts:
             last = start + len(part) == versions
@@ -255,10 +256,8 @@ def embed_data(
             start += len(part)
         before += len(pool)
         pools[name] = Pool(torch.from_numpy(vectors).to(device), pool.labels, pool.paths)
-    trained = (pools["labeled"], pools["unlabeled"])
-    mean, std = vector_statistics(
-        [pool.images.cpu().numpy() for pool in trained if pool is not None]
-    )
+    trained = ("labeled", "unlabeled")
+    mean, std = vector_statistics([computed_vectors[n] for n in trained if n in computed_vectors])
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
     pictured = {
