@@ -18,12 +18,12 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from daso.errors import DasoError, MissingDependencyError
-from daso.files import Row, read_json, save_json
+from daso.files import Row, flatten, read_json, save_json
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
 Numbers = dict[str, float]
@@ -65,15 +65,6 @@ def _walk(value: Any, path: str, class_names: Sequence[str]) -> Iterator[tuple[s
                 yield from _walk(item, f"{path}{name}", class_names)
     elif isinstance(value, int | float) and math.isfinite(value):
         yield path, float(value)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return flat
 
 
 class Tracker(Protocol):
@@ -190,7 +181,9 @@ class MLflow:
                     ) from error
                 raise
         if "run_id" not in state:
-            params = [Param(_key(name), str(value)[:500]) for name, value in _flat(config).items()]
+            params = [
+                Param(_key(name), str(value)[:500]) for name, value in flatten(config).items()
+            ]
             for start in range(0, len(params), 100):
                 self._client.log_batch(self._run, params=params[start : start + 100])
         self.state = {"run_id": self._run, "tracking_uri": uri}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from daso.cli.terminal.live_view import View, bar, columns, duration
+from daso.cli.terminal.live_view import View, bar, columns
+from daso.report.runs import duration
 
 Row = dict[str, Any]
 
@@ -154,7 +155,14 @@ def test_time_left_counts_evaluations_in() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (89, "89 s"), (300, "5 min"), (7300, "2 h"), (float("inf"), "?")],
+    [
+        (0.4, "0 s"),
+        (89, "89 s"),
+        (300, "5 min"),
+        (7300, "2.0 h"),
+        (36_000, "10 h"),
+        (float("inf"), "?"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

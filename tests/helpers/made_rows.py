@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daso.balance import balancing_parts
-from daso.report.warnings.run_facts import Facts
+from daso.report.warnings.run_facts import RunFacts
 from daso.report.warnings.watch import Watch
 
 Row = dict[str, Any]
@@ -26,11 +26,11 @@ def facts(
     measured: Row | None = None,
     method: str = "fixmatch+daso",
     **more: Any,
-) -> Facts:
+) -> RunFacts:
     names = tuple(f"class {k}" for k in range(len(labeled)))
     counts = None if measured is None else np.array(next(iter(measured.values())), dtype=float)
     where = "test" if measured is None else next(iter(measured))
-    known = Facts(
+    known = RunFacts(
         names,
         labeled,
         steps,
@@ -66,7 +66,7 @@ def evaluation(
 GOOD = {"balanced_accuracy": 0.7, "recall_few": 0.4, "recall": [0.7] * 4}
 
 
-def warnings_of(known: Facts, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
+def warnings_of(known: RunFacts, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
     watch = Watch(known)
     found = []
     for step in range(PERIOD, steps + 1, PERIOD):

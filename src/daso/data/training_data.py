@@ -259,7 +259,7 @@ def _channel_statistics(pools: Sequence[Decoded]) -> tuple[tuple[float, ...], tu
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _vector_statistics(pools: Sequence[Decoded]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def vector_statistics(pools: Sequence[Decoded]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each dimension over the plain vectors; 1 where all are alike."""
     vectors = torch.cat([torch.from_numpy(np.asarray(images)[:, 0]) for images in pools]).double()
     std = vectors.std(0, correction=0)
@@ -308,7 +308,7 @@ def prepare_data(
     }
     mean, std = source.mean, source.std
     if mean is None or std is None:
-        statistics = _vector_statistics if labeled.images.ndim == 3 else _channel_statistics
+        statistics = vector_statistics if labeled.images.ndim == 3 else _channel_statistics
         trained = (chosen["labeled"], chosen["unlabeled"])
         mean, std = statistics([pool.images for pool in trained if pool is not None])
     room = _room(device, memory)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-Row = dict[str, Any]
+from daso.files import Row
 
 QUOTED_EVALUATIONS = 20
 """The DASO paper reports the median over the last 20 evaluations, of 500."""

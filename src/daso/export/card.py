@@ -12,7 +12,7 @@ import numpy as np
 
 from daso.errors import RunError
 from daso.evaluate.metrics import recall_precision
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 from daso.files import read_json
 from daso.train.calibration import read_calibration
 from daso.train.model import Model
@@ -44,7 +44,9 @@ class Check:
     same_class: int | None = None
 
 
-def model_card(folder: Path, model: Model, facts: Facts, kind: str, name: str, check: Check) -> str:
+def model_card(
+    folder: Path, model: Model, facts: ModelFacts, kind: str, name: str, check: Check
+) -> str:
     """Return the card of a model.
 
     Args:
@@ -98,7 +100,7 @@ def _names(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _head(facts: Facts, kind: str, name: str) -> str:
+def _head(facts: ModelFacts, kind: str, name: str) -> str:
     shape = " x ".join(map(str, facts.input_shape))
     dtype = "uint8 images" if facts.takes_images else "float32 vectors"
     channels = " (RGB)" if facts.input_shape[0] == 3 else " (grey)"
@@ -118,7 +120,7 @@ def _head(facts: Facts, kind: str, name: str) -> str:
     return f"# A classifier of {_text(facts.provenance.get('data'))}\n\n" + _table(rows)
 
 
-def _use(facts: Facts, kind: str, name: str) -> str:
+def _use(facts: ModelFacts, kind: str, name: str) -> str:
     if kind == "onnx":
         code = (
             "import json, onnxruntime\n"
@@ -150,7 +152,7 @@ def _use(facts: Facts, kind: str, name: str) -> str:
     return f"{text}\n\nScaling of pixel values and normalisation are inside. Images of another size: {resize}."
 
 
-def _data(facts: Facts, data: dict[str, Any]) -> str:
+def _data(facts: ModelFacts, data: dict[str, Any]) -> str:
     unlabeled = data.get("unlabeled") or 0
     counts = np.array(facts.labeled_counts)
     return (
@@ -161,7 +163,7 @@ def _data(facts: Facts, data: dict[str, Any]) -> str:
 
 
 def _measured(
-    facts: Facts,
+    facts: ModelFacts,
     summary: dict[str, Any],
     confusion: dict[str, Any],
     counts: np.ndarray[Any, Any] | None,
@@ -213,7 +215,7 @@ def _measured(
     return " ".join(lines) + "\n\n" + _table(rows)
 
 
-def _calibration(folder: Path, facts: Facts) -> str:
+def _calibration(folder: Path, facts: ModelFacts) -> str:
     calibration = read_calibration(folder, facts.step)
     if calibration.note:
         text = f"Probabilities are as the network gives them, not calibrated: {_text(calibration.note)}."
@@ -244,7 +246,9 @@ def _calibration(folder: Path, facts: Facts) -> str:
     )
 
 
-def _limits(facts: Facts, confusion: dict[str, Any], counts: np.ndarray[Any, Any] | None) -> str:
+def _limits(
+    facts: ModelFacts, confusion: dict[str, Any], counts: np.ndarray[Any, Any] | None
+) -> str:
     names, labels = facts.class_names, facts.labeled_counts
     points = [
         f"It knows {len(names)} classes: an image of anything else gets one of them too, perhaps with confidence.",
@@ -267,7 +271,7 @@ def _limits(facts: Facts, confusion: dict[str, Any], counts: np.ndarray[Any, Any
     return "## Limits\n\n" + "\n".join(f"* {point}" for point in points)
 
 
-def _origin(facts: Facts, model: Model, check: Check) -> str:
+def _origin(facts: ModelFacts, model: Model, check: Check) -> str:
     origin = facts.provenance
     rows = [["", ""]]
     rows += [

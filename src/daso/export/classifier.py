@@ -19,7 +19,7 @@ from daso.data.images.decode import decode, to_pixels
 from daso.errors import DataError
 from daso.evaluate.prior import shift
 from daso.export.estimate import estimate_distribution
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 
 Array = npt.NDArray[Any]
 Prior = str | Mapping[str, float] | Sequence[float] | Array
@@ -69,7 +69,7 @@ class Classifier:
         facts: of the model.
     """
 
-    def __init__(self, answer: Callable[[Array], Array], facts: Facts) -> None:
+    def __init__(self, answer: Callable[[Array], Array], facts: ModelFacts) -> None:
         self._answer = answer
         self.facts = facts
 

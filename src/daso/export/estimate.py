@@ -10,13 +10,15 @@ import numpy.typing as npt
 import torch
 
 from daso.evaluate.prior import estimate_prior
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 from daso.plans.estimate import nearest_distribution
 
 Array = npt.NDArray[Any]
 
 
-def estimate_distribution(facts: Facts, chunks: Callable[[], Iterable[Array]]) -> tuple[Array, str]:
+def estimate_distribution(
+    facts: ModelFacts, chunks: Callable[[], Iterable[Array]]
+) -> tuple[Array, str]:
     """Estimate the class distribution of N images, float64 (K,), and say how.
 
     Where the hold-out had at least ten images of every class: the distribution q for which C q is nearest to the mean

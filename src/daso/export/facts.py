@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What is known of a classifier beside its weights.
 
     Attributes:
@@ -124,7 +124,7 @@ class Facts:
         return {name: json.dumps(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> Facts:
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> ModelFacts:
         """Read facts back.
 
         Raises:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from daso.errors import MissingDependencyError, RunError
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
 from daso.train.config import PLACES_AND_MANNERS
@@ -34,7 +34,7 @@ FACTS_FILE = "facts.json"
 """Of a .pt2 archive."""
 
 
-def write_onnx(model: Model, facts: Facts, path: Path) -> Answer:
+def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     """Write the whole way from images to probabilities as an ONNX file; return how it answers in onnxruntime.
 
     Input ``images``, uint8 (batch, C, H, W), or of vectors float32 (batch, D); output ``probabilities``, float32
@@ -94,7 +94,7 @@ def _anonymise(proto: Any) -> None:
     proto.graph.ClearField("metadata_props")
 
 
-def write_torch(model: Model, facts: Facts, path: Path) -> Answer:
+def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
     """Write the same as a program of ``torch.export``, which torch runs without daso; return how it answers.
 
     The facts are in its extra file ``facts.json``.
@@ -112,7 +112,7 @@ def write_torch(model: Model, facts: Facts, path: Path) -> Answer:
 
 
 def write_safetensors(
-    model: Model, facts: Facts, path: Path, data: dict[str, Any], encoder: nn.Module | None
+    model: Model, facts: ModelFacts, path: Path, data: dict[str, Any], encoder: nn.Module | None
 ) -> Answer:
     """Write the weights, and in the header all that ``daso.load`` builds the network from; return how it answers.
 
@@ -155,7 +155,7 @@ def write_safetensors(
     return network_answer(again.network, read.temperature)
 
 
-def _trace(model: Model, facts: Facts) -> torch.export.ExportedProgram:
+def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
     module = Deployed(model.network, facts.input_shape, facts.temperature).eval()
     dtype = torch.uint8 if facts.takes_images else torch.float32
     example = torch.zeros(

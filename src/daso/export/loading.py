@@ -19,7 +19,7 @@ from daso.balance import balancing_parts
 from daso.errors import MissingDependencyError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
 from daso.export.classifier import Classifier
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 from daso.files import read_json
 from daso.nets.network import Network, Precision
 from daso.train.calibration import read_calibration
@@ -93,12 +93,12 @@ def load_run(
     device: torch.device,
     warn: Callable[[str], None],
     encoder: nn.Module | None = None,
-) -> tuple[Model, Facts]:
+) -> tuple[Model, ModelFacts]:
     """Load the model of a run folder, and what is known of it; see ``load``."""
     model = load_model(folder, device, warn, encoder)
     calibration = read_calibration(folder, model.step)
     config = model.config
-    facts = Facts(
+    facts = ModelFacts(
         class_names=model.class_names,
         labeled_counts=model.labeled_counts,
         input_shape=model.image_shape,
@@ -145,7 +145,7 @@ def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def load_safetensors(
     path: Path, device: torch.device, encoder: nn.Module | None = None
-) -> tuple[Model, Facts]:
+) -> tuple[Model, ModelFacts]:
     """Load the model that ``daso export --format safetensors`` wrote; see ``load``."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -153,7 +153,7 @@ def load_safetensors(
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
-    facts = Facts.from_metadata(metadata, str(path))
+    facts = ModelFacts.from_metadata(metadata, str(path))
     try:
         build = json.loads(metadata["network"])
         config = RunConfig.from_dict(build["config"], str(path))
@@ -171,7 +171,7 @@ def load_safetensors(
 
 def _from_onnx(path: Path, device: str) -> Classifier:
     session = onnx_session(path, device)
-    facts = Facts.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
     name = session.get_inputs()[0].name
 
     def answer(inputs: Array) -> Array:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
 from daso.export.loading import load_run, network_answer
 from daso.export.samples import sample_inputs
-from daso.files import read_json, write_atomically
+from daso.files import read_json, replacing, write_atomically
 
 Array = npt.NDArray[Any]
 
@@ -77,30 +75,24 @@ def export_run(
     images, what = (inputs or (lambda classifier: sample_inputs(model.config, classifier)))(
         original
     )
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp")
+    card = out.with_name(f"{out.name}.md")
     try:
-        with temporary.open("wb"):
-            pass  # a folder that cannot be written is noticed before the work
-        answer: Answer
-        if kind == "safetensors":
-            answer = write_safetensors(
-                model, facts, temporary, read_json(folder / "data.json"), encoder
-            )
-        else:
-            answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
-        check = _compare(original, answer, images, what, kind)
-        if trained_in != "float32":
-            model.network.precision = trained_in
-            check = _compare_with_run(check, original.probabilities(images), answer(images))
-        card = out.with_name(f"{out.name}.md")
-        text = model_card(folder, model, facts, kind, out.name, check)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            temporary.touch()  # a folder that cannot be written is noticed before the work
+            answer: Answer
+            if kind == "safetensors":
+                data = read_json(folder / "data.json")
+                answer = write_safetensors(model, facts, temporary, data, encoder)
+            else:
+                answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
+            check = _compare(original, answer, images, what, kind)
+            if trained_in != "float32":
+                model.network.precision = trained_in
+                check = _compare_with_run(check, original.probabilities(images), answer(images))
+            text = model_card(folder, model, facts, kind, out.name, check)
         write_atomically(card, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return Exported(out, card, check)
 
 

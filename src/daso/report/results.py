@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from daso.errors import RunError
+from daso.files import Row
 from daso.report.runs import RunFolder
-
-Row = dict[str, Any]
 
 QUOTED = (
     "accuracy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,13 @@ def read_run(path: Path) -> RunFolder:
     summary = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     environment = read_json(path / "environment.json")
     return RunFolder(path, config, data, environment, read_rows(path / "metrics.jsonl"), summary)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours; ``?`` if it is not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours = seconds / 3600
+    return f"{seconds / 60:.0f} min" if hours < 2 else f"{hours:.{int(hours < 10)}f} h"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from daso.compose import Recipe
 from daso.errors import RunError
-from daso.files import Row, read_json
+from daso.files import Row, flatten, read_json
 from daso.train.config import RunConfig
 
 SAME_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
@@ -29,9 +28,8 @@ def saved_config(folder: Path) -> RunConfig:
     Raises:
         RunError: it cannot be read; the message says what to do.
     """
-    path = folder / "config.json"
     try:
-        return RunConfig.from_dict(read_json(path), str(path))
+        return RunConfig.read(folder)
     except RunError as error:
         raise RunError(f"{error}. Move {folder} away: then the run begins anew") from error
 
@@ -72,8 +70,8 @@ def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
     """
     known = Recipe.parse(config.method).hyperparameters()
     defaults = {name: parameter.default for name, parameter in known.items()}
-    wanted = _flat({**config.to_dict(), "method_options": {**defaults, **config.method_options}})
-    found = _flat(saved.to_dict())
+    wanted = flatten({**config.to_dict(), "method_options": {**defaults, **config.method_options}})
+    found = flatten(saved.to_dict())
     elsewhere = ("data", "train.device")
     differences = [
         f"{name} is {json.dumps(found.get(name))} there and {json.dumps(value)} here"
@@ -85,12 +83,3 @@ def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
             f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it away, or give "
             f"another folder with --out"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return flat

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from daso.data.training_data import Pool, TrainingData
 from daso.errors import DivergedError
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits
+from daso.files import Row
 from daso.methods.method import Batch
 from daso.nets.network import Network
 from daso.train.step.record import LossRecord, PseudoLabelRecord
 from daso.train.step.state import Training
-
-Row = dict[str, Any]
 
 LOOK_EVERY = 20
 """Steps at most until a number that is not finite is noticed."""

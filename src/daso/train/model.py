@@ -63,7 +63,7 @@ def load_model(
         OptionError: the run was given an encoder from Python and this is not.
         RunError: the folder is no run, has no whole checkpoint, or its files do not fit each other.
     """
-    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    config = RunConfig.read(folder)
     data = read_json(folder / "data.json")
     checkpoint = load_checkpoint(model_folder(folder, config.train.deploy), warn)
     prefix = "average."

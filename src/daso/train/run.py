@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from daso.errors import DivergedError, RunError
 from daso.evaluate.summary import summarize
 from daso.files import (
+    Row,
     append_line,
     flush_file,
     plain,
@@ -39,7 +40,7 @@ from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
 from daso.train.encoder.pretrained import refuse_other
-from daso.train.fit import Row, count_confusions, fit, never
+from daso.train.fit import count_confusions, fit, never
 from daso.train.folder.best import BEST, exhausted, improves, model_folder
 from daso.train.folder.checkpoint import (
     drop_later,
@@ -131,7 +132,7 @@ def resume_run(
     Raises:
         RunError: the folder is no run, another process has it, or its data or configuration has changed.
     """
-    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    config = RunConfig.read(folder)
     if on_divergence is not None:
         config = dataclasses.replace(
             config, train=dataclasses.replace(config.train, on_divergence=on_divergence)

@@ -6,7 +6,6 @@ with what options. At the end OUT is made of it in one go. What was written up t
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import itertools
@@ -17,8 +16,9 @@ from typing import IO, Any
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
+from daso.files import replacing
 
-Row = list[Any]
+Cells = list[Any]
 """The values of the columns: the path first, the error, or None, last."""
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", "": "csv"}
 """By the ending of the output."""
@@ -26,7 +26,7 @@ CHUNK = 10_000
 """Rows of a parquet row group."""
 
 
-def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Row]) -> None:
+def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
     """Write rows as CSV, numbers with six digits after the point; *columns*, if given, is the first line."""
     writer = csv.writer(file)
     if columns is not None:
@@ -35,12 +35,12 @@ def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Row
         writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row])
 
 
-def _write_json(file: IO[str], columns: tuple[str, ...], rows: Iterable[Row]) -> None:
+def _write_json(file: IO[str], columns: tuple[str, ...], rows: Iterable[Cells]) -> None:
     for row in rows:
         file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
 
 
-def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Row]) -> None:
+def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -86,28 +86,24 @@ def check_output(out: Path) -> None:
             ) from error
 
 
-def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Row]) -> None:
+def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
     """Write all rows into a file in the format of its ending; until it is complete, an old file stays.
 
     Raises:
         DataError: it cannot be written.
     """
-    temporary = out.with_name(f".{out.name}.tmp")
     kind = FORMATS[out.suffix.lower()]
     try:
-        if kind == "parquet":
-            _write_parquet(temporary, columns, rows)
-        else:
-            with temporary.open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                (write_csv if kind == "csv" else _write_json)(file, columns, rows)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            if kind == "parquet":
+                _write_parquet(temporary, columns, rows)
+            else:
+                with temporary.open(
+                    "w", newline="", encoding="utf-8", errors="surrogateescape"
+                ) as file:
+                    (write_csv if kind == "csv" else _write_json)(file, columns, rows)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 class Journal:
@@ -177,7 +173,7 @@ class Journal:
         self._file.seek(end)
         self._file.truncate()
 
-    def rows(self, rows: Iterable[Row]) -> None:
+    def rows(self, rows: Iterable[Cells]) -> None:
         """Write further rows, complete ones or none."""
         lines = []
         for row in rows:
@@ -190,7 +186,7 @@ class Journal:
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
 
-    def read(self) -> Iterator[Row]:
+    def read(self) -> Iterator[Cells]:
         """Yield all rows from the first one."""
         self._file.seek(len(self._header))
         for line in self._file:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 
-from daso.cli.terminal.live_view import View, duration, shown_classes
+from daso.cli.terminal.live_view import View, shown_classes
 from daso.files import Row
+from daso.report.runs import duration
 
 PLAIN_PERIOD = 15.0
 """Seconds between lines where the output is not a terminal; a hundredth of the time so far, if that is more."""

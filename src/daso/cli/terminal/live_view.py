@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from daso.files import Row
+from daso.report.runs import duration
 
 Shares = list[float]
 
@@ -23,16 +24,6 @@ ASCII_LEVELS = " .:-=+*%#"
 NAME_WIDTH = 16
 SPEED_ROWS = 30
 """Rows whose time and steps the time left is worked out from."""
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours, or ``?`` where it is not known."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def bar(share: float, width: int, plain: bool) -> str:

@@ -16,7 +16,7 @@ from daso.compose import Recipe
 from daso.data.source import Source
 from daso.data.training_data import prepare_data
 from daso.errors import DasoError, OptionError
-from daso.files import read_json
+from daso.files import flatten, read_json
 from daso.train.config import RunConfig
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.prepare import Prepared, describe_data, moved
@@ -91,7 +91,7 @@ def compare_with(
         notice: is told.
     """
     config = RunConfig.read(run)
-    before, now = _flat(config.to_dict()), _flat(prepared.config.to_dict())
+    before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())
     options = [
         f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
         for name in sorted(before.keys() | now.keys())
@@ -137,12 +137,3 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
         for what, before, now in differences
         if before != now
     ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return {name: value for name, value in flat.items() if value is not None}

@@ -18,7 +18,6 @@ from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import decoding_progress, embedding_progress
 from daso.cli.terminal.follow import follow
-from daso.cli.terminal.live_view import duration
 from daso.cli.terminal.tables import class_table, summary_table, wide_console
 from daso.cli.training.command import OWN_METHOD, TrainCommand, given_options
 from daso.cli.training.defaults import to_config
@@ -35,6 +34,7 @@ from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
+from daso.report.runs import duration
 from daso.track import Tracking, check_installed
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration

@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     model = load_model(
         command.folder, device, lambda message: print(f"daso: {message}", file=sys.stderr)
     )
-    config = RunConfig.from_dict(read_json(command.folder / "config.json"), str(command.folder))
+    config = RunConfig.read(command.folder)
     config = moved(config, command.data)
     source = open_configured(config)
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)

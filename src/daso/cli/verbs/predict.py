@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tyro
 
 from daso.cli.prediction.inputs import Input, Inputs
-from daso.cli.prediction.output import Journal, Row, check_output, write_csv, write_output
+from daso.cli.prediction.output import Cells, Journal, check_output, write_csv, write_output
 from daso.cli.prediction.progress import Counter
 from daso.cli.prediction.stream import predict_inputs
 from daso.cli.terminal.parse import parse
@@ -28,7 +28,7 @@ from daso.evaluate.prior import shift
 
 if TYPE_CHECKING:  # help and wrong options need no torch
     from daso.export.classifier import Classifier
-    from daso.export.facts import Facts
+    from daso.export.facts import ModelFacts
 
 Array = npt.NDArray[Any]
 UNKNOWN = "unknown"
@@ -118,10 +118,10 @@ class Style:
             names += [f"probability_{name}" for name in self.class_names]
         return (*names, "error")
 
-    def row(self, name: str, probs: Array) -> Row:
+    def row(self, name: str, probs: Array) -> Cells:
         """Return the values of the columns of an input that was classified."""
         best = np.argsort(-probs, kind="stable")[: self.top].tolist()
-        row: Row = [name]
+        row: Cells = [name]
         for label in best:
             row += [self.class_names[label], round(float(probs[label]), 6)]
         if probs[best[0]] < self.unsure:
@@ -130,12 +130,12 @@ class Style:
             row += [round(value, 6) for value in probs.tolist()]
         return [*row, None]
 
-    def failure(self, name: str, reason: str) -> Row:
+    def failure(self, name: str, reason: str) -> Cells:
         """Return those of an input that could not be read."""
         return [name, *[None] * (len(self.columns) - 2), reason]
 
 
-def _read_prior(given: str, facts: Facts) -> Array:
+def _read_prior(given: str, facts: ModelFacts) -> Array:
     """Return the class distribution that is named, or that a file holds."""
     path = Path(given)
     if path.suffix.lower() != ".json" and not path.is_file():
@@ -179,7 +179,7 @@ def run(argv: Sequence[str]) -> int:
         )
     style = Style(names, command.top, command.probabilities, command.unsure)
 
-    def to_row(name: str, answer: Array | str) -> Row:
+    def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
             return style.failure(name, answer)
         if estimates:  # in the journal, until all are there
@@ -228,7 +228,10 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
 
 
 def _stream(
-    classifier: Classifier, inputs: Inputs, style: Style, to_row: Callable[[str, Array | str], Row]
+    classifier: Classifier,
+    inputs: Inputs,
+    style: Style,
+    to_row: Callable[[str, Array | str], Cells],
 ) -> int:
     """Print the rows as they come; return the exit status."""
     reader = _reader(inputs)
@@ -246,7 +249,7 @@ def _fill(
     journal: Journal,
     classifier: Classifier,
     inputs: Inputs,
-    to_row: Callable[[str, Array | str], Row],
+    to_row: Callable[[str, Array | str], Cells],
 ) -> None:
     """Bring a journal to the end of the inputs."""
     try:
@@ -265,7 +268,7 @@ def _fill(
         raise
 
 
-def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row]:
+def _with_estimate(journal: Journal, style: Style, facts: ModelFacts) -> Iterator[Cells]:
     """Yield the rows of a journal of probabilities, shifted to the class distribution estimated from all of them."""
     readable = journal.count - journal.failed
     if not readable:
@@ -306,7 +309,7 @@ def _with_estimate(journal: Journal, style: Style, facts: Facts) -> Iterator[Row
             yield style.row(row[0], shift(np.array([row[1]]), facts.prior, estimate)[0])
 
 
-def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Row]) -> None:
+def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
     write_csv(sys.stdout, columns, rows)

@@ -60,9 +60,7 @@ class ValidateCommand:
 def run(argv: Sequence[str]) -> int:
     """Validate as the arguments say."""
     command = parse(ValidateCommand, argv, "daso validate")
-    config = RunConfig.from_dict(
-        read_json(command.folder / "config.json"), str(command.folder / "config.json")
-    )
+    config = RunConfig.read(command.folder)
     config = moved(config, command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
     configs = [fold_config(config, command.folds, fold, steps) for fold in range(command.folds)]

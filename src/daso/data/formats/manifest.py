@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daso.data.class_names import INTEGER, in_order
-from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, Row, read_rows, where
+from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.listing import PARTS, Listing, files_pool, part_called, unknown_part
 from daso.data.source import UNLABELED
 from daso.errors import DataError, nearest, problems
@@ -80,7 +80,7 @@ class _Entry:
     real: str
 
 
-def _entries(rows: Sequence[Row], folder: Path, bad: Bad) -> list[_Entry]:
+def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry]:
     top = os.path.realpath(folder)
     real_folder = functools.lru_cache(maxsize=100_000)(os.path.realpath)
     entries: list[_Entry] = []
@@ -94,7 +94,7 @@ def _entries(rows: Sequence[Row], folder: Path, bad: Bad) -> list[_Entry]:
     return entries
 
 
-def _part(row: Row, label: str) -> str:
+def _part(row: ManifestRow, label: str) -> str:
     """Return the part of a row; a ``ValueError`` says what is wrong with it."""
     part = part_called(row.split) if row.split else "train"
     if part is None:
@@ -186,7 +186,7 @@ def _known(entries: Sequence[_Entry], names: Sequence[str], bad: Bad) -> list[_E
     return kept
 
 
-def _labels(rows: Sequence[Row]) -> list[str]:
+def _labels(rows: Sequence[ManifestRow]) -> list[str]:
     """Return the rows' labels; numbers that a table has written as 3.0 are whole again, and -1 among them is none."""
     plain = [
         WHOLE.sub(r"\1", row.label) if WHOLE.fullmatch(row.label) else row.label for row in rows

@@ -43,7 +43,7 @@ SHOWN = 80
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """A row of a manifest.
 
     Attributes:
@@ -65,7 +65,7 @@ Records = Iterator[tuple[int, dict[str, Any] | str]]
 """Line and values by column; or why the line is no row."""
 
 
-def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
+def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
     """Read all rows of a manifest.
 
     Args:
@@ -102,14 +102,14 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[Row], dict[str, str]]:
                 f"{file}: no column for the {what}; it has {', '.join(map(repr, names))[:500] or 'none'}, "
                 f"and the {role} is called {', '.join(COLUMNS[role])}"
             )
-    rows: list[Row] = []
+    rows: list[ManifestRow] = []
     for line, record in found:
         try:
             texts = {role: _text(record.get(column), role) for role, column in columns.items()}
             if not texts["path"]:
                 raise ValueError("names no image")
             rows.append(
-                Row(
+                ManifestRow(
                     line,
                     texts["path"],
                     texts.get("label", "").rstrip("\r\n"),

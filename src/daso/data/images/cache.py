@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +23,7 @@ from daso.data.images.decode import decode
 from daso.data.images.encoded import EncodedImages, Layout, quiet, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.errors import DataError
-from daso.files import save_json, write_atomically
+from daso.files import lock_holder, save_json, try_lock, write_atomically
 
 VERSION = 1
 BLOCK_BYTES = 2**24
@@ -278,29 +274,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("ab+", buffering=0) as lock:
         asked = time.monotonic()
         told = False
-        while not _locked(lock):
+        while not try_lock(lock):
             if not told and time.monotonic() - asked >= SILENCE:
-                lock.seek(0)
-                holder = lock.read(200).decode(errors="replace").strip() or "unknown"
+                holder = lock_holder(lock) or "unknown"
                 logger.warning(
                     "waiting for another process (%s), which decodes images into %s", holder, folder
                 )
                 told = True
             time.sleep(LOOK)
-        with contextlib.suppress(
-            OSError
-        ):  # who holds it is good to know; a full disk is found out soon enough
-            lock.truncate(0)
-            lock.write(f"{os.getpid()} on {platform.node()}\n".encode())
         yield
-
-
-def _locked(file: io.FileIO) -> bool:
-    """Lock a file, or tell that another process has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True

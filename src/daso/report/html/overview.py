@@ -9,6 +9,7 @@ import numpy as np
 from daso.files import Row
 from daso.report.html.run import UNREADABLE, Array, Run, at, number, section, vector
 from daso.report.html.template import percent
+from daso.report.runs import duration
 from daso.report.uncertainty import interval
 from daso.report.warnings.watch import find_warnings
 
@@ -225,10 +226,3 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("on", str(run.environment.get("hardware") or run.environment.get("device") or ""))
     )
     return [(name, value) for name, value in facts if value]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daso.errors import RunError
-from daso.files import Row, write_atomically
+from daso.files import Row, flatten, write_atomically
 from daso.report.html import calibration, classes, curves, feature_map, overview, pictures
 from daso.report.html.run import UNREADABLE, Run, at, load_run, number
 from daso.report.html.template import island, render_page
@@ -36,23 +36,18 @@ def about(run: Run) -> Row:
         ("Data", run.data),
         ("Environment", run.environment),
     ):
-        flat = [(name, text) for name, text in _flatten(value) if text != ""]
+        texts = [(name, _text(item)) for name, item in flatten(value).items()]
+        flat = [(name, text) for name, text in texts if text != ""]
         if flat:
             groups.append((title, flat))
     return {"groups": groups}
 
 
-def _flatten(value: Row, before: str = "") -> list[tuple[str, str]]:
-    found = []
-    for name, item in value.items():
-        if isinstance(item, dict):
-            found += _flatten(item, f"{before}{name}.")
-        elif isinstance(item, list):
-            shown = ", ".join(map(str, item[:20]))
-            found.append((before + name, shown + (f" … ({len(item)})" if len(item) > 20 else "")))
-        else:
-            found.append((before + name, "" if item is None else str(item)))
-    return found
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        more = f" … ({len(value)})" if len(value) > 20 else ""
+        return ", ".join(map(str, value[:20])) + more
+    return "" if value is None else str(value)
 
 
 def build_sections(run: Run) -> dict[str, Row]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from daso.files import Row
 from daso.report.uncertainty import interval
-from daso.report.warnings.run_facts import Array, Facts, latest
+from daso.report.warnings.run_facts import Array, RunFacts, latest
 
 HALFWAY = (1 / 3, 50_000)
 """What needs a classifier that has learnt something is not judged before this share of the steps, or so many."""
@@ -48,7 +48,7 @@ def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) 
     }
 
 
-def additions(facts: Facts) -> str:
+def additions(facts: RunFacts) -> str:
     """Return the parts to add to a method that would help rare classes, such as "+daso or +la"; "" if it has them.
 
     A method whose classifier is balanced already needs no second part for that.
@@ -61,7 +61,7 @@ def additions(facts: Facts) -> str:
     return ", ".join(names[:-1]) + (" or " if len(names) > 1 else "") + "".join(names[-1:])
 
 
-def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+def empty_mask(facts: RunFacts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if next to no pseudo-label teaches for long."""
     window = latest(facts, evaluations)
     if window is None or window.mean("share_confident") >= EMPTY:
@@ -83,7 +83,7 @@ def empty_mask(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     )
 
 
-def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+def starved_classes(facts: RunFacts, evaluations: Sequence[Row]) -> Row | None:
     """Warn of classes with next to no confident pseudo-label for long, while several others have some.
 
     Of the confident pseudo-labels a class should have its share of the labelled images, or an equal share, whichever
@@ -121,7 +121,7 @@ def starved_classes(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     )
 
 
-def swallowing_class(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+def swallowing_class(facts: RunFacts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if one class takes most of the pseudo-labels, far beyond its share of the labelled images.
 
     That is half of what the labelled images leave to the others, or ten times its share (or an equal one) and a
@@ -152,7 +152,7 @@ def distance(one: Array, other: Array) -> float:
     return float(np.abs(one - other).sum() / 2)
 
 
-def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+def unfit_temperature(facts: RunFacts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if DASO's T_dist is for the other case: pseudo-labels distributed like the labelled images, or not.
 
     T_dist from 1 on is for unlabelled images that are distributed like the labelled ones: it does not fit where the
@@ -196,7 +196,7 @@ def unfit_temperature(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
     )
 
 
-def uncertain_measure(facts: Facts, evaluations: Sequence[Row]) -> Row | None:
+def uncertain_measure(facts: RunFacts, evaluations: Sequence[Row]) -> Row | None:
     """Warn if the images to measure on are too few to tell methods apart.
 
     How far off the number may be is left to the end (``interval``): it changes with every evaluation. A run of a

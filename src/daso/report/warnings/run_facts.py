@@ -23,7 +23,7 @@ EARLY = 100
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What a run is told, as far as warnings need it.
 
     Attributes:
@@ -63,13 +63,13 @@ class Facts:
         )
 
 
-def watch_facts(config: Row, data: Row) -> Facts:
+def watch_facts(config: Row, data: Row) -> RunFacts:
     """Return the facts of a run, from its ``config.json`` and ``data.json``."""
     train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
     split = config.get("split", {})
     measured_on = "test" if data.get("test") else "holdout"
     counts = data.get(f"{measured_on}_counts")
-    return Facts(
+    return RunFacts(
         tuple(data["class_names"]),
         labeled / labeled.sum(),
         train["steps"],
@@ -110,12 +110,12 @@ def _at(row: Row, path: Sequence[str]) -> Any:
     return value
 
 
-def _steps(facts: Facts, share: tuple[float, int]) -> float:
+def _steps(facts: RunFacts, share: tuple[float, int]) -> float:
     return min(share[0] * facts.steps, share[1])
 
 
 def latest(
-    facts: Facts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED
+    facts: RunFacts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED
 ) -> Window | None:
     """Return the latest evaluations of the last stage that last long, or None as long as it is too early."""
     stage = evaluations[-1].get("stage", 0)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from daso.files import Row
 from daso.report.warnings.checks import CHECKS
-from daso.report.warnings.run_facts import Facts, watch_facts
+from daso.report.warnings.run_facts import RunFacts, watch_facts
 
 
 class Watch:
@@ -19,7 +19,7 @@ class Watch:
         rows: that it has written before, of which nothing is said any more.
     """
 
-    def __init__(self, facts: Facts, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, facts: RunFacts, rows: Iterable[Row] = ()) -> None:
         self.facts = facts
         self._evaluations: list[Row] = []
         self._said: dict[str, int] = {}

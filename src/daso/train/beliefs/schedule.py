@@ -125,7 +125,7 @@ def refresh_beliefs(
     Raises:
         RunError: the folder is no run, its data has changed, or it has no whole checkpoint.
     """
-    config = RunConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    config = RunConfig.read(folder)
     saved = read_json(folder / "data.json")
     checkpoint = load_checkpoint(folder / "checkpoints", warn)  # before any work: there may be none
     prepared = prepare(moved(config, data, device), folder=folder, progress=progress)

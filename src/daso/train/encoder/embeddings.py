@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
-from daso.data.training_data import ImageRows, Pool, TrainingData
+from daso.data.duplicates import digest
+from daso.data.training_data import ImageRows, Pool, TrainingData, vector_statistics
 from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View
@@ -117,8 +118,8 @@ class EmbeddingStore:
             RunError: a shard cannot be written.
         """
         rows: dict[bytes, list[int]] = {}
-        for row, digest in enumerate(digests):
-            rows.setdefault(digest, []).append(row)
+        for row, key in enumerate(digests):
+            rows.setdefault(key, []).append(row)
         for path in sorted(self.folder.glob("*.safetensors")):
             self._take(path, rows, out)
         missing = [group[0] for group in rows.values()]
@@ -147,8 +148,8 @@ class EmbeddingStore:
             with contextlib.suppress(OSError):
                 path.unlink()
             return
-        for digest, embedding in zip(digests, embeddings, strict=True):
-            wanted = rows.pop(digest.tobytes(), None)
+        for key, embedding in zip(digests, embeddings, strict=True):
+            wanted = rows.pop(key.tobytes(), None)
             if wanted is not None:
                 out[wanted] = embedding
 
@@ -224,6 +225,7 @@ def embed_data(
     viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": viewed_by})
 
     pools: dict[str, Pool | None] = {}
+    computed_vectors: dict[str, np.ndarray] = {}
     computed = 0
     wanted = {name: getattr(data, name) for name in ("labeled", "unlabeled", "holdout", "test")}
     total = sum(len(pool) for pool in wanted.values() if pool is not None)
@@ -236,12 +238,12 @@ def embed_data(
         if pool is None:
             pools[name] = None
             continue
-        digests = [_digest(image) for image in pool.images]
+        digests = [digest(image.cpu().numpy()) for image in pool.images]
         parts: list[tuple[EmbeddingStore, list[View]]] = [(plain, ["identity"])]
         if kinds and name in ("labeled", "unlabeled"):
             parts.append((viewed, kinds))
         versions = sum(len(part) for _, part in parts)
-        vectors = np.empty((len(pool), versions, whole["dim"]), np.float32)
+        vectors = computed_vectors[name] = np.empty((len(pool), versions, whole["dim"]), np.float32)
         start = 0
         for store, part in parts:
             last = start + len(part) == versions
@@ -254,9 +256,8 @@ def embed_data(
             start += len(part)
         before += len(pool)
         pools[name] = Pool(torch.from_numpy(vectors).to(device), pool.labels, pool.paths)
-    mean, std = _statistics(
-        [pool for name in ("labeled", "unlabeled") if (pool := pools[name]) is not None]
-    )
+    trained = ("labeled", "unlabeled")
+    mean, std = vector_statistics([computed_vectors[n] for n in trained if n in computed_vectors])
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
     pictured = {
@@ -282,12 +283,6 @@ def _ignore(done: int, total: int) -> None:
 def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     return EmbeddingStore(base / name, about)
-
-
-def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(
-        np.ascontiguousarray(image.cpu().numpy()).data, digest_size=DIGEST
-    ).digest()
 
 
 def _computer(
@@ -324,10 +319,3 @@ def _computer(
         return embeddings
 
     return compute
-
-
-def _statistics(pools: Sequence[Pool]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each dimension of the plain vectors; 1 where all are alike."""
-    vectors = torch.cat([pool.images[:, 0] for pool in pools]).double()
-    std = vectors.std(0, correction=0)
-    return tuple(vectors.mean(0).tolist()), tuple(torch.where(std > 1e-12, std, 1.0).tolist())

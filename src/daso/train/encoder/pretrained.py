@@ -180,9 +180,7 @@ def _open_folder(folder: Path, resolution: int | None) -> Backbone:
 def _open_run(folder: Path) -> Backbone:
     """Take the encoder of a run's moving average; images are resized to what it was trained on."""
     data = read_json(folder / "data.json")
-    options = RunConfig.from_dict(
-        read_json(folder / "config.json"), str(folder / "config.json")
-    ).train
+    options = RunConfig.read(folder).train
     if data.get("embedding"):
         raise OptionError(
             f"{folder} was trained on embeddings; give its backbone: --network {folder / FOLDER}"

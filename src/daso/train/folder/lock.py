@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import os
-import platform
+import io
 from pathlib import Path
-from typing import IO
 
 from daso.errors import InUseError, RunError
+from daso.files import lock_holder, try_lock
 
 NAME = ".lock"
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
 
 
-def lock_folder(folder: Path) -> IO[str]:
-    """Keep other processes out of a run folder until the returned file is closed, or this process ends.
+def lock_folder(folder: Path) -> io.FileIO:
+    """Keep other processes out of a run folder until the returned file is closed.
 
     Raises:
-        InUseError: another process has it.
+        InUseError: another process holds it.
         RunError: the folder cannot be written.
     """
     return lock_file(folder / NAME)
 
 
-def lock_file(path: Path) -> IO[str]:
-    """Keep other processes from locking a file, which is made where it is not there; see ``lock_folder``."""
+def lock_file(path: Path) -> io.FileIO:
+    """Make a lock file and lock it, as ``lock_folder`` does."""
     folder = path.parent
     try:
-        lock = path.open("a+")
+        lock = path.open("ab+", buffering=0)
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(lock):
+            return lock
     except OSError as error:
-        with lock:
-            lock.seek(0)
-            holder = lock.read(200).strip()
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            who = f"another process ({holder})" if holder else "another process"
-            raise InUseError(f"{who} is training in {folder}") from error
+        lock.close()
         raise RunError(f"cannot lock {folder}: {error.strerror}") from error
-    with contextlib.suppress(
-        OSError
-    ):  # who holds it is good to know; a full disk is found out soon enough
-        lock.truncate(0)
-        # Past the file's buffer: what that cannot write it would try again when it is closed.
-        os.write(lock.fileno(), f"{os.getpid()} on {platform.node()}\n".encode())
-    return lock
+    with lock:
+        holder = lock_holder(lock)
+    who = f"another process ({holder})" if holder else "another process"
+    raise InUseError(f"{who} is training in {folder}")
 
 
-def claim_folder(folder: Path) -> IO[str]:
+def claim_folder(folder: Path) -> io.FileIO:
     """Make a folder for a new run and lock it; it must be free.
 
     Raises:
