@@ -223,7 +223,7 @@ def test_labeled_images_come_unshuffled_with_their_labels_as_identity_views(digi
 def test_a_method_that_needs_unlabeled_images_says_so(digits: Source) -> None:
     data = prepare_data(digits, SplitOptions(), 0, CPU)
     assert data.unlabeled is None
-    with pytest.raises(OptionError, match="unlabelled images and the data has none"):
+    with pytest.raises(OptionError, match="learns from unlabeled images"):
         Batches(data, FixMatch(), TrainOptions(), ViewOptions())
     batch = Batches(data, Supervised(), TrainOptions(batch=4), ViewOptions())(0)
     assert batch.unlabeled == ()
