@@ -63,7 +63,7 @@ def test_processes_together_train_as_one(trained: Path, method: str, size: int) 
     assert len(one["measured"]) > 100
     assert one.keys() == shared.keys()
     for name, value in one.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-7, atol=1e-7, msg=name)
+        torch.testing.assert_close(shared[name], value, rtol=1e-10, atol=1e-10, msg=name)
     for name in STATE.get(method, []):
         values = [value for key, value in one.items() if key.startswith(name)]
         assert values

@@ -47,8 +47,8 @@ class Backbone:
     Attributes:
         name: name by which it was requested.
         kind: library that builds it.
-        module: maps normalized images, float (B, C, H, W), to features, float (B, dim); has ``dim``. A
-            training copies it.
+        module: maps normalized images, float (B, C, H, W), to features, float (B, dim); has
+            ``dim``. A training copies it.
         preprocessing: preprocessing of its images.
         recipe: JSON values that rebuild it; its weights come from a file.
     """
@@ -126,8 +126,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"):
         raise OptionError(
-            f"{path} looks like a pickle, which can run code when it is opened; daso reads safetensors "
-            f"only. If you trust it, convert it: python -m daso.nets.convert {path}"
+            f"{path} looks like a pickle, which can run code when it is opened; daso reads "
+            f"safetensors only. If you trust it, convert it: python -m daso.nets.convert {path}"
         )
     try:
         return safetensors.torch.load_file(path)
@@ -187,8 +187,8 @@ class ModuleEncoder(nn.Module):
 def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
     """Return the length of a module's features; put the module into evaluation mode.
 
-    Parameters that the features do not depend on (a mask token, an unused pooling layer) stop requiring
-    gradients.
+    Parameters that the features do not depend on (a mask token, an unused pooling layer) stop
+    requiring gradients.
 
     Raises:
         OptionError: the module fails, or does not return floats of shape (B, D).

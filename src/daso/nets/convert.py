@@ -1,7 +1,7 @@
 """Convert a PyTorch file to safetensors: ``python -m daso.nets.convert model.pth``.
 
-PyTorch opens the file with its restricted unpickler, which builds only tensors and plain containers. Convert
-only files that you trust: nothing else in daso opens a pickle.
+PyTorch opens the file with its restricted unpickler, which builds only tensors and plain
+containers. Convert only files that you trust: nothing else in daso opens a pickle.
 """
 
 from __future__ import annotations

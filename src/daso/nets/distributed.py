@@ -1,12 +1,12 @@
 """Train one network in several processes, which share the computation of features.
 
-Every process draws the same batch, computes the features of every size-th image, and receives the others.
-Heads, losses, refiners and records then see the global batch in every process. An encoder's gradients are
-sums over a share of the images and are summed over the processes; those of the heads are whole already.
-Batch norms take their statistics from the global batch.
+Every process draws the same batch, computes the features of every size-th image, and receives the
+others. Heads, losses, refiners and records then see the global batch in every process. An encoder's
+gradients are sums over a share of the images and are summed over the processes; those of the heads
+are whole already. Batch norms take their statistics from the global batch.
 
-Batch, learning rate and number of steps therefore mean the same for any number of processes, and all
-processes have the same state.
+Batch, learning rate and number of steps therefore mean the same for any number of processes, and
+all processes have the same state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # imported before a group exists: its default arguments would keep the group
+import torch.distributed.nn  # before any group: its default arguments would keep the group
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -40,8 +40,8 @@ class Processes:
         rank: rank of this process, from 0.
         size: number of processes.
         leads: whether this process is the first on its machine.
-        patient: group of the same processes with a timeout of days, for reading and embedding images;
-            None: the default group.
+        patient: group of the same processes with a timeout of days, for reading and embedding
+            images; None: the default group.
     """
 
     rank: int
@@ -146,8 +146,8 @@ class Processes:
     def align(self, tensors: Iterable[Tensor]) -> None:
         """Copy the first process's numbers to all processes.
 
-        They agree already unless an accelerator sums in varying order: then what every process computes
-        for itself, such as heads, would drift apart over a long training.
+        They agree already unless an accelerator sums in varying order: then what every process
+        computes for itself, such as heads, would drift apart over a long training.
         """
         for tensor in tensors:
             if tensor.numel():

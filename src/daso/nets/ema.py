@@ -12,7 +12,7 @@ from daso.nets.network import Network
 
 
 class MovingAverage:
-    """A copy of a network whose parameters and batch-norm statistics follow it slowly (Tarvainen & Valpola, 2017).
+    """A copy of a network that follows it slowly (Tarvainen & Valpola, 2017).
 
     After step t (from 0) the decay is ``min(1 - 1 / (t + 1), decay)``: the first update copies.
     Floating-point buffers are averaged like parameters; integer ones are copied.
@@ -51,7 +51,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
-        """Move the average by a *share*, 0 to 1, of its distance to the network: a number or tensor ()."""
+        """Move the average by a *share*, a number or tensor (), of its distance to the network."""
         if isinstance(share, Tensor):
             distances = torch._foreach_sub(self._values, self._averages)
             torch._foreach_mul_(distances, share)

@@ -25,9 +25,9 @@ def _blocks(module: nn.Module, within_list: bool = False) -> Iterator[nn.Module]
 def depths_from_top(encoder: nn.Module) -> dict[str, int]:
     """Return how many blocks lie between each parameter and the heads, its own block included.
 
-    Parameters after the last block, such as a norm, have depth 0; the last of n blocks has 1, the first n,
-    and parameters before it, such as the patch embedding, n + 1. Parameters between two blocks belong to
-    the earlier one.
+    Parameters after the last block, such as a norm, have depth 0; the last of n blocks has 1, the
+    first n, and parameters before it, such as the patch embedding, n + 1. Parameters between two
+    blocks belong to the earlier one.
 
     Raises:
         OptionError: the encoder has no recognizable blocks.
@@ -35,8 +35,8 @@ def depths_from_top(encoder: nn.Module) -> dict[str, int]:
     blocks = list(_blocks(encoder, isinstance(encoder, nn.ModuleList | nn.Sequential)))
     if not blocks:
         raise OptionError(
-            f"--layer-decay: {type(encoder).__name__} has no recognizable blocks; leave it at 1, or use "
-            f"--backbone-rate"
+            f"--layer-decay: {type(encoder).__name__} has no recognizable blocks; leave it at 1, "
+            f"or use --backbone-rate"
         )
     own = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
     names = [name for name, _ in encoder.named_parameters()]

@@ -22,7 +22,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Encoder(Protocol):
-    """A module that maps normalized images (B, C, H, W), or vectors (B, D), to features (B, dim)."""
+    """A module that maps normalized images (B, C, H, W), or vectors, to features (B, dim)."""
 
     dim: int
 
@@ -37,11 +37,12 @@ class Network(nn.Module):
     Args:
         encoder: maps normalized float images, or vectors, to features (B, D); its ``dim`` is D.
         heads: outputs of each linear head by name.
-        mean, std: per channel of images, in [0, 1]; empty for vectors, which the encoder standardizes.
-        precision: precision of the encoder. bfloat16 uses autocast: weights, gradients and the optimizer
-            stay float32.
-        resolution: side in pixels to which uint8 images are resized, antialiased; None: they keep their
-            size. The STL-10 protocol augments at 96 pixels and trains at 32.
+        mean, std: per channel of images, in [0, 1]; empty for vectors, which the encoder
+            standardizes.
+        precision: precision of the encoder. bfloat16 uses autocast: weights, gradients and the
+            optimizer stay float32.
+        resolution: side in pixels to which uint8 images are resized, antialiased; None: they keep
+            their size. The STL-10 protocol augments at 96 pixels and trains at 32.
         output: name of the head that classifies.
         interpolation: method of resizing.
 
@@ -128,13 +129,13 @@ class Network(nn.Module):
         return (pixels / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features, float32 (B, D), of uint8 or normalized images (B, C, H, W), or of vectors."""
+        """Return the features (B, D) of uint8 or normalized images (B, C, H, W), or of vectors."""
         count = len(images)
         if self.processes is not None:
             if self.training and count % self.processes.size:
                 raise OptionError(
-                    f"{self.processes.size} processes cannot share {count} images evenly: --batch must be "
-                    f"a multiple of {self.processes.size}"
+                    f"{self.processes.size} processes cannot share {count} images evenly: --batch "
+                    f"must be a multiple of {self.processes.size}"
                 )
             images = self.processes.share(images)
         x = self.normalize(images)
@@ -164,8 +165,8 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     """Build an encoder of vectors by name.
 
     Args:
-        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (depth 2), ``linear`` (only the head), or ``probe``
-            (only the head, for embeddings of a pretrained encoder; see ``Probe``).
+        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (depth 2), ``linear`` (only the head), or
+            ``probe`` (only the head, for embeddings of a pretrained encoder; see ``Probe``).
         mean, std: per dimension.
 
     Raises:
@@ -187,7 +188,8 @@ def build_encoder(name: str, channels: int, size: int) -> Encoder:
     """Build an encoder of images by name.
 
     Args:
-        name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or ``small-<width>``.
+        name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or
+            ``small-<width>``.
         channels: channels of the images, 1 or 3.
         size: side of the images in pixels; up to 64, ResNets get a small stem.
 

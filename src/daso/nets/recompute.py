@@ -19,9 +19,9 @@ Activation = Callable[[Tensor], Tensor]
 class Recomputing(nn.Module):
     """A part of a network that can drop activated batch norms and compute them again.
 
-    A convolution needs its input for the gradient of its weights, and the activation needs its output: one
-    tensor, as large as the input of the batch norm. That input is kept anyway, and element-wise operations
-    restore the tensor from it.
+    A convolution needs its input for the gradient of its weights, and the activation needs its
+    output: one tensor, as large as the input of the batch norm. That input is kept anyway, and
+    element-wise operations restore the tensor from it.
 
     Attributes:
         recompute: whether activations are computed again; the results are equal bit for bit.

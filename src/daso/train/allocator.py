@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Tell glibc's malloc to keep freed memory; return whether it does.
 
-    By default, large activations are returned to the system and paged in again at every step. The numbers
-    do not change; the process stays as large as its peak. Other C libraries are left alone.
+    By default, large activations are returned to the system and paged in again at every step. The
+    numbers do not change; the process stays as large as its peak. Other C libraries are left alone.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -50,7 +50,7 @@ def read_calibration(folder: Path, step: int) -> Calibration:
     """
     path = folder / NAME
     if not path.exists():
-        why = "the run is unfinished or of an older version; 'daso resume' completes and calibrates it"
+        why = "the run is unfinished or of an older version; 'daso resume' calibrates it"
         return Calibration(1.0, step, 0, note=f"{folder} has no {NAME}: {why}")
     values = read_json(path)
     try:

@@ -35,8 +35,8 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     """
     if config.split.labeled_head is not None:
         raise OptionError(
-            "the labeled images of this run are drawn from a larger set (--labeled-head): evaluate it on a "
-            "test set, with several values of --seed"
+            "the labeled images of this run are drawn from a larger set (--labeled-head): evaluate "
+            "it on a test set, with several values of --seed"
         )
     config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
     if steps is None or steps == config.train.steps:
@@ -76,8 +76,8 @@ def summarize_folds(
     Returns:
         ``folds``, evaluated ``images``, ``class_names``, ``labeled`` and ``measured`` per class,
         ``accuracy``, ``balanced_accuracy`` (mean recall over the measured classes), ``recall`` and
-        ``precision`` per class (None: not measured, or never predicted), ``recall_interval`` (95%, Wilson),
-        and ``counts`` (row = true class, column = prediction).
+        ``precision`` per class (None: not measured, or never predicted), ``recall_interval`` (95%,
+        Wilson), and ``counts`` (row = true class, column = prediction).
     """
     read = [read_json(folder / ANSWERS) for folder in folders]
     labels, answers = (

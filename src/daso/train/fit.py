@@ -31,7 +31,7 @@ def evaluate_network(network: Network, data: TrainingData) -> Row:
 
 
 def count_confusions(network: Network, data: TrainingData) -> Row | None:
-    """Count predictions on the test images, or else the hold-out: row = true class, column = prediction."""
+    """Count predictions on the test images or the hold-out: row = truth, column = prediction."""
     measured_on, pool = ("holdout", data.holdout) if data.test is None else ("test", data.test)
     if pool is None:
         return None
@@ -57,22 +57,23 @@ def fit(
 ) -> Iterator[Row]:
     """Train from the current step to the last one, yielding rows of numbers.
 
-    A row has ``event`` and ``step`` (finished steps). ``"train"`` rows hold means since the previous row:
-    ``loss``, ``losses`` by name, ``learning_rate``, ``share_confident``, ``steps_per_second``.
-    ``"evaluate"`` rows hold the ``test`` and ``holdout`` metrics of the moving average and the
-    ``pseudo_labels`` since the previous evaluation. ``"pause"`` rows hold nothing else. The state of
-    *training* at an ``"evaluate"`` or ``"pause"`` row is finite. Loaded into another process, it
-    continues as if nothing had happened.
+    A row has ``event`` and ``step`` (finished steps). ``"train"`` rows hold means since the
+    previous row: ``loss``, ``losses`` by name, ``learning_rate``, ``share_confident``,
+    ``steps_per_second``. ``"evaluate"`` rows hold the ``test`` and ``holdout`` metrics of the
+    moving average and the ``pseudo_labels`` since the previous evaluation. ``"pause"`` rows hold
+    nothing else. The state of *training* at an ``"evaluate"`` or ``"pause"`` row is finite. Loaded
+    into another process, it continues as if nothing had happened.
 
     Args:
         training: network, method, options and progress.
         batches: maps a step, counted from 0, to its batch.
         data: images to evaluate on.
-        pause: called after every step; if true, a ``"pause"`` row follows unless there is an evaluation.
+        pause: called after every step; if true, a ``"pause"`` row follows unless there is an
+            evaluation.
 
     Raises:
-        DivergedError: a loss or a weight is not finite. Noticed at most 20 steps later, which saves a
-            synchronization with the device in every step.
+        DivergedError: a loss or a weight is not finite. Noticed at most 20 steps later, which saves
+            a synchronization with the device in every step.
     """
     options = training.options
     losses = LossRecord(training.sums)
@@ -114,8 +115,8 @@ def fit(
         if evaluates or pauses or done - sound >= CHECK_EVERY:
             if broken := training.broken():
                 what = (
-                    f"{len(broken)} tensors of the state, the first is {broken[0]!r}, became infinite "
-                    f"or NaN within the last {done - sound} steps"
+                    f"{len(broken)} tensors of the state, the first is {broken[0]!r}, became "
+                    f"infinite or NaN within the last {done - sound} steps"
                 )
                 raise _diverged(training, what, done, broken[0])
             sound = done

@@ -50,8 +50,8 @@ def load_model(
 ) -> Model:
     """Load the moving-average network that is a run's model; the data is not needed.
 
-    It comes from the newest complete checkpoint. For a run with ``deploy="best"``, it comes from the
-    checkpoint with the highest balanced accuracy on the hold-out so far.
+    It comes from the newest complete checkpoint. For a run with ``deploy="best"``, it comes from
+    the checkpoint with the highest balanced accuracy on the hold-out so far.
 
     Args:
         folder: run folder.
@@ -86,8 +86,8 @@ def rebuild_model(
 
     Args:
         config: configuration of the run.
-        data: content of ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``, ``mean`` and
-            ``std``; for a pretrained encoder also ``backbone`` and ``embedding``.
+        data: content of ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``,
+            ``mean`` and ``std``; for a pretrained encoder also ``backbone`` and ``embedding``.
         state: state of the network; heads that are missing are not built.
         output: name of the head that classifies.
         step: number of training steps.

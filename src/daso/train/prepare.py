@@ -153,9 +153,11 @@ def prepare(
         config: configuration of the run.
         source: the opened source; None: it is opened from the configuration.
         processes: this process among those that train together; None: it trains alone.
-        encoder: custom module that maps normalized images, float (B, C, H, W), to features, float (B, D).
+        encoder: custom module that maps normalized images, float (B, C, H, W), to features, float
+            (B, D).
         folder: folder of a run that is resumed.
-        progress: called with the numbers of embedded images and of all images, for a frozen encoder.
+        progress: called with the numbers of embedded images and of all images, for a frozen
+            encoder.
 
     Returns:
         The first stage of the run.
@@ -232,8 +234,8 @@ def prepare_again(
     for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
         if saved.get(key) != current[key]:
             raise RunError(
-                f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
-                f"the same options now give {current[key]}"
+                f"the data of {folder} has changed: the fingerprint of its {what} was "
+                f"{saved.get(key)}, the same options now give {current[key]}"
             )
     refuse_other(folder, saved, prepared.backbone)
     return prepared

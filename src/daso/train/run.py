@@ -1,10 +1,10 @@
 """Train a run: from a configuration into a folder that explains itself.
 
 The folder holds ``config.json`` (the resolved configuration), ``data.json`` (classes, counts,
-normalization, fingerprint of the split), ``environment.json``, ``metrics.jsonl`` (a row per event) and
-``checkpoints/``. At the end of the training come ``confusion.json`` (predictions on the test images,
-counted) and ``summary.json``. ``beliefs.safetensors`` (what the model believes about the unlabeled
-images) is written now and then and at the end.
+normalization, fingerprint of the split), ``environment.json``, ``metrics.jsonl`` (a row per event)
+and ``checkpoints/``. At the end of the training come ``confusion.json`` (predictions on the test
+images, counted) and ``summary.json``. ``beliefs.safetensors`` (what the model believes about the
+unlabeled images) is written now and then and at the end.
 """
 
 from __future__ import annotations
@@ -120,13 +120,15 @@ def resume_run(
         stop: called after every step; if true, a checkpoint is saved and the training ends.
         processes: this process among those that train together; None: it trains alone.
         encoder: the custom module that ``prepare`` was given, if any.
-        progress: called with the numbers of embedded images and of all images, for a frozen encoder.
+        progress: called with the numbers of embedded images and of all images, for a frozen
+            encoder.
 
     Returns:
         The prepared stage, and the remaining rows; none if the run was complete.
 
     Raises:
-        RunError: the folder is no run, another process holds it, or its data or configuration changed.
+        RunError: the folder is no run, another process holds it, or its data or configuration
+            changed.
     """
     config = moved(RunConfig.read(folder), data, device)
     if on_divergence is not None:
@@ -143,8 +145,8 @@ def resume_run(
             checkpoint = load_checkpoint(checkpoints, warn)
             if checkpoint.configuration != prepared.config.fingerprint():
                 raise RunError(
-                    f"the checkpoint is of another configuration: {folder / 'config.json'} was changed "
-                    f"after it; undo the change, or start a new run with 'daso train'"
+                    f"the checkpoint is of another configuration: {folder / 'config.json'} was "
+                    f"changed after it; undo the change, or start a new run with 'daso train'"
                 )
             prepared = prepared.at(checkpoint)
         else:
@@ -216,8 +218,8 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
     environment, now = read_json(folder / "environment.json"), _environment(prepared)
     if differences := describe_differences(environment, now):
         warn(
-            f"the circumstances have changed since the run began: {'; '.join(differences)}; the result "
-            f"may differ"
+            f"the circumstances have changed since the run began: {'; '.join(differences)}; the "
+            f"result may differ"
         )
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
     save_json(folder / "environment.json", environment)

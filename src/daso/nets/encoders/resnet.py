@@ -58,8 +58,9 @@ class ResNet(nn.Module):
     Args:
         depth: 18, 34 or 50.
         channels: channels of the images, 1 or 3.
-        stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper; ``"small"``, for
-            images up to 64 pixels, is a 3 x 3 convolution of stride 1 without pooling.
+        stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper;
+            ``"small"``, for images up to 64 pixels, is a 3 x 3 convolution of stride 1 without
+            pooling.
 
     Attributes:
         dim: D = 512 (18, 34) or 2048 (50), the length of a feature vector.

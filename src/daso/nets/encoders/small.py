@@ -10,7 +10,7 @@ from daso.nets.recompute import Recomputing
 
 
 class SmallConvNet(Recomputing):
-    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of them of stride 2, then average pooling.
+    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of stride 2; average pooling.
 
     Args:
         width: channels of the first layer; the last has 4 * width.

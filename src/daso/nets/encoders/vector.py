@@ -1,4 +1,4 @@
-"""Encoders of feature vectors: standardization and a small perceptron; and a probe for embeddings."""
+"""Encoders of feature vectors: a small perceptron, and a probe for embeddings."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class VectorEncoder(nn.Module):
 
 
 class Probe(nn.Module):
-    """Centers vectors and divides all dimensions by one number, for a linear classifier on embeddings.
+    """Centers vectors and scales all dimensions alike, for a linear classifier on embeddings.
 
-    The encoder has learned how much each dimension varies, so the variances keep their ratios. The mean
-    squared length of the features is 25 for any D. The heads start from zero: random weights in directions
-    without labeled vectors would never change.
+    The encoder has learned how much each dimension varies, so the variances keep their ratios. The
+    mean squared length of the features is 25 for any D. The heads start from zero: random weights
+    in directions without labeled vectors would never change.
 
     Args:
         mean, std: per dimension; std > 0, and 1 where a dimension does not vary.

@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.1
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Draw every convolution from He's normal distribution with fan-out; batch norms start at (1, 0)."""
+    """Draw every convolution from He's normal distribution with fan-out."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -55,7 +55,9 @@ class _Block(Recomputing):
 
 
 class WideResNet(Recomputing):
-    """WRN-depth-width with leaky ReLU 0.1 (Zagoruyko & Komodakis, 2016; the form of Oliver et al., 2018).
+    """WRN-depth-width with leaky ReLU 0.1.
+
+    Zagoruyko & Komodakis, 2016, in the form of Oliver et al., 2018.
 
     Bias-free convolutions, batch norm with momentum 0.1, global average pooling.
 
@@ -75,8 +77,8 @@ class WideResNet(Recomputing):
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
             raise OptionError(
-                f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...) and the width at "
-                f"least 1"
+                f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...) and the "
+                f"width at least 1"
             )
         blocks_per_group = (depth - 4) // 6
         self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)

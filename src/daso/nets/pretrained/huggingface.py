@@ -19,13 +19,13 @@ from daso.nets.backbone import Backbone, Preprocessing, measure
 from daso.nets.network import Interpolation
 
 FIRST_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn")
-"""Model types whose features are the class token after the last norm; their poolers are often untrained."""
+"""Model types whose features are the class token; their poolers are often untrained."""
 POOLED = (
     "beit", "clip_vision_model", "convnext", "convnextv2", "data2vec-vision", "dinov3_convnext",
     "efficientnet", "focalnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet",
     "siglip_vision_model", "siglip2_vision_model", "swin", "swinv2",
 )  # fmt: skip
-"""Model types with a pooling layer without random weights. The features of others are the mean over all
+"""Model types with a trained pooling layer. The features of others are the mean over all
 tokens or pixels."""
 ANY_SIDE = (
     *FIRST_TOKEN, "clip", "clip_vision_model", "convnext", "convnextv2", "dinov3_convnext",
@@ -101,7 +101,8 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        OptionError: the model cannot be fetched or read, lacks safetensors or weights, or takes no images.
+        OptionError: the model cannot be fetched or read, lacks safetensors or weights, or takes no
+            images.
     """
     # The hub comes first: transformers takes seconds to import.
     where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
@@ -188,8 +189,8 @@ def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
 def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     """Return the preprocessing of a model's ``preprocessor_config.json``.
 
-    The whole square image is resized to the model's side. Some processors resize to a little more and crop
-    the border; here nothing is cropped.
+    The whole square image is resized to the model's side. Some processors resize to a little more
+    and crop the border; here nothing is cropped.
 
     Args:
         values: content of the file; if empty, ImageNet's mean and standard deviation are used.
@@ -217,7 +218,8 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     if not values.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
-    # The file's numbers are for images times a factor, mostly 1 / 255; a few models also subtract 1.
+    # The file's numbers are for images times a factor, mostly 1 / 255; a few models also subtract
+    # 1.
     factor = 255 * float(
         values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
     )
@@ -241,7 +243,7 @@ def _library() -> Any:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingDependencyError(
-            f"hf:NAME and folders of such models need transformers: pip install 'daso[hf]' ({error})"
+            f"hf:NAME and folders of models need transformers: pip install 'daso[hf]' ({error})"
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -287,11 +289,12 @@ def fetch(name: str, file: str) -> Path:
 
 
 def _ask_hub(name: str, instead: str) -> None:
-    """Raise an ``OptionError`` if the hub cannot be reached or has no such model with safetensors."""
+    """Raise an ``OptionError`` if the hub does not answer or has no such model."""
     hub = _hub()
     local = (
         "On a computer with network access, run "
-        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\"; then use {instead}"
+        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\"; "
+        f"then use {instead}"
     )
     try:
         found = hub.HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
@@ -309,8 +312,8 @@ def _ask_hub(name: str, instead: str) -> None:
     files = [file.rfilename for file in found.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
         raise OptionError(
-            f"{name!r} has its weights as pickles only, which can run code when they are opened; daso "
-            f"reads safetensors only"
+            f"{name!r} has its weights as pickles only, which can run code when they are opened; "
+            f"daso reads safetensors only"
         )
 
 
@@ -324,8 +327,8 @@ def _loading(name: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise OptionError(
-            f"{name!r} cannot be loaded: {_line(error)}. It must have config.json and safetensors of a "
-            f"model type in transformers; pickles and models with custom code are refused"
+            f"{name!r} cannot be loaded: {_line(error)}. It must have config.json and safetensors "
+            f"of a model type in transformers; pickles and models with custom code are refused"
         ) from error
 
 
@@ -377,8 +380,8 @@ def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: An
     lacking = sorted(key for key in missing if key in own and id(own[key]) in used)
     if lacking:
         raise OptionError(
-            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the first is "
-            f"{lacking[0]!r}"
+            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the "
+            f"first is {lacking[0]!r}"
         )
     for key in missing:
         if key in own:

@@ -25,10 +25,11 @@ def build_own(recipe: Mapping[str, Any]) -> nn.Module:
 def open_weights(network: str, path: Path) -> Backbone:
     """Build a network of daso and load weights into it; every tensor must be present.
 
-    The weights determine the channels and a ResNet's stem. Accepted are the tensors of an encoder, of a
-    whole network (``encoder.*``, with mean and standard deviation), of a checkpoint (its moving average),
-    and of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Without a mean and a standard
-    deviation, those of ImageNet are used for 3 channels, those of the data for 1.
+    The weights determine the channels and a ResNet's stem. Accepted are the tensors of an encoder,
+    of a whole network (``encoder.*``, with mean and standard deviation), of a checkpoint (its
+    moving average), and of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Without a
+    mean and a standard deviation, those of ImageNet are used for 3 channels, those of the data for
+    1.
 
     Args:
         network: name of the network, see ``build_encoder``.
@@ -92,7 +93,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
         f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other
     ]
     told = [
-        f"{len(names)} of {total} tensors {how}, the first {'is' if len(names) == 1 else 'are'} {'; '.join(names[:2])}"
+        f"{len(names)} of {total} tensors {how}, for example {'; '.join(names[:2])}"
         for how, names, total in (
             ("of the network are missing", [repr(n) for n in missing], len(own)),
             ("of the file are unused", [repr(n) for n in useless], len(tensors)),

@@ -24,7 +24,8 @@ class TimmEncoder(nn.Module):
     """A timm model without its classifier.
 
     Args:
-        model: result of ``timm.create_model`` with ``num_classes=0``; maps images to pooled features.
+        model: result of ``timm.create_model`` with ``num_classes=0``; maps images to pooled
+            features.
         side: side of the images in pixels.
 
     Attributes:
@@ -48,8 +49,8 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     Args:
         name: name of the model, with or without the tag of its weights.
         resolution: side of the images in pixels; None: the model's own.
-        weights: safetensors file instead of the hub's; see ``to_timm_names``. The tensors of a classifier
-            are dropped.
+        weights: safetensors file instead of the hub's; see ``to_timm_names``. The tensors of a
+            classifier are dropped.
 
     Raises:
         MissingDependencyError: timm cannot be imported.

@@ -34,9 +34,9 @@ _WITHIN_UNEXPANDED = {**_WITHIN, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn
 def to_timm_names(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """Return tensors by a timm model's names; unknown tensors keep their names.
 
-    Accepted are timm's own names, those that timm converts for this model (mostly of the weights' original
-    repository, such as DINOv2 and ConvNeXt), and for EfficientNet and EfficientNet-Lite those of the package
-    efficientnet-pytorch.
+    Accepted are timm's own names, those that timm converts for this model (mostly of the weights'
+    original repository, such as DINOv2 and ConvNeXt), and for EfficientNet and EfficientNet-Lite
+    those of the package efficientnet-pytorch.
 
     Args:
         tensors: tensors by name.

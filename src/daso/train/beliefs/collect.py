@@ -1,9 +1,9 @@
 """Collect what a model believes about its images, for reports.
 
-``beliefs.safetensors`` holds arrays and, under the key ``beliefs`` of its header, a JSON object; no pickle.
-It depends only on the state of the training, at the ``step`` in the header, and on the data, so a resumed
-run writes the same file. Everything is computed by the moving-average network, on plain images, in
-evaluation mode.
+``beliefs.safetensors`` holds arrays and, under the key ``beliefs`` of its header, a JSON object; no
+pickle. It depends only on the state of the training, at the ``step`` in the header, and on the
+data, so a resumed run writes the same file. Everything is computed by the moving-average network,
+on plain images, in evaluation mode.
 
 For n images of the unlabeled pool (all up to 10,000, else a seeded sample):
 
@@ -28,16 +28,17 @@ For c candidates among them, which galleries show:
 ``disagreeing``,      ``next``
 ``uncertain``,
 ``next``
-``thumbnails.bytes``  uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels a side, joined,
-                      with ``thumbnails.offsets`` int64 (t + 1,), ``thumbnails.pool`` int8 (t,),
-                      0 unlabeled, 1 labeled, and ``thumbnails.index`` int32 (t,). At most 1,600 files
+``thumbnails.bytes``  uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
+                      with ``thumbnails.offsets`` int64 (t + 1,), ``thumbnails.pool`` int8 (t,), 0
+                      unlabeled, 1 labeled, and ``thumbnails.index`` int32 (t,). At most 1,600 files
                       and 5 MB. Embeddings have the pictures of their images, other vectors none.
 ====================  ==============================================================================
 
-For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place`` (at most
-1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled images), and
-``map.prototypes`` (K). For calibration, of the test images: ``test.label``, ``test.answer`` int16,
-``test.confidence`` float16, and ``test.adjusted_*`` after post-hoc logit adjustment; likewise ``holdout.*``.
+For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place``
+(at most 1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled
+images), and ``map.prototypes`` (K). For calibration, of the test images: ``test.label``,
+``test.answer`` int16, ``test.confidence`` float16, and ``test.adjusted_*`` after post-hoc logit
+adjustment; likewise ``holdout.*``.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def write_beliefs(
 def collect_beliefs(
     training: Training, data: TrainingData, seed: int
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Return the arrays and the JSON object of ``beliefs.safetensors``; the training is unchanged."""
+    """Return the arrays and the JSON object of ``beliefs.safetensors``."""
     network = training.average.network
     random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
     arrays: Arrays = {}
@@ -228,7 +229,7 @@ def _unit(features: Tensor) -> Tensor:
 def _prototypes(
     training: Training, labeled: Tensor, labels: Indices, num_classes: int
 ) -> tuple[Tensor, float, str]:
-    """Return prototypes (K, D), temperature and origin: the method, or means of labeled features."""
+    """Return prototypes (K, D), temperature and origin: method, or means of labeled features."""
     modules = list(training.method.modules())
     temperature = next(
         (m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE

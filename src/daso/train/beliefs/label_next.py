@@ -56,12 +56,12 @@ class Ranking:
     Attributes:
         place: index of the image among the N.
         score: uncertainty * rarity * novelty.
-        uncertainty: 1 - (b_a - b_c), in [0, 1]; a and c are the classes of the highest mean belief b of
-            both classifiers. High where the classifiers disagree or neither is confident.
-        rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; class k has n_k labeled
-            images.
-        novelty: cosine distance to the nearest earlier image of the list, over the median distance of
-            an image to its nearest neighbor, at most 1: low for near copies.
+        uncertainty: 1 - (b_a - b_c), in [0, 1]; a and c are the classes of the highest mean belief
+            b of both classifiers. High where the classifiers disagree or neither is confident.
+        rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; class k has n_k
+            labeled images.
+        novelty: cosine distance to the nearest earlier image of the list, over the median distance
+            of an image to its nearest neighbor, at most 1: low for near copies.
         likely, other: the classes a and c.
     """
 
@@ -79,12 +79,13 @@ def rank_to_label(
 ) -> Ranking:
     """Rank the images whose labels would help the rare classes most.
 
-    The image with the highest score is taken, which lowers the novelty of its near copies, and so on: the
-    list does not ask for the same image a hundred times. Spreading it further does not pay: images that
-    may be rare lie close together (docs/report.md has numbers).
+    The image with the highest score is taken, which lowers the novelty of its near copies, and so
+    on: the list does not ask for the same image a hundred times. Spreading it further does not pay:
+    images that may be rare lie close together (docs/report.md has numbers).
 
     Args:
-        linear, semantic: probabilities (N, K) by the classifier and by the similarity to prototypes.
+        linear, semantic: probabilities (N, K) by the classifier and by the similarity to
+            prototypes.
         features: (N, D).
         class_counts: (K,), labeled images of each class.
         most: M at most.
@@ -130,7 +131,7 @@ def rank_to_label(
 
 
 def _spacing(unit: Floats) -> float:
-    """Return the median cosine distance of unit vectors (N, D) to their nearest neighbor; 1 for N = 1."""
+    """Return the median cosine distance of unit vectors (N, D) to their neighbors; 1 for N = 1."""
     if len(unit) < 2:
         return 1.0
     distances = 1 - unit @ unit.T

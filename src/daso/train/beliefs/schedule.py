@@ -25,8 +25,8 @@ OVERHEAD_SECONDS = 1.0
 class BeliefsWriter:
     """Writes ``beliefs.safetensors`` at evaluations, within 2% of the time.
 
-    The first file is written as soon as it takes no more than 1% of the whole run's expected time, mostly
-    at the first evaluation. The time is estimated from that of the evaluation.
+    The first file is written as soon as it takes no more than 1% of the whole run's expected time,
+    mostly at the first evaluation. The time is estimated from that of the evaluation.
 
     Args:
         folder: run folder.
@@ -93,7 +93,8 @@ def refresh_beliefs(
         warn: called with a message about each damaged checkpoint.
         data: new location of the run's files.
         device: another device than the run's.
-        progress: called with the numbers of embedded images and of all images, for a frozen encoder.
+        progress: called with the numbers of embedded images and of all images, for a frozen
+            encoder.
 
     Returns:
         The step of the checkpoint.

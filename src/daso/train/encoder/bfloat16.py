@@ -14,9 +14,9 @@ from daso.nets.network import Network
 def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
     """Make a network compute in float32 where bfloat16 would give it wrong gradients.
 
-    On a CPU, torch 2.13 leaves a part of the gradient of a bfloat16 convolution uninitialized where the
-    stride exceeds the input: NaN or any number. Encoders of timm and transformers reduce images 32 times,
-    so 16 pixels are too few.
+    On a CPU, torch 2.13 leaves a part of the gradient of a bfloat16 convolution uninitialized where
+    the stride exceeds the input: NaN or any number. Encoders of timm and transformers reduce images
+    32 times, so 16 pixels are too few.
 
     Args:
         network: on its device, with a trainable encoder.

@@ -118,7 +118,8 @@ def trained_encoder(
 
     Args:
         options: options of the training.
-        data: content of ``data.json``, with ``backbone`` and ``embedding`` for a pretrained encoder.
+        data: content of ``data.json``, with ``backbone`` and ``embedding`` for a pretrained
+            encoder.
         given: the custom encoder that the training was given, if any.
 
     Returns:

@@ -1,10 +1,11 @@
 """Embeddings of images by a frozen backbone: computed once, kept on disk, trained on as vectors.
 
-A folder of embeddings belongs to one backbone, one preprocessing and one augmentation; its name is their
-checksum. Within it, an embedding is found by the checksum of its image, so runs share embeddings across
-seeds, splits and methods. Shards hold a few hundred images each. A shard is written at once and named
-by the checksum of its content: a killed process loses at most one shard, and a damaged shard is
-removed and computed again. Augmentation depends on the image, not on the run's seed.
+A folder of embeddings belongs to one backbone, one preprocessing and one augmentation; its name is
+their checksum. Within it, an embedding is found by the checksum of its image, so runs share
+embeddings across seeds, splits and methods. Shards hold a few hundred images each. A shard is
+written at once and named by the checksum of its content: a killed process loses at most one shard,
+and a damaged shard is removed and computed again. Augmentation depends on the image, not on the
+run's seed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from daso.train.view_options import ViewOptions
 SHARD = 256
 """Images per shard."""
 PIXELS, PIXELS_CPU = 2**22, 2**19
-"""Pixels that pass through the backbone at a time; on a CPU few, to keep activations in its caches."""
+"""Pixels that pass through the backbone at a time; few on a CPU, for its caches."""
 DIGEST = 16
 """Bytes of an image's checksum."""
 FORMAT = 1
@@ -206,8 +207,8 @@ def embed_data(
 ) -> EmbeddedData:
     """Return the data of a run as embeddings.
 
-    Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions`` strong
-    views. Test and hold-out images come plain only.
+    Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions``
+    strong views. Test and hold-out images come plain only.
 
     Args:
         data: images, on the device that computes.

@@ -32,6 +32,6 @@ def exhausted(rows: Sequence[Row], stage: int, patience: int | None) -> bool:
 
 
 def model_folder(run: Path, deploy: str) -> Path:
-    """Return the folder of the checkpoints that hold a run's model; *deploy* is "best" or "last"."""
+    """Return the folder of a run's deployed checkpoint; *deploy* is "best" or "last"."""
     checkpoints = run / "checkpoints"
     return checkpoints / BEST if deploy == "best" and (checkpoints / BEST).is_dir() else checkpoints

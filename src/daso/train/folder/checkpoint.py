@@ -1,7 +1,7 @@
 """Checkpoints: a safetensors file and a JSON file that vouches for it. No pickle.
 
-The JSON file is written last and holds the checksum, so an interrupted checkpoint never counts. The two
-newest checkpoints are kept: one of them is always complete.
+The JSON file is written last and holds the checksum, so an interrupted checkpoint never counts. The
+two newest checkpoints are kept: one of them is always complete.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def refuse_taken(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"{folder} is a file: name a folder with --out")
     raise RunError(
-        f"{folder} exists and is not empty; resume a run with 'daso resume {folder}', or name another "
-        f"folder with --out"
+        f"{folder} exists and is not empty; resume a run with 'daso resume {folder}', or name "
+        f"another folder with --out"
     )
 
 

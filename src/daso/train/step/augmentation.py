@@ -36,7 +36,8 @@ class VectorAugmentation:
     """Views of feature vectors.
 
     A store may hold several versions of a vector: views of one image through a frozen network. Weak
-    views start from the plain version or a weak one, strong views from a strong one if there is any.
+    views start from the plain version or a weak one, strong views from a strong one if there is
+    any.
 
     Args:
         options: noise, masking and mixing.
@@ -64,7 +65,7 @@ class VectorAugmentation:
         return (draw_vectors(count, self.dim, generator, versions=versions, mask=mask, mix=mix),)
 
     def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view, float32 (N, D), of vectors, float32 (N, V, D), each batch by its own draws."""
+        """Return a view, float32 (N, D), of vectors (N, V, D), each batch by its own draws."""
         if view == "identity":
             return images[:, 0]
         noise = self.options.strong_noise if view == "strong" else self.options.weak_noise

@@ -19,7 +19,7 @@ from daso.train.view_options import VectorViewOptions, ViewOptions
 from daso.views.geometry import move
 
 AHEAD_ELEMENTS = 2**22
-"""Pixel values whose views are computed at once: one large batch is faster than several small ones."""
+"""Pixel values whose views are computed at once: a large batch is faster than small ones."""
 AHEAD_STEPS = 16
 EFFECTIVE_NUMBER_BETA = 0.999
 
@@ -28,8 +28,8 @@ def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
     """Return the relative probability of drawing each labeled image, float64 (N,).
 
     ``"class-balanced"``: 1 / n_k, so all classes are equally likely (Kang et al., ICLR 2020);
-    ``"effective-number"``: (1 - beta) / (1 - beta^n_k) with beta = 0.999 (Cui et al., CVPR 2019), as the
-    DASO authors' code samples; ``"uniform"``: 1.
+    ``"effective-number"``: (1 - beta) / (1 - beta^n_k) with beta = 0.999 (Cui et al., CVPR 2019),
+    as the DASO authors' code samples; ``"uniform"``: 1.
     """
     counts = torch.bincount(labels).double()
     per_class = {
@@ -41,7 +41,7 @@ def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
 
 
 class PoolReader:
-    """Reads the images of several steps from a pool; prefetches the next ones if they are in a file.
+    """Reads the images of several steps from a pool; prefetches the next ones from a file.
 
     Args:
         rows: images of the pool.
@@ -108,8 +108,8 @@ class Batches:
         self.labeled_views, self.unlabeled_views = method.labeled_views, method.unlabeled_views
         if self.unlabeled_views and data.unlabeled is None:
             raise OptionError(
-                f"{type(method).__name__} learns from unlabeled images and the data has none: add an "
-                f"unlabeled folder or --unlabeled-head, or use --method supervised"
+                f"{type(method).__name__} learns from unlabeled images and the data has none: add "
+                f"an unlabeled folder or --unlabeled-head, or use --method supervised"
             )
         if method.needs_images and data.are_vectors:
             raise OptionError(
@@ -124,8 +124,8 @@ class Batches:
         else:
             if augmentation.strong_side is not None and options.resolution is None:
                 raise OptionError(
-                    f"strong_side = {augmentation.strong_side} needs a resolution: the network would "
-                    f"see views and other images at different sizes; add --resolution"
+                    f"strong_side = {augmentation.strong_side} needs a resolution: the network "
+                    f"would see views and other images at different sizes; add --resolution"
                 )
             _, height, width = data.shape
             images = Augmentation(augmentation, height, width, data.flip)
@@ -163,7 +163,7 @@ class Batches:
             reader.close()
 
     def _prepare(self, first: int) -> Iterator[tuple[int, Batch]]:
-        """Yield some steps from *first* on with their batches; a step's draws depend on it alone."""
+        """Yield steps from *first* on with their batches; a step's draws depend on it alone."""
         steps = range(first, first + self._ahead)
         generators = [
             torch.Generator().manual_seed(derive_seed(self.seed, "views", step)) for step in steps

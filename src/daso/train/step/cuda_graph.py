@@ -16,7 +16,7 @@ from daso.parts import Part
 Result = TypeVar("Result")
 
 WARM_UP_STEPS = 3
-"""Steps before the recording: they create the optimizer's state and whatever is created only once."""
+"""Steps before the recording, which create the optimizer's state."""
 
 
 def check_recordable(method: Method, device: torch.device, shared: bool) -> None:
@@ -44,9 +44,9 @@ def check_recordable(method: Method, device: torch.device, shared: bool) -> None
 class RecordedStep(Generic[Result]):
     """A function of a batch, recorded once and then replayed for each new batch.
 
-    A replay reads and writes fixed addresses. The batch is copied into the recorded one, and the result
-    is the same tensors every time, valid until the next call. Other inputs must be tensors that are
-    changed in place; Python numbers keep their recorded values.
+    A replay reads and writes fixed addresses. The batch is copied into the recorded one, and the
+    result is the same tensors every time, valid until the next call. Other inputs must be tensors
+    that are changed in place; Python numbers keep their recorded values.
 
     Args:
         step: function that never reads a tensor's values on the host.

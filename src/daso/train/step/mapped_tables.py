@@ -19,8 +19,8 @@ from daso.parts import NewTable
 def tables_of(data: TrainingData) -> NewTable:
     """Return the function that creates tables for the unlabeled pool.
 
-    Images that exceed the memory are read from a file. Their tables are mapped from files beside it, so
-    the operating system can write pages out. On an accelerator, tables are in its memory.
+    Images that exceed the memory are read from a file. Their tables are mapped from files beside
+    it, so the operating system can write pages out. On an accelerator, tables are in its memory.
     """
     images = None if data.unlabeled is None else data.unlabeled.images
     if isinstance(images, FileRows) and images.device.type == "cpu":
@@ -53,8 +53,8 @@ def mapped_table(
             content = np.memmap(file, np.uint8, "r+", shape=(max(1, size),))
     except OSError as error:
         raise RunError(
-            f"{place} has no room for a table of {size / 1e9:.1f} GB with a row for each unlabeled image "
-            f"({error.strerror or error}); move --cache, or use a method without such a table "
-            f"(fixmatch+daso)"
+            f"{place} has no room for a table of {size / 1e9:.1f} GB with a row for each unlabeled "
+            f"image ({error.strerror or error}); move --cache, or use a method without such a "
+            f"table (fixmatch+daso)"
         ) from error
     return torch.from_numpy(content)[:size].view(dtype).view(shape)

@@ -24,9 +24,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return groups of the trainable parameters, from the first layers to the heads.
 
-    A group's ``factor`` multiplies the learning rate: 1 for heads; for the encoder ``backbone_rate`` over
-    the base rate, times ``layer_decay`` to the power of the depth below the heads (Clark et al., ELECTRA,
-    ICLR 2020; Bao et al., BEiT, ICLR 2022). With AdamW, norms and biases do not decay.
+    A group's ``factor`` multiplies the learning rate: 1 for heads; for the encoder
+    ``backbone_rate`` over the base rate, times ``layer_decay`` to the power of the depth below the
+    heads (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022). With AdamW, norms and
+    biases do not decay.
 
     Raises:
         OptionError: ``layer_decay`` is set and the encoder has no recognizable blocks.

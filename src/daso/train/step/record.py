@@ -1,6 +1,7 @@
 """Losses and pseudo-labels since the last row, kept on the device and copied now and then.
 
-The counts are a part of the training's state, so a run that stops between two rows loses none of them.
+The counts are a part of the training's state, so a run that stops between two rows loses none of
+them.
 """
 
 from __future__ import annotations

@@ -66,8 +66,9 @@ class Order:
 def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
     """Return where a shuffle of *count* numbers puts some of them, without listing the others.
 
-    A Feistel network permutes the numbers below the next power of 4. Results out of range are permuted
-    again until they are in range (Black, Rogaway: *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002).
+    A Feistel network permutes the numbers below the next power of 4. Results out of range are
+    permuted again until they are in range (Black, Rogaway: *Ciphers with Arbitrary Finite Domains*,
+    CT-RSA 2002).
 
     Args:
         places: int64, 0 <= place < count.

@@ -107,7 +107,8 @@ class Training:
 
         The result is valid until the next call: a recorded step reuses its tensors.
         """
-        # Whatever a network (dropout) or a custom method draws depends on the seed and the step only.
+        # Whatever a network (dropout) or a custom method draws depends on the seed and the step
+        # only.
         _seed(derive_seed(self.options.seed, "method", self.step), self._device)
         rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
@@ -191,8 +192,8 @@ class Training:
         wrong += [n for n, shape in shapes.items() if saved_shapes.get(n, shape) != shape]
         if wrong:
             raise RunError(
-                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name or "
-                f"shape, the first is {wrong[0]!r}"
+                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name "
+                f"or shape, the first is {wrong[0]!r}"
             )
         for name, value in current.items():
             value.copy_(saved[name])
