@@ -31,7 +31,6 @@ class Preprocessing:
     Attributes:
         mean, std: per channel, of images in [0, 1]; None: those of the data.
         resolution: side in pixels to which images are resized; None: they keep their size.
-        interpolation: method of resizing, with antialiasing.
     """
 
     mean: tuple[float, ...] | None = None
@@ -45,11 +44,8 @@ class Backbone:
     """An encoder with weights.
 
     Attributes:
-        name: name by which it was requested.
-        kind: library that builds it.
         module: maps normalized images, float (B, C, H, W), to features, float (B, dim); has
             ``dim``. A training copies it.
-        preprocessing: preprocessing of its images.
         recipe: JSON values that rebuild it; its weights come from a file.
     """
 
@@ -139,7 +135,6 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
     """Read what ``Backbone.save`` wrote.
 
     Args:
-        folder: folder of the backbone.
         build: builds the module from the values of ``Backbone.describe``.
 
     Raises:
@@ -167,12 +162,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class ModuleEncoder(nn.Module):
-    """A custom module that maps normalized images, float (B, C, H, W), to features, float (B, D).
-
-    Args:
-        module: the custom module.
-        dim: D.
-    """
+    """A custom module that maps normalized images, float (B, C, H, W), to features, float (B, D)."""
 
     def __init__(self, module: nn.Module, dim: int) -> None:
         super().__init__()

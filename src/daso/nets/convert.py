@@ -29,7 +29,6 @@ def convert(path: Path, out: Path | None = None) -> Path:
     A common prefix ``module.``, which training on several devices adds, is removed.
 
     Args:
-        path: file written by ``torch.save``.
         out: target; None: beside *path*, with the ending ``.safetensors``.
 
     Returns:

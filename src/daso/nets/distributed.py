@@ -37,8 +37,6 @@ class Processes:
     """This process among those of the default group of ``torch.distributed``.
 
     Attributes:
-        rank: rank of this process, from 0.
-        size: number of processes.
         leads: whether this process is the first on its machine.
         patient: group of the same processes with a timeout of days, for reading and embedding
             images; None: the default group.

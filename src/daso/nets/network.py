@@ -43,8 +43,6 @@ class Network(nn.Module):
             optimizer stay float32.
         resolution: side in pixels to which uint8 images are resized, antialiased; None: they keep
             their size. The STL-10 protocol augments at 96 pixels and trains at 32.
-        output: name of the head that classifies.
-        interpolation: method of resizing.
 
     Raises:
         OptionError: the precision is unknown.

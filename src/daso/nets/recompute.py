@@ -36,9 +36,7 @@ class Recomputing(nn.Module):
 
         Args:
             norm: a batch norm; other norms keep their activations.
-            activate: in-place activation.
             x: input, which must not change later.
-            use: function of the activated tensor.
         """
         y = norm(x)
         if not (

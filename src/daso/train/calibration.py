@@ -41,10 +41,6 @@ def calibrate_run(
 def read_calibration(folder: Path, step: int) -> Calibration:
     """Return the calibration of a run's checkpoint, or temperature 1 and a note that says why.
 
-    Args:
-        folder: run folder.
-        step: step of the checkpoint.
-
     Raises:
         RunError: the file is damaged.
     """

@@ -25,8 +25,6 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     """Return a run's configuration with one fold of its labeled images as the hold-out.
 
     Args:
-        config: resolved configuration of the run.
-        folds: number of folds.
         fold: the fold that is held out, counted from 0.
         steps: another length than the run's; DASO's warm-up and the evaluations scale with it.
 
@@ -69,8 +67,6 @@ def summarize_folds(
     """Summarize the predictions of all folds.
 
     Args:
-        folders: run folders of the folds.
-        class_names: K names.
         labeled: labeled images of each class, in any fold or in none.
 
     Returns:

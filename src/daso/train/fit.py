@@ -67,7 +67,6 @@ def fit(
     Args:
         training: network, method, options and progress.
         batches: maps a step, counted from 0, to its batch.
-        data: images to evaluate on.
         pause: called after every step; if true, a ``"pause"`` row follows unless there is an
             evaluation.
 

@@ -26,12 +26,8 @@ class Model:
     """The moving-average network of a run, ready to classify.
 
     Attributes:
-        network: network in evaluation mode.
-        class_names: K names.
         labeled_counts: labeled training images per class.
         image_shape: channels, height and width of the training images; of vectors their length.
-        step: number of training steps.
-        config: configuration of the run.
     """
 
     network: Network
@@ -54,9 +50,6 @@ def load_model(
     the checkpoint with the highest balanced accuracy on the hold-out so far.
 
     Args:
-        folder: run folder.
-        device: device of the network.
-        warn: called with a message about each damaged checkpoint.
         encoder: module like the custom one that the run was given, if any; the run has its weights.
 
     Raises:
@@ -85,13 +78,9 @@ def rebuild_model(
     """Build a model from its description and its tensors.
 
     Args:
-        config: configuration of the run.
         data: content of ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``,
             ``mean`` and ``std``; for a pretrained encoder also ``backbone`` and ``embedding``.
         state: state of the network; heads that are missing are not built.
-        output: name of the head that classifies.
-        step: number of training steps.
-        device: device of the network.
         where: names the files in errors.
         given: module like the custom encoder that the training was given, if any.
 

@@ -48,14 +48,8 @@ class Prepared:
     """Everything that one stage of a run needs.
 
     Attributes:
-        config: resolved configuration.
-        data: data of the run.
-        recipe: parsed name of the method.
         plan: stages of the run and what they pass on.
         stage: the stage that is ready, counted from 0.
-        training, batches: of this stage.
-        processes: this process among those that train together; None: it trains alone.
-        backbone: pretrained encoder that the run starts from or freezes, if any.
     """
 
     config: RunConfig
@@ -123,10 +117,6 @@ class Prepared:
     def load_best(self, folder: Path, warn: Callable[[str], None]) -> int | None:
         """Load the moving average that was best on the hold-out, if the run deploys it.
 
-        Args:
-            folder: run folder.
-            warn: called with a message about each damaged checkpoint.
-
         Returns:
             Its step; None if the run deploys the last network.
         """
@@ -150,14 +140,10 @@ def prepare(
     """Build data, network, method and training from a configuration, and resolve its defaults.
 
     Args:
-        config: configuration of the run.
         source: the opened source; None: it is opened from the configuration.
-        processes: this process among those that train together; None: it trains alone.
         encoder: custom module that maps normalized images, float (B, C, H, W), to features, float
             (B, D).
         folder: folder of a run that is resumed.
-        progress: called with the numbers of embedded images and of all images, for a frozen
-            encoder.
 
     Returns:
         The first stage of the run.
@@ -324,15 +310,9 @@ def assemble(
     """Put a method, an encoder and data together, ready for ``fit``.
 
     Args:
-        method: method to train by.
         encoder: maps normalized images, float (B, C, H, W), or vectors, float (B, D), to features.
-        data: data to train on; its device is that of the training.
-        options: options of the training.
-        augmentation: views of images.
-        vectors: views of vectors.
         backbone: pretrained encoder that *encoder* starts from; its preprocessing is used.
         frozen: weights for the encoder, which stay as they are.
-        processes: this process among those that train together; None: it trains alone.
 
     Raises:
         OptionError: the options, the method and the data do not fit.

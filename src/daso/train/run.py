@@ -75,10 +75,7 @@ def train_run(
     """Train into a new run folder, yielding the rows of ``fit`` and one for each rollback.
 
     Args:
-        prepared: the first stage.
-        folder: run folder.
         stop: called after every step; if true, a checkpoint is saved and the training ends.
-        warn: called with a message about each damaged checkpoint.
         like: the run that this one repeats, and the differences, for ``environment.json``.
 
     Raises:
@@ -112,16 +109,10 @@ def resume_run(
     Later rows are dropped from ``metrics.jsonl``: the run writes them again.
 
     Args:
-        folder: run folder.
         warn: called with a message about each damaged checkpoint and each changed circumstance.
-        data: new location of the run's files.
-        device: another device than the run's.
         on_divergence: replaces the run's option.
         stop: called after every step; if true, a checkpoint is saved and the training ends.
-        processes: this process among those that train together; None: it trains alone.
         encoder: the custom module that ``prepare`` was given, if any.
-        progress: called with the numbers of embedded images and of all images, for a frozen
-            encoder.
 
     Returns:
         The prepared stage, and the remaining rows; none if the run was complete.

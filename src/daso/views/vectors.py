@@ -33,8 +33,6 @@ def draw_vectors(
     """Draw everything random in a view of *count* vectors.
 
     Args:
-        count: B.
-        dim: D.
         generator: on the CPU.
         versions: range of versions to draw from, uniformly.
         mask: probability that a dimension is masked.

@@ -68,7 +68,6 @@ class Probe(nn.Module):
         mean, std: per dimension; std > 0, and 1 where a dimension does not vary.
 
     Attributes:
-        dim: D.
         heads_from_zero: makes the network's heads start from zero.
     """
 

@@ -95,7 +95,6 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     """Load the vision part of a pretrained model.
 
     Args:
-        name: name of the model on the hub, or of the folder.
         folder: folder with ``config.json`` and safetensors; None: the hub or its cache.
         resolution: side of the images in pixels; None: the model's own.
 

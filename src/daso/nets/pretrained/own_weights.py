@@ -31,10 +31,6 @@ def open_weights(network: str, path: Path) -> Backbone:
     mean and a standard deviation, those of ImageNet are used for 3 channels, those of the data for
     1.
 
-    Args:
-        network: name of the network, see ``build_encoder``.
-        path: safetensors file.
-
     Raises:
         OptionError: the file cannot be read, or its tensors do not fit the network.
     """

@@ -47,7 +47,6 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     """Load a pretrained model of timm.
 
     Args:
-        name: name of the model, with or without the tag of its weights.
         resolution: side of the images in pixels; None: the model's own.
         weights: safetensors file instead of the hub's; see ``to_timm_names``. The tensors of a
             classifier are dropped.

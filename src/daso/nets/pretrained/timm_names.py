@@ -37,10 +37,6 @@ def to_timm_names(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor
     Accepted are timm's own names, those that timm converts for this model (mostly of the weights'
     original repository, such as DINOv2 and ConvNeXt), and for EfficientNet and EfficientNet-Lite
     those of the package efficientnet-pytorch.
-
-    Args:
-        tensors: tensors by name.
-        model: timm model.
     """
     renamed = dict(tensors)
     if "_conv_stem.weight" in renamed and hasattr(model, "blocks"):

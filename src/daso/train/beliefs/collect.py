@@ -101,13 +101,6 @@ def write_beliefs(
 ) -> None:
     """Write ``beliefs.safetensors`` into a run folder, atomically.
 
-    Args:
-        folder: run folder.
-        training: a stage of the run.
-        data: data of the run.
-        seed: seed of the run; it determines the sample.
-        step: step of the moving average.
-
     Raises:
         RunError: the file cannot be written.
     """

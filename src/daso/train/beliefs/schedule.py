@@ -27,10 +27,6 @@ class BeliefsWriter:
 
     The first file is written as soon as it takes no more than 1% of the whole run's expected time,
     mostly at the first evaluation. The time is estimated from that of the evaluation.
-
-    Args:
-        folder: run folder.
-        clock: returns the time in seconds.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,14 +83,6 @@ def refresh_beliefs(
     """Write ``beliefs.safetensors`` from a run's newest complete checkpoint, even while it trains.
 
     A complete run that deploys its best network uses that one.
-
-    Args:
-        folder: run folder.
-        warn: called with a message about each damaged checkpoint.
-        data: new location of the run's files.
-        device: another device than the run's.
-        progress: called with the numbers of embedded images and of all images, for a frozen
-            encoder.
 
     Returns:
         The step of the checkpoint.

@@ -75,12 +75,9 @@ def build_network(
     """Build the network around an encoder.
 
     Args:
-        options: precision and resolution.
         shape: shape of an image, (C, H, W), or of a vector, (D,).
-        encoder: see ``named_encoder``.
         heads: outputs of each linear head by name.
         mean, std: of each channel of images; an encoder of vectors has its own.
-        output: name of the head that classifies.
         preprocessing: complete preprocessing of a pretrained encoder; it overrides the others.
     """
     resolution, interpolation = options.resolution, Preprocessing.interpolation
@@ -117,7 +114,6 @@ def trained_encoder(
     """Build the encoder of a trained model, whose weights are loaded afterwards.
 
     Args:
-        options: options of the training.
         data: content of ``data.json``, with ``backbone`` and ``embedding`` for a pretrained
             encoder.
         given: the custom encoder that the training was given, if any.

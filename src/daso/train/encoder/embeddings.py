@@ -55,9 +55,7 @@ class EmbeddedData(TrainingData):
     """The data of a run on embeddings: pools of vectors, float32 (N, V, D).
 
     Attributes:
-        image_shape: channels, height and width of the images.
         folder: folder of the embeddings of augmented images.
-        computed: number of embeddings that were not on disk.
         pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
     """
 
@@ -79,7 +77,6 @@ class EmbeddingStore:
 
     Args:
         folder: folder for one way of computing embeddings; created if missing.
-        about: JSON values that describe the embeddings to a reader, for ``about.json``.
 
     Raises:
         RunError: the folder cannot be created or written.
@@ -110,8 +107,6 @@ class EmbeddingStore:
         Args:
             digests: checksums of the images, ``DIGEST`` bytes each.
             compute: maps row numbers to their embeddings, float32 (n, V, D).
-            out: array to fill.
-            done: called with the progress.
 
         Returns:
             The number of computed embeddings.
@@ -212,10 +207,6 @@ def embed_data(
 
     Args:
         data: images, on the device that computes.
-        backbone: frozen encoder with its complete preprocessing.
-        options: numbers of versions, precision and folder of the embeddings.
-        views: augmentation of the images.
-        progress: called with the number of images done, and of all images.
 
     Raises:
         DataError: the backbone returns NaN or infinity.

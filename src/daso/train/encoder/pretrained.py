@@ -44,7 +44,6 @@ def open_backbone(
     """Return the pretrained encoder that the options name; None if they name none.
 
     Args:
-        options: ``network``, ``weights`` and ``resolution``.
         shape: shape of an image, (C, H, W).
         encoder: custom module, which overrides the options' network.
 
@@ -114,9 +113,7 @@ def prepare_backbone(
     """Return the pretrained encoder of a run with its complete preprocessing; None if it has none.
 
     Args:
-        options: see ``open_backbone``.
         data: images; their mean and standard deviation are used if the encoder has none.
-        encoder: custom module.
         folder: folder of a run that is resumed; the encoder in it is used.
 
     Raises:
@@ -214,7 +211,6 @@ def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> nn
     """Build the module of a backbone from the values of ``Backbone.describe``; weights are random.
 
     Args:
-        about: description of the backbone.
         given: custom encoder, for a backbone that was one.
 
     Raises:
@@ -259,8 +255,6 @@ def with_kept_backbone(
     """Add the frozen backbone to the state of a network on embeddings.
 
     Args:
-        folder: run folder.
-        data: content of its ``data.json``.
         state: state of the network; that of other runs is returned unchanged.
 
     Raises:

@@ -28,7 +28,6 @@ def choose_resolution(options: TrainOptions, side: int) -> Resolution | None:
     given, the encoder is unknown, or it accepts no other side.
 
     Args:
-        options: ``network``, ``weights`` and ``resolution``.
         side: longer side of the images in pixels.
 
     Raises:

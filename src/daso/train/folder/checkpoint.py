@@ -26,16 +26,7 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state.
-
-    Attributes:
-        path: path of the safetensors file.
-        tensors: state by name.
-        step: number of finished steps.
-        seconds: time spent in training.
-        configuration: fingerprint of the run's configuration.
-        output: name of the head that classifies.
-    """
+    """A saved state."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -94,10 +85,6 @@ def save_checkpoint(
     Args:
         folder: created if missing.
         tensors: state; copied to the host.
-        step: number of finished steps.
-        seconds: time spent in training.
-        configuration: fingerprint of the run's configuration.
-        output: name of the head that classifies.
 
     Returns:
         The path of the safetensors file.

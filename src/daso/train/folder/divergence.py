@@ -34,11 +34,8 @@ def record_divergence(
     """Write ``divergence.json`` into a run folder; return the error with all details.
 
     Args:
-        folder: run folder.
-        error: error of the training.
         step: step of the run, including earlier stages, counted from 1.
         batch: indices of the step's images by pool.
-        saved: step of the newest checkpoint, or None.
     """
     message = str(error).replace(f"step {error.step}", f"step {step}", 1)
     details = {

@@ -64,7 +64,6 @@ def describe_environment(device: torch.device, method: str = "") -> dict[str, An
     """Return what is needed to repeat a run, as JSON values.
 
     Args:
-        device: device of the training.
         method: name of the method; files with custom parts are recorded with their checksums.
     """
     program = Path(sys.argv[0]).name.replace("__main__.py", "daso")  # python -m daso

@@ -40,7 +40,6 @@ class VectorAugmentation:
     any.
 
     Args:
-        options: noise, masking and mixing.
         data: versions, mean and standard deviation of each dimension.
     """
 
@@ -77,8 +76,6 @@ class Augmentation:
     """Views of images.
 
     Args:
-        options: crop, flip, operations and cutout.
-        height, width: size of the images.
         flip: whether a mirrored image keeps its class, where the options leave that open.
 
     Attributes:

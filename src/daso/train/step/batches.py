@@ -44,9 +44,7 @@ class PoolReader:
     """Reads the images of several steps from a pool; prefetches the next ones from a file.
 
     Args:
-        rows: images of the pool.
         order: maps a step, counted from 0, to the images that it needs, int64 on the host.
-        ahead: number of steps to read at once.
     """
 
     def __init__(self, rows: ImageRows, order: Callable[[int], Tensor], ahead: int) -> None:
@@ -81,13 +79,6 @@ class PoolReader:
 
 class Batches:
     """Draws the images of a step and computes the views that a method names.
-
-    Args:
-        data: the pools.
-        method: names its views.
-        options: batch size, sampling and seed.
-        augmentation: views of images.
-        vectors: views of vectors.
 
     Attributes:
         augmentation: the views of images, with their defaults resolved.

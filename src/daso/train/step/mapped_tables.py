@@ -35,8 +35,6 @@ def mapped_table(
 
     Args:
         folder: location of the file; if it is read-only, the folder for temporary files is used.
-        shape: shape of the tensor.
-        dtype: type of its numbers.
 
     Raises:
         RunError: the disk is full.

@@ -30,7 +30,6 @@ class Order:
     Args:
         count: n, at least 1.
         batch: images per step, at least 1.
-        seed: seed of the order.
         name: separates the orders of a run's pools.
     """
 
@@ -97,7 +96,6 @@ class WeightedOrder:
     Args:
         weights: float64, (n,), relative probability of each image.
         batch: images per step, at least 1.
-        seed: seed of the draws.
         name: separates the draws of a run's pools.
     """
 

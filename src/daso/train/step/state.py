@@ -53,13 +53,7 @@ def choose_device(name: str) -> torch.device:
 class Training:
     """Network, moving average, method and optimizer, and how far they are.
 
-    Args:
-        network: on its device.
-        method: on the same device.
-        options: schedule, optimizer, precision.
-
     Attributes:
-        step: number of finished steps.
         seconds: time spent in training, including earlier processes of a resumed run.
         rate_factor: factor of the learning rate; below 1 after a rollback.
         sums: counts since the last rows (see ``daso.train.step.record``), a part of the state.
