@@ -1,4 +1,4 @@
-"""The errors that daso raises for its users: each says what was wrong, where, and what to do."""
+"""The errors that daso raises for its users: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 NAMED = 20
-"""Problems that an error names; it counts the others."""
+"""Problems that an error lists; it counts the others."""
 
 
 class DasoError(Exception):
-    """Base of every error that a user can mend; the command line prints it without a traceback."""
+    """Base of all errors that a user can fix; the command line prints them without a traceback."""
 
 
 class DataError(DasoError, ValueError):
-    """Something in the data is wrong or missing: a file, an image, a label, a class, a split."""
+    """A file, an image, a label, a class or a split is wrong or missing."""
 
 
 class OptionError(DasoError, ValueError):
-    """An option, a method or a configuration key is unknown, out of range, or does not fit the others."""
+    """An option, method or configuration key is unknown, out of range or in conflict."""
 
 
 class RunError(DasoError, RuntimeError):
@@ -26,15 +26,15 @@ class RunError(DasoError, RuntimeError):
 
 
 class InUseError(RunError):
-    """Another process works in a run folder at this moment."""
+    """Another process is using a run folder."""
 
 
 class DivergedError(RunError):
     """A loss or a weight became infinite or NaN.
 
     Attributes:
-        step: in which, counted from 1.
-        term: the loss, or the weights after the step's update.
+        step: step of the fault, counted from 1.
+        term: name of the loss, or of the broken weights.
     """
 
     def __init__(self, message: str, step: int, term: str) -> None:
@@ -43,18 +43,18 @@ class DivergedError(RunError):
 
 
 class MissingDependencyError(DasoError, ImportError):
-    """An optional package is needed for what was asked; the message names the extra that brings it."""
+    """An optional package is missing; the message names the extra that installs it."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the valid name nearest to *name*, whatever its case, or ``""`` if none is."""
+    """Return ``" Did you mean 'x'?"`` for the nearest valid name, ignoring case, or ``""``."""
     lower = {one.lower(): one for one in valid}
     matches = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     return f" Did you mean {lower[matches[0]]!r}?" if matches else ""
 
 
 def problems(found: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:
-    """Return the text of an error about many things: the first 20 by name with the reason, and a count."""
+    """Return the text of an error about many items: the first 20 with reasons, and a count."""
     lines = [f"  {name}{between}{reason}" for name, reason in found[:NAMED]]
     if len(found) > NAMED:
         lines.append(f"  and {len(found) - NAMED} more")

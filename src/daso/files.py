@@ -1,4 +1,4 @@
-"""The files of a run folder: JSON, rows of JSON, and writes that leave nothing half done."""
+"""The files of a run folder: JSON, rows of JSON, atomic writes and locks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         _flush_folder(path.parent)
@@ -95,7 +95,8 @@ def append_line(path: Path, row: Row) -> None:
     """Append a row to a file as a line of JSON.
 
     Raises:
-        RunError: the disk is full or the file cannot be written; it may end in a part of the line.
+        RunError: the file cannot be written, for example on a full disk; it may end in a partial
+            line.
     """
     try:
         with path.open("ab") as file:
@@ -105,7 +106,7 @@ def append_line(path: Path, row: Row) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Bring a file that was appended to, to the disk.
+    """Flush a file that was appended to, to disk.
 
     Raises:
         RunError: the disk is full.
@@ -118,7 +119,7 @@ def flush_file(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote into *folder*."""
+    """Remove the temporary files that a killed process left in *folder*."""
     for leftover in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -133,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a run folder.
 
     Raises:
-        RunError: it is not there, or not a JSON object.
+        RunError: the file is missing or is not a JSON object.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -158,7 +159,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:
 
 
 def plain(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not know, by None, all the way down."""
+    """Replace NaN and infinity, which JSON lacks, by None, recursively."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -174,7 +175,7 @@ def to_line(row: Row) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a file, none if it is not there. A last line that was cut off is left out.
+    """Read the rows of a file; none if it is missing. An incomplete last line is skipped.
 
     Raises:
         RunError: another line is damaged, or the file cannot be read.

@@ -339,7 +339,7 @@ def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture)
     assert "other images" in capsys.readouterr().err
     config.write_text(original.replace("small-4", "small-6"))
     assert main(["evaluate", str(finished_run)]) == 1
-    assert "do not fit each other" in capsys.readouterr().err
+    assert "do not match" in capsys.readouterr().err
     config.write_text(original)
     data = json.loads((finished_run / "data.json").read_text())
     del data["split_fingerprint"]

@@ -1,15 +1,15 @@
-"""A CUDA device that is not there: tensors on the host that say they are on it, and mistakes that it would not forgive.
+"""A pretended CUDA device: tensors on the host that claim to be on it, and errors for a GPU's mistakes.
 
-Within ``pretend_cuda()`` everything computes as on the CPU, with the same numbers, but
+Within ``pretend_cuda()``, everything computes as on the CPU, with the same numbers, but
 
-* tensors made for, or moved to, ``"cuda"`` say so, and so does what is computed of them;
-* to compute with tensors of both devices is an error, as on a GPU;
-* within ``step()`` it is an error to look at a tensor of the device from the host, which would wait for the GPU, or to
-  copy to it from memory that is not pinned, which may;
-* a CUDA graph is a list of operations that is played again on the same tensors. Recording changes no tensor that was
-  there before, as on a GPU. So whatever a step takes from Python is in the graph as it was when it was recorded.
+* tensors created on, or moved to, ``"cuda"`` report that device, and so do results computed from them;
+* computing with tensors of both devices is an error, as on a GPU;
+* within ``step()``, reading a tensor of the device on the host, which would wait for the GPU, is an error,
+  and so is copying to it from memory that is not pinned, which may wait;
+* a CUDA graph is a list of operations that is replayed on the same tensors. Recording changes no existing
+  tensor, as on a GPU, so the graph keeps the recorded values of everything a step takes from Python.
 
-What it sees are calls from Python, which is where such mistakes are made.
+Only calls from Python are seen, which is where such mistakes are made.
 """
 
 from __future__ import annotations
@@ -30,37 +30,11 @@ from daso.refine import darp
 
 CUDA = torch.device("cuda", 0)
 READS = {
-    *(
-        "item",
-        "tolist",
-        "numpy",
-        "cpu",
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "__complex__",
-    ),
-    *(
-        "__array__",
-        "__contains__",
-        "__format__",
-        "__repr__",
-        "__reduce_ex__",
-        "equal",
-        "allclose",
-        "is_nonzero",
-    ),
-    *(
-        "nonzero",
-        "argwhere",
-        "unique",
-        "unique_consecutive",
-        "_unique2",
-        "masked_select",
-        "bincount",
-    ),
-}
+    "item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__complex__",
+    "__array__", "__contains__", "__format__", "__repr__", "__reduce_ex__", "equal", "allclose",
+    "is_nonzero", "nonzero", "argwhere", "unique", "unique_consecutive", "_unique2",
+    "masked_select", "bincount",
+}  # fmt: skip
 """Functions whose result depends, in value or in shape, on numbers that only the device has."""
 FROM_HOST = {"tensor", "as_tensor", "new_tensor"}
 OF_BOTH = {"_has_compatible_shallow_copy_type"}

@@ -1,4 +1,8 @@
-"""Train in one of several processes and save the result: python shared_training.py RANK SIZE OUT METHOD..."""
+"""Train in one of several processes and save the result: python shared_training.py RANK SIZE OUT METHOD...
+
+Everything is computed in float64. Processes round differently from one process, by 1e-16, and a training
+amplifies that to 1e-10; a true difference is larger by far.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +40,26 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "mixmatch": (20, {}),
     "usadtm": (20, {}),
 }
-"""Steps and hyper-parameters of each method; some are trained by four processes too."""
+"""Steps and hyper-parameters of each method."""
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Compute in float64 what is otherwise computed in float32."""
+    single = torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = single
 
 
 def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
-    """Return the losses of every step, the numbers measured at the end, and the state there."""
-    steps, options = METHODS[method]
-    train_options = TrainOptions(
+    """Return the losses of every step, the final metrics and the final state."""
+    steps, method_options = METHODS[method]
+    options = TrainOptions(
         steps=steps,
         batch=8,
         network="small-4",
@@ -51,7 +68,7 @@ def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
         log_every=1,
         learning_rate=0.01,
     )
-    config = RunConfig("digits", method, split=SPLIT, method_options=options, train=train_options)
+    config = RunConfig("digits", method, split=SPLIT, method_options=method_options, train=options)
     prepared = prepare(config, open_source("digits"), processes=processes)
     while prepared.stage < len(prepared.plan.stages()) - 1:
         prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
@@ -69,7 +86,7 @@ def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """Yield the numbers of nested dictionaries and lists; where there is none, -1."""
+    """Yield the numbers of nested dictionaries and lists; -1 for missing ones."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from numbers(item)
@@ -78,7 +95,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def threads() -> list[str]:
-    """Return the names of this process's threads, those of libraries too; none where the system does not list them."""
+    """Return the names of this process's threads; none where the system does not list them."""
     names = []
     for task in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # it has just ended
@@ -87,32 +104,28 @@ def threads() -> list[str]:
 
 
 def assert_no_threads_of_the_group() -> None:
-    """Check that the group's threads have ended, but for what the system lists for a moment after that."""
+    """Check that the group's threads have ended; the system may list them for a moment longer."""
     deadline = time.monotonic() + 20
     while (left := [name for name in threads() if "gloo" in name]) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not left, (
-        f"threads of the group are left, and may abort the interpreter when it ends: {left}"
-    )
+    assert not left, f"threads of the group are left and may abort the interpreter: {left}"
 
 
 def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
-    """Train methods; the first process saves. They meet in a file of the folder *out*."""
+    """Train methods in one of *size* processes; the first one saves."""
     torch.set_num_threads(1)
     processes = None
     if size > 1:
-        dist.init_process_group(
-            "gloo", f"file://{out}/processes-{size}", rank=rank, world_size=size
-        )
+        meeting = f"file://{out}/processes-{size}"
+        dist.init_process_group("gloo", meeting, rank=rank, world_size=size)
         processes = Processes.of_group()
-    for method in methods:
-        result = train(method, processes)
-        if rank == 0:
-            safetensors.torch.save_file(
-                {k: v.contiguous() for k, v in result.items()}, out / f"{method}-{size}"
-            )
+    with float64():
+        for method in methods:
+            result = {k: v.contiguous() for k, v in train(method, processes).items()}
+            if rank == 0:
+                safetensors.torch.save_file(result, out / f"{method}-{size}")
     if processes is not None:
-        dist.barrier()  # nobody leaves while another still listens
+        dist.barrier()  # no process leaves while another still listens
         processes.leave()
         assert_no_threads_of_the_group()
 

@@ -18,7 +18,7 @@ from daso.errors import MissingDependencyError, OptionError
 from daso.nets.backbone import load_backbone
 from daso.nets.pretrained.timm_import import import_timm
 from daso.nets.pretrained.timm_models import open_timm
-from daso.nets.pretrained.timm_names import as_timm_calls_them
+from daso.nets.pretrained.timm_names import to_timm_names
 from daso.train.encoder.pretrained import build_module
 
 LIKE_TIMM = """
@@ -129,7 +129,7 @@ def test_weights_of_efficientnet_pytorch_are_understood(
 ) -> None:
     model = timm.create_model(name)
     own = model.state_dict()
-    found = as_timm_calls_them(renamed(own, repeats, squeeze), model)
+    found = to_timm_names(renamed(own, repeats, squeeze), model)
     assert found.keys() == own.keys()
     assert all(found[n] is own[n] for n in own)
 
@@ -151,7 +151,7 @@ def test_the_names_of_a_models_first_repository_are_understood(timm: Any) -> Non
         )
         first[old] = tensor.flatten(1) if "mlp.fc" in n and tensor.dim() == 4 else tensor
     assert first.keys() != own.keys()
-    found = as_timm_calls_them(first, model)
+    found = to_timm_names(first, model)
     assert found.keys() == own.keys()
     assert all(torch.equal(found[n], own[n]) for n in own)
 
@@ -196,4 +196,4 @@ def test_weights_of_another_model_are_refused_by_name_and_shape(timm: Any, tmp_p
 
 def test_a_model_without_rules_of_its_own_keeps_its_names() -> None:
     tensors = {"weight": torch.zeros(1)}
-    assert as_timm_calls_them(tensors, nn.Linear(1, 1, bias=False)) == tensors
+    assert to_timm_names(tensors, nn.Linear(1, 1, bias=False)) == tensors

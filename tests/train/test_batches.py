@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -21,6 +23,7 @@ from daso.methods.supervised import Supervised
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
+from daso.train.run import train_run
 from daso.train.step.batches import Batches, sampling_weights
 from daso.train.step.sampling import Order, WeightedOrder, derive_seed
 from daso.train.view_options import ViewOptions
@@ -220,10 +223,36 @@ def test_labeled_images_come_unshuffled_with_their_labels_as_identity_views(digi
         assert int(label) in data.labeled.labels[matches].tolist()
 
 
+def test_reading_threads_end_with_the_run_or_its_stage(
+    tiny_config: MakeConfig, make_image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    def readers() -> int:
+        return sum(thread.name.startswith("daso-images") for thread in threading.enumerate())
+
+    config = dataclasses.replace(
+        tiny_config("fixmatch+crest", method_options={"generations": 2}, steps=4, batch=4),
+        source=str(make_image_folder()),
+        cache=str(tmp_path / "cache"),
+        memory=0,
+        split=SplitOptions(),
+    )
+    before = readers()
+    prepared = prepare(config)
+    prepared.batches(0)
+    assert readers() == before + 2
+    prepared.batches.close()
+    assert readers() == before
+    expected = prepared.batches(2)
+    assert _same(prepared.batches(2), expected), "it reads on after it was closed"
+    counts = [readers() - before for _ in train_run(prepared, tmp_path / "run")]
+    assert max(counts) == 2
+    assert readers() == before
+
+
 def test_a_method_that_needs_unlabeled_images_says_so(digits: Source) -> None:
     data = prepare_data(digits, SplitOptions(), 0, CPU)
     assert data.unlabeled is None
-    with pytest.raises(OptionError, match="unlabelled images and the data has none"):
+    with pytest.raises(OptionError, match="learns from unlabeled images"):
         Batches(data, FixMatch(), TrainOptions(), ViewOptions())
     batch = Batches(data, Supervised(), TrainOptions(batch=4), ViewOptions())(0)
     assert batch.unlabeled == ()

@@ -42,9 +42,8 @@ METHODS = (
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with safe_open(folder / "beliefs.safetensors", framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(
-            file.metadata()["beliefs"]
-        )  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, json.loads(file.metadata()["beliefs"])
 
 
 @pytest.fixture(scope="module")

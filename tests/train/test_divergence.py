@@ -21,7 +21,7 @@ from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch, Step
 from daso.nets.network import Network
 from daso.train.config import RunConfig
-from daso.train.fit import LOOK_EVERY, fit
+from daso.train.fit import CHECK_EVERY, fit
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.step.record import LossRecord
@@ -91,7 +91,7 @@ def test_a_fault_is_named_by_step_term_and_images(
     with pytest.raises(DivergedError) as caught:
         list(train_run(prepared, folder))
     assert (caught.value.step, caught.value.term) == (BROKEN_AT, term)
-    assert prepared.training.step - BROKEN_AT <= LOOK_EVERY
+    assert prepared.training.step - BROKEN_AT <= CHECK_EVERY
     found = read_json(folder / "divergence.json")
     assert (found["step"], found["term"], found["checkpoint"]) == (BROKEN_AT, term, 10)
     # The images are those that the step was given.
@@ -150,7 +150,7 @@ def test_a_state_that_no_loss_depends_on_is_looked_at_too(
     running[0] = math.nan
     with pytest.raises(DivergedError, match=f"'{name}', became infinite or NaN"):
         list(fit(prepared.training, prepared.batches, prepared.data))
-    assert prepared.training.step <= LOOK_EVERY
+    assert prepared.training.step <= CHECK_EVERY
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_large_numbers_are_not_broken_ones(
 def test_steps_are_looked_at_together(
     tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, sizes = LossRecord.look, []
+    look, sizes = LossRecord.check, []
 
     def counting(self: LossRecord) -> object:
         sizes.append(len(self))
         return look(self)
 
-    monkeypatch.setattr(LossRecord, "look", counting)
+    monkeypatch.setattr(LossRecord, "check", counting)
     prepared = prepare(
         tiny_config("supervised", steps=50, log_every=1000, evaluate_every=1000), digits
     )

@@ -220,6 +220,39 @@ def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
     assert out[:, 0, 0].tolist() == [0, 1, 0, 3]
 
 
+def test_a_shard_that_cannot_be_read_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, out = b"x" * embed.DIGEST, np.zeros((1, 1, 2), np.float32)
+    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out, embed._ignore)
+    (shard,) = tmp_path.glob("*.safetensors")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(RunError, match="Permission denied"):
+        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out, embed._ignore)
+    assert shard.exists()
+
+
+def test_each_shard_is_verified_once(
+    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(make().train.embedding_folder or "")
+    embedded(make(), digits)
+    verified: list[int] = []
+    checksum = embed._checksum
+
+    def counted(content: bytes) -> str:
+        verified.append(len(content))
+        return checksum(content)
+
+    monkeypatch.setattr(embed, "_checksum", counted)
+    assert embedded(make(), digits).computed == 0
+    assert len(verified) == len(list(folder.rglob("*.safetensors"))) > 2
+
+
 def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "store", {})
     out = np.zeros((1, 1, 2), np.float32)

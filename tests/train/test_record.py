@@ -21,17 +21,17 @@ def losses(labeled: float, total: float) -> dict[str, Tensor]:
 
 def test_losses_are_means_since_the_last_look() -> None:
     record = LossRecord({})
-    assert record.look() is None
+    assert record.check() is None
     record.add(1, losses(1.0, 3.0), SOUND)
     record.add(2, losses(2.0, 5.0), SOUND)
     assert len(record) == 2
-    assert record.look() is None
+    assert record.check() is None
     assert len(record) == 0
     record.add(3, losses(6.0, 7.0), SOUND)
-    assert record.look() is None
+    assert record.check() is None
     assert record.take() == {"labeled": 3.0, "total": 5.0}
     record.add(4, losses(7.0, 8.0), SOUND)
-    assert record.look() is None
+    assert record.check() is None
     assert record.take() == {"labeled": 7.0, "total": 8.0}
 
 
@@ -39,7 +39,7 @@ def test_losses_that_are_not_in_every_step_count_as_0_in_the_others() -> None:
     record = LossRecord({})
     record.add(1, {"a": torch.tensor(4.0)}, SOUND)
     record.add(2, {"b": torch.tensor(1.0), "a": torch.tensor(2.0)}, SOUND)
-    assert record.look() is None
+    assert record.check() is None
     assert record.take() == {"b": 0.5, "a": 3.0}
 
 
@@ -53,7 +53,7 @@ def test_the_first_number_that_is_not_finite(value: float, name: str, term: str)
         broken = step >= 8
         numbers = losses(1.0, 2.0) | ({name: torch.tensor(value)} if broken and name else {})
         record.add(step, numbers, torch.tensor(value if broken and not name else 0.0))
-    fault = record.look()
+    fault = record.check()
     assert fault is not None
     assert (fault.step, fault.term) == (8, term)
     assert str(fault.value) == str(value)
@@ -71,11 +71,11 @@ def test_records_go_on_with_the_sums_of_others_in_the_same_order() -> None:
             record.add(number, losses(0.1 * number, 0.3 * number), SOUND)
             counts.add(step, torch.tensor([0, 1, 2]))
             if moved and number < 4:
-                assert record.look() is None
+                assert record.check() is None
                 # As a file keeps them: by name, copied.
                 sums = {name: sums[name].clone() for name in sorted(sums, reverse=True)}
                 record, counts = LossRecord(sums), PseudoLabelRecord(2, truth, sums)
-        assert record.look() is None
+        assert record.check() is None
         found.append(json.dumps([record.take(), counts.take()]))
         assert sums == {}
     assert found[0] == found[1]

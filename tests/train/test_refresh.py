@@ -16,7 +16,7 @@ from daso.cli import main
 from daso.data.source import Source
 from daso.errors import RunError
 from daso.train.beliefs import schedule as refresh
-from daso.train.beliefs.schedule import SHARE, NowAndThen, refresh_beliefs
+from daso.train.beliefs.schedule import SHARE, BeliefsWriter, refresh_beliefs
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run
 from tests.conftest import MakeConfig
@@ -86,9 +86,9 @@ def test_no_more_than_its_share_of_the_time(
         written.append(now)
 
     monkeypatch.setattr(refresh, "write_beliefs", write)
-    looks = NowAndThen(tmp_path, lambda: now)
+    looks = BeliefsWriter(tmp_path, lambda: now)
     prepared_digits.training.step = 1
-    measuring = cost / refresh._looked_at(prepared_digits.data)
+    measuring = cost / refresh._relative_images(prepared_digits.data)
     for _ in range(3000):
         now += 7
         looks.see({"event": "train"}, prepared_digits)
@@ -121,8 +121,8 @@ def test_the_first_comes_at_the_first_evaluation_where_the_whole_training_afford
 
     monkeypatch.setattr(refresh, "write_beliefs", write)
     monkeypatch.setattr(Prepared, "total_steps", 2000)
-    looks = NowAndThen(tmp_path, lambda: now)
-    measuring = cost / refresh._looked_at(prepared_digits.data)
+    looks = BeliefsWriter(tmp_path, lambda: now)
+    measuring = cost / refresh._relative_images(prepared_digits.data)
     for step in range(80, 2000, 80):
         evaluations += 1
         prepared_digits.training.step = step
@@ -163,7 +163,7 @@ def test_of_a_killed_run_they_are_as_of_its_last_checkpoint(
     assert (tmp_path / "page-label-next.csv").is_file()
 
 
-def test_the_best_network_is_looked_at_where_it_is_the_model(
+def test_the_best_network_is_relative_images_where_it_is_the_model(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -183,7 +183,7 @@ def test_a_run_without_checkpoint_and_changed_data_are_errors(
 ) -> None:
     bare = Path(shutil.copytree(finished_run, tmp_path / "bare"))
     shutil.rmtree(bare / "checkpoints")
-    with pytest.raises(RunError, match="has not come to its first evaluation"):
+    with pytest.raises(RunError, match="first evaluation"):
         refresh_beliefs(bare, pytest.fail)
     data = json.loads((finished_run / "data.json").read_text())
     (finished_run / "data.json").write_text(json.dumps(data | {"split_fingerprint": "0" * 16}))

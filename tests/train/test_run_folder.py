@@ -256,7 +256,7 @@ def test_preparing_names_what_is_wrong_before_anything_is_written(
         (tiny_config(device="gpu0"), "device 'gpu0'"),
         (tiny_config(method_options={"dist_temprature": 1}), "dist_temperature"),
         (tiny_config(method_options={"dist_temperature": 0}), "dist_temperature"),
-        (tiny_config(split=SplitOptions()), "unlabelled images"),
+        (tiny_config(split=SplitOptions()), "unlabeled images"),
     ):
         with pytest.raises(OptionError, match=message):
             prepare(config, digits)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network, build_encoder
-from daso.train.encoder.bfloat16 import spare_bfloat16
+from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import train_run
@@ -50,7 +50,7 @@ def test_float32_where_a_stride_is_longer_than_what_is_left(
     halvings: int, shape: tuple[int, ...], expected: str
 ) -> None:
     network = Network(Halving(halvings), {}, [0.5], [0.25], "bfloat16").train()
-    spare_bfloat16(network, shape)
+    fall_back_to_float32(network, shape)
     assert network.precision == expected
     assert network.training
     assert not any(module._forward_pre_hooks for module in network.modules())
@@ -58,7 +58,7 @@ def test_float32_where_a_stride_is_longer_than_what_is_left(
 
 def test_the_side_counts_to_which_images_are_resized() -> None:
     network = Network(Halving(4), {}, [0.5], [0.25], "bfloat16", resolution=32)
-    spare_bfloat16(network, (1, 8, 8))
+    fall_back_to_float32(network, (1, 8, 8))
     assert network.precision == "bfloat16"
 
 
@@ -96,7 +96,7 @@ def test_on_a_cpu_tiny_images_are_computed_in_float32(name: str, side: int) -> N
     ]
     networks[1].load_state_dict(networks[0].state_dict())
     for network in networks:
-        spare_bfloat16(network, (3, side, side))
+        fall_back_to_float32(network, (3, side, side))
         network(images).square().sum().backward()
     exact, coarse = ([p.grad for p in network.parameters()] for network in networks)
     assert all(map(torch.equal, coarse, exact))

@@ -138,7 +138,7 @@ def test_only_alike_draws_are_joined() -> None:
     with pytest.raises(OptionError, match="no draws"):
         join_draws([])
     for other in (draw(2, 8, 8, seeded(), padding=3), draw(2, 8, 8, seeded(), operations=1)):
-        with pytest.raises(OptionError, match="the same kind of views"):
+        with pytest.raises(OptionError, match="cannot be joined"):
             join_draws([draw(2, 8, 8, seeded()), other])
 
 

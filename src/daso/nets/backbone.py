@@ -1,4 +1,4 @@
-"""A backbone: an encoder with weights to start from, what its images must look like, and how to build it again."""
+"""A backbone: an encoder with weights, its preprocessing, and a recipe to rebuild it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to uint8 images before an encoder sees them.
+    """Preprocessing of uint8 images for an encoder.
 
     Attributes:
-        mean, std: of each channel of images in [0, 1]; None: those of the data.
-        resolution: side in pixels to which images are resized; None: they stay as they are.
-        interpolation: of the resizing, with antialiasing.
+        mean, std: per channel, of images in [0, 1]; None: those of the data.
+        resolution: side in pixels to which images are resized; None: they keep their size.
     """
 
     mean: tuple[float, ...] | None = None
@@ -45,12 +44,9 @@ class Backbone:
     """An encoder with weights.
 
     Attributes:
-        name: as it was asked for.
-        kind: what builds it.
-        module: maps normalised images, float (B, C, H, W), to features, float (B, dim); has ``dim``. It is never
-            trained itself: a training takes a copy.
-        preprocessing: of its images.
-        recipe: JSON values from which its kind builds it again; its weights come from a file.
+        module: maps normalized images, float (B, C, H, W), to features, float (B, dim); has
+            ``dim``. A training copies it.
+        recipe: JSON values that rebuild it; its weights come from a file.
     """
 
     name: str
@@ -61,11 +57,11 @@ class Backbone:
 
     @property
     def given(self) -> nn.Module | None:
-        """The module of one's own that it was made of, if it was."""
+        """The custom module that it wraps, if any."""
         return self.module.module if isinstance(self.module, ModuleEncoder) else None
 
     def describe(self) -> dict[str, Any]:
-        """Return, as JSON values, all but the weights, and their checksum."""
+        """Return everything but the weights, and their checksum, as JSON values."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -76,15 +72,15 @@ class Backbone:
         }
 
     def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` and, last, ``backbone.json`` into *folder*, which is made.
+        """Write ``weights.safetensors`` and, last, ``backbone.json`` into *folder*.
 
         Raises:
-            RunError: they cannot be written.
+            RunError: a file cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make {folder}: {error.strerror}") from error
+            raise RunError(f"cannot create {folder}: {error.strerror}") from error
         state = {
             name: value.cpu().clone().contiguous()
             for name, value in self.module.state_dict().items()
@@ -94,7 +90,7 @@ class Backbone:
 
 
 def checksum(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors and their names, in hexadecimal digits."""
+    """Return the SHA-256 of tensors and their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -104,10 +100,10 @@ def checksum(state: Mapping[str, Tensor]) -> str:
 
 
 def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    """Return what ``Backbone.describe`` wrote of its preprocessing.
+    """Return the preprocessing that ``Backbone.describe`` wrote.
 
     Raises:
-        TypeError, ValueError: these are other values.
+        TypeError, ValueError: the values are invalid.
     """
     mean, std = (
         None if values[name] is None else tuple(map(float, values[name]))
@@ -122,12 +118,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        OptionError: it is not there, or no such file.
+        OptionError: the file is missing or is not a safetensors file.
     """
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"):
         raise OptionError(
-            f"{path} looks like a pickle, which can run code when it is opened; daso reads safetensors only. If you "
-            f"trust it, convert it once: python -m daso.nets.convert {path}"
+            f"{path} looks like a pickle, which can run code when it is opened; daso reads "
+            f"safetensors only. If you trust it, convert it: python -m daso.nets.convert {path}"
         )
     try:
         return safetensors.torch.load_file(path)
@@ -139,11 +135,10 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
     """Read what ``Backbone.save`` wrote.
 
     Args:
-        folder: of the backbone.
-        build: makes the module from what ``Backbone.describe`` returned.
+        build: builds the module from the values of ``Backbone.describe``.
 
     Raises:
-        RunError: it is not there, damaged, or does not fit the module.
+        RunError: a file is missing or damaged, or does not fit the module.
     """
     about = read_json(folder / ABOUT)
     try:
@@ -154,7 +149,7 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
             about["name"], about["kind"], module.eval(), preprocessing, about["recipe"]
         )
         if checksum(module.state_dict()) != about["weights"]:
-            raise ValueError("the weights are not those that were written: their checksum differs")
+            raise ValueError("the weights have another checksum")
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
         if isinstance(error, OptionError | RunError):
             raise
@@ -167,12 +162,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class ModuleEncoder(nn.Module):
-    """A module of one's own that maps normalised images, float (B, C, H, W), to features, float (B, D).
-
-    Args:
-        module: it is not changed, but for what ``measure`` does.
-        dim: D.
-    """
+    """A custom module that maps normalized images, float (B, C, H, W), to features, float (B, D)."""
 
     def __init__(self, module: nn.Module, dim: int) -> None:
         super().__init__()
@@ -180,16 +170,15 @@ class ModuleEncoder(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features."""
         features: Tensor = self.module(x)
         return features
 
 
 def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
-    """Return the length of the features of a module, which goes into evaluation mode.
+    """Return the length of a module's features; put the module into evaluation mode.
 
-    Parameters that the features do not depend on (a mask token, a pooling layer that is passed over) need no gradient
-    from now on.
+    Parameters that the features do not depend on (a mask token, an unused pooling layer) stop
+    requiring gradients.
 
     Raises:
         OptionError: the module fails, or does not return floats of shape (B, D).

@@ -1,7 +1,7 @@
-"""Write the tensors of a PyTorch file as safetensors: ``python -m daso.nets.convert model.pth``.
+"""Convert a PyTorch file to safetensors: ``python -m daso.nets.convert model.pth``.
 
-The file is opened by PyTorch's unpickler that makes nothing but tensors and plain containers. It is for files that
-one trusts all the same: nothing else in daso opens a pickle.
+PyTorch opens the file with its restricted unpickler, which builds only tensors and plain
+containers. Convert only files that you trust: nothing else in daso opens a pickle.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from daso.errors import DasoError, OptionError
 from daso.files import write_atomically
 
 WITHIN = ("state_dict", "model", "model_state_dict", "teacher", "module")
-"""Keys under which checkpoints keep the tensors of a network, in the order in which they are looked for."""
+"""Keys under which checkpoints keep a network's tensors, in order of preference."""
 
 
 def convert(path: Path, out: Path | None = None) -> Path:
-    """Write the tensors of a network, or of a checkpoint that holds them in a dictionary, as safetensors.
+    """Write the tensors of a network, or of a checkpoint with a dictionary of them, as safetensors.
 
-    A ``module.`` before all names, of several devices, is taken away.
+    A common prefix ``module.``, which training on several devices adds, is removed.
 
     Args:
-        path: of a file that ``torch.save`` wrote.
-        out: where to write; None: beside it, with the ending ``.safetensors``.
+        out: target; None: beside *path*, with the ending ``.safetensors``.
 
     Returns:
-        What was written.
+        The path of the new file.
 
     Raises:
-        OptionError: the file cannot be read, or holds more than tensors, or none.
+        OptionError: the file cannot be read, or holds no tensors.
         RunError: the new file cannot be written.
     """
     try:
@@ -49,14 +48,14 @@ def convert(path: Path, out: Path | None = None) -> Path:
             content = content[key]
             break
     if not isinstance(content, Mapping):
-        raise OptionError(f"{path} holds no dictionary of tensors but {type(content).__name__}")
+        raise OptionError(f"{path} holds {type(content).__name__}, not a dictionary of tensors")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         names = ", ".join(map(repr, list(content)[:5]))
         raise OptionError(f"{path} holds no tensors by name; its keys are {names or 'none'}")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    # A copy of each: safetensors takes no tensors that share memory or whose numbers do not lie in order.
+    # Copies: safetensors refuses tensors that share memory or are not contiguous.
     plain = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
     target = out or path.with_suffix(".safetensors")
     write_atomically(target, safetensors.torch.save(plain))

@@ -1,12 +1,12 @@
-"""One network over several processes: each computes its share of a batch's features, and all get all of them.
+"""Train one network in several processes, which share the computation of features.
 
-Every process draws the same batch, computes the features of every size-th image of it, and receives those of the
-others; heads, losses, refiners and records then see the global batch in every process, as they do in one. What an
-encoder's parameters get of the gradient are sums over a share of the images, to be summed over the processes; what the
-heads get is whole already. Batch norms take their statistics from the global batch.
+Every process draws the same batch, computes the features of every size-th image, and receives the
+others. Heads, losses, refiners and records then see the global batch in every process. An encoder's
+gradients are sums over a share of the images and are summed over the processes; those of the heads
+are whole already. Batch norms take their statistics from the global batch.
 
-So the batch, the learning rate and the number of steps mean the same on any number of processes, and the state of the
-training is the same in all of them.
+Batch, learning rate and number of steps therefore mean the same for any number of processes, and
+all processes have the same state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # whatever imports it once there is a group keeps that group for good, in default arguments
+import torch.distributed.nn  # before any group: its default arguments would keep the group
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class TeamError(RunError):
-    """Something is wrong in one process, or between two, and all of those that train together know it."""
+    """An error in one process, or between two, that all processes know."""
 
 
 @dataclass
@@ -37,11 +37,9 @@ class Processes:
     """This process among those of the default group of ``torch.distributed``.
 
     Attributes:
-        rank: of this process, from 0.
-        size: number of processes.
-        leads: whether it is the first one on its machine.
-        patient: the same processes as a group that waits for days, while some of them read or embed images; None:
-            the default group.
+        leads: whether this process is the first on its machine.
+        patient: group of the same processes with a timeout of days, for reading and embedding
+            images; None: the default group.
     """
 
     rank: int
@@ -51,20 +49,20 @@ class Processes:
 
     @classmethod
     def of_group(cls) -> Processes:
-        """Return this process's place in the default group, which must have been made."""
+        """Return this process's place in the default group, which must exist."""
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
-        """Leave the groups, whose threads end here: one that is alive when the interpreter ends may abort it."""
+        """Leave the groups and end their threads, which may abort the interpreter at its exit."""
         self.patient = None
         dist.destroy_process_group()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Processes:
-        """Return this: a copy of a network is computed by the same processes."""
+        """Return self: a copied network is computed by the same processes."""
         return self
 
     def share(self, rows: Tensor) -> Tensor:
-        """Return every size-th row from this process's first; as many in all processes, some twice if need be."""
+        """Return this process's share: every size-th row; rows repeat so that shares are equal."""
         count = len(rows)
         if count % self.size == 0:
             return rows[self.rank :: self.size]
@@ -72,12 +70,12 @@ class Processes:
         return rows[torch.arange(self.rank, padded, self.size, device=rows.device) % count]
 
     def gather(self, share: Tensor, count: int) -> Tensor:
-        """Return the *count* rows of which every process has its share, float (count, D), with their gradient."""
+        """Return all *count* rows, float (count, D), with their gradient."""
         return cast(Tensor, _Gather.apply(share, count, self.rank, self.size))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of parameters over the processes."""
+        """Sum the gradients of parameters over the processes."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
@@ -88,24 +86,24 @@ class Processes:
         torch._foreach_copy_(gradients, parts)
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set in any process."""
-        number = torch.tensor(int(flag))  # on the host: nobody waits for an accelerator
+        """Return whether the flag is set in any process."""
+        number = torch.tensor(int(flag))  # on the host: no process waits for an accelerator
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return bool(number)
 
     def tell(self, value: Any) -> list[tuple[str, Any]]:
-        """Tell all processes a value that can be pickled; return each one's machine and what it told.
+        """Send a picklable value to all processes; return the machine and the value of each.
 
         Raises:
-            TeamError: one of them failed, instead.
+            TeamError: a process failed instead.
         """
         return self._exchange(value, None)
 
     def fail(self, error: Exception) -> NoReturn:
-        """Tell all processes, each of which tells something or fails, that this one failed.
+        """Report a failure to all processes, while each of them sends a value or fails.
 
         Raises:
-            TeamError: always; its cause is the error if all failed with the same.
+            TeamError: always; its cause is *error* if all failed alike.
         """
         self._exchange(None, error)
         raise AssertionError
@@ -127,9 +125,9 @@ class Processes:
         return [(host, told) for host, told, _ in answers]
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
-        """Do in every process what leaves on disk what others need not do again, and return its result.
+        """Run work in every process whose results on disk spare the others the same work.
 
-        The first process begins; when it is done, the first of every other machine; then the rest.
+        The first process goes first, then the first of every other machine, then the rest.
 
         Raises:
             TeamError: another process failed meanwhile.
@@ -144,21 +142,21 @@ class Processes:
 
     @torch.no_grad()
     def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's numbers.
+        """Copy the first process's numbers to all processes.
 
-        They have them already, unless an accelerator does not add up in the same order each time: then what every
-        process computes for itself, such as heads, would drift apart over a long training.
+        They agree already unless an accelerator sums in varying order: then what every process
+        computes for itself, such as heads, would drift apart over a long training.
         """
         for tensor in tensors:
             if tensor.numel():
                 first = tensor.detach().clone(memory_format=torch.contiguous_format)
                 dist.broadcast(first.flatten().view(torch.uint8), 0)
-                if not torch.equal(first, tensor):  # tables on disk are written to only if need be
+                if not torch.equal(first, tensor):  # tables on disk are written only if needed
                     tensor.copy_(first)
 
     @torch.no_grad()
     def differ(self, tensors: Iterable[Tensor]) -> bool:
-        """Tell whether any process has other numbers in its tensors than the first one."""
+        """Return whether any process has different numbers in its tensors."""
         sums = torch.stack([tensor.double().sum() for tensor in tensors])
         lowest, highest = sums.clone(), sums.clone()
         dist.all_reduce(lowest, dist.ReduceOp.MIN)
@@ -168,7 +166,7 @@ class Processes:
 
 @torch.library.custom_op("daso::gather", mutates_args=())
 def _gather(own: Tensor, size: int) -> Tensor:
-    """Return what each of *size* processes gave, (size, ...); a custom operator, which a compiler leaves alone."""
+    """Gather a tensor of each process, (size, ...); a custom operator is opaque to the compiler."""
     all_of_them = own.new_empty((size, *own.shape))
     dist.all_gather(list(all_of_them.unbind()), own.contiguous())
     return all_of_them
@@ -181,7 +179,6 @@ def _(own: Tensor, size: int) -> Tensor:
 
 @torch.library.custom_op("daso::total", mutates_args=())
 def _total(own: Tensor) -> Tensor:
-    """Return the sum of what the processes gave."""
     total = own.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
@@ -193,7 +190,7 @@ def _(own: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes; every process computes the same loss of them, so its share of the gradient is whole."""
+    """Gathers rows; every process computes the same loss of them, so its own gradient is whole."""
 
     @staticmethod
     def forward(context: Any, share: Tensor, count: int, rank: int, size: int) -> Tensor:
@@ -210,16 +207,16 @@ class _Gather(torch.autograd.Function):
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm, of any number of dimensions, by the statistics of the batches of all processes together.
+    """Batch norm, of any number of dimensions, by the statistics of the global batch.
 
-    ``torch.nn.SyncBatchNorm`` is the same for CUDA devices only, and not for a compiler.
+    ``torch.nn.SyncBatchNorm`` is for CUDA devices only and cannot be compiled.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         """Accept any shape (B, C, ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x, float (B, C, ...), in training by the statistics of all processes' x."""
+        """Normalize x, float (B, C, ...); in training, by the statistics of all processes."""
         if not self.training:
             return super().forward(x)
         weight = (
@@ -242,7 +239,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 class _Normalize(torch.autograd.Function):
-    """The normalisation of ``SharedBatchNorm``; returns the mean, the variance and the number of values too."""
+    """Normalization of ``SharedBatchNorm``; also returns mean, variance and number of values."""
 
     @staticmethod
     def forward(
@@ -263,7 +260,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance, count = context.saved_tensors
-        # As if the statistics were given; then what goes through them, per channel a number and a multiple of x.
+        # With fixed statistics first; then their part, per channel a number and a multiple of x.
         direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, context.eps, [True, True, True]
         )
@@ -277,11 +274,11 @@ class _Normalize(torch.autograd.Function):
 
 
 def share_batch_norms(module: nn.Module, *, compiled: bool = False) -> None:
-    """Let every batch norm within a module take its statistics from all processes; parameters stay the same objects.
+    """Make every batch norm of a module take its statistics from all processes.
 
     Args:
-        module: is changed, but for batch norms that are shared already.
-        compiled: whether it will be compiled.
+        module: changed in place; parameters stay the same objects.
+        compiled: whether the module will be compiled.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm) and not isinstance(

@@ -12,17 +12,17 @@ from daso.nets.network import Network
 
 
 class MovingAverage:
-    """A copy of a network whose parameters and batch-norm statistics follow it slowly (Tarvainen & Valpola, 2017).
+    """A copy of a network that follows it slowly (Tarvainen & Valpola, 2017).
 
     After step t (from 0) the decay is ``min(1 - 1 / (t + 1), decay)``: the first update copies.
     Floating-point buffers are averaged like parameters; integer ones are copied.
 
     Args:
-        network: the network to follow; it is deep-copied.
+        network: network to follow; it is deep-copied.
         decay: rho, 0 <= decay < 1.
 
     Attributes:
-        network: the averaged copy; its parameters need no gradient.
+        network: averaged copy; its parameters require no gradient.
 
     Raises:
         OptionError: the decay is out of range.
@@ -30,7 +30,7 @@ class MovingAverage:
 
     def __init__(self, network: Network, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise OptionError(f"the decay of a moving average is in [0, 1), got {decay}")
+            raise OptionError(f"the decay of a moving average must be in [0, 1), not {decay}")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False)
         averages, values = list(_tensors(self.network)), list(_tensors(network))
@@ -42,7 +42,7 @@ class MovingAverage:
         ]
 
     def share(self, step: int) -> float:
-        """Return how far the average moves towards the network after step *step*, counted from 0: 1 - the decay."""
+        """Return 1 - the decay after step *step*, counted from 0."""
         return 1 - min(1 - 1 / (step + 1), self.decay)
 
     def update(self, step: int) -> None:
@@ -51,7 +51,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
-        """Move the average by a *share*, 0 to 1, of its distance to the network; a number, or a tensor () beside it."""
+        """Move the average by a *share*, a number or tensor (), of its distance to the network."""
         if isinstance(share, Tensor):
             distances = torch._foreach_sub(self._values, self._averages)
             torch._foreach_mul_(distances, share)

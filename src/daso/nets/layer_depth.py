@@ -1,4 +1,4 @@
-"""How deep in an encoder each parameter lies: for learning rates that fall from block to block."""
+"""Find the depth of each parameter in an encoder, for learning rates that decay by block."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 from daso.errors import OptionError
 
 _BLOCK = re.compile(r"(Layer|Block|Bottleneck|Residual)$")
-"""What the classes of residual and transformer blocks are called, here, in transformers and in timm."""
+"""Class names of residual and transformer blocks, in daso, transformers and timm."""
 
 
 def _blocks(module: nn.Module, within_list: bool = False) -> Iterator[nn.Module]:
-    """Yield the outermost blocks that stand in lists or sequences, in order."""
+    """Yield the outermost blocks in lists or sequences, in order."""
     for child in module.children():
         if within_list and _BLOCK.search(type(child).__name__):
             yield child
@@ -23,19 +23,20 @@ def _blocks(module: nn.Module, within_list: bool = False) -> Iterator[nn.Module]
 
 
 def depths_from_top(encoder: nn.Module) -> dict[str, int]:
-    """Return, for each parameter of an encoder, how many blocks lie between it and the heads, its own included.
+    """Return how many blocks lie between each parameter and the heads, its own block included.
 
-    0 is what follows the last block, such as its norm; 1 is the last of n blocks, n the first one, n + 1 what comes
-    before it, such as the patch embedding. What stands between two blocks goes with the one before it.
+    Parameters after the last block, such as a norm, have depth 0; the last of n blocks has 1, the
+    first n, and parameters before it, such as the patch embedding, n + 1. Parameters between two
+    blocks belong to the earlier one.
 
     Raises:
-        OptionError: the encoder has no blocks that could be told.
+        OptionError: the encoder has no recognizable blocks.
     """
     blocks = list(_blocks(encoder, isinstance(encoder, nn.ModuleList | nn.Sequential)))
     if not blocks:
         raise OptionError(
-            f"--layer-decay: the blocks of {type(encoder).__name__} cannot be told; leave it at 1, or use "
-            f"--backbone-rate"
+            f"--layer-decay: {type(encoder).__name__} has no recognizable blocks; leave it at 1, "
+            f"or use --backbone-rate"
         )
     own = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
     names = [name for name, _ in encoder.named_parameters()]

@@ -1,4 +1,4 @@
-"""The network: normalisation, encoder and named linear heads; and encoders by name."""
+"""The network: normalization, encoder and named linear heads; and encoders by name."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class Encoder(Protocol):
-    """Any module that maps normalised images (B, C, H, W), or vectors (B, D), to features (B, dim)."""
+    """A module that maps normalized images (B, C, H, W), or vectors, to features (B, dim)."""
 
     dim: int
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the features."""
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Network(nn.Module):
-    """Images, or vectors, in, features out; a named linear head turns features into logits.
+    """Maps images, or vectors, to features; a named linear head maps features to logits.
 
     The encoder may run in bfloat16; features, heads and everything after them are float32.
 
     Args:
-        encoder: maps normalised float images, or vectors, to features (B, D); its ``dim`` is D.
+        encoder: maps normalized float images, or vectors, to features (B, D); its ``dim`` is D.
         heads: outputs of each linear head by name.
-        mean, std: of each channel of images, in [0, 1]; empty for vectors, which the encoder standardises.
-        precision: of the encoder. bfloat16 runs under autocast: weights, gradients and the optimiser stay float32.
-        resolution: side in pixels to which uint8 images of another size are resized, antialiased; None: they stay as
-            they are. The STL-10 protocol augments at 96 pixels and trains at 32.
-        output: name of the head that classifies when the network is used.
-        interpolation: of the resizing.
+        mean, std: per channel of images, in [0, 1]; empty for vectors, which the encoder
+            standardizes.
+        precision: precision of the encoder. bfloat16 uses autocast: weights, gradients and the
+            optimizer stay float32.
+        resolution: side in pixels to which uint8 images are resized, antialiased; None: they keep
+            their size. The STL-10 protocol augments at 96 pixels and trains at 32.
 
     Raises:
         OptionError: the precision is unknown.
@@ -86,37 +85,37 @@ class Network(nn.Module):
             nn.init.zeros_(linear.bias)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        # Convolutions are faster on images whose channels lie next to each other, on a CPU as on a GPU.
+        # Convolutions are faster in the channels-last layout, on a CPU and on a GPU.
         for parameter in self.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def freeze_encoder(self) -> None:
-        """Keep the encoder as it is from now on, its batch-norm statistics too; only heads learn."""
+        """Freeze the encoder and its batch-norm statistics; only heads are trained."""
         self.encoder_is_frozen = True
         for parameter in cast(nn.Module, self.encoder).parameters():
             parameter.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
-        """Set the mode of training or evaluation; a frozen encoder stays in that of evaluation."""
+        """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.encoder_is_frozen:
             cast(nn.Module, self.encoder).eval()
         return self
 
     def share(self, processes: Processes) -> None:
-        """Compute from now on a share of the features in every process of a group; batch norms span all of them."""
+        """Share the computation of features among processes; batch norms span all of them."""
         self.processes = processes
         share_batch_norms(cast(nn.Module, self.encoder))
 
     def sum_gradients(self) -> None:
-        """Make the gradient of the encoder whole where processes share its work; that of the heads is already."""
+        """Sum the encoder's gradients over the processes; each has the heads' whole gradients."""
         if self.processes is not None:
             self.processes.sum_gradients(cast(nn.Module, self.encoder).parameters())
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (B, C, H, W) into normalised float32 ones; float images pass through unchanged."""
+        """Normalize uint8 images (B, C, H, W) to float; float images pass through unchanged."""
         if images.dtype != torch.uint8:
             return images
         pixels = images.float()
@@ -128,12 +127,13 @@ class Network(nn.Module):
         return (pixels / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features, float32 (B, D), of images, uint8 or normalised float (B, C, H, W), or of vectors."""
+        """Return the features (B, D) of uint8 or normalized images (B, C, H, W), or of vectors."""
         count = len(images)
         if self.processes is not None:
             if self.training and count % self.processes.size:
                 raise OptionError(
-                    f"{self.processes.size} processes cannot share {count} images evenly: --batch must be a multiple"
+                    f"{self.processes.size} processes cannot share {count} images evenly: --batch "
+                    f"must be a multiple of {self.processes.size}"
                 )
             images = self.processes.share(images)
         x = self.normalize(images)
@@ -150,12 +150,12 @@ class Network(nn.Module):
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    """Return images (B, C, H, W) with the channels of a pixel side by side, as convolutions are fastest."""
+    """Return images (B, C, H, W) in the channels-last layout."""
     images = images.contiguous(memory_format=torch.channels_last)
     _, channels, height, width = images.shape
     if channels > 1:
         return images
-    # With one channel both layouts are the same bytes and torch takes the slow one, unless the strides say otherwise.
+    # With one channel, both layouts are the same bytes and torch picks the slow one by the strides.
     return images.as_strided(images.shape, (height * width, 1, width, 1))
 
 
@@ -163,12 +163,12 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     """Build an encoder of vectors by name.
 
     Args:
-        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (of depth 2), ``linear`` (no layer but the head), or, for
-            embeddings of one pretrained encoder, ``probe`` (the same, see ``Probe``).
-        mean, std: of each dimension.
+        name: ``mlp-<width>-<depth>``, ``mlp-<width>`` (depth 2), ``linear`` (only the head), or
+            ``probe`` (only the head, for embeddings of a pretrained encoder; see ``Probe``).
+        mean, std: per dimension.
 
     Raises:
-        OptionError: there is no such network; the message names the nearest one.
+        OptionError: the name is unknown; the message names the nearest one.
     """
     if match := re.fullmatch(r"mlp-(\d+)(?:-(\d+))?", name):
         return VectorEncoder(mean, std, int(match[1]), int(match[2] or 2))
@@ -186,12 +186,13 @@ def build_encoder(name: str, channels: int, size: int) -> Encoder:
     """Build an encoder of images by name.
 
     Args:
-        name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or ``small-<width>``.
-        channels: of the images, 1 or 3.
+        name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or
+            ``small-<width>``.
+        channels: channels of the images, 1 or 3.
         size: side of the images in pixels; up to 64, ResNets get a small stem.
 
     Raises:
-        OptionError: there is no such network; the message names the nearest one.
+        OptionError: the name is unknown; the message names the nearest one.
     """
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
         return WideResNet(int(match[1]), int(match[2]), channels)

@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass instead of being kept from the forward pass until then."""
+"""Compute activations again in the backward pass instead of keeping them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class Recomputing(nn.Module):
-    """A part of a network that can give up what its batch norms have activated and compute it again.
+    """A part of a network that can drop activated batch norms and compute them again.
 
-    A convolution needs its input for the gradient of its weights, and the activation its output: one tensor, as large
-    as the input of the batch norm before it, which is kept anyway and gives it again by element-wise work.
+    A convolution needs its input for the gradient of its weights, and the activation needs its
+    output: one tensor, as large as the input of the batch norm. That input is kept anyway, and
+    element-wise operations restore the tensor from it.
 
     Attributes:
-        recompute: whether it does; the numbers are the same, bit for bit.
+        recompute: whether activations are computed again; the results are equal bit for bit.
     """
 
     recompute = False
@@ -34,10 +35,8 @@ class Recomputing(nn.Module):
         """Return ``use(activate(norm(x)))``.
 
         Args:
-            norm: a batch norm; others keep what they always do.
-            activate: in place.
-            x: must not be changed later.
-            use: of the activated tensor.
+            norm: a batch norm; other norms keep their activations.
+            x: input, which must not change later.
         """
         y = norm(x)
         if not (
@@ -65,10 +64,10 @@ def _unpack(kept: Tensor | _Again) -> Tensor:
 
 
 class _Again:
-    """What a batch norm of a batch gave, activated: computed when first asked for, gone when all have had it.
+    """An activated batch norm: computed at its first use, dropped after its last one.
 
     Attributes:
-        users: how many want it in one backward pass.
+        users: number of uses in one backward pass.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, activate: Activation, x: Tensor) -> None:
@@ -79,7 +78,7 @@ class _Again:
     @torch.no_grad()
     def take(self) -> Tensor:
         if self.value is None:
-            # By the statistics of x once more, and not of the running ones, which have moved already.
+            # By the statistics of x again: the running ones have moved already.
             norm = self.norm
             normalized = F.batch_norm(
                 self.x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps
@@ -93,16 +92,16 @@ class _Again:
 
 
 def recompute_activations(encoder: nn.Module) -> None:
-    """Let every part of an encoder that can do so compute its activations again.
+    """Make all parts of an encoder that support it compute their activations again.
 
     Raises:
-        OptionError: no part can.
+        OptionError: no part supports it.
     """
     parts = [part for part in encoder.modules() if isinstance(part, Recomputing)]
     if not parts:
         raise OptionError(
             f"--recompute is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, not for "
-            f"{type(encoder).__name__}: leave it out"
+            f"{type(encoder).__name__}; leave it out"
         )
     for part in parts:
         part.recompute = True

@@ -1,4 +1,4 @@
-"""How the C library hands out memory on the host."""
+"""Set glibc's malloc for training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's ``malloc.h``."""
+"""Constants of glibc's ``malloc.h``."""
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep what is freed, for a process that only trains; return whether it does now.
+    """Tell glibc's malloc to keep freed memory; return whether it does.
 
-    By default a large activation is given back to the system and paged in anew at every step. Numbers do not change;
-    the process stays as large as it was at its largest. Elsewhere than on Linux with glibc nothing happens.
+    By default, large activations are returned to the system and paged in again at every step. The
+    numbers do not change; the process stays as large as its peak. Other C libraries are left alone.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""The calibration of a run: ``calibration.json`` in its folder."""
+"""Calibrate a run: ``calibration.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NAME = "calibration.json"
 def calibrate_run(
     folder: Path, data: TrainingData, warn: Callable[[str], None], encoder: nn.Module | None = None
 ) -> Calibration:
-    """Fit the temperature of a run's model, as ``load_model`` gives it, on its hold-out and write it down.
+    """Fit the temperature of a run's model on its hold-out and write it.
 
-    *encoder* is the module of one's own that the run was given, if it was.
+    *encoder* is the custom module that the run was given, if any.
 
     Raises:
-        RunError: the run has no whole checkpoint, or its folder cannot be written.
+        RunError: the run has no complete checkpoint, or its folder cannot be written.
     """
     model = load_model(folder, data.labeled.images.device, warn, encoder)
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
@@ -39,19 +39,15 @@ def calibrate_run(
 
 
 def read_calibration(folder: Path, step: int) -> Calibration:
-    """Return the calibration of a run's checkpoint, or temperature 1 and a note of why there is none.
-
-    Args:
-        folder: of the run.
-        step: of the checkpoint that is used.
+    """Return the calibration of a run's checkpoint, or temperature 1 and a note that says why.
 
     Raises:
         RunError: the file is damaged.
     """
     path = folder / NAME
     if not path.exists():
-        why = "the run is not over, or of an older version ('daso resume' ends the one and calibrates the other)"
-        return Calibration(1.0, step, 0, note=f"{folder} holds no {NAME}: {why}")
+        why = "the run is unfinished or of an older version; 'daso resume' calibrates it"
+        return Calibration(1.0, step, 0, note=f"{folder} has no {NAME}: {why}")
     values = read_json(path)
     try:
         calibration = Calibration(**values)
@@ -60,10 +56,8 @@ def read_calibration(folder: Path, step: int) -> Calibration:
     except (TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if calibration.step != step:
-        return Calibration(
-            1.0,
-            step,
-            0,
-            note=f"{path} is of the checkpoint of step {calibration.step:,}, not of step {step:,}",
+        note = (
+            f"{path} belongs to the checkpoint of step {calibration.step:,}, not of step {step:,}"
         )
+        return Calibration(1.0, step, 0, note=note)
     return calibration

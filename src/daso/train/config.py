@@ -14,7 +14,7 @@ from daso.files import read_json
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions
 
-PLACES_AND_MANNERS = [
+NOT_IN_FINGERPRINT = [
     "source",
     "data",
     "folders",
@@ -135,7 +135,7 @@ class RunConfig:
                 kept = {name: getattr(own, name) for name in names}
                 values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
         for elsewhere in (values, values["train"]):
-            for key in PLACES_AND_MANNERS:
+            for key in NOT_IN_FINGERPRINT:
                 elsewhere.pop(key, None)
         values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

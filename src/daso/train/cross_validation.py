@@ -1,4 +1,4 @@
-"""Cross-validation of a run's recipe: every labelled image is measured once, by a training that has not seen it."""
+"""Cross-validation: every labeled image is classified once by a training that has not seen it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from daso.train.config import RunConfig
 from daso.train.model import load_model
 
 ANSWERS = "answers.json"
-"""Of a fold's run: what its model answers for the images that were held out."""
+"""File in a fold's run folder with the predictions on the held-out images."""
 
 
 def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = None) -> RunConfig:
-    """Return a run's configuration with one fold of its labelled images held out, whatever was held out before.
+    """Return a run's configuration with one fold of its labeled images as the hold-out.
 
     Args:
-        config: of the run, resolved.
-        folds: in all.
-        fold: the one that is held out, counted from 0.
-        steps: another length than the run's; DASO's warm-up and the evaluations keep their share of it.
+        fold: the fold that is held out, counted from 0.
+        steps: another length than the run's; DASO's warm-up and the evaluations scale with it.
 
     Raises:
-        OptionError: the run's labelled images are a benchmark's split, or the length is out of range.
+        OptionError: the labeled images are a benchmark's split, or the length is out of range.
     """
     if config.split.labeled_head is not None:
         raise OptionError(
-            "the labelled images of this run are drawn from a larger set (--labeled-head): measure it on a test set, "
-            "over several --seed"
+            "the labeled images of this run are drawn from a larger set (--labeled-head): evaluate "
+            "it on a test set, with several values of --seed"
         )
     config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
     if steps is None or steps == config.train.steps:
@@ -50,14 +48,14 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
 
 
 def answer_fold(folder: Path, data: TrainingData) -> None:
-    """Write down what the model of a finished run answers for the images that it held out.
+    """Write the predictions of a finished run's model on its held-out images.
 
-    The newest checkpoint is asked: a choice by the held-out images would flatter it.
+    The newest checkpoint is used: one chosen by the held-out images would be biased.
     """
     if data.holdout is None:  # fewer images than folds
         truth, answers = [], []
     else:
-        model = load_model(folder, data.labeled.images.device, _ignore)
+        model = load_model(folder, data.labeled.images.device, lambda message: None)
         truth = data.holdout.labels.tolist()
         answers = predict_logits(model.network, data.holdout.images).argmax(1).tolist()
     save_json(folder / ANSWERS, {"labels": truth, "answers": answers})
@@ -66,18 +64,16 @@ def answer_fold(folder: Path, data: TrainingData) -> None:
 def summarize_folds(
     folders: list[Path], class_names: tuple[str, ...], labeled: list[int]
 ) -> dict[str, Any]:
-    """Summarise the answers of all folds.
+    """Summarize the predictions of all folds.
 
     Args:
-        folders: of the folds' runs, each with its answers.
-        class_names: K names.
-        labeled: labelled images of each of the K classes, in all folds and in none.
+        labeled: labeled images of each class, in any fold or in none.
 
     Returns:
-        ``folds``, ``images`` that were measured, ``class_names``, ``labeled`` and ``measured`` per class,
-        ``accuracy``, ``balanced_accuracy`` (mean recall over the measured classes), ``recall`` and ``precision`` per
-        class (None: never measured, or never answered), ``recall_interval`` (95%, Wilson), and ``counts`` (row = true
-        class, column = answer).
+        ``folds``, evaluated ``images``, ``class_names``, ``labeled`` and ``measured`` per class,
+        ``accuracy``, ``balanced_accuracy`` (mean recall over the measured classes), ``recall`` and
+        ``precision`` per class (None: not measured, or never predicted), ``recall_interval`` (95%,
+        Wilson), and ``counts`` (row = true class, column = prediction).
     """
     read = [read_json(folder / ANSWERS) for folder in folders]
     labels, answers = (
@@ -104,7 +100,3 @@ def summarize_folds(
         "counts": counts.tolist(),
     }
     return dict(plain(result))
-
-
-def _ignore(message: str) -> None:
-    """Drop a message: a damaged checkpoint is passed over."""

@@ -15,12 +15,12 @@ from daso.nets.network import Network
 from daso.train.step.record import LossRecord, PseudoLabelRecord
 from daso.train.step.state import Training
 
-LOOK_EVERY = 20
-"""Steps at most until a number that is not finite is noticed."""
+CHECK_EVERY = 20
+"""Steps after which NaN and infinity are noticed at the latest."""
 
 
 def evaluate_network(network: Network, data: TrainingData) -> Row:
-    """Measure a network on the test and hold-out images, where there are such: ``{"test": ..., "holdout": ...}``."""
+    """Measure a network on the test and hold-out images: ``{"test": ..., "holdout": ...}``."""
 
     def measure(pool: Pool) -> Row:
         logits = predict_logits(network, pool.images)
@@ -31,7 +31,7 @@ def evaluate_network(network: Network, data: TrainingData) -> Row:
 
 
 def count_confusions(network: Network, data: TrainingData) -> Row | None:
-    """Count a network's answers on the test images, or else the hold-out: row = true class, column = answer."""
+    """Count predictions on the test images or the hold-out: row = truth, column = prediction."""
     measured_on, pool = ("holdout", data.holdout) if data.test is None else ("test", data.test)
     if pool is None:
         return None
@@ -45,7 +45,7 @@ def count_confusions(network: Network, data: TrainingData) -> Row | None:
 
 
 def never() -> bool:
-    """Ask for no pause."""
+    """Return False."""
     return False
 
 
@@ -55,23 +55,24 @@ def fit(
     data: TrainingData,
     pause: Callable[[], bool] = never,
 ) -> Iterator[Row]:
-    """Train from where *training* stands to its last step, yielding rows of numbers.
+    """Train from the current step to the last one, yielding rows of numbers.
 
-    A row has ``event`` and ``step`` (steps done). ``"train"`` rows: ``loss``, ``losses`` by name,
-    ``learning_rate``, ``share_confident``, ``steps_per_second``, means since the row before. ``"evaluate"`` rows,
-    of the moving average: ``test`` and ``holdout`` metrics, and the ``pseudo_labels`` since the last one.
-    ``"pause"`` rows hold no more. A state of *training* that was saved at an ``"evaluate"`` or a ``"pause"`` row
-    goes on, loaded into another process, as if nothing had happened; it holds no NaN and no infinity.
+    A row has ``event`` and ``step`` (finished steps). ``"train"`` rows hold means since the
+    previous row: ``loss``, ``losses`` by name, ``learning_rate``, ``share_confident``,
+    ``steps_per_second``. ``"evaluate"`` rows hold the ``test`` and ``holdout`` metrics of the
+    moving average and the ``pseudo_labels`` since the previous evaluation. ``"pause"`` rows hold
+    nothing else. The state of *training* at an ``"evaluate"`` or ``"pause"`` row is finite. Loaded
+    into another process, it continues as if nothing had happened.
 
     Args:
-        training: how far it is, its network, method and options.
-        batches: the batch of a step, counted from 0.
-        data: to measure on.
-        pause: is asked after every step whether to yield a ``"pause"`` row now, if there is no evaluation.
+        training: network, method, options and progress.
+        batches: maps a step, counted from 0, to its batch.
+        pause: called after every step; if true, a ``"pause"`` row follows unless there is an
+            evaluation.
 
     Raises:
-        DivergedError: a loss or a weight is not finite; noticed at most 20 steps later, to spare every step a
-            synchronisation with the device.
+        DivergedError: a loss or a weight is not finite. Noticed at most 20 steps later, which saves
+            a synchronization with the device in every step.
     """
     options = training.options
     losses = LossRecord(training.sums)
@@ -86,8 +87,8 @@ def fit(
         training.seconds += now - clock
         clock = now
 
-    def look() -> None:
-        if fault := losses.look():
+    def check_losses() -> None:
+        if fault := losses.check():
             what = "a weight" if fault.term == "weights" else f"the loss {fault.term!r}"
             raise _diverged(training, f"{what} became {fault.value}", fault.step, fault.term)
 
@@ -96,7 +97,7 @@ def fit(
         try:
             step, total = training.advance(batch)
         except (RuntimeError, ValueError):
-            look()  # some operations refuse NaN: what broke before explains it
+            check_losses()  # some operations refuse NaN: an earlier fault explains it
             raise
         done = training.step
         numbers = {**step.losses, "total": total}
@@ -108,13 +109,13 @@ def fit(
         pauses = pause()
         evaluates = done % options.evaluation_period == 0 or done == options.steps
         reports = evaluates or done % options.log_every == 0
-        if reports or pauses or len(losses) >= LOOK_EVERY:
-            look()
-        if evaluates or pauses or done - sound >= LOOK_EVERY:
+        if reports or pauses or len(losses) >= CHECK_EVERY:
+            check_losses()
+        if evaluates or pauses or done - sound >= CHECK_EVERY:
             if broken := training.broken():
                 what = (
-                    f"{len(broken)} tensors of the state, among them {broken[0]!r}, became infinite or NaN at most "
-                    f"{done - sound} steps before that was noticed"
+                    f"{len(broken)} tensors of the state, the first is {broken[0]!r}, became "
+                    f"infinite or NaN within the last {done - sound} steps"
                 )
                 raise _diverged(training, what, done, broken[0])
             sound = done
@@ -136,17 +137,13 @@ def fit(
             yield row
             clock, last_step, last_seconds = time.perf_counter(), done, training.seconds
         if evaluates:
-            row = {
-                "event": "evaluate",
-                "step": done,
-                **evaluate_network(training.average.network, data),
-            }
+            measured = evaluate_network(training.average.network, data)
+            row = {"event": "evaluate", "step": done, **measured}
             if pseudo_labels := record.take():
                 row["pseudo_labels"] = {**pseudo_labels, **training.method.describe()}
             lap()
             last_seconds = training.seconds
-            row["seconds"] = training.seconds
-            yield row
+            yield row | {"seconds": training.seconds}
             clock = time.perf_counter()
         elif pauses:
             lap()

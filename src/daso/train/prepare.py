@@ -1,11 +1,11 @@
-"""From a configuration to everything that a training needs: data, network, method, batches, one stage at a time."""
+"""Build data, network, method and batches from a configuration, one stage at a time."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,41 +18,38 @@ from daso.data.formats.tar_shards import is_address
 from daso.data.images.cache import Cache
 from daso.data.open import NAMES, open_source
 from daso.data.source import Source
-from daso.data.training_data import TrainingData, prepare_data
+from daso.data.training_data import Pool, TrainingData, prepare_data
 from daso.errors import OptionError, RunError
+from daso.files import read_json
+from daso.methods.method import Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
+from daso.nets.network import Encoder
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.train.config import RunConfig
-from daso.train.encoder.bfloat16 import spare_bfloat16
+from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, default_network, named_encoder
 from daso.train.encoder.embeddings import EmbeddedData, Progress, embed_data
-from daso.train.encoder.pretrained import prepare_backbone
-from daso.train.folder.checkpoint import (
-    Checkpoint,
-)
-from daso.train.options import backbone_rate, base_learning_rate
+from daso.train.encoder.pretrained import prepare_backbone, refuse_other
+from daso.train.folder.best import BEST, model_folder
+from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
+from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
 from daso.train.step.state import Training, choose_device
+from daso.train.view_options import VectorViewOptions, ViewOptions
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything built from a configuration, ready to train one stage of a run.
+    """Everything that one stage of a run needs.
 
     Attributes:
-        config: resolved.
-        data: of the run.
-        recipe: what the method's name stands for.
-        plan: the stages of the run and what they hand on.
-        stage: the one that is ready, counted from 0.
-        training, batches: of the stage.
-        processes: this process among those that train together; None: it is alone.
-        backbone: the pretrained encoder that the run starts from or is frozen on, if there is one.
+        plan: stages of the run and what they pass on.
+        stage: the stage that is ready, counted from 0.
     """
 
     config: RunConfig
@@ -67,7 +64,7 @@ class Prepared:
 
     @property
     def first_step(self) -> int:
-        """Steps of the stages before this one."""
+        """Steps of the earlier stages."""
         return sum(stage.steps for stage in self.plan.stages()[: self.stage])
 
     @property
@@ -77,7 +74,7 @@ class Prepared:
 
     @property
     def step(self) -> int:
-        """Steps done, those of earlier stages included."""
+        """Finished steps, including earlier stages."""
         return self.first_step + self.training.step
 
     def tensors(self) -> dict[str, Tensor]:
@@ -86,7 +83,8 @@ class Prepared:
         return {**self.training.tensors(), **plan}
 
     def begin_stage(self, stage: int) -> Prepared:
-        """Return stage *stage*, ready to train; an encoder that is kept comes from this one's moving average."""
+        """Return another stage, ready to train; it may keep the encoder of this one's average."""
+        self.batches.close()
         return _begin_stage(
             self.config,
             self.data,
@@ -99,24 +97,35 @@ class Prepared:
         )
 
     def at(self, checkpoint: Checkpoint) -> Prepared:
-        """Return the stage of a checkpoint, in the state that it holds.
+        """Return the stage of a checkpoint in its saved state.
 
         Raises:
-            RunError: its tensors are not those of this configuration.
+            RunError: the tensors are of another configuration.
         """
-        state = {
-            n[len("plan.") :]: t for n, t in checkpoint.tensors.items() if n.startswith("plan.")
-        }
         try:
-            self.plan.load_state_dict(state)
+            self.plan.load_state_dict(without_prefix(checkpoint.tensors, "plan."))
         except RuntimeError as error:
             raise RunError(f"{checkpoint.path} is of another configuration: {error}") from error
         ends = list(itertools.accumulate(stage.steps for stage in self.plan.stages()))
         stage = next((n for n, end in enumerate(ends) if checkpoint.step <= end), len(ends) - 1)
-        there = self if stage == self.stage else self.begin_stage(stage)
+        prepared = self if stage == self.stage else self.begin_stage(stage)
         tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith("plan.")}
-        there.training.load(tensors, checkpoint.step - there.first_step, checkpoint.seconds)
-        return there
+        step = checkpoint.step - prepared.first_step
+        prepared.training.load(tensors, step, checkpoint.seconds)
+        return prepared
+
+    def load_best(self, folder: Path, warn: Callable[[str], None]) -> int | None:
+        """Load the moving average that was best on the hold-out, if the run deploys it.
+
+        Returns:
+            Its step; None if the run deploys the last network.
+        """
+        best = model_folder(folder, self.config.train.deploy)
+        if best.name != BEST:
+            return None
+        checkpoint = load_checkpoint(best, warn)
+        self.training.average.network.load_state_dict(checkpoint.average())
+        return checkpoint.step
 
 
 def prepare(
@@ -131,12 +140,10 @@ def prepare(
     """Build data, network, method and training from a configuration, and resolve its defaults.
 
     Args:
-        config: what is wanted.
-        source: the opened source, if the caller has it; else it is opened from the configuration.
-        processes: this process among those that train together; None: it is alone.
-        encoder: a module of one's own that maps normalised images, float (B, C, H, W), to features, float (B, D).
-        folder: of the run, where it is resumed.
-        progress: is told how many images are embedded, of how many, where the encoder is frozen.
+        source: the opened source; None: it is opened from the configuration.
+        encoder: custom module that maps normalized images, float (B, C, H, W), to features, float
+            (B, D).
+        folder: folder of a run that is resumed.
 
     Returns:
         The first stage of the run.
@@ -158,9 +165,9 @@ def prepare(
         if options.freeze:
             embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
             data = embed() if processes is None else processes.in_turn(embed)
-    period = options.evaluation_period  # of the whole run, in each of its stages
-    options = dataclasses.replace(options, network=network, evaluate_every=period)
-    config = dataclasses.replace(config, train=options)
+    # The evaluation period is that of the whole run, in each of its stages.
+    options = replace(options, network=network, evaluate_every=options.evaluation_period)
+    config = replace(config, train=options)
 
     plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
     first = _begin_stage(config, data, recipe, plan, 0, None, processes, backbone)
@@ -172,16 +179,16 @@ def prepare(
 
     split = config.split
     if split.labeled_head is not None:
-        split = dataclasses.replace(split, holdout=len(data.split.holdout))
-    resolved = dataclasses.replace(
+        split = replace(split, holdout=len(data.split.holdout))
+    resolved = replace(
         config,
         data=config.data or source.place,
         size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
         method_options=recipe.resolved_options(method, plan),
-        train=dataclasses.replace(
-            config.train,
+        train=replace(
+            options,
             learning_rate=base_learning_rate(options, method.learning_rate),
             backbone_rate=backbone_rate(options, method.learning_rate, backbone is not None),
             schedule=options.schedule or method.schedule,
@@ -189,7 +196,35 @@ def prepare(
             device=str(device),
         ),
     )
-    return dataclasses.replace(first, config=resolved)
+    return replace(first, config=resolved)
+
+
+def prepare_again(
+    folder: Path,
+    config: RunConfig,
+    *,
+    processes: Processes | None = None,
+    encoder: nn.Module | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare a run from its folder; see ``prepare``.
+
+    Raises:
+        RunError: the data or the pretrained network has changed since the run began.
+    """
+    saved = read_json(folder / "data.json")
+    prepared = prepare(
+        config, processes=processes, encoder=encoder, folder=folder, progress=progress
+    )
+    current = describe_data(prepared.data)
+    for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
+        if saved.get(key) != current[key]:
+            raise RunError(
+                f"the data of {folder} has changed: the fingerprint of its {what} was "
+                f"{saved.get(key)}, the same options now give {current[key]}"
+            )
+    refuse_other(folder, saved, prepared.backbone)
+    return prepared
 
 
 def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Facts:
@@ -215,14 +250,12 @@ def _begin_stage(
     backbone: Backbone | None,
 ) -> Prepared:
     stage = plan.stages()[number]
-    options = dataclasses.replace(config.train, steps=stage.steps)
+    options = replace(config.train, steps=stage.steps)
     if number > 0:
-        options = dataclasses.replace(
-            options, seed=derive_seed(options.seed, "stage", number) % 2**32
-        )
+        options = replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
     if stage.method is not None:
-        # Its rate is that of SGD, and for all that learns.
-        options = dataclasses.replace(
+        # The stage's learning rate is for SGD and for all parameters.
+        options = replace(
             options,
             learning_rate=stage.learning_rate,
             schedule=stage.schedule,
@@ -230,74 +263,104 @@ def _begin_stage(
             backbone_rate=None,
         )
     if stage.sampling is not None:
-        options = dataclasses.replace(options, labeled_sampling=stage.sampling)
+        options = replace(options, labeled_sampling=stage.sampling)
     stage_data = plan.data(number, data)
 
     torch.manual_seed(derive_seed(options.seed, "weights", 0))
     module = None if backbone is None else backbone.module
     encoder = named_encoder(options, data.shape, data.mean, data.std, module)
-    if options.recompute:
-        if options.compile or processes is not None:
-            raise OptionError(
-                "--recompute is for a training in one process and without --compile: leave it out"
-            )
-        recompute_activations(cast(nn.Module, encoder))
     facts = plan.facts(number, _facts(stage_data, data, stage.steps, encoder.dim))
-    wanted, values = recipe, config.method_options
+    stage_recipe, values = recipe, config.method_options
     if stage.method is not None:
-        wanted = Recipe.parse(stage.method)
-        values = {name: value for name, value in values.items() if name in wanted.hyperparameters()}
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a method's own draws leave the initial weights as they are
-        method = wanted.build_method(facts, values)
-    heads = {"class": len(data.class_names), **method.heads}
-    looks = None if backbone is None else backbone.preprocessing
-    network = build_network(
-        options, data.shape, encoder, heads, data.mean, data.std, method.output, looks
-    )
-    rate = backbone_rate(options, method.learning_rate, backbone is not None)
-    options = dataclasses.replace(options, backbone_rate=rate)
+        stage_recipe = Recipe.parse(stage.method)
+        values = {n: v for n, v in values.items() if n in stage_recipe.hyperparameters()}
+    # The method's own draws leave the initial weights unchanged.
+    with torch.random.fork_rng(devices=[]):
+        method = stage_recipe.build_method(facts, values)
+    kept = None
     if stage.keeps_encoder:
         assert before is not None
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
-        cast(nn.Module, network.encoder).load_state_dict(kept)
-        network.freeze_encoder()
-    device = data.labeled.images.device
-    network = network.to(device)
-    spare_bfloat16(network, data.shape)
-    if processes is not None:
-        share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
-        network.share(processes)
-    batches = Batches(stage_data, method, options, config.augmentation, config.vectors)
-    if options.compile:
-        torch.compiler.reset()  # graphs of earlier stages would count towards its limit of versions of a function
-    training = Training(network, method.to(device), options)
+    training, batches = assemble(
+        method,
+        encoder,
+        stage_data,
+        options,
+        config.augmentation,
+        config.vectors,
+        backbone=backbone,
+        frozen=kept,
+        processes=processes,
+    )
     return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
 
 
+def assemble(
+    method: Method,
+    encoder: Encoder,
+    data: TrainingData,
+    options: TrainOptions,
+    augmentation: ViewOptions | None = None,
+    vectors: VectorViewOptions | None = None,
+    *,
+    backbone: Backbone | None = None,
+    frozen: dict[str, Tensor] | None = None,
+    processes: Processes | None = None,
+) -> tuple[Training, Batches]:
+    """Put a method, an encoder and data together, ready for ``fit``.
+
+    Args:
+        encoder: maps normalized images, float (B, C, H, W), or vectors, float (B, D), to features.
+        backbone: pretrained encoder that *encoder* starts from; its preprocessing is used.
+        frozen: weights for the encoder, which stay as they are.
+
+    Raises:
+        OptionError: the options, the method and the data do not fit.
+    """
+    if options.recompute:
+        if options.compile or processes is not None:
+            raise OptionError("--recompute needs one process and no --compile; leave it out")
+        recompute_activations(cast(nn.Module, encoder))
+    heads = {"class": len(data.class_names), **method.heads}
+    preprocessing = None if backbone is None else backbone.preprocessing
+    network = build_network(
+        options, data.shape, encoder, heads, data.mean, data.std, method.output, preprocessing
+    )
+    rate = backbone_rate(options, method.learning_rate, backbone is not None)
+    options = replace(options, backbone_rate=rate)
+    if frozen is not None:
+        cast(nn.Module, network.encoder).load_state_dict(frozen)
+        network.freeze_encoder()
+    device = data.labeled.images.device
+    network = network.to(device)
+    fall_back_to_float32(network, data.shape)
+    if processes is not None:
+        share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
+        network.share(processes)
+    batches = Batches(data, method, options, augmentation or ViewOptions(), vectors)
+    if options.compile:
+        torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
+    return Training(network, method.to(device), options), batches
+
+
 def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[str, Any]:
-    """Return what a run folder says of its data; enough, with the configuration, to rebuild the network."""
+    """Return the content of ``data.json``; with the configuration, it rebuilds the network."""
 
-    def count(pool: Any) -> int:
-        return 0 if pool is None else len(pool)
-
-    def by_class(pool: Any) -> list[int] | None:
-        counts = (
-            None if pool is None else torch.bincount(pool.labels, minlength=len(data.class_names))
-        )
-        return None if counts is None else counts.tolist()
+    def by_class(pool: Pool | None) -> list[int] | None:
+        if pool is None:
+            return None
+        return torch.bincount(pool.labels, minlength=len(data.class_names)).tolist()
 
     truth = None
     if data.unlabeled is not None and bool((data.unlabeled.labels >= 0).all()):
-        truth = torch.bincount(data.unlabeled.labels, minlength=len(data.class_names)).tolist()
+        truth = by_class(data.unlabeled)
     return {
         "class_names": list(data.class_names),
         "labeled_counts": data.class_counts.tolist(),
         "unlabeled_counts": truth,
-        "unlabeled": count(data.unlabeled),
-        "holdout": count(data.holdout),
-        "test": count(data.test),
+        "unlabeled": 0 if data.unlabeled is None else len(data.unlabeled),
+        "holdout": 0 if data.holdout is None else len(data.holdout),
+        "test": 0 if data.test is None else len(data.test),
         "holdout_counts": by_class(data.holdout),
         "test_counts": by_class(data.test),
         "image_shape": list(data.image_shape if isinstance(data, EmbeddedData) else data.shape),
@@ -311,7 +374,7 @@ def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[
 
 
 def open_configured(config: RunConfig) -> Source:
-    """Read the images of a run; see ``open_source``."""
+    """Open the images of a run; see ``open_source``."""
     return open_source(
         config.source,
         data=None if config.data is None else Path(config.data),
@@ -327,16 +390,16 @@ def moved(config: RunConfig, data: Path | None, device: str | None = None) -> Ru
     if data is not None:
         place = str(data.resolve())
         if config.source in NAMES or (config.data is not None and data.is_dir()):
-            config = dataclasses.replace(config, data=place)
+            config = replace(config, data=place)
         else:
-            # What lay beside the images lies beside them still.
-            beside = {
+            # Folders beside the images have moved with them.
+            folders = {
                 part: folder
                 if is_address(folder)
                 else os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
                 for part, folder in config.folders.items()
             }
-            config = dataclasses.replace(config, source=place, folders=beside)
+            config = replace(config, source=place, folders=folders)
     if device is not None:
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, device=device))
+        config = replace(config, train=replace(config.train, device=device))
     return config

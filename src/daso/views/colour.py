@@ -1,8 +1,9 @@
 """Colour operations that reproduce Pillow's arithmetic, whole groups of images at a time.
 
-Operations of the same arithmetic are a family and share each pass over their images: with few images in a
-group, calling a kernel costs more than what it computes. A family takes contiguous images (B, C, H, W) that
-are sorted by operation, the number of images of each operation, and the variant of each image.
+Operations of the same arithmetic are a family and share each pass over their images: with few
+images in a group, calling a kernel costs more than what it computes. A family takes contiguous
+images (B, C, H, W) that are sorted by operation, the number of images of each operation, and the
+variant of each image.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _precise(device: torch.device) -> torch.dtype:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the grey value of each pixel, a whole float32: (B, 1, H, W) from float32 (B, C, H, W)."""
+    """Return the gray values, whole numbers: (B, 1, H, W) from float32 (B, C, H, W)."""
     if images.shape[1] == 1:
         return images.clone()
     red, green, blue = images.split_with_sizes((1, 1, 1), dim=1)
@@ -64,16 +65,18 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """Return the float32 *images* smoothed by a 3 × 3 filter of weights 1 and a centre of 5; the rim stays."""
+    """Smooth float32 *images* by a 3 × 3 filter of ones with a 5 in the center; keep the border."""
     result = images.clone()
     height, width = images.shape[2:]
     if min(height, width) < 3 or not images.numel():
         return result
-    # Summed over one long row, where torch is quickest; what is wrong there is the rim, and that stays.
+    # Summed over one long row, where torch is quickest; what is wrong there is the rim, and that
+    # stays.
     flat = images.view(-1)
     rows = (flat[: -2 * width] + flat[width:-width]).add_(flat[2 * width :])
     total = (rows[:-2] + rows[1:-1]).add_(rows[2:]).add_(flat[width + 1 : -width - 1], alpha=4)
-    # Thirteenths are never halfway between whole numbers, so float32 rounds as exact arithmetic would.
+    # Thirteenths are never halfway between whole numbers, so float32 rounds as exact arithmetic
+    # would.
     total.mul_(1 / 13).add_(0.5).floor_()
     inner = total.as_strided((*images.shape[:2], height - 2, width - 2), images.stride())
     result[:, :, 1:-1, 1:-1] = inner
@@ -81,7 +84,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, sizes: list[int], variant: Tensor) -> None:
-    """Fade towards black, a smoothed image, the rounded mean grey, or the grey image; these are ``BLENDS``."""
+    """Carry out ``BLENDS``: fade to black, a smoothed image, the mean gray, or the gray image."""
     values = images.float()
     _, sharp, flat, coloured = values.split_with_sizes(sizes)
     greys = _grey(values[sizes[0] + sizes[1] :])
@@ -95,12 +98,13 @@ def blend(images: Tensor, sizes: list[int], variant: Tensor) -> None:
     values.mul_(_constant("factor", variant))
     for part, target in worse:
         part.add_(target)
-    # Truncated by way of int16 because torch turns floats into uint8 one element at a time on a CPU.
+    # Truncated by way of int16 because torch turns floats into uint8 one element at a time on a
+    # CPU.
     images.copy_(values.to(torch.int16))
 
 
 def bitwise(images: Tensor, sizes: list[int], variant: Tensor) -> None:
-    """Keep the 4 to 7 highest bits, or invert the values from a threshold on; these are ``BITWISE``."""
+    """Carry out ``BITWISE``: keep the 4 to 7 highest bits, or invert values from a threshold on."""
     below = _constant("below threshold", variant)
     # uint8 arithmetic and not a comparison, which torch does one element at a time on a CPU.
     inverted = torch.maximum(images, below).sub_(below).clamp_(max=1).mul_(255)
@@ -108,7 +112,7 @@ def bitwise(images: Tensor, sizes: list[int], variant: Tensor) -> None:
 
 
 def curves(images: Tensor, sizes: list[int], variant: Tensor) -> None:
-    """Flatten the histogram of each channel, or stretch it to the full range; these are ``CURVES``."""
+    """Carry out ``CURVES``: flatten each channel's histogram, or stretch it to the full range."""
     count, channels, height, width = images.shape
     device, precise = images.device, _precise(images.device)
     planes = images.view(count * channels, height * width)
@@ -131,7 +135,8 @@ def curves(images: Tensor, sizes: list[int], variant: Tensor) -> None:
     high = highest[parts[0] :].to(precise)
     low = planes[parts[0] :].amin(dim=1, keepdim=True).to(precise)
     flat = low == high
-    # Rounded as in Pillow; the division is of two tensors, since torch turns 255 / tensor into a product.
+    # Rounded as in Pillow; the division is of two tensors, since torch turns 255 / tensor into a
+    # product.
     scale = (torch.full_like(low, 255.0) / (high - low)).masked_fill_(flat, 1.0)
     offset = (low * scale).masked_fill_(flat, 0.0)
     stretching = (_constants("values", device) * scale).sub_(offset).clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""The random numbers behind the views: tiny CPU tensors, so that one seed gives one view on every device."""
+"""Random draws of the views: small CPU tensors, so one seed gives one view on every device."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ HIGHEST_LEVEL = 9
 
 @dataclass(frozen=True)
 class WeakDraws:
-    """The draws of a weak view: for each of B images, whether it is flipped and where it is cropped.
+    """The draws of a weak view of B images: flip and place of the crop.
 
-    ``flipped`` is bool; ``top`` and ``left`` are int64 in 0..2·padding, offsets into the image padded by
-    ``padding`` pixels on every side.
+    ``flipped`` is bool; ``top`` and ``left`` are int64 in 0..2·padding, offsets into the image
+    padded by ``padding`` pixels on every side.
     """
 
     flipped: Tensor
@@ -41,9 +41,10 @@ class WeakDraws:
 class Draws:
     """The draws of a strong view of B images, with n operations for each.
 
-    ``weak`` holds the flip and crop. ``operation`` (B, n) holds int64 places in ``OPERATIONS``, ``applied``
-    (B, n) says which of them are carried out, ``level`` (B, n) is int64 from 1 to magnitude − 1, ``sign``
-    (B, n) is −1 or 1, and ``centre`` (B, 2) holds the float64 x and y of the cutout's centre in pixels.
+    ``weak`` holds the flip and crop. ``operation`` (B, n) holds int64 places in ``OPERATIONS``,
+    ``applied`` (B, n) says which of them are carried out, ``level`` (B, n) is int64 from 1 to
+    magnitude − 1, ``sign`` (B, n) is −1 or 1, and ``centre`` (B, 2) holds the float64 x and y of
+    the cutout's centre in pixels.
     """
 
     weak: WeakDraws
@@ -57,12 +58,12 @@ class Draws:
 def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
     """Join the draws of several batches to those of one, with the images in the same order.
 
-    The view of an image does not depend on the others of its batch, so those of the joint batch are the same
-    as those of the single ones; but a large batch takes less time than several small ones. Raises
-    ``OptionError`` if there are no draws or they differ in padding or in the number of operations.
+    The view of an image does not depend on the rest of its batch, and a large batch takes less time
+    than several small ones. Raises ``OptionError`` if there are no draws or they differ in padding
+    or in the number of operations.
     """
     if not parts:
-        raise OptionError("There are no draws to join.")
+        raise OptionError("there are no draws to join")
     return replace(
         parts[0],
         **{
@@ -77,10 +78,17 @@ def _joined(values: list[Any]) -> Any:
         return join_draws(values)
     alike = {value.shape[1:] if isinstance(value, Tensor) else value for value in values}
     if len(alike) > 1:
-        raise OptionError(
-            f"Draws to be joined must be for the same kind of views, not for {sorted(alike)}."
-        )
+        raise OptionError(f"draws of different views cannot be joined: {sorted(alike)}")
     return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+
+
+def check_generator(generator: torch.Generator) -> None:
+    """Raise an ``OptionError`` if a generator is not on the CPU."""
+    if generator.device.type != "cpu":
+        raise OptionError(
+            f"the views draw from a CPU generator, but this one is on {generator.device}; "
+            "use torch.Generator() for images on any device"
+        )
 
 
 def draw_weak(
@@ -90,13 +98,9 @@ def draw_weak(
 
     Raises ``OptionError`` if *generator* is not on the CPU or *padding* is negative.
     """
-    if generator.device.type != "cpu":
-        raise OptionError(
-            f"The views draw from a CPU generator, but this one is on {generator.device}; "
-            "pass torch.Generator() whatever the device of the images."
-        )
+    check_generator(generator)
     if padding < 0:
-        raise OptionError(f"padding must be 0 or more, not {padding}.")
+        raise OptionError(f"padding must be 0 or more, not {padding}")
     flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).unbind()
     return WeakDraws(flipped, top, left, padding)
@@ -116,20 +120,21 @@ def draw(
 ) -> Draws:
     """Draw everything random in *count* strong views of images of *height* × *width* pixels.
 
-    The operations are uniform over the pool, with replacement; each is carried out with *probability*, at a
-    level uniform over 1..magnitude − 1; the cutout's centre is uniform over the image. All are independent
-    between the images and between the operations of one image. Raises ``OptionError`` for *operations*
-    below 0, *magnitude* outside 2..10, *probability* outside 0..1, and as :func:`draw_weak` does.
+    The operations are uniform over the pool, with replacement; each is carried out with
+    *probability*, at a level uniform over 1..magnitude − 1; the cutout's centre is uniform over the
+    image. All are independent between the images and between the operations of one image. Raises
+    ``OptionError`` for *operations* below 0, *magnitude* outside 2..10, *probability* outside 0..1,
+    and as :func:`draw_weak` does.
     """
     if operations < 0:
-        raise OptionError(f"operations must be 0 or more, not {operations}.")
+        raise OptionError(f"operations must be 0 or more, not {operations}")
     if not 2 <= magnitude <= HIGHEST_LEVEL + 1:
         raise OptionError(
-            f"magnitude must lie in 2..{HIGHEST_LEVEL + 1}, not {magnitude}: "
-            "levels are drawn from 1 to magnitude - 1."
+            f"magnitude must be in 2..{HIGHEST_LEVEL + 1}, not {magnitude}: "
+            "levels are drawn from 1 to magnitude - 1"
         )
     if not 0.0 <= probability <= 1.0:
-        raise OptionError(f"probability must lie in 0..1, not {probability}.")
+        raise OptionError(f"probability must be in 0..1, not {probability}")
     weak = draw_weak(count, generator, flip=flip, padding=padding)
     shape = (count, operations)
     operation = torch.randint(0, POOL_SIZE, shape, generator=generator)

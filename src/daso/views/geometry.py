@@ -1,8 +1,8 @@
-"""Geometric operations with nearest resampling that reproduce Pillow's fixed-point arithmetic exactly.
+"""Geometric operations with nearest resampling, exactly as in Pillow's fixed-point arithmetic.
 
-Each operation has few variants (ten levels, two signs), so where every pixel comes from is worked out once
-for a size and kept. Where whole stretches of a row move together, a view is put together from row windows,
-which copies memory instead of looking up single pixels.
+Each operation has few variants (ten levels, two signs), so where every pixel comes from is worked
+out once for a size and kept. Where whole stretches of a row move together, a view is put together
+from row windows, which copies memory instead of looking up single pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ONE = 65536
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to *device* without making the host wait; a tensor already there is returned."""
+    """Copy a CPU tensor to *device* without making the host wait."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         # A copy from pageable memory may wait for the device; one from pinned memory does not.
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -39,8 +39,9 @@ def move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def windows(flat: Tensor, starts: Tensor, width: int, out: Tensor) -> None:
-    """Copy the *width* elements of the 1-d tensor *flat* from each of *starts* to *out*, (B, width)."""
-    # Overlapping views let one index_select copy whole rows from any offset, many times as fast as a gather.
+    """Copy *width* elements of the 1-d tensor *flat* from each of *starts* to *out*, (B, width)."""
+    # Overlapping views let one index_select copy whole rows from any offset, many times as fast as
+    # a gather.
     view = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
     torch.index_select(view, 0, starts, out=out)
 
@@ -59,7 +60,7 @@ def _rotation(degrees: int, height: int, width: int) -> Matrix:
 
 
 def _matrix(name: str, level: int, sign: int, height: int, width: int) -> Matrix:
-    """Return the matrix that takes a pixel of the result to its source, as Pillow's AFFINE has it."""
+    """Return the matrix from a pixel of the result to its source, as in Pillow's AFFINE."""
     if name == "Rotate":
         return _rotation(sign * int(level / 10 * 30), height, width)
     value = sign * (level / 10 * 0.3)
@@ -73,7 +74,7 @@ def _matrix(name: str, level: int, sign: int, height: int, width: int) -> Matrix
 
 
 def _source(matrix: Matrix, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the source row and column of each pixel, in Pillow's fixed point with 16 fractional bits."""
+    """Return the source row and column of each pixel, by Pillow's 16-bit fixed point."""
     a, b, c, d, e, f = matrix
     column = _fixed(c + a * 0.5 + b * 0.5) + _fixed(a) * columns + _fixed(b) * rows
     row = _fixed(f + d * 0.5 + e * 0.5) + _fixed(d) * columns + _fixed(e) * rows
@@ -106,7 +107,10 @@ def _pixel_table(height: int, width: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _row_table(height: int, width: int, device: torch.device) -> Tensor:
-    """Return where each row starts in a plane with *width* zeros before every row: (variants, 1, height)."""
+    """Return where each row starts in a plane with *width* zeros before every row.
+
+    The result is int64 (variants, 1, height).
+    """
     rows = torch.arange(height)
     table = torch.empty(len(BY_ROW) * VARIANTS, 1, height, dtype=torch.int64)
     for index, matrix in enumerate(_variants(BY_ROW, height, width)):

@@ -1,4 +1,4 @@
-"""The pool of 14 operations of RandAugment, each on a batch with a level and a sign for every image."""
+"""The 14 operations of RandAugment on batches, with a level and a sign for every image."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OPERATIONS = (
     "TranslateX",
     "TranslateY",
 )
-"""The names of the pool, in the order of the numbers in :class:`Draws`."""
+"""Names of the pool; :class:`Draws` holds indices into it."""
 
 IDENTITY = OPERATIONS.index("Identity")
-"""The place in the pool of the operation that changes nothing."""
+"""Index of the operation that changes nothing."""
 
 Family = Callable[[Tensor, list[int], Tensor], None]
-"""Overwrites contiguous images, given how many there are of each operation and the variant of each image."""
+"""Overwrites contiguous images, given the number per operation and the variant per image."""
 
 _FAMILIES: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (geometry.by_row, geometry.BY_ROW),
@@ -52,11 +52,11 @@ FIRST_VARIANTS = [
     sum(names.index(name) * VARIANTS for _, names in _FAMILIES if name in names)
     for name in OPERATIONS
 ]
-"""For each operation of the pool, its variant at level 0 and sign 1; one level is 2 more, and sign -1 is 1."""
+"""Variant of each operation at level 0 and sign 1; a level adds 2, and sign -1 adds 1."""
 
-# On a CPU, temporary arrays stay in its cache, and off the path where every allocation brings fresh pages,
-# with this many elements in a batch and in a group that a family handles at once; smaller ones cost more calls
-# than they save. Elsewhere the limit only keeps 32-bit indices in range.
+# On a CPU, temporary arrays stay in its cache, and off the path where every allocation brings fresh
+# pages, with this many elements in a batch and in a group that a family handles at once; smaller
+# ones cost more calls than they save. Elsewhere the limit only keeps 32-bit indices in range.
 _BATCH_ON_CPU = 2**22
 _GROUP_ON_CPU = 2**19
 _LIMIT = 2**29
@@ -69,8 +69,8 @@ def check_images(images: Tensor) -> None:
         raise DataError(f"The views take a torch.uint8 tensor of images, not {found}.")
     if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise DataError(
-            "The views take images of shape (B, C, H, W) with 1 or 3 channels and at least one pixel, "
-            f"not {tuple(images.shape)}."
+            "The views take images of shape (B, C, H, W) with 1 or 3 channels and at least one "
+            f"pixel, not {tuple(images.shape)}."
         )
 
 
@@ -119,20 +119,20 @@ def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
 
 
 def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Carry out one operation of the pool on every image, each at its own level and sign, on any device.
+    """Carry out one operation of the pool on every image, each at its own level and sign.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels and isn't changed; *level* (B,) holds whole numbers
-    in 0..9 and *sign* (B,) holds −1 or 1; both are read where the operation depends on them. On a CPU
-    each result equals Pillow's for the same image, level and sign. Raises ``OptionError`` for an unknown
-    name, levels or signs of another shape, or, if they are on the CPU, out of range, and ``DataError`` for
-    unfit images.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels and isn't changed; *level* (B,) holds whole
+    numbers in 0..9 and *sign* (B,) holds −1 or 1; both are read where the operation depends on
+    them. On a CPU each result equals Pillow's for the same image, level and sign. Raises
+    ``OptionError`` for an unknown name, levels or signs of another shape, or, if they are on the
+    CPU, out of range, and ``DataError`` for unfit images.
 
-    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), with the pool and ranges of FixMatch, Sohn et
-    al. 2020. Departure: whole batches of tensors here, single Pillow images there.
+    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), with the pool and ranges of FixMatch,
+    Sohn et al. 2020. Departure: whole batches of tensors here, single Pillow images there.
     """
     check_images(images)
     if name not in OPERATIONS:
-        raise OptionError(f"Unknown operation {name!r}.{nearest(name, OPERATIONS)}")
+        raise OptionError(f"unknown operation {name!r}.{nearest(name, OPERATIONS)}")
     for title, values, low in (("level", level, 0), ("sign", sign, -1)):
         if values.shape != images.shape[:1]:
             raise OptionError(

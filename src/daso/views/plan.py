@@ -23,12 +23,12 @@ _FIRST_VARIANTS = np.array(FIRST_VARIANTS)
 
 
 class Crops(NamedTuple):
-    """Crops as windows over rows that are each joined to their mirror image, the joint pixel shared.
+    """Crops as windows over rows, each joined to its mirror image with a shared pixel.
 
-    Going over the joint is a reflection, so no border has to be padded. ``source`` permutes the images, of
-    which the first ``plain`` ones have their rows first and the others the mirrored rows. Each crop has
-    ``top``, its first row in the padded image, and ``start``, where it would start among all the joined rows
-    if that row were 0.
+    Going over the joint is a reflection, so no border has to be padded. ``source`` permutes the
+    images, of which the first ``plain`` ones have their rows first and the others the mirrored
+    rows. Each crop has ``top``, its first row in the padded image, and ``start``, where it would
+    start among all the joined rows if that row were 0.
     """
 
     plain: int
@@ -40,8 +40,9 @@ class Crops(NamedTuple):
 class Round(NamedTuple):
     """One operation on each of the ``chosen`` images, which are sorted by its rank.
 
-    ``sizes`` says how many images have each rank, and ``variant`` holds the variant for each image. Images
-    are chosen by place among the results of the rounds so far, in the first round among the crops.
+    ``sizes`` says how many images have each rank, and ``variant`` holds the variant for each image.
+    Images are chosen by place among the results of the rounds so far, in the first round among the
+    crops.
     """
 
     chosen: Numbers
@@ -58,7 +59,7 @@ def send(arrays: list[Numbers], device: torch.device) -> tuple[Tensor, ...]:
 def plan_crops(
     draws: WeakDraws, part: slice, shape: torch.Size, order: Numbers | None = None
 ) -> Crops:
-    """Return how to crop the *part* of a batch, of images of *shape* (C, H, W); *order* permutes the crops."""
+    """Return the crops of a *part* of a batch of *shape* (C, H, W), permuted by *order*."""
     channels, height, width = shape
     flipped, top, left = (values.numpy()[part] for values in (draws.flipped, draws.top, draws.left))
     # A window may reach over the joint, but not to before the first row.
@@ -73,9 +74,10 @@ def plan_crops(
 
 
 def plan_rounds(draws: Draws, part: slice) -> tuple[list[Round], Numbers]:
-    """Return the rounds of operations for the *part* of a batch, and the place of each image's last result.
+    """Return the rounds of operations for a *part* of a batch, and the index of each last result.
 
-    There is at least one round, and the first is of all images, so that they can be cropped in its order.
+    There is at least one round, and the first is of all images, so that they can be cropped in its
+    order.
     """
     operation = draws.operation.numpy()[part]
     variants = (

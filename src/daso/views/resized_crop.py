@@ -1,4 +1,4 @@
-"""A random part of each image, resized: the view for photographs, where objects come at many scales."""
+"""Random resized crops, for photographs with objects at many scales."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from daso.errors import OptionError
+from daso.views.draws import check_generator
 from daso.views.geometry import move
 from daso.views.operations import check_images
 
@@ -21,7 +22,7 @@ _HALF = BITS // 2
 
 @dataclass(frozen=True)
 class ResizedDraws:
-    """The draws of a resized crop: for each of B images, whether it is flipped, and which part of it is taken.
+    """The draws of a resized crop of B images: flip and part.
 
     ``flipped`` is bool; ``top``, ``left``, ``height`` and ``width`` are int64, in pixels.
     """
@@ -42,17 +43,19 @@ def resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Tensor:
-    """Return a random part of each image, resized, and flipped left to right with probability one half.
+    """Return a random part of each image, resized and flipped with probability one half.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the result is
-    (B, C, size, size), or of the images' own height and width without a *size*. The part takes a share of
-    the image's area that is uniform in *area*, and its width to its height is log-uniform in *ratio*; its
-    place is uniform. Of ten such parts the first that fits into the image is taken, and if none does the
-    largest central part within *ratio*. *generator* is on the CPU; the same state gives the same view on
-    every device. Raises ``DataError`` for unfit images and ``OptionError`` for an option out of range.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
+    result is (B, C, size, size), or of the images' own height and width without a *size*. The part
+    takes a share of the image's area that is uniform in *area*, and its width to its height is
+    log-uniform in *ratio*; its place is uniform. Of ten such parts the first that fits into the
+    image is taken, and if none does the largest central part within *ratio*. *generator* is on the
+    CPU; the same state gives the same view on every device. Raises ``DataError`` for unfit images
+    and ``OptionError`` for an option out of range.
 
     Source: Szegedy et al. 2015 (arXiv 1409.4842), with the ranges that are customary for ImageNet.
-    Departure: whole batches of tensors; an image is what Pillow makes of the same draws, rows resized first.
+    Departure: whole batches of tensors; an image is what Pillow makes of the same draws, rows
+    resized first.
     """
     check_images(images)
     height, width = images.shape[2:]
@@ -74,17 +77,13 @@ def draw_resized(
 ) -> ResizedDraws:
     """Draw the flips and the parts of *count* images of *height* × *width* pixels.
 
-    Raises ``OptionError`` if *generator* is not on the CPU, or a range is not positive and in order, or
-    *area* goes beyond 1.
+    Raises ``OptionError`` if *generator* is not on the CPU, or a range is not positive and in
+    order, or *area* goes beyond 1.
     """
-    if generator.device.type != "cpu":
-        raise OptionError(
-            f"The views draw from a CPU generator, but this one is on {generator.device}; "
-            "pass torch.Generator() whatever the device of the images."
-        )
+    check_generator(generator)
     for name, (low, high), most in (("area", area, 1.0), ("ratio", ratio, math.inf)):
         if not 0 < low <= high <= most or high == math.inf:
-            raise OptionError(f"{name} must be two numbers in order, above 0, not {(low, high)}.")
+            raise OptionError(f"{name} must be two increasing numbers above 0, not {(low, high)}")
     flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
     share, shape = torch.rand((2, ATTEMPTS, count), generator=generator, dtype=torch.float64)
     place = torch.rand((2, count), generator=generator, dtype=torch.float64)
@@ -113,24 +112,25 @@ def _central_part(height: int, width: int, ratio: tuple[float, float]) -> tuple[
 
 
 def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int) -> Tensor:
-    """Return the part of each uint8 image (B, C, H, W) that *draws* names, resized to *height* × *width*.
+    """Return the drawn part of each uint8 image (B, C, H, W), resized to *height* × *width*.
 
-    The resampling equals Pillow's ``BILINEAR`` on the part, cut out first, along rows and then along columns:
-    linear between pixels where it enlarges, a triangle as wide as the reduction where it reduces, which is
-    antialiasing. (Where Pillow resizes both at once, recent versions take the cheaper of the two orders, which
-    moves some pixels by one level.) Each direction is a product with a matrix of its own for each image, so a
-    batch of parts of all sizes takes two batched matrix products. They are of whole numbers that float32
-    holds, so the result is the same on every device; beyond reductions of 16 times, but for ties.
+    The resampling equals Pillow's ``BILINEAR`` on the part, cut out first, along rows and then
+    along columns: linear between pixels where it enlarges, a triangle as wide as the reduction
+    where it reduces, which is antialiasing. (Where Pillow resizes both at once, recent versions
+    take the cheaper of the two orders, which moves some pixels by one level.) Each direction is a
+    product with a matrix of its own for each image, so a batch of parts of all sizes takes two
+    batched matrix products. They are of whole numbers that float32 holds, so the result is the same
+    on every device; beyond reductions of 16 times, but for ties.
 
-    Raises ``DataError`` for unfit images, and ``OptionError`` if they are not as many as the draws or the
-    size is not positive.
+    Raises ``DataError`` for unfit images, and ``OptionError`` if they are not as many as the draws
+    or the size is not positive.
     """
     check_images(images)
     count, channels = images.shape[:2]
     if draws.flipped.numel() != count:
-        raise OptionError(f"The draws are for {draws.flipped.numel()} images, not for {count}.")
+        raise OptionError(f"the draws are for {draws.flipped.numel()} images, not for {count}")
     if height < 1 or width < 1:
-        raise OptionError(f"The size must be at least 1 x 1 pixels, not {height} x {width}.")
+        raise OptionError(f"the size must be at least 1 x 1 pixels, not {height} x {width}")
     numbers = torch.stack((draws.flipped.long(), draws.top, draws.left, draws.height, draws.width))
     flipped, top, left, tall, wide = move(numbers, images.device).unbind()
     result = images.new_empty(count, channels, height, width)
@@ -158,10 +158,10 @@ def _pieces(images: Tensor) -> Iterator[slice]:
 def _weights(
     start: Tensor, length: Tensor, before: int, after: int, flipped: Tensor | None = None
 ) -> Tensor:
-    """Return what each of *before* pixels adds to each of *after* that the stretch is resized to, (B, after, before).
+    """Return the weights (B, after, before) that resize a stretch of *before* to *after* pixels.
 
-    In whole numbers throughout, so that it does not depend on the device: distances are in parts of 2 * *after*
-    to a pixel, weights in parts of 2^-22.
+    In whole numbers throughout, so that it does not depend on the device: distances are in parts of
+    2 * *after* to a pixel, weights in parts of 2^-22.
     """
     length = length[:, None, None]
     target = torch.arange(after, device=start.device).expand(len(start), after)
@@ -176,8 +176,9 @@ def _weights(
 
 
 def _resampled(lines: Tensor, weights: Tensor) -> Tensor:
-    """Return uint8 lines (B, N, before) times weights (B, after, before), rounded, as uint8 (B, N, after)."""
-    # Half of a weight's bits at a time, so that products with pixels add up in float32 without rounding.
+    """Multiply uint8 lines (B, N, before) by weights (B, after, before) and round to uint8."""
+    # Half of a weight's bits at a time, so that products with pixels add up in float32 without
+    # rounding.
     halves = torch.cat((weights >> _HALF, weights & (2**_HALF - 1)), dim=1)
     coarse, fine = (lines.float() @ halves.float().mT).int().chunk(2, dim=2)
     total = coarse.mul_(1 << _HALF).add_(fine).add_(1 << (BITS - 1))

@@ -1,4 +1,4 @@
-"""Weak and strong views of feature vectors: another stored version, noise, masked dimensions, a little of another."""
+"""Weak and strong views of feature vectors: stored versions, noise, masking and mixing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from daso.views.geometry import move
 class VectorDraws:
     """The draws of a view of B vectors of D dimensions.
 
-    ``version`` (B,) holds int64 places among a vector's versions, ``noise`` (B, D) standard normal numbers,
-    ``kept`` (B, D) is false where a dimension is masked, ``partner`` (B,) holds the int64 place in the batch of the
-    vector that each one is mixed with, and ``share`` (B,) how much of that one is taken.
+    ``version`` (B,) holds int64 indices of versions, ``noise`` (B, D) standard normal numbers,
+    ``kept`` (B, D) is false where a dimension is masked, ``partner`` (B,) holds the int64 index, in
+    the batch, of the vector to mix with, and ``share`` (B,) the share of that vector.
     """
 
     version: Tensor
@@ -33,12 +33,10 @@ def draw_vectors(
     """Draw everything random in a view of *count* vectors.
 
     Args:
-        count: B.
-        dim: D.
         generator: on the CPU.
-        versions: places among a vector's versions, each as likely as any other.
+        versions: range of versions to draw from, uniformly.
         mask: probability that a dimension is masked.
-        mix: the share of another vector is uniform from 0 to this.
+        mix: upper bound of the share of another vector, which is uniform from 0.
     """
     version = torch.randint(versions.start, versions.stop, (count,), generator=generator)
     noise = torch.randn(count, dim, generator=generator)
@@ -52,14 +50,13 @@ def view_vectors(
 ) -> Tensor:
     """Return a view of vectors, float32 (N, D).
 
-    Mixed first, then noise of *noise* standard deviations of each dimension is added, then masked dimensions become
-    their mean.
+    Vectors are mixed first, then noise is added, then masked dimensions are set to their mean.
 
     Args:
-        vectors: float32, (N, V, D), those of several batches one after the other.
-        batches: the draws of each batch; vectors are mixed within a batch.
-        noise: in standard deviations.
-        mean, std: of each dimension, float32 (D,).
+        vectors: float32, (N, V, D), of several batches in order.
+        batches: draws of each batch; vectors are mixed within a batch.
+        noise: noise in standard deviations of each dimension.
+        mean, std: per dimension, float32 (D,).
     """
     device, offset, partners = vectors.device, 0, []
     for draws in batches:

@@ -1,4 +1,4 @@
-"""The weak view (flip and crop) and the strong view (RandAugment and cutout on top of a weak one)."""
+"""The weak view (flip and crop) and the strong view (RandAugment and cutout on top)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from daso.views.plan import plan_crops, plan_cutout, plan_rounds, send
 def weak(
     images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 4
 ) -> Tensor:
-    """Return a weak view of each image: flipped left to right with probability one half, then cropped.
+    """Return a weak view of each image: flipped with probability one half, then cropped.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the result has
-    its shape. The crop has the size of the image and a random place in the image padded by *padding*
-    reflected pixels, fewer than the height and the width. *generator* is on the CPU; the same state gives
-    the same view on every device. Raises ``DataError`` for unfit images and ``OptionError`` for an unfit
-    padding or generator.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
+    result has its shape. The crop has the size of the image and a random place in the image padded
+    by *padding* reflected pixels, fewer than the height and the width. *generator* is on the CPU;
+    the same state gives the same view on every device. Raises ``DataError`` for unfit images and
+    ``OptionError`` for an unfit padding or generator.
 
-    Source: FixMatch, Sohn et al. 2020. Departure: none in what is drawn; the images stay uint8 tensors.
+    Source: FixMatch, Sohn et al. 2020. Departure: none in what is drawn; the images stay uint8
+    tensors.
     """
     check_images(images)
     _check_padding(images, padding)
@@ -46,16 +47,16 @@ def strong(
 ) -> Tensor:
     """Return a strong view of each image: a weak view of its own, then RandAugment, then a cutout.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the result has
-    its shape. Every image gets its own *operations* operations, drawn with replacement, each carried out
-    with *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10), and then always a grey
-    square of *cutout* pixels or the part of it within the image (0 for none). *generator* is on the CPU;
-    the same state gives the same view on every device. Raises ``DataError`` for unfit images and
-    ``OptionError`` for an option out of range.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
+    result has its shape. Every image gets its own *operations* operations, drawn with replacement,
+    each carried out with *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10),
+    and then always a grey square of *cutout* pixels or the part of it within the image (0 for
+    none). *generator* is on the CPU; the same state gives the same view on every device. Raises
+    ``DataError`` for unfit images and ``OptionError`` for an option out of range.
 
-    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), as used in FixMatch, Sohn et al. 2020;
-    Cutout, DeVries & Taylor 2017. Departure: whole batches of tensors, not single Pillow images; levels and
-    operations are still drawn for each image by itself.
+    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), as used in FixMatch, Sohn et al.
+    2020; Cutout, DeVries & Taylor 2017. Departure: whole batches of tensors, not single Pillow
+    images; levels and operations are still drawn for each image by itself.
     """
     check_images(images)
     _check_padding(images, padding)
@@ -77,8 +78,8 @@ def _check_padding(images: Tensor, padding: int) -> None:
     height, width = images.shape[2:]
     if not 0 <= padding < min(height, width):
         raise OptionError(
-            f"padding must be at least 0 and less than the height and width of the images, which are "
-            f"{height} x {width}; it is {padding}: reflection never repeats the border pixel."
+            f"padding must be at least 0 and less than the images' height and width, {height} x "
+            f"{width}, not {padding}: reflection never repeats the border pixel"
         )
 
 
@@ -87,15 +88,15 @@ def _check_draws(images: Tensor, draws: WeakDraws) -> None:
     _check_padding(images, draws.padding)
     if draws.flipped.numel() != images.shape[0]:
         raise OptionError(
-            f"The draws are for {draws.flipped.numel()} images, not for {images.shape[0]}."
+            f"the draws are for {draws.flipped.numel()} images, not for {images.shape[0]}"
         )
 
 
 def crop(images: Tensor, draws: WeakDraws) -> Tensor:
     """Flip and crop uint8 images (B, C, H, W) by *draws*.
 
-    Raises ``DataError`` for unfit images, and ``OptionError`` if the padding of *draws* does not fit them or
-    they are not as many as the draws.
+    Raises ``DataError`` for unfit images, and ``OptionError`` if the padding of *draws* does not
+    fit them or they are not as many as the draws.
     """
     _check_draws(images, draws)
     result = images.new_empty(images.shape)
@@ -115,7 +116,7 @@ def _crop_part(images: Tensor, draws: WeakDraws, part: slice, result: Tensor) ->
 def _row_table(
     channels: int, height: int, width: int, padding: int, device: torch.device
 ) -> Tensor:
-    """Return, for each top of a crop, where its rows start in an image of rows of *width*: (tops, C, H)."""
+    """Return where the rows of a crop start in the flat image, by top of the crop: (tops, C, H)."""
     places = torch.arange(-padding, height + padding).abs()
     rows = torch.minimum(places, 2 * (height - 1) - places).unfold(0, height, 1)
     return move((torch.arange(channels)[:, None] * height + rows[:, None]) * width, device)
@@ -130,7 +131,7 @@ def _crop(
     padding: int,
     result: Tensor,
 ) -> None:
-    """Write to *result* the crop for each *top* and *start*, as :class:`~daso.views.plan.Crops` has them."""
+    """Write to *result* the crop for each *top* and *start* of :class:`~daso.views.plan.Crops`."""
     count, channels, height, width = images.shape
     sizes = (plain, count - plain)
     chosen = images.index_select(0, source)
@@ -150,7 +151,7 @@ def _crop(
 
 
 def strong_from_draws(images: Tensor, draws: Draws, *, cutout: int = 16) -> Tensor:
-    """Return the strong view of uint8 images (B, C, H, W) that *draws* describes, as :func:`strong` does.
+    """Return the strong view of uint8 images (B, C, H, W) by *draws*; see :func:`strong`.
 
     Raises ``OptionError`` for a negative *cutout*, and as :func:`crop` does.
     """
@@ -186,11 +187,13 @@ def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result:
 def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
     """Fill a square of each uint8 image (B, C, H, W) with the grey 127, on any device.
 
-    *centre* (B, 2) holds x and y in pixels, on the CPU. The square starts size / 2 before the centre, or at
-    the border of the image, and both its ends are included, so it is up to size + 1 pixels wide; 0 leaves
-    the images as they are. Raises ``DataError`` for unfit images and ``OptionError`` for a negative size.
+    *centre* (B, 2) holds x and y in pixels, on the CPU. The square starts size / 2 before the
+    centre, or at the border of the image, and both its ends are included, so it is up to size + 1
+    pixels wide; 0 leaves the images as they are. Raises ``DataError`` for unfit images and
+    ``OptionError`` for a negative size.
 
-    Source: Cutout, DeVries & Taylor 2017, with the rectangle that the code of FixMatch draws with Pillow.
+    Source: Cutout, DeVries & Taylor 2017, with the rectangle that the code of FixMatch draws with
+    Pillow.
     """
     check_images(images)
     _check_cutout(size)
@@ -203,15 +206,15 @@ def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
 
 def _check_cutout(size: int) -> None:
     if size < 0:
-        raise OptionError(f"cutout must be 0 or more, not {size}.")
+        raise OptionError(f"cutout must be 0 or more, not {size}")
 
 
 @lru_cache(maxsize=64)
 def _band_tables(height: int, width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what a square covers: of the rows, by its first row, and of a row, by its first column.
+    """Return the rows that a square covers, by its first row, and the columns, by its first one.
 
-    The former is int64 of 0 and 1, (H, H), the latter uint8 of 0 and 128, (W + 1, W), with an empty row before
-    the first column.
+    The former is int64 of 0 and 1, (H, H), the latter uint8 of 0 and 128, (W + 1, W), with an empty
+    row before the first column.
     """
     row, column = torch.arange(height), torch.arange(width)
     down = (row >= row[:, None]) & (row <= row[:, None] + size)
@@ -228,5 +231,6 @@ def _hide(images: Tensor, left: Tensor, top: Tensor, size: int) -> None:
     down, patterns = _band_tables(height, width, size, images.device)
     chosen = down.index_select(0, top).mul_((left + 1)[:, None])
     hidden = patterns.index_select(0, chosen.view(-1)).view(count, 1, height, width)
-    # Clamped to 127..127 within the square and 0..255 elsewhere, many times as fast as by a boolean mask.
+    # Clamped to 127..127 within the square and 0..255 elsewhere, many times as fast as by a boolean
+    # mask.
     torch.clamp(images, hidden.clamp(max=127), ~hidden, out=images)

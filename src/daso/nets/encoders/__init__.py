@@ -1,1 +1,1 @@
-"""Encoders that are trained from scratch."""
+"""Encoders for training from scratch."""

@@ -15,14 +15,13 @@ _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 def _rectify(x: Tensor) -> Tensor:
-    """Apply the ReLU in place."""
     return F.relu(x, inplace=True)
 
 
 class _Residual(Recomputing):
     """A basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1) block.
 
-    Parameter names are those of the widely used ImageNet weights, so that these can be loaded.
+    Parameter names match the widely used ImageNet weights.
     """
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
@@ -58,15 +57,16 @@ class ResNet(nn.Module):
 
     Args:
         depth: 18, 34 or 50.
-        channels: of the images, 1 or 3.
-        stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper; ``"small"``, for
-            images up to 64 pixels, is a 3 x 3 convolution of stride 1 without pooling.
+        channels: channels of the images, 1 or 3.
+        stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper;
+            ``"small"``, for images up to 64 pixels, is a 3 x 3 convolution of stride 1 without
+            pooling.
 
     Attributes:
         dim: D = 512 (18, 34) or 2048 (50), the length of a feature vector.
 
     Raises:
-        OptionError: no network has this depth.
+        OptionError: the depth is invalid.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in _LAYERS:
-            raise OptionError(f"resnet{depth}: depths are {', '.join(map(str, _LAYERS))}")
+            raise OptionError(
+                f"resnet{depth}: the depth must be one of {', '.join(map(str, _LAYERS))}"
+            )
         bottleneck = depth >= 50
         self.large = stem == "large"
         self.conv1 = nn.Conv2d(channels, 64, *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
@@ -92,7 +94,7 @@ class ResNet(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         x = _rectify(self.bn1(self.conv1(x)))
         if self.large:
             x = F.max_pool2d(x, 3, 2, 1)

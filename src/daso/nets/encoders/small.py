@@ -10,11 +10,11 @@ from daso.nets.recompute import Recomputing
 
 
 class SmallConvNet(Recomputing):
-    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of them of stride 2, then average pooling.
+    """Four 3 x 3 convolutions with batch norm and leaky ReLU, two of stride 2; average pooling.
 
     Args:
         width: channels of the first layer; the last has 4 * width.
-        channels: of the images, 1 or 3.
+        channels: channels of the images, 1 or 3.
 
     Attributes:
         dim: D = 4 * width, the length of a feature vector.
@@ -39,7 +39,7 @@ class SmallConvNet(Recomputing):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         x = self.convolutions[0](x)
         for norm, use in zip(self.norms, [*self.convolutions[1:], average_pixels], strict=True):
             x = self.through(norm, activate, x, use)

@@ -1,4 +1,4 @@
-"""Encoders of feature vectors: standardisation, then a small perceptron, or nothing; and one for embeddings."""
+"""Encoders of feature vectors: a small perceptron, and a probe for embeddings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from daso.errors import OptionError
 from daso.nets.encoders.wrn import activate
 
 PROBE_LENGTH = 5.0
-"""Root mean square of the lengths of the features of ``Probe``: the learning rates of the methods suit it."""
+"""Root mean square length of the features of ``Probe``, which suits the methods' learning rates."""
 
 
 class VectorEncoder(nn.Module):
-    """Standardises vectors and maps them through layers of a linear map, batch norm and leaky ReLU.
+    """Standardizes vectors and maps them through layers of linear map, batch norm and leaky ReLU.
 
     Args:
-        mean, std: of each of the D dimensions; std > 0.
+        mean, std: per dimension; std > 0.
         width: outputs of every layer.
-        depth: layers; 0: the features are the standardised vectors.
+        depth: number of layers; 0: the features are the standardized vectors.
 
     Attributes:
         dim: length of a feature vector: *width*, or D without layers.
@@ -58,18 +58,17 @@ class VectorEncoder(nn.Module):
 
 
 class Probe(nn.Module):
-    """Centres vectors and divides all dimensions by one number: for a linear classifier on a pretrained encoder.
+    """Centers vectors and scales all dimensions alike, for a linear classifier on embeddings.
 
-    How much each dimension varies is a thing that the encoder has learned, so it is kept. The mean squared length of
-    the features is 25, whatever their number, and the heads start from zero: with few labelled vectors of many
-    dimensions, random weights in directions that no labelled vector has would stay as they are.
+    The encoder has learned how much each dimension varies, so the variances keep their ratios. The
+    mean squared length of the features is 25 for any D. The heads start from zero: random weights
+    in directions without labeled vectors would never change.
 
     Args:
-        mean, std: of each of the D dimensions; std > 0, and 1 where a dimension does not vary.
+        mean, std: per dimension; std > 0, and 1 where a dimension does not vary.
 
     Attributes:
-        dim: D.
-        heads_from_zero: tells the network how its heads begin.
+        heads_from_zero: makes the network's heads start from zero.
     """
 
     heads_from_zero = True

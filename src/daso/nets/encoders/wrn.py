@@ -1,4 +1,4 @@
-"""Wide residual networks as semi-supervised learning uses them."""
+"""Wide residual networks in the form used for semi-supervised learning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LEAKY_SLOPE = 0.1
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Draw every convolution from He's normal distribution with fan-out; batch norms start at (1, 0)."""
+    """Draw every convolution from He's normal distribution with fan-out."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
 def activate(x: Tensor) -> Tensor:
-    """Apply the leaky ReLU in place: the batch norm before it needs only its input again, not its output."""
+    """Apply the leaky ReLU in place; the batch norm before it does not need its output again."""
     return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
@@ -29,7 +29,7 @@ def average_pixels(x: Tensor) -> Tensor:
 
 
 class _Block(Recomputing):
-    """Pre-activation residual block; the first one of the network activates before the shortcut too."""
+    """Pre-activation residual block; the network's first one also activates its shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activate_shortcut: bool) -> None:
         super().__init__()
@@ -55,27 +55,30 @@ class _Block(Recomputing):
 
 
 class WideResNet(Recomputing):
-    """WRN-depth-width with leaky ReLU 0.1 (Zagoruyko & Komodakis, 2016; the form of Oliver et al., 2018).
+    """WRN-depth-width with leaky ReLU 0.1.
+
+    Zagoruyko & Komodakis, 2016, in the form of Oliver et al., 2018.
 
     Bias-free convolutions, batch norm with momentum 0.1, global average pooling.
 
     Args:
         depth: 10, 16, 22, 28, 40, ...: 6 n + 4, three groups of n blocks.
         width: channels are 16 w, 32 w, 64 w.
-        channels: of the images, 1 or 3.
+        channels: channels of the images, 1 or 3.
 
     Attributes:
         dim: D = 64 * width, the length of a feature vector.
 
     Raises:
-        OptionError: no network has this depth or width.
+        OptionError: the depth or the width is invalid.
     """
 
     def __init__(self, depth: int = 28, width: int = 2, channels: int = 3) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
             raise OptionError(
-                f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...), the width at least 1"
+                f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...) and the "
+                f"width at least 1"
             )
         blocks_per_group = (depth - 4) // 6
         self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
@@ -92,5 +95,5 @@ class WideResNet(Recomputing):
         initialise_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         return self.through(self.norm, activate, self.blocks(self.stem(x)), average_pixels)

@@ -1,4 +1,4 @@
-"""Encoders of the transformers library: fetched by name or read from a folder, without torchvision."""
+"""Encoders of the transformers library, by name or from a folder, without torchvision."""
 
 from __future__ import annotations
 
@@ -19,60 +19,43 @@ from daso.nets.backbone import Backbone, Preprocessing, measure
 from daso.nets.network import Interpolation
 
 FIRST_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn")
-"""Model types whose features are the class token after the last norm; their poolers are often untrained."""
+"""Model types whose features are the class token; their poolers are often untrained."""
 POOLED = (
-    *(
-        "beit",
-        "clip_vision_model",
-        "convnext",
-        "convnextv2",
-        "data2vec-vision",
-        "dinov3_convnext",
-        "efficientnet",
-    ),
-    *(
-        "focalnet",
-        "mobilenet_v1",
-        "mobilenet_v2",
-        "regnet",
-        "resnet",
-        "siglip_vision_model",
-        "siglip2_vision_model",
-    ),
-    *("swin", "swinv2"),
-)
-"""Model types whose own pooling, without random weights, gives the features. Of others they are the mean over all
-tokens or places."""
+    "beit", "clip_vision_model", "convnext", "convnextv2", "data2vec-vision", "dinov3_convnext",
+    "efficientnet", "focalnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet",
+    "siglip_vision_model", "siglip2_vision_model", "swin", "swinv2",
+)  # fmt: skip
+"""Model types with a trained pooling layer. The features of others are the mean over all
+tokens or pixels."""
 ANY_SIDE = (
-    *FIRST_TOKEN,
-    *("clip", "clip_vision_model", "convnext", "convnextv2", "dinov3_convnext", "efficientnet"),
-    *("mobilenet_v1", "mobilenet_v2", "regnet", "resnet"),
-)
-"""Model types that take images of any side as they are, or by interpolated position embeddings."""
+    *FIRST_TOKEN, "clip", "clip_vision_model", "convnext", "convnextv2", "dinov3_convnext",
+    "efficientnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet",
+)  # fmt: skip
+"""Model types that accept images of any side, some by interpolated position embeddings."""
 STRIDE = 16
-"""Of which the side of images should be a multiple, for encoders without patches."""
-REFUSED = {"vit_mae": "it masks patches at random; take an encoder that was saved as ViT"}
+"""Multiple that the side of images should be for encoders without patches."""
+REFUSED = {"vit_mae": "it masks patches at random; use an encoder saved as ViT"}
 
-PATIENCE = 10.0
-"""Seconds to wait for the hub's first answer."""
+HUB_TIMEOUT_SECONDS = 10.0
+"""Timeout of the hub's first answer."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 USUAL_SIDE = 224
 _INTERPOLATIONS: dict[int, Interpolation] = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
-"""Of Pillow's numbers; Lanczos, which torch does not have, becomes bicubic."""
+"""By Pillow's numbers; Lanczos, which torch lacks, becomes bicubic."""
 
 
 class TransformersEncoder(nn.Module):
-    """The vision part of a transformers model, and the pooling that goes with its type.
+    """The vision part of a transformers model with the pooling of its type.
 
     Args:
-        model: as ``AutoModel`` gives it; of a model of images and text its vision part.
-        side: of its images in pixels; position embeddings are interpolated if they are of another size.
+        model: model from ``AutoModel``; its vision part is used.
+        side: side of the images in pixels; position embeddings of another size are interpolated.
 
     Attributes:
         dim: D, the length of a feature vector.
 
     Raises:
-        OptionError: models of this type cannot be used, or not on images of this size.
+        OptionError: the model type is unsupported, or the size of the images.
     """
 
     def __init__(self, model: nn.Module, side: int) -> None:
@@ -82,7 +65,7 @@ class TransformersEncoder(nn.Module):
         self.model_type = str(config.model_type)
         if self.model_type in REFUSED:
             raise OptionError(
-                f"models of type {self.model_type!r} cannot be used: {REFUSED[self.model_type]}"
+                f"models of type {self.model_type!r} are unsupported: {REFUSED[self.model_type]}"
             )
         self._arguments: dict[str, Any] = {}
         parameters = inspect.signature(inspect.unwrap(type(self.model).forward)).parameters
@@ -96,7 +79,7 @@ class TransformersEncoder(nn.Module):
         self.dim = measure(self, self.channels, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, C, H, W), to features, float (B, D)."""
+        """Map normalized images, float (B, C, H, W), to features, float (B, D)."""
         output = self.model(pixel_values=x, **self._arguments)
         if self.model_type in FIRST_TOKEN:
             first: Tensor = output.last_hidden_state[:, 0]
@@ -112,20 +95,20 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     """Load the vision part of a pretrained model.
 
     Args:
-        name: of the model on the hub, or how the folder was called.
-        folder: with ``config.json`` and safetensors; None: the model comes from the hub or from its cache.
-        resolution: side in pixels of the images; None: the model's own.
+        folder: folder with ``config.json`` and safetensors; None: the hub or its cache.
+        resolution: side of the images in pixels; None: the model's own.
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        OptionError: the model cannot be fetched or read, has no safetensors, lacks weights, or takes no images.
+        OptionError: the model cannot be fetched or read, lacks safetensors or weights, or takes no
+            images.
     """
-    # The hub is asked first: transformers takes seconds to import.
+    # The hub comes first: transformers takes seconds to import.
     where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
     if not local:
         _ask_hub(name, "--network FOLDER")
     transformers = _library()
-    with _told(name):
+    with _loading(name):
         model, loaded = transformers.AutoModel.from_pretrained(
             where,
             use_safetensors=True,
@@ -155,13 +138,13 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
 def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
     """Return a model's own side in pixels, and the number that other sides should be multiples of.
 
-    None: it takes images of no other side, or the folder holds no model of transformers.
+    Returns None if the model accepts no other side, or the folder has no transformers model.
 
     Args:
         name, folder: see ``open_transformers``.
 
     Raises:
-        OptionError: the model cannot be fetched, or one of its files not be read.
+        OptionError: a file of the model cannot be fetched or read.
         MissingDependencyError: huggingface-hub is not installed.
     """
     path = fetch(name, "config.json") if folder is None else folder / "config.json"
@@ -172,7 +155,7 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
         kind, config = config["model_type"], config.get("vision_config") or config
         size, patch = config.get("image_size"), config.get("patch_size")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # no model of transformers, or said when it is loaded
+        return None  # not a transformers model; loading it reports the error
     if kind not in ANY_SIDE:
         return None
     side = from_processor(_read_processor(name, folder, local=True), size).resolution
@@ -183,7 +166,7 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
 
 
 def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
-    """Build the encoder of a recipe that ``open_transformers`` wrote; its weights are random.
+    """Build the encoder of a recipe of ``open_transformers``; its weights are random.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -203,21 +186,21 @@ def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
 
 
 def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
-    """Work out the preprocessing from a model's ``preprocessor_config.json``.
+    """Return the preprocessing of a model's ``preprocessor_config.json``.
 
-    The whole square image is resized to the side that the model takes; where the model's own processor resizes to a
-    little more and cuts the border off, nothing is cut off here.
+    The whole square image is resized to the model's side. Some processors resize to a little more
+    and crop the border; here nothing is cropped.
 
     Args:
-        values: of the file; empty if there is none, which gives ImageNet's mean and standard deviation.
-        image_size: of the model's configuration, for where the file names none.
+        values: content of the file; if empty, ImageNet's mean and standard deviation are used.
+        image_size: side in the model's configuration, for files without one.
 
     Raises:
-        OptionError: it asks for what is not done here.
+        OptionError: the preprocessing is unsupported.
     """
     if values.get("do_flip_channel_order"):
         raise OptionError(
-            "the model takes its channels as blue, green, red, which daso does not offer"
+            "the model expects the channels blue, green, red, which daso does not support"
         )
     crop = values.get("crop_size") if values.get("do_center_crop", "crop_size" in values) else None
     size = crop or values.get("size") or image_size or USUAL_SIDE
@@ -234,7 +217,8 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     if not values.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
-    # They are for images times a factor, mostly 1 / 255, and a few models subtract 1 too; ours are for [0, 1].
+    # The file's numbers are for images times a factor, mostly 1 / 255; a few models also subtract
+    # 1.
     factor = 255 * float(
         values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
     )
@@ -243,7 +227,7 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     resample = values.get("resample", 2)
     if resample not in _INTERPOLATIONS:
         raise OptionError(
-            f"the model's images are resized in a way that daso does not offer: {resample!r}"
+            f"the model needs a method of resizing that daso does not support: {resample!r}"
         )
     return Preprocessing(
         tuple((float(m) + offset) / factor for m in mean),
@@ -258,7 +242,7 @@ def _library() -> Any:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingDependencyError(
-            f"models called hf:NAME, and folders of such, need transformers: pip install 'daso[hf]' ({error})"
+            f"hf:NAME and folders of models need transformers: pip install 'daso[hf]' ({error})"
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -279,7 +263,6 @@ def _vision(model: nn.Module) -> Any:
 
 
 def _is_cached(name: str) -> bool:
-    """Tell whether the model's configuration and weights were fetched before."""
     hub = _hub()
     found = [
         isinstance(hub.try_to_load_from_cache(name, file), str)
@@ -289,10 +272,10 @@ def _is_cached(name: str) -> bool:
 
 
 def fetch(name: str, file: str) -> Path:
-    """Return the path of a file of a repository on the hub, fetched if it was not before.
+    """Return the path of a file of a hub repository; fetch it if it is not cached.
 
     Raises:
-        OptionError: it cannot be fetched.
+        OptionError: the file cannot be fetched.
         MissingDependencyError: huggingface-hub is not installed.
     """
     hub = _hub()
@@ -300,40 +283,41 @@ def fetch(name: str, file: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     _ask_hub(name, f"--weights FOLDER/{file}")
-    with _told(name):
-        return Path(hub.hf_hub_download(name, file, etag_timeout=PATIENCE))
+    with _loading(name):
+        return Path(hub.hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_SECONDS))
 
 
 def _ask_hub(name: str, instead: str) -> None:
-    """Raise an ``OptionError`` at once if the hub cannot be reached or has no such model with safetensors."""
+    """Raise an ``OptionError`` if the hub does not answer or has no such model."""
     hub = _hub()
     local = (
-        "Fetch it where there is a network, "
-        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\", and give {instead}"
+        "On a computer with network access, run "
+        f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\"; "
+        f"then use {instead}"
     )
     try:
-        found = hub.HfApi().model_info(name, timeout=PATIENCE)
+        found = hub.HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
     except hub.errors.HFValidationError as error:
-        raise OptionError(f"{name!r} is no model's name: {error}") from error
+        raise OptionError(f"{name!r} is not a valid model name: {error}") from error
     except hub.errors.RepositoryNotFoundError as error:
         raise OptionError(
-            f"the hub has no model {name!r}, or it wants a login (hf auth login): {_line(error)}"
+            f"the hub has no model {name!r}, or it requires a login (hf auth login): {_line(error)}"
         ) from error
     except Exception as error:
-        # Which exceptions come for a network that is not there depends on the client that the hub's library uses.
+        # The exceptions of a missing network depend on the HTTP client of huggingface-hub.
         raise OptionError(
-            f"{name!r} has not been fetched before, and the hub does not answer: {_line(error)}. {local}"
+            f"{name!r} is not cached, and the hub does not answer: {_line(error)}. {local}"
         ) from error
     files = [file.rfilename for file in found.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
         raise OptionError(
-            f"{name!r} offers its weights as pickles only, which can run code when they are opened; daso reads "
-            f"safetensors only"
+            f"{name!r} has its weights as pickles only, which can run code when they are opened; "
+            f"daso reads safetensors only"
         )
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -342,8 +326,8 @@ def _told(name: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise OptionError(
-            f"{name!r} cannot be loaded: {_line(error)}. Needed are config.json and safetensors of a model that "
-            f"transformers knows; pickles and models with code of their own are refused"
+            f"{name!r} cannot be loaded: {_line(error)}. It must have config.json and safetensors "
+            f"of a model type in transformers; pickles and models with custom code are refused"
         ) from error
 
 
@@ -352,7 +336,7 @@ def _line(error: BaseException) -> str:
 
 
 def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str, Any]:
-    """Read a model's ``preprocessor_config.json``, or the newer ``processor_config.json``; {} without either."""
+    """Read a model's ``preprocessor_config.json`` or ``processor_config.json``; {} without both."""
     for name, key in (
         ("preprocessor_config.json", None),
         ("processor_config.json", "image_processor"),
@@ -363,7 +347,9 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
             hub = _hub()
             try:
                 path = Path(
-                    hub.hf_hub_download(where, name, local_files_only=local, etag_timeout=PATIENCE)
+                    hub.hf_hub_download(
+                        where, name, local_files_only=local, etag_timeout=HUB_TIMEOUT_SECONDS
+                    )
                 )
             except (OSError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):
                 continue
@@ -373,7 +359,7 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
             values = json.loads(path.read_bytes())
             values = values if key is None else values.get(key, {})
             if not isinstance(values, dict):
-                raise ValueError("it holds no object")
+                raise ValueError("it must hold an object")
         except (OSError, ValueError) as error:
             raise OptionError(f"{path} cannot be read: {error}") from error
         return values
@@ -381,7 +367,7 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
 
 
 def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: Any) -> None:
-    """Make tensors zero that were not in the weights, so that loading is repeatable.
+    """Set tensors that the weights lack to zero, so that loading is repeatable.
 
     Raises:
         OptionError: the features depend on one of them.
@@ -393,7 +379,8 @@ def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: An
     lacking = sorted(key for key in missing if key in own and id(own[key]) in used)
     if lacking:
         raise OptionError(
-            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the first is {lacking[0]!r}"
+            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the "
+            f"first is {lacking[0]!r}"
         )
     for key in missing:
         if key in own:

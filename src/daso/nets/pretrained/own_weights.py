@@ -1,4 +1,4 @@
-"""Our own networks with weights from a safetensors file, and the widely used ImageNet weights of ResNets."""
+"""Networks of daso with weights from a safetensors file, among them ImageNet weights of ResNets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daso.nets.network import build_encoder
 from daso.nets.pretrained.huggingface import IMAGENET_MEAN, IMAGENET_STD
 
 LARGE, SMALL = 224, 32
-"""Sides in pixels for which a ResNet gets the large stem and the small one."""
+"""Sides in pixels for which a ResNet gets the large or the small stem."""
 
 
 def build_own(recipe: Mapping[str, Any]) -> nn.Module:
@@ -23,19 +23,16 @@ def build_own(recipe: Mapping[str, Any]) -> nn.Module:
 
 
 def open_weights(network: str, path: Path) -> Backbone:
-    """Build one of our networks and load weights into it; every tensor must be there.
+    """Build a network of daso and load weights into it; every tensor must be present.
 
-    Channels and a ResNet's stem follow the weights. Understood are the tensors of an encoder, of a whole network of
-    ours (``encoder.*``, with its mean and standard deviation), of a checkpoint of ours (its moving average), and
-    those of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Files without a mean and a standard
-    deviation: ImageNet's for 3 channels, the data's for 1.
-
-    Args:
-        network: its name, see ``build_encoder``.
-        path: of the safetensors file.
+    The weights determine the channels and a ResNet's stem. Accepted are the tensors of an encoder,
+    of a whole network (``encoder.*``, with mean and standard deviation), of a checkpoint (its
+    moving average), and of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Without a
+    mean and a standard deviation, those of ImageNet are used for 3 channels, those of the data for
+    1.
 
     Raises:
-        OptionError: the file cannot be read, or holds the tensors of another network.
+        OptionError: the file cannot be read, or its tensors do not fit the network.
     """
     tensors = load_weights(path)
     prefix = next(
@@ -55,7 +52,7 @@ def open_weights(network: str, path: Path) -> Backbone:
         (t for _, t in sorted(tensors.items(), key=_first_convolution) if t.dim() == 4), None
     )
     if first is None:
-        raise OptionError(f"{path} holds no weights of convolutions; it does not fit {network!r}")
+        raise OptionError(f"{path} has no weights of convolutions; it does not fit {network!r}")
     channels = first.shape[1]
     recipe = {
         "network": network,
@@ -64,7 +61,7 @@ def open_weights(network: str, path: Path) -> Backbone:
     }
     if channels not in (1, 3):
         raise OptionError(
-            f"{path}: the first convolution is of {channels} channels; images have 1 or 3"
+            f"{path}: the first convolution has {channels} channels; images have 1 or 3"
         )
     module = build_own(recipe)
     load_strictly(module, tensors, f"{path} does not fit {network!r}")
@@ -79,11 +76,10 @@ def _first_convolution(item: tuple[str, Tensor]) -> tuple[bool, str]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Load tensors into a module; all must be there and fit, but for the counters of batch norms.
+    """Load tensors into a module; all must fit, except the counters of batch norms.
 
     Raises:
-        OptionError: one does not; the message begins with *what* and names the first of each sort, in the module's
-            order, with their shapes.
+        OptionError: a tensor does not fit; the message begins with *what* and names the first ones.
     """
     own = module.state_dict()
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
@@ -93,11 +89,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
         f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other
     ]
     told = [
-        f"{len(names)} of {total} tensors {how}, the first {'is' if len(names) == 1 else 'are'} {'; '.join(names[:2])}"
+        f"{len(names)} of {total} tensors {how}, for example {'; '.join(names[:2])}"
         for how, names, total in (
             ("of the network are missing", [repr(n) for n in missing], len(own)),
-            ("of the file are of no use", [repr(n) for n in useless], len(tensors)),
-            ("are of another shape", shapes, len(own)),
+            ("of the file are unused", [repr(n) for n in useless], len(tensors)),
+            ("have another shape", shapes, len(own)),
         )
         if names
     ]

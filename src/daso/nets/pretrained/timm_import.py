@@ -1,4 +1,4 @@
-"""timm without torchvision, which it imports but whose parts a model that computes features never uses."""
+"""Import timm without torchvision, whose parts its models never use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from daso.errors import MissingDependencyError
 
 
-class _Name(type):
-    """Of the classes that stand in for torchvision's; their attributes are strings, as of enumerations."""
+class _StandInClass(type):
+    """Metaclass of classes whose attributes are strings, like those of enumerations."""
 
     def __getattr__(cls, name: str) -> str:
         if name.startswith("__"):
@@ -22,15 +22,15 @@ class _Name(type):
         return name
 
 
-class _Module(ModuleType):
+class _StandInModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Name(name, (), {})
+        return _StandInClass(name, (), {})
 
 
-class _StandIn(MetaPathFinder, Loader):
-    """Finds ``torchvision`` and all its modules; whatever is asked of them is an empty class."""
+class _StandInFinder(MetaPathFinder, Loader):
+    """Finds ``torchvision`` and its modules; every name in them is an empty class."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -39,19 +39,19 @@ class _StandIn(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=True) if inside else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Module(spec.name)
+        return _StandInModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module as it is."""
+        pass
 
 
 def import_timm() -> Any:
-    """Import timm; where torchvision is missing, or built for another torch, without it.
+    """Import timm, even if torchvision is missing or was built for another torch.
 
-    What needs torchvision in timm, its transforms and data sets, does not work then; models do.
+    Without torchvision, timm's transforms and data sets do not work; its models do.
 
     Raises:
-        MissingDependencyError: timm is not installed, or cannot be imported at all.
+        MissingDependencyError: timm cannot be imported.
     """
     try:
         return importlib.import_module("timm")
@@ -59,17 +59,17 @@ def import_timm() -> Any:
         if (error.name or "").partition(".")[0] != "torchvision":
             raise _missing(error) from error
     except (ImportError, RuntimeError):
-        pass  # a torchvision of another build of torch raises a RuntimeError
-    stand_in = _StandIn()
+        pass  # torchvision was built for another torch
+    finder = _StandInFinder()
     _forget("timm", "torchvision")
-    sys.meta_path.insert(0, stand_in)
+    sys.meta_path.insert(0, finder)
     try:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError, AttributeError, TypeError) as error:
         _forget("timm")
         raise _missing(error) from error
     finally:
-        sys.meta_path.remove(stand_in)
+        sys.meta_path.remove(finder)
         _forget("torchvision")
         importlib.invalidate_caches()
 
@@ -81,6 +81,4 @@ def _forget(*packages: str) -> None:
 
 def _missing(error: BaseException) -> MissingDependencyError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MissingDependencyError(
-        f"models called timm:NAME need timm: pip install 'daso[timm]' ({reason})"
-    )
+    return MissingDependencyError(f"timm:NAME needs timm: pip install 'daso[timm]' ({reason})")

@@ -1,4 +1,4 @@
-"""Encoders of the timm library; weights come as safetensors from the hub or from a file."""
+"""Encoders of the timm library, with safetensors from the hub or from a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daso.nets.network import Interpolation
 from daso.nets.pretrained.huggingface import STRIDE, fetch
 from daso.nets.pretrained.own_weights import load_strictly
 from daso.nets.pretrained.timm_import import import_timm
-from daso.nets.pretrained.timm_names import as_timm_calls_them
+from daso.nets.pretrained.timm_names import to_timm_names
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -24,8 +24,9 @@ class TimmEncoder(nn.Module):
     """A timm model without its classifier.
 
     Args:
-        model: as ``timm.create_model`` gives it with ``num_classes=0``: it maps images to pooled features.
-        side: of its images in pixels.
+        model: result of ``timm.create_model`` with ``num_classes=0``; maps images to pooled
+            features.
+        side: side of the images in pixels.
 
     Attributes:
         dim: D, the length of a feature vector.
@@ -37,7 +38,7 @@ class TimmEncoder(nn.Module):
         self.dim = measure(model, 3, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, 3, H, W), to features, float (B, D)."""
+        """Map normalized images, float (B, 3, H, W), to features, float (B, D)."""
         features: Tensor = self.model(x)
         return features
 
@@ -46,14 +47,13 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     """Load a pretrained model of timm.
 
     Args:
-        name: of the model, with or without the tag of its weights.
-        resolution: side in pixels of the images; None: the model's own.
-        weights: a safetensors file to take instead of the hub's; see ``as_timm_calls_them`` for the names of its
-            tensors. Those of a classifier are dropped.
+        resolution: side of the images in pixels; None: the model's own.
+        weights: safetensors file instead of the hub's; see ``to_timm_names``. The tensors of a
+            classifier are dropped.
 
     Raises:
         MissingDependencyError: timm cannot be imported.
-        OptionError: there is no such model, or its weights cannot be fetched or do not fit.
+        OptionError: the model is unknown, or its weights cannot be fetched or do not fit.
     """
     timm = import_timm()
     own = _create(timm, name, None)
@@ -67,11 +67,11 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     if weights is None:
         if not about.get("hf_hub_id"):
             raise OptionError(
-                f"timm has no weights on the hub for {name!r}; give a file of them: --weights FILE.safetensors"
+                f"timm has no weights on the hub for {name!r}; use --weights FILE.safetensors"
             )
         weights = fetch(about["hf_hub_id"], WEIGHTS_FILE)
     model = own if recipe["side"] is None else _create(timm, name, side)
-    tensors = as_timm_calls_them(load_weights(weights), model)
+    tensors = to_timm_names(load_weights(weights), model)
     last = about.get("classifier") or ()
     last = (last,) if isinstance(last, str) else tuple(last)
     tensors = {
@@ -85,7 +85,7 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
 def timm_side(name: str) -> tuple[int, int] | None:
     """Return a model's own side in pixels, and the number that other sides should be multiples of.
 
-    None: there is no such model, or it takes images of no other side.
+    Returns None if the model is unknown or accepts no other side.
 
     Raises:
         MissingDependencyError: timm cannot be imported.
@@ -100,11 +100,11 @@ def timm_side(name: str) -> tuple[int, int] | None:
 
 
 def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocessing:
-    """Return what a timm model does to images, by its ``pretrained_cfg``.
+    """Return the preprocessing in a timm model's ``pretrained_cfg``.
 
     Args:
         about: ``mean``, ``std``, ``input_size`` and ``interpolation``.
-        side: of the images in pixels; None: the model's own.
+        side: side of the images in pixels; None: the model's own.
     """
     interpolation: Interpolation = (
         "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
@@ -114,19 +114,19 @@ def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocess
 
 
 def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
-    """Build the encoder of a recipe that ``open_timm`` wrote; its weights are random."""
+    """Build the encoder of a recipe of ``open_timm``; its weights are random."""
     timm = import_timm()
     model = _create(timm, recipe["model"], recipe["side"])
     return TimmEncoder(model, recipe["side"] or int(model.pretrained_cfg["input_size"][-1]))
 
 
 def _create(timm: Any, name: str, side: int | None) -> Any:
-    # Vision transformers interpolate their position embeddings if they are told that sizes vary.
+    # Makes vision transformers interpolate their position embeddings.
     arguments = {} if side is None else {"dynamic_img_size": True}
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except TypeError:
-        # Convolutional networks take every size, and no such argument.
+        # Convolutional networks accept every size, but not this argument.
         return timm.create_model(name, pretrained=False, num_classes=0)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise OptionError(f"timm cannot make {name!r}: {str(error).splitlines()[0]}") from error
+        raise OptionError(f"timm cannot build {name!r}: {str(error).splitlines()[0]}") from error

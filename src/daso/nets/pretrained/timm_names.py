@@ -1,4 +1,4 @@
-"""The tensors' names of widely used weights, as timm calls the same tensors."""
+"""Rename the tensors of widely used weights to timm's names."""
 
 from __future__ import annotations
 
@@ -28,30 +28,26 @@ _WITHIN = {
     "_bn2": "bn3",
 }
 _WITHIN_UNEXPANDED = {**_WITHIN, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""Of a block that does not widen its input first: it has one convolution and one batch norm less."""
+"""For blocks that do not widen their input: they lack one convolution and one batch norm."""
 
 
-def as_timm_calls_them(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Return tensors by the names that a timm model has for them; those that it does not know keep theirs.
+def to_timm_names(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return tensors by a timm model's names; unknown tensors keep their names.
 
-    Understood are timm's own names, what timm itself understands for this model (mostly the names of the repository
-    that the weights first appeared in, such as those of DINOv2 and ConvNeXt), and for EfficientNets, with
-    EfficientNet-Lite, those of the package efficientnet-pytorch.
-
-    Args:
-        tensors: by name.
-        model: of timm.
+    Accepted are timm's own names, those that timm converts for this model (mostly of the weights'
+    original repository, such as DINOv2 and ConvNeXt), and for EfficientNet and EfficientNet-Lite
+    those of the package efficientnet-pytorch.
     """
-    found = dict(tensors)
-    if "_conv_stem.weight" in found and hasattr(model, "blocks"):
-        return _from_efficientnet_pytorch(found, model)
+    renamed = dict(tensors)
+    if "_conv_stem.weight" in renamed and hasattr(model, "blocks"):
+        return _from_efficientnet_pytorch(renamed, model)
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if rename is None or found.keys() >= {name for name, _ in model.named_parameters()}:
-        return found
+    if rename is None or renamed.keys() >= {name for name, _ in model.named_parameters()}:
+        return renamed
     try:
-        return dict(rename(found, model))
+        return dict(rename(renamed, model))
     except (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError):
-        return found  # neither: what does not fit is told by those who load
+        return renamed  # loading reports what does not fit
 
 
 def _from_efficientnet_pytorch(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""What a run believes about its unlabelled images, and what to label next."""
+"""What a model believes about its unlabeled images, and what to label next."""

@@ -1,39 +1,44 @@
-"""What a training leaves in its run folder so that a report can show what the model believes.
+"""Collect what a model believes about its images, for reports.
 
-``beliefs.safetensors`` holds arrays, and under the key ``beliefs`` of its header a JSON object; no pickle. It is a
-function of the state of the training, at the ``step`` that the header names, and its data, so a resumed run writes the
-same. All of it is by the moving-average network, on plain images, in evaluation mode.
+``beliefs.safetensors`` holds arrays and, under the key ``beliefs`` of its header, a JSON object; no
+pickle. It depends only on the state of the training, at the ``step`` in the header, and on the
+data, so a resumed run writes the same file. Everything is computed by the moving-average network,
+on plain images, in evaluation mode.
 
-Of the unlabelled pool (n images: all up to 10,000, else a seeded sample of so many):
+For n images of the unlabeled pool (all up to 10,000, else a seeded sample):
 
-=====================  =============================================================================================
-``pool.index``         int32 (n,), the image's number in the pool
-``pool.source``        int32 (n,), its number in the images of the source that the pool was taken from
-``pool.truth``         int16 (n,), its class where known, else -1; never used in training
-``pool.linear``        int16 (n, 2), the two likeliest classes by the head that classifies; ``pool.linear_probs``
-                       float16 (n, 2)
-``pool.semantic``      the same by the similarity to prototypes, softmax(cosine / temperature)
-``pool.final``         int16 (n,), the pseudo-label: the linear guess after the method's refiners (alignment, DASO ...);
-                       ``pool.confidence`` float16 (n,), its probability
-=====================  =============================================================================================
+====================  ==============================================================================
+``pool.index``        int32 (n,), index of the image in the pool
+``pool.source``       int32 (n,), its index in the images of the source
+``pool.truth``        int16 (n,), its class where known, else -1; never used in training
+``pool.linear``       int16 (n, 2), the two likeliest classes by the head that classifies;
+                      ``pool.linear_probs`` float16 (n, 2)
+``pool.semantic``     the same by the similarity to prototypes, softmax(cosine / temperature)
+``pool.final``        int16 (n,), the pseudo-label: the linear guess after the method's refiners;
+                      ``pool.confidence`` float16 (n,), its probability
+====================  ==============================================================================
 
-Of them the candidates, for which the file also holds what a gallery shows:
+For c candidates among them, which galleries show:
 
-=====================  =============================================================================================
-``shown.place``        int32 (c,), rows of the arrays above
-``shown.near``         int32 (c, 3), the labelled images nearest by cosine, numbers in the labelled pool, -1: none;
-                       ``shown.near_label`` int16 (c, 3), ``shown.near_cosine`` float16 (c, 3)
-``confident``, ``disagreeing``, ``uncertain``, ``next``   int32, rows of ``shown``; ``next.*`` the parts of its score
-``thumbnails.bytes``   uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels a side, one after the other, with
-                       ``thumbnails.offsets`` int64 (t + 1,); ``thumbnails.pool`` int8 (t,), 0 unlabelled, 1 labelled;
-                       ``thumbnails.index`` int32 (t,). At most 1,600 and 5 MB. Vectors that stand for images have the
-                       pictures of these (of files the central squares), others have none
-=====================  =============================================================================================
+====================  ==============================================================================
+``shown.place``       int32 (c,), rows of the arrays above
+``shown.near``        int32 (c, 3), indices of the labeled images nearest by cosine, -1: none;
+                      ``shown.near_label`` int16 (c, 3), ``shown.near_cosine`` float16 (c, 3)
+``confident``,        int32, rows of ``shown``, by gallery; ``next.*``: the parts of the score of
+``disagreeing``,      ``next``
+``uncertain``,
+``next``
+``thumbnails.bytes``  uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
+                      with ``thumbnails.offsets`` int64 (t + 1,), ``thumbnails.pool`` int8 (t,), 0
+                      unlabeled, 1 labeled, and ``thumbnails.index`` int32 (t,). At most 1,600 files
+                      and 5 MB. Embeddings have the pictures of their images, other vectors none.
+====================  ==============================================================================
 
-For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place`` (at most 1,500 rows
-of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labelled images), and ``map.prototypes`` (K).
-For calibration, of the test and hold-out images: ``test.label``, ``test.answer`` int16, ``test.confidence`` float16,
-and ``test.adjusted_*`` after post-hoc logit adjustment; ``holdout.*`` alike.
+For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place``
+(at most 1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled
+images), and ``map.prototypes`` (K). For calibration, of the test images: ``test.label``,
+``test.answer`` int16, ``test.confidence`` float16, and ``test.adjusted_*`` after post-hoc logit
+adjustment; likewise ``holdout.*``.
 """
 
 from __future__ import annotations
@@ -75,19 +80,19 @@ Arrays = dict[str, npt.NDArray[Any]]
 FILE = "beliefs.safetensors"
 VERSION = 1
 MOST_IMAGES = 10_000
-"""Looking at so many costs about as much as one evaluation on a benchmark's test images."""
+"""Images whose beliefs are computed: about the cost of one evaluation on a benchmark."""
 MOST_ON_MAP = 1500
 MOST_LABELED_ON_MAP = 300
 COMPONENTS = 32
 SHOWN = 360
-"""Images of a gallery of all classes, at most."""
+"""Images of a gallery of all classes at most."""
 PER_CLASS = 12
 PER_PAIR = 6
 DISAGREEING = 120
 LABEL_NEXT = 100
 NEIGHBOURS = 3
 TEMPERATURE = 0.05
-"""Of the similarity where the method has none of its own: that of DASO's prototypes."""
+"""Temperature of the similarity for methods without one: that of DASO."""
 CHUNK = 1024
 
 
@@ -96,15 +101,8 @@ def write_beliefs(
 ) -> None:
     """Write ``beliefs.safetensors`` into a run folder, atomically.
 
-    Args:
-        folder: of the run.
-        training: a stage of it.
-        data: of the run.
-        seed: of the run; it chooses the sample.
-        step: of the run, that its moving average is of.
-
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
@@ -115,7 +113,7 @@ def write_beliefs(
 def collect_beliefs(
     training: Training, data: TrainingData, seed: int
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Return the arrays and the object of ``beliefs.safetensors``; nothing of the training changes."""
+    """Return the arrays and the JSON object of ``beliefs.safetensors``."""
     network = training.average.network
     random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
     arrays: Arrays = {}
@@ -178,7 +176,7 @@ def collect_beliefs(
 
 
 def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> Arrays:
-    """Return labels, answers and their confidence, with and without post-hoc logit adjustment."""
+    """Return labels, predictions and confidence, with and without post-hoc logit adjustment."""
     logits = predict_logits(network, pool.images)
     arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
     adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
@@ -190,14 +188,14 @@ def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> 
 
 
 def _sample(size: int, most: int, random: np.random.Generator) -> Indices:
-    """Return *most* of the numbers below *size*, or all, in order."""
+    """Return a sorted sample of *most* numbers below *size*, or all."""
     if size <= most:
         return np.arange(size)
     return np.sort(random.choice(size, most, replace=False))
 
 
 def _spread(labels: Indices, random: np.random.Generator) -> Indices:
-    """Return the places of all labelled images, or of at most some 10,000, as many of each class as there are."""
+    """Return the indices of the labeled images, at most about 10,000, balanced over the classes."""
     shuffled = random.permutation(len(labels))
     share = max(1, MOST_IMAGES // len(np.unique(labels)))
     by_class = best_per_group(labels[shuffled], np.zeros(len(labels)), share)
@@ -206,7 +204,7 @@ def _spread(labels: Indices, random: np.random.Generator) -> Indices:
 
 @torch.no_grad()
 def _features(network: Network, pool: Pool, index: Indices) -> Tensor:
-    """Return the features (N, D) of images of a pool, on the device, by the network in evaluation mode."""
+    """Return the features (N, D) of images of a pool, on the device, in evaluation mode."""
     images = pool.images if pool.images.dim() == 4 else pool.images[:, 0]
     device, training = next(network.parameters()).device, network.training
     size = rows_at_once(images.shape[1:], device, network.resolution)
@@ -224,7 +222,7 @@ def _unit(features: Tensor) -> Tensor:
 def _prototypes(
     training: Training, labeled: Tensor, labels: Indices, num_classes: int
 ) -> tuple[Tensor, float, str]:
-    """Return prototypes (K, D), temperature and where they come from: the method, or means of labelled features."""
+    """Return prototypes (K, D), temperature and origin: method, or means of labeled features."""
     modules = list(training.method.modules())
     temperature = next(
         (m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE
@@ -238,7 +236,7 @@ def _prototypes(
 
 @torch.no_grad()
 def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor) -> Tensor:
-    """Return what the refiners of the method make of a linear guess; copies of them see it, for they count."""
+    """Refine a linear guess by copies of the method's refiners, whose state must not change."""
     method = training.method
     refiners = [
         r
@@ -258,7 +256,7 @@ def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor)
 def _choose(
     linear: Floats, semantic: Floats, final: Floats, features: Floats, class_counts: Indices
 ) -> tuple[Arrays, Indices]:
-    """Return the galleries, as places among the shown images, and the rows of the shown images."""
+    """Return the galleries, as rows of the shown images, and the rows of these in the pool."""
     label, confidence = final.argmax(1), final.max(1)
     rarest = np.argsort(class_counts, kind="stable")[:SHOWN]
     rows = np.flatnonzero(np.isin(label, rarest))
@@ -270,7 +268,7 @@ def _choose(
         "uncertain": rows[best_per_group(label[rows], -confidence[rows], per_class)],
         "next": ranking.place,
     }
-    # Thumbnails are made in this order while they fit: what to label next comes first.
+    # Thumbnails are packed in this order while they fit: what to label next comes first.
     ordered = np.concatenate(
         [galleries[name] for name in ("next", "disagreeing", "confident", "uncertain")]
     )
@@ -296,7 +294,7 @@ def _top_two(name: str, probs: Floats) -> Arrays:
 
 
 def _nearest(features: Tensor, labeled: Tensor) -> tuple[Indices, Floats]:
-    """Return places and cosines (N, 3) of the nearest labelled features; -1 and 0 where there are fewer."""
+    """Return indices and cosines (N, 3) of the nearest labeled features; -1 and 0 where missing."""
     count = min(NEIGHBOURS, len(labeled))
     cosine, place = (_unit(features) @ _unit(labeled).T).topk(count, dim=1)
     missing = (0, NEIGHBOURS - count)
@@ -310,7 +308,7 @@ def _map(
     prototypes: Tensor,
     random: np.random.Generator,
 ) -> Arrays:
-    """Return principal components of unit features of some images, some labelled ones and the prototypes."""
+    """Return principal components of the unit features of some images and of the prototypes."""
     place = _sample(len(features), MOST_ON_MAP, random)
     with_label = _sample(len(labeled), MOST_LABELED_ON_MAP, random)
     parts = (features[torch.from_numpy(place)], labeled[torch.from_numpy(with_label)], prototypes)
@@ -329,5 +327,5 @@ def _map(
 
 
 def _paths(pool: Pool, index: Indices) -> dict[str, str]:
-    """Return the paths of images of a pool by their number; {} where they are not known."""
+    """Return the paths of images of a pool by index; {} if they are unknown."""
     return {str(i): pool.paths[i] for i in map(int, index)} if pool.paths else {}

@@ -1,4 +1,4 @@
-"""Which unlabelled images are worth a look, and which to label next: choices over arrays of beliefs.
+"""Choose the unlabeled images to show, and those to label next, from arrays of beliefs.
 
 Shape letters: N images, K classes, D features.
 """
@@ -15,16 +15,16 @@ Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 CONSIDERED = 2000
-"""Images of the highest score among which the list of those to label next is chosen."""
+"""Images with the highest scores from which those to label next are chosen."""
 
 
 def best_per_group(groups: Indices, score: Floats, most: int) -> Indices:
-    """Return the places of the *most* highest scores of every group, best first; ties by place.
+    """Return the indices of the highest scores of every group, best first; ties by index.
 
     Args:
-        groups: (N,), the group of each image.
+        groups: (N,), group of each image.
         score: (N,).
-        most: of each group.
+        most: images per group.
     """
     by_group = np.lexsort((-score, groups))
     ordered = groups[by_group]
@@ -35,12 +35,12 @@ def best_per_group(groups: Indices, score: Floats, most: int) -> Indices:
 
 
 def disagreements(linear: Floats, semantic: Floats, per_pair: int, most: int) -> Indices:
-    """Return the images of which two classifiers name different classes, those first where both are sure.
+    """Return the images on which two classifiers disagree, the most confident first.
 
     Args:
         linear, semantic: probabilities (N, K).
-        per_pair: images of each pair (class of the one, class of the other), so that no pair takes all places.
-        most: images in all.
+        per_pair: images per pair of classes, so that no pair fills the list.
+        most: images in total.
     """
     first, second = linear.argmax(1), semantic.argmax(1)
     differ = np.flatnonzero(first != second)
@@ -54,13 +54,14 @@ class Ranking:
     """Images to label next, best first; every array is (M,).
 
     Attributes:
-        place: of the image among the N.
+        place: index of the image among the N.
         score: uncertainty * rarity * novelty.
-        uncertainty: 1 - (b_a - b_c), a and c the classes of the highest mean belief b of both classifiers, in
-            [0, 1]: high where the classifiers disagree or neither is sure.
-        rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; n_k labelled images of class k.
-        novelty: cosine distance to the nearest image that stands before it in the list, over the usual distance of an
-            image to its nearest neighbour, at most 1: low for what is almost a copy.
+        uncertainty: 1 - (b_a - b_c), in [0, 1]; a and c are the classes of the highest mean belief
+            b of both classifiers. High where the classifiers disagree or neither is confident.
+        rarity: mean of sqrt(n_min / n_k) over these two classes, weighted by b; class k has n_k
+            labeled images.
+        novelty: cosine distance to the nearest earlier image of the list, over the median distance
+            of an image to its nearest neighbor, at most 1: low for near copies.
         likely, other: the classes a and c.
     """
 
@@ -78,15 +79,16 @@ def rank_to_label(
 ) -> Ranking:
     """Rank the images whose labels would help the rare classes most.
 
-    One by one, the image of the highest score is taken, and the novelty of its copies falls: the list does not ask for
-    the same image a hundred times. Spreading it further costs more than it brings: images that may be rare lie close
-    together (docs/report.md has numbers).
+    The image with the highest score is taken, which lowers the novelty of its near copies, and so
+    on: the list does not ask for the same image a hundred times. Spreading it further does not pay:
+    images that may be rare lie close together (docs/report.md has numbers).
 
     Args:
-        linear, semantic: probabilities (N, K) by the classifier and by the similarity to prototypes.
+        linear, semantic: probabilities (N, K) by the classifier and by the similarity to
+            prototypes.
         features: (N, D).
-        class_counts: (K,), labelled images of each class.
-        most: M, at most.
+        class_counts: (K,), labeled images of each class.
+        most: M at most.
     """
     belief = (linear + semantic) / 2
     rows = np.arange(len(belief))
@@ -129,7 +131,7 @@ def rank_to_label(
 
 
 def _spacing(unit: Floats) -> float:
-    """Return the median cosine distance of unit vectors (N, D) to the nearest other one; 1 for a single one."""
+    """Return the median cosine distance of unit vectors (N, D) to their neighbors; 1 for N = 1."""
     if len(unit) < 2:
         return 1.0
     distances = 1 - unit @ unit.T

@@ -1,40 +1,32 @@
-"""When what a run believes is written: now and then while it trains, and from its checkpoint when somebody asks."""
+"""Decide when to write beliefs.safetensors: periodically during training, or on demand."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from daso.data.training_data import TrainingData
-from daso.errors import RunError
-from daso.files import Row, read_json
+from daso.files import Row
 from daso.train.beliefs.collect import FILE, MOST_IMAGES, write_beliefs
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
-from daso.train.encoder.pretrained import refuse_other
-from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import load_checkpoint
-from daso.train.prepare import Prepared, describe_data, moved, prepare
+from daso.train.prepare import Prepared, moved, prepare_again
 
 SHARE = 0.02
-"""Of the time of a training, that it may take to write now and then what it believes."""
-FIRST = SHARE / 2
-"""Of the time that the whole training will take, that it may take to write it for the first time, however early."""
-OVERHEAD = 1.0
-"""Seconds that it takes beside computing features: galleries, thumbnails, a map. A guess until it has been measured."""
+"""Share of the training time that writing beliefs may take."""
+FIRST_SHARE = SHARE / 2
+"""Share of the whole run's expected time that the first writing may take, however early."""
+OVERHEAD_SECONDS = 1.0
+"""Assumed time for galleries, thumbnails and the map until it has been measured."""
 
 
-class NowAndThen:
-    """Writes ``beliefs.safetensors`` at evaluations, so seldom that it takes no more than 2% of the time.
+class BeliefsWriter:
+    """Writes ``beliefs.safetensors`` at evaluations, within 2% of the time.
 
-    For the first time as soon as that will be no more than 1% of the time of the whole training, at the speed so far:
-    mostly at the first evaluation. How long it will take is guessed from how long the evaluation took.
-
-    Args:
-        folder: of the run.
-        clock: seconds that pass.
+    The first file is written as soon as it takes no more than 1% of the whole run's expected time,
+    mostly at the first evaluation. The time is estimated from that of the evaluation.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +37,7 @@ class NowAndThen:
         self._cost: float | None = None
 
     def see(self, row: Row, prepared: Prepared) -> None:
-        """Write, after a row of a training whose checkpoint is saved, if it is an evaluation and there is time.
+        """Write beliefs if a row is an evaluation and time allows; its checkpoint must be saved.
 
         Raises:
             RunError: the file cannot be written.
@@ -65,39 +57,19 @@ class NowAndThen:
     def _affords(self, prepared: Prepared, now: float) -> bool:
         cost = self._cost
         if cost is None:
-            cost = OVERHEAD + (now - self._before) * _looked_at(prepared.data)
+            cost = OVERHEAD_SECONDS + (now - self._before) * _relative_images(prepared.data)
             whole = prepared.training.seconds * prepared.total_steps / max(prepared.step, 1)
-            if cost <= FIRST * whole and not (self.folder / FILE).exists():
+            if cost <= FIRST_SHARE * whole and not (self.folder / FILE).exists():
                 return True
         return self.spent + cost <= SHARE * (now - self._began)
 
 
-def _looked_at(data: TrainingData) -> float:
-    """Return how many images are looked at for each that an evaluation measures on."""
+def _relative_images(data: TrainingData) -> float:
+    """Return the number of images that beliefs need, relative to that of an evaluation."""
     measured = sum(len(pool) for pool in (data.test, data.holdout) if pool is not None)
     pools = (data.unlabeled, data.labeled)
     others = sum(min(len(pool), MOST_IMAGES) for pool in pools if pool is not None)
     return (measured + others) / max(measured, 1)
-
-
-def refuse_changed(folder: Path, saved: dict[str, Any], data: TrainingData) -> None:
-    """Check that the data of a run is what it was when the run began.
-
-    Args:
-        folder: of the run.
-        saved: its ``data.json``.
-        data: as it is now.
-
-    Raises:
-        RunError: the split or the images are others.
-    """
-    found = describe_data(data)
-    for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
-        if saved.get(key) != found[key]:
-            raise RunError(
-                f"the data of {folder} has changed: the fingerprint of its {what} was {saved.get(key)}, "
-                f"the same options now give {found[key]}"
-            )
 
 
 def refresh_beliefs(
@@ -108,35 +80,21 @@ def refresh_beliefs(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write ``beliefs.safetensors`` from the newest whole checkpoint of a run, which may be training meanwhile.
+    """Write ``beliefs.safetensors`` from a run's newest complete checkpoint, even while it trains.
 
-    Of a complete run that keeps the network which was best on the hold-out, from that one.
-
-    Args:
-        folder: of the run.
-        warn: is told of damaged checkpoints.
-        data: where the run's files are now, if they have moved.
-        device: another one than the run's.
-        progress: is told how many images are embedded, of how many, where the encoder is frozen.
+    A complete run that deploys its best network uses that one.
 
     Returns:
         The step of the checkpoint.
 
     Raises:
-        RunError: the folder is no run, its data has changed, or it has no whole checkpoint.
+        RunError: the folder is no run, its data has changed, or it has no complete checkpoint.
     """
-    config = RunConfig.read(folder)
-    saved = read_json(folder / "data.json")
-    checkpoint = load_checkpoint(folder / "checkpoints", warn)  # before any work: there may be none
-    prepared = prepare(moved(config, data, device), folder=folder, progress=progress)
-    refuse_changed(folder, saved, prepared.data)
-    refuse_other(folder, saved, prepared.backbone)
-    prepared = prepared.at(checkpoint)
-    step, best = checkpoint.step, model_folder(folder, config.train.deploy)
-    if best.name == BEST and (folder / "summary.json").exists():
-        chosen = load_checkpoint(best, warn)
-        step = chosen.step
-        network = {name[len("average.") :]: value for name, value in chosen.tensors.items()}
-        prepared.training.average.network.load_state_dict(network)
+    config = moved(RunConfig.read(folder), data, device)
+    checkpoint = load_checkpoint(folder / "checkpoints", warn)  # fails before any work
+    prepared = prepare_again(folder, config, progress=progress).at(checkpoint)
+    step = checkpoint.step
+    if (folder / "summary.json").exists():
+        step = prepared.load_best(folder, warn) or step
     write_beliefs(folder, prepared.training, prepared.data, config.train.seed, step)
     return step

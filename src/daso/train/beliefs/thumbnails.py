@@ -1,4 +1,4 @@
-"""Small pictures of images for a report, as encoded files within a budget."""
+"""Encode thumbnails for a report within a budget."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from daso.data.training_data import Pool
 from daso.errors import DataError
 
 SIDE = 64
-"""Of a thumbnail in pixels, at most."""
+"""Largest side of a thumbnail in pixels."""
 LOSSLESS = 32
+"""Side in pixels up to which thumbnails are PNG files."""
 MOST = 1600
 MOST_BYTES = 5_000_000
 
 
 def encode_thumbnail(image: Tensor) -> bytes:
-    """Return an image, uint8 (C, H, W) with C = 1 or 3, of at most 64 pixels a side as a PNG or a JPEG file.
+    """Encode an image, uint8 (C, H, W) with C = 1 or 3, as a thumbnail.
 
-    Up to 32 pixels it is kept as it is, as PNG; larger ones are shrunk with antialiasing to JPEG.
+    Up to 32 pixels a side it is an unchanged PNG file, else a JPEG file of at most 64 pixels a
+    side.
     """
     pixels = image.cpu().numpy().transpose(1, 2, 0)
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -40,7 +42,7 @@ def encode_thumbnail(image: Tensor) -> bytes:
 
 
 def _thumbnail(pool: Pool, index: int) -> bytes | None:
-    """Return the picture of an image, or of the file that a vector stands for; None where there is none."""
+    """Return the thumbnail of an image, or of the file behind a vector; None without one."""
     if pool.images.dim() == 4:
         return encode_thumbnail(pool.images[index])
     try:
@@ -52,15 +54,16 @@ def _thumbnail(pool: Pool, index: int) -> bytes | None:
 def pack_thumbnails(
     wanted: Sequence[tuple[int, Pool, npt.NDArray[np.integer]]],
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Encode images of pools, in order, as long as they fit the budget.
+    """Encode images of pools, in order, while they fit the budget.
 
-    Vectors that stand for images that were read from files get the pictures of these files, as far as they are there.
+    Vectors of images that were read from files get the thumbnails of these files, if they still
+    exist.
 
     Args:
-        wanted: number of a pool, the pool, and the numbers of its images.
+        wanted: number of a pool, the pool, and indices of its images.
 
     Returns:
-        ``bytes`` uint8, the files one after the other; ``offsets`` int64 (T + 1,); ``pool`` int8 (T,); ``index``
+        ``bytes`` uint8, the files joined; ``offsets`` int64 (T + 1,); ``pool`` int8 (T,); ``index``
         int32 (T,).
     """
     files: list[bytes] = []

@@ -1,1 +1,1 @@
-"""Which encoder is trained: from scratch, pretrained, or frozen with embeddings kept."""
+"""The encoder of a training: from scratch, pretrained, or frozen with stored embeddings."""

@@ -1,4 +1,4 @@
-"""Images so small that torch's bfloat16 convolutions on a CPU cannot train on them."""
+"""Fall back to float32 for images too small for torch's bfloat16 convolutions on a CPU."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ from torch import Tensor, nn
 from daso.nets.network import Network
 
 
-def spare_bfloat16(network: Network, shape: Sequence[int]) -> None:
-    """Let a network compute in float32 where bfloat16 would give it gradients of memory that was never set.
+def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
+    """Make a network compute in float32 where bfloat16 would give it wrong gradients.
 
-    On a CPU, torch 2.13 leaves a part of the gradient of a bfloat16 convolution unset where its stride is larger than
-    its input: NaN, or any number. Encoders of timm and transformers reduce images 32 times, so 16 pixels are too few.
+    On a CPU, torch 2.13 leaves a part of the gradient of a bfloat16 convolution uninitialized where
+    the stride exceeds the input: NaN or any number. Encoders of timm and transformers reduce images
+    32 times, so 16 pixels are too few.
 
     Args:
-        network: on its device, its encoder to be trained.
-        shape: of an image, (C, H, W), or of a vector, (D,).
+        network: on its device, with a trainable encoder.
+        shape: shape of an image, (C, H, W), or of a vector, (D,).
     """
-    on_cpu = network.mean.device.type == "cpu"
-    if on_cpu and network.precision == "bfloat16" and len(shape) == 3 and _starves(network, shape):
+    concerned = (
+        network.mean.device.type == "cpu" and network.precision == "bfloat16" and len(shape) == 3
+    )
+    if concerned and _has_stride_beyond_input(network, shape):
         network.precision = "float32"
 
 
-def _starves(network: Network, shape: Sequence[int]) -> bool:
-    """Pass one image through the encoder and tell whether a convolution takes longer steps than its input is."""
-    found: list[bool] = []
+def _has_stride_beyond_input(network: Network, shape: Sequence[int]) -> bool:
+    """Pass an image through the network and check every convolution."""
+    exceeds: list[bool] = []
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         stride = cast(nn.Conv2d, module).stride
-        found.append(
-            any(side < step for side, step in zip(inputs[0].shape[2:], stride, strict=True))
-        )
+        sides = inputs[0].shape[2:]
+        exceeds.append(any(side < step for side, step in zip(sides, stride, strict=True)))
 
-    hooks = [
-        module.register_forward_pre_hook(look)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(check) for module in convolutions]
     training = network.training
     network.eval()
     try:
@@ -50,4 +49,4 @@ def _starves(network: Network, shape: Sequence[int]) -> bool:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    return any(found)
+    return any(exceeds)

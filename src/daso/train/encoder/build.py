@@ -1,4 +1,4 @@
-"""The network of a run, from its options and the shape of what goes in: for training, and for a trained model."""
+"""Build the network of a run, for training and for a trained model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from daso.train.options import TrainOptions
 
 
 def default_network(shape: Sequence[int], resolution: int | None) -> str:
-    """Return the network to take when none is named.
+    """Return the default network.
 
     Args:
-        shape: of an image, (C, H, W), or of a vector, (D,).
-        resolution: side in pixels to which images are resized; None: they stay as they are.
+        shape: shape of an image, (C, H, W), or of a vector, (D,).
+        resolution: side in pixels to which images are resized; None: they keep their size.
     """
     if len(shape) == 1:
         return "mlp-256"
@@ -40,23 +40,23 @@ def named_encoder(
     """Build the encoder of a training.
 
     Args:
-        options: with the network named; with ``freeze`` the one on the embeddings is built.
-        shape: of an image, (C, H, W), or of a vector, (D,).
-        mean, std: of each dimension of vectors; of images they are not used here.
-        module: an encoder of images with weights to start from, which is copied; None: weights are random.
+        options: names the network, and with ``freeze`` the network on the embeddings.
+        shape: shape of an image, (C, H, W), or of a vector, (D,).
+        mean, std: of each dimension of vectors; unused for images.
+        module: encoder of images with weights, which is copied; None: the weights are random.
 
     Raises:
-        OptionError: there is no such network, or an option does not go with the shape.
+        OptionError: the network does not exist, or an option does not fit the shape.
     """
     if len(shape) == 1:
         if options.freeze:
             return build_vector_encoder(options.embedding_network, mean, std)
         if options.resolution is not None:
-            raise OptionError("resolution is of images; the data are vectors")
+            raise OptionError("resolution is for images; the data are vectors")
         return build_vector_encoder(str(options.network), mean, std)
     channels, height, width = shape
     if options.resolution is not None and height != width:
-        raise OptionError(f"resolution makes images square, these are {height} x {width}")
+        raise OptionError(f"resolution needs square images, these are {height} x {width}")
     if module is not None:
         return cast(Encoder, copy.deepcopy(module))
     return build_encoder(str(options.network), channels, options.resolution or max(height, width))
@@ -75,40 +75,25 @@ def build_network(
     """Build the network around an encoder.
 
     Args:
-        options: precision and resolution.
-        shape: of an image, (C, H, W), or of a vector, (D,).
-        encoder: see ``named_encoder``.
+        shape: shape of an image, (C, H, W), or of a vector, (D,).
         heads: outputs of each linear head by name.
-        mean, std: of each channel of images; of vectors they are the encoder's matter.
-        output: name of the head that classifies.
-        preprocessing: of a pretrained encoder, complete; it goes before the others.
+        mean, std: of each channel of images; an encoder of vectors has its own.
+        preprocessing: complete preprocessing of a pretrained encoder; it overrides the others.
     """
-    if preprocessing is not None and len(shape) == 3:
-        given = preprocessing
-        assert given.mean is not None
-        assert given.std is not None
-        return Network(
-            encoder,
-            heads,
-            given.mean,
-            given.std,
-            options.precision,
-            given.resolution,
-            output,
-            given.interpolation,
-        )
+    resolution, interpolation = options.resolution, Preprocessing.interpolation
     if len(shape) == 1:
         mean = std = ()
-    return Network(encoder, heads, mean, std, options.precision, options.resolution, output)
+    elif preprocessing is not None:
+        mean, std = preprocessing.mean or (), preprocessing.std or ()
+        resolution, interpolation = preprocessing.resolution, preprocessing.interpolation
+    return Network(encoder, heads, mean, std, options.precision, resolution, output, interpolation)
 
 
 class EmbeddingClassifierEncoder(nn.Module):
-    """A frozen backbone and what was trained on its embeddings, one after the other: images in, features out.
-
-    Embeddings are taken, too, in place of images.
+    """A frozen backbone followed by the encoder trained on its embeddings.
 
     Args:
-        backbone: maps normalised images to embeddings, float (B, E).
+        backbone: maps normalized images to embeddings, float (B, E).
         top: maps embeddings to features, float (B, dim).
     """
 
@@ -119,7 +104,7 @@ class EmbeddingClassifierEncoder(nn.Module):
         self.dim = top.dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images, float (B, C, H, W), or embeddings, float (B, E), to features, float (B, dim)."""
+        """Map normalized images, float (B, C, H, W), or embeddings, float (B, E), to features."""
         return self.top(self.backbone(x).float() if x.dim() == 4 else x)
 
 
@@ -129,15 +114,15 @@ def trained_encoder(
     """Build the encoder of a trained model, whose weights are loaded afterwards.
 
     Args:
-        options: of its training.
-        data: as in ``data.json``: with ``backbone`` and ``embedding`` if it has a pretrained one, and a frozen one.
-        given: the encoder of one's own that the training was given.
+        data: content of ``data.json``, with ``backbone`` and ``embedding`` for a pretrained
+            encoder.
+        given: the custom encoder that the training was given, if any.
 
     Returns:
         The encoder, and the preprocessing of a pretrained one.
 
     Raises:
-        OptionError: it cannot be built, or an encoder of one's own is needed.
+        OptionError: the encoder cannot be built, or a custom one is missing.
     """
     shape, mean, std = [int(n) for n in data["image_shape"]], data["mean"], data["std"]
     about = data.get("backbone")

@@ -1,22 +1,22 @@
-"""Embeddings of images by a frozen backbone: computed once, kept on disk, trained on as vectors in versions.
+"""Embeddings of images by a frozen backbone: computed once, kept on disk, trained on as vectors.
 
-A folder of embeddings belongs to one backbone, one preprocessing and one way to augment; its name is the checksum of
-these. In it every embedding is found by the checksum of its image, so that runs share them, whatever their seed, split
-or method. They lie in shards of a few hundred images, each written at once and called by the checksum of its content:
-what was finished before a process was killed is there when the next one starts, and a damaged shard is removed and
-computed anew. What is augmented is a function of the image, not of the run's seed.
+A folder of embeddings belongs to one backbone, one preprocessing and one augmentation; its name is
+their checksum. Within it, an embedding is found by the checksum of its image, so runs share
+embeddings across seeds, splits and methods. Shards hold a few hundred images each. A shard is
+written at once and named by the checksum of its content: a killed process loses at most one shard,
+and a damaged shard is removed and computed again. Augmentation depends on the image, not on the
+run's seed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -31,33 +31,32 @@ from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
-from daso.nets.network import Network
+from daso.nets.network import Encoder, Network
+from daso.train.encoder.build import build_network
 from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation
 from daso.train.step.sampling import derive_seed
 from daso.train.view_options import ViewOptions
 
 SHARD = 256
-"""Images of a shard: what is lost at most when a process is killed."""
+"""Images per shard."""
 PIXELS, PIXELS_CPU = 2**22, 2**19
-"""Of the images that go through the backbone at a time, at its resolution: a CPU is faster where activations stay in
-its caches."""
+"""Pixels that pass through the backbone at a time; few on a CPU, for its caches."""
 DIGEST = 16
+"""Bytes of an image's checksum."""
 FORMAT = 1
 
 Progress = Callable[[int, int], None]
-"""Is told how many images are done, of how many."""
+"""Called with the number of images that are done and the number of all images."""
 
 
 @dataclass(frozen=True)
 class EmbeddedData(TrainingData):
-    """The data of a run on the embeddings of a frozen backbone: pools of vectors, float32 (N, V, D).
+    """The data of a run on embeddings: pools of vectors, float32 (N, V, D).
 
     Attributes:
-        image_shape: channels, height and width of the images.
-        folder: of the embeddings with augmentation.
-        computed: embeddings that were not found there; the others were.
-        pictured: the labelled and unlabelled images themselves, on the host, where they do not stand in files.
+        folder: folder of the embeddings of augmented images.
+        pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
     """
 
     image_shape: tuple[int, ...] = ()
@@ -66,23 +65,21 @@ class EmbeddedData(TrainingData):
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
 
     def describe_embeddings(self) -> dict[str, Any]:
-        """Return what a run folder says of them."""
-        versions = self.labeled.images.shape[1]
-        strong = versions - 1 - self.weak_versions
+        """Return the entries for ``data.json``."""
+        strong = self.labeled.images.shape[1] - 1 - self.weak_versions
         return {
             "embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}
         }
 
 
 class EmbeddingStore:
-    """Embeddings of images on disk, each in V versions, float16 (float32 where a number is too large for it).
+    """Embeddings on disk, each image in V versions, float16, or float32 where a value needs it.
 
     Args:
-        folder: one for each way to compute them; it is made.
-        about: JSON values that tell, for a person, what they are; written into ``about.json``.
+        folder: folder for one way of computing embeddings; created if missing.
 
     Raises:
-        RunError: the folder cannot be made or written.
+        RunError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -91,10 +88,12 @@ class EmbeddingStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"cannot make {folder}: {error.strerror}; --embedding-folder DIR keeps embeddings elsewhere"
+                f"cannot create {folder}: {error.strerror}; choose another folder with "
+                f"--embedding-folder DIR"
             ) from error
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
+        self._index: dict[bytes, tuple[Path, int]] | None = None
 
     def collect(
         self,
@@ -103,25 +102,22 @@ class EmbeddingStore:
         out: np.ndarray,
         done: Progress,
     ) -> int:
-        """Fill *out*, float32 (N, V, D), with the embeddings of N images; compute those that are not there.
+        """Fill *out*, float32 (N, V, D), with the embeddings of N images; compute missing ones.
 
         Args:
-            digests: of the images, ``DIGEST`` bytes each.
-            compute: returns the embeddings, float32 (n, V, D), of the images with these numbers.
-            out: is written to.
-            done: is told how many images there are.
+            digests: checksums of the images, ``DIGEST`` bytes each.
+            compute: maps row numbers to their embeddings, float32 (n, V, D).
 
         Returns:
-            How many were computed.
+            The number of computed embeddings.
 
         Raises:
-            RunError: a shard cannot be written.
+            RunError: a shard cannot be read, removed or written.
         """
         rows: dict[bytes, list[int]] = {}
         for row, key in enumerate(digests):
             rows.setdefault(key, []).append(row)
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self._take(path, rows, out)
+        self._fill(rows, out)
         missing = [group[0] for group in rows.values()]
         done(len(digests) - sum(map(len, rows.values())), len(digests))
         for start in range(0, len(missing), SHARD):
@@ -136,22 +132,34 @@ class EmbeddingStore:
             done(len(digests) - sum(map(len, rows.values())), len(digests))
         return len(missing)
 
-    def _take(self, path: Path, rows: dict[bytes, list[int]], out: np.ndarray) -> None:
-        """Copy the embeddings that are wanted from a shard; those found are wanted no more."""
-        try:
-            content = path.read_bytes()
-            if _checksum(content) != path.stem:
-                raise ValueError("its checksum does not fit")
-            shard = safetensors.numpy.load(content)
-            digests, embeddings = shard["digests"], shard["embeddings"]
-        except (OSError, ValueError, KeyError, SafetensorError):
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return
-        for key, embedding in zip(digests, embeddings, strict=True):
-            wanted = rows.pop(key.tobytes(), None)
-            if wanted is not None:
-                out[wanted] = embedding
+    def _fill(self, rows: dict[bytes, list[int]], out: np.ndarray) -> None:
+        """Copy stored embeddings to *out* and remove their rows from *rows*."""
+        if self._index is None:
+            self._index = self._verify()
+        wanted: dict[Path, list[tuple[bytes, int]]] = {}
+        for key in rows.keys() & self._index.keys():
+            path, place = self._index[key]
+            wanted.setdefault(path, []).append((key, place))
+        for path, places in wanted.items():
+            embeddings = safetensors.numpy.load(_read(path))["embeddings"]
+            for key, place in places:
+                out[rows.pop(key)] = embeddings[place]
+
+    def _verify(self) -> dict[bytes, tuple[Path, int]]:
+        """Return the shard and the row of every stored image; remove damaged shards."""
+        index: dict[bytes, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            content = _read(path)
+            try:
+                if _checksum(content) != path.stem:
+                    raise ValueError("wrong checksum")
+                keys = safetensors.numpy.load(content)["digests"]
+            except (ValueError, KeyError, SafetensorError):
+                _remove(path)
+                continue
+            for place, key in enumerate(keys):
+                index.setdefault(key.tobytes(), (path, place))
+        return index
 
     def _write(self, digests: Sequence[bytes], embeddings: np.ndarray) -> None:
         shard = {
@@ -159,7 +167,26 @@ class EmbeddingStore:
             "embeddings": np.ascontiguousarray(embeddings),
         }
         content = safetensors.numpy.save(shard)
-        write_atomically(self.folder / f"{_checksum(content)}.safetensors", content)
+        path = self.folder / f"{_checksum(content)}.safetensors"
+        write_atomically(path, content)
+        assert self._index is not None
+        self._index |= {key: (path, place) for place, key in enumerate(digests)}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"cannot read the embeddings in {path}: {error.strerror or error}"
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove the damaged {path}: {error.strerror or error}") from error
 
 
 def _checksum(content: bytes) -> str:
@@ -175,100 +202,75 @@ def embed_data(
 ) -> EmbeddedData:
     """Return the data of a run as embeddings.
 
-    Labelled and unlabelled images come plain, in ``weak_versions`` weak and ``strong_versions`` strong views; test and
-    hold-out images plain only.
+    Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions``
+    strong views. Test and hold-out images come plain only.
 
     Args:
         data: images, on the device that computes.
-        backbone: its preprocessing is complete.
-        options: versions, precision, and where embeddings are kept.
-        views: of images.
-        progress: is told of every pool's images.
 
     Raises:
         DataError: the backbone returns NaN or infinity.
-        RunError: embeddings cannot be written.
     """
-    tell = progress or _ignore
     device = data.labeled.images.device
-    given = backbone.preprocessing
-    assert given.mean is not None
-    assert given.std is not None
-    network = Network(
-        backbone.module,  # type: ignore[arg-type]
-        {},
-        given.mean,
-        given.std,
-        options.precision,
-        given.resolution,
-        interpolation=given.interpolation,
+    encoder = cast(Encoder, backbone.module)
+    network = build_network(
+        options, data.shape, encoder, {}, (), (), "class", backbone.preprocessing
     )
     network = network.to(device).eval()
     _, height, width = data.shape
     augmentation = Augmentation(views, height, width, data.flip)
     kinds: list[View] = [*["weak"] * options.weak_versions, *["strong"] * options.strong_versions]  # type: ignore[list-item]
 
-    whole = backbone.describe()
-    about: dict[str, Any] = {
-        name: whole[name] for name in ("kind", "dim", "preprocessing", "weights")
-    }
+    about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
-    base = (
-        cache_folder() / "embeddings"
-        if options.embedding_folder is None
-        else Path(options.embedding_folder)
-    )
-    plain = _store(base.expanduser(), {**about, "views": ["plain"]})
-    viewed_by = {
-        name: value for name, value in vars(augmentation.options).items() if value is not None
-    }
-    viewed = _store(base.expanduser(), {**about, "views": kinds, "augmentation": viewed_by})
+    drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
+    base = Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
+    plain = _store(base, {**about, "views": ["plain"]})
+    viewed = _store(base, {**about, "views": kinds, "augmentation": drawn_by})
 
-    pools: dict[str, Pool | None] = {}
-    computed_vectors: dict[str, np.ndarray] = {}
-    computed = 0
-    wanted = {name: getattr(data, name) for name in ("labeled", "unlabeled", "holdout", "test")}
-    total = sum(len(pool) for pool in wanted.values() if pool is not None)
-    before = 0
+    pools = {name: getattr(data, name) for name in ("labeled", "unlabeled", "holdout", "test")}
+    total = sum(len(pool) for pool in pools.values() if pool is not None)
+    before = computed = 0
 
     def count(done: int, _: int) -> None:
-        tell(before + done, total)
+        if progress is not None:
+            progress(before + done, total)
 
-    for name, pool in wanted.items():
+    vectors: dict[str, np.ndarray] = {}
+    for name, pool in pools.items():
         if pool is None:
-            pools[name] = None
             continue
         digests = [digest(image.cpu().numpy()) for image in pool.images]
         parts: list[tuple[EmbeddingStore, list[View]]] = [(plain, ["identity"])]
         if kinds and name in ("labeled", "unlabeled"):
             parts.append((viewed, kinds))
         versions = sum(len(part) for _, part in parts)
-        vectors = computed_vectors[name] = np.empty((len(pool), versions, whole["dim"]), np.float32)
+        vectors[name] = np.empty((len(pool), versions, about["dim"]), np.float32)
         start = 0
         for store, part in parts:
-            last = start + len(part) == versions
-            computed += store.collect(
-                digests,
-                _computer(network, augmentation, pool.images, digests, part),
-                vectors[:, start : start + len(part)],
-                count if last else _ignore,  # the views, which take most of the time
-            )
-            start += len(part)
+            end = start + len(part)
+            compute = _computer(network, augmentation, pool.images, digests, part)
+            # Only the last part is counted: the views take most of the time.
+            done = count if end == versions else _ignore
+            computed += store.collect(digests, compute, vectors[name][:, start:end], done)
+            start = end
         before += len(pool)
-        pools[name] = Pool(torch.from_numpy(vectors).to(device), pool.labels, pool.paths)
-    trained = ("labeled", "unlabeled")
-    mean, std = vector_statistics([computed_vectors[n] for n in trained if n in computed_vectors])
-    known = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
-    known |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
-    pictured = {
-        name: Pool(
-            pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images, pool.labels
-        )
-        for name in ("labeled", "unlabeled")
-        if (pool := wanted[name]) is not None and not pool.paths
-    }
+
+    trained: list[str] = [name for name in ("labeled", "unlabeled") if name in vectors]
+    mean, std = vector_statistics([vectors[name] for name in trained])
+    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
+    fields |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
+    for name, values in vectors.items():
+        pool = pools[name]
+        fields[name] = Pool(torch.from_numpy(values).to(device), pool.labels, pool.paths)
+    pictured: dict[str, Pool] = {}
+    for name in trained:
+        pool = pools[name]
+        if not pool.paths:
+            images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
+            pictured[name] = Pool(images, pool.labels)
     return EmbeddedData(
-        **{**known, **pools},
+        **fields,
         image_shape=tuple(data.shape),
         folder=viewed.folder,
         computed=computed,
@@ -277,7 +279,7 @@ def embed_data(
 
 
 def _ignore(done: int, total: int) -> None:
-    """Drop news of progress."""
+    pass
 
 
 def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
@@ -292,7 +294,7 @@ def _computer(
     digests: Sequence[bytes],
     kinds: Sequence[View],
 ) -> Callable[[Sequence[int]], Tensor]:
-    """Return a function that computes the embeddings of some images, one version after the other."""
+    """Return a function that computes the embeddings of some rows, one version after the other."""
     side = network.resolution
     pixels = images.shape[2] * images.shape[3] if side is None else side * side
     batch = max(1, (PIXELS_CPU if images.device.type == "cpu" else PIXELS) // pixels)
@@ -314,7 +316,7 @@ def _computer(
         embeddings = torch.stack(versions, 1)
         if not bool(embeddings.isfinite().all()):
             raise DataError(
-                "the backbone returns NaN or infinity for some images; try --precision float32"
+                "the backbone returns NaN or infinity for some images; use --precision float32"
             )
         return embeddings
 

@@ -1,10 +1,10 @@
-"""Pretrained encoders of a run: found by what the options say, kept in the run folder, built again from it."""
+"""Find the pretrained encoder of a run, keep it in the run folder, and build it from there."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,70 +29,79 @@ from daso.nets.pretrained.huggingface import build_transformers, open_transforme
 from daso.nets.pretrained.own_weights import build_own, load_strictly, open_weights
 from daso.nets.pretrained.timm_models import build_timm, open_timm, timm_preprocessing
 from daso.train.config import RunConfig
-from daso.train.folder.checkpoint import load_checkpoint
+from daso.train.folder.checkpoint import load_checkpoint, without_prefix
 from daso.train.options import TrainOptions
 
 FOLDER = "backbone"
-"""Of a run folder, with the pretrained encoder as it was at the start."""
+"""Folder, in a run folder, with the pretrained encoder as it was at the start."""
 PYTHON = "python:"
-"""Begins the network's name of a run that was given its encoder from Python."""
+"""Prefix of the network's name in a run with a custom encoder."""
 
 
 def open_backbone(
     options: TrainOptions, shape: Sequence[int], encoder: nn.Module | None = None
 ) -> Backbone | None:
-    """Return the pretrained encoder that the options ask for; None if they ask for none.
+    """Return the pretrained encoder that the options name; None if they name none.
 
     Args:
-        options: ``network``, ``weights`` and ``resolution``.
-        shape: of an image, (C, H, W).
-        encoder: a module of one's own, which goes before the options' network.
+        shape: shape of an image, (C, H, W).
+        encoder: custom module, which overrides the options' network.
 
     Raises:
-        OptionError: it cannot be had, or does not go with the images or the options; the message says why.
-        MissingDependencyError: the library that it needs is not installed.
+        OptionError: the encoder cannot be found, or does not fit the images or the options.
+        MissingDependencyError: its library is not installed.
     """
-    name, resolution = options.network or "", options.resolution
-    weights = None if options.weights is None else Path(options.weights).expanduser()
     if len(shape) == 1:
         if encoder is not None or options.freeze or is_pretrained(options):
-            raise OptionError("pretrained encoders are of images; the data are vectors already")
+            raise OptionError("pretrained encoders are for images; the data are vectors already")
         return None
-    if encoder is not None:
-        backbone = _own_module(encoder, shape, resolution)
-    elif name.startswith(PYTHON):
-        raise OptionError(
-            f"this run was given its encoder from Python, {name}: give it again, encoder=..."
-        )
-    elif name.startswith("hf:"):
-        if weights is not None:
-            raise OptionError(
-                "--weights is for networks of ours and timm's; a transformers model is a folder"
-            )
-        opened = open_transformers(name.removeprefix("hf:"), None, resolution)
-        backbone = dataclasses.replace(opened, name=name)
-    elif name.startswith("timm:"):
-        backbone = open_timm(name.removeprefix("timm:"), resolution, weights)
-    elif _is_folder(name):
-        backbone = _open_folder(Path(name).expanduser(), resolution)
-    elif weights is not None:
-        backbone = open_weights(_named(options), weights)
-    elif options.freeze:
-        raise OptionError(
-            "--freeze needs a pretrained network: --network hf:NAME, timm:NAME or a folder, or --weights FILE"
-        )
-    else:
+    backbone = _open(options, shape, encoder)
+    if backbone is None:
         return None
-    _check_channels(backbone, shape)
-    if resolution is not None:
-        preprocessing = dataclasses.replace(backbone.preprocessing, resolution=resolution)
-        backbone = dataclasses.replace(backbone, preprocessing=preprocessing)
-    if backbone.preprocessing.resolution is not None and shape[1] != shape[2]:
+    if backbone.recipe.get("channels") == 1 and shape[0] == 3:
+        raise OptionError(f"{backbone.name} is for grayscale images; these have colors")
+    if options.resolution is not None:
+        preprocessing = replace(backbone.preprocessing, resolution=options.resolution)
+        backbone = replace(backbone, preprocessing=preprocessing)
+    side = backbone.preprocessing.resolution
+    if side is not None and shape[1] != shape[2]:
         raise OptionError(
-            f"{backbone.name} takes square images of {backbone.preprocessing.resolution} pixels, these are "
-            f"{shape[1]} x {shape[2]}; --size {backbone.preprocessing.resolution} makes a folder's images square"
+            f"{backbone.name} needs square images of {side} pixels, not {shape[1]} x {shape[2]}; "
+            f"--size {side} makes a folder's images square"
         )
     return backbone
+
+
+def _open(
+    options: TrainOptions, shape: Sequence[int], encoder: nn.Module | None
+) -> Backbone | None:
+    name, resolution = options.network or "", options.resolution
+    weights = None if options.weights is None else Path(options.weights).expanduser()
+    if encoder is not None:
+        return _wrap_module(encoder, shape, resolution)
+    if name.startswith(PYTHON):
+        raise OptionError(f"this run has a custom encoder, {name}: pass it again as encoder=...")
+    if name.startswith("hf:"):
+        if weights is not None:
+            raise OptionError(
+                "--weights is for networks of daso and timm; a transformers model is a folder"
+            )
+        opened = open_transformers(name.removeprefix("hf:"), None, resolution)
+        return replace(opened, name=name)
+    if name.startswith("timm:"):
+        return open_timm(name.removeprefix("timm:"), resolution, weights)
+    if _is_folder(name):
+        return _open_folder(Path(name).expanduser(), resolution)
+    if weights is not None:
+        if not name:
+            raise OptionError("--weights needs their network: --network resnet50, for example")
+        return open_weights(name, weights)
+    if options.freeze:
+        raise OptionError(
+            "--freeze needs a pretrained network: --network hf:NAME, timm:NAME or a folder, or "
+            "--weights FILE"
+        )
+    return None
 
 
 def prepare_backbone(
@@ -101,68 +110,59 @@ def prepare_backbone(
     encoder: nn.Module | None = None,
     folder: Path | None = None,
 ) -> Backbone | None:
-    """Return the pretrained encoder of a run, its preprocessing complete; None if it has none.
+    """Return the pretrained encoder of a run with its complete preprocessing; None if it has none.
 
     Args:
-        options: see ``open_backbone``.
-        data: images, whose mean and standard deviation are taken where the encoder has none.
-        encoder: a module of one's own.
-        folder: of the run where it is resumed: what it keeps is taken.
+        data: images; their mean and standard deviation are used if the encoder has none.
+        folder: folder of a run that is resumed; the encoder in it is used.
 
     Raises:
-        DasoError: see ``open_backbone`` and ``kept_backbone``.
+        DasoError: see ``open_backbone``, ``load_backbone`` and ``build_module``.
     """
-    if folder is not None and (kept := kept_backbone(folder, encoder)) is not None:
-        return kept
+    if folder is not None and (folder / FOLDER / ABOUT).is_file():
+        return load_backbone(folder / FOLDER, lambda about: build_module(about, encoder))
     backbone = open_backbone(options, data.shape, encoder)
     if backbone is None:
         return None
-    given = backbone.preprocessing
-    complete = dataclasses.replace(given, mean=given.mean or data.mean, std=given.std or data.std)
-    return dataclasses.replace(backbone, preprocessing=complete)
+    own = backbone.preprocessing
+    complete = replace(own, mean=own.mean or data.mean, std=own.std or data.std)
+    return replace(backbone, preprocessing=complete)
 
 
 def is_pretrained(options: TrainOptions) -> bool:
-    """Tell whether the options ask for a pretrained encoder."""
+    """Return whether the options name a pretrained encoder."""
     name = options.network or ""
-    return (
-        options.weights is not None or name.startswith(("hf:", "timm:", PYTHON)) or _is_folder(name)
-    )
+    by_name = name.startswith(("hf:", "timm:", PYTHON))
+    return options.weights is not None or by_name or _is_folder(name)
 
 
 def _is_folder(name: str) -> bool:
     return "/" in name or Path(name or "?").expanduser().is_dir()
 
 
-def _named(options: TrainOptions) -> str:
-    if options.network is None:
-        raise OptionError(
-            "--weights needs the network that they are of: --network resnet50, for example"
-        )
-    return options.network
-
-
-def _own_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None) -> Backbone:
-    """Make a backbone of a module, with its own ``preprocessing`` or, as models of timm have, ``pretrained_cfg``."""
+def _wrap_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None) -> Backbone:
+    """Wrap a module that has ``preprocessing``, or ``pretrained_cfg`` as models of timm do."""
     module = copy.deepcopy(encoder)
-    given: Any = getattr(encoder, "preprocessing", None)
-    if not isinstance(given, Preprocessing):
+    preprocessing: Any = getattr(encoder, "preprocessing", None)
+    if not isinstance(preprocessing, Preprocessing):
         about: Any = getattr(encoder, "pretrained_cfg", None)
-        given = (
+        preprocessing = (
             timm_preprocessing(about, resolution) if isinstance(about, Mapping) else Preprocessing()
         )
-    side = resolution or given.resolution
-    channels, height, width = (len(given.mean or ()) or shape[0], side, side) if side else shape
-    wrapped = ModuleEncoder(module, measure(module, channels, height, width))
+    channels, height, width = shape
+    if side := resolution or preprocessing.resolution:
+        channels, height, width = len(preprocessing.mean or ()) or channels, side, side
+    wrapped = ModuleEncoder(module, measure(module, channels, height, width)).eval()
     name = f"{PYTHON}{type(encoder).__name__}"
-    return Backbone(name, "python", wrapped.eval(), given, {"class": type(encoder).__qualname__})
+    recipe = {"class": type(encoder).__qualname__}
+    return Backbone(name, "python", wrapped, preprocessing, recipe)
 
 
 def _open_folder(folder: Path, resolution: int | None) -> Backbone:
-    """Open a folder: of a transformers model, of a run of ours, or a run's ``backbone/``."""
+    """Open the folder of a transformers model, of a run, or a run's ``backbone/``."""
     if not folder.is_dir():
         raise OptionError(
-            f"there is no folder {folder}; models of the hub are called hf:NAME or timm:NAME"
+            f"there is no folder {folder}; models of the hub are hf:NAME or timm:NAME"
         )
     if (folder / ABOUT).is_file():
         return load_backbone(folder, build_module)
@@ -170,7 +170,8 @@ def _open_folder(folder: Path, resolution: int | None) -> Backbone:
         config = read_json(folder / "config.json")
     except RunError as error:
         raise OptionError(
-            f"{folder} holds no network: neither a transformers model (config.json and safetensors) nor a run"
+            f"{folder} holds no network: neither a transformers model (config.json and "
+            f"safetensors) nor a run"
         ) from error
     if "method" in config and "train" in config:
         return _open_run(folder)
@@ -178,21 +179,17 @@ def _open_folder(folder: Path, resolution: int | None) -> Backbone:
 
 
 def _open_run(folder: Path) -> Backbone:
-    """Take the encoder of a run's moving average; images are resized to what it was trained on."""
+    """Open the encoder of a run's moving average; images are resized to its training size."""
     data = read_json(folder / "data.json")
     options = RunConfig.read(folder).train
     if data.get("embedding"):
         raise OptionError(
-            f"{folder} was trained on embeddings; give its backbone: --network {folder / FOLDER}"
+            f"{folder} was trained on embeddings; use its backbone: --network {folder / FOLDER}"
         )
     if len(data["image_shape"]) == 1:
         raise OptionError(f"{folder} was trained on vectors; it has no encoder of images")
-    checkpoint = load_checkpoint(folder / "checkpoints", _ignore)
-    start = "average.encoder."
-    state = {n.removeprefix(start): t for n, t in checkpoint.tensors.items() if n.startswith(start)}
-    mean, std = (
-        tuple(checkpoint.tensors[f"average.{n}"].flatten().tolist()) for n in ("mean", "std")
-    )
+    average = load_checkpoint(folder / "checkpoints", lambda message: None).average()
+    mean, std = (tuple(average[name].flatten().tolist()) for name in ("mean", "std"))
     channels, height, width = data["image_shape"]
     about: dict[str, Any]
     if data.get("backbone"):
@@ -205,89 +202,63 @@ def _open_run(folder: Path) -> Backbone:
         about = {"kind": "daso", "recipe": recipe}
         preprocessing = Preprocessing(mean, std, size if height == width else None)
     module = build_module(about)
+    state = without_prefix(average, "encoder.")
     load_strictly(module, state, f"the checkpoint of {folder} does not fit its configuration")
     return Backbone(str(folder), about["kind"], module.eval(), preprocessing, about["recipe"])
 
 
-def _ignore(message: str) -> None:
-    """Drop a message: an older whole checkpoint will do."""
-
-
-def _check_channels(backbone: Backbone, shape: Sequence[int]) -> None:
-    """Raise an ``OptionError`` if an encoder of grey images shall see colour; grey images are shown as colour."""
-    if backbone.recipe.get("channels") == 1 and shape[0] == 3:
-        raise OptionError(f"{backbone.name} is of grey images, these have colours")
-
-
 def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
-    """Build the module of a backbone from what ``Backbone.describe`` returned; its weights are random.
+    """Build the module of a backbone from the values of ``Backbone.describe``; weights are random.
 
     Args:
-        about: of the backbone.
-        given: the encoder of one's own that it was; for others it is of no use.
+        given: custom encoder, for a backbone that was one.
 
     Raises:
-        OptionError: the encoder of one's own is not given, or the kind is unknown.
-        MissingDependencyError: the library that it needs is not installed.
+        OptionError: the custom encoder is missing, or the kind is unknown.
+        MissingDependencyError: the library of the backbone is not installed.
     """
     kind, recipe = about["kind"], about["recipe"]
     if kind == "python":
         require_given({"backbone": about}, given)
         assert given is not None
         return ModuleEncoder(copy.deepcopy(given), about["dim"])
-    if kind == "daso":
-        return build_own(recipe)
-    if kind == "transformers":
-        return build_transformers(recipe)
-    if kind == "timm":
-        return build_timm(recipe)
-    raise OptionError(f"a backbone of an unknown kind: {kind!r}")
+    builders = {"daso": build_own, "transformers": build_transformers, "timm": build_timm}
+    if kind not in builders:
+        raise OptionError(f"unknown kind of backbone: {kind!r}")
+    return builders[kind](recipe)
 
 
 def require_given(data: Mapping[str, Any], given: nn.Module | None) -> None:
-    """Raise an ``OptionError`` if a run, by its ``data.json``, was given an encoder from Python and this one is not."""
+    """Raise an ``OptionError`` if a run, by its ``data.json``, needs a custom encoder."""
     about = data.get("backbone") or {}
     if about.get("kind") == "python" and given is None:
         raise OptionError(
-            f"the encoder came from Python ({about['recipe']['class']}): give a module of this class again, "
-            f"load_model(..., encoder=...)"
+            f"the encoder came from Python ({about['recipe']['class']}): pass a module of this "
+            f"class, load_model(..., encoder=...)"
         )
 
 
-def kept_backbone(folder: Path, given: nn.Module | None = None) -> Backbone | None:
-    """Return the pretrained encoder that a run folder keeps; None if there is none.
-
-    Raises:
-        OptionError, RunError: see ``load_backbone`` and ``build_module``.
-    """
-    place = folder / FOLDER
-    if not (place / ABOUT).is_file():
-        return None
-    return load_backbone(place, lambda about: build_module(about, given))
-
-
 def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | None) -> None:
-    """Raise a ``RunError`` if a run's pretrained encoder, by its ``data.json``, is not the one that was found now."""
+    """Raise a ``RunError`` if a run's pretrained encoder is not the one in its ``data.json``."""
     saved = (data.get("backbone") or {}).get("weights")
-    found = None if backbone is None else checksum(backbone.module.state_dict())
-    if saved != found:
+    current = None if backbone is None else checksum(backbone.module.state_dict())
+    if saved != current:
         raise RunError(
-            f"the pretrained network of {folder} has changed: its checksum was {saved}, now it is {found}"
+            f"the pretrained network of {folder} has changed: its checksum was {saved}, now it is "
+            f"{current}"
         )
 
 
 def with_kept_backbone(
     folder: Path, data: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors of a whole network, images in, where a run's checkpoint holds what came after its embeddings.
+    """Add the frozen backbone to the state of a network on embeddings.
 
     Args:
-        folder: of the run.
-        data: its ``data.json``.
-        state: of the network of its checkpoint; of other runs it is returned as it is.
+        state: state of the network; that of other runs is returned unchanged.
 
     Raises:
-        RunError: the weights of its backbone are missing or damaged.
+        RunError: the weights of the backbone are missing or damaged.
     """
     if not data.get("embedding"):
         return dict(state)
@@ -295,20 +266,12 @@ def with_kept_backbone(
     try:
         weights = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"the weights of the run's frozen backbone cannot be read: {path}: {error}"
-        ) from error
+        raise RunError(f"cannot read the frozen backbone of the run: {path}: {error}") from error
     if checksum(weights) != about["weights"]:
-        raise RunError(f"{path} is damaged, or of another run: its checksum does not fit")
-    heads = {name: t for name, t in state.items() if not name.startswith("encoder.")}
-    top = {
-        f"encoder.top.{n.removeprefix('encoder.')}": t
-        for n, t in state.items()
-        if n.startswith("encoder.")
-    }
-    frozen = {f"encoder.backbone.{name}": t for name, t in weights.items()}
-    channels = {
-        name: heads[name].new_tensor(about["preprocessing"][name]).view(1, -1, 1, 1)
-        for name in ("mean", "std")
-    }
-    return {**heads, **top, **frozen, **channels}
+        raise RunError(f"{path} is damaged, or of another run: wrong checksum")
+    whole = {f"encoder.backbone.{name}": tensor for name, tensor in weights.items()}
+    for name, tensor in state.items():
+        whole[name.replace("encoder.", "encoder.top.", 1)] = tensor
+    for name in ("mean", "std"):
+        whole[name] = state[name].new_tensor(about["preprocessing"][name]).view(1, -1, 1, 1)
+    return whole

@@ -1,4 +1,4 @@
-"""The side at which a pretrained encoder sees images that are smaller than what it was trained on."""
+"""Choose the side at which a pretrained encoder sees images smaller than its own."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ from daso.nets.pretrained.timm_models import timm_side
 from daso.train.options import TrainOptions
 
 ENLARGED = 4
-"""Times the images' own side: measured in docs/backbones.md."""
+"""Factor by which images are enlarged; docs/backbones.md has the measurements."""
 
 
 class Resolution(NamedTuple):
-    """A side in pixels, chosen, and the encoder's own."""
+    """A chosen side and the encoder's own side, in pixels."""
 
     chosen: int
     own: int
 
 
 def choose_resolution(options: TrainOptions, side: int) -> Resolution | None:
-    """Return the side, less than the encoder's own, at which it sees images of *side* pixels where time is short.
+    """Return a side, smaller than the encoder's own, that saves time on small images.
 
-    None: its own; that is four times the images' side or less, is given, or nothing is known of the encoder, or it
-    takes images of no other side.
+    Returns None if the encoder's own side is at most four times that of the images, a resolution is
+    given, the encoder is unknown, or it accepts no other side.
 
     Args:
-        options: ``network``, ``weights`` and ``resolution``.
-        side: the longer one of the images, in pixels.
+        side: longer side of the images in pixels.
 
     Raises:
-        DasoError: the encoder is looked up where it will be loaded from, with the same errors.
+        DasoError: the encoder cannot be found.
     """
     name = options.network or ""
     if options.resolution is not None:
         return None
     folder = Path(name).expanduser()
     if name.startswith("timm:"):
-        found = timm_side(name.removeprefix("timm:"))
+        sides = timm_side(name.removeprefix("timm:"))
     elif name.startswith("hf:"):
-        found = transformers_side(name.removeprefix("hf:"), None)
+        sides = transformers_side(name.removeprefix("hf:"), None)
     elif "/" in name or folder.is_dir():
-        found = transformers_side(name, folder)
+        sides = transformers_side(name, folder)
     else:
         return None
-    if found is None:
+    if sides is None:
         return None
-    own, multiple = found
+    own, multiple = sides
     chosen = multiple * math.ceil(ENLARGED * side / multiple)
     return Resolution(chosen, own) if chosen < own else None

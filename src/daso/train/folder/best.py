@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is its model, and when a training has learned what it will: by the hold-out."""
+"""Choose the checkpoint that is a run's model, and when to stop early, by the hold-out."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def held_out(rows: Sequence[Row], stage: int) -> list[float]:
 
 
 def improves(rows: Sequence[Row], row: Row, stage: int) -> bool:
-    """Tell whether an evaluation is the best one on the hold-out so far; of equal ones the later one is."""
+    """Return whether an evaluation is the best on the hold-out so far; a tie counts."""
     now = held_out([row], stage)
     return bool(now) and now[0] >= max(held_out(rows, stage), default=0)
 
 
 def exhausted(rows: Sequence[Row], stage: int, patience: int | None) -> bool:
-    """Tell whether the last *patience* evaluations of a stage were no better than one before; never without it."""
+    """Return whether the last *patience* evaluations of a stage brought no improvement."""
     scores = held_out(rows, stage)
     if patience is None or len(scores) <= patience:
         return False
@@ -32,6 +32,6 @@ def exhausted(rows: Sequence[Row], stage: int, patience: int | None) -> bool:
 
 
 def model_folder(run: Path, deploy: str) -> Path:
-    """Return where the checkpoint lies that is a run's model, if it has one: ``"best"`` or ``"last"``."""
+    """Return the folder of a run's deployed checkpoint; *deploy* is "best" or "last"."""
     checkpoints = run / "checkpoints"
     return checkpoints / BEST if deploy == "best" and (checkpoints / BEST).is_dir() else checkpoints

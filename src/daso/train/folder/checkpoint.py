@@ -1,7 +1,7 @@
-"""Checkpoints: a safetensors file and a JSON file beside it that vouches for it. No pickle.
+"""Checkpoints: a safetensors file and a JSON file that vouches for it. No pickle.
 
-The JSON is written last and holds the checksum, so a checkpoint that was cut off while being written never
-counts; the two newest are kept, so there is always a whole one.
+The JSON file is written last and holds the checksum, so an interrupted checkpoint never counts. The
+two newest checkpoints are kept: one of them is always complete.
 """
 
 from __future__ import annotations
@@ -21,20 +21,12 @@ from daso.errors import RunError
 from daso.files import save_json, write_atomically
 
 KEPT = 2
+"""Checkpoints that are kept."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state.
-
-    Attributes:
-        path: of its safetensors file.
-        tensors: by name.
-        step: training steps done.
-        seconds: spent in training.
-        configuration: fingerprint of the configuration that it belongs to.
-        output: name of the head that classifies.
-    """
+    """A saved state."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -43,23 +35,41 @@ class Checkpoint:
     configuration: str
     output: str = "class"
 
+    def average(self) -> dict[str, Tensor]:
+        """Return the state of the moving-average network."""
+        return without_prefix(self.tensors, "average.")
+
+
+def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with *prefix*, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
 
 def _tensor_files(folder: Path) -> list[Path]:
-    """Return the tensor files of all checkpoints, whole or not, newest first."""
-    return sorted(
-        {path.with_suffix(".safetensors") for path in folder.glob("step-*.*")}, reverse=True
-    )
+    """Return the tensor files of all checkpoints, complete or not, newest first."""
+    paths = {path.with_suffix(".safetensors") for path in folder.glob("step-*.*")}
+    return sorted(paths, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
+
+
+def _remove(path: Path) -> None:
+    # Files that cannot be removed now are removed with a later checkpoint.
+    with contextlib.suppress(OSError):
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Tell whether there is any checkpoint in *folder*, whole or not; a first one that was never finished is none."""
+    """Return whether *folder* has a checkpoint. An interrupted first checkpoint does not count."""
     return len(_tensor_files(folder)) > 1 or any(folder.glob("step-*.json"))
 
 
 def newest_step(folder: Path) -> int | None:
-    """Return the step of the newest checkpoint that is vouched for, not checked; None if there is none."""
-    names = [path.stem for path in folder.glob("step-*.json")]
-    return max((int(name.partition("-")[2]) for name in names), default=None)
+    """Return the step of the newest complete checkpoint, unverified; None if there is none."""
+    return max(map(_step_of, folder.glob("step-*.json")), default=None)
 
 
 def save_checkpoint(
@@ -70,61 +80,50 @@ def save_checkpoint(
     configuration: str = "",
     output: str = "class",
 ) -> Path:
-    """Write a checkpoint and remove all but the two newest; what is of later steps was damaged, and goes too.
+    """Write a checkpoint and remove older ones but one, and damaged ones of later steps.
 
     Args:
-        folder: made if it is not there.
-        tensors: the state; copied to the host.
-        step: training steps done.
-        seconds: spent in training.
-        configuration: fingerprint of the configuration that the state belongs to.
-        output: name of the head that classifies.
+        folder: created if missing.
+        tensors: state; copied to the host.
 
     Returns:
         The path of the safetensors file.
 
     Raises:
-        RunError: it cannot be written; older checkpoints stay.
+        RunError: the checkpoint cannot be written; older ones stay.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}") from error
+        raise RunError(f"cannot create {folder}: {error.strerror}") from error
     path = folder / f"step-{step:09d}.safetensors"
-    content = safetensors.torch.save(
-        {name: value.cpu().contiguous() for name, value in tensors.items()}
-    )
+    plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    content = safetensors.torch.save(plain)
     write_atomically(path, content)
-    checksum = hashlib.sha256(content).hexdigest()
     vouch = {
         "step": step,
         "seconds": seconds,
         "configuration": configuration,
         "output": output,
-        "sha256": checksum,
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
     save_json(path.with_suffix(".json"), vouch)
     files = _tensor_files(folder)
-    at = files.index(path)
-    for old in files[:at] + files[at + KEPT :]:
-        # What cannot be removed now is tried again at the next checkpoint.
-        with contextlib.suppress(OSError):
-            old.with_suffix(".json").unlink(missing_ok=True)
-            old.unlink(missing_ok=True)
+    position = files.index(path)
+    for old in files[:position] + files[position + KEPT :]:
+        _remove(old)
     return path
 
 
 def drop_later(folder: Path, step: int) -> None:
-    """Remove the checkpoints of later steps than *step*: a training that was taken back there will not know them."""
+    """Remove the checkpoints of steps after *step*."""
     for path in _tensor_files(folder):
-        if int(path.stem.partition("-")[2]) > step:
-            with contextlib.suppress(OSError):
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
+        if _step_of(path) > step:
+            _remove(path)
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """Read the newest whole checkpoint of *folder*; *warn* is told of every damaged one that is passed over.
+    """Read the newest complete checkpoint. Damaged ones are skipped and reported through *warn*.
 
     Raises:
         RunError: there is none.
@@ -135,7 +134,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
             vouch = json.loads(path.with_suffix(".json").read_bytes())
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != vouch["sha256"]:
-                raise ValueError("its checksum does not fit")
+                raise ValueError("wrong checksum")
             if path.stem != f"step-{int(vouch['step']):09d}":
                 raise ValueError(f"it says step {vouch['step']}")
             tensors = safetensors.torch.load(content)
@@ -144,9 +143,9 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
             return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration, output)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path.name}: {error}")
-            warn(f"damaged checkpoint {path} is passed over ({error})")
+            warn(f"damaged checkpoint {path} is skipped ({error})")
     if damaged:
         raise RunError(f"every checkpoint in {folder} is damaged: {'; '.join(damaged)}")
     raise RunError(
-        f"there is no checkpoint in {folder}: the run has not come to its first evaluation, which saves one"
+        f"there is no checkpoint in {folder}: the first evaluation of a run saves the first one"
     )

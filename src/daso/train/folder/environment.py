@@ -16,7 +16,7 @@ import torch
 
 COMPARED = ["daso", "commit", "python", "torch", "numpy", "platform"]
 COMPARED += ["device", "hardware", "threads", "own_files"]
-"""What two runs are compared by."""
+"""Entries by which two environments are compared."""
 
 
 def _processor() -> str:
@@ -30,18 +30,17 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, ``-dirty`` if it has changes, or None."""
+    """Return the commit of this package's checkout, ``-dirty`` if it has changes, or None."""
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        # Without a lock: a process that is killed meanwhile would leave it in a person's repository.
+        # Without locks: a process that is killed would leave one in the user's repository.
         command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.strip()
 
     try:
-        # Installed into an environment inside somebody else's checkout, that checkout's commit says nothing.
+        # A package installed inside another project's checkout is not tracked by it.
         git("ls-files", "--error-unmatch", here.name)
         commit = git("describe", "--always", "--abbrev=12", "--exclude=*")
         changed = git("status", "--porcelain", "--untracked-files=no")
@@ -51,7 +50,7 @@ def _commit() -> str | None:
 
 
 def _own_files(method: str) -> dict[str, str]:
-    """Return the checksums of the files, or modules, of which a method's name names parts, by path."""
+    """Return the checksums of the files of custom parts that a method names, by path."""
     places = [part.rpartition(":")[0] for part in method.split("+") if ":" in part]
     paths = [Path(getattr(sys.modules.get(place), "__file__", None) or place) for place in places]
     return {
@@ -62,17 +61,14 @@ def _own_files(method: str) -> dict[str, str]:
 
 
 def describe_environment(device: torch.device, method: str = "") -> dict[str, Any]:
-    """Return what a reader needs to repeat a run or to doubt it, as JSON values.
+    """Return what is needed to repeat a run, as JSON values.
 
     Args:
-        device: that it trains on.
-        method: its name; the checksums of files that hold parts of one's own are noted.
+        method: name of the method; files with custom parts are recorded with their checksums.
     """
+    program = Path(sys.argv[0]).name.replace("__main__.py", "daso")  # python -m daso
     return {
-        # Of python -m daso the first word is __main__.py.
-        "command": shlex.join(
-            [Path(sys.argv[0]).name.replace("__main__.py", "daso"), *sys.argv[1:]]
-        ),
+        "command": shlex.join([program, *sys.argv[1:]]),
         "daso": importlib.metadata.version("daso"),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -87,15 +83,15 @@ def describe_environment(device: torch.device, method: str = "") -> dict[str, An
 
 
 def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return in words what of two environments is not alike; what one of them does not tell is left out."""
+    """Describe the differences of two environments; entries missing from either are skipped."""
     return [
-        f"{name.replace('_', ' ')} {_shown(before[name])}, now {_shown(now[name])}"
+        f"{name.replace('_', ' ')} {_text(before[name])}, now {_text(now[name])}"
         for name in COMPARED
         if name in before and name in now and before[name] != now[name]
     ]
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} ({item})" for name, item in value.items()) or "none"
     return "unknown" if value is None else str(value)

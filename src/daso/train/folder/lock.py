@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Allow one process at a time in a run folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from daso.files import lock_holder, try_lock
 
 NAME = ".lock"
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
+"""What a run writes before its configuration; a folder with only these does not count as a run."""
 
 
 def lock_folder(folder: Path) -> io.FileIO:
@@ -23,7 +24,7 @@ def lock_folder(folder: Path) -> io.FileIO:
 
 
 def lock_file(path: Path) -> io.FileIO:
-    """Make a lock file and lock it, as ``lock_folder`` does."""
+    """Create a lock file if needed and lock it, as ``lock_folder`` does."""
     folder = path.parent
     try:
         lock = path.open("ab+", buffering=0)
@@ -42,45 +43,39 @@ def lock_file(path: Path) -> io.FileIO:
 
 
 def claim_folder(folder: Path) -> io.FileIO:
-    """Make a folder for a new run and lock it; it must be free.
+    """Create and lock the folder of a new run.
 
     Raises:
-        RunError: it holds something, another process has it, or it cannot be made.
+        RunError: the folder is not empty, another process holds it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}") from error
-    if not is_free(folder):
-        raise _taken(folder)
+        raise RunError(f"cannot create {folder}: {error.strerror}") from error
+    refuse_taken(folder)
     lock = lock_folder(folder)
-    if not is_free(folder):
+    try:
+        refuse_taken(folder)
+    except RunError:
         lock.close()
-        raise _taken(folder)
+        raise
     return lock
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raise early, before any work, where ``claim_folder`` would.
-
-    Raises:
-        RunError: the path is a file, or a folder that holds something.
-    """
-    if folder.exists() and not (folder.is_dir() and is_free(folder)):
-        raise _taken(folder)
-
-
-def is_free(folder: Path) -> bool:
-    """Tell whether nothing is in a folder but what a run writes before its configuration: killed there, it is none."""
-    return all(
-        path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()
+    """Raise a ``RunError`` if a path is a file or a folder that is not empty."""
+    if not folder.exists() or (folder.is_dir() and is_free(folder)):
+        return
+    if not folder.is_dir():
+        raise RunError(f"{folder} is a file: name a folder with --out")
+    raise RunError(
+        f"{folder} exists and is not empty; resume a run with 'daso resume {folder}', or name "
+        f"another folder with --out"
     )
 
 
-def _taken(folder: Path) -> RunError:
-    if not folder.is_dir():
-        return RunError(f"{folder} is a file: name a folder with --out")
-    return RunError(
-        f"{folder} exists and is not empty; go on with a run by 'daso resume {folder}', "
-        f"or name another folder with --out"
+def is_free(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what a run writes before its configuration."""
+    return all(
+        path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()
     )

@@ -1,4 +1,4 @@
-"""The views of several steps at once, each step with draws of its own."""
+"""The views of several steps at once; each step has draws of its own."""
 
 from __future__ import annotations
 
@@ -23,34 +23,31 @@ Drawn = tuple[Any, ...]
 
 
 class Views(Protocol):
-    """Draws views on the host and makes them on the device of what is viewed."""
+    """Draws views on the host and computes them on the device of the images."""
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
         """Draw everything random in a view of *count* images."""
 
     def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view of the images of several batches, those of each batch by that batch's draws."""
+        """Return a view of the images of several batches, each batch by its own draws."""
 
 
 class VectorAugmentation:
-    """Draws views of feature vectors on the host and makes them on the vectors' device.
+    """Views of feature vectors.
 
-    The versions of a vector that its store holds (views of an image through a frozen network) are what the views start
-    from: weak ones from the plain version and the weak ones, strong ones from the strong ones if there are any.
+    A store may hold several versions of a vector: views of one image through a frozen network. Weak
+    views start from the plain version or a weak one, strong views from a strong one if there is
+    any.
 
     Args:
-        options: of the views.
-        data: tells the versions, and the mean and the standard deviation of each dimension.
+        data: versions, mean and standard deviation of each dimension.
     """
 
     def __init__(self, options: VectorViewOptions, data: TrainingData) -> None:
         self.options = options
         versions, self.dim = data.labeled.images.shape[1:]
         strong = range(1 + data.weak_versions, versions)
-        self.versions = {
-            "weak": range(1 + data.weak_versions),
-            "strong": strong if len(strong) else range(1),
-        }
+        self.versions = {"weak": range(1 + data.weak_versions), "strong": strong or range(1)}
         device = data.labeled.images.device
         self.mean, self.std = (
             torch.tensor(values, device=device) for values in (data.mean, data.std)
@@ -61,19 +58,13 @@ class VectorAugmentation:
         if view == "identity":
             return ()
         strong = view == "strong"
-        return (
-            draw_vectors(
-                count,
-                self.dim,
-                generator,
-                versions=self.versions[view],
-                mask=self.options.strong_mask if strong else 0.0,
-                mix=self.options.strong_mix if strong else 0.0,
-            ),
-        )
+        mask = self.options.strong_mask if strong else 0.0
+        mix = self.options.strong_mix if strong else 0.0
+        versions = self.versions[view]
+        return (draw_vectors(count, self.dim, generator, versions=versions, mask=mask, mix=mix),)
 
     def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view, float32 (N, D), of vectors, float32 (N, V, D), those of each batch by that batch's draws."""
+        """Return a view, float32 (N, D), of vectors (N, V, D), each batch by its own draws."""
         if view == "identity":
             return images[:, 0]
         noise = self.options.strong_noise if view == "strong" else self.options.weak_noise
@@ -82,15 +73,13 @@ class VectorAugmentation:
 
 
 class Augmentation:
-    """Draws views on the host and makes them on the images' device.
+    """Views of images.
 
     Args:
-        options: of the views.
-        height, width: of the images.
-        flip: whether a mirrored image keeps its class, for options that leave it open.
+        flip: whether a mirrored image keeps its class, where the options leave that open.
 
     Attributes:
-        options: defaults worked out.
+        options: the options with their defaults resolved.
 
     Raises:
         OptionError: the padding is too large for the images.
@@ -105,10 +94,9 @@ class Augmentation:
             )
         self.flip = flip if options.flip is None else options.flip
         self.side = options.strong_side
-        if self.side is not None:
-            side = self.side
-        # A cutout of 16 covers 17 pixels of 32, both borders included: the same share of any side.
-        self.cutout = round(side * 17 / 32) - 1 if options.cutout is None else options.cutout
+        # A cutout of 16 covers 17 of 32 pixels, both borders included: the same share of any side.
+        share = round((self.side or side) * 17 / 32) - 1
+        self.cutout = share if options.cutout is None else options.cutout
         self.height, self.width = height, width
         self.options = replace(
             options, flip=self.flip, crop_padding=self.padding, cutout=self.cutout
@@ -125,11 +113,9 @@ class Augmentation:
             cropped = draw_resized(count, self.height, self.width, generator, flip=self.flip)
         else:
             cropped = draw_weak(count, generator, flip=self.flip, padding=self.padding)
-        return (
-            (cropped,)
-            if view == "weak"
-            else (cropped, self._draw_strong(count, generator, False, 0))
-        )
+        if view == "weak":
+            return (cropped,)
+        return cropped, self._draw_strong(count, generator, False, 0)
 
     def _draw_strong(self, count: int, generator: torch.Generator, flip: bool, padding: int) -> Any:
         return draw(
@@ -145,27 +131,25 @@ class Augmentation:
         )
 
     def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view of images, uint8 (N, C, H, W), those of each batch by that batch's draws.
+        """Return a view of images, uint8 (N, C, H, W), each batch by its own draws.
 
-        With ``strong_side`` the views have that side.
+        With ``strong_side``, every view has that side.
         """
         drawn = [join_draws(parts) for parts in zip(*batches, strict=True)]
         if view == "identity":
-            return self._resized(images)
+            return self._resize(images)
         if self.options.crop == "resized":
             height, width = self.side or self.height, self.side or self.width
             images = resize_parts(images, drawn[0], height=height, width=width)
         elif view == "weak" or self.side is not None:
-            images = self._resized(crop(images, drawn[0]))
+            images = self._resize(crop(images, drawn[0]))
         else:
             return strong_from_draws(images, drawn[0], cutout=self.cutout)
         return images if view == "weak" else strong_from_draws(images, drawn[1], cutout=self.cutout)
 
-    def _resized(self, images: Tensor) -> Tensor:
-        """Return uint8 images (N, C, H, W) of the side that strong views are made at, if that is another one."""
+    def _resize(self, images: Tensor) -> Tensor:
         if self.side is None or images.shape[2:] == (self.side, self.side):
             return images
-        pixels = F.interpolate(
-            images.float(), (self.side, self.side), mode="bilinear", antialias=True
-        )
+        size = (self.side, self.side)
+        pixels = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
         return pixels.round_().clamp_(0, 255).to(torch.uint8)

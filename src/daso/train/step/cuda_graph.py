@@ -1,4 +1,4 @@
-"""A training step recorded as a CUDA graph: hundreds of kernels started by one call, not one by one from Python."""
+"""A training step recorded as a CUDA graph: one call starts hundreds of kernels."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ from daso.parts import Part
 Result = TypeVar("Result")
 
 WARM_UP_STEPS = 3
-"""Steps that run one kernel after the other first: they make the optimiser's state, and whatever is made only once."""
+"""Steps before the recording, which create the optimizer's state."""
 
 
 def check_recordable(method: Method, device: torch.device, shared: bool) -> None:
-    """Make sure that every step of a training does the same work, on a device that can record it.
+    """Check that every step does the same work, on a device that can record it.
 
     Raises:
-        OptionError: it cannot; the message says why.
+        OptionError: the step cannot be recorded; the message says why.
     """
+    uneven = [
+        type(part).__name__
+        for part in method.modules()
+        if isinstance(part, Part) and type(part).begin_step is not Part.begin_step
+    ]
     reason = None
     if device.type != "cuda":
-        reason = f"records steps on a CUDA device, and this training is on {device.type}"
+        reason = f"needs a CUDA device, this training is on {device.type}"
     elif shared:
-        reason = "is for a training in one process"
-    else:
-        for part in method.modules():
-            if isinstance(part, Part) and type(part).begin_step is not Part.begin_step:
-                reason = f"records one step for all, and {type(part).__name__} does more in some steps than in others"
+        reason = "needs a training in one process"
+    elif uneven:
+        reason = f"needs equal steps, {uneven[0]} does more in some steps than in others"
     if reason is not None:
-        raise OptionError(f"--cuda-graph {reason}: leave it out")
+        raise OptionError(f"--cuda-graph {reason}; leave it out")
 
 
 class RecordedStep(Generic[Result]):
-    """A function of a batch that is recorded once and then replayed, on the numbers of each new batch.
+    """A function of a batch, recorded once and then replayed for each new batch.
 
-    What a replay reads and writes has a fixed address: the batch is copied into the recorded one, and the result is the
-    same tensors every time, with new numbers: it counts until the next call. Whatever else the function reads must be
-    tensors that are changed in place; Python numbers are as they were when it was recorded.
+    A replay reads and writes fixed addresses. The batch is copied into the recorded one, and the
+    result is the same tensors every time, valid until the next call. Other inputs must be tensors
+    that are changed in place; Python numbers keep their recorded values.
 
     Args:
-        step: does not look at a tensor's values from the host.
+        step: function that never reads a tensor's values on the host.
     """
 
     def __init__(self, step: Callable[[Batch], Result]) -> None:
@@ -56,7 +59,7 @@ class RecordedStep(Generic[Result]):
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch) -> Result:
-        """Return the result for a batch, of the same shapes every time."""
+        """Return the result for a batch, whose shapes must not change."""
         self._calls += 1
         if self._calls <= WARM_UP_STEPS:
             return self._warm_up(batch)
@@ -68,7 +71,7 @@ class RecordedStep(Generic[Result]):
         return self._result
 
     def _warm_up(self, batch: Batch) -> Result:
-        # As a recording does, not on the default stream, whose work a recording may not wait for.
+        # On the stream of the recording, which may not wait for the default stream.
         current = torch.cuda.current_stream()
         self._aside.wait_stream(current)
         with torch.cuda.stream(self._aside):
@@ -80,7 +83,7 @@ class RecordedStep(Generic[Result]):
         inputs = cast(Batch, tree_map_only(Tensor, torch.clone, batch))
         self._inputs: list[Tensor] = tree_leaves(inputs)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may read images, and copy them to the device, meanwhile.
+        # Other threads may copy images to the device meanwhile.
         with torch.cuda.graph(graph, stream=self._aside, capture_error_mode="thread_local"):
             self._result = self._step(inputs)
         self._graph = graph

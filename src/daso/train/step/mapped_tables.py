@@ -1,4 +1,4 @@
-"""Tables with a row for each unlabelled image, in files where the images are in one."""
+"""Tables with a row for each unlabeled image, kept in files where the images are in a file."""
 
 from __future__ import annotations
 
@@ -17,51 +17,42 @@ from daso.parts import NewTable
 
 
 def tables_of(data: TrainingData) -> NewTable:
-    """Return what makes such tables for a pool.
+    """Return the function that creates tables for the unlabeled pool.
 
-    Images that do not fit into the memory are read from a file; then tables are mapped from files beside it, whose
-    pages the operating system writes out and forgets as it needs the room. On an accelerator they are in its memory.
+    Images that exceed the memory are read from a file. Their tables are mapped from files beside
+    it, so the operating system can write pages out. On an accelerator, tables are in its memory.
     """
-    if data.unlabeled is None or not isinstance(data.unlabeled.images, FileRows):
-        return torch.empty
-    images = data.unlabeled.images
-    return (
-        torch.empty
-        if images.device.type != "cpu"
-        else partial(mapped_table, images.file.path.parent)
-    )
+    images = None if data.unlabeled is None else data.unlabeled.images
+    if isinstance(images, FileRows) and images.device.type == "cpu":
+        return partial(mapped_table, images.file.path.parent)
+    return torch.empty
 
 
 def mapped_table(
     folder: Path, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return a tensor of zeros that is mapped from a file without a name: it goes with the tensor, or the process.
+    """Return a zero tensor that is mapped from an unnamed file, which vanishes with the tensor.
 
     Args:
-        folder: on the disk that is wanted; if it cannot be written to, the folder for temporary files is used.
-        shape: of the tensor.
-        dtype: of its numbers.
+        folder: location of the file; if it is read-only, the folder for temporary files is used.
 
     Raises:
-        RunError: there is no room.
+        RunError: the disk is full.
     """
-    size = max(1, int(np.prod(shape)) * dtype.itemsize)
+    size = int(np.prod(shape)) * dtype.itemsize
     place = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=place) as file:
-            # Room is taken at once: a disk that is full later would end the process when it touches a page.
+            # Allocated at once: a disk that fills up later would kill the process at a page fault.
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
             else:
-                file.truncate(size)
-            bytes_of_file = np.memmap(file, np.uint8, "r+", shape=(size,))
+                file.truncate(max(1, size))
+            content = np.memmap(file, np.uint8, "r+", shape=(max(1, size),))
     except OSError as error:
         raise RunError(
-            f"{place}: no room for a table of {size / 1e9:.1f} GB with a row for each unlabelled image "
-            f"({error.strerror or error}). Put --cache elsewhere, or use a method that keeps none (fixmatch+daso)"
+            f"{place} has no room for a table of {size / 1e9:.1f} GB with a row for each unlabeled "
+            f"image ({error.strerror or error}); move --cache, or use a method without such a "
+            f"table (fixmatch+daso)"
         ) from error
-    return (
-        torch.from_numpy(bytes_of_file)[: int(np.prod(shape)) * dtype.itemsize]
-        .view(dtype)
-        .view(shape)
-    )
+    return torch.from_numpy(content)[:size].view(dtype).view(shape)

@@ -1,4 +1,4 @@
-"""The parameters of a network in groups: which learns at which share of the learning rate, and decays how."""
+"""Optimizers, their parameter groups, and their state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ STATE = {
     "sgd": {"momentum_buffer": "momentum"},
     "adamw": {"exp_avg": "first_moment", "exp_avg_sq": "second_moment", "step": "updates"},
 }
-"""What an optimiser keeps of each parameter, and what a checkpoint calls it."""
+"""State of each optimizer per parameter: torch's name and the name in a checkpoint."""
 
 
 def parameter_groups(
     network: Network, options: TrainOptions, base_rate: float
 ) -> list[dict[str, Any]]:
-    """Return groups of the parameters that learn, from the first layers to the heads.
+    """Return groups of the trainable parameters, from the first layers to the heads.
 
-    A group's ``factor`` is its share of the learning rate: 1 for heads; for the encoder ``backbone_rate`` over the base
-    rate, times ``layer_decay`` to the power of the depth below the heads (Clark et al., ELECTRA, ICLR 2020; Bao et
-    al., BEiT, ICLR 2022). With AdamW norms and biases do not decay.
+    A group's ``factor`` multiplies the learning rate: 1 for heads; for the encoder
+    ``backbone_rate`` over the base rate, times ``layer_decay`` to the power of the depth below the
+    heads (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022). With AdamW, norms and
+    biases do not decay.
 
     Raises:
-        OptionError: the encoder has no blocks that could be told, and the rate shall fall from block to block.
+        OptionError: ``layer_decay`` is set and the encoder has no recognizable blocks.
     """
     encoder = cast(nn.Module, network.encoder)
     learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -58,10 +59,10 @@ def parameter_groups(
 def make_optimizer(
     network: Network, options: TrainOptions, base_rate: float
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that the options name, over ``parameter_groups``."""
+    """Return the optimizer of the options over ``parameter_groups``."""
     groups = parameter_groups(network, options, base_rate)
     if not groups:
-        raise OptionError("no parameter of the network learns")
+        raise OptionError("the network has no trainable parameters")
     device = next(network.parameters()).device
     fused = device.type in ("cpu", "cuda")
     for group in groups:
@@ -76,21 +77,20 @@ def make_optimizer(
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:
-    """Return what an optimiser keeps of every parameter, and what a checkpoint calls it."""
     if isinstance(optimizer, torch.optim.AdamW):
         return STATE["adamw"]
     return STATE["sgd"] if optimizer.defaults["momentum"] else {}
 
 
 def is_optimizer_state(name: str) -> bool:
-    """Tell whether a tensor of a checkpoint is of an optimiser."""
+    """Return whether a tensor of a checkpoint belongs to an optimizer."""
     return name.partition(".")[0] in {ours for names in STATE.values() for ours in names.values()}
 
 
 def optimizer_state(
     optimizer: torch.optim.Optimizer, name: str, parameter: nn.Parameter
 ) -> dict[str, Tensor]:
-    """Return what an optimiser keeps of the parameter called *name*; {} before its first step."""
+    """Return the optimizer's state of the parameter called *name*; {} before its first step."""
     state = optimizer.state.get(parameter, {})
     return {f"{ours}.{name}": state[key] for key, ours in _kept(optimizer).items() if key in state}
 
@@ -98,7 +98,7 @@ def optimizer_state(
 def expected_shapes(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]
 ) -> dict[str, torch.Size]:
-    """Return the shapes of all that an optimiser keeps after its first step, by the names of a checkpoint."""
+    """Return the shapes of an optimizer's state after its first step, by checkpoint names."""
     return {
         f"{ours}.{name}": torch.Size([]) if key == "step" else parameter.shape
         for name, parameter in parameters.items()
@@ -111,14 +111,11 @@ def load_optimizer(
     parameters: dict[str, nn.Parameter],
     tensors: dict[str, Tensor],
 ) -> None:
-    """Give an optimiser what ``optimizer_state`` returned, copied, where there is any."""
+    """Copy what ``optimizer_state`` returned into an optimizer."""
     for name, parameter in parameters.items():
         for key, ours in _kept(optimizer).items():
             value = tensors.get(f"{ours}.{name}")
             if value is not None:
-                like = (
-                    torch.empty_like(value, device=parameter.device)
-                    if key == "step"
-                    else torch.empty_like(parameter)
-                )
-                optimizer.state[parameter][key] = like.copy_(value)
+                like = value if key == "step" else parameter
+                copy = torch.empty_like(like, device=parameter.device)
+                optimizer.state[parameter][key] = copy.copy_(value)

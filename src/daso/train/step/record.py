@@ -1,6 +1,7 @@
-"""What a method's losses and pseudo-labels were since the last look: kept on the device, brought over now and then.
+"""Losses and pseudo-labels since the last row, kept on the device and copied now and then.
 
-What is kept here is a part of the state of a training: a run that is stopped between two rows loses none of it.
+The counts are a part of the training's state, so a run that stops between two rows loses none of
+them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ STEPS = "steps"
 
 
 class PseudoLabelRecord:
-    """Counts pseudo-labels by true class, for each of the parts and for the confident ones, without a sync.
+    """Counts pseudo-labels by true class, per part and for the confident ones, without a sync.
 
     Args:
         num_classes: K.
-        truth: int64, (N,), true classes of the unlabelled pool, -1 where unknown.
-        sums: where the counts are kept, by name; those of an earlier record are gone on with.
+        truth: int64, (N,), true classes of the unlabeled pool, -1 where unknown.
+        sums: counts by name; existing counts are continued.
     """
 
     def __init__(self, num_classes: int, truth: Tensor, sums: dict[str, Tensor]) -> None:
@@ -38,7 +39,7 @@ class PseudoLabelRecord:
                 sums[name] = sums[name].to(truth.device)
 
     def add(self, pseudo_labels: PseudoLabels, indices: Tensor) -> None:
-        """Count the pseudo-labels of a step for the unlabelled images *indices* (U,)."""
+        """Count the pseudo-labels of a step for the unlabeled images *indices* (U,)."""
         rows = self.truth[indices] * self.num_classes
         ones = torch.ones_like(pseudo_labels.mask)
         for name, labels in pseudo_labels.labels.items():
@@ -51,14 +52,14 @@ class PseudoLabelRecord:
         if name not in self._sums:
             size = (self.num_classes + 1) * self.num_classes
             self._sums[name] = torch.zeros(size, device=cells.device)
-        # float32 counts whole numbers exactly up to 16.7 million, far more than come between two looks.
+        # float32 counts exactly up to 16.7 million, far more than come between two rows.
         self._sums[name].scatter_add_(0, cells, weight)
 
     def take(self) -> dict[str, Any]:
-        """Return the numbers since the last call and start anew; {} if nothing was counted.
+        """Return the numbers since the last call and reset them; {} if nothing was counted.
 
-        ``share_confident``, and for ``linear``, ``semantic`` (if there), ``final`` and ``confident`` (the final
-        ones over the threshold) what ``pseudo_label_metrics`` returns.
+        ``share_confident``, and ``pseudo_label_metrics`` for ``linear``, ``semantic`` (if present),
+        ``final`` and ``confident`` (the final ones above the threshold).
         """
         taken = _take(self._sums, PSEUDO_LABELS)
         if not taken:
@@ -77,9 +78,9 @@ class Fault:
     """The first number that was not finite.
 
     Attributes:
-        step: in which it came up, counted from 1.
-        term: the loss; or ``"weights"``, after the step's update, where its losses were still finite.
-        value: NaN or an infinity.
+        step: step of the fault, counted from 1.
+        term: name of the loss, or ``"weights"`` if the losses were finite and the update was not.
+        value: NaN or infinity.
     """
 
     step: int
@@ -88,10 +89,10 @@ class Fault:
 
 
 class LossRecord:
-    """Keeps the losses of each step on the device; all since the last look come to the host together.
+    """Keeps the losses of each step on the device and copies them to the host together.
 
     Args:
-        sums: where those that came over are summed up, by name; those of an earlier record are gone on with.
+        sums: sums of the copied losses by name; existing sums are continued.
     """
 
     def __init__(self, sums: dict[str, Tensor]) -> None:
@@ -100,7 +101,7 @@ class LossRecord:
         self._names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Return how many steps have not been looked at."""
+        """Return the number of steps that have not been checked."""
         return len(self._waiting)
 
     def add(self, step: int, losses: dict[str, Tensor], weights: Tensor) -> None:
@@ -109,15 +110,15 @@ class LossRecord:
         Args:
             step: counted from 1.
             losses: scalars by name.
-            weights: (), a number that is not finite if the step's update broke the weights.
+            weights: (), a number that is not finite if the update broke the weights.
         """
         self._names = tuple(losses)
         self._waiting.append(
             (step, self._names, torch.stack(list(losses.values())).detach(), weights)
         )
 
-    def look(self) -> Fault | None:
-        """Bring what was added since the last look to the host, which waits for the device; return a fault in it."""
+    def check(self) -> Fault | None:
+        """Copy new losses to the host, which waits for the device; return the first fault."""
         if not self._waiting:
             return None
         waiting, self._waiting = self._waiting, []
@@ -141,7 +142,7 @@ class LossRecord:
         return float(self._sums.get(name, 0.0))
 
     def take(self) -> dict[str, float]:
-        """Return the mean of each loss since the last call, as far as looked at, and start anew."""
+        """Return the mean of each checked loss since the last call and reset the sums."""
         steps = float(self._sums.pop(STEPS))
         taken = _take(self._sums, LOSSES)
         names = [*self._names, *(name for name in taken if name not in self._names)]
@@ -149,6 +150,6 @@ class LossRecord:
 
 
 def _take(sums: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove those whose names begin with *prefix*; return them by the rest of their names."""
+    """Remove the sums whose names begin with *prefix*; return them by the rest of their names."""
     names = [name for name in sums if name.startswith(prefix)]
     return {name.removeprefix(prefix): sums.pop(name) for name in names}

@@ -1,4 +1,4 @@
-"""The order in which training visits images, and the seeds of its random streams: functions, without state."""
+"""The order in which training visits images, and the seeds of its random streams."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import Tensor
 
 LARGEST_LISTED = 2**24
-"""Of larger pools the order is computed place by place: a list of a billion numbers takes 8 GB."""
+"""Images up to which an order is a list; a list of a billion numbers would take 8 GB."""
 ROUNDS = 6
+"""Rounds of the Feistel network."""
 
 
 def derive_seed(seed: int, purpose: str, index: int) -> int:
-    """Return the seed, below 2**63, of one random stream among many, independent of the others."""
+    """Return the seed, below 2**63, of one random stream, independent of all others."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class Order:
-    """Shuffled passes over n images, as a function of the step alone: nothing to save, nothing to restore.
+    """Shuffled passes over n images as a function of the step alone, without state.
 
-    Every image comes once per pass; a batch may span two passes (or more, where n < batch). Of more than 16 million
-    images no list is made.
+    Every image comes once per pass. A batch may span two passes, or more where n < batch. Beyond
+    16 million images, indices are computed one by one instead of listed.
 
     Args:
         count: n, at least 1.
         batch: images per step, at least 1.
-        seed: of the order.
-        name: keeps the orders of one run's pools apart.
+        name: separates the orders of a run's pools.
     """
 
     def __init__(self, count: int, batch: int, seed: int, name: str) -> None:
@@ -40,21 +40,20 @@ class Order:
     def __call__(self, step: int) -> Tensor:
         """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
         first, last = step * self.batch, (step + 1) * self.batch - 1
-        wanted = range(first // self.count, last // self.count + 1)
+        passes = range(first // self.count, last // self.count + 1)
         if self.count > LARGEST_LISTED:
             places = np.arange(first, last + 1)
-            return torch.cat([self._computed(number, places) for number in wanted])
-        self._passes = {number: self._pass(number) for number in wanted}
-        images = torch.cat([self._passes[number] for number in wanted])
-        start = first - wanted[0] * self.count
+            return torch.cat([self._computed(number, places) for number in passes])
+        self._passes = {number: self._pass(number) for number in passes}
+        images = torch.cat([self._passes[number] for number in passes])
+        start = first - passes[0] * self.count
         return images[start : start + self.batch]
 
     def _computed(self, number: int, places: npt.NDArray[np.int64]) -> Tensor:
-        """Return the images of those *places*, counted through all passes, that are in pass *number*."""
+        """Return the images at those *places*, counted through all passes, that lie in one pass."""
         within = places[places // self.count == number] - number * self.count
-        return torch.from_numpy(
-            shuffled(within, self.count, derive_seed(self.seed, self.name, number))
-        )
+        seed = derive_seed(self.seed, self.name, number)
+        return torch.from_numpy(shuffled(within, self.count, seed))
 
     def _pass(self, number: int) -> Tensor:
         if number in self._passes:
@@ -66,13 +65,14 @@ class Order:
 def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
     """Return where a shuffle of *count* numbers puts some of them, without listing the others.
 
-    A Feistel network permutes the numbers below the next power of 4; what leaves the range is permuted again until it
-    is back (Black, Rogaway: *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002).
+    A Feistel network permutes the numbers below the next power of 4. Results out of range are
+    permuted again until they are in range (Black, Rogaway: *Ciphers with Arbitrary Finite Domains*,
+    CT-RSA 2002).
 
     Args:
         places: int64, 0 <= place < count.
         count: at most 2**62.
-        seed: of the shuffle, 0 <= seed < 2**63.
+        seed: seed of the shuffle, 0 <= seed < 2**63.
     """
     half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
     low = np.uint64((1 << int(half)) - 1)
@@ -91,13 +91,12 @@ def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArra
 
 
 class WeightedOrder:
-    """Draws with replacement, some images more often than others, as a function of the step alone.
+    """Draws with replacement, by weight, as a function of the step alone.
 
     Args:
-        weights: float64, (n,), how likely each image is, up to a factor.
+        weights: float64, (n,), relative probability of each image.
         batch: images per step, at least 1.
-        seed: of the draws.
-        name: keeps the draws of one run's pools apart.
+        name: separates the draws of a run's pools.
     """
 
     def __init__(self, weights: Tensor, batch: int, seed: int, name: str) -> None:
@@ -105,7 +104,6 @@ class WeightedOrder:
 
     def __call__(self, step: int) -> Tensor:
         """Return the indices, int64 (batch,) on the host, of step *step*, counted from 0."""
-        generator = torch.Generator().manual_seed(
-            derive_seed(self.seed, f"weighted {self.name}", step)
-        )
+        seed = derive_seed(self.seed, f"weighted {self.name}", step)
+        generator = torch.Generator().manual_seed(seed)
         return torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)

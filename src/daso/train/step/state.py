@@ -1,8 +1,8 @@
-"""The state of a training and its one step."""
+"""The state of a training and its single step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,14 +24,14 @@ from daso.train.step.optimizer import (
 from daso.train.step.sampling import derive_seed
 
 Outcome = tuple[Step, Tensor]
-"""What the method returned, and the total loss."""
+"""The result of the method, and the total loss."""
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called *name*; ``"auto"`` is the first accelerator there is, or the CPU.
+    """Return the device called *name*; ``"auto"`` is the first accelerator, or the CPU.
 
     Raises:
-        OptionError: there is no such device here.
+        OptionError: the device does not exist here.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -45,27 +45,21 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
-            f"device {name!r} cannot be used here: {reason}; use --device cpu or auto"
+            f"device {name!r} is not available here: {reason}; use --device cpu or auto"
         ) from error
     return device
 
 
 class Training:
-    """Network, moving average, method and optimiser, and how far they are.
-
-    Args:
-        network: on its device.
-        method: on the same device.
-        options: schedule, optimiser, precision.
+    """Network, moving average, method and optimizer, and how far they are.
 
     Attributes:
-        step: training steps done.
-        seconds: spent in training so far, earlier processes of a resumed run included.
-        rate_factor: of the learning rate; below 1 once a run has been rolled back.
-        sums: what was counted since the last rows (see ``daso.train.step.record``), a part of the state.
+        seconds: time spent in training, including earlier processes of a resumed run.
+        rate_factor: factor of the learning rate; below 1 after a rollback.
+        sums: counts since the last rows (see ``daso.train.step.record``), a part of the state.
 
     Raises:
-        OptionError: the step shall be recorded and cannot be.
+        OptionError: the options ask for a CUDA graph and the step cannot be recorded.
     """
 
     def __init__(self, network: Network, method: Method, options: TrainOptions) -> None:
@@ -82,34 +76,33 @@ class Training:
         self._forward: Callable[[Network, Network, Batch], Step] = (
             torch.compile(method, fullgraph=True) if options.compile else method
         )
-        # A recorded step reads numbers that change from a tensor.
+        # A recorded step reads changing numbers from tensors.
         self._averaging: Tensor | float = (
             torch.ones((), device=self._device) if options.cuda_graph else 1.0
         )
-        self._begin_recording()
+        self._start_recording()
         self.step = 0
         self.seconds = 0.0
         self.rate_factor = 1.0
         self.sums: dict[str, Tensor] = {}
 
-    def _begin_recording(self) -> None:
-        """Record the step anew, if at all: tensors of the state are at other places."""
+    def _start_recording(self) -> None:
         self._run: Callable[[Batch], Outcome] = (
             RecordedStep(self._update) if self.options.cuda_graph else self._update
         )
 
     def rate_of(self, step: int) -> float:
         """Return the learning rate of step *step*, counted from 0."""
-        return self.rate_factor * learning_rate(
-            self.schedule, self.base_rate, step, self.options.steps
-        )
+        rate = learning_rate(self.schedule, self.base_rate, step, self.options.steps)
+        return self.rate_factor * rate
 
     def advance(self, batch: Batch) -> Outcome:
-        """Train one step on a batch; return what the method returned and the total loss, on the device.
+        """Train one step on a batch; return the method's result and the total loss, on the device.
 
-        What is returned counts until the next call: a recorded step writes into the same tensors every time.
+        The result is valid until the next call: a recorded step reuses its tensors.
         """
-        # Whatever a network draws (dropout) or a method of one's own is a function of the seed and the step.
+        # Whatever a network (dropout) or a custom method draws depends on the seed and the step
+        # only.
         _seed(derive_seed(self.options.seed, "method", self.step), self._device)
         rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
@@ -121,7 +114,7 @@ class Training:
         return outcome
 
     def _update(self, batch: Batch) -> Outcome:
-        """Do the work of a step, all of it on the device and the same in every step."""
+        """Run a step entirely on the device, with the same work in every step."""
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
         result = self._forward(self.network, self.average.network, batch)
@@ -131,89 +124,86 @@ class Training:
         self.network.sum_gradients()
         self.optimizer.step()
         self.average.move(self._averaging)
-        # Without the graph of the backward pass, which would live on into the next step.
-        return result._replace(
-            losses={n: loss.detach() for n, loss in result.losses.items()}
-        ), total.detach()
+        # Detached: the graph of the backward pass must not live on into the next step.
+        losses = {name: loss.detach() for name, loss in result.losses.items()}
+        return result._replace(losses=losses), total.detach()
 
     @torch.no_grad()
     def probe(self) -> Tensor:
-        """Return a number, on the device, that is not finite if the last update broke the weights.
+        """Return a scalar, on the device, that is not finite if the last update broke the weights.
 
-        A gradient that is not finite stays so on its way down to the first layer, whose weights are looked at.
+        A gradient that is not finite reaches the first layer, whose weights are summed.
         """
         return next(p for p in self.network.parameters() if p.requires_grad).sum()
 
     @torch.no_grad()
     def broken(self) -> list[str]:
-        """Return the names of the tensors of the state that hold a NaN or an infinity; waits for the device."""
+        """Return the names of state tensors that hold NaN or infinity; waits for the device."""
         floating = {
             name: value
             for name, value in self.tensors().items()
             if value.is_floating_point() and value.numel() and not name.startswith("record.")
         }
         if bool(get_total_norm(list(floating.values())).isfinite()):
-            return []  # by far the fastest way to see it; finite numbers beyond 1e19 are looked at below
+            return []  # the fast way; finite values beyond 1e19 need the slow one
         return [name for name, value in floating.items() if not bool(value.isfinite().all())]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the state by name, not copied."""
-        return dict(self._named_tensors())
-
-    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         modules = {"network": self.network, "average": self.average.network, "method": self.method}
-        for prefix, module in modules.items():
-            for name, value in module.state_dict().items():
-                yield f"{prefix}.{name}", value
+        tensors = {
+            f"{prefix}.{name}": value
+            for prefix, module in modules.items()
+            for name, value in module.state_dict().items()
+        }
         for name, parameter in self.network.named_parameters():
-            yield from optimizer_state(self.optimizer, name, parameter).items()
-        for name, value in self.sums.items():
-            yield f"record.{name}", value
+            tensors |= optimizer_state(self.optimizer, name, parameter)
+        return tensors | {f"record.{name}": value for name, value in self.sums.items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
-        """Take over a saved state.
+        """Load a saved state.
 
         Raises:
-            RunError: the tensors are not those of this network and method.
+            RunError: the tensors do not fit the network and the method.
         """
-
-        def is_apart(name: str) -> bool:
-            return name.startswith("record.") or is_optimizer_state(name)
-
-        own = {name: value for name, value in self.tensors().items() if not is_apart(name)}
         sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
         kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
-        given = {n: v for n, v in tensors.items() if not is_apart(n)}
+
+        def of_modules(named: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: value
+                for name, value in named.items()
+                if not name.startswith("record.") and not is_optimizer_state(name)
+            }
+
+        current, saved = of_modules(self.tensors()), of_modules(tensors)
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        moved = expected_shapes(self.optimizer, parameters) if step else {}
-        wrong = sorted((own.keys() ^ given.keys()) | (kept.keys() ^ moved.keys()))
-        wrong += [name for name in kept.keys() & moved.keys() if kept[name].shape != moved[name]]
-        wrong += [
-            name for name in own.keys() & given.keys() if own[name].shape != given[name].shape
-        ]
+        shapes = {name: value.shape for name, value in current.items()}
+        shapes |= expected_shapes(self.optimizer, parameters) if step else {}
+        saved_shapes = {name: value.shape for name, value in (saved | kept).items()}
+        wrong = sorted(shapes.keys() ^ saved_shapes.keys())
+        wrong += [n for n, shape in shapes.items() if saved_shapes.get(n, shape) != shape]
         if wrong:
             raise RunError(
-                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name or shape, "
-                f"the first is {wrong[0]!r}"
+                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name "
+                f"or shape, the first is {wrong[0]!r}"
             )
-        for name, value in own.items():
-            value.copy_(given[name])
+        for name, value in current.items():
+            value.copy_(saved[name])
         load_optimizer(self.optimizer, parameters, kept)
-        self._begin_recording()
+        self._start_recording()  # tensors of the state have moved
         self.step, self.seconds, self.sums = step, seconds, sums
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """Seed what draws on a device, and on the host."""
     if device.type == "cpu":
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed also notes for a GPU to come who called it
+        # torch.manual_seed also seeds lazily initialised accelerators, which takes time.
+        torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
 
 
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:
-    """Return *value*, in the same tensor where the number is in one."""
+    """Return *value*, written into the tensor if *number* is one."""
     return number.fill_(value) if isinstance(number, Tensor) else value
