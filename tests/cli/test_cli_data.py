@@ -13,7 +13,7 @@ from conftest import MakeFolder
 from PIL import Image
 
 from daso.cli import main
-from daso.data import decode_pools as decoding
+from daso.data import read_listing as decoding
 
 
 def listed(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from PIL import Image
 from daso.data.images import cache as cache_module
 from daso.data.images.cache import IMAGES, JOURNAL, SEAL, Cache
 from daso.data.images.image_file import ImageFile
+from daso.data.images.layout import Layout
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError
@@ -35,13 +36,13 @@ Decoded = list[Path]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
     """Return the files that were decoded since, with blocks of five images."""
     files: Decoded = []
-    plain = cache_module._decode
+    plain = Layout.decode
 
-    def decode(source: Path, layout: object) -> npt.NDArray[np.uint8]:
+    def decode(self: Layout, source: Path) -> npt.NDArray[np.uint8]:
         files.append(source)
-        return plain(source, layout)  # type: ignore[arg-type]
+        return plain(self, source)
 
-    monkeypatch.setattr(cache_module, "_decode", decode)
+    monkeypatch.setattr(Layout, "decode", decode)
     monkeypatch.setattr(cache_module, "BLOCK_BYTES", 5 * IMAGE)
     return files
 
@@ -214,7 +215,7 @@ def test_a_wait_for_another_process_is_told_with_its_name(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cache_module, "SILENCE", 0.0)
+    monkeypatch.setattr(cache_module, "WAIT_NOTICE_SECONDS", 0.0)
     folder, cache = str(make_image_folder()), Cache(tmp_path)
     open_source(folder, cache=cache)
     assert not caplog.records

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.check.finding import Finding
+from daso.data.check.findings import Finding
 from daso.data.check.report import Report, check_data
 from daso.data.duplicates import another_label
 from daso.data.open import open_source

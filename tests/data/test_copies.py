@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from daso.data.class_names import alike_names, in_order, unseen_names
-from daso.data.duplicates import digest, find_copies
+from daso.data.duplicates import find_copies
+from daso.data.images.decoded import digest
 from daso.data.open import open_source
 from daso.errors import DataError
 

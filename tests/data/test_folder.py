@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.formats.folder import read_folder
+from daso.data.formats.folder import list_folder
 from daso.data.images.cache import Cache
+from daso.data.listing import Reading
 from daso.data.open import open_source
+from daso.data.read_listing import read_listing
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
+
+
+def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False) -> Source:
+    return read_listing(list_folder(folder, skip_bad=skip_bad), Reading(size, skip_bad=skip_bad))
+
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:
@@ -284,24 +291,20 @@ def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_size_that_is_decided_by_the_images(tmp_path: Path) -> None:
+def test_the_largest_side_is_kept_and_noted(tmp_path: Path) -> None:
     for index, size in enumerate([(40, 30), (90, 50), (70, 65)]):
         picture(tmp_path / "labeled" / "ab"[index % 2] / f"{index}.png", 0, size)
-    asked: list[int] = []
-
-    def halve(side: int) -> int:
-        asked.append(side)
-        return side // 2
-
     for cache in (None, Cache(tmp_path / "cache")):
-        source = open_source(str(tmp_path), shrink=halve, cache=cache)
+        source = open_source(str(tmp_path), largest_side=24, cache=cache)
         assert source.train.images.shape == (3, 3, 24, 24)
         plain = open_source(str(tmp_path), size=24)
         assert np.array_equal(np.asarray(source.train.images[:]), plain.train.images)
-    assert asked == [48, 48]
-    assert open_source(str(tmp_path), shrink=lambda _: None).train.images.shape[2:] == (48, 48)
-    assert open_source(str(tmp_path), size=16, shrink=halve).train.images.shape[2:] == (16, 16)
-    assert asked == [48, 48]
+        assert any("--size 48" in note for note in source.notes)
+        assert not any("--size" in note for note in plain.notes)
+    for options, side in (({"largest_side": 48}, 48), ({"size": 16, "largest_side": 24}, 16)):
+        source = open_source(str(tmp_path), **options)
+        assert source.train.images.shape[2:] == (side, side)
+        assert not any("--size" in note for note in source.notes)
 
 
 def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None:

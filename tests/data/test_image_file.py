@@ -51,7 +51,7 @@ def test_indexing_is_numpys(
     file: ImageFile,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(image_file, "READ_AT_ONCE", at_once)
+    monkeypatch.setattr(image_file, "READ_BYTES", at_once)
     expected = images[index]  # type: ignore[index]
     assert file[index].dtype == np.uint8
     assert np.array_equal(file[index], expected)

@@ -6,19 +6,25 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from daso.cli import main
-from daso.data import decode_pools as decoding
+from daso.data import read_listing as decoding
 from daso.data.benchmarks import semi_aves
-from daso.data.benchmarks.semi_aves import CLASSES, read_semi_aves
+from daso.data.benchmarks.semi_aves import CLASSES
+from daso.data.listing import Reading
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
 
 IN_CLASS, OUT_OF_CLASS, TEST = 12, 6, 20
+
+
+def read_semi_aves(folder: Path, *, open_set: bool = False, **reading: Any) -> Source:
+    return semi_aves.read_semi_aves(folder, Reading(**reading), open_set=open_set)
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> None:
@@ -222,7 +228,7 @@ def test_the_memory_is_counted_before_anything_is_decoded(
 ) -> None:
     count = CLASSES + TEST + IN_CLASS
     monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 100 * 100)
-    monkeypatch.setattr(semi_aves, "decode_pools", None)
+    monkeypatch.setattr(decoding, "work_through", None)
     with pytest.raises(
         DataError, match=r"232 images of 224 x 224 .* 0\.0 GB .* --size, at most 96"
     ):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from daso.data.images.image_file import ImageFile
 from daso.data.longtail import SplitOptions
-from daso.data.training_data import FileRows, JoinedRows, join_rows, select_rows
+from daso.data.images.pool import FileRows, join_rows, select_rows
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
@@ -181,7 +181,7 @@ def test_rows_in_several_places_are_indexed_as_one_tensor(
     chosen = torch.arange(len(second)) % 2 == 0
     whole = torch.cat([first, second[:][chosen]])
     joined = join_rows(first, select_rows(second, chosen))
-    assert isinstance(joined, JoinedRows)
+    assert isinstance(joined, FileRows)
     assert isinstance(join_rows(first, select_rows(second[:], chosen)), Tensor)
     assert (tuple(joined.shape), joined.dim(), len(joined)) == (tuple(whole.shape), 4, len(whole))
     mask = torch.arange(len(whole)) % 3 == 1

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from daso.data.training_data import Pool, TrainingData
+from daso.data.images.pool import Pool
+from daso.data.training_data import TrainingData
 from daso.errors import DivergedError
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits

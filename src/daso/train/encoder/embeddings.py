@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
-from daso.data.training_data import ImageRows, Pool, TrainingData
+from daso.data.images.pool import ImageRows, Pool
+from daso.data.training_data import TrainingData
 from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daso.data.training_data import FileRows, TrainingData
+from daso.data.images.pool import FileRows
+from daso.data.training_data import TrainingData
 from daso.errors import RunError
 from daso.parts import NewTable
 
@@ -25,11 +26,7 @@ def tables_of(data: TrainingData) -> NewTable:
     if data.unlabeled is None or not isinstance(data.unlabeled.images, FileRows):
         return torch.empty
     images = data.unlabeled.images
-    return (
-        torch.empty
-        if images.device.type != "cpu"
-        else partial(mapped_table, images.file.path.parent)
-    )
+    return torch.empty if images.device.type != "cpu" else partial(mapped_table, images.folder)
 
 
 def mapped_table(
