@@ -10,7 +10,7 @@ import numpy.typing as npt
 from daso.data.benchmarks.cifar import CIFAR10_MEAN, CIFAR10_STD
 from daso.data.benchmarks.locate import find_folder
 from daso.data.images.decoded import DecodedImages, unlabeled_images
-from daso.data.source import Source, check_labels
+from daso.data.source import Source
 from daso.errors import DataError
 
 FOLDER = "stl10_binary"
@@ -59,9 +59,13 @@ def _labeled(folder: Path, part: str) -> DecodedImages:
             f"{path}: {path.stat().st_size} labels, but {part}_X.bin has {len(images)} images; fetch "
             "the files again"
         )
-    labels = np.fromfile(path, dtype=np.uint8).astype(np.int64) - 1
-    check_labels(labels, len(CLASSES), f"{path}: counted from 0,")
-    return DecodedImages(images, labels)
+    labels = np.fromfile(path, dtype=np.uint8)
+    bad = np.flatnonzero((labels < 1) | (labels > len(CLASSES)))
+    if len(bad):
+        raise DataError(
+            f"{path}: label {labels[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}"
+        )
+    return DecodedImages(images, labels.astype(np.int64) - 1)
 
 
 def _images(path: Path) -> npt.NDArray[np.uint8]:

@@ -213,11 +213,8 @@ def list_tables(
             for part, column in values.items()
         }
         largest = max(map(max, numbers.values()))
-        if largest >= (len(class_names) or sum(map(len, numbers.values()))):
-            raise DataError(
-                f"{where}: the largest label is {largest}; "
-                + (f"it must be below {len(class_names)}" if class_names else NUMBER_CLASSES)
-            )
+        if largest >= (2**31 if class_names else sum(map(len, numbers.values()))):
+            raise DataError(f"{where}: the largest label is {largest}; {NUMBER_CLASSES}")
         labels = {part: np.array(of_part, dtype=np.int64) for part, of_part in numbers.items()}
         class_names = class_names or numbered_names(largest + 1, str(where))
     pools: dict[str, EncodedImages] = {}

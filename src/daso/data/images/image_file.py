@@ -119,7 +119,8 @@ class ImageFile:
         flat, step = images.reshape(len(places), self._size), max(1, READ_BYTES // self._size)
         # Consecutive images are read at once.
         starts = np.flatnonzero(np.diff(places, prepend=-2) != 1).tolist()
-        for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
+        ends = [*starts, len(places)][1:]
+        for start, end in zip(starts, ends, strict=True):
             for first in range(start, end, step):
                 last = min(first + step, end)
                 count = (last - first) * self._size
