@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from stopwatch import Clock
 
-from daso.data.source import Images, Source
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import Source
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
@@ -67,10 +68,10 @@ class Case:
         """Return images of noise: their content does not matter to the time that a step takes."""
         random, setting = np.random.default_rng(0), self.setting
 
-        def pool(count: int) -> Images:
+        def pool(count: int) -> DecodedImages:
             shape = (count, setting.channels, setting.side, setting.side)
             labels = np.arange(count, dtype=np.int64) % self.num_classes
-            return Images(random.integers(0, 256, shape, np.uint8), labels)
+            return DecodedImages(random.integers(0, 256, shape, np.uint8), labels)
 
         labeled = max(4 * setting.batch, 2 * self.num_classes)
         names = tuple(map(str, range(self.num_classes)))

@@ -72,7 +72,8 @@ def count(options: Model) -> Count:
     import torch.distributed as dist
     from torch.utils.flop_counter import FlopCounterMode
 
-    from daso.data.source import Images, Source
+    from daso.data.images.decoded import DecodedImages
+    from daso.data.source import Source
     from daso.nets.distributed import Processes
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
@@ -80,9 +81,9 @@ def count(options: Model) -> Count:
 
     random = np.random.default_rng(0)
 
-    def pool(size: int) -> Images:
+    def pool(size: int) -> DecodedImages:
         pixels = random.integers(256, size=(size, 3, options.side, options.side)).astype(np.uint8)
-        return Images(pixels, np.arange(size) % 10)
+        return DecodedImages(pixels, np.arange(size) % 10)
 
     source = Source("random", tuple("0123456789"), pool(20), unlabeled=pool(20), test=pool(10))
     train = TrainOptions(steps=1000, batch=IMAGES, network=options.network, device="cpu")

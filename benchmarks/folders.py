@@ -31,8 +31,8 @@ from provenance import provenance
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
-from daso.data.formats.folder import read_folder
-from daso.data.images import encoded as pool
+from daso.data.images import encoded
+from daso.data.open import open_source
 from daso.report.results import append_row
 
 CLASSES = 4
@@ -106,8 +106,8 @@ def conventional(folder: Path, side: int, workers: int) -> int:
 
 def store(folder: Path, side: int, workers: int) -> int:
     """Read a folder as ``daso train`` does; return how many images there were."""
-    pool.WORKERS = workers
-    return len(read_folder(folder, size=side).train)
+    encoded.WORKERS = workers
+    return len(open_source(str(folder), size=side).train)
 
 
 def write_images(case: Case, folder: Path) -> None:

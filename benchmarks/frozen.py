@@ -33,9 +33,10 @@ import tyro
 from sklearn.linear_model import LogisticRegression
 from spread import ahead, spread
 
+from daso.data.images.decoded import DecodedImages, select_images
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
-from daso.data.source import Images, Source, select_images
+from daso.data.source import Source
 from daso.evaluate.metrics import evaluate_logits
 from daso.files import read_json
 from daso.nets.network import Network
@@ -114,11 +115,11 @@ class Frozen:
     """Measure images a second instead."""
 
 
-def first_of_each(pool: Images, start: int, stop: int) -> Images:
+def first_of_each(pool: DecodedImages, start: int, stop: int) -> DecodedImages:
     """Return the images of each class from number *start* to *stop*."""
     classes = range(int(pool.labels.max()) + 1)
     rows = np.sort(np.concatenate([np.flatnonzero(pool.labels == k)[start:stop] for k in classes]))
-    return Images(select_images(pool.images, rows), pool.labels[rows])
+    return DecodedImages(select_images(pool.images, rows), pool.labels[rows])
 
 
 def read(options: Frozen) -> Source:

@@ -30,7 +30,8 @@ from provenance import provenance
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
-from daso.data.training_data import Pool, TrainingData
+from daso.data.images.pool import Pool
+from daso.data.training_data import TrainingData
 from daso.files import read_json
 from daso.report.html.run import load_run
 from daso.report.results import append_row

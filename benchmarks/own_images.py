@@ -23,9 +23,10 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
+from daso.data.images.decoded import Decoded
 from daso.data.longtail import longtail_counts
 from daso.data.open import open_source
-from daso.data.source import Decoded, Source
+from daso.data.source import Source
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 

@@ -58,7 +58,8 @@ def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
     import torch
     import torch.distributed as dist
 
-    from daso.data.source import Images, Source
+    from daso.data.images.decoded import DecodedImages
+    from daso.data.source import Source
     from daso.nets.distributed import Processes as Shared
     from daso.train.config import RunConfig
     from daso.train.options import TrainOptions
@@ -85,9 +86,9 @@ def measure(options: Processes, rank: int, size: int, meeting: str) -> None:
             setattr(dist, name, timed(getattr(dist, name)))
     random = np.random.default_rng(0)
 
-    def pool(count: int) -> Images:
+    def pool(count: int) -> DecodedImages:
         pixels = random.integers(256, size=(count, 3, 32, 32)).astype(np.uint8)
-        return Images(pixels, np.arange(count) % 10)
+        return DecodedImages(pixels, np.arange(count) % 10)
 
     source = Source("random", tuple("0123456789"), pool(256), unlabeled=pool(512), test=pool(10))
     train = TrainOptions(steps=1000, batch=options.batch, network=options.network, device="cpu")

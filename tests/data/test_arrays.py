@@ -10,34 +10,31 @@ LABELS = np.array([0, 1, 0, 1])
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("images", "shape"),
-    [
+def test_shapes() -> None:
+    for images, shape in (
         (IMAGES, (4, 3, 5, 6)),
         (IMAGES.transpose(0, 3, 1, 2), (4, 3, 5, 6)),
         (IMAGES[..., 0], (4, 1, 5, 6)),
         (IMAGES[..., :1], (4, 1, 5, 6)),
-    ],
-)
-def test_shapes(images: np.ndarray, shape: tuple[int, ...]) -> None:
-    source = from_arrays(images, LABELS)
-    assert source.train.images.shape == shape
-    assert np.array_equal(source.train.images[:, 0], IMAGES[..., 0])
-    assert source.class_names == ("0", "1")
+    ):
+        source = from_arrays(images, LABELS)
+        assert source.train.images.shape == shape
+        assert np.array_equal(source.train.images[:, 0], IMAGES[..., 0])
+        assert source.class_names == ("0", "1")
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_from_0_to_1_become_the_bytes_they_came_from(dtype: type) -> None:
-    source = from_arrays((IMAGES / 255).astype(dtype), LABELS)
-    assert np.array_equal(source.train.images, IMAGES.transpose(0, 3, 1, 2))
+def test_floats_from_0_to_1_become_the_bytes_they_came_from() -> None:
+    for dtype in (np.float16, np.float32, np.float64):
+        source = from_arrays((IMAGES / 255).astype(dtype), LABELS)
+        assert np.array_equal(source.train.images, IMAGES.transpose(0, 3, 1, 2)), dtype
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5, -0.1])
-def test_the_first_bad_value_is_named(value: float) -> None:
-    images = np.zeros((2000, 4, 4))
-    images[1500, 2, 2] = value
-    with pytest.raises(DataError, match=f"image 1500 has the value {value}"):
-        from_arrays(images, np.arange(2000) % 2)
+def test_the_first_bad_value_is_named() -> None:
+    for value in (np.nan, np.inf, -np.inf, 1.5, -0.1):
+        images = np.zeros((2000, 4, 4))
+        images[1500, 2, 2] = value
+        with pytest.raises(DataError, match=f"image 1500 .* {value}"):
+            from_arrays(images, np.arange(2000) % 2)
 
 
 def test_unknown_labels_and_unlabeled_images_make_one_pool() -> None:
@@ -68,55 +65,33 @@ def test_hold_outs_and_names() -> None:
     assert not source.flip
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "options", "message"),
-    [
-        (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3 is out of range"),
-        (
-            IMAGES,
-            [0, 1, 2, 3],
-            {"class_names": ["a", "b"]},
-            r"2 at index 2 is out of range \(2 such\)",
-        ),
+def test_wrong_arrays() -> None:
+    two, held_out = ["a", "b"], {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]}
+    cases: list[tuple[object, object, dict[str, object], str]] = [
+        (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3"),
+        (IMAGES, [0, 1, 2, 3], {"class_names": two}, r"2 at index 2 .*\(2 such\)"),
         (IMAGES, [0, 2, 2, 0], {}, "no labelled image of class '1'"),
-        (
-            [IMAGES[0]] * 99,
-            [0, 90] + [1] * 97,
-            {},
-            "class '2', .*, '11' and 78 more; label some of each",
-        ),
+        ([IMAGES[0]] * 99, [0, 90] + [1] * 97, {}, "class '2', .*, '11' and 78 more"),
         (IMAGES, [0, 1, 1, 10**9], {}, "number the classes 0, 1, 2"),
-        (IMAGES, [-1] * 4, {"class_names": ["a", "b"]}, "no labelled image of class 'a', 'b'"),
-        (IMAGES, [0, 0, 0, 0], {}, "at least two classes"),
-        (IMAGES, [0.0, 1.0, 0.0, np.nan], {}, "must be integers"),
-        (IMAGES, np.eye(4, dtype=int), {}, "several labels to an image"),
+        (IMAGES, [-1] * 4, {"class_names": two}, "no labelled image of class 'a', 'b'"),
+        (IMAGES, [0, 0, 0, 0], {}, "two classes"),
+        (IMAGES, [0.0, 1.0, 0.0, np.nan], {}, "integers"),
+        (IMAGES, np.eye(4, dtype=int), {}, "several labels"),
         (IMAGES, [0, 1], {}, "4 images, but 2 labels"),
-        (IMAGES[:0], [], {}, "must be integers"),
-        (IMAGES[:0], np.zeros(0, dtype=int), {}, "there must be some"),
+        (IMAGES[:0], [], {}, "integers"),
+        (IMAGES[:0], np.zeros(0, dtype=int), {}, "0 images"),
         (IMAGES[0], LABELS, {}, "but 4 labels"),
         (IMAGES[0, 0], LABELS, {}, "got"),
         (np.zeros((4, 5, 6, 4), np.uint8), LABELS, {}, "channels, first or last"),
         (np.zeros((4, 3, 5, 3), np.uint8), LABELS, {}, "first or last"),
-        (IMAGES.astype(np.int32), LABELS, {}, "must be uint8, or floats"),
-        (IMAGES, LABELS, {"unlabeled": IMAGES[:, 1:]}, "they must agree"),
-        (IMAGES, LABELS, {"test_images": IMAGES}, "go together"),
-        (
-            IMAGES,
-            LABELS,
-            {"test_images": IMAGES, "test_labels": [0, 1, -1, 0]},
-            "at index 2; a hold-out",
-        ),
+        (IMAGES.astype(np.int32), LABELS, {}, "uint8, or floats"),
+        (IMAGES, LABELS, {"unlabeled": IMAGES[:, 1:]}, "unlabeled .* agree"),
+        (IMAGES, LABELS, {"test_images": IMAGES}, "test_images and test_labels"),
+        (IMAGES, LABELS, held_out, "test_labels.* -1 at index 2"),
         (IMAGES, LABELS, {"test_images": IMAGES[:, 1:], "test_labels": LABELS}, "test images are"),
-        (IMAGES, LABELS, {"class_names": ["a", "a"]}, "must be different"),
-    ],
-)
-def test_wrong_arrays(
-    images: object, labels: object, options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        from_arrays(images, labels, **options)
-
-
-def test_vectors_are_for_the_estimator() -> None:
-    with pytest.raises(DataError, match=r"got \(6, 16\); vectors are for daso.DASOClassifier"):
-        from_arrays(np.zeros((6, 16), dtype=np.float32), np.arange(6) % 2)
+        (IMAGES, LABELS, {"class_names": ["a", "a"]}, "different"),
+        (np.zeros((6, 16), dtype=np.float32), np.arange(6) % 2, {}, r"\(6, 16\).*DASOClassifier"),
+    ]
+    for images, labels, options, message in cases:
+        with pytest.raises(DataError, match=message):
+            from_arrays(images, labels, **options)

@@ -8,17 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from daso.data.images import cache as cache_module
 from daso.data.images.cache import IMAGES, JOURNAL, SEAL, Cache
+from daso.data.images.encoded import EncodedImages
 from daso.data.images.image_file import ImageFile
 from daso.data.open import open_source
 from daso.data.source import Source
@@ -35,13 +36,16 @@ Decoded = list[Path]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
     """Return the files that were decoded since, with blocks of five images."""
     files: Decoded = []
-    plain = cache_module._decode
+    plain = cache_module.work_through
 
-    def decode(source: Path, layout: object) -> npt.NDArray[np.uint8]:
-        files.append(source)
-        return plain(source, layout)  # type: ignore[arg-type]
+    def work_through(images: EncodedImages, work: Any, skip: Any) -> Iterator[Any]:
+        def counted(source: Path) -> Any:
+            files.append(source)
+            return work(source)
 
-    monkeypatch.setattr(cache_module, "_decode", decode)
+        return plain(images, counted, skip)
+
+    monkeypatch.setattr(cache_module, "work_through", work_through)
     monkeypatch.setattr(cache_module, "BLOCK_BYTES", 5 * IMAGE)
     return files
 
@@ -175,9 +179,7 @@ def test_labelled_images_decide_size_and_colour(
     assert source.unlabeled.images.shape == (25, 3, 12, 12)
     for number, path in enumerate(sorted((folder / "labeled").rglob("*.png"))):
         Image.new("L", (8, 9), number).save(path)
-    with pytest.raises(
-        DataError, match=r"has 12 x 12 pixels, the first labelled image 8 x 9; --size N"
-    ):
+    with pytest.raises(DataError, match=r"is 12 x 12 pixels, expected 8 x 9; --size N"):
         open_source(str(folder), cache=Cache(tmp_path))
 
 
@@ -214,7 +216,7 @@ def test_a_wait_for_another_process_is_told_with_its_name(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cache_module, "SILENCE", 0.0)
+    monkeypatch.setattr(cache_module, "WAIT_NOTICE_SECONDS", 0.0)
     folder, cache = str(make_image_folder()), Cache(tmp_path)
     open_source(folder, cache=cache)
     assert not caplog.records
@@ -238,6 +240,6 @@ def test_a_wait_for_another_process_is_told_with_its_name(
         other.communicate(b"\n")
         assert_same(waiting.result(), open_source(folder))
     (record,) = caplog.records
-    assert "(4711 on elsewhere)" in record.getMessage()
+    assert "4711 on elsewhere" in record.getMessage()
     assert str(pool) in record.getMessage()
     assert (pool / ".lock").read_text() == f"{os.getpid()} on {platform.node()}\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from daso.data.benchmarks.download import Remote, cache_folder, download, extract, fetch
+from daso.data.benchmarks import download as downloading
+from daso.data.benchmarks.download import Remote, cache_folder, download, fetch
 from daso.errors import DataError
 
 CONTENT = bytes(range(256)) * 8000
@@ -57,40 +58,37 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 def test_right_checksum(served: tuple[str, Path], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int | None]] = []
     for checksum in (MD5, SHA256):
-        target = tmp_path / "deep" / checksum[:3] / "file.bin"
-        fetch(
-            served[0] + "file.bin",
-            target,
-            checksum=checksum,
-            progress=lambda *state: seen.append(state),
-        )
+        folder = tmp_path / "deep" / checksum[:3]
+        remote = Remote(served[0] + "file.bin", checksum)
+        target = fetch(remote, folder, lambda *state: seen.append(state))
+        assert target == folder / "file.bin"
         assert target.read_bytes() == CONTENT
-        assert list(target.parent.iterdir()) == [target]
+        assert list(folder.iterdir()) == [target]
     assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
+    assert all(0 < done <= total for _, done, total in seen if total is not None)
 
 
 def test_nothing_stays_when_something_is_wrong(served: tuple[str, Path], tmp_path: Path) -> None:
-    target = tmp_path / "target" / "file.bin"
-    for name, message in (
-        ("file.bin", "the checksum is md5:.* the published one md5:0"),
-        ("short", "ended after 2,048,000 of 4,096,000 bytes"),
-        ("nowhere", "404"),
+    folder = tmp_path / "target"
+    for name, checksum, message in (
+        ("file.bin", "md5:0", "md5:0.*not kept"),
+        ("short", MD5, "could not be fetched"),
+        ("nowhere", MD5, "404"),
     ):
         with pytest.raises(DataError, match=message):
-            fetch(served[0] + name, target, checksum="md5:0")
-        assert not target.parent.exists() or not list(target.parent.iterdir())
+            fetch(Remote(served[0] + name, checksum), folder)
+        assert not list(folder.iterdir())
 
 
 def test_no_network_and_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloading, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
+        remote = Remote(f"http://127.0.0.1:{silent.getsockname()[1]}/file", MD5)
         with pytest.raises(DataError, match=r"could not be fetched: .*timed out.*put it at"):
-            fetch(address, tmp_path / "file", checksum=MD5, timeout=0.2)
+            fetch(remote, tmp_path)
     with pytest.raises(DataError, match=r"could not be fetched: .*refused"):
-        fetch(address, tmp_path / "file", checksum=MD5)
-    with pytest.raises(DataError, match="only http"):
-        fetch("file:///etc/passwd", tmp_path / "file", checksum=MD5)
+        fetch(remote, tmp_path)
 
 
 def test_files_that_are_there_are_kept_and_wrong_ones_replaced(
@@ -145,18 +143,20 @@ def test_only_expected_members_are_unpacked(served: tuple[str, Path], tmp_path: 
     download("mine", folder, remotes=remotes)
 
 
-def test_hostile_and_damaged_archives(tmp_path: Path) -> None:
-    path = tmp_path / "all.tar.gz"
-    archive(path, {"top/a.bin": None})
-    with pytest.raises(DataError, match="not a regular file"):
-        extract(path, tmp_path / "to", "top", ("a.bin",))
-    archive(path, {"top/b.bin": b"b"})
-    with pytest.raises(DataError, match=r"missing a\.bin"):
-        extract(path, tmp_path / "to", "top", ("a.bin",))
-    path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(DataError, match="not a readable"):
-        extract(path, tmp_path / "to", "top", ("a.bin",))
-    assert not (tmp_path / "to").exists()
+def test_links_and_damaged_archives(served: tuple[str, Path], tmp_path: Path) -> None:
+    path, there = served[1] / "all.tar.gz", tmp_path / "to"
+    for entries, cut, message in (
+        ({"top/a.bin": None}, 0, r"missing a\.bin"),  # a link
+        ({"top/b.bin": b"b"}, 0, r"missing a\.bin"),
+        ({"top/a.bin": b"a" * 9999}, 30, "could not be unpacked"),
+    ):
+        archive(path, entries)
+        path.write_bytes(path.read_bytes()[: cut or None])
+        checksum = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
+        remotes = {"mine": (Remote(served[0] + path.name, checksum, ("a.bin",), "top"),)}
+        with pytest.raises(DataError, match=message):
+            download("mine", there, remotes=remotes)
+        assert not list((there / "top").iterdir())
 
 
 def test_unknown_names_and_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,16 +27,16 @@ def write(folder: Path, *, packed: bool = True, count: int = 20) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_reads_both_parts(tmp_path: Path, packed: bool) -> None:
-    source = read_fashion_mnist(write(tmp_path / "raw", packed=packed).parent)
-    assert source.name == "fashion-mnist"
-    assert source.class_names[9] == "Ankle boot"
-    assert source.flip
-    assert source.train.images.shape == (20, 1, 28, 28)
-    assert source.train.images[1, 0, 0, 0] == 784 % 256
-    assert source.test is not None
-    assert source.test.labels.tolist() == list(range(10))
+def test_reads_both_parts(tmp_path: Path) -> None:
+    for packed in (True, False):
+        source = read_fashion_mnist(write(tmp_path / str(packed) / "raw", packed=packed).parent)
+        assert source.name == "fashion-mnist"
+        assert source.class_names[9] == "Ankle boot"
+        assert source.flip
+        assert source.train.images.shape == (20, 1, 28, 28)
+        assert source.train.images[1, 0, 0, 0] == 784 % 256
+        assert source.test is not None
+        assert source.test.labels.tolist() == list(range(10))
 
 
 def test_any_other_data_set_counts_its_classes_and_is_not_flipped(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_any_other_data_set_counts_its_classes_and_is_not_flipped(tmp_path: Path
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     (write(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"missing t10k-labels-idx1-ubyte\[\.gz\]$"):
+    with pytest.raises(DataError, match=r"missing t10k-labels-idx1-ubyte$"):
         read_fashion_mnist(tmp_path)
 
 
@@ -54,25 +54,22 @@ def headed(*numbers: int, content: bytes = b"") -> bytes:
     return struct.pack(f">BBBB{len(numbers)}I", 0, 0, 8, len(numbers), *numbers) + content
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_damaged_files(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content, message in (
         (b"", "begins with nothing"),
         (b"GIF89a and so on", "begins with 47494638"),
         (headed(5, content=b"01234"), "begins with 00000801"),
         (headed(2, 2, 2)[:9], "within its header"),
-        (headed(2, 2, 2, content=b"1234567"), "promises 8 bytes .* holds 7"),
-        (headed(2, 2, 2, content=b"123456789"), "holds more"),
+        (headed(2, 2, 2, content=b"1234567"), "promises 8 bytes .* has 7"),
+        (headed(2, 2, 2, content=b"123456789"), "has more"),
         (headed(2**32 - 1, 2**32 - 1, 2**32 - 1), "the limit is"),
-        (headed(2**10, 2**10, 2**10), "but it holds 0"),
-    ],
-)
-@pytest.mark.parametrize("packed", [True, False])
-def test_damaged_files(tmp_path: Path, content: bytes, message: str, packed: bool) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(DataError, match=message):
-        read_idx_file(path, 3)
+        (headed(2**10, 2**10, 2**10), "has 0"),
+    ):
+        for written in (content, gzip.compress(content)):
+            path.write_bytes(written)
+            with pytest.raises(DataError, match=message):
+                read_idx_file(path, 3)
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:

@@ -28,33 +28,24 @@ def file(images: npt.NDArray[np.uint8], tmp_path: Path) -> ImageFile:
     return ImageFile(path, (COUNT, 3, 4, 5), digests)
 
 
-@pytest.mark.parametrize("at_once", [1, 200, 2**24])
-@pytest.mark.parametrize(
-    "index",
-    [
-        slice(None),
-        slice(3, 9),
-        slice(20, 2, -3),
-        slice(9, 3),
-        [4, 5, 6, 2, 2, 22, 0, -1],
-        np.array([], dtype=np.int64),
-        np.arange(COUNT) % 3 == 0,
-        7,
-        np.int64(-2),
-    ],
-    ids=str,
-)
 def test_indexing_is_numpys(
-    index: object,
-    at_once: int,
-    images: npt.NDArray[np.uint8],
-    file: ImageFile,
-    monkeypatch: pytest.MonkeyPatch,
+    images: npt.NDArray[np.uint8], file: ImageFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_file, "READ_AT_ONCE", at_once)
-    expected = images[index]  # type: ignore[index]
-    assert file[index].dtype == np.uint8
-    assert np.array_equal(file[index], expected)
+    for read_bytes in (1, 200, 2**24):
+        monkeypatch.setattr(image_file, "READ_BYTES", read_bytes)
+        for index in (
+            slice(None),
+            slice(3, 9),
+            slice(20, 2, -3),
+            slice(9, 3),
+            [4, 5, 6, 2, 2, 22, 0, -1],
+            np.array([], dtype=np.int64),
+            np.arange(COUNT) % 3 == 0,
+            7,
+            np.int64(-2),
+        ):
+            assert file[index].dtype == np.uint8
+            assert np.array_equal(file[index], images[index]), (read_bytes, index)  # type: ignore[index]
 
 
 def test_a_selection_reads_nothing_and_can_be_selected_from(
@@ -72,16 +63,14 @@ def test_a_selection_reads_nothing_and_can_be_selected_from(
     assert np.array_equal(chosen.digests, file.digests[first][mask])
 
 
-@pytest.mark.parametrize(
-    "index", [COUNT, -COUNT - 1, [0, COUNT], np.ones(COUNT - 1, dtype=bool)], ids=str
-)
-def test_what_is_not_there(index: object, file: ImageFile) -> None:
-    with pytest.raises(IndexError):
-        file[index]
+def test_an_index_out_of_range_is_refused(file: ImageFile) -> None:
+    for index in (COUNT, -COUNT - 1, [0, COUNT], np.ones(COUNT - 1, dtype=bool)):
+        with pytest.raises(IndexError):
+            file[index]
 
 
 def test_a_file_of_another_size_is_refused(file: ImageFile) -> None:
-    with pytest.raises(DataError, match=r"has 1,380 bytes, 24 images of \(3, 4, 5\) have 1,440"):
+    with pytest.raises(DataError, match=r"1,380 bytes.*1,440"):
         ImageFile(file.path, (24, 3, 4, 5), file.digests)
     with pytest.raises(DataError, match="No such file"):
         ImageFile(file.path.with_name("nothing"), (24, 3, 4, 5), file.digests)
@@ -92,5 +81,5 @@ def test_a_file_that_is_cut_short_meanwhile_is_an_error(file: ImageFile) -> None
     with file.path.open("r+b") as opened:
         opened.truncate(1300)
     assert len(file[:20]) == 20
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         file[20:]

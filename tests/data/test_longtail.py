@@ -36,20 +36,15 @@ def test_counts_are_the_published_ones() -> None:
         assert longtail_counts(head, gamma, classes).tolist() == counts
 
 
-@pytest.mark.parametrize(
-    ("head", "gamma", "classes", "total", "tail"),
-    [
+def test_totals_are_the_published_ones() -> None:
+    for head, gamma, classes, total, tail in (
         (500, 100, 10, 1236, 5),
         (1500, 150, 10, 3496, 10),
         (50, 20, 100, 1545, 2),
         (450, 20, 10, 1528, 22),
-    ],
-)
-def test_totals_are_the_published_ones(
-    head: int, gamma: float, classes: int, total: int, tail: int
-) -> None:
-    counts = longtail_counts(head, gamma, classes)
-    assert (counts.sum(), counts[-1]) == (total, tail)
+    ):
+        counts = longtail_counts(head, gamma, classes)
+        assert (counts.sum(), counts[-1]) == (total, tail)
 
 
 def test_shapes_of_the_unlabelled_distribution() -> None:

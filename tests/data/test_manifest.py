@@ -86,28 +86,21 @@ def test_every_format_gives_the_same(folder: Path) -> None:
     assert source.train.paths[1] == str(folder / "in" / "b.png")
 
 
-@pytest.mark.parametrize(
-    ("columns", "taken"),
-    [
+def test_usual_names_of_columns_and_a_note_of_what_was_taken(folder: Path) -> None:
+    for columns, taken in (
         (("file_name", "class"), ("file_name", "class")),
         (("Image", " Label "), ("Image", "Label")),
         (("filename", "target"), ("filename", "target")),
         (("img", "path", "category", "label"), ("path", "label")),
-    ],
-)
-def test_usual_names_of_columns_and_a_note_of_what_was_taken(
-    folder: Path, columns: tuple[str, ...], taken: tuple[str, str]
-) -> None:
-    rows = [("a.png", "cat"), ("d.png", "dog")]
-    lines = [
-        ",".join(columns),
-        *(",".join([p] * (len(columns) // 2) + [c] * (len(columns) // 2)) for p, c in rows),
-    ]
-    (folder / "m.csv").write_text("\n".join(lines))
-    listing = list_manifest(folder / "m.csv")
-    assert listing.class_names == ("cat", "dog")
-    note = listing.notes[0]
-    assert f"path from column {taken[0]!r}, label from column {taken[1]!r}" in note
+    ):
+        half = len(columns) // 2
+        rows = [
+            [path] * half + [label] * half for path, label in (("a.png", "cat"), ("d.png", "dog"))
+        ]
+        (folder / "m.csv").write_text("\n".join(",".join(row) for row in (columns, *rows)))
+        listing = list_manifest(folder / "m.csv")
+        assert listing.class_names == ("cat", "dog")
+        assert f"path from column {taken[0]!r}, label from column {taken[1]!r}" in listing.notes[0]
 
 
 def test_json_lines_may_leave_the_label_out(folder: Path) -> None:
@@ -122,29 +115,29 @@ def test_json_lines_may_leave_the_label_out(folder: Path) -> None:
     assert values(folder / "m.jsonl") == {"train": [(0, 0), (3, 1), (5, 1)], "unlabeled": [(4, -1)]}
 
 
-@pytest.mark.parametrize(
-    ("labels", "names", "unlabeled"),
-    [
+def test_labels_are_texts_and_numbers_are_in_their_order(folder: Path) -> None:
+    files = ("a.png", "d.png", "e.png", "f.png")
+    for labels, names, unlabeled in (
         (["10", "9", "", "-1"], ("9", "10"), 2),
         (["1.0", "2.0", "", "10.0"], ("1", "2", "10"), 1),
         (["10", "9", "x", "-1"], ("-1", "10", "9", "x"), 0),
         (["1.5", "2.0", "", ""], ("1.5", "2.0"), 2),
         (["cat ", "Cat", "cat", " "], ("Cat", "cat", "cat "), 1),
-    ],
-)
-def test_labels_are_texts_and_numbers_are_in_their_order(
-    folder: Path, labels: list[str], names: tuple[str, ...], unlabeled: int
-) -> None:
-    files = ("a.png", "d.png", "e.png", "f.png")
-    write(folder / "m.csv", [{"path": p, "label": c} for p, c in zip(files, labels, strict=True)])
-    listing = list_manifest(folder / "m.csv")
-    assert listing.class_names == names
-    assert len(listing.pools["unlabeled"].labels if unlabeled else ()) == unlabeled
+    ):
+        rows = [{"path": path, "label": label} for path, label in zip(files, labels, strict=True)]
+        listing = list_manifest(write(folder / "m.csv", rows))
+        assert listing.class_names == names
+        assert len(listing.pools.get("unlabeled", ())) == unlabeled
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
+def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path) -> None:
+    top, file = folder.parent, folder / "m.csv"
+    (top / "out.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "link.png").symlink_to(top / "out.png")
+    (folder / "linked").symlink_to(top)
+    (folder / "inside-link.png").symlink_to(folder / "a.png")
+    os.mkfifo(folder / "pipe.png")
+    for row, reason in (
         ("no.png,cat,", "no file 'no.png'"),
         ("../out.png,cat,", "leads out of"),
         ("in/../../out.png,cat,", "leads out of"),
@@ -160,43 +153,27 @@ def test_labels_are_texts_and_numbers_are_in_their_order(
         ("./in/../a.png,cat,test", "names the same file as line 2"),
         ("inside-link.png,cat,", "names the same file as line 2"),
         ("a.png,,", "names the same file as line 2"),
-        ("e.png,cat,other", "split 'other' is none of train"),
-        ("e.png,,test", "is of the split 'test', and has no label"),
+        ("e.png,cat,other", "split 'other'"),
+        ("e.png,,test", "no label"),
         ("e.png,emu,test", "class 'emu' has no labelled image"),
         ("e.png,cta,val", "Did you mean 'cat'"),
         ("e.png,cat", "has 2 fields, the first line 3"),
         ("e.png,cat,,", "has 4 fields"),
         (",cat,", "names no image"),
         ("{long},cat,", "File name too long"),
-    ],
-)
-def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path, row: str, reason: str) -> None:
-    top = folder.parent
-    (top / "out.png").write_bytes((folder / "a.png").read_bytes())
-    (folder / "link.png").symlink_to(top / "out.png")
-    (folder / "linked").symlink_to(top)
-    (folder / "inside-link.png").symlink_to(folder / "a.png")
-    os.mkfifo(folder / "pipe.png")
-    write(
-        folder / "m.csv",
-        [
-            {"path": "a.png", "label": "cat", "split": ""},
-            {"path": "d.png", "label": "dog", "split": ""},
-        ],
-    )
-    with (folder / "m.csv").open("a") as file:
-        file.write(row.format(top=top, long="x" * 5000) + "\n")
-    with pytest.raises(DataError) as caught:
-        list_manifest(folder / "m.csv")
-    assert reason in str(caught.value)
-    assert f"{folder / 'm.csv'}, line 4: " in str(caught.value)
-    assert "--skip-bad" in str(caught.value)
-    listing = list_manifest(folder / "m.csv", skip_bad=True)
-    assert [(name, reason in why) for name, why in listing.skipped] == [
-        (f"{folder / 'm.csv'}, line 4", True)
-    ]
-    assert listing.pools.keys() == {"train"}
-    assert len(listing.pools["train"]) == 2
+    ):
+        row = row.format(top=top, long="x" * 5000)
+        file.write_text(f"path,label,split\na.png,cat,\nd.png,dog,\n{row}\n")
+        with pytest.raises(DataError) as caught:
+            list_manifest(file)
+        for words in (reason, f"{file}, line 4: ", "--skip-bad"):
+            assert words in str(caught.value)
+        listing = list_manifest(file, skip_bad=True)
+        ((name, why),) = listing.skipped
+        assert name == f"{file}, line 4"
+        assert reason in why
+        assert listing.pools.keys() == {"train"}
+        assert len(listing.pools["train"]) == 2
 
 
 def test_a_file_with_two_labels_is_left_out_altogether(folder: Path) -> None:
@@ -234,7 +211,7 @@ def test_images_elsewhere_are_allowed_by_name_of_their_folder(
         lists / "m.csv",
         [{"path": "a.png", "label": "cat"}, {"path": str(folder / "d.png"), "label": "dog"}],
     )
-    with pytest.raises(DataError, match="name a folder that holds all images with --data"):
+    with pytest.raises(DataError, match="give the folder of all images with --data"):
         open_source(str(lists / "m.csv"))
     assert values(lists / "m.csv", data=folder) == {"train": [(0, 0), (3, 1)]}
     with pytest.raises(DataError, match=r"line 2: 'a\.png' leads out of|line 2: no file 'a\.png'"):
@@ -252,56 +229,51 @@ def test_a_linked_folder_of_images_is_the_folder_it_leads_to(
     assert values(link / "m.csv") == {"train": [(0, 0), (3, 1)]}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_files_that_cannot_be_read(folder: Path) -> None:
+    file = folder / "m.csv"
+    for content, message in (
         (b"", "first line is empty"),
         (b"\n\n", "first line is empty"),
         (b"path,label\n", "no rows"),
         (b"name,label\na.png,cat\n", "no column for the path"),
-        (b"path,path,label\na.png,d.png,cat\n", "names the column 'path' twice"),
+        (b"path,path,label\na.png,d.png,cat\n", "column 'path' twice"),
         (b"path,label\na.png,\nd.png,\n", "no usable row has a label"),
-        (b"path,species\na.png,cat\n", "no column for the label; it has 'path', 'species'"),
+        (b"path,species\na.png,cat\n", "label; .* 'path', 'species'"),
         (b"path,label\na.png,cat\nd.png,d\xe4chs\n", "line 3: is not UTF-8"),
         ("path,label\na.png,cat\n".encode("utf-16"), "UTF-16"),
-        (b"path,label\na.png,c\0t\n", "line 2: holds a NUL"),
+        (b"path,label\na.png,c\0t\n", "line 2: .*NUL"),
         (b'path,label\na.png,"cat\nd.png,dog\n', "line 3: unexpected end of data"),
         (b'path,label\na.png,"c"at\n', "line 2: "),
         (b"path,label\na.png," + b"x" * 200_000 + b"\n", "line 2: field larger"),
         (b"path,label\na.png," + b"x" * 2_000_000 + b"\n", "line 2: longer than"),
-    ],
-)
-def test_files_that_cannot_be_read(folder: Path, content: bytes, message: str) -> None:
-    (folder / "m.csv").write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
-        list_manifest(folder / "m.csv", skip_bad=True)
-    assert str(folder / "m.csv") in str(caught.value)
+    ):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"{file}.*{message}"):
+            list_manifest(file, skip_bad=True)
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ('{"path": "a.png"', "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+def test_lines_of_json_that_are_no_rows(folder: Path) -> None:
+    good = '{"path": "d.png", "label": "cat"}\n{"path": "e.png", "label": "dog"}\n'
+    file = folder / "m.jsonl"
+    for line, reason in (
+        ('{"path": "a.png"', "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ('["a.png", "cat"]', "must be an object"),
         ('{"path": 3, "label": "cat"}', "the path must be a text, found int"),
         ('{"path": null, "label": "cat"}', "names no image"),
         ('{"path": "a.png", "label": true}', "the label must be a text, found bool"),
         ('{"path": "a.png", "label": ["cat"]}', "the label must be a text, found list"),
-        ('{"path": "a.png", "label": 1.5}', "the label 1.5 is no whole number"),
-        ('{"path": "a.png", "label": Infinity}', "the label inf is no whole number"),
-        ('{"path": "a.png", "label": 1e300}', "no whole number"),
+        ('{"path": "a.png", "label": 1.5}', "label 1.5"),
+        ('{"path": "a.png", "label": Infinity}', "label inf"),
+        ('{"path": "a.png", "label": 1e300}', "whole number"),
         ('{"path": "a\\u0000.png", "label": "cat"}', "no file 'a\\x00.png'"),
-        ('{"path": "a.png", "label": ' + "9" * 5000 + "}", "is no JSON"),
-    ],
-)
-def test_lines_of_json_that_are_no_rows(folder: Path, line: str, reason: str) -> None:
-    good = '{"path": "d.png", "label": "cat"}\n{"path": "e.png", "label": "dog"}\n'
-    (folder / "m.jsonl").write_text(good + line + "\n")
-    with pytest.raises(DataError, match=r"m\.jsonl, line 3: ") as caught:
-        list_manifest(folder / "m.jsonl")
-    assert reason in str(caught.value)
-    assert len(list_manifest(folder / "m.jsonl", skip_bad=True).skipped) == 1
+        ('{"path": "a.png", "label": ' + "9" * 5000 + "}", "not JSON"),
+    ):
+        file.write_text(good + line + "\n")
+        with pytest.raises(DataError, match=r"m\.jsonl, line 3: ") as caught:
+            list_manifest(file)
+        assert reason in str(caught.value)
+        assert len(list_manifest(file, skip_bad=True).skipped) == 1
 
 
 def test_parquet_manifests(folder: Path) -> None:
@@ -321,9 +293,7 @@ def test_parquet_manifests(folder: Path) -> None:
     with pytest.raises(DataError, match=r"m\.parquet, row 1: no file"):
         list_manifest(folder / "m.parquet")
     pq.write_table(pa.table({"bytes": [b"x"], "label": [1]}), folder / "m.parquet")
-    with pytest.raises(
-        DataError, match="no column for the path of an image; it has 'bytes', 'label'"
-    ):
+    with pytest.raises(DataError, match="no column for the path; it has 'bytes', 'label'"):
         list_manifest(folder / "m.parquet")
     (folder / "m.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"m\.parquet: not a readable parquet"):

@@ -39,10 +39,10 @@ def test_own_layout(path: Path) -> None:
     assert np.array_equal(source.test.images[:, 0], IMAGES)
 
 
-@pytest.mark.parametrize("key", ["x", "X", "images", "x_train"])
-def test_other_names_of_the_keys(path: Path, key: str) -> None:
-    np.savez_compressed(path, **{key: IMAGES, "y": LABELS})
-    assert len(read_npz(path).train) == 6
+def test_other_names_of_the_keys(path: Path) -> None:
+    for key in ("x", "X", "images", "x_train"):
+        np.savez_compressed(path, **{key: IMAGES, "y": LABELS})
+        assert len(read_npz(path).train) == 6
 
 
 def test_medmnist(path: Path) -> None:
@@ -61,7 +61,7 @@ def test_medmnist(path: Path) -> None:
 
 def test_wrong_keys(path: Path) -> None:
     np.savez(path, pictures=IMAGES, labels=LABELS)
-    with pytest.raises(DataError, match=r"no 'images' or .* it holds pictures, labels"):
+    with pytest.raises(DataError, match=r"no 'images' or .* pictures, labels"):
         read_npz(path)
     np.savez(path, images=IMAGES, X=IMAGES, labels=LABELS)
     with pytest.raises(DataError, match="both 'images' and 'X'"):
@@ -101,5 +101,5 @@ def test_a_header_that_promises_more_than_there_is(path: Path) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", stream.getvalue())
-    with pytest.raises(DataError, match="it cannot have so many"):
+    with pytest.raises(DataError, match="promises"):
         read_npz(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,19 +34,19 @@ def test_digits() -> None:
         open_source("digits", data=Path())
 
 
-@pytest.mark.parametrize("place", ["data/fashion-mnist", "debian", "cache/daso/fashion-mnist"])
-def test_a_name_is_looked_for_in_all_places(tmp_path: Path, place: str) -> None:
-    test_idx.write(tmp_path / place)
-    assert open_source("fashion-mnist").name == "fashion-mnist"
-    assert open_source("fashion-mnist", data=tmp_path / place).name == "fashion-mnist"
+def test_a_name_is_looked_for_in_all_places(tmp_path: Path) -> None:
+    for place in ("data/fashion-mnist", "debian", "cache/daso/fashion-mnist"):
+        test_idx.write(tmp_path / place)
+        for data in (None, tmp_path / place):
+            source = open_source("fashion-mnist", data=data)
+            assert (source.name, source.place) == ("fashion-mnist", str(tmp_path / place))
+        shutil.rmtree(tmp_path / place)
     with pytest.raises(DataError, match="no such folder"):
         open_source("fashion-mnist", data=tmp_path / "elsewhere")
-
-
-@pytest.mark.parametrize("place", ["data", "data/cifar10", "cache/daso/cifar10"])
-def test_cifar_is_found_by_name(tmp_path: Path, place: str) -> None:
-    test_cifar.write(tmp_path / place, CIFAR10)
-    assert open_source("cifar10").name == "cifar10"
+    for place in ("data", "data/cifar10", "cache/daso/cifar10"):
+        test_cifar.write(tmp_path / place, CIFAR10)
+        assert open_source("cifar10").name == "cifar10"
+        shutil.rmtree(tmp_path / place)
 
 
 def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Path) -> None:
@@ -60,16 +61,14 @@ def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Pa
         open_source("cifar100", data=tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
-def test_missing_files_say_which_where_and_how(name: str, tmp_path: Path) -> None:
-    (tmp_path / "data" / name).mkdir(parents=True)
-    with pytest.raises(DataError) as caught:
-        open_source(name)
-    message = str(caught.value)
-    assert f"data/{name}: missing " in message
-    assert str(tmp_path / "cache" / "daso" / name) in message
-    assert "https://" in message
-    assert "--download" in message
+def test_missing_files_say_which_where_and_how(tmp_path: Path) -> None:
+    for name in NAMES[1:]:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        with pytest.raises(DataError) as caught:
+            open_source(name)
+        cache = str(tmp_path / "cache" / "daso" / name)
+        for words in (f"data/{name}: missing ", cache, "https://", "--download"):
+            assert words in str(caught.value)
 
 
 def test_download_goes_where_data_says_and_is_read(
@@ -118,7 +117,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert open_source("some.npz", size=8).name == "some"
     with pytest.raises(OptionError, match="whose images are 8 x 8"):
         open_source("some.npz", size=4)
-    with pytest.raises(OptionError, match="is neither"):
+    with pytest.raises(OptionError, match="data applies to"):
         open_source("pictures", data=tmp_path)
 
 
@@ -129,7 +128,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no known layout.*holds nothing"):
         open_source("empty")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"end in \.npz"):
+    with pytest.raises(DataError, match=r"use \.npz"):
         open_source("notes.txt")
 
 

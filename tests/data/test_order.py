@@ -9,10 +9,11 @@ from daso.train.step import sampling as order_module
 from daso.train.step.sampling import Order, shuffled
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097])
-def test_a_shuffle_has_every_number_once(count: int) -> None:
-    for seed in (0, 1, 2**63 - 1):
-        assert sorted(shuffled(np.arange(count), count, seed).tolist()) == list(range(count))
+def test_a_shuffle_has_every_number_once() -> None:
+    for count in (1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097):
+        for seed in (0, 1, 2**63 - 1):
+            numbers = shuffled(np.arange(count), count, seed).tolist()
+            assert sorted(numbers) == list(range(count)), (count, seed)
 
 
 def test_a_shuffle_is_the_same_for_the_same_seed_whatever_is_asked() -> None:

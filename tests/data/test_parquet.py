@@ -4,18 +4,25 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.formats.parquet import read_parquet
+from daso.data.formats.parquet import list_parquet
+from daso.data.open import open_source
+from daso.data.source import Source
 from daso.errors import DataError, MissingDependencyError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 NAMES = ["cat", "dog", "emu"]
+
+
+def read_parquet(folder: Path, **options: Any) -> Source:
+    return open_source(str(folder), **options)
 
 
 def png(value: int, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -50,8 +57,10 @@ def values(count: int, start: int = 0) -> list[bytes | None]:
     return [png(start + i) for i in range(count)]
 
 
-@pytest.mark.parametrize("subfolder", [".", "data", "plain_text"])
-@pytest.mark.parametrize(("image", "label"), [("img", "label"), ("image", "fine_label")])
+@pytest.mark.parametrize(
+    ("subfolder", "image", "label"),
+    [(".", "img", "label"), ("data", "image", "fine_label"), ("plain_text", "img", "labels")],
+)
 def test_parts_and_names(tmp_path: Path, subfolder: str, image: str, label: str) -> None:
     for start, (part, count) in enumerate((("train", 9), ("validation", 3), ("test", 6))):
         write(
@@ -90,7 +99,7 @@ def test_rows_without_a_label_join_the_unlabelled_pool(tmp_path: Path) -> None:
 
 def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", values(4), [0, 1, 0, 1], names=None)
-    assert read_parquet(tmp_path, name="mine").class_names == ("0", "1")
+    assert read_parquet(tmp_path).class_names == ("0", "1")
 
 
 def test_sizes(tmp_path: Path) -> None:
@@ -110,29 +119,25 @@ def test_unreadable_rows_are_named_or_skipped(tmp_path: Path) -> None:
     assert [name.split(", ")[1] for name, _ in source.skipped] == ["row 9", "row 10", "row 11"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "options", "message"),
-    [
-        ([0, 1, 3], {}, "train row 2 has label 3"),
-        ([0, 1, -2], {}, "train row 2 has label -2"),
+def test_wrong_contents(tmp_path: Path) -> None:
+    cases: list[tuple[list[int | None], dict[str, Any], str]] = [
+        ([0, 1, 3], {}, "train label 3 at index 2"),
+        ([0, 1, -2], {}, "train label -2 at index 2"),
         ([0, 1, 1], {}, "no labelled image of class 'emu'"),
         ([0, 1, 2], {"image": "picture"}, "needs a column img or image"),
         ([0, 1, 2], {"label": "target"}, "needs a column img or image"),
         ([0, 1, 2], {"names": ["a", "a", "b"]}, "names a class twice"),
-    ],
-)
-def test_wrong_contents(
-    tmp_path: Path, labels: list[int | None], options: dict[str, object], message: str
-) -> None:
-    write(tmp_path / "train.parquet", values(3), labels, **options)
-    with pytest.raises(DataError, match=message):
-        read_parquet(tmp_path)
+    ]
+    for labels, options, message in cases:
+        write(tmp_path / "train.parquet", values(3), labels, **options)
+        with pytest.raises(DataError, match=message):
+            read_parquet(tmp_path)
 
 
 def test_hold_outs_need_labels(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", values(3), [0, 1, 2])
     write(tmp_path / "test.parquet", values(3), [-1, -1, -1])
-    with pytest.raises(DataError, match="test row 0 has label -1"):
+    with pytest.raises(DataError, match="test label -1 at index 0"):
         read_parquet(tmp_path)
 
 
@@ -162,7 +167,7 @@ def test_damaged_files(tmp_path: Path) -> None:
             read_parquet(tmp_path)
     path.unlink()
     with pytest.raises(DataError, match=r"missing train-\*\.parquet"):
-        read_parquet(tmp_path)
+        list_parquet(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(

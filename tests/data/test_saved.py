@@ -114,62 +114,65 @@ def test_unreadable_rows_are_named(tmp_path: Path) -> None:
     assert len(open_source(str(tmp_path), skip_bad=True).train) == 4
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("state.json", None, "missing|no known layout"),
-        ("state.json", b"[1]", "holds list"),
-        ("state.json", b"[" * 100_000, "cannot be read"),
-        ("state.json", b"{}", "must list '_data_files'"),
-        ("state.json", b'{"_data_files": [3]}', "must have a 'filename'"),
+def test_damaged_folders(tmp_path: Path) -> None:
+    for number, (name, content, message) in enumerate(
         (
-            "state.json",
-            b'{"_data_files": [{"filename": "../data.arrow"}]}',
-            "is no name of a file beside it",
-        ),
-        (
-            "state.json",
-            b'{"_data_files": [{"filename": "/etc/passwd"}]}',
-            "is no name of a file beside it",
-        ),
-        ("state.json", b'{"_data_files": [{"filename": "no.arrow"}]}', "which is not there"),
-        (
-            "state.json",
-            b'{"_data_files": [{"filename": "x"}], "_indices_data_files": [1]}',
-            "flatten_indices",
-        ),
-        ("dataset_info.json", b'{"features": {}}', "does not describe column label"),
-        (
-            "dataset_info.json",
-            b'{"features": {"label": {"names": ["a", "a", "b"]}}}',
-            "names a class twice",
-        ),
-        (
-            "dataset_info.json",
-            b'{"features": {"label": {"names": ["a", "b"]}}}',
-            "row 2 has label 2",
-        ),
-        ("dataset_dict.json", b'{"splits": "train"}', "must have a list 'splits'"),
-        ("dataset_dict.json", b'{"splits": ["extra"]}', "split 'extra' is none of"),
-        ("dataset_dict.json", b'{"splits": ["train", "labeled"]}', "are the same part"),
-        ("dataset_dict.json", b'{"splits": ["test"]}', "no split 'train'"),
-        ("dataset_dict.json", b'{"splits": ["train"]}', "has no state.json"),
-        ("data-00000-of-00001.arrow", b"", "not a readable Arrow file"),
-        (
-            "data-00000-of-00001.arrow",
-            b"\xff\xff\xff\xff" + bytes(200),
-            "not a readable Arrow file|image",
-        ),
-    ],
-)
-def test_damaged_folders(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    folder = write(tmp_path / "birds", values(4), [0, 1, 2, 0])
-    if content is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        open_source(str(folder))
+            ("state.json", None, "missing|no known layout"),
+            ("state.json", b"[1]", "found list"),
+            ("state.json", b"[" * 100_000, "cannot be read"),
+            ("state.json", b"{}", "must list '_data_files'"),
+            ("state.json", b'{"_data_files": [3]}', "must have a 'filename'"),
+            (
+                "state.json",
+                b'{"_data_files": [{"filename": "../data.arrow"}]}',
+                "not the name of a file",
+            ),
+            (
+                "state.json",
+                b'{"_data_files": [{"filename": "/etc/passwd"}]}',
+                "not the name of a file",
+            ),
+            (
+                "state.json",
+                b'{"_data_files": [{"filename": "no.arrow"}]}',
+                "missing file: no.arrow",
+            ),
+            (
+                "state.json",
+                b'{"_data_files": [{"filename": "x"}], "_indices_data_files": [1]}',
+                "flatten_indices",
+            ),
+            ("dataset_info.json", b'{"features": {}}', "does not describe column label"),
+            (
+                "dataset_info.json",
+                b'{"features": {"label": {"names": ["a", "a", "b"]}}}',
+                "names a class twice",
+            ),
+            (
+                "dataset_info.json",
+                b'{"features": {"label": {"names": ["a", "b"]}}}',
+                "label 2 at index 2",
+            ),
+            ("dataset_dict.json", b'{"splits": "train"}', "must have a list 'splits'"),
+            ("dataset_dict.json", b'{"splits": ["extra"]}', "split 'extra'"),
+            ("dataset_dict.json", b'{"splits": ["train", "labeled"]}', "are the same part"),
+            ("dataset_dict.json", b'{"splits": ["test"]}', "no split 'train'"),
+            ("dataset_dict.json", b'{"splits": ["train"]}', "has no state.json"),
+            ("data-00000-of-00001.arrow", b"", "not a readable Arrow file"),
+            (
+                "data-00000-of-00001.arrow",
+                b"\xff\xff\xff\xff" + bytes(200),
+                "not a readable Arrow file|image",
+            ),
+        )
+    ):
+        folder = write(tmp_path / str(number), values(4), [0, 1, 2, 0])
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            open_source(str(folder))
 
 
 def test_a_damaged_byte_is_an_error_or_another_picture_but_never_a_crash(tmp_path: Path) -> None:

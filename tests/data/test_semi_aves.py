@@ -6,19 +6,25 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from daso.cli import main
-from daso.data import decode_pools as decoding
+from daso.data import read_listing as decoding
 from daso.data.benchmarks import semi_aves
-from daso.data.benchmarks.semi_aves import CLASSES, read_semi_aves
+from daso.data.benchmarks.semi_aves import CLASSES
+from daso.data.listing import Reading
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
 
 IN_CLASS, OUT_OF_CLASS, TEST = 12, 6, 20
+
+
+def read_semi_aves(folder: Path, *, open_set: bool = False, **reading: Any) -> Source:
+    return semi_aves.read_semi_aves(folder, Reading(**reading), open_set=open_set)
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> None:
@@ -183,11 +189,12 @@ def test_unreadable_images_are_named_or_skipped(folder: Path) -> None:
     source = read_semi_aves(folder, size=8, skip_bad=True)
     assert [name for name, _ in source.skipped] == [str(damaged)]
     (folder / "trainval_images/5/4.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match="no readable image of 1 of 200 classes: 5"):
+    with pytest.raises(DataError, match="no readable labelled image of class '5'"):
         read_semi_aves(folder, size=8, skip_bad=True)
+    picture(folder / "trainval_images/5/4.jpg", 5)
     for image in (folder / "test").iterdir():
         image.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the test images can be read"):
+    with pytest.raises(DataError, match="no readable test image"):
         read_semi_aves(folder, size=8, skip_bad=True)
 
 
@@ -203,15 +210,15 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         read_semi_aves(folder, open_set=True)
     lines = (folder / "l_train_val.txt").read_text().splitlines()
     (folder / "l_train_val.txt").write_text("\n".join(lines[2:]))
-    with pytest.raises(DataError, match=r"l_train_val\.txt: no image of 2 of 200 classes: 0, 1$"):
+    with pytest.raises(DataError, match=r"l_train_val\.txt: no labelled image of class '0', '1'"):
         read_semi_aves(folder, size=8)
     (folder / "test.txt").write_text("test/99.jpg 0\n")
     with pytest.raises(
-        DataError, match=r"test\.txt: names no image that is there; .*line 1: no image test/99"
+        DataError, match=r"test\.txt: names no existing image; .*line 1: no image test/99"
     ):
         read_semi_aves(folder, size=8)
     (folder / "test.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"test\.txt: names no image"):
+    with pytest.raises(DataError, match=r"test\.txt: names no existing image"):
         read_semi_aves(folder, size=8)
     with pytest.raises(DataError, match="no such folder"):
         read_semi_aves(folder / "nowhere")
@@ -222,7 +229,7 @@ def test_the_memory_is_counted_before_anything_is_decoded(
 ) -> None:
     count = CLASSES + TEST + IN_CLASS
     monkeypatch.setattr(decoding, "available_memory", lambda: 3 * count * 100 * 100)
-    monkeypatch.setattr(semi_aves, "decode_pools", None)
+    monkeypatch.setattr(decoding, "work_through", None)
     with pytest.raises(
         DataError, match=r"232 images of 224 x 224 .* 0\.0 GB .* --size, at most 96"
     ):

@@ -48,7 +48,7 @@ def test_class_names_file(folder: Path) -> None:
 def test_wrong_files(folder: Path) -> None:
     labels = folder / "train_y.bin"
     labels.write_bytes(bytes(range(1, 10)))
-    with pytest.raises(DataError, match=r"9 labels, but train_X\.bin holds 10 images"):
+    with pytest.raises(DataError, match=r"9 labels, but train_X\.bin .*10 images"):
         read_stl10(folder)
     labels.write_bytes(bytes(range(10)))
     with pytest.raises(DataError, match="label 0 at index 0"):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
-from daso.data.source import Images, Source
+from daso.data.source import Source
 from daso.data.split import make_split
 from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import DataError, OptionError
@@ -17,12 +18,12 @@ CPU = torch.device("cpu")
 COUNTS = (40, 20, 5, 1)
 
 
-def pool(counts: tuple[int, ...], seed: int = 0, shade: int = 0) -> Images:
+def pool(counts: tuple[int, ...], seed: int = 0, shade: int = 0) -> DecodedImages:
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
     pixels = np.random.default_rng(seed).integers(
         0, 256 - shade, (len(labels), 3, 8, 8), dtype=np.uint8
     )
-    return Images(pixels + np.uint8(shade), labels)
+    return DecodedImages(pixels + np.uint8(shade), labels)
 
 
 def source(**parts: Any) -> Source:
@@ -77,7 +78,7 @@ def test_the_normalisation_sees_all_classes_of_labelled_and_unlabelled_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dark, bright = pool((50, 0, 0, 0), shade=0), pool((0, 0, 0, 50), shade=250)
-    unlabeled = Images(np.concatenate([dark.images, bright.images]), np.full(100, -1))
+    unlabeled = DecodedImages(np.concatenate([dark.images, bright.images]), np.full(100, -1))
     monkeypatch.setattr("daso.data.training_data.COUNTED_IMAGES", 40)
     data = prepare_data(source(unlabeled=unlabeled), SplitOptions(holdout=0), 0, CPU)
     everything = np.concatenate([pool(COUNTS).images, unlabeled.images]) / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import struct
@@ -22,17 +23,16 @@ class Runs:
         return self.function, self.arguments
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-@pytest.mark.parametrize("dtype", ["u1", "<i8", ">i4", "f4"])
-def test_arrays_and_plain_values(protocol: int, dtype: str) -> None:
-    array = np.arange(12).reshape(3, 4).astype(dtype)
-    value = {"rows": array, b"columns": np.asfortranarray(array), "list": [1, -2], "text": b"bytes"}
-    loaded = load_dictionary(pickle.dumps(value, protocol), "here")
-    assert np.array_equal(loaded["rows"], array)
-    assert np.array_equal(loaded["columns"], array)
-    assert loaded["rows"].dtype == array.dtype
-    assert loaded["list"] == [1, -2]
-    assert loaded["text"] == b"bytes"
+def test_arrays_and_plain_values() -> None:
+    for protocol, dtype in itertools.product((2, 3, 4), ("u1", "<i8", ">i4", "f4")):
+        rows = np.arange(12).reshape(3, 4).astype(dtype)
+        value = {"rows": rows, b"columns": np.asfortranarray(rows), "list": [1, -2], "text": b"b"}
+        loaded = load_dictionary(pickle.dumps(value, protocol), "here")
+        assert np.array_equal(loaded["rows"], rows), (protocol, dtype)
+        assert np.array_equal(loaded["columns"], rows), (protocol, dtype)
+        assert loaded["rows"].dtype == rows.dtype
+        assert loaded["list"] == [1, -2]
+        assert loaded["text"] == b"b"
 
 
 def test_old_and_new_module_names() -> None:
@@ -56,23 +56,22 @@ def test_python_2_byte_strings() -> None:
     assert loaded["labels"] == [3]
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_code_is_refused_named_and_not_run(tmp_path: Path, protocol: int) -> None:
+def test_code_is_refused_named_and_not_run(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    for call in (
+    calls = (
         Runs(os.system, f"touch {witness}"),
         Runs(eval, f"open({str(witness)!r}, 'w')"),
         Runs(Path.touch, witness),
         Runs(np.ndarray.tofile, np.zeros(1), str(witness)),
-    ):
-        with pytest.raises(DataError, match=r"file\.pkl: refused, the pickle asks for \S+\.\S+;"):
+    )
+    for call, protocol in itertools.product(calls, range(6)):
+        with pytest.raises(DataError, match=r"file\.pkl: refused: .* \S+\.\S+;"):
             load_dictionary(pickle.dumps({"data": call}, protocol), "file.pkl")
     assert not witness.exists()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_damaged_and_greedy_pickles() -> None:
+    for content in (
         b"",
         b".",
         b"\x80\x02",
@@ -87,8 +86,6 @@ def test_code_is_refused_named_and_not_run(tmp_path: Path, protocol: int) -> Non
         pickle.dumps({"a": np.array([object()])}, 2),
         pickle.dumps({"a": np.zeros(4, dtype=np.uint8)}, 2).replace(b"K\x04\x85", b"K\x63\x85"),
         pickle.dumps([1, 2]),
-    ],
-)
-def test_damaged_and_greedy_pickles(content: bytes) -> None:
-    with pytest.raises(DataError):
-        load_dictionary(content, "here")
+    ):
+        with pytest.raises(DataError):
+            load_dictionary(content, "here")

@@ -11,7 +11,8 @@ from torch import nn
 
 import daso
 from daso.cli import main
-from daso.data.source import Images, Source
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import Source
 from daso.errors import OptionError
 from daso.export.run import export_run
 from daso.train.prepare import prepare
@@ -26,9 +27,9 @@ def silent(_: str) -> None:
 def test_a_run_on_vectors(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def flat(pool: Images | None) -> Images:
+    def flat(pool: DecodedImages | None) -> DecodedImages:
         assert pool is not None
-        return Images(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
+        return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
 
     vectors = dataclasses.replace(
         digits, train=flat(digits.train), test=flat(digits.test), mean=None, std=None

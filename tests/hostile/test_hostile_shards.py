@@ -53,18 +53,19 @@ def test_damaged_shards(tmp_path: Path, content: bytes) -> None:
     survives(lambda: list_tars(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
-)
-def test_only_regular_members_are_read(kind: bytes, tmp_path: Path) -> None:
+def test_only_regular_members_are_read(tmp_path: Path) -> None:
     secret = put(tmp_path / "secret.png", png())
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        info = tarfile.TarInfo("0.png")
-        info.type, info.linkname = kind, str(secret)
-        archive.addfile(info)
-    with pytest.raises(DataError, match="no images in it"):
-        unlabeled_tars(str(put(tmp_path / "a.tar", stream.getvalue())))
+    for kind in (
+        *(tarfile.SYMTYPE, tarfile.LNKTYPE),
+        *(tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE),
+    ):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            info = tarfile.TarInfo("0.png")
+            info.type, info.linkname = kind, str(secret)
+            archive.addfile(info)
+        with pytest.raises(DataError, match="no images in it"):
+            unlabeled_tars(str(put(tmp_path / "a.tar", stream.getvalue())))
 
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:

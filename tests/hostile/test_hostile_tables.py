@@ -176,5 +176,5 @@ def test_a_saved_data_set_reads_no_file_outside_of_it(tmp_path: Path) -> None:
             json.dumps({"_data_files": [{"filename": name}]}).encode(),
         )
         put(tmp_path / "set" / "dataset_info.json", b'{"features": {"label": {}}}')
-        with pytest.raises(DataError, match="is no name of a file beside it"):
+        with pytest.raises(DataError, match="is not the name of a file"):
             open_source(str(tmp_path / "set"))

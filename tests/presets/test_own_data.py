@@ -10,7 +10,8 @@ import torch
 
 from daso.cli.training.command import parse_train
 from daso.cli.training.defaults import to_config
-from daso.data.source import UNLABELED, Images, Source
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import UNLABELED, Source
 from daso.presets.own_data import choose_for
 
 CPU = torch.device("cpu")
@@ -19,9 +20,9 @@ CPU = torch.device("cpu")
 def source(
     labeled: int = 60, unlabeled: int = 2000, *, side: int = 32, classes: int = 3, test: int = 0
 ) -> Source:
-    def pool(count: int, label: int | None = None) -> Images:
+    def pool(count: int, label: int | None = None) -> DecodedImages:
         labels = np.arange(count) % classes if label is None else np.full(count, label)
-        return Images(np.zeros((count, 3, side, side), np.uint8), labels.astype(np.int64))
+        return DecodedImages(np.zeros((count, 3, side, side), np.uint8), labels.astype(np.int64))
 
     return Source(
         name="photos",
@@ -100,6 +101,6 @@ def test_the_best_network_is_taken_where_enough_is_held_out(
 
 
 def test_vectors_keep_the_network_that_is_theirs() -> None:
-    vectors = Images(np.zeros((60, 1, 5), np.float32), np.arange(60) % 3)
+    vectors = DecodedImages(np.zeros((60, 1, 5), np.float32), np.arange(60) % 3)
     chosen = choose_for(dataclasses.replace(source(unlabeled=0), train=vectors), CPU)
     assert (chosen.network, chosen.precision) == (None, None)

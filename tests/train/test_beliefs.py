@@ -15,9 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 
 import daso.train.beliefs.collect
+from daso.data.images.decoded import DecodedImages
+from daso.data.images.pool import Pool
 from daso.data.open import open_source
-from daso.data.source import Images, Source
-from daso.data.training_data import Pool, TrainingData
+from daso.data.source import Source
+from daso.data.training_data import TrainingData
 from daso.train.beliefs.collect import collect_beliefs
 from daso.train.beliefs.thumbnails import encode_thumbnail, pack_thumbnails
 from daso.train.model import load_model
@@ -256,8 +258,8 @@ def test_without_unlabeled_images_there_is_the_calibration(
 def test_vectors_have_no_thumbnails(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
-    def flat(pool: Images) -> Images:
-        return Images(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
+    def flat(pool: DecodedImages) -> DecodedImages:
+        return DecodedImages(pool.images.reshape(len(pool), 1, 64).astype(np.float32), pool.labels)
 
     assert digits.test is not None
     source = dataclasses.replace(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_cuda
+from tests.train.shared_training import float64
 from torch import Tensor
 
 from daso.cli import main
@@ -30,7 +31,6 @@ from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from tests.conftest import MakeConfig
-from tests.train.shared_training import float64
 
 DASO: dict[str, Any] = {"warmup_steps": 2, "histogram_period": 2}
 METHODS: dict[str, dict[str, Any]] = {

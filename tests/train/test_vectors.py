@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from daso.data.source import Images, Source
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import Source
 from daso.errors import DataError, OptionError
 from daso.train.config import RunConfig
 from daso.train.model import load_model
@@ -31,9 +32,11 @@ METHODS = (
 def vectors(digits: Source) -> Source:
     """Return the digits as vectors of 64 pixels, and at half and at double brightness as weak and strong versions."""
 
-    def flat(pool: Images, versions: tuple[float, ...]) -> Images:
+    def flat(pool: DecodedImages, versions: tuple[float, ...]) -> DecodedImages:
         plain = pool.images.reshape(len(pool), 1, 64).astype(np.float32)
-        return Images(np.concatenate([factor * plain for factor in versions], 1), pool.labels)
+        return DecodedImages(
+            np.concatenate([factor * plain for factor in versions], 1), pool.labels
+        )
 
     assert digits.test is not None
     return dataclasses.replace(
@@ -136,5 +139,5 @@ def test_what_does_not_go_with_vectors_is_refused(make: MakeConfig, vectors: Sou
         prepare(make("fixmatch", resolution=32), vectors)
     bad = vectors.train.images.copy()
     bad[3] = np.nan
-    with pytest.raises(DataError, match="1 vectors hold NaN or infinity, the first is number 3"):
-        Images(bad, vectors.train.labels)
+    with pytest.raises(DataError, match="NaN.* index 3"):
+        DecodedImages(bad, vectors.train.labels)

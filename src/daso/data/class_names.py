@@ -1,26 +1,87 @@
-"""Class names: in what order they stand, and which of them look like slips of one another."""
+"""Class names and labels as text: their order, their numbers, and names that are easily confused."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.errors import DataError
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 BLANK_LETTERS = "\u115f\u1160\u2800"
-"""Characters that count as letters or symbols, and show nothing."""
+"""Characters that count as letters or symbols but are invisible."""
+NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
+MOST_NUMBERED = 100_000
+"""Classes that may be known by number only."""
+
+
+def without_missing(labels: Iterable[str]) -> list[str]:
+    """Return labels with ``""`` for those that mean "unknown": -1 among whole numbers."""
+    texts = list(labels)
+    if not all(INTEGER.fullmatch(text) for text in texts if text):
+        return texts
+    return ["" if text == "-1" else text for text in texts]
+
+
+def number_labels(
+    texts: Mapping[str, Sequence[str]], class_names: Sequence[str], where: str
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Turn the labels of each part into numbers, int64 (N,), -1 where unknown.
+
+    Args:
+        texts: labels by part, ``""`` where missing.
+        class_names: K names, or the numbers 0 to K - 1 as text; a label is the index of its name.
+        where: the data set, for the error.
+
+    Raises:
+        DataError: a label of a part other than "unlabeled" is not a class.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
+    for part, labels in texts.items():
+        unknown = {} if part == "unlabeled" else dict.fromkeys(set(labels) - numbers.keys())
+        if unknown:
+            index = next(i for i, label in enumerate(labels) if label in unknown)
+            raise DataError(
+                f"{where}: {part} label {labels[index][:80]!r} (image {index}) is none of the "
+                f"{len(class_names)} classes: {', '.join(class_names)[:300]}"
+            )
+    return {
+        part: np.array([numbers.get(label, -1) for label in labels], dtype=np.int64)
+        for part, labels in texts.items()
+    }
+
+
+def numbered_names(count: int, where: str) -> tuple[str, ...]:
+    """Return the names "0" to "K - 1" of classes that are known by number only.
+
+    Raises:
+        DataError: the largest label cannot be meant as a class number.
+    """
+    if count > MOST_NUMBERED:
+        raise DataError(f"{where}: the largest label is {count - 1}; {NUMBER_CLASSES}")
+    return tuple(map(str, range(count)))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Sort class names: numbers by their value where all are whole numbers, else by their characters."""
+    """Sort class names: by value if all are whole numbers, else by their characters."""
     distinct = set(names)
     if distinct and all(INTEGER.fullmatch(name) for name in distinct):
         return sorted(distinct, key=lambda name: (int(name), name))
     return sorted(distinct)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names, quoted, and the number of others."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more
+
+
 def alike_names(class_names: Sequence[str]) -> list[list[str]]:
-    """Return groups of names that differ in case, blanks, underscores, leading zeros or Unicode form alone."""
+    """Return groups of names that differ only in case, blanks, underscores, zeros or Unicode form."""
     groups: dict[str, list[str]] = {}
     for name in class_names:
         groups.setdefault(_key(name), []).append(name)
@@ -28,38 +89,32 @@ def alike_names(class_names: Sequence[str]) -> list[list[str]]:
 
 
 def unseen_names(class_names: Sequence[str]) -> list[str]:
-    """Return the names in which nothing is seen: of blanks, controls and characters without width alone."""
+    """Return the names in which no character is visible."""
 
-    def shows(character: str) -> bool:
-        # Category C: controls and characters that are not seen, such as the zero-width space.
-        hidden = (
-            character.isspace()
-            or character in BLANK_LETTERS
-            or unicodedata.category(character)[0] == "C"
-        )
-        return not hidden
+    def visible(character: str) -> bool:
+        # Category C: controls and invisible characters, such as the zero-width space.
+        hidden = character.isspace() or character in BLANK_LETTERS
+        return not hidden and unicodedata.category(character)[0] != "C"
 
-    return [
-        name for name in class_names if not any(map(shows, unicodedata.normalize("NFKC", name)))
-    ]
+    return [n for n in class_names if not any(map(visible, unicodedata.normalize("NFKC", n)))]
 
 
 def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return a note for each group of ``alike_names``, and for each name of which nothing is seen."""
+    """Return warnings about class names that are easily confused or invisible."""
     unseen = tuple(
-        f"the class name {name!a} shows no character: give it one that can be read"
+        f"the class name {name!a} has no visible character: rename it"
         for name in unseen_names(class_names)
     )
     return unseen + tuple(
-        f"the class names {' and '.join(map(ascii, group))} differ in case, blanks or spelling of the same "
-        "characters alone: if they mean one class, give them one name"
+        f"the class names {' and '.join(map(ascii, group))} differ only in case, blanks or spelling "
+        "of the same characters: if they mean one class, give them one name"
         for group in alike_names(class_names)
     )
 
 
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
-    # Category Cf: characters that are not seen, such as the zero-width space.
+    # Category Cf: invisible characters, such as the zero-width space.
     seen = "".join(
         c for c in folded if not c.isspace() and c != "_" and unicodedata.category(c) != "Cf"
     )

@@ -1,21 +1,37 @@
-"""Images that stand in a data set more than once: in training and test, or under several labels."""
+"""Images that occur more than once: in training and test, or with several labels."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.images.image_file import ImageFile
-from daso.data.source import Images, select_images
+from daso.data.images.decoded import DecodedImages
 from daso.errors import DataError, problems
 
-LABELS = Mapping[str, npt.NDArray[np.int64]]
+Labels = Mapping[str, npt.NDArray[np.int64]]
+NameOf = Callable[[int], str]
 Pair = tuple[int, int]
+
+DOUBTFUL = {
+    (
+        "train",
+        "train",
+    ): "labelled images are copies of others; a hold-out may get one of two copies",
+    (
+        "validation",
+        "train",
+    ): "validation images are also labelled images; their numbers are too good",
+    (
+        "validation",
+        "test",
+    ): "validation images are also test images; choosing by them favours the test",
+    ("unlabeled", "test"): "unlabelled images are also test images; the test images are not unseen",
+}
+"""Notes about copies of images of the first part in the second."""
 
 
 @dataclass
@@ -23,48 +39,35 @@ class Copies:
     """Which images have the same pixels.
 
     Attributes:
-        conflicts: labelled images whose pixels have several labels, in groups.
-        pairs: by (part, of part), images of the first part that stand in the second one too: index and index of the
-            first such image there. Of (part, part) these are the second and later copies within a part.
+        conflicts: groups of labelled images with the same pixels and several labels.
+        pairs: by (part, other), images of *part* that are in *other* too: their index and the index of
+            the first such image there. For (part, part): the second and later copies in a part.
     """
 
     conflicts: list[list[int]] = field(default_factory=list)
     pairs: dict[tuple[str, str], list[Pair]] = field(default_factory=dict)
 
     def of(self, part: str, other: str) -> list[Pair]:
-        """Return the images of *part* that stand in *other* too, in their order."""
         return self.pairs.get((part, other), [])
 
 
-def digest(pixels: npt.NDArray[np.generic]) -> bytes:
-    """Return 16 bytes that are the same for the same pixels of the same shape, and differ for others."""
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
-
-
-def digests_of(pool: Images) -> list[bytes]:
-    """Return the digest of every image of a pool."""
-    if isinstance(pool.images, ImageFile):
-        return [row.tobytes() for row in pool.images.digests]
-    return [digest(image) for image in pool.images]
-
-
-def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copies:
+def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copies:
     """Find images with the same digest, within and across parts.
 
     Args:
-        digests: by part, of each image; images with an empty one are passed over.
+        digests: of each image, by part; images with an empty one are ignored.
         labels: by part, int64 (N,).
     """
+    # Sorting finds what is repeated; only that needs a dictionary.
+    ordered = sorted(value for values in digests.values() for value in values if value)
+    repeated = {value for value, following in itertools.pairwise(ordered) if value == following}
     places: dict[bytes, list[tuple[str, int]]] = {}
-    repeated = _repeated(digests)
     for part, values in digests.items():
         for index, value in enumerate(values):
             if value in repeated:
                 places.setdefault(value, []).append((part, index))
     copies = Copies()
     for group in places.values():
-        if len(group) < 2:
-            continue
         first: dict[str, int] = {}
         for part, index in group:
             first.setdefault(part, index)
@@ -81,118 +84,81 @@ def find_copies(digests: Mapping[str, Sequence[bytes]], labels: LABELS) -> Copie
 
 
 def another_label(group: Sequence[int], labels: npt.NDArray[np.int64]) -> list[Pair]:
-    """Return of a group of images, which have several labels, each index with that of the first of another label."""
+    """Pair each image of a group with several labels with the first image of another label."""
     first = group[0]
     other = next(index for index in group if labels[index] != labels[first])
     return [(index, other if labels[index] == labels[first] else first) for index in group]
 
 
-def _repeated(digests: Mapping[str, Sequence[bytes]]) -> set[bytes]:
-    """Return the digests that are there more than once, not the empty one; a million take little memory so."""
-    ordered = sorted(value for values in digests.values() for value in values if value)
-    return {value for value, following in itertools.pairwise(ordered) if value == following}
-
-
-def leave_out_copies(
-    images: Mapping[str, Images],
-    names: Mapping[str, Sequence[str]],
+def without_copies(
+    images: Mapping[str, DecodedImages],
+    names: Mapping[str, NameOf],
     class_names: Sequence[str],
     *,
     where: str,
-    skip_bad: bool,
-) -> tuple[dict[str, Images], tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Refuse, or leave out, test images that are labelled images too and labelled images with several labels.
+    skip_bad: bool = False,
+) -> tuple[dict[str, DecodedImages], tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Refuse, or leave out, leaks into the test set and labelled images with several labels.
 
-    Of a leak the test image is left out: labels are scarce, and a test must be of images that were not learned from.
-    Of a labelled image with several labels every copy is left out, since nobody knows which label is right.
+    Of a leak the test image is left out: labels are scarce, and a test set must be unseen. Of a
+    labelled image with several labels every copy is left out: no one knows which label is right.
 
     Args:
-        images: by part, decoded.
-        names: by part, the name of each image for messages.
+        images: by part.
+        names: by part, returns the name of image i for messages.
         class_names: K names.
-        where: what they come from, for messages.
-        skip_bad: leave them out rather than raise.
+        where: the origin of the images, for messages.
+        skip_bad: leave such images out instead of raising.
 
     Returns:
-        The images left, (name, reason) of each that is not, and notes of what is doubtful but usable.
+        The remaining images, (name, reason) of each image left out, and notes about other copies.
 
     Raises:
-        DataError: there are such images, and *skip_bad* is not set; the first 20 are named.
+        DataError: there are such images and *skip_bad* is false; the first 20 are named.
     """
-    digests = {part: digests_of(pool) for part, pool in images.items()}
+    digests = {part: [row.tobytes() for row in pool.digests] for part, pool in images.items()}
     copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})
-    reasons: dict[str, dict[int, str]] = {"train": {}, "test": {}}
-    for group in copies.conflicts:
-        labels = images["train"].labels
-        for index, other in another_label(group, labels):
-            reasons["train"][index] = (
-                f"is {class_names[int(labels[index])]!r}, and the same image as {names['train'][other]}, which is "
-                f"{class_names[int(labels[other])]!r}"
-            )
-    for index, original in copies.of("test", "train"):
-        if original not in reasons["train"]:
-            reasons["test"][index] = (
-                f"is a test image, and the same image as the labelled {names['train'][original]}"
-            )
+    labels = images["train"].labels
+    conflicts = {
+        index: f"is {class_names[int(labels[index])]!r}, and the same image as "
+        f"{names['train'](other)}, which is {class_names[int(labels[other])]!r}"
+        for group in copies.conflicts
+        for index, other in another_label(group, labels)
+    }
+    leaks = {
+        index: f"is a test image, and the same image as the labelled {names['train'](original)}"
+        for index, original in copies.of("test", "train")
+        if original not in conflicts
+    }
+    reasons = {"train": conflicts, "test": leaks}
     skipped = tuple(
-        (names[part][index], reason)
-        for part, found in reasons.items()
-        for index, reason in sorted(found.items())
+        (names[part](index), reason)
+        for part, of_part in reasons.items()
+        for index, reason in sorted(of_part.items())
     )
     if skipped and not skip_bad:
-        raise DataError(_refusal(skipped, len(reasons["train"]), len(reasons["test"]), where))
-    left = {part: _without(pool, reasons.get(part, {})) for part, pool in images.items()}
-    return left, skipped, _notes(copies, names)
-
-
-def _refusal(skipped: Sequence[tuple[str, str]], conflicts: int, leaks: int, where: str) -> str:
-    counted = []
-    if conflicts:
-        counted.append(f"{conflicts} labelled images have several labels")
-    if leaks:
-        counted.append(
-            f"{leaks} test image(s) stand among the labelled ones, so the test would count what was learned"
-        )
-    cure = (
-        "Remove them, or go on without them: --skip-bad (of a leak it leaves out the test image, of several labels "
-        "every copy). 'daso data check' lists all."
-    )
-    return problems(skipped, f"{where}: {'; '.join(counted)}", cure, between=" ")
-
-
-def _notes(copies: Copies, names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    doubtful = {
-        (
-            "train",
-            "train",
-        ): "labelled images are copies of others; a hold-out may get one of two copies",
-        (
-            "validation",
-            "train",
-        ): "validation images stand among the labelled ones; numbers on them are too good",
-        (
-            "validation",
-            "test",
-        ): "validation images are test images too; what is chosen by them favours the test",
-        (
-            "unlabeled",
-            "test",
-        ): "unlabelled images are test images too; the test is not of unseen images",
-    }
-    notes = []
-    for (part, other), text in doubtful.items():
-        pairs = copies.of(part, other)
-        if pairs:
-            index, original = pairs[0]
-            notes.append(
-                f"{len(pairs)} {text} (e.g. {names[part][index]} is {names[other][original]})"
+        counts = []
+        if conflicts:
+            counts.append(f"{len(conflicts)} labelled images have several labels")
+        if leaks:
+            counts.append(
+                f"{len(leaks)} test image(s) are also labelled images, so the test would reward "
+                "memorisation"
             )
-    return tuple(notes)
-
-
-def _without(pool: Images, bad: Mapping[int, str]) -> Images:
-    if not bad:
-        return pool
-    kept = np.array([index for index in range(len(pool)) if index not in bad], dtype=np.int64)
-    paths = tuple(pool.paths[index] for index in kept) if pool.paths else ()
-    return Images(select_images(pool.images, kept), pool.labels[kept], paths)
+        cure = (
+            "Remove them, or leave them out: --skip-bad (it drops leaked test images, and every copy "
+            "of an image with several labels). 'daso data check' lists all."
+        )
+        raise DataError(problems(skipped, f"{where}: {'; '.join(counts)}", cure, between=" "))
+    notes = []
+    for (part, other), text in DOUBTFUL.items():
+        if pairs := copies.of(part, other):
+            index, original = pairs[0]
+            example = f"{names[part](index)} is {names[other](original)}"
+            notes.append(f"{len(pairs)} {text} (e.g. {example})")
+    left = {}
+    for part, pool in images.items():
+        bad = reasons.get(part)
+        kept = np.array([i for i in range(len(pool)) if i not in bad]) if bad else None
+        left[part] = pool if kept is None else pool.select(kept.astype(np.int64))
+    return left, skipped, tuple(notes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daso.data.benchmarks.cifar import (
@@ -26,17 +26,16 @@ from daso.data.formats.hf_hub import PREFIX, list_hub
 from daso.data.formats.hf_saved import is_saved, list_saved
 from daso.data.formats.manifest import is_manifest, list_manifest
 from daso.data.formats.npz import read_npz
-from daso.data.formats.parquet import list_parquet, locate_parquet, read_parquet
+from daso.data.formats.parquet import list_parquet, locate_parquet
 from daso.data.formats.tar_shards import is_tar_folder, list_tars
 from daso.data.images.cache import Cache
-from daso.data.images.encoded import Shrink
-from daso.data.listing import Listing, own_source, read_listing
+from daso.data.listing import Listing, Reading
+from daso.data.read_listing import checked_for_copies, read_listing
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, nearest
 
 NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")
 """The data sets that have a name."""
-
 USUAL_PLACES = {
     "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),),
     "cifar10": (Path("data") / CIFAR10.folder,),
@@ -46,15 +45,15 @@ USUAL_PLACES = {
     "semi-aves-open": (Path("data/semi-aves"), Path("data/semi_aves")),
 }
 """Where files are looked for besides ``data/NAME`` and the cache folder; the first is Debian's."""
+AVES_PAGES = f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"
 PAGES = {
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist "
     "(or: apt install dataset-fashion-mnist)",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "stl10": "https://cs.stanford.edu/~acoates/stl10/",
-    **dict.fromkeys(
-        ("semi-aves", "semi-aves-open"), f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"
-    ),
+    "semi-aves": AVES_PAGES,
+    "semi-aves-open": AVES_PAGES,
 }
 LAYOUTS = (
     "labeled/<class>/ with images",
@@ -70,12 +69,67 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How encoded images are read; see ``open_source``."""
+class Benchmark:
+    """The reader of a published data set.
 
-    size: int | None
-    skip_bad: bool
-    cache: Cache | None
+    Attributes:
+        locate: looks for its files in a place; raises DataError if they are not there.
+        read: reads it from a place.
+    """
+
+    locate: Callable[[Path], Path]
+    read: Callable[[Path, Reading], Source]
+
+
+def _cifar(layout: CifarLayout) -> Benchmark:
+    return Benchmark(partial(locate_cifar, layout=layout), lambda path, _: read_cifar(path, layout))
+
+
+def _cifar_or_parquet(layout: CifarLayout) -> Benchmark:
+    """Return the reader of CIFAR's own files, or of the hub's parquet files."""
+    pickles = _cifar(layout)
+
+    def locate(place: Path) -> Path:
+        if _has(locate_parquet, place) and not _has(pickles.locate, place):
+            return locate_parquet(place)
+        return pickles.locate(place)
+
+    def read(place: Path, reading: Reading) -> Source:
+        if _has(pickles.locate, place):
+            return pickles.read(place, reading)
+        listing = list_parquet(place)
+        if len(listing.class_names) != len(layout.class_names):
+            raise DataError(
+                f"{place}: these parquet files have {len(listing.class_names)} classes, {layout.name} "
+                f"has {len(layout.class_names)}; open another data set by the path of its folder"
+            )
+        published = dataclasses.replace(
+            listing, name=layout.name, mean=layout.mean, std=layout.std, published=True
+        )
+        return read_listing(published, reading)
+
+    return Benchmark(locate, read)
+
+
+def _read_idx(path: Path, _: Reading) -> Source:
+    return (read_fashion_mnist if "fashion" in path.resolve().name.lower() else read_idx)(path)
+
+
+STL10 = Benchmark(locate_stl10, lambda path, _: read_stl10(path))
+SEMI_AVES = Benchmark(locate_semi_aves, read_semi_aves)
+NAMED = {
+    "fashion-mnist": Benchmark(locate_idx, lambda path, _: read_fashion_mnist(path)),
+    "cifar10": _cifar_or_parquet(CIFAR10),
+    "cifar100": _cifar_or_parquet(CIFAR100),
+    "stl10": STL10,
+    "semi-aves": SEMI_AVES,
+    "semi-aves-open": Benchmark(
+        partial(locate_semi_aves, open_set=True), partial(read_semi_aves, open_set=True)
+    ),
+}
+"""The readers of names with files."""
+IN_FOLDER = (Benchmark(locate_idx, _read_idx), _cifar(CIFAR10), _cifar(CIFAR100), STL10, SEMI_AVES)
+"""The readers that an unnamed folder is tried for, in order."""
 
 
 def open_source(
@@ -88,55 +142,120 @@ def open_source(
     download: bool = False,
     progress: Progress | None = None,
     cache: Cache | None = None,
-    shrink: Shrink | None = None,
+    largest_side: int | None = None,
 ) -> Source:
     """Read a data set by name or path.
 
     Args:
-        source: one of ``NAMES``; ``hf:NAME`` for a data set of the Hugging Face hub; or an image folder, a manifest,
-            a folder of parquet, Arrow, IDX, CIFAR, STL-10 or Semi-Aves files, a CIFAR .tar.gz, or an .npz. A folder
-            called like a name is opened as ``./name``.
-        data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder. For a
-            manifest, the folder that its paths start in and may not leave; None: the manifest's.
-        folders: for an image folder, where further parts are: "unlabeled", "val", "test"; see ``list_folder``.
-        size: for people's own images and Semi-Aves, the side of the square to resize to.
+        source: one of ``NAMES``; ``hf:NAME`` for a data set of the Hugging Face hub; or the path of an
+            image folder, a manifest, a folder of parquet, Arrow, IDX, CIFAR, STL-10 or Semi-Aves
+            files, a CIFAR .tar.gz, or an .npz. A folder that is called like a name is ``./name``.
+        data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder.
+            For a manifest, the folder in which its paths start and must stay; None: the manifest's.
+        folders: for an image folder, places of further parts: "unlabeled", "val", "test"; see
+            ``list_folder``.
+        size: for your own images and Semi-Aves, the side of the square to resize to.
         skip_bad: leave out what cannot be used, and record it in ``Source.skipped``.
-        download: for a name, fetch missing files into *data*, or else into the cache folder; for a data set of the
-            hub, into the cache of the package ``datasets``.
-        progress: called as a download's bytes come.
-        cache: where images are kept, once they are decoded; None: they are decoded into memory. Arrays and benchmarks
-            that come decoded do not use it.
-        shrink: for people's own images, decides the size that would be chosen where none is given.
+        download: for a name, fetch missing files into *data*, or else into the cache folder; for a
+            data set of the hub, into the cache of ``datasets``.
+        progress: called as bytes of a download arrive.
+        cache: keeps decoded images; None: they are decoded into memory. Arrays and benchmarks that
+            are stored decoded do not use it.
+        largest_side: for your own images without *size*, the largest side to choose. A note says so
+            if it makes them smaller.
 
     Raises:
-        DataError: nothing is there, files are missing (the message says which, where, and how to get them),
-            or what is there is wrong.
-        OptionError: an option does not go with this source.
-        MissingDependencyError: parquet files need pyarrow.
+        DataError: the source or its files are missing (the message says which, where, and how to get
+            them), or invalid.
+        OptionError: an option does not apply to this source.
+        MissingDependencyError: a package is missing, such as pyarrow for parquet files.
     """
-    listing = (
-        None
-        if source in NAMES
-        else list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
-    )
-    if listing is not None:
-        return read_listing(listing, size=size, skip_bad=skip_bad, cache=cache, shrink=shrink)
+    reading = Reading(size, largest_side, skip_bad, cache)
+    if source not in NAMES:
+        listing = list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
+        if listing is not None:
+            return read_listing(listing, reading)
     if folders:
         raise OptionError(
-            f"{', '.join(folders)}: further folders go with an image folder, not with {source!r}"
+            f"{', '.join(folders)}: further folders apply to image folders only, not to {source!r}"
         )
     if source in NAMES:
-        reading = Reading(size, skip_bad, cache)
-        found = _open_name(source, data, reading, fetch_missing=download, progress=progress)
+        opened = _open_name(source, data, reading, fetch_missing=download, progress=progress)
     else:
-        found = _open_path(Path(source).expanduser(), Reading(size, skip_bad, cache))
-    height, width = found.train.images.shape[2:]
+        opened = _open_path(Path(source).expanduser(), reading)
+    height, width = opened.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
-            f"size {size} does not go with {source!r}, whose images are {width} x {height}: "
-            "arrays and benchmarks of one size are not resized"
+            f"size {size} does not apply to {source!r}, whose images are {width} x {height}: arrays "
+            "and benchmarks of one size are not resized"
         )
-    return found
+    return opened
+
+
+def is_named(source: str) -> bool:
+    """Whether a source is found by its name from any folder, not by its path."""
+    return source in NAMES or source.startswith(PREFIX)
+
+
+def list_own(
+    source: str,
+    *,
+    data: Path | None = None,
+    folders: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    download: bool = False,
+) -> Listing | None:
+    """List the encoded images of a path or the hub without decoding any.
+
+    Returns:
+        The listing, or None if the path holds arrays or a benchmark.
+
+    Raises:
+        DataError: the source is missing or invalid.
+        OptionError: an option does not apply to this source.
+        MissingDependencyError: see ``open_source``.
+    """
+    if source.startswith(PREFIX):
+        if data is not None or folders:
+            raise OptionError(f"{source!r} is complete: leave data and further folders out")
+        return list_hub(source, download=download)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"no such source: {source!r}; use an existing file or folder, or the name of a data set "
+            f"({', '.join(NAMES)}).{nearest(source, NAMES)}"
+        )
+    if is_manifest(path) and not folders:
+        return list_manifest(path, images=data, skip_bad=skip_bad)
+    if data is not None:
+        raise OptionError(
+            f"data applies to named data sets ({', '.join(NAMES)}) and manifests only, not to "
+            f"{source!r}"
+        )
+    if path.is_file():
+        return None
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder")
+    require_readable(path)
+    if is_saved(path) and not folders:
+        return list_saved(path)
+    if folders or is_image_folder(path):
+        return list_folder(path, folders, skip_bad=skip_bad)
+    if is_tar_folder(path):
+        return list_tars(path)
+    if _has(locate_parquet, path):
+        return list_parquet(path)
+    if any(_has(benchmark.locate, path) for benchmark in IN_FOLDER) or not is_class_folder(path):
+        return None
+    return list_folder(path, skip_bad=skip_bad)
+
+
+def _has(locate: Callable[[Path], Path], path: Path) -> bool:
+    try:
+        locate(path)
+    except DataError:
+        return False
+    return True
 
 
 def _open_name(
@@ -151,212 +270,54 @@ def _open_name(
         if data is not None:
             raise OptionError("digits come with scikit-learn; leave data out")
         return read_digits()
-    read = _readers(reading)[name]
-    reasons: list[str] = []
-    for place in _places(name, data):
+    benchmark, reasons = NAMED[name], []
+    usual = [Path("data") / name, *USUAL_PLACES[name], cache_folder() / name]
+    for place in usual if data is None else [data]:
         try:
-            reader = read(place)
+            benchmark.locate(place)
         except DataError as error:
-            reasons.append(str(error))
+            reasons.append(f"  {error}")
             continue
-        return dataclasses.replace(reader(), place=str(place.resolve()))
-    fetched = REMOTES.get(name, ())
-    if fetch_missing and fetched:
+        break
+    else:
+        remotes = REMOTES.get(name, ())
+        if not (fetch_missing and remotes):
+            files = ", ".join(remote.file_name for remote in remotes) or "its list files"
+            fetch = (
+                ", or fetch them with --download" if remotes else "; --download cannot fetch them"
+            )
+            looked = "\n".join(reasons)
+            raise DataError(
+                f"{name}: its files were not found. Looked in:\n{looked}\n"
+                f"Get {files} from {PAGES[name]} and give their place with --data{fetch}."
+            )
         place = download(name, data, progress=progress)
-        return dataclasses.replace(read(place)(), place=str(place.resolve()))
-    files = ", ".join(remote.file_name for remote in fetched) or "its list files"
-    looked = "\n".join(f"  {reason}" for reason in reasons)
-    raise DataError(
-        f"{name}: its files were not found. Looked in:\n{looked}\n"
-        f"Get {files} from {PAGES[name]} and say with --data where they are"
-        + (
-            ", or have them fetched with --download."
-            if fetched
-            else "; --download cannot fetch them."
-        )
-    )
-
-
-def _places(name: str, data: Path | None) -> list[Path]:
-    if data is not None:
-        return [data]
-    return [Path("data") / name, *USUAL_PLACES[name], cache_folder() / name]
-
-
-def _readers(reading: Reading) -> dict[str, Callable[[Path], Callable[[], Source]]]:
-    """For each name, what looks into a place (DataError: not there) and returns what reads it."""
-
-    def fashion_mnist(place: Path) -> Callable[[], Source]:
-        found = locate_idx(place)
-        return lambda: read_fashion_mnist(found)
-
-    def stl10(place: Path) -> Callable[[], Source]:
-        found = locate_stl10(place)
-        return lambda: read_stl10(found)
-
-    def semi_aves(*, open_set: bool) -> Callable[[Path], Callable[[], Source]]:
-        def look(place: Path) -> Callable[[], Source]:
-            found = locate_semi_aves(place, open_set=open_set)
-            return lambda: read_semi_aves(found, open_set=open_set, **vars(reading))
-
-        return look
-
-    def cifar(layout: CifarLayout) -> Callable[[Path], Callable[[], Source]]:
-        def look(place: Path) -> Callable[[], Source]:
-            try:
-                found = locate_cifar(place, layout)
-            except DataError as error:
-                return parquet(place, layout, error)
-            return lambda: read_cifar(found, layout)
-
-        return look
-
-    def parquet(place: Path, layout: CifarLayout, missing: DataError) -> Callable[[], Source]:
-        try:
-            found = locate_parquet(place)
-        except DataError:
-            raise missing from None
-        return lambda: _same_classes(
-            read_parquet(
-                found, name=layout.name, mean=layout.mean, std=layout.std, **vars(reading)
-            ),
-            layout,
-            found,
-        )
-
-    return {
-        "fashion-mnist": fashion_mnist,
-        "cifar10": cifar(CIFAR10),
-        "cifar100": cifar(CIFAR100),
-        "stl10": stl10,
-        "semi-aves": semi_aves(open_set=False),
-        "semi-aves-open": semi_aves(open_set=True),
-    }
-
-
-def _same_classes(source: Source, layout: CifarLayout, place: Path) -> Source:
-    if len(source.class_names) != len(layout.class_names):
-        raise DataError(
-            f"{place}: these parquet files have {len(source.class_names)} classes, {layout.name} has "
-            f"{len(layout.class_names)}; open the folder by its path if it is another data set"
-        )
-    return source
-
-
-def list_own(
-    source: str,
-    *,
-    data: Path | None = None,
-    folders: Mapping[str, str] | None = None,
-    skip_bad: bool = False,
-    download: bool = False,
-) -> Listing | None:
-    """List people's own images at a path without decoding any; None if it holds arrays or a benchmark.
-
-    Args:
-        source, data, folders, skip_bad, download: see ``open_source``.
-
-    Raises:
-        DataError: nothing is there, or what is there is wrong.
-        OptionError: an option does not go with this source.
-        MissingDependencyError: parquet and Arrow files need pyarrow, the hub the package ``datasets``.
-    """
-    if source.startswith(PREFIX):
-        if data is not None or folders:
-            raise OptionError(f"{source!r} is complete: leave data and further folders out")
-        return list_hub(source, download=download)
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise DataError(
-            f"{source!r} is neither a data set's name ({', '.join(NAMES)}) nor a file or folder that exists."
-            f"{nearest(source, NAMES)}"
-        )
-    if is_manifest(path) and not folders:
-        return list_manifest(path, images=data, skip_bad=skip_bad)
-    if data is not None:
-        raise OptionError(
-            f"data says where a named data set ({', '.join(NAMES)}) or a manifest's images are; {source!r} is neither"
-        )
-    if path.is_file():
-        return None
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a file nor a folder")
-    require_readable(path)
-    if is_saved(path) and not folders:
-        return list_saved(path)
-    if folders or is_image_folder(path):
-        return list_folder(path, folders, skip_bad=skip_bad)
-    if is_tar_folder(path):
-        return list_tars(path)
-    if _located(locate_parquet, path):
-        return list_parquet(path)
-    if _benchmark(path) is not None or not is_class_folder(path):
-        return None
-    return list_folder(path, skip_bad=skip_bad)
-
-
-def _located(locate: Callable[[Path], Path], path: Path) -> Path | None:
-    try:
-        return locate(path)
-    except DataError:
-        return None
-
-
-def _benchmark(path: Path) -> Callable[[Reading], Source] | None:
-    """Return what reads the benchmark's files in a folder, if there are."""
-    candidates: tuple[tuple[Callable[[Path], Path], Callable[[Path, Reading], Source]], ...] = (
-        (
-            locate_idx,
-            lambda found, *_: (
-                read_fashion_mnist(found) if "fashion" in _name(path) else read_idx(path)
-            ),
-        ),
-        (
-            lambda folder: locate_cifar(folder, CIFAR10),
-            lambda found, *_: read_cifar(found, CIFAR10),
-        ),
-        (
-            lambda folder: locate_cifar(folder, CIFAR100),
-            lambda found, *_: read_cifar(found, CIFAR100),
-        ),
-        (locate_stl10, lambda found, *_: read_stl10(found)),
-        (locate_semi_aves, lambda found, reading: read_semi_aves(found, **vars(reading))),
-    )
-    for locate, read in candidates:
-        found = _located(locate, path)
-        if found is not None:
-            return functools.partial(read, found)
-    return None
-
-
-def is_named(source: str) -> bool:
-    """Whether a source is found by its name from wherever a run is resumed, not by its path."""
-    return source in NAMES or source.startswith(PREFIX)
+    return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 
 def _open_path(path: Path, reading: Reading) -> Source:
-    if path.is_file():
-        return _open_file(path, reading.skip_bad)
-    read = _benchmark(path)
-    if read is not None:
-        return read(reading)
-    holds = sorted(entry.name for entry in path.iterdir())[:8]
-    raise DataError(
-        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
-        f"This one holds {', '.join(holds) or 'nothing'}"
-    )
-
-
-def _open_file(path: Path, skip_bad: bool) -> Source:
-    if path.suffix.lower() == ".npz":
-        return own_source(read_npz(path), skip_bad=skip_bad)
-    if path.name.lower().endswith((".tar.gz", ".tgz")):
+    name = path.name.lower()
+    if path.is_file() and name.endswith(".npz"):
+        source = read_npz(path)
+        names = {part: partial(array_name, part) for part in source.parts()}
+        return checked_for_copies(source, names, where=source.name, skip_bad=reading.skip_bad)
+    if path.is_file() and name.endswith((".tar.gz", ".tgz")):
         return read_cifar(path, archive_layout(path))
+    if path.is_file():
+        raise DataError(
+            f"{path}: unknown kind of file; use .npz, .csv, .tsv, .jsonl or .parquet (manifests), or "
+            "CIFAR's .tar.gz; give the folder of parquet, IDX, STL-10 or image files"
+        )
+    for benchmark in IN_FOLDER:
+        if _has(benchmark.locate, path):
+            return benchmark.read(path, reading)
+    content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise DataError(
-        f"{path}: files that can be opened end in .npz, .csv, .tsv, .jsonl or .parquet (manifests), or are CIFAR's "
-        ".tar.gz; give the folder of parquet, IDX, STL-10 or image files"
+        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. This one holds "
+        f"{content}"
     )
 
 
-def _name(path: Path) -> str:
-    return path.resolve().name.lower()
+def array_name(part: str, index: int) -> str:
+    """Return the name of an image in an array, for messages."""
+    return f"{part} image {index}"

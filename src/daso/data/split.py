@@ -1,12 +1,10 @@
-"""From the options of a split, and what a source brings, to index arrays."""
+"""Turn split options and a source into index arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from daso.data.check.finding import listed
 from daso.data.longtail import (
-    Indices,
     Split,
     SplitOptions,
     deal_folds,
@@ -15,67 +13,65 @@ from daso.data.longtail import (
     split_holdout,
     unlabeled_counts,
 )
-from daso.data.source import Source
-from daso.errors import DataError, OptionError
+from daso.data.source import Source, refuse_empty_classes
+from daso.errors import OptionError
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
-    """Decide which of a source's labelled images are labelled, unlabelled and held out.
+    """Decide which labelled images of a source are labelled, unlabelled and held out.
 
-    With ``labeled_head`` that is a long-tailed split, with a tenth of the images held out unless the options or the
-    source say otherwise. Without it, every labelled image stays labelled but for the hold-out: the number of the
-    options from every class that can spare it, or, where nothing else is there to measure on, a fifth of every class;
-    or a fold.
+    With ``labeled_head`` the split is long-tailed, with a tenth of the images held out unless the
+    options or the source say otherwise. Without it every labelled image stays labelled, except for
+    the hold-out: the given number, taken from every class that can spare it; a fold; or, if there is
+    nothing else to measure on, a fifth of every class.
 
     Raises:
         DataError: a class has too few images.
         OptionError: the options do not fit each other or the source.
     """
     labels, classes = source.train.labels, len(source.class_names)
-    counts = np.bincount(labels, minlength=classes)
-    if counts.min() == 0:
-        empty = [source.class_names[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(
-            f"{source.name}: no labelled image of class {listed(empty)}; label some of each"
-        )
-    if source.validation is not None and options.holdout:
-        raise OptionError(
-            f"{source.name} brings its own validation images: leave holdout out to use them"
-        )
-    if options.unlabeled_head is not None and source.unlabeled is not None:
-        raise OptionError(
-            f"{source.name} brings its own unlabelled images; leave unlabeled_head out to use them"
-        )
-    if options.folds is not None and (options.labeled_head is not None or options.holdout):
-        raise OptionError(
-            "folds hold labelled images out by themselves: leave labeled_head and holdout out"
-        )
+    refuse_empty_classes(labels, source.class_names, source.name)
+    holdout, folds = options.holdout, options.folds
+    conflicts = (
+        (
+            source.validation is not None and holdout,
+            f"{source.name} has its own validation images: leave holdout out to use them",
+        ),
+        (
+            source.unlabeled is not None and options.unlabeled_head is not None,
+            f"{source.name} has its own unlabelled images; leave unlabeled_head out to use them",
+        ),
+        (
+            folds is not None and (options.labeled_head is not None or holdout),
+            "folds hold labelled images out themselves: leave labeled_head and holdout out",
+        ),
+        (
+            options.labeled_head is None and options.unlabeled_head is not None,
+            "unlabeled_head needs labeled_head: a split takes both from the same images",
+        ),
+    )
+    for conflict, message in conflicts:
+        if conflict:
+            raise OptionError(message)
+    if folds is not None:
+        held = deal_folds(labels, folds, seed) == options.fold
+        return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))
     if options.labeled_head is None:
-        if options.unlabeled_head is not None:
-            raise OptionError(
-                "unlabeled_head needs labeled_head: a split takes both from the same images"
-            )
-        if options.folds is not None:
-            dealt = deal_folds(labels, options.folds, seed)
-            held = dealt == options.fold
-            return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))
-        return _split_all(source, counts, options.holdout, seed)
-    holdout = options.holdout
+        return _split_all(source, holdout, seed)
     if holdout is None:
         tenth = len(labels) // 10
         holdout = 0 if source.validation is not None or tenth < classes else tenth
     labeled = longtail_counts(options.labeled_head, options.gamma_labeled or 1, classes)
-    wanted = None
+    unlabeled = None
     if options.unlabeled_head is not None:
-        shape = options.unlabeled_shape or "consistent"
-        wanted = unlabeled_counts(
-            shape, options.unlabeled_head, options.gamma_unlabeled or 1, classes
-        )
-    return longtail_split(labels, labeled, wanted, holdout=holdout, seed=seed)
+        shape, gamma = options.unlabeled_shape or "consistent", options.gamma_unlabeled or 1
+        unlabeled = unlabeled_counts(shape, options.unlabeled_head, gamma, classes)
+    return longtail_split(labels, labeled, unlabeled, holdout=holdout, seed=seed)
 
 
-def _split_all(source: Source, counts: Indices, holdout: int | None, seed: int) -> Split:
-    classes = len(counts)
+def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
+    classes = len(source.class_names)
+    counts = np.bincount(source.train.labels, minlength=classes)
     per_class = np.zeros_like(counts)
     if holdout:
         if holdout < classes:
@@ -85,5 +81,5 @@ def _split_all(source: Source, counts: Indices, holdout: int | None, seed: int) 
         per_class = np.minimum(holdout // classes, counts - 1)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5
-    rest, held = split_holdout(source.train.labels, per_class, seed)
-    return Split(rest, rest[:0], held)
+    remaining, held = split_holdout(source.train.labels, per_class, seed)
+    return Split(remaining, remaining[:0], held)

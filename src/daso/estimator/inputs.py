@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import split_holdout
-from daso.data.source import UNLABELED, Images, Source
+from daso.data.source import UNLABELED, Source
 from daso.errors import DataError, OptionError
 
 Array = npt.NDArray[Any]
@@ -51,8 +52,10 @@ def build_source(
         DataError: no class has a row to set aside.
     """
 
-    def pool(members: Array, labels: Array) -> Images:
-        return Images(members.astype(np.float32)[:, None] if members.ndim == 2 else members, labels)
+    def pool(members: Array, labels: Array) -> DecodedImages:
+        return DecodedImages(
+            members.astype(np.float32)[:, None] if members.ndim == 2 else members, labels
+        )
 
     validation = None
     if validation_fraction is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from daso.data.training_data import ImageRows
+from daso.data.images.pool import ImageRows
 from daso.nets.network import Network
 
 PIXELS, PIXELS_CPU = 2**21, 2**17

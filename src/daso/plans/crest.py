@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from daso.data.training_data import Pool, TrainingData, join_rows, select_rows
+from daso.data.images.pool import Pool, join_rows, select_rows
+from daso.data.training_data import TrainingData
 from daso.errors import OptionError
 from daso.evaluate.predict import predict_in_batches
 from daso.nets.network import Network

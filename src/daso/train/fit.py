@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from daso.data.training_data import Pool, TrainingData
+from daso.data.images.pool import Pool
+from daso.data.training_data import TrainingData
 from daso.errors import DivergedError
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits

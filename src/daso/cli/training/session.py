@@ -156,7 +156,7 @@ def read_source(command: TrainCommand) -> Source:
         cache=None
         if command.cache is None
         else Cache(command.cache.expanduser(), decoding_progress()),
-        shrink=_shrink if _shrinks(command) else None,
+        largest_side=CPU_SIZE if _shrinks(command) else None,
     )
 
 
@@ -196,16 +196,6 @@ def _shrinks(command: TrainCommand) -> bool:
     """Whether images are made small because no accelerator is there."""
     on_cpu = choose_device(command.train.device).type == "cpu"
     return on_cpu and command.source not in NAMES and not is_pretrained(command.train)
-
-
-def _shrink(side: int) -> int | None:
-    """Return the side that images get without an accelerator, and say so; None if they are not larger."""
-    if side <= CPU_SIZE:
-        return None
-    _notice(
-        f"no accelerator: images are resized to {CPU_SIZE} x {CPU_SIZE} pixels; --size {side} keeps {side}"
-    )
-    return CPU_SIZE
 
 
 def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:

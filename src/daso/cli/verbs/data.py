@@ -1,4 +1,4 @@
-"""``daso data check``: look a data set over before training."""
+"""``daso data check``: check a data set before training."""
 
 from __future__ import annotations
 
@@ -20,88 +20,80 @@ from rich.table import Table
 
 from daso.cli.terminal.parse import parse
 from daso.cli.terminal.tables import wide_console
-from daso.data.check.finding import CALLED, Finding
+from daso.data.check.findings import CALLED, Finding
 from daso.data.check.report import Report, check_data
 from daso.data.formats.tar_shards import absolute_place
+from daso.data.open import NAMES
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
 from daso.presets.sources import CPU_SIZE
 
 SHOWN = 5
-"""Images that are named for a finding; --all names all of them."""
+"""Images listed for a finding without --all."""
 COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
 
 
 @dataclass(frozen=True)
 class CheckCommand:
-    """Look a data set over before training: classes, sizes, what cannot be read, copies, leaks into the test set.
+    """Check a data set before training: classes, sizes, unreadable images, copies, test leaks.
 
     The exit status is 1 if training would refuse it.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """What daso train is given: a folder, a manifest, an .npz file, a data set's name."""
+    """As for daso train: a folder, a manifest, an .npz file or the name of a data set."""
     data: Path | None = None
-    """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave."""
+    """Files of a named source; or the folder in which a manifest's paths start and must stay."""
     labeled: Path | None = None
-    """Folder of labelled images, in a folder for each class; instead of SOURCE."""
+    """Folder of labelled images, with a folder for each class. Replaces SOURCE."""
     unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
-    """Folder of unlabelled images, or tar shards, if they are elsewhere; see daso train --help."""
+    """Folder or tar shards of unlabelled images, if elsewhere; see daso train --help."""
     val: Path | None = None
-    """Folder of validation images, if they are elsewhere."""
+    """Folder of validation images, if elsewhere."""
     test: Path | None = None
-    """Folder of test images, if they are elsewhere."""
+    """Folder of test images, if elsewhere."""
     size: int | None = None
-    """Side in pixels that daso train will be given; images are compared as training takes them."""
+    """Side in pixels, as for daso train; images are compared at that size."""
     download: bool = False
-    """Fetch a named source's files if they are missing."""
+    """Fetch missing files of a named source."""
     all: bool = False
-    """Name every image of a finding, not the first few."""
+    """List every image of a finding, not only the first few."""
     json: bool = False
     """Print everything as JSON."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Check as the arguments say; 1 if training would refuse the data."""
+    """Run the command; return 1 if training would refuse the data."""
     verb = argv[0] if argv else ""
     if verb in ("-h", "--help", ""):
-        print(
-            "usage: daso data check SOURCE [OPTIONS]\n\nLook a data set over before training. daso data check --help"
-        )
+        print("usage: daso data check SOURCE [OPTIONS]\n\nCheck a data set before training.")
         return 0 if verb else 2
     if verb != "check":
-        raise OptionError(
-            f"daso data knows no {verb!r}; it knows: check.{nearest(verb, ['check'])}"
-        )
+        raise OptionError(f"unknown command: data {verb}; use check.{nearest(verb, ['check'])}")
     command = parse(CheckCommand, argv[1:], "daso data check")
     if bool(command.source) == (command.labeled is not None):
-        raise OptionError(
-            "name a SOURCE to check, or --labeled FOLDER" + ("; not both" if command.source else "")
-        )
-    given = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
+        raise OptionError("give either SOURCE or --labeled FOLDER")
+    source = command.source or str(command.labeled)
+    places = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
     try:
         with _progress() as progress:
             report = check_data(
-                command.source or str(command.labeled),
+                source,
                 data=command.data,
                 folders={
-                    name: absolute_place(folder)
-                    for name, folder in given.items()
-                    if folder is not None
+                    name: absolute_place(place)
+                    for name, place in places.items()
+                    if place is not None
                 },
                 size=command.size,
                 download=command.download,
                 progress=progress,
-                shrink=_shrunk,
+                largest_side=None if command.size or source in NAMES else _largest_side(),
             )
     except DataError as error:
         if not command.json:
             raise
-        print(
-            json.dumps(
-                {"source": command.source, "would_train": False, "error": str(error)}, indent=1
-            )
-        )
+        print(json.dumps({"source": source, "would_train": False, "error": str(error)}, indent=1))
         return 1
     if command.json:
         print(json.dumps(plain(report.to_dict()), indent=1))
@@ -110,11 +102,9 @@ def run(argv: Sequence[str]) -> int:
     return 1 if report.refused else 0
 
 
-def _shrunk(side: int) -> int | None:
-    """Return the side to which training resizes images here, for want of an accelerator; None: it does not."""
-    if side <= CPU_SIZE:
-        return None
-    # Only here is torch imported, to ask for devices.
+def _largest_side() -> int | None:
+    """Return the largest side that training chooses on this machine; None: any."""
+    # torch is imported only here, to look for an accelerator.
     device = importlib.import_module("daso.train.step.state").choose_device("auto")
     return CPU_SIZE if device.type == "cpu" else None
 
@@ -122,14 +112,13 @@ def _shrunk(side: int) -> int | None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("looking at images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
+        TextColumn("reading images"),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
     ) as bar:
         task = bar.add_task("", total=None)
 
@@ -140,27 +129,22 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(report: Report, console: Console, shown: int | None) -> None:
+    def show(line: str) -> None:
+        console.print(line, soft_wrap=True, highlight=False)
+
     for note in report.notes:
-        console.print(escape(note), soft_wrap=True)
+        show(escape(note))
     console.print(_class_table(report))
-    console.print(escape(_summary(report)), soft_wrap=True)
+    show(escape(_summary(report)))
     for finding in report.findings:
-        console.print()
-        console.print(
-            f"[{COLORS[finding.level]}]{finding.level}[/] {escape(finding.text)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        show(f"\n[{COLORS[finding.level]}]{finding.level}[/] {escape(finding.text)}")
         if finding.cure:
-            console.print(f"  {escape(finding.cure)}", soft_wrap=True, highlight=False)
+            show(f"  {escape(finding.cure)}")
         for name, detail in finding.images[:shown]:
-            console.print(f"    {escape(name)}: {escape(detail)}", soft_wrap=True, highlight=False)
+            show(f"    {escape(name)}: {escape(detail)}")
         if shown is not None and len(finding.images) > shown:
-            console.print(
-                f"    and {len(finding.images) - shown:,} more (--all names them)", highlight=False
-            )
-    console.print()
-    console.print(escape(_verdict(report.findings)), soft_wrap=True, highlight=False)
+            show(f"    and {len(finding.images) - shown:,} more (--all lists them)")
+    show(f"\n{escape(_verdict(report.findings))}")
 
 
 def _class_table(report: Report) -> Table:
@@ -179,35 +163,29 @@ def _summary(report: Report) -> str:
     lines = [f"{counts} images of {len(report.class_names)} classes"]
     if report.imbalance is not None:
         lines[0] += (
-            f"; the most frequent class has {report.imbalance:.3g} labelled images for one of the rarest"
+            f"; the largest class has {report.imbalance:.3g} times the labels of the smallest"
         )
     if report.widths and report.heights and report.shape:
-        sizes = (
-            f"all are {report.widths[0]} x {report.heights[0]} pixels"
-            if report.sizes == 1
-            else f"{report.widths[0]} to {report.widths[2]} pixels wide (median {report.widths[1]:g}), "
-            f"{report.heights[0]} to {report.heights[2]} high (median {report.heights[1]:g})"
-        )
+        sizes = f"all are {report.widths[0]} x {report.heights[0]} pixels"
+        if report.sizes > 1:
+            (low, median, high), (lowest, middle, highest) = report.widths, report.heights
+            sizes = (
+                f"{low} to {high} pixels wide (median {median:g}), {lowest} to {highest} high "
+                f"(median {middle:g})"
+            )
         channels, height, width = report.shape
         color = "grey" if channels == 1 else "in colour"
         why = " on this machine, which has no accelerator" if report.shrunk else ""
-        lines.append(
-            f"{sizes}; training takes {width} x {height}, {color}{why}, unless told otherwise (--size)"
-        )
+        lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
     return "\n".join(lines)
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
-    refused = [finding for finding in findings if finding.level == "refused"]
-    warnings = [finding for finding in findings if finding.level == "warning"]
-    if refused:
-        fatal = any(finding.code in ("empty-class", "one-class") for finding in refused)
-        cure = (
-            "mend what is refused"
-            if fatal
-            else "mend what is refused, or leave it out with --skip-bad"
-        )
-        return f"Training refuses this data: {cure}."
-    if warnings:
-        return "Training goes, but the warnings above will hurt it, or what it measures."
-    return "Nothing here will hurt a training."
+    levels = {finding.level for finding in findings}
+    if "refused" in levels:
+        fatal = any(finding.code in ("empty-class", "one-class") for finding in findings)
+        cure = "" if fatal else ", or leave it out with --skip-bad"
+        return f"Training refuses this data: correct what is refused{cure}."
+    if "warning" in levels:
+        return "Training will run, but the warnings above may affect its results."
+    return "No problems found."

@@ -1,1 +1,1 @@
-"""Readers of the named data sets, and the downloads of their files."""
+"""Readers of the named data sets, and the download of their files."""

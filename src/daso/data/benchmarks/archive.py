@@ -1,4 +1,4 @@
-"""Read single files out of a .tar.gz, as a stream of bounded length and without unpacking anything else."""
+"""Read single files of a .tar.gz as a stream of bounded length, without unpacking anything."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from typing import IO, cast
 
 from daso.errors import DataError
 
-CHUNK = 2**20
-
 
 def regular_members(
-    path: Path, top: str, names: Collection[str], limit: int
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield (name, content in chunks) of the regular files ``top/name``; read each before the next.
+    path: Path, folder: str, names: Collection[str], limit: int
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of the regular files ``folder/name``.
 
     Raises:
-        DataError: the archive is damaged, unpacks to more than *limit* bytes, or such a name is no file.
+        DataError: the archive is damaged or unpacks to more than *limit* bytes, or such a member is
+            not a regular file.
     """
     with _opened(path, limit) as archive:
         for member in archive:
             parts = PurePosixPath(member.name).parts
-            if len(parts) != 2 or parts[0] != top or parts[1] not in names:
+            if len(parts) != 2 or parts[0] != folder or parts[1] not in names:
                 continue
-            content = archive.extractfile(member) if member.isreg() else None
-            if content is None:
+            file = archive.extractfile(member) if member.isreg() else None
+            if file is None:
                 raise DataError(f"{path}, {member.name}: not a regular file")
-            yield parts[1], _chunks(content, path)
+            yield parts[1], file.read()
 
 
 def first_folder(path: Path, limit: int) -> str:
-    """Return the folder in which an archive's first entry lies, or ``""``.
+    """Return the folder of an archive's first entry, or ``""``.
 
     Raises:
         DataError: the archive is damaged.
@@ -46,7 +45,7 @@ def first_folder(path: Path, limit: int) -> str:
 
 
 class _Bounded:
-    def __init__(self, stream: IO[bytes], path: Path, limit: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, path: Path, limit: int) -> None:
         self.stream, self.path, self.limit, self.left = stream, path, limit, limit
 
     def read(self, size: int) -> bytes:
@@ -61,22 +60,11 @@ class _Bounded:
 
 @contextmanager
 def _opened(path: Path, limit: int) -> Iterator[tarfile.TarFile]:
-    with _damage_named(path), gzip.open(path) as stream:
-        bounded = cast("IO[bytes]", _Bounded(cast("IO[bytes]", stream), path, limit))
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:
-            yield archive
-
-
-def _chunks(content: IO[bytes], path: Path) -> Iterator[bytes]:
-    with _damage_named(path):
-        while chunk := content.read(CHUNK):
-            yield chunk
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
     try:
-        yield
+        with gzip.open(path) as stream:
+            bounded = cast("IO[bytes]", _Bounded(stream, path, limit))
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:
+                yield archive
     except DataError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

@@ -1,10 +1,11 @@
-"""scikit-learn's handwritten digits, which come with the package and need no download."""
+"""scikit-learn's handwritten digits, which need no download."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from daso.data.source import Images, Source
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import Source
 
 TEST_EVERY = 4
 """Every 4th image of each class, in the published order, is a test image."""
@@ -13,7 +14,7 @@ TEST_EVERY = 4
 def read_digits() -> Source:
     """Read the 1,797 grey 8 x 8 digits, their values 0 to 16 scaled to 0 to 255.
 
-    There is no published test set; this one is fixed: the 4th, 8th, 12th ... image of each class, 445 in all.
+    There is no published test set. The 4th, 8th, 12th ... image of each class is one here, 445 in all.
     Digits are not flipped.
     """
     from sklearn.datasets import load_digits
@@ -27,7 +28,7 @@ def read_digits() -> Source:
     return Source(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),
-        train=Images(images[~is_test], labels[~is_test]),
-        test=Images(images[is_test], labels[is_test]),
+        train=DecodedImages(images[~is_test], labels[~is_test]),
+        test=DecodedImages(images[is_test], labels[is_test]),
         flip=False,
     )

@@ -1,42 +1,41 @@
-"""Fetch published data sets into the user's cache folder, checked against the published checksum."""
+"""Fetch published data sets into the user's cache folder, checked against their checksums."""
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import os
+import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from daso.data.benchmarks.archive import regular_members
 from daso.errors import DataError, nearest
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with the file's name, the bytes so far, and the bytes in all (None: the server does not say)."""
+"""Called with the file's name, the bytes so far, and the total (None: unknown)."""
 
 CHUNK = 2**20
-LARGEST = 4 * 2**30
-TIMEOUT = 30.0
+TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 STL10_URL = "http://ai.stanford.edu/~acoates/stl10/"
 STL10_MEMBERS = (
-    "train_X.bin",
-    "train_y.bin",
-    "test_X.bin",
-    "test_y.bin",
-    "unlabeled_X.bin",
-    "class_names.txt",
-    "fold_indices.txt",
+    *("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"),
+    *("class_names.txt", "fold_indices.txt"),
 )
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its address, its checksum (``md5:...`` or ``sha256:...``), what to unpack from it."""
+    """A published file.
+
+    Attributes:
+        url: an http or https address.
+        checksum: ``md5:...`` or ``sha256:...`` in lower-case hexadecimal.
+        members: files to unpack from *folder* in the archive; empty: the file is kept as it is.
+        folder: of the members.
+    """
 
     url: str
     checksum: str
@@ -45,7 +44,6 @@ class Remote:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -86,140 +84,104 @@ def download(
     progress: Progress | None = None,
     remotes: Mapping[str, tuple[Remote, ...]] = REMOTES,
 ) -> Path:
-    """Fetch a data set by name and return the folder that then holds it; files already there are kept.
+    """Fetch a data set by name and return its folder; files already there are kept.
 
     Args:
         name: ``fashion-mnist``, ``cifar10``, ``cifar100`` or ``stl10``.
-        folder: where to; None: the folder *name* in the cache folder.
-        progress: called as the bytes come.
+        folder: target; None: the folder *name* in the cache folder.
+        progress: called as bytes arrive.
         remotes: the published files of each name.
 
     Raises:
-        DataError: the name is unknown, the network or the disk fails, or the checksum is wrong.
+        DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
     """
     if name not in remotes:
         raise DataError(
-            f"{name!r} cannot be downloaded; {', '.join(remotes)} can.{nearest(name, remotes)}"
+            f"{name!r} cannot be downloaded; use {', '.join(remotes)}.{nearest(name, remotes)}"
         )
     folder = cache_folder() / name if folder is None else folder
     for remote in remotes[name]:
-        target = folder / remote.file_name
-        wanted = [folder / remote.folder / member for member in remote.members]
-        if wanted and all(file.is_file() for file in wanted):
+        unpacked = [folder / remote.folder / member for member in remote.members]
+        if unpacked and all(file.is_file() for file in unpacked):
             continue
-        if not target.is_file() or file_checksum(target, remote.checksum) != remote.checksum:
-            fetch(remote.url, target, checksum=remote.checksum, progress=progress)
-        if wanted:
-            extract(target, folder / remote.folder, remote.folder, remote.members)
-            target.unlink()
+        archive = fetch(remote, folder, progress)
+        if unpacked:
+            _unpack(archive, remote, folder)
+            archive.unlink()
     return folder
 
 
-def fetch(
-    url: str,
-    target: Path,
-    *,
-    checksum: str,
-    progress: Progress | None = None,
-    timeout: float = TIMEOUT,
-) -> None:
-    """Fetch one file; *target* appears only when it is whole and its checksum is right.
+def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Path:
+    """Fetch one file into a folder, unless it is there with the right checksum.
 
-    Args:
-        url: an http or https address.
-        target: where the file is to lie.
-        checksum: ``md5:...`` or ``sha256:...`` in lower-case hexadecimal.
-        progress: called as the bytes come.
-        timeout: seconds without an answer before giving up.
+    The file appears only when it is complete and its checksum is right.
 
     Raises:
-        DataError: no network, a refusal, too few or too many bytes, a wrong checksum, or a full disk.
+        DataError: the network or the disk fails, the server refuses, or the checksum is wrong.
     """
-    import http.client
-    import urllib.request
+    # pooch imports requests, which most commands do not need.
+    import pooch
+    import requests
 
-    if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url}: only http and https addresses are fetched")
-    digest = _new_digest(checksum)
+    bar = None if progress is None else _ProgressBar(remote.file_name, progress)
+    downloader = pooch.HTTPDownloader(
+        progressbar=bar or False,
+        chunk_size=CHUNK,
+        timeout=TIMEOUT_SECONDS,
+        headers={"Accept-Encoding": "identity"},  # or a .gz might arrive unpacked
+    )
+    target = folder / remote.file_name
+    pooch.get_logger().setLevel("WARNING")
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer, _atomic(target) as file:
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            done = 0
-            while chunk := answer.read(CHUNK):
-                done += len(chunk)
-                if done > LARGEST:
-                    raise DataError(f"{url}: more than {LARGEST:,} bytes came; given up")
-                digest.update(chunk)
-                file.write(chunk)
-                if progress is not None:
-                    progress(target.name, done, total)
-            if total is not None and done != total:
-                raise DataError(
-                    f"{url}: the connection ended after {done:,} of {total:,} bytes; try again"
-                )
-            found = f"{checksum.split(':')[0]}:{digest.hexdigest()}"
-            if found != checksum:
-                raise DataError(
-                    f"{url}: the checksum is {found}, the published one {checksum}; the file was not kept. "
-                    "Try again, or fetch it by other means"
-                )
-    except DataError:
-        raise
-    except (OSError, http.client.HTTPException) as error:
+        pooch.retrieve(remote.url, remote.checksum, remote.file_name, folder, downloader=downloader)
+    except ValueError as error:
         raise DataError(
-            f"{url}: could not be fetched: {error}. Without a network, fetch it elsewhere "
+            f"{remote.url}: {error}. The file was not kept; try again, or fetch it by other means"
+        ) from error
+    except (requests.RequestException, http.client.HTTPException, OSError) as error:
+        raise DataError(
+            f"{remote.url}: could not be fetched: {error}. Without a network, fetch it elsewhere "
             f"and put it at {target}"
         ) from error
+    return target
 
 
-def extract(archive: Path, folder: Path, top: str, members: tuple[str, ...]) -> None:
-    """Unpack the regular files ``top/member`` of a .tar.gz into *folder*, and nothing else.
+class _ProgressBar:
+    """Passes the calls of pooch, made as for tqdm, on to a function."""
+
+    total: int | None = None
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name, self.progress, self.done = name, progress, 0
+
+    def update(self, count: int) -> None:
+        self.done += count
+        # At the end pooch resets the bar and fills it once more.
+        self.progress(self.name, min(self.done, self.total or self.done), self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None: ...
+
+
+def _unpack(archive: Path, remote: Remote, folder: Path) -> None:
+    """Unpack the members of an archive into a folder; each appears when it is complete.
 
     Raises:
-        DataError: one is missing or no regular file, or the archive is damaged.
+        DataError: a member is missing, the archive is damaged, or the disk is full.
     """
-    written: set[str] = set()
-    for name, content in regular_members(archive, top, members, LARGEST):
-        try:
-            with _atomic(folder / name) as file:
-                file.writelines(content)
-        except OSError as error:
-            raise DataError(f"{folder / name}: could not be written: {error}") from error
-        written.add(name)
-    missing = [name for name in members if name not in written]
+    target = folder / remote.folder
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary, tarfile.open(archive) as packed:
+            for member in packed:
+                name = member.name.removeprefix(f"{remote.folder}/")
+                if name != member.name and name in remote.members and member.isreg():
+                    packed.extract(member, temporary, filter="data")
+                    (Path(temporary) / member.name).replace(target / name)
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise DataError(f"{archive}: could not be unpacked: {error}") from error
+    missing = [name for name in remote.members if not (target / name).is_file()]
     if missing:
         raise DataError(f"{archive}: missing {', '.join(missing)}")
-
-
-def file_checksum(path: Path, like: str) -> str:
-    """Return the checksum of a file, of the kind of *like* (``md5:...`` or ``sha256:...``)."""
-    digest = _new_digest(like)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return f"{like.split(':')[0]}:{digest.hexdigest()}"
-
-
-def _new_digest(checksum: str) -> hashlib._Hash:
-    kind = checksum.split(":")[0]
-    if kind not in ("md5", "sha256"):
-        raise DataError(f"checksum {checksum!r} must begin with md5: or sha256:")
-    return hashlib.new(kind, usedforsecurity=False)
-
-
-@contextmanager
-def _atomic(target: Path) -> Iterator[IO[bytes]]:
-    """Write beside *target* and move it there when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".part", dir=target.parent
-    )
-    temporary = Path(name)
-    try:
-        with open(descriptor, "wb") as file:
-            yield file
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, and data sets in the same IDX files, compressed with gzip or not."""
+"""Fashion-MNIST, and other data sets in the same IDX files, gzipped or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.source import Images, Source
+from daso.data.benchmarks.locate import find_folder
+from daso.data.images.decoded import DecodedImages
+from daso.data.source import Source
 from daso.errors import DataError
 
 FILES = (
@@ -21,19 +23,11 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 LARGEST = 2**30
-"""A file that unpacks to more bytes is refused."""
+"""Bytes; files that unpack to more are refused."""
 CHUNK = 2**20
 
 
@@ -43,17 +37,11 @@ def locate_idx(folder: Path) -> Path:
     Raises:
         DataError: some are missing; the message names them.
     """
-    for candidate in (folder, folder / "raw"):
-        if all(_file(candidate, name) for name in FILES):
-            return candidate
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    missing = ", ".join(f"{name}[.gz]" for name in FILES if not _file(folder, name))
-    raise DataError(f"{folder}: missing {missing}")
+    return find_folder(folder, "raw", FILES, has=_file)
 
 
 def read_fashion_mnist(folder: Path) -> Source:
-    """Read Fashion-MNIST (60,000 and 10,000 grey 28 x 28 images of 10 classes) from its four IDX files.
+    """Read Fashion-MNIST: 60,000 and 10,000 grey 28 x 28 images of 10 classes.
 
     Raises:
         DataError: a file is missing, or its header, length or labels are wrong.
@@ -62,7 +50,7 @@ def read_fashion_mnist(folder: Path) -> Source:
 
 
 def read_idx(folder: Path) -> Source:
-    """Read any data set in MNIST's four IDX files; classes are called by their number and not flipped.
+    """Read any data set in MNIST's four IDX files; classes are named by number and not flipped.
 
     Raises:
         DataError: a file is missing, or its header, length or labels are wrong.
@@ -70,11 +58,39 @@ def read_idx(folder: Path) -> Source:
     return _read(folder, folder.resolve().name, None, flip=False)
 
 
+def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip: bool) -> Source:
+    folder = locate_idx(folder)
+    train, test = _labeled(folder, *FILES[:2]), _labeled(folder, *FILES[2:])
+    if class_names is None:
+        count = 1 + int(max(train.labels.max(), test.labels.max()))
+        class_names = tuple(map(str, range(count)))
+    return Source(name=name, class_names=class_names, train=train, test=test, flip=flip)
+
+
+def _labeled(folder: Path, images_name: str, labels_name: str) -> DecodedImages:
+    images_path, labels_path = _file(folder, images_name), _file(folder, labels_name)
+    assert images_path is not None
+    assert labels_path is not None
+    images, labels = read_idx_file(images_path, 3), read_idx_file(labels_path, 1)
+    if len(images) != len(labels) or not images.size:
+        raise DataError(
+            f"{images_path} has {len(images)} images {images.shape[1:]}, {labels_path} {len(labels)} "
+            "labels; the numbers must agree and not be 0"
+        )
+    return DecodedImages(images[:, None], labels.astype(np.int64))
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    dotted = name.replace("-idx", ".idx")
+    names = (name, f"{name}.gz", dotted, f"{dotted}.gz")
+    return next((folder / one for one in names if (folder / one).is_file()), None)
+
+
 def read_idx_file(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """Read one IDX file of unsigned bytes with the given number of dimensions, unpacking gzip.
 
     Raises:
-        DataError: the magic number, the sizes or the length are wrong, or the file is damaged or too large.
+        DataError: the magic number, sizes or length are wrong, or the file is damaged or too large.
     """
     try:
         with path.open("rb") as raw:
@@ -91,8 +107,8 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uin
     magic = bytes((0, 0, 8, dimensions))
     if header[:4] != magic:
         raise DataError(
-            f"{path}: begins with {header[:4].hex() or 'nothing'}, "
-            f"an IDX file of unsigned bytes in {dimensions} dimension(s) with {magic.hex()}"
+            f"{path}: begins with {header[:4].hex() or 'nothing'}; an IDX file of unsigned bytes in "
+            f"{dimensions} dimension(s) begins with {magic.hex()}"
         )
     if len(header) < 4 + 4 * dimensions:
         raise DataError(f"{path}: ends within its header; fetch the file again")
@@ -104,39 +120,8 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uin
     while len(content) < promised and (chunk := stream.read(min(CHUNK, promised - len(content)))):
         content += chunk
     if len(content) < promised or stream.read(1):
-        found = "more" if len(content) == promised else f"{len(content):,}"
+        size = "more" if len(content) == promised else f"{len(content):,}"
         raise DataError(
-            f"{path}: its header promises {promised:,} bytes {shape}, but it holds {found}"
+            f"{path}: its header promises {promised:,} bytes {shape}, but it has {size}"
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-
-
-def _file(folder: Path, name: str) -> Path | None:
-    dotted = name.replace("-idx", ".idx")
-    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    return None
-
-
-def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip: bool) -> Source:
-    folder = locate_idx(folder)
-    train = _pool(folder, FILES[0], FILES[1])
-    test = _pool(folder, FILES[2], FILES[3])
-    if class_names is None:
-        count = 1 + int(max(train.labels.max(), test.labels.max()))
-        class_names = tuple(str(label) for label in range(count))
-    return Source(name=name, class_names=class_names, train=train, test=test, flip=flip)
-
-
-def _pool(folder: Path, images_name: str, labels_name: str) -> Images:
-    images_path, labels_path = _file(folder, images_name), _file(folder, labels_name)
-    assert images_path is not None
-    assert labels_path is not None
-    images, labels = read_idx_file(images_path, 3), read_idx_file(labels_path, 1)
-    if len(images) != len(labels) or not images.size:
-        raise DataError(
-            f"{images_path} holds {len(images)} images {images.shape[1:]}, "
-            f"{labels_path} {len(labels)} labels; they must agree, and there must be some"
-        )
-    return Images(images[:, None], labels.astype(np.int64))

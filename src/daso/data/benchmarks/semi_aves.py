@@ -1,19 +1,16 @@
-"""Semi-Aves as published: list files over folders of bird images, with unlabelled birds of other species."""
+"""Semi-Aves as published: lists of bird images, with unlabelled birds of other species."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import numpy as np
-import numpy.typing as npt
-
-from daso.data.decode_pools import decode_pools, refuse_too_many
-from daso.data.images.cache import Cache
-from daso.data.images.encoded import Layout
-from daso.data.listing import files_pool
+from daso.data.benchmarks.locate import find_folder
+from daso.data.images.encoded import EncodedImages
+from daso.data.listing import Listing, Reading
+from daso.data.read_listing import read_listing
 from daso.data.source import UNLABELED, Source
-from daso.errors import DataError, OptionError, problems
+from daso.errors import DataError, problems
 
 FOLDER = "semi_aves"
 CLASSES = 200
@@ -29,11 +26,11 @@ NAMES_FILE = "semi_aves_species_names.txt"
 LISTS_PAGE = "https://github.com/cvl-umass/ssl-evaluation (data/semi_aves)"
 IMAGES_PAGE = "https://github.com/cvl-umass/semi-inat-2020"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ANY = range(UNLABELED, 2**31)
-CHUNK = 256
+KNOWN, MAYBE, ANY = range(CLASSES), range(UNLABELED, CLASSES), range(UNLABELED, 2**31)
+"""Valid labels of labelled images, of unlabelled ones, and of other species."""
 
 Bad = list[tuple[str, str]]
-"""What cannot be used, file and line, and why."""
+"""File and line of what cannot be used, and the reason."""
 
 
 def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
@@ -42,131 +39,111 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
     Raises:
         DataError: some are missing; the message names them.
     """
-    wanted = [TRAIN, IN_CLASS, TEST, *([OUT_OF_CLASS] if open_set else [])]
-    for candidate in (folder, folder / FOLDER):
-        if all((candidate / name).is_file() for name in wanted):
-            return candidate
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    nearer = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    raise DataError(
-        f"{nearer}: missing {', '.join(n for n in wanted if not (nearer / n).is_file())}"
-    )
+    names = [TRAIN, IN_CLASS, TEST, *([OUT_OF_CLASS] if open_set else [])]
+    return find_folder(folder, FOLDER, names)
 
 
 def read_semi_aves(
-    folder: Path,
-    *,
-    open_set: bool = False,
-    size: int | None = None,
-    skip_bad: bool = False,
-    cache: Cache | None = None,
+    folder: Path, reading: Reading | None = None, *, open_set: bool = False
 ) -> Source:
-    """Read Semi-Aves: 5,959 labelled, 8,000 test and 26,640 unlabelled images of 200 species of birds.
+    """Read Semi-Aves: 5,959 labelled, 8,000 test and 26,640 unlabelled images of 200 bird species.
 
-    Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv 2103.06937; the lists
-    are those of Su, Cheng, Maji: *A Realistic Evaluation of Semi-Supervised Learning for Fine-Grained
-    Classification*, CVPR 2021, arXiv 2104.00679. Labelled are its training and validation images together, as in
-    the DASO paper. A line of a list is an image's path in *folder* and its label, 0 to 199, or -1 for unknown.
+    Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv
+    2103.06937; the lists are those of Su, Cheng, Maji: *A Realistic Evaluation of Semi-Supervised
+    Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Its training and validation
+    images together are the labelled ones, as in the DASO paper. A line of a list is an image's path
+    in *folder* and its label, 0 to 199, or -1 for unknown.
 
-    The normalisation is ImageNet's. Where ``u_train_in_oracle.txt`` lies beside the lists, the unlabelled images
-    get the species that it says, for evaluation.
+    The normalisation is ImageNet's. If ``u_train_in_oracle.txt`` lies beside the lists, the
+    unlabelled images get its species, for evaluation.
 
     Args:
-        folder: what holds the list files and the image folders, or its parent.
-        open_set: the 122,208 images of other species are unlabelled images as well; their label is always -1.
-        size: the shorter side of every image is resized to it, and the central square kept; None: 224.
-        skip_bad: leave lines and images that cannot be used out and record them in ``Source.skipped``.
-        cache: see ``decode_pools``.
+        folder: with the list files and the image folders, or its parent.
+        reading: see ``open_source``; without a size, the shorter side is resized to 224 and the
+            central square kept.
+        open_set: add the 122,208 images of other species, without labels, to the unlabelled ones.
 
     Raises:
-        DataError: files are missing, lines or images cannot be used, or the memory will not do.
-        OptionError: *size* is not positive.
+        DataError: files are missing, lines or images cannot be used, or there is too little memory.
+        OptionError: the size is not positive.
     """
+    reading = reading or Reading()
     folder = locate_semi_aves(folder, open_set=open_set)
-    size = SIDE if size is None else size
-    if size < 1:
-        raise OptionError(f"size must be at least 1 pixel, got {size}")
     bad: Bad = []
-    known, maybe = range(CLASSES), range(UNLABELED, CLASSES)
-    pools = {
-        "train": _read_list(folder, TRAIN, known, bad),
-        "unlabeled": _read_list(folder, IN_CLASS, maybe, bad),
-        "test": _read_list(folder, TEST, known, bad),
+    images = {
+        "train": _read_list(folder, TRAIN, KNOWN, bad),
+        "unlabeled": _read_list(folder, IN_CLASS, MAYBE, bad),
+        "test": _read_list(folder, TEST, KNOWN, bad),
     }
-    truth = {name: label for _, name, label in _entries(folder / TRUTH, maybe, bad)}
-    pools["unlabeled"] = {
+    truth = {name: label for _, name, label in _entries(folder / TRUTH, MAYBE, bad)}
+    images["unlabeled"] = {
         name: truth.get(name, UNLABELED) if label == UNLABELED else label
-        for name, label in pools["unlabeled"].items()
+        for name, label in images["unlabeled"].items()
     }
     if open_set:
-        pools["unlabeled"] |= dict.fromkeys(_read_list(folder, OUT_OF_CLASS, ANY, bad), UNLABELED)
-    if bad and not skip_bad:
-        raise DataError(_unusable(bad, folder))
-    _refuse_empty_classes(folder, list(pools["train"].values()))
-    class_names = _class_names(folder)
-    if cache is None:
-        refuse_too_many(sum(map(len, pools.values())), Layout(3, size, size, size))
-    images, _, skipped = decode_pools(
-        {
-            part: files_pool([folder / name for name in listed], list(listed.values()))
-            for part, listed in pools.items()
-        },
-        where=str(folder),
-        size=size,
-        skip_bad=skip_bad,
-        cache=cache,
-    )
-    for part, pool in images.items():
-        if not len(pool):
-            raise DataError(
-                f"{folder}: none of the {part} images can be read; {skipped[0][0]}: {skipped[0][1]}"
-            )
-    _refuse_empty_classes(folder, images["train"].labels, "readable ")
-    return Source(
+        images["unlabeled"] |= dict.fromkeys(_read_list(folder, OUT_OF_CLASS, ANY, bad), UNLABELED)
+    if bad and not reading.skip_bad:
+        cure = (
+            f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\nCorrect them, "
+            "or leave these lines out: --skip-bad."
+        )
+        what = f"{folder}: {len(bad)} line(s) of its lists cannot be used"
+        raise DataError(problems(bad, what, cure))
+    listing = Listing(
         name="semi-aves-open" if open_set else "semi-aves",
-        class_names=class_names,
-        train=images["train"],
-        unlabeled=images["unlabeled"],
-        test=images["test"],
+        where=str(folder / TRAIN),
+        class_names=_class_names(folder),
+        pools={
+            part: EncodedImages.of_files([folder / name for name in labels], list(labels.values()))
+            for part, labels in images.items()
+        },
+        skipped=tuple(bad),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        skipped=(*bad, *skipped),
+        published=True,
+        channels=3,
     )
+    size = SIDE if reading.size is None else reading.size
+    source = read_listing(listing, Reading(size, None, reading.skip_bad, reading.cache))
+    for part in ("unlabeled", "test"):
+        if getattr(source, part) is None:
+            name, reason = next(iter(source.skipped[len(bad) :]))
+            raise DataError(f"{folder}: no readable {part} image; {name}: {reason}")
+    return source
 
 
 def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[str, int]:
-    """Return the images that a list names, in its order, and their labels; *bad* gets the lines left out.
+    """Return the images of a list, in its order, with their labels; *bad* gets unusable lines.
 
     Raises:
-        DataError: none of its images is there, or one of their folders is not.
+        DataError: none of its images is there, or a folder of images is missing.
     """
-    listed: dict[str, int] = {}
-    there: set[Path] = set()
+    images: dict[str, int] = {}
+    found: set[Path] = set()
+    first_bad = len(bad)
     for where, name, label in _entries(folder / list_name, labels, bad):
         top = folder / PurePosixPath(name).parts[0]
-        if top != folder / name and top not in there:
+        if top != folder / name and top not in found:
             if not top.is_dir():
                 raise DataError(
-                    f"{where}: names {name}, but there is no folder {top}; get its images from {IMAGES_PAGE}"
+                    f"{where}: names {name}, but there is no folder {top}; get its images from "
+                    f"{IMAGES_PAGE}"
                 )
-            there.add(top)
+            found.add(top)
         if not (folder / name).is_file():
             bad.append((where, f"no image {name}"))
-        elif name in listed:
+        elif name in images:
             bad.append((where, f"{name} is named twice"))
         else:
-            listed[name] = label
-    if not listed:
-        reasons = [
-            f"; {where}: {why}" for where, why in bad if where.startswith(f"{folder / list_name},")
-        ]
-        raise DataError(f"{folder / list_name}: names no image that is there{''.join(reasons[:1])}")
-    return listed
+            images[name] = label
+    if not images:
+        reasons = [f"; {where}: {reason}" for where, reason in bad[first_bad:]]
+        raise DataError(f"{folder / list_name}: names no existing image{''.join(reasons[:1])}")
+    return images
 
 
 def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, int]]:
-    """Yield file and line, image and label of each usable line of a list; nothing if there is no such file."""
+    """Yield file and line, image and label of each usable line; nothing if there is no file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -181,9 +158,8 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
             elif not _stays_inside(name):
                 bad.append((where, f"the path {name[:80]!r} leads out of the folder"))
             elif int(label) not in labels:
-                bad.append(
-                    (where, f"label {int(label)} is out of range, {labels[0]} to {labels[-1]}")
-                )
+                reason = f"label {int(label)} is out of range, {labels[0]} to {labels[-1]}"
+                bad.append((where, reason))
             else:
                 yield where, name, int(label)
 
@@ -199,7 +175,7 @@ def _stays_inside(name: str) -> bool:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """Return the species, where their file lies beside the lists or, as published, beside their folder."""
+    """Return the species if their file lies beside the lists or beside their folder, else numbers."""
     for path in (folder / NAMES_FILE, folder.resolve().parent / NAMES_FILE):
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -210,23 +186,4 @@ def _class_names(folder: Path) -> tuple[str, ...]:
                     f"{path}: must have a line for each label from 0 to {CLASSES - 1}, '0 Name'"
                 )
             return tuple(names[str(label)] for label in range(CLASSES))
-    return tuple(str(label) for label in range(CLASSES))
-
-
-def _refuse_empty_classes(
-    folder: Path, labels: Sequence[int] | npt.NDArray[np.int64], kind: str = ""
-) -> None:
-    empty = np.flatnonzero(np.bincount(labels, minlength=CLASSES) == 0)
-    if len(empty):
-        some = ", ".join(map(str, empty[:8])) + (" ..." if len(empty) > 8 else "")
-        raise DataError(
-            f"{folder / TRAIN}: no {kind}image of {len(empty)} of {CLASSES} classes: {some}"
-        )
-
-
-def _unusable(bad: Bad, folder: Path) -> str:
-    cure = (
-        f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\nMend them, or go on without these "
-        "lines: --skip-bad."
-    )
-    return problems(bad, f"{folder}: {len(bad)} line(s) of its lists cannot be used", cure)
+    return tuple(map(str, range(CLASSES)))

@@ -1,4 +1,4 @@
-"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them without a label."""
+"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them unlabelled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.benchmarks.cifar import CIFAR10_MEAN, CIFAR10_STD
-from daso.data.source import UNLABELED, Images, Source
+from daso.data.benchmarks.locate import find_folder
+from daso.data.images.decoded import DecodedImages, unlabeled_images
+from daso.data.source import Source
 from daso.errors import DataError
 
 FOLDER = "stl10_binary"
-ARCHIVE = "stl10_binary.tar.gz"
 FILES = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin")
 NAMES_FILE = "class_names.txt"
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -26,54 +27,45 @@ def locate_stl10(folder: Path) -> Path:
     Raises:
         DataError: some are missing; the message names them.
     """
-    for candidate in (folder, folder / FOLDER):
-        if all((candidate / name).is_file() for name in FILES):
-            return candidate
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    nearer = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    raise DataError(
-        f"{nearer}: missing {', '.join(n for n in FILES if not (nearer / n).is_file())}"
-    )
+    return find_folder(folder, FOLDER, FILES)
 
 
 def read_stl10(folder: Path) -> Source:
     """Read STL-10: 5,000 labelled, 8,000 test and 100,000 unlabelled images (3, 96, 96).
 
-    The images are read-only views into the files (memory-mapped): an image is read when it is indexed. They
-    are stored column by column and transposed here, so they are not contiguous. The normalisation is
-    CIFAR-10's, as in the published protocol.
+    The images are read-only views into the memory-mapped files. They are stored column by column and
+    transposed here, so they are not contiguous. The normalisation is CIFAR-10's, as in the published
+    protocol.
 
     Raises:
         DataError: a file is missing, its length is wrong, or a label is not 1 to 10.
     """
     folder = locate_stl10(folder)
-    unlabeled = _images(folder / "unlabeled_X.bin")
     return Source(
         name="stl10",
         class_names=_class_names(folder / NAMES_FILE),
-        train=_pool(folder, "train"),
-        test=_pool(folder, "test"),
-        unlabeled=Images(unlabeled, np.full(len(unlabeled), UNLABELED, dtype=np.int64)),
+        train=_labeled(folder, "train"),
+        test=_labeled(folder, "test"),
+        unlabeled=unlabeled_images(_images(folder / "unlabeled_X.bin")),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     )
 
 
-def _pool(folder: Path, part: str) -> Images:
+def _labeled(folder: Path, part: str) -> DecodedImages:
     images, path = _images(folder / f"{part}_X.bin"), folder / f"{part}_y.bin"
     if path.stat().st_size != len(images):
         raise DataError(
-            f"{path}: {path.stat().st_size} labels, but {part}_X.bin holds {len(images)} images; "
-            "fetch the files again"
+            f"{path}: {path.stat().st_size} labels, but {part}_X.bin has {len(images)} images; fetch "
+            "the files again"
         )
-    published = np.fromfile(path, dtype=np.uint8)
-    bad = np.flatnonzero((published < 1) | (published > len(CLASSES)))
+    labels = np.fromfile(path, dtype=np.uint8)
+    bad = np.flatnonzero((labels < 1) | (labels > len(CLASSES)))
     if len(bad):
         raise DataError(
-            f"{path}: label {published[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}"
+            f"{path}: label {labels[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}"
         )
-    return Images(images, published.astype(np.int64) - 1)
+    return DecodedImages(images, labels.astype(np.int64) - 1)
 
 
 def _images(path: Path) -> npt.NDArray[np.uint8]:

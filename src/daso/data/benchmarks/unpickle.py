@@ -1,4 +1,4 @@
-"""Read a pickled dictionary of plain values and numpy arrays, and run nothing that a pickle asks for."""
+"""Read a pickled dictionary of plain values and numpy arrays without running anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 GET_OPCODES = frozenset({"GET", "BINGET", "LONG_BINGET"})
 TUPLE_OPCODES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"})
 REFUSED_OPCODES = frozenset(
-    {
+    [
         "DUP",
         "EMPTY_SET",
         "FROZENSET",
@@ -28,43 +28,50 @@ REFUSED_OPCODES = frozenset(
         "EXT2",
         "EXT4",
         "NEXT_BUFFER",
-    }
+    ]
 )
-"""No array and no plain value needs them."""
+"""Not needed for arrays and plain values."""
 LARGEST_INTEGER = 2**63
 
 
 def load_dictionary(content: bytes, where: str) -> dict[str, object]:
-    """Load a pickled dictionary whose values are plain or numeric arrays; its keys are decoded to str.
+    """Load a pickled dictionary of plain values and numeric arrays; its keys are decoded to str.
 
-    Nothing of numpy, or of any module, is called while the pickle is read: its arrays are rebuilt by the
-    classes below from their type, shape and bytes. Byte strings of Python 2 stay bytes.
+    No function of any module is called: the classes below rebuild arrays from their type, shape and
+    bytes. Byte strings of Python 2 stay bytes.
 
     Raises:
-        DataError: the pickle is damaged, or asks for anything beyond plain values and numpy arrays.
+        DataError: the pickle is damaged, or needs more than plain values and numpy arrays.
     """
     try:
-        _check_memory(content)
+        _check_opcodes(content)
         value = _PlainUnpickler(content).load()
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    # A damaged pickle raises nearly anything: EOFError, KeyError, IndexError, UnpicklingError, MemoryError.
+    # A damaged pickle raises nearly anything: EOFError, KeyError, UnpicklingError, MemoryError.
     except Exception as error:
         raise DataError(
             f"{where}: not a readable pickle: {error or type(error).__name__}"
         ) from error
     if not isinstance(value, dict):
-        raise DataError(
-            f"{where}: the pickle holds {type(value).__name__}, a dictionary was expected"
-        )
-    return {_key(key, where): _finished(item, where) for key, item in value.items()}
+        raise DataError(f"{where}: must be a pickled dictionary, found {type(value).__name__}")
+    loaded: dict[str, object] = {}
+    for key, item in value.items():
+        if not isinstance(key, bytes | str | int):
+            raise DataError(f"{where}: the pickle has a key of type {type(key).__name__}")
+        if isinstance(item, _Array):
+            if item.value is None:
+                raise DataError(f"{where}: the pickle has an array without content")
+            item = item.value
+        loaded[key.decode("latin1") if isinstance(key, bytes) else str(key)] = item
+    return loaded
 
 
-def _check_memory(content: bytes) -> None:
-    """Refuse what takes more time or memory than the content's length: by its lengths, its memory, what it shares.
+def _check_opcodes(content: bytes) -> None:
+    """Refuse a pickle that takes time or memory out of proportion to its length.
 
-    pickletools itself refuses lengths beyond the content. A tuple that is used twice could be nested into one whose
-    hash takes forever; integers beyond 64 bits can be chosen to have the same hash.
+    pickletools itself refuses lengths beyond the content. A tuple used twice could be nested so that
+    hashing it never ends, and integers beyond 64 bits can be chosen to have equal hashes.
     """
     memory: set[int] = set()
     tuples: set[int] = set()
@@ -72,50 +79,36 @@ def _check_memory(content: bytes) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if name in REFUSED_OPCODES:
-            raise DataError(f"refused, the pickle uses {name}, which plain values do not need")
+            raise DataError(f"refused: the pickle uses {name}, which plain values do not need")
         if name in MEMO_OPCODES or name == "MEMOIZE":
             place = len(memory) if argument is None else int(argument)
             if place > count:
-                raise DataError("refused, the pickle numbers its memory beyond its own length")
+                raise DataError("refused: the pickle numbers its memory beyond its own length")
             memory.add(place)
             (tuples.add if before in TUPLE_OPCODES else tuples.discard)(place)
-            continue  # what was put there is still the latest value
+            continue  # the value put there is still the latest
         if name in GET_OPCODES and argument is not None and int(argument) in tuples:
-            raise DataError("refused, the pickle uses a tuple twice")
+            raise DataError("refused: the pickle uses a tuple twice")
         if isinstance(argument, int) and abs(argument) > LARGEST_INTEGER:
-            raise DataError("refused, the pickle holds an integer beyond 64 bits")
+            raise DataError("refused: the pickle has an integer beyond 64 bits")
         before = name
 
 
-def _key(key: object, where: str) -> str:
-    if not isinstance(key, bytes | str | int):
-        raise DataError(f"{where}: the pickled dictionary has a key of type {type(key).__name__}")
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)
-
-
-def _finished(item: object, where: str) -> object:
-    if not isinstance(item, _Array):
-        return item
-    if item.value is None:
-        raise DataError(f"{where}: the pickle holds an array without content")
-    return item.value
-
-
 def _text(value: object) -> str:
-    """Return a short text of a pickle; anything else, however long its representation, is refused unseen."""
+    """Return a short text; anything else is refused without formatting it."""
     if not isinstance(value, bytes | str) or len(value) > 16:
         raise DataError("an array's type and byte order must be short texts")
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 class _NumberType:
-    """Stands in for ``numpy.dtype``: numbers only."""
+    """Replaces ``numpy.dtype``: numbers only."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         self.code = _text(code)
         self.order = "|"
         if self.code not in NUMBER_TYPES:
-            raise DataError(f"arrays of type {self.code!r} are refused; numbers only")
+            raise DataError(f"arrays of type {self.code!r} are refused; only numbers are read")
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         order = _text(state[1])
@@ -125,7 +118,7 @@ class _NumberType:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``: takes numpy's state (version, shape, type, column order, bytes)."""
+    """Replaces ``numpy.ndarray``; its state is (version, shape, type, column order, bytes)."""
 
     value: npt.NDArray[np.generic] | None = None
 
@@ -134,7 +127,7 @@ class _Array:
         if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise DataError("an array's shape must be whole numbers")
         if not isinstance(number_type, _NumberType) or not isinstance(content, bytes):
-            raise DataError("arrays of anything but numbers are refused")
+            raise DataError("only arrays of numbers are read")
         dtype = np.dtype(number_type.order + number_type.code)
         if len(content) != math.prod(shape) * dtype.itemsize:
             raise DataError(f"an array of shape {shape} has {len(content)} bytes of content")
@@ -142,18 +135,18 @@ class _Array:
 
 
 class _Reconstruct:
-    """Stands in for numpy's function that makes an array to be filled."""
+    """Replaces numpy's function that makes an empty array."""
 
-    __slots__ = ()  # a pickle can set attributes of what it is given
+    __slots__ = ()  # a pickle can set attributes of any object it gets
 
     def __call__(self, *_: object) -> _Array:
         return _Array()
 
 
 def _encoder(budget: int) -> object:
-    """Return what stands in for ``_codecs.encode``, by which Python 3 writes bytes into pickles for Python 2.
+    """Return a replacement of ``_codecs.encode``, which pickles for Python 2 use for bytes.
 
-    It encodes at most *budget* characters in all: a pickle could have one long text encoded again and again.
+    It encodes at most *budget* characters in all: a pickle could encode one long text many times.
     """
     left = budget
 
@@ -189,6 +182,6 @@ class _PlainUnpickler(pickle.Unpickler):
             return self.allowed[module, name]
         except KeyError:
             raise DataError(
-                f"refused, the pickle asks for {module[:80]}.{name[:80]}; only plain values and numpy "
-                "arrays are read. Do not use this file, fetch it again from its publisher"
+                f"refused: the pickle needs {module[:80]}.{name[:80]}; only plain values and numpy "
+                "arrays are read. Do not use this file; fetch it again from its publisher"
             ) from None

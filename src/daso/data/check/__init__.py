@@ -1,1 +1,1 @@
-"""``daso data check``: what is wrong with a data set before anything is trained on it."""
+"""``daso data check``: find what is wrong with a data set before training on it."""

@@ -1,4 +1,4 @@
-"""Findings about images that are there twice: copies, leaks between parts, labels that contradict each other."""
+"""Findings about images that occur twice: copies, leaks between parts, contradictory labels."""
 
 from __future__ import annotations
 
@@ -6,87 +6,33 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from daso.data.check.finding import CALLED, Finding, Level, how_many
+from daso.data.check.findings import CALLED, Finding, Level, how_many
 from daso.data.check.near_copies import NEAR_BITS, NEAR_CORRELATION, near_pairs
 from daso.data.check.scan import Scan
-from daso.data.duplicates import Copies, another_label
+from daso.data.duplicates import Copies, another_label, find_copies
 
-
-def conflicts(
-    scan: Scan, copies: Copies, class_names: Sequence[str], *, own: bool
-) -> Iterator[Finding]:
-    """Yield images of the same pixels with labels of different classes."""
-    train = scan.parts["train"]
-    bad = []
-    for group in copies.conflicts:
-        for index, other in another_label(group, train.labels):
-            names = [repr(class_names[int(train.labels[i])]) for i in (index, other)]
-            bad.append(
-                (
-                    train.name_of(index),
-                    f"is {names[0]}; {train.name_of(other)}, the same image, {names[1]}",
-                )
-            )
-    if bad:
-        text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
-        cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
-        yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
-    test = scan.parts.get("test")
-    if test is not None:
-        wrong = [
-            (test.name_of(index), f"the same as {test.name_of(other)}, of another class")
-            for index, other in copies.of("test", "test")
-            if test.labels[index] != test.labels[other]
-        ]
-        if wrong:
-            text = f"{how_many(wrong, 'test image')} with the same pixels as a test image of another class"
-            yield Finding(
-                "warning",
-                "test-conflict",
-                text,
-                "one of the labels is wrong: mend it",
-                tuple(wrong),
-            )
-
-
+ONE_LEAK = "remove one of the two"
+MORE_WEIGHT = "they count more than others"
 COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
-    (
-        "test",
-        "train",
-        "refused",
-        "leak",
-        "remove one of the two; --skip-bad leaves the test image out",
-    ),
-    (
-        "validation",
-        "train",
-        "warning",
-        "leak-validation",
-        "remove one of the two: numbers on it are too good",
-    ),
+    ("test", "train", "refused", "leak", f"{ONE_LEAK}; --skip-bad leaves the test image out"),
+    ("validation", "train", "warning", "leak-validation", f"{ONE_LEAK}: its numbers are too good"),
     (
         "unlabeled",
         "test",
         "warning",
         "leak-unlabeled",
-        "remove it from the unlabelled images: the test shall be unseen",
+        "remove it from the unlabelled images: test images should be unseen",
     ),
     (
         "validation",
         "test",
         "warning",
         "copies-validation-test",
-        "remove one: what validation chooses favours the test",
+        "remove one: choosing by validation images favours the test",
     ),
-    (
-        "train",
-        "train",
-        "warning",
-        "copies-labeled",
-        "keep one of them: a hold-out may get the other",
-    ),
-    ("test", "test", "note", "copies-test", "they count more than others do"),
-    ("validation", "validation", "note", "copies-validation", "they count more than others do"),
+    ("train", "train", "warning", "copies-labeled", "keep one: a hold-out may get the other"),
+    ("test", "test", "note", "copies-test", MORE_WEIGHT),
+    ("validation", "validation", "note", "copies-validation", MORE_WEIGHT),
     ("unlabeled", "unlabeled", "note", "copies-unlabeled", "they are seen more often than others"),
     ("unlabeled", "train", "note", "copies-unlabeled-labeled", "harmless"),
     (
@@ -94,42 +40,74 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
         "validation",
         "note",
         "copies-unlabeled-validation",
-        "remove it if validation shall be unseen",
+        "remove it if validation images should be unseen",
     ),
 )
-"""Copies of images of the first part that are in the second one: how bad it is, and what to do."""
+"""Images of the first part that are copies of images in the second: level, code, and cure."""
 
 
-def exact_copies(scan: Scan, copies: Copies, *, own: bool) -> Iterator[Finding]:
-    """Yield images of the same pixels, by the parts that they are in."""
+def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
+    """Yield conflicting labels and exact copies; published data (not *own*) is never refused."""
+    exact = find_copies(
+        {part: of_part.pixels for part, of_part in scan.parts.items()},
+        {part: of_part.labels for part, of_part in scan.parts.items()},
+    )
+    yield from _conflicts(scan, exact, class_names, own=own)
     for part, other, level, code, cure in COPIES:
-        pairs = copies.of(part, other)
+        pairs = exact.of(part, other)
         if not pairs:
             continue
         here, there = scan.parts[part], scan.parts[other]
-        images, same_bytes = [], 0
+        images, same_files = [], 0
         for index, original in pairs:
-            whole = bool(here.content[index]) and here.content[index] == there.content[original]
-            same_bytes += whole
-            images.append(
-                (
-                    here.name_of(index),
-                    f"{'the same file as' if whole else 'the same pixels as'} {there.name_of(original)}",
-                )
+            is_same_file = bool(here.content[index]) and (
+                here.content[index] == there.content[original]
             )
+            same_files += is_same_file
+            what = "file" if is_same_file else "pixels"
+            images.append((here.name_of(index), f"the same {what} as {there.name_of(original)}"))
         one = len(images) == 1
         where = "is a copy of another" if one else "are copies of others"
         if part != other:
-            where = f"{'is' if one else 'are'} among the {CALLED[other]} ones too"
-        exact = f", {same_bytes} of them byte for byte" if here.content[pairs[0][0]] else ""
-        text = f"{how_many(images, f'{CALLED[part]} image')} {where}{exact}"
+            where = f"{'is' if one else 'are'} also among the {CALLED[other]} images"
+        by_bytes = f", {same_files} of them byte for byte" if here.content[pairs[0][0]] else ""
+        text = f"{how_many(images, f'{CALLED[part]} image')} {where}{by_bytes}"
+        worst: Level = level if own or level != "refused" else "warning"
+        yield Finding(worst, code, text, cure, tuple(images))
+
+
+def _conflicts(
+    scan: Scan, exact: Copies, class_names: Sequence[str], *, own: bool
+) -> Iterator[Finding]:
+    train, test = scan.parts["train"], scan.parts.get("test")
+    bad = []
+    for index, other in (
+        pair for group in exact.conflicts for pair in another_label(group, train.labels)
+    ):
+        mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, other))
+        detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
+        bad.append((train.name_of(index), detail))
+    if bad:
+        text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
+        cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
+        yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
+    if test is None:
+        return
+    wrong = tuple(
+        (test.name_of(index), f"the same as {test.name_of(other)}, of another class")
+        for index, other in exact.of("test", "test")
+        if test.labels[index] != test.labels[other]
+    )
+    if wrong:
+        count = how_many(wrong, "test image")
+        text = f"{count} with the same pixels as a test image of another class"
         yield Finding(
-            level if own or level != "refused" else "warning", code, text, cure, tuple(images)
+            "warning", "test-conflict", text, "one of the labels is wrong: correct it", wrong
         )
 
 
 def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield near copies, of images that are no exact ones, by the parts that they are in."""
+    """Yield near copies that are not exact copies, by the parts they are in."""
     places: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for part in ("train", "test", "validation", "unlabeled"):
@@ -141,63 +119,52 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         return
     hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
     thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
-    # Labelled, test and validation images first among themselves: a leak must not be missed for the many unlabelled
-    # images of the same scene that stand between the two.
+    # Labelled, test and validation images first among themselves: many unlabelled images of one
+    # scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)
     pairs = np.concatenate(
         [near_pairs(hashes[:measured], thumbnails[:measured]), near_pairs(hashes, thumbnails)]
     )
-    found: dict[tuple[str, str], dict[int, int]] = {}
+    near: dict[tuple[str, str], dict[int, int]] = {}
     conflicts: dict[int, int] = {}
     for first, second in pairs.tolist():
         (part, index), (other, original) = places[second], places[first]
-        # One for an image: in a burst of one scene each looks like hundreds.
-        found.setdefault((part, other), {}).setdefault(index, original)
+        # One pair for each image: in a burst of one scene each looks like hundreds.
+        near.setdefault((part, other), {}).setdefault(index, original)
         labels = scan.parts[part].labels[index], scan.parts[other].labels[original]
         if part == other == "train" and labels[0] != labels[1]:
             conflicts.setdefault(index, original)
     if conflicts:
-        train = scan.parts["train"]
-        images = []
+        train, images = scan.parts["train"], []
         for index, original in sorted(conflicts.items()):
-            names = " and ".join(repr(class_names[int(train.labels[i])]) for i in (index, original))
-            images.append(
-                (train.name_of(index), f"looks like {train.name_of(original)}; they are {names}")
+            classes = " and ".join(
+                repr(class_names[int(train.labels[i])]) for i in (index, original)
             )
-        text = (
-            f"{how_many(images, 'labelled image')} that {_look(images)} like one of another class"
-        )
-        cure = "look at them: a label may be wrong"
-        yield Finding("warning", "near-conflict", text, cure, tuple(images))
-    for (part, other), originals in found.items():
+            detail = f"looks like {train.name_of(original)}; they are {classes}"
+            images.append((train.name_of(index), detail))
+        text = f"{_that_look(images, 'labelled')} like one of another class"
+        yield Finding("warning", "near-conflict", text, "check their labels", tuple(images))
+    for (part, other), originals in near.items():
         here, there = scan.parts[part], scan.parts[other]
         images = [
             (here.name_of(index), f"looks like {there.name_of(original)}")
             for index, original in sorted(originals.items())
         ]
-        leak = (part, other) in (("test", "train"), ("validation", "train"))
-        level: Level = "warning" if leak else "note"
-        code = (
-            "near-leak"
-            if (part, other) == ("test", "train")
-            else f"near-{part}-{other}".replace("train", "labeled")
-        )
-        cure = (
-            "look at them: a copy that was saved anew or resized makes the numbers too good"
-            if leak
-            else "look at some: copies that were saved anew or resized, or bursts of one scene"
-        )
-        which = "another" if part == other else f"{_article(other)} one"
+        code = f"near-{part}-{other}".replace("train", "labeled")
+        level: Level = "note"
+        cure = "check some: they may be resaved or resized copies, or bursts of one scene"
+        if (part, other) in (("test", "train"), ("validation", "train")):
+            level = "warning"
+            cure = "check them: a resaved or resized copy makes the numbers too good"
+            code = "near-leak" if part == "test" else code
+        article = "an" if CALLED[other][0] in "aeiou" else "a"
+        which = "another" if part == other else f"{article} {CALLED[other]} one"
         text = (
-            f"{how_many(images, f'{CALLED[part]} image')} that {_look(images)} like {which} (hashes within {NEAR_BITS} "
-            f"of 63 bits, thumbnails correlate at least {NEAR_CORRELATION:.2f})"
+            f"{_that_look(images, CALLED[part])} like {which} (hashes within {NEAR_BITS} of 63 bits, "
+            f"thumbnails with a correlation of at least {NEAR_CORRELATION:.2f})"
         )
         yield Finding(level, code, text, cure, tuple(images))
 
 
-def _look(images: Sequence[object]) -> str:
-    return "looks" if len(images) == 1 else "look"
-
-
-def _article(part: str) -> str:
-    return f"an {CALLED[part]}" if CALLED[part][0] in "aeiou" else f"a {CALLED[part]}"
+def _that_look(images: Sequence[object], kind: str) -> str:
+    return f"{how_many(images, f'{kind} image')} that {'looks' if len(images) == 1 else 'look'}"

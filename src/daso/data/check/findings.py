@@ -1,68 +1,185 @@
-"""What a look at a data set finds that a person should know before training on it, and what to do about it."""
+"""Findings about unreadable images, classes, names, sizes, colours and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from daso.data.check.classes import alike, class_sizes, colors, empty_classes, memory, shapes
-from daso.data.check.copies import conflicts, exact_copies, near_copies
-from daso.data.check.finding import Finding, how_many
+import numpy as np
+
 from daso.data.check.scan import Scan
-from daso.data.duplicates import find_copies
+from daso.data.class_names import alike_names, listed, unseen_names
+from daso.data.images.memory import available_memory
+
+Level = Literal["refused", "warning", "note"]
+CALLED = {
+    "train": "labelled",
+    "unlabeled": "unlabelled",
+    "validation": "validation",
+    "test": "test",
+}
+"""Names of the parts in messages."""
+FEW = 5
+"""Labelled images below which no fifth of a class can be held out."""
+ENLARGED = 2
+"""Images whose side must grow by more than this factor for training are reported."""
+ELONGATED = 2.0
+"""Images longer than this times their width are reported: a square shows less than half of them."""
+GREY_SHIFT = 0.5
+"""Difference in the share of grey images by which alone parts can be told apart."""
 
 
-def find_all(
-    scan: Scan, class_names: Sequence[str], *, own: bool, rows: Sequence[tuple[str, str]] = ()
-) -> list[Finding]:
-    """Return everything that is to be said of a data set, the worst first.
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
 
-    Args:
-        scan: a look at its images.
-        class_names: K names.
-        own: people's own images; a published benchmark is trained on as it is.
-        rows: what a listing of it could not use, with the reason: rows of a manifest, or files and folders.
+    Attributes:
+        level: "refused" (training stops, or with --skip-bad leaves these images out), "warning" or
+            "note".
+        code: the kind of finding, for programs.
+        text: what was found.
+        cure: what to do.
+        images: the images concerned, each with a detail.
     """
-    copies = find_copies(
-        {part: found.pixels for part, found in scan.parts.items()},
-        {part: found.labels for part, found in scan.parts.items()},
-    )
-    findings = [
-        *_unusable_rows(rows),
-        *_unreadable(scan),
-        *empty_classes(scan, class_names),
-        *conflicts(scan, copies, class_names, own=own),
-        *exact_copies(scan, copies, own=own),
-        *near_copies(scan, class_names),
-        *class_sizes(scan, class_names),
-        *alike(class_names),
-        *shapes(scan),
-        *colors(scan),
-        *memory(scan),
-    ]
-    order = ("refused", "warning", "note")
-    return sorted(findings, key=lambda finding: order.index(finding.level))
+
+    level: Level
+    code: str
+    text: str
+    cure: str = ""
+    images: tuple[tuple[str, str], ...] = ()
 
 
-def _unusable_rows(rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+def how_many(things: Sequence[object], one: str, many: str = "") -> str:
+    """Return a count with its noun, ``"1 image"`` or ``"2 images"``."""
+    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
+
+
+def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    """Yield rows, files and folders that a listing could not use, and unreadable images."""
     if rows:
         text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
-        yield Finding(
-            "refused", "rows", text, "mend them, or leave them out: --skip-bad", tuple(rows)
-        )
-
-
-def _unreadable(scan: Scan) -> Iterator[Finding]:
-    bad = [
-        (found.name_of(index), reason)
-        for found in scan.parts.values()
-        for index, reason in sorted(found.reasons.items())
-    ]
+        cure = "correct them, or leave them out: --skip-bad"
+        yield Finding("refused", "rows", text, cure, tuple(rows))
+    bad = tuple(
+        (part.name_of(index), reason)
+        for part in scan.parts.values()
+        for index, reason in sorted(part.reasons.items())
+    )
     if bad:
-        text = f"{how_many(bad, 'image')} cannot be read"
+        cure = "repair or remove them, or leave them out: --skip-bad"
         yield Finding(
-            "refused",
-            "unreadable",
-            text,
-            "mend or remove them, or leave them out: --skip-bad",
-            tuple(bad),
+            "refused", "unreadable", f"{how_many(bad, 'image')} cannot be read", cure, bad
         )
+
+
+def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
+    """Yield classes without a readable labelled image, and a lack of classes."""
+    empty = _classes(scan, "train", class_names, range(1))
+    if empty:
+        text = f"no readable labelled image of {_named(empty)}"
+        yield Finding("refused", "empty-class", text, "add labelled images, or remove the class")
+    if len(class_names) < 2:
+        text = f"the only class is {class_names[0]!r}" if class_names else "there is no class"
+        yield Finding("refused", "one-class", text, "a classifier needs at least two")
+
+
+def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
+    """Yield classes with too few images to learn from or measure, and a lack of unlabelled images."""
+    measured = [part for part in ("validation", "test") if part in scan.parts]
+    single = _classes(scan, "train", class_names, range(1, 2))
+    if single:
+        text = f"only one labelled image of {_named(single)}"
+        yield Finding(
+            "warning", "single", text, "label a few more: one image says little of a class"
+        )
+    few = _classes(scan, "train", class_names, range(1, FEW))
+    if few and not measured:
+        text = f"fewer than {FEW} labelled images, too few for a hold-out, of {_named(few)}"
+        cure = "label more, or add test images; otherwise these classes are not measured"
+        yield Finding("warning", "few", text, cure)
+    for part in measured:
+        missing = _classes(scan, part, class_names, range(1))
+        if missing:
+            text = f"no {part} image of {_named(missing)}"
+            cure = "add some; otherwise their recall is not measured"
+            yield Finding("warning", f"unmeasured-{part}", text, cure)
+    if "unlabeled" not in scan.parts:
+        cure = "semi-supervised methods learn from unlabelled images"
+        yield Finding("note", "no-unlabeled", "there are no unlabelled images", cure)
+
+
+def _classes(scan: Scan, part: str, class_names: Sequence[str], counts: range) -> list[str]:
+    """Return the classes whose number of readable images in a part is in *counts*."""
+    of_part = scan.parts[part].class_counts(len(class_names))
+    return [name for name, count in zip(class_names, of_part, strict=True) if count in counts]
+
+
+def _named(classes: Sequence[str]) -> str:
+    return f"{how_many(classes, 'class', 'classes')}: {listed(classes)}"
+
+
+def names(class_names: Sequence[str]) -> Iterator[Finding]:
+    """Yield class names that are easily confused or invisible."""
+    for name in unseen_names(class_names):
+        text = f"the class name {name!a} has no visible character"
+        yield Finding("warning", "unseen-name", text, "rename it")
+    for group in alike_names(class_names):
+        text = f"the classes {' and '.join(map(ascii, group))} differ only in case, blanks or Unicode form"
+        yield Finding("warning", "alike-names", text, "give them one name if they are one class")
+
+
+def shapes(scan: Scan) -> Iterator[Finding]:
+    """Yield images that training enlarges a lot or crops a lot."""
+    if scan.shape is None:
+        return
+    height, width = scan.shape[1:]
+    small, long = [], []
+    for name, header in scan.headers():
+        shorter, longer = sorted((header.height, header.width))
+        detail = (name, f"{header.width} x {header.height}")
+        if max(height, width) > ENLARGED * shorter:
+            small.append(detail)
+        if height == width and longer > ELONGATED * max(1, shorter):
+            long.append(detail)
+    if small:
+        text = (
+            f"{how_many(small, 'image')} with less than half the side of {width} x {height} pixels"
+        )
+        cure = "training enlarges and blurs them: replace them, or give a smaller --size"
+        yield Finding("warning", "small", text, cure, tuple(small))
+    if long:
+        text = f"{how_many(long, 'image')} more than {ELONGATED:g} times as long as wide, or vice versa"
+        cure = "only the square in their middle is used: crop them to what matters"
+        yield Finding("warning", "long", text, cure, tuple(long))
+
+
+def colors(scan: Scan) -> Iterator[Finding]:
+    """Yield a mixture of grey and colour images; worse if it tells the parts apart."""
+    greys = {
+        part: [header.grey for header in of_part.headers.values()]
+        for part, of_part in scan.parts.items()
+        if of_part.headers
+    }
+    grey, total = sum(map(sum, greys.values())), sum(map(len, greys.values()))
+    if not 0 < grey < total:
+        return
+    shares = {part: sum(of_part) / len(of_part) for part, of_part in greys.items()}
+    text = f"{grey:,} of {total:,} images are grey, the others in colour; all are read in colour"
+    if max(shares.values()) - min(shares.values()) <= GREY_SHIFT:
+        yield Finding("note", "grey", text)
+        return
+    by_part = ", ".join(f"{share:.0%} of the {CALLED[part]}" for part, share in shares.items())
+    cure = "the parts differ: convert all to grey, or get the others in colour"
+    yield Finding("warning", "grey", f"{text}: {by_part} images", cure)
+
+
+def memory(scan: Scan) -> Iterator[Finding]:
+    """Yield that the images need more than the available memory."""
+    available = available_memory()
+    if scan.shape is None or available is None:
+        return
+    needed = int(np.prod(scan.shape)) * sum(map(len, scan.parts.values()))
+    if needed > available:
+        text = f"the images take {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
+        yield Finding("warning", "memory", text, "give a smaller --size, or keep them with --cache")

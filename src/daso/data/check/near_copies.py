@@ -1,4 +1,4 @@
-"""Images that look the same and are not: saved again, resized, a little brighter. In time linear in their number."""
+"""Find images that look alike (resaved, resized, brightened) in time linear in their number."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy.typing as npt
 from PIL import Image
 
 NEAR_BITS = 6
-"""Of the 63 bits of their hashes, two near copies differ in at most so many."""
+"""Bits of 63 in which the hashes of near copies may differ."""
 NEAR_CORRELATION = 0.99
-"""And their thumbnails correlate at least so much."""
+"""Least correlation of the thumbnails of near copies."""
 HASHED_SIDE, THUMBNAIL_SIDE = 32, 16
 BLOCKS = 8
-"""A hash is cut into so many blocks; hashes that differ in 6 bits agree in at least two of them."""
+"""Blocks of a hash; hashes that differ in 6 bits agree in at least two of them."""
 NEIGHBORS = 64
-"""Of images that agree in two blocks, each is compared with so many of the next ones in the order of their hashes."""
+"""Following images, in the order of hashes, with which an image is compared."""
 FLAT = 4.0
-"""Levels: thumbnails that vary less have no contrast worth comparing."""
+"""Grey levels; thumbnails with a smaller deviation have too little contrast to compare."""
 CHUNK = 4096
-"""Thumbnails, or pairs of them, that are compared at a time."""
+"""Thumbnails, or pairs of them, compared at a time."""
 
 _k = np.arange(HASHED_SIDE)
 _COSINES = np.cos(np.pi * (2 * _k[None] + 1) * _k[:8, None] / (2 * HASHED_SIDE))
@@ -28,16 +28,16 @@ _POWERS = (np.uint64(1) << np.arange(63, dtype=np.uint64))[None]
 
 
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return of an image (C, H, W) its thumbnail, uint8 (16, 16, 3), and its perceptual hash of 63 bits.
+    """Return an image's thumbnail, uint8 (16, 16, 3), and its perceptual hash of 63 bits.
 
-    The hash says of each of the 8 x 8 lowest cosine waves of the grey image, but the constant one, whether there is
-    more of it than of the median one.
+    A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the grey image, without the
+    constant one, is stronger than the median wave. *pixels* are uint8 (C, H, W).
     """
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     small = image.convert("RGB").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     grey = image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR)
     waves = (_COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T).ravel()[1:]
-    # Rounding keeps what is zero but for the arithmetic from deciding a bit.
+    # Rounding keeps arithmetic noise around zero from deciding a bit.
     waves = np.round(waves, 6)
     value = int(((waves > np.median(waves)) * _POWERS[0]).sum(dtype=np.uint64))
     return np.asarray(small, dtype=np.uint8), value
@@ -46,21 +46,21 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int
 def near_pairs(
     hashes: npt.NDArray[np.uint64], thumbnails: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """Return pairs (i, j), i < j, of near copies: hashes within 6 of 63 bits, thumbnails with a correlation of 0.99.
+    """Return pairs of near copies: hashes within 6 of 63 bits, thumbnails with correlation 0.99.
 
-    Hashes that close agree in at least two of eight blocks, so only images that do are compared: for each of the 28
-    pairs of blocks they are sorted by them, and each is compared with at most the next 64 that agree. In sets where
-    more than 64 images agree in two blocks some pairs are missed.
+    Such hashes agree in at least two of eight blocks, so only images that do are compared. For each of
+    the 28 pairs of blocks the images are sorted by them, and each is compared with at most the next 64
+    that agree. If more than 64 images agree, some pairs are missed.
 
     Args:
         hashes: uint64 (N,), of ``thumbnail``.
         thumbnails: uint8 (N, 16, 16, 3).
 
     Returns:
-        int64 (P, 2), in ascending order.
+        int64 (P, 2), pairs (i, j) with i < j, in ascending order.
     """
     count = len(hashes)
-    # Pair (i, j) is the number i * N + j: of a burst of one scene there are hundreds to an image.
+    # Pair (i, j) is kept as i * N + j: a burst of one scene gives hundreds of pairs per image.
     pairs = np.empty(0, dtype=np.int64)
     bounds = [round(63 * block / BLOCKS) for block in range(BLOCKS + 1)]
     masks = [(1 << last) - (1 << first) for first, last in itertools.pairwise(bounds)]
@@ -73,10 +73,11 @@ def near_pairs(
             agree = np.flatnonzero(keys[:-offset] == keys[offset:])
             if not len(agree):
                 break
-            close = agree[_bits(values[agree] ^ values[agree + offset]) <= NEAR_BITS]
+            distances = np.bitwise_count(values[agree] ^ values[agree + offset])
+            close = agree[distances <= NEAR_BITS]
             one, other = order[close], order[close + offset]
             found.append(np.minimum(one, other) * count + np.maximum(one, other))
-        # Sorted: np.unique hashes integers, and takes ten times as long where they stand close.
+        # Faster than np.unique, which hashes integers.
         pairs = np.sort(np.concatenate(found))
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     both = np.stack([pairs // max(count, 1), pairs % max(count, 1)], 1)
@@ -93,22 +94,10 @@ def near_pairs(
 def _moments(
     thumbnails: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the mean and the standard deviation of each thumbnail, the latter at least ``FLAT``, float32 (N,)."""
+    """Return each thumbnail's mean and standard deviation, at least ``FLAT``, float32 (N,)."""
     means, deviations = np.zeros((2, len(thumbnails)), dtype=np.float32)
     for start in range(0, len(thumbnails), CHUNK):
         some = slice(start, start + CHUNK)
         flat = thumbnails[some].reshape(len(thumbnails[some]), -1)
         means[some], deviations[some] = flat.mean(1), np.maximum(flat.std(1), FLAT)
     return means, deviations
-
-
-def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Count the bits of each number."""
-    pairs, fours, eights = (
-        np.uint64(m) for m in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
-    )
-    one, two, four = np.uint64(1), np.uint64(2), np.uint64(4)
-    values = values - ((values >> one) & pairs)
-    values = (values & fours) + ((values >> two) & fours)
-    values = (values + (values >> four)) & eights
-    return ((values * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A report on a data set, made before any training: counts, sizes, findings, a verdict."""
+"""Report on a data set before training: counts, sizes, findings, a verdict."""
 
 from __future__ import annotations
 
@@ -10,37 +10,50 @@ from typing import Any
 
 import numpy as np
 
-from daso.data.check.classes import class_counts
-from daso.data.check.finding import CALLED, Finding
-from daso.data.check.findings import find_all
+from daso.data.check.copies import copies, near_copies
+from daso.data.check.findings import (
+    CALLED,
+    Finding,
+    class_sizes,
+    colors,
+    empty_classes,
+    memory,
+    names,
+    shapes,
+    unusable,
+)
 from daso.data.check.scan import Scan, scan_listing, scan_source
 from daso.data.formats.npz import read_npz
+from daso.data.listing import Reading
 from daso.data.open import NAMES, list_own, open_source
+
+Range = tuple[int, float, int]
+"""Smallest, median and largest."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check_data`` returns.
+    """The result of ``check_data``.
 
     Attributes:
-        source: as it was named.
+        source: as it was given.
         class_names: K names.
         class_counts: by part ("train", "validation", "test"), readable images of each class.
-        counts: by part, images, the unreadable ones included.
-        widths, heights: least, median and largest, in pixels; None if nothing can be read.
-        sizes: how many different sizes there are.
-        shape: (C, H, W) that training takes, unless told or chosen otherwise.
+        counts: by part, all images.
+        widths, heights: ranges in pixels; None if nothing can be read.
+        sizes: the number of different sizes.
+        shape: (C, H, W) that training uses, unless other options are given.
         findings: the worst first.
         notes: of the reader.
-        shrunk: whether *shrink* of ``check_data`` decided the size.
+        shrunk: whether *largest_side* of ``check_data`` decided the size.
     """
 
     source: str
     class_names: tuple[str, ...]
     class_counts: Mapping[str, list[int]]
     counts: Mapping[str, int]
-    widths: tuple[int, float, int] | None
-    heights: tuple[int, float, int] | None
+    widths: Range | None
+    heights: Range | None
     sizes: int
     shape: tuple[int, int, int] | None
     findings: tuple[Finding, ...]
@@ -54,23 +67,21 @@ class Report:
 
     @property
     def imbalance(self) -> float | None:
-        """Labelled images of the most frequent class for each one of the rarest; None where a class has none."""
+        """The largest labelled class over the smallest; None if a class has no image."""
         counts = self.class_counts["train"]
         least = min(counts, default=0)
         return max(counts) / least if least else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; docs/data.md describes them."""
+        counts = {_key(part): of_part for part, of_part in self.class_counts.items()}
         return {
             "source": self.source,
             "would_train": not self.refused,
             "counts": {_key(part): count for part, count in self.counts.items()},
             "imbalance_ratio": self.imbalance,
             "classes": [
-                {
-                    "name": name,
-                    **{_key(part): counts[k] for part, counts in self.class_counts.items()},
-                }
+                {"name": name, **{part: of_part[k] for part, of_part in counts.items()}}
                 for k, name in enumerate(self.class_names)
             ],
             "width": self.widths,
@@ -79,14 +90,8 @@ class Report:
             "training_shape": self.shape,
             "notes": list(self.notes),
             "findings": [
-                {
-                    **{
-                        key: value
-                        for key, value in dataclasses.asdict(finding).items()
-                        if key != "images"
-                    },
-                    "images": [{"name": name, "detail": detail} for name, detail in finding.images],
-                }
+                dataclasses.asdict(finding)
+                | {"images": [{"name": name, "detail": detail} for name, detail in finding.images]}
                 for finding in self.findings
             ],
         }
@@ -104,37 +109,26 @@ def check_data(
     size: int | None = None,
     download: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    shrink: Callable[[int], int | None] = lambda side: None,
+    largest_side: int | None = None,
 ) -> Report:
-    """Look at every image of a data set and say what would hurt a training.
+    """Read every image of a data set and report what would hurt a training.
 
     Args:
-        source, data, folders, size, download: see ``open_source``.
-        progress: called with images done and images in all.
-        shrink: given the side that images have in training, returns the side that they get if *size* is not given;
-            None: that one.
+        source, data, folders, size, download, largest_side: see ``open_source``.
+        progress: called with the images done and the total.
 
     Raises:
-        DataError: there is nothing to look at: no images, no classes, or a file that lists them cannot be read.
-        OptionError: an option does not go with this source.
+        DataError: there are no images or classes, or a file that lists them cannot be read.
+        OptionError: an option does not apply to this source.
         MissingDependencyError: parquet and Arrow files need pyarrow.
     """
     listing = None
     if source not in NAMES:
         listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
     if listing is not None:
-        taken: list[int] = []
-
-        def side_of(side: int) -> int | None:
-            if size is None and (less := shrink(side)) is not None:
-                taken.append(less)
-                return less
-            return size
-
-        scan = scan_listing(listing, side_of, progress)
-        findings = find_all(scan, listing.class_names, own=True, rows=listing.skipped)
+        scan = scan_listing(listing, Reading(size, largest_side), progress)
         return _report(
-            source, listing.class_names, scan, findings, listing.notes, shrunk=bool(taken)
+            source, listing.class_names, scan, listing.notes, own=True, rows=listing.skipped
         )
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
@@ -144,39 +138,50 @@ def check_data(
         else open_source(source, data=data, folders=folders, size=size, download=download)
     )
     scan = scan_source(opened, progress)
-    findings = find_all(scan, opened.class_names, own=own)
-    return _report(source, opened.class_names, scan, findings, opened.notes, shrunk=False)
+    return _report(source, opened.class_names, scan, opened.notes, own=own)
 
 
 def _report(
     source: str,
     class_names: tuple[str, ...],
     scan: Scan,
-    findings: list[Finding],
     notes: tuple[str, ...],
     *,
-    shrunk: bool,
+    own: bool,
+    rows: tuple[tuple[str, str], ...] = (),
 ) -> Report:
-    headers = [header for found in scan.parts.values() for header in found.headers.values()]
-    widths, heights = [header.width for header in headers], [header.height for header in headers]
+    """Make the report on your own images, or on a benchmark, which is trained on as it is."""
+    findings = [
+        *unusable(scan, rows),
+        *empty_classes(scan, class_names),
+        *copies(scan, class_names, own=own),
+        *near_copies(scan, class_names),
+        *class_sizes(scan, class_names),
+        *names(class_names),
+        *shapes(scan),
+        *colors(scan),
+        *memory(scan),
+    ]
+    sizes = [(header.width, header.height) for _, header in scan.headers()]
+    levels = ("refused", "warning", "note")
     return Report(
         source=source,
         class_names=class_names,
         class_counts={
-            part: class_counts(found, len(class_names))
-            for part, found in scan.parts.items()
+            part: of_part.class_counts(len(class_names))
+            for part, of_part in scan.parts.items()
             if part != "unlabeled"
         },
         counts={part: len(scan.parts[part]) for part in CALLED if part in scan.parts},
-        widths=_range(widths),
-        heights=_range(heights),
-        sizes=len(set(zip(widths, heights, strict=True))),
+        widths=_range([width for width, _ in sizes]),
+        heights=_range([height for _, height in sizes]),
+        sizes=len(set(sizes)),
         shape=scan.shape,
-        findings=tuple(findings),
+        findings=tuple(sorted(findings, key=lambda finding: levels.index(finding.level))),
         notes=notes,
-        shrunk=shrunk,
+        shrunk=scan.shrunk,
     )
 
 
-def _range(values: list[int]) -> tuple[int, float, int] | None:
+def _range(values: list[int]) -> Range | None:
     return (min(values), float(np.median(values)), max(values)) if values else None

@@ -1,11 +1,11 @@
-"""One look at every image of a data set: what a check of it needs, a kilobyte each."""
+"""Scan each image once and keep about 1 kB for ``daso data check``."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,24 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.check.near_copies import THUMBNAIL_SIDE, thumbnail
-from daso.data.duplicates import digest
-from daso.data.images.decode import ImageHeader, decode
-from daso.data.images.encoded import (
-    Layout,
-    choose_layout,
-    quiet,
-    read_headers,
-    square_layout,
-    work_through,
-)
-from daso.data.listing import PARTS, Listing
+from daso.data.images.decode import ImageHeader
+from daso.data.images.decoded import digest
+from daso.data.images.encoded import Encoded, no_size_warnings, read_headers, work_through
+from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.listing import Listing, Reading
+from daso.data.open import array_name
+from daso.data.read_listing import choose_side
 from daso.data.source import Source
 from daso.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and the total."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is kept of one image."""
+    """What is kept of one image: digests of its file and pixels, its thumbnail and hash."""
 
     content: bytes
     pixels: bytes
@@ -44,11 +43,11 @@ class PartScan:
 
     Attributes:
         labels: int64 (N,), -1 where unknown.
-        name_of: gives the name of image i.
-        headers: by index; none of an image that cannot be read.
+        name_of: returns the name of image i.
+        headers: by index, of readable images.
         reasons: by index, why an image cannot be read.
-        content: of each the digest of its file, b"" where it has none.
-        pixels: of each the digest of its pixels as training takes them, b"" where it cannot be read.
+        content: the digest of each file, b"" without one.
+        pixels: the digest of each image's pixels as training gets them, b"" if unreadable.
         thumbnails: uint8 (N, 16, 16, 3).
         hashes: uint64 (N,), perceptual.
     """
@@ -57,133 +56,112 @@ class PartScan:
     name_of: Callable[[int], str]
     headers: dict[int, ImageHeader]
     reasons: dict[int, str]
-    content: list[bytes]
-    pixels: list[bytes]
-    thumbnails: npt.NDArray[np.uint8]
-    hashes: npt.NDArray[np.uint64]
+    content: list[bytes] = field(init=False)
+    pixels: list[bytes] = field(init=False)
+    thumbnails: npt.NDArray[np.uint8] = field(init=False)
+    hashes: npt.NDArray[np.uint64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self)
+        self.content, self.pixels = [b""] * count, [b""] * count
+        self.thumbnails = np.zeros((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), dtype=np.uint8)
+        self.hashes = np.zeros(count, dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def readable(self) -> npt.NDArray[np.bool_]:
-        """Of each image whether it can be read, (N,)."""
-        return np.array([bool(pixels) for pixels in self.pixels], dtype=bool)
+    def keep(self, index: int, look: Look) -> None:
+        self.content[index], self.pixels[index] = look.content, look.pixels
+        self.thumbnails[index], self.hashes[index] = look.thumbnail, look.hash
+
+    def class_counts(self, classes: int) -> list[int]:
+        """Return the readable images of each class, (K,)."""
+        readable = np.array([bool(pixels) for pixels in self.pixels], dtype=bool)
+        labels = self.labels[readable & (self.labels >= 0)]
+        return [int(count) for count in np.bincount(labels, minlength=classes)]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A look at all parts, and the shape (C, H, W) that training takes; None if nothing can be read."""
+    """The scan of all parts.
+
+    Attributes:
+        parts: by name.
+        shape: (C, H, W) that training uses; None if nothing can be read.
+        shrunk: whether ``largest_side`` decided it.
+    """
 
     parts: Mapping[str, PartScan]
     shape: tuple[int, int, int] | None
+    shrunk: bool = False
+
+    def headers(self) -> Iterator[tuple[str, ImageHeader]]:
+        """Yield the name and the header of every readable image."""
+        for part in self.parts.values():
+            for index, header in part.headers.items():
+                yield part.name_of(index), header
 
 
-def scan_listing(
-    listing: Listing, size_of: Callable[[int], int | None], progress: Callable[[int, int], None]
-) -> Scan:
-    """Read every image of a listing once for its header and once for its pixels, and keep none.
-
-    Args:
-        listing: what to read.
-        size_of: given the side that the images would have, returns ``open_source``'s size.
-        progress: called with images done and images in all.
+def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan:
+    """Read every image of a listing, once for its header and once for its pixels, and keep none.
 
     Raises:
         OptionError: the size is not positive.
     """
-    reasons: dict[tuple[str, int], str] = {}
-    with quiet():
-        headers = read_headers(listing.pools, reasons)
-        layout = choose_layout(list(headers.values())) if headers else None
-        size = size_of(0 if layout is None else max(layout.height, layout.width))
-        if size is not None:
-            square_layout(size)
-            if layout is not None:
-                layout = dataclasses.replace(layout, height=size, width=size, square=size)
-        total, done = sum(map(len, listing.pools.values())), 0
-        parts: dict[str, PartScan] = {}
+    resized = None if reading.size is None else square_layout(reading.size)
+    parts: dict[str, PartScan] = {}
+    with no_size_warnings():
         for part, pool in listing.pools.items():
-            bad = {index: reason for (owner, index), reason in reasons.items() if owner == part}
-            found = _empty(pool.labels, pool.name_of)
-            found.headers = {
-                index: header for (owner, index), header in headers.items() if owner == part
-            }
-            found.reasons = bad
-            looks = (
-                ()
-                if layout is None
-                else work_through(pool, partial(_look, layout=layout), set(bad))
-            )
+            parts[part] = PartScan(pool.labels, pool.name_of, *read_headers(pool))
+        headers = [header for part in parts.values() for header in part.headers.values()]
+        if not headers:
+            return Scan(parts, None)
+        layout, notes = choose_side(choose_layout(headers), reading)
+        if resized is not None:
+            layout, notes = dataclasses.replace(resized, channels=layout.channels), ()
+        total, done = sum(map(len, parts.values())), 0
+        for part, pool in listing.pools.items():
+            kept = parts[part]
+            looks = work_through(pool, partial(_look, layout=layout), set(kept.reasons))
             for index, look in enumerate(looks):
                 if isinstance(look, Look):
-                    _keep(found, index, look)
+                    kept.keep(index, look)
                 elif look:
-                    found.reasons[index] = look
+                    kept.reasons[index] = look
                 done += 1
                 progress(done, total)
-            parts[part] = found
-    shape = None
-    if layout is not None:
-        shape = (layout.channels or 3, layout.height, layout.width)
-    return Scan(parts, shape)
+    return Scan(parts, (layout.channels or 3, layout.height, layout.width), bool(notes))
 
 
-def scan_source(source: Source, progress: Callable[[int, int], None]) -> Scan:
-    """Look at every image of a source that is decoded already."""
-    pools = {part: pool for part in PARTS if (pool := getattr(source, part)) is not None}
-    total, done = sum(map(len, pools.values())), 0
+def _look(source: Encoded, layout: Layout) -> Look:
+    pixels = layout.decode(source)
+    return Look(_file_digest(source), digest(pixels), *thumbnail(pixels))
+
+
+def _file_digest(source: Encoded) -> bytes:
+    if isinstance(source, bytes):
+        return hashlib.blake2b(source, digest_size=16).digest()
+    try:
+        with Path(source).open("rb") as file:
+            kind = partial(hashlib.blake2b, digest_size=16)
+            return hashlib.file_digest(file, kind).digest()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+
+
+def scan_source(source: Source, progress: Progress) -> Scan:
+    """Look at every image of a decoded source."""
+    channels, height, width = source.train.images.shape[1:]
+    header = ImageHeader(height, width, channels == 1)
+    total, done = sum(map(len, source.parts().values())), 0
     parts: dict[str, PartScan] = {}
-    for part, pool in pools.items():
-        found = _empty(pool.labels, partial(_numbered, part, pool.paths))
-        channels, height, width = pool.images.shape[1:]
-        header = ImageHeader(height, width, channels == 1)
-        found.headers = dict.fromkeys(range(len(pool)), header)
-        for index, image in enumerate(_images(pool.images)):
-            small, value = thumbnail(image)
-            _keep(found, index, Look(b"", digest(image), small, value))
+    for part, images in source.parts().items():
+        names = images.paths.__getitem__ if images.paths else partial(array_name, part)
+        headers = dict.fromkeys(range(len(images)), header)
+        parts[part] = PartScan(images.labels, names, headers, {})
+        for index, image in enumerate(images.images):
+            pixels = np.ascontiguousarray(image, dtype=np.uint8)
+            parts[part].keep(index, Look(b"", digest(pixels), *thumbnail(pixels)))
             done += 1
             progress(done, total)
-        parts[part] = found
-    channels, height, width = source.train.images.shape[1:]
     return Scan(parts, (channels, height, width))
-
-
-def _images(images: npt.NDArray[np.generic]) -> Iterable[npt.NDArray[np.uint8]]:
-    for image in images:
-        yield np.ascontiguousarray(image, dtype=np.uint8)
-
-
-def _numbered(part: str, paths: tuple[str, ...], index: int) -> str:
-    return paths[index] if paths else f"{part} image {index}"
-
-
-def _look(source: Path | bytes, layout: Layout) -> Look:
-    if isinstance(source, bytes):
-        content = hashlib.blake2b(source, digest_size=16).digest()
-    else:
-        try:
-            with source.open("rb") as file:
-                content = hashlib.file_digest(
-                    file, partial(hashlib.blake2b, digest_size=16)
-                ).digest()
-        except OSError as error:
-            raise DataError(error.strerror or str(error)) from error
-    pixels = decode(source, channels=layout.channels, size=layout.square)
-    if pixels.shape[1:] != (layout.height, layout.width):
-        raise DataError(
-            f"decodes to {pixels.shape}, while its header says {layout.height} x {layout.width}"
-        )
-    return Look(content, digest(pixels), *thumbnail(pixels))
-
-
-def _empty(labels: npt.NDArray[np.int64], name_of: Callable[[int], str]) -> PartScan:
-    count = len(labels)
-    thumbnails = np.zeros((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), dtype=np.uint8)
-    hashes = np.zeros(count, dtype=np.uint64)
-    return PartScan(labels, name_of, {}, {}, [b""] * count, [b""] * count, thumbnails, hashes)
-
-
-def _keep(found: PartScan, index: int, look: Look) -> None:
-    found.content[index], found.pixels[index] = look.content, look.pixels
-    found.thumbnails[index], found.hashes[index] = look.thumbnail, look.hash

@@ -1,4 +1,4 @@
-"""Image folders: ``labeled/<class>/*``, ``unlabeled/**``, if wanted ``val/<class>/*``, ``test/<class>/*``."""
+"""Image folders: ``labeled/<class>/*``, ``unlabeled/**`` and, if present, ``val`` and ``test``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from daso.data.class_names import in_order
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import Listing, files_pool, part_called, read_listing
-from daso.data.source import UNLABELED, Source
+from daso.data.listing import Listing, part_called
+from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems
 
 LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
-"""What the folders of the other parts are called."""
-NOTHING = (
+"""The folder names of the other parts."""
+NO_IMAGES = (
     f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 )
-PERMIT = "let this user read it (chmod -R u+rX), or take it away"
+PERMIT = "grant read access (chmod -R u+rX), or remove it"
 Faults = list[tuple[str, str]]
 """Files and folders that cannot be used, with the reason."""
 
@@ -32,10 +32,10 @@ def is_image_folder(folder: Path) -> bool:
 
 
 def is_class_folder(folder: Path) -> bool:
-    """Whether *folder* holds at least two folders with images in them, none of them called like a part of a data set.
+    """Whether *folder* holds at least two folders with images, none named like a part.
 
     Raises:
-        DataError: some are called like classes and some like parts, or like a part in another spelling.
+        DataError: one is named like a part of a data set.
     """
     with_images = [
         name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None
@@ -43,26 +43,11 @@ def is_class_folder(folder: Path) -> bool:
     parts = [name for name in with_images if part_called(name)]
     if parts:
         raise DataError(
-            f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. The parts are "
-            f"called {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; the labelled one must be there"
+            f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. "
+            f"The parts are called {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; "
+            "the labelled one is required"
         )
     return len(with_images) > 1
-
-
-def read_folder(folder: Path, *, size: int | None = None, skip_bad: bool = False) -> Source:
-    """Read image folders; the class names are the sorted folder names within ``labeled/`` (or ``train/``).
-
-    Images are in the order of their paths. Hidden files and files without an image suffix are passed over.
-
-    Args:
-        folder: what holds ``labeled/``.
-        size: side of the square that every image is resized to; None: see ``pool.choose_layout``.
-        skip_bad: leave out what cannot be used, see ``list_folder`` and ``read_listing``.
-
-    Raises:
-        DataError: see ``list_folder`` and ``read_listing``.
-    """
-    return read_listing(list_folder(folder, skip_bad=skip_bad), size=size, skip_bad=skip_bad)
 
 
 def list_folder(
@@ -70,84 +55,82 @@ def list_folder(
 ) -> Listing:
     """List image folders without decoding any image.
 
+    Class names are the sorted folder names. Images are in the order of their paths. Hidden files and
+    files without an image suffix are ignored.
+
     Args:
-        folder: what holds ``labeled/`` and perhaps the others; or the labelled images in folders of their classes.
-        others: where other parts are: "unlabeled", "val", "test". Unlabelled images may be in tar shards: a folder of
-            them, a pattern such as ``shards/{000..127}.tar``, or an address for fsspec.
-        skip_bad: leave out, and record in ``Listing.skipped``, images outside of class folders, classes and parts
-            without images, and images to measure on of classes without labelled images.
+        folder: with ``labeled/`` or ``train/`` and perhaps the others; or the folders of the classes.
+        others: places of other parts: "unlabeled", "val", "test". Unlabelled images may be in tar
+            shards: a folder of them, a pattern such as ``shards/{000..127}.tar``, or an address.
+        skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders, classes
+            and parts without images, and test or validation images of unknown classes.
 
     Raises:
-        DataError: a folder is missing or given twice, there is no labelled image, or, all of them named, what
-            *skip_bad* would leave out.
-        OptionError: another part is called otherwise.
+        DataError: a folder is missing or given twice, there is no labelled image, or there is
+            something that *skip_bad* would leave out.
+        OptionError: the name of another part is unknown.
     """
-    given = dict(others or {})
-    unknown = [name for name in given if name not in FOLDERS.values()]
-    if unknown:
-        raise OptionError(
-            f"unknown part {unknown[0]!r} of a data set; known: {', '.join(FOLDERS.values())}"
-        )
-    if is_image_folder(folder):
-        labeled = _labeled_folder(folder)
-        inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
-        twice = sorted(inside.keys() & given.keys())
-        if twice:
-            raise DataError(
-                f"{folder / twice[0]} is there, and --{twice[0]} {given[twice[0]]} too; name one of them"
-            )
-        given |= inside
-    else:
-        labeled = folder
-        is_class_folder(folder)
-    for name, place in given.items():
-        if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
-            raise DataError(f"{name}: {place} is no folder")
-    for one in (labeled, *map(Path, given.values())):
-        if one.is_dir():
-            require_readable(one)
+    labeled, places = _find_parts(folder, dict(others or {}))
     faults: Faults = []
     files = _class_files(labeled, faults)
     if not any(files.values()):
-        _refuse_none(labeled)
+        raise DataError(f"{labeled}: {NO_IMAGES}")
     class_names = tuple(in_order(name for name, images in files.items() if images))
-    faults += [
-        (
-            str(labeled / name),
-            f"no labelled image of class {name!r}; add some, or remove the folder",
-        )
-        for name, images in files.items()
-        if not images
-    ]
-    pools = {"train": _labeled_pool(files, class_names)}
-    for part in ("validation", "test"):
-        if FOLDERS[part] not in given:
+    for name in (name for name, images in files.items() if not images):
+        reason = f"no labelled image of class {name!r}; add some, or remove the folder"
+        faults.append((str(labeled / name), reason))
+    pools: dict[str, EncodedImages | None] = {"train": _labeled_images(files, class_names)}
+    for part in ("validation", "test", "unlabeled"):
+        if FOLDERS[part] not in places:
             continue
-        place = given[FOLDERS[part]]
-        before, files = len(faults), _known_classes(Path(place), class_names, faults)
-        if any(files.values()):
-            pools[part] = _labeled_pool(files, class_names)
-        elif len(faults) == before:
-            faults.append((place, NOTHING))
-    if "unlabeled" in given:
-        before, unlabeled = len(faults), _unlabeled_pool(given["unlabeled"], faults)
-        if unlabeled is None and len(faults) == before:
-            faults.append((given["unlabeled"], NOTHING))
-        elif unlabeled is not None:
-            pools["unlabeled"] = unlabeled
+        place, before = places[FOLDERS[part]], len(faults)
+        if part == "unlabeled":
+            pools[part] = _unlabeled_images(place, faults)
+        else:
+            files = _known_classes(Path(place), class_names, faults)
+            pools[part] = _labeled_images(files, class_names)
+        if pools[part] is None and len(faults) == before:
+            faults.append((place, NO_IMAGES))
     if faults and not skip_bad:
         what = f"{folder}: {len(faults)} of its files or folders cannot be used"
-        raise DataError(problems(faults, what, "Mend them, or leave them out: --skip-bad"))
-    return Listing(folder.resolve().name, str(folder), class_names, pools, tuple(faults))
+        raise DataError(problems(faults, what, "Correct them, or leave them out: --skip-bad"))
+    return Listing(
+        folder.resolve().name,
+        str(folder),
+        class_names,
+        {part: images for part, images in pools.items() if images is not None},
+        tuple(faults),
+    )
 
 
-def _labeled_folder(folder: Path) -> Path:
-    found = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
-    if len(found) > 1:
-        raise DataError(
-            f"{folder}: holds both 'labeled' and 'train'; keep one of them for the labelled images"
-        )
-    return found[0]
+def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """Return the folder of the labelled images and the places of the other parts, by folder name."""
+    unknown = [name for name in places if name not in FOLDERS.values()]
+    if unknown:
+        raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
+    labeled = folder
+    if is_image_folder(folder):
+        present = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
+        if len(present) > 1:
+            raise DataError(
+                f"{folder}: has both 'labeled' and 'train'; keep one for the labelled images"
+            )
+        labeled = present[0]
+        inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
+        for name in sorted(inside.keys() & places.keys()):
+            raise DataError(
+                f"{folder / name} exists, and --{name} {places[name]} is given; use one of them"
+            )
+        places |= inside
+    else:
+        is_class_folder(folder)
+    for name, place in places.items():
+        if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
+            raise DataError(f"{name}: not a folder: {place}")
+    for one in (labeled, *map(Path, places.values())):
+        if one.is_dir():
+            require_readable(one)
+    return labeled, places
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -162,70 +145,63 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
     """
     names = _subfolders(folder)
     stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
+    if not names and stray:
+        raise DataError(
+            f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; move "
+            "each into the folder of its class"
+        )
     if not names:
-        if stray:
-            raise DataError(
-                f"{folder}: {len(stray)} image(s) lie outside a class folder, e.g. {stray[0].name!r}; "
-                "move each into the folder of its class"
-            )
-        own = folder.name in LABELED_FOLDERS or folder.name in FOLDERS.values()
+        is_part = folder.name in LABELED_FOLDERS or folder.name in FOLDERS.values()
         raise DataError(
             f"{folder}: no class folders in it; make one folder for each class"
-            + ("" if own else ", in labeled/, beside unlabeled/ for images without a class")
+            + ("" if is_part else ", in labeled/, beside unlabeled/ for images without a class")
         )
-    faults += [
-        (str(path), "lies outside a class folder; move it into the folder of its class")
-        for path in stray
-    ]
+    reason = "lies outside a class folder; move it into the folder of its class"
+    faults += [(str(path), reason) for path in stray]
     return {name: _image_files(folder / name, faults) for name in names}
 
 
 def _known_classes(
     folder: Path, class_names: Sequence[str], faults: Faults
 ) -> dict[str, list[Path]]:
-    """Return the images of the known classes of a part to measure on; images of others are faults."""
+    """Return the validation or test images of known classes; images of other classes are faults."""
     files = _class_files(folder, faults)
     for name in sorted(files.keys() - set(class_names)):
         images = files.pop(name)
         if images:
             reason = (
-                f"class {name!r} has no labelled image to learn from ({len(images):,} here); known classes: "
-                f"{', '.join(map(repr, class_names))}.{nearest(name, class_names)}"
+                f"class {name!r} has no labelled image to learn from ({len(images):,} here); known "
+                f"classes: {', '.join(map(repr, class_names))}.{nearest(name, class_names)}"
             )
             faults.append((str(folder / name), reason))
     return files
 
 
-def _labeled_pool(files: Mapping[str, list[Path]], class_names: Sequence[str]) -> EncodedImages:
-    known = {name: label for label, name in enumerate(class_names)}
-    found = [
-        (path, known[name]) for name, paths in files.items() if name in known for path in paths
-    ]
-    return files_pool([path for path, _ in found], [label for _, label in found])
+def _labeled_images(
+    files: Mapping[str, list[Path]], class_names: Sequence[str]
+) -> EncodedImages | None:
+    numbers = {name: label for label, name in enumerate(class_names)}
+    known = [name for name in files if name in numbers]
+    paths = [path for name in known for path in files[name]]
+    labels = [numbers[name] for name in known for _ in files[name]]
+    return EncodedImages.of_files(paths, labels) if paths else None
 
 
-def _unlabeled_pool(place: str, faults: Faults) -> EncodedImages | None:
-    """Return the images, and those of tar shards, below a folder; None if there are none that can be read."""
+def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
+    """Return the images, and those of tar shards, in a folder; None if there are none."""
     if is_shards(place):
         return unlabeled_tars(place)
     paths = _image_files(Path(place), faults)
     shards = sorted(
         str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file()
     )
-    pools = [files_pool(paths, [UNLABELED] * len(paths))] if paths else []
-    pools += map(unlabeled_tars, shards)
-    return functools.reduce(EncodedImages.followed_by, pools) if pools else None
-
-
-def _refuse_none(folder: Path) -> None:
-    raise DataError(f"{folder}: {NOTHING}")
+    parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
+    parts += map(unlabeled_tars, shards)
+    return functools.reduce(EncodedImages.followed_by, parts) if parts else None
 
 
 def _image_files(folder: Path, faults: Faults) -> list[Path]:
-    """All images below *folder*, by path; links to folders are followed, each folder once.
-
-    Folders that cannot be read are faults.
-    """
+    """Return all images below *folder*, by path; folders that cannot be read are faults."""
 
     def note(error: OSError) -> None:
         reason = error.strerror or str(error)
@@ -235,6 +211,7 @@ def _image_files(folder: Path, faults: Faults) -> list[Path]:
 
 
 def _walk(folder: Path, note: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield all images below *folder*; links to folders are followed, each folder once."""
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
         status = Path(parent).stat()
@@ -257,7 +234,7 @@ def require_readable(folder: Path) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a path is called like an image, and is a file, or cannot be read: a link to nowhere, or not permitted."""
+    """Whether a path has an image suffix and is a file, a broken link or not permitted to be read."""
     if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
         return False
     try:

@@ -1,59 +1,64 @@
-"""Data sets of the Hugging Face hub by their name, through the package ``datasets`` and its cache."""
+"""Data sets of the Hugging Face hub by name, through the package ``datasets`` and its cache."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import CHUNK, Shards, Table, list_shards
-from daso.data.formats.parquet import class_names
+from daso.data.formats.arrow import (
+    CHUNK,
+    Opener,
+    Table,
+    TableFiles,
+    list_tables,
+    metadata_names,
+)
 from daso.data.listing import Listing, part_called
 from daso.errors import DataError, MissingDependencyError
 
 PREFIX = "hf:"
-"""What a source's name begins with if it is on the hub: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME:CONFIGURATION``."""
+"""Beginning of a source on the hub: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME:CONFIGURATION``."""
 
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
-    """List a data set of the hub; columns, labels and splits as in ``saved.list_saved``, other splits are left out.
+    """List a data set of the hub; splits without a known name are left out.
+
+    Columns, labels and splits are those of ``list_saved``.
 
     Args:
-        name: with or without ``PREFIX``; a folder in one of the layouts of the hub does as well.
+        name: with or without ``PREFIX``; may be a folder in one of the hub's layouts.
         download: fetch what is not in the cache yet; without it no connection is made.
 
     Raises:
-        DataError: it cannot be had, or its columns or labels are others.
+        DataError: the data set cannot be loaded, or its columns or labels are wrong.
         MissingDependencyError: ``datasets`` is not installed.
     """
     name = name.removeprefix(PREFIX)
+    where = Path(f"{PREFIX}{name}")
     repository, _, configuration = name.partition(":")
-    found = _load(repository, configuration or None, name, download=download)
-    shards: dict[str, Shards] = {}
-    for split, data in found.items():
-        part = part_called(str(split))
-        if part is None:
-            continue
-        if part in shards:
-            raise DataError(
-                f"{PREFIX}{name}: has two splits that are {part} images; save one with save_to_disk()"
-            )
-        shards[part] = Shards(
-            [Path(f"{PREFIX}{name}") / str(split)], _opening(data), with_paths=True
-        )
-    if "train" not in shards:
-        raise DataError(
-            f"{PREFIX}{name}: no split 'train' in it, only {', '.join(map(str, found)) or 'nothing'}"
-        )
-    train = shards["train"]
-    names = class_names(train.metadata, train.label, train.files[0])
-    listing = list_shards(
-        shards, names, name=repository.rpartition("/")[2], where=Path(f"{PREFIX}{name}")
-    )
-    left = [str(split) for split in found if part_called(str(split)) is None]
-    notes = (f"{PREFIX}{name}: the split(s) {', '.join(left)} are left out",) if left else ()
-    return Listing(listing.name, listing.where, listing.class_names, listing.pools, notes=notes)
+    splits = {
+        str(split): data
+        for split, data in _load(repository, configuration or None, name, download=download).items()
+    }
+    tables: dict[str, TableFiles] = {}
+    for split, data in splits.items():
+        part = part_called(split)
+        if part in tables:
+            raise DataError(f"{where}: two splits are {part} images; save one with save_to_disk()")
+        if part is not None:
+            tables[part] = TableFiles([where / split], _opener(data), with_paths=True)
+    if "train" not in tables:
+        raise DataError(f"{where}: no split 'train' in it, only {', '.join(splits) or 'nothing'}")
+    train = tables["train"]
+    class_names = metadata_names(train.metadata, train.label, train.files[0])
+    short_name = repository.rpartition("/")[2]
+    listing = list_tables(tables, class_names, name=short_name, where=where)
+    left_out = [split for split in splits if part_called(split) is None]
+    notes = (f"{where}: the split(s) {', '.join(left_out)} are left out",) if left_out else ()
+    return dataclasses.replace(listing, notes=notes)
 
 
 def _load(repository: str, configuration: str | None, name: str, *, download: bool) -> Any:
@@ -64,34 +69,34 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         raise MissingDependencyError(
             f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'"
         ) from error
-    switches: tuple[Any, ...] = (datasets.config, hub)
-    before = [(module, module.HF_HUB_OFFLINE) for module in switches]
+    modules: tuple[Any, ...] = (datasets.config, hub)
+    before = [module.HF_HUB_OFFLINE for module in modules]
     try:
-        for module, _ in before:
+        for module in modules:
             module.HF_HUB_OFFLINE = not download
         return datasets.load_dataset(repository, configuration)
     # The package, its readers and its connections raise nearly anything.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         cure = (
-            "is it spelt right, and is there a network?"
+            "check the spelling and the network."
             if download
             else "--download fetches what is not there yet."
         )
         raise DataError(
-            f"{PREFIX}{name} cannot be loaded: {reason}; {cure} Without a network: save_to_disk() it elsewhere, "
-            "copy the folder, and train on that"
+            f"{PREFIX}{name} cannot be loaded: {reason}; {cure} Without a network: save_to_disk() it "
+            "elsewhere, copy the folder, and train on that"
         ) from error
     finally:
-        for module, offline in before:
+        for module, offline in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = offline
 
 
-def _opening(data: Any) -> Any:
-    """Return what opens a loaded split as ``shards.open_arrow`` opens a file."""
+def _opener(data: Any) -> Opener:
+    """Return a function that opens a loaded split as ``open_arrow`` opens a file."""
 
     @contextmanager
-    def opening(_: Path) -> Iterator[Table]:
+    def opener(_: Path) -> Iterator[Table]:
         table = data.flatten_indices().data.table if data._indices is not None else data.data.table
 
         def column(name: str) -> Iterator[Any]:
@@ -100,4 +105,4 @@ def _opening(data: Any) -> Any:
 
         yield Table(table.schema, column)
 
-    return opening
+    return opener

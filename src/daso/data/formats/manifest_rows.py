@@ -1,4 +1,4 @@
-"""The rows of a manifest, whatever its format: CSV, TSV, JSON lines or parquet; with their line numbers."""
+"""The rows of a manifest in CSV, TSV, JSON lines or parquet, with their line numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
-"""Endings of files that are read as manifests."""
+"""Endings of manifests."""
 
 COLUMNS = {
     "path": (
@@ -33,13 +33,14 @@ COLUMNS = {
     "label": ("label", "class", "class_name", "classname", "category", "target", "y"),
     "split": ("split", "part", "subset"),
 }
-"""What the columns may be called, in any case; the first of them that is there is taken."""
+"""Names of the columns, in any case; the first one present is used."""
 
+USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
-"""Bytes of a line; a longer one is refused."""
+"""Bytes; longer lines are refused."""
 MOST_ROWS = 5_000_000
 SHOWN = 80
-"""Characters of a value that a message repeats."""
+"""Characters of a value that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class ManifestRow:
     """A row of a manifest.
 
     Attributes:
-        line: in the file, counted from 1; of a parquet file the row, counted from 0.
-        path: as it stands there, not empty.
-        label: "" where there is none.
-        split: "" where there is none.
+        line: in the file, from 1; in a parquet file the row, from 0.
+        path: as written, not empty.
+        label: "" if missing.
+        split: "" if missing.
     """
 
     line: int
@@ -62,24 +63,24 @@ class ManifestRow:
 Bad = list[tuple[int, str]]
 """Line and reason of rows that cannot be used."""
 Records = Iterator[tuple[int, dict[str, Any] | str]]
-"""Line and values by column; or why the line is no row."""
+"""Line, and its values by column or the reason why it has none."""
 
 
 def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
     """Read all rows of a manifest.
 
     Args:
-        file: its ending says what it is.
+        file: its ending decides its format.
         bad: gets the rows that cannot be used.
 
     Returns:
-        The rows, and for "path", "label" and "split", where it is there, the column that it was read from.
+        The rows, and for "path", "label" and "split" the column each was read from.
 
     Raises:
-        DataError: the file cannot be read to its end as what it is, or it has no column for the path.
+        DataError: the file cannot be read to its end, or lacks a column.
         MissingDependencyError: a parquet file needs pyarrow.
     """
-    found: list[tuple[int, dict[str, Any]]] = []
+    records: list[tuple[int, dict[str, Any]]] = []
     names: dict[str, None] = {}
     try:
         for line, record in _records(file):
@@ -88,34 +89,25 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
                 continue
             for name in record:
                 names.setdefault(name)
-            found.append((line, record))
-            if len(found) > MOST_ROWS:
+            records.append((line, record))
+            if len(records) > MOST_ROWS:
                 raise DataError(f"{file}: more than {MOST_ROWS:,} rows")
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    if not found and not bad:
+    if not records and not bad:
         raise DataError(f"{file}: no rows in it")
     columns = choose_columns(list(names))
-    for role, what in (("path", "path of an image"), ("label", "label")):
-        if role not in columns and found:
-            raise DataError(
-                f"{file}: no column for the {what}; it has {', '.join(map(repr, names))[:500] or 'none'}, "
-                f"and the {role} is called {', '.join(COLUMNS[role])}"
-            )
+    for role in ("path", "label"):
+        if role not in columns and records:
+            raise _no_column(file, role, list(names))
     rows: list[ManifestRow] = []
-    for line, record in found:
+    for line, record in records:
         try:
             texts = {role: _text(record.get(column), role) for role, column in columns.items()}
             if not texts["path"]:
                 raise ValueError("names no image")
-            rows.append(
-                ManifestRow(
-                    line,
-                    texts["path"],
-                    texts.get("label", "").rstrip("\r\n"),
-                    texts.get("split", ""),
-                )
-            )
+            label = texts.get("label", "").rstrip("\r\n")
+            rows.append(ManifestRow(line, texts["path"], label, texts.get("split", "")))
         except ValueError as error:
             bad.append((line, str(error)))
     bad.sort()
@@ -123,7 +115,7 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
 
 
 def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
-    """Yield the line and the path of each row of a manifest, or why it has none, one at a time.
+    """Yield the line and the path of each row, or the error of a row without one.
 
     Raises:
         DataError: see ``read_rows``.
@@ -138,7 +130,7 @@ def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
             if column is None:
                 column = choose_columns(list(record)).get("path")
                 if column is None:
-                    raise _no_path_column(file, list(record))
+                    raise _no_column(file, "path", list(record))
             try:
                 text = _text(record.get(column), "path")
             except ValueError as error:
@@ -156,30 +148,31 @@ def _records(file: Path) -> Records:
     return _csv(file) if suffix in (".csv", ".tsv") else _json_lines(file)
 
 
-def _no_path_column(file: Path, names: Sequence[str]) -> DataError:
+def _no_column(file: Path, role: str, names: Sequence[str]) -> DataError:
+    columns = ", ".join(map(repr, names))[:500] or "none"
     return DataError(
-        f"{file}: no column for the path of an image; it has {', '.join(map(repr, names))[:500] or 'none'}, "
-        f"and the path is called {', '.join(COLUMNS['path'])}"
+        f"{file}: no column for the {role}; it has {columns}; call the {role} "
+        f"{' or '.join(COLUMNS[role])}"
     )
 
 
 def choose_columns(names: Sequence[str]) -> dict[str, str]:
-    """Return which of the columns *names* holds the path, the label and the split."""
+    """Return the columns that hold the path, the label and the split."""
     by_name = {name.strip().lower(): name for name in reversed(names)}
     return {
-        role: by_name[found]
-        for role, called in COLUMNS.items()
-        if (found := next((name for name in called if name in by_name), None)) is not None
+        role: by_name[first]
+        for role, valid in COLUMNS.items()
+        if (first := next((name for name in valid if name in by_name), None)) is not None
     }
 
 
 def where(file: Path, line: int) -> str:
-    """Return how messages call a row."""
+    """Return the name of a row for messages."""
     return f"{file}, {'row' if file.suffix.lower() == '.parquet' else 'line'} {line}"
 
 
 def _text(value: Any, role: str) -> str:
-    """Return a value as text, "" for none; whole numbers are labels too.
+    """Return a value as text, "" if missing; whole numbers are labels too.
 
     Raises:
         ValueError: it is anything else.
@@ -191,17 +184,17 @@ def _text(value: Any, role: str) -> str:
     if role == "label" and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) < 2**53 and int(value) == value:
             return str(int(value))
-        raise ValueError(f"the label {str(value)[:SHOWN]} is no whole number and no text")
+        raise ValueError(f"the label {str(value)[:SHOWN]} is neither a whole number nor a text")
     raise ValueError(
         f"the {role} must be a text, found {type(value).__name__} {str(value)[:SHOWN]!r}"
     )
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a text file, one at a time and of bounded length.
+    """Yield the lines of a text file; their length is bounded.
 
     Raises:
-        DataError: a line is no UTF-8, holds a NUL character, or is too long.
+        DataError: a line is not UTF-8, has a NUL character, or is too long.
     """
     with file.open("rb") as stream:
         number = 0
@@ -215,18 +208,18 @@ def _lines(file: Path) -> Iterator[str]:
                 content = content.removeprefix(b"\xef\xbb\xbf")
             if len(content) > LONGEST_LINE:
                 raise DataError(
-                    f"{where(file, number)}: longer than {LONGEST_LINE:,} bytes; this is no manifest"
+                    f"{where(file, number)}: longer than {LONGEST_LINE:,} bytes; not a manifest"
                 )
             if b"\0" in content:
                 raise DataError(
-                    f"{where(file, number)}: holds a NUL character; save the file as plain UTF-8 text"
+                    f"{where(file, number)}: has a NUL character; save it as plain UTF-8 text"
                 )
             try:
                 yield content.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{where(file, number)}: is not UTF-8 (byte {content[error.start]:#04x} at {error.start + 1}); "
-                    "save the file as UTF-8 (in spreadsheets: CSV UTF-8)"
+                    f"{where(file, number)}: is not UTF-8 (byte {content[error.start]:#04x} at "
+                    f"{error.start + 1}); save it as UTF-8 (in spreadsheets: CSV UTF-8)"
                 ) from None
 
 
@@ -246,9 +239,9 @@ def _csv(file: Path) -> Records:
     )
     try:
         names = [name.strip() for name in next(reader)]
-        twice = [name for name in names if name and names.count(name) > 1]
-        if twice:
-            raise DataError(f"{file}: its first line names the column {twice[0][:SHOWN]!r} twice")
+        repeated = [name for name in names if name and names.count(name) > 1]
+        if repeated:
+            raise DataError(f"{file}: its first line has the column {repeated[0][:SHOWN]!r} twice")
         line = reader.line_num + 1
         for fields in reader:
             if any(field.strip() for field in fields):
@@ -258,9 +251,7 @@ def _csv(file: Path) -> Records:
                     yield line, f"has {len(fields)} fields, the first line {len(names)}"
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(
-            f"{where(file, reader.line_num)}: {error}; mend the quotes or the line"
-        ) from None
+        raise DataError(f"{where(file, reader.line_num)}: {error}; check its quotes") from None
 
 
 def _json_lines(file: Path) -> Records:
@@ -270,38 +261,28 @@ def _json_lines(file: Path) -> Records:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, f"is no JSON: {error}"
+            yield number, f"is not JSON: {error}"
             continue
         if isinstance(record, dict):
-            yield (
-                number,
-                {
-                    name: value if name.strip().lower() in KNOWN else None
-                    for name, value in record.items()
-                },
-            )
+            # Values of other columns may be large.
+            yield number, {k: v if k.strip().lower() in USED else None for k, v in record.items()}
         else:
-            yield (
-                number,
-                f'must be an object such as {{"path": ..., "label": ...}}, found {type(record).__name__}',
-            )
+            kind = type(record).__name__
+            yield number, f'must be an object such as {{"path": ..., "label": ...}}, found {kind}'
 
 
 def _parquet(file: Path) -> Records:
     import_pyarrow("parquet files")
     with open_parquet(file) as table:
-        names = [name for name in table.schema.names if name.strip().lower() in KNOWN]
+        names = [name for name in table.schema.names if name.strip().lower() in USED]
         if len(set(names)) < len(names):
             raise DataError(f"{file}: has a column twice: {', '.join(names)}")
-        wanted = list(choose_columns(names).values())
+        used = list(choose_columns(names).values())
         columns = (
-            (value for part in table.column(name) for value in part.to_pylist()) for name in wanted
+            (value for part in table.column(name) for value in part.to_pylist()) for name in used
         )
-        others = dict.fromkeys(table.schema.names)
+        record = dict.fromkeys(table.schema.names)
         for number, values in enumerate(zip(*columns, strict=True)):
-            yield number, others | dict(zip(wanted, values, strict=True))
-        if not wanted:
-            yield 0, others
-
-
-KNOWN = {name for names in COLUMNS.values() for name in names}
+            yield number, record | dict(zip(used, values, strict=True))
+        if not used:
+            yield 0, record

@@ -6,7 +6,6 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,9 @@ KEYS = {
     "test_labels": ("test_labels", "y_test"),
     "class_names": ("class_names",),
 }
-"""For each argument of ``from_arrays``, the keys that it is read from."""
-
+"""For each argument of ``from_arrays``, the keys it may be stored under."""
 MOST_PACKED = 1100
-"""Deflate packs at most some 1,030 bytes into one."""
+"""Deflate packs at most about 1,030 bytes into one."""
 READING_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -41,83 +39,68 @@ READING_ERRORS = (
 
 
 def read_npz(path: Path) -> Source:
-    """Read an ``.npz`` file; see ``from_arrays`` for what each array must be.
+    """Read an ``.npz`` file; ``KEYS`` lists its arrays, ``from_arrays`` says what each must be.
 
-    Keys: ``images`` and ``labels`` (or MedMNIST's ``train_images`` and ``train_labels``, or ``x`` and ``y``),
-    and optionally ``unlabeled_images``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels``,
-    ``class_names``; all names are in ``KEYS``. Pickled objects are never loaded.
+    Pickled objects are never loaded.
 
     Raises:
-        DataError: the file is damaged, a key is missing, given twice or unknown, or an array is wrong.
+        DataError: the file is damaged, a key is missing, duplicate or unknown, or an array is invalid.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path.stat().st_size)
+            for member in archive.infolist():
+                _check_size(archive, member, path.stat().st_size)
         with np.load(path, allow_pickle=False) as stored:
-            chosen = _choose(list(stored.files))
-            arrays = {argument: stored[key] for argument, key in chosen.items()}
+            keys = _choose_keys(list(stored.files))
+            arrays = {argument: stored[key] for argument, key in keys.items()}
+        names = arrays.pop("class_names", None)
+        return from_arrays(**arrays, class_names=_texts(names), name=path.stem)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except READING_ERRORS as error:
         raise DataError(f"{path}: not a readable .npz of plain arrays: {error}") from error
-    names = arrays.pop("class_names", None)
-    try:
-        return from_arrays(**arrays, class_names=_texts(names), name=path.stem)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
-def _choose(stored: list[str]) -> dict[str, str]:
+def _choose_keys(stored: list[str]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for argument, keys in KEYS.items():
         present = [key for key in keys if key in stored]
         if len(present) > 1:
-            raise DataError(
-                f"holds both {present[0]!r} and {present[1]!r}, which mean the same; keep one"
-            )
+            raise DataError(f"has both {present[0]!r} and {present[1]!r}, synonyms; keep one")
         if present:
             chosen[argument] = present[0]
-    for argument in ("images", "labels"):
-        if argument not in chosen:
-            wanted = " or ".join(map(repr, KEYS[argument]))
-            raise DataError(f"no {wanted} in it; it holds {', '.join(stored) or 'nothing'}")
+        elif argument in ("images", "labels"):
+            names = " or ".join(map(repr, keys))
+            raise DataError(f"no {names} in it; it has {', '.join(stored) or 'nothing'}")
     unknown = [key for key in stored if key not in chosen.values()]
     if unknown:
-        names = [key for keys in KEYS.values() for key in keys]
+        names_known = [key for keys in KEYS.values() for key in keys]
         raise DataError(
-            f"unknown key {unknown[0]!r}; known: {', '.join(names)}.{nearest(unknown[0], names)}"
+            f"unknown key {unknown[0]!r}; valid keys: {', '.join(names_known)}."
+            f"{nearest(unknown[0], names_known)}"
         )
     return chosen
 
 
-def _check_sizes(archive: zipfile.ZipFile, packed: int) -> None:
-    """Refuse an array whose header promises other than the file holds, before memory is set aside for it."""
-    for member in archive.infolist():
-        with archive.open(member) as stream:
-            shape, dtype = _array_header(stream, member.filename)
-            promised = math.prod(shape) * dtype.itemsize + stream.tell()
-        if dtype.hasobject:
+def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -> None:
+    """Refuse an array whose header promises more than the file holds, before memory is allocated."""
+    name = member.filename
+    with archive.open(member) as stream:
+        # Later versions allow headers of any length; numpy writes them for structured arrays only.
+        if np.lib.format.read_magic(stream) != (1, 0):
             raise DataError(
-                f"{member.filename} holds Python objects, which are never loaded; store numbers"
+                f"{name}: only version 1.0 of numpy's format is read; store plain numbers"
             )
-        if promised != member.file_size or promised > MOST_PACKED * packed:
-            raise DataError(
-                f"{member.filename}: its header promises {promised:,} bytes, it cannot have so many"
-            )
-
-
-def _array_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    # Later versions allow headers of any length; numpy writes them for structured arrays only.
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise DataError(
-            f"{name}: only arrays in version 1.0 of numpy's format are read; store plain numbers"
-        )
-    try:
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    # The header is a Python literal; one that is none raises nearly anything: SyntaxError, TokenError, TypeError.
-    except Exception as error:
-        raise DataError(f"{name}: its header cannot be read: {type(error).__name__}") from error
-    return shape, dtype
+        try:
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        # The header is a Python literal; an invalid one raises nearly anything.
+        except Exception as error:
+            raise DataError(f"{name}: its header cannot be read: {type(error).__name__}") from error
+        promised = math.prod(shape) * dtype.itemsize + stream.tell()
+    if dtype.hasobject:
+        raise DataError(f"{name} holds Python objects, which are never loaded; store numbers")
+    if promised != member.file_size or promised > MOST_PACKED * packed:
+        raise DataError(f"{name}: its header promises {promised:,} bytes, more than it can hold")
 
 
 def _texts(names: npt.NDArray[np.generic] | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Images in tar shards, as the package webdataset writes them: on a disk, or behind any address that fsspec knows."""
+"""Images in tar shards as webdataset writes them, on disk or at an address for fsspec."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from typing import IO, Any, Literal, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import INTEGER, in_order
+from daso.data.class_names import INTEGER, in_order, number_labels, numbered_names
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
-from daso.data.listing import PARTS, Listing, part_called
+from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
 from daso.errors import DasoError, DataError, MissingDependencyError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 CLASSES = "classes.txt"
-"""Beside the shards: the names of the classes that are numbers in them, a line each."""
+"""File beside the shards with the names of numbered classes, a line each."""
 BRACE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 LARGEST_MEMBER = 2**28
-"""Bytes of an image or a label; larger ones are refused."""
+"""Bytes; larger members are refused."""
 LONG_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -40,8 +40,9 @@ LONG_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-"""Kinds of members that only say more of the next one; tarfile reads them whole."""
+"""Members that only describe the next one; tarfile reads them whole."""
 LARGEST_HEADER = 2**20
+"""Bytes of such a member."""
 CHUNK = 256
 DAMAGE = (
     tarfile.TarError,
@@ -56,21 +57,21 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """Members of a tar file that follow each other and have one key: the name up to the first point.
+    """Consecutive members of a tar file with one key: the name up to its first point.
 
     Attributes:
         key: with its folders.
-        image: the encoded image; b"" where only keys were asked for, or none is there.
-        label: the text of ``.cls``, or of "label" in ``.json``; None where there is none.
+        image: the encoded image; b"" if only keys are read.
+        label: the text of ``.cls``, or "label" in ``.json``; "" if missing.
     """
 
     key: str
     image: bytes
-    label: str | None
+    label: str
 
 
 def is_shards(place: str) -> bool:
-    """Whether a text names tar shards: a tar file, a pattern of such, or an address."""
+    """Whether a text names tar shards: a tar file, a pattern of tar files, or an address."""
     return is_address(place) or place.lower().endswith(ENDINGS)
 
 
@@ -80,39 +81,39 @@ def is_address(place: str) -> bool:
 
 
 def absolute_place(place: Path | str) -> str:
-    """Return a place in a form that holds from anywhere: an absolute path, or an address as it is."""
+    """Return an absolute path, or an address as it is."""
     return str(place) if is_address(str(place)) else str(Path(place).expanduser().resolve())
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the shards that a pattern stands for: {000..127} counts, {a,b} lists, * fits files of a disk.
+    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk.
 
     Raises:
-        DataError: these are none, or too many.
+        DataError: there are none, or too many.
     """
     pieces: list[Sequence[str]] = []
     count, end = 1, 0
-    for found in BRACE.finditer(pattern):
-        first, last, listed = found.groups()
-        numbers = range(int(first), int(last) + 1) if first else range(listed.count(",") + 1)
+    for brace in BRACE.finditer(pattern):
+        first, last, texts = brace.groups()
+        numbers = range(int(first), int(last) + 1) if first else range(texts.count(",") + 1)
         count *= len(numbers)
         if not 0 < count <= MOST_SHARDS:
             raise DataError(
-                f"{pattern}: {found.group()} makes it {count:,} shards; 1 to {MOST_SHARDS:,} can be"
+                f"{pattern}: {brace.group()} gives {count:,} shards; must be 1 to {MOST_SHARDS:,}"
             )
-        choices = [f"{number:0{len(first)}d}" for number in numbers] if first else listed.split(",")
-        pieces += [[pattern[end : found.start()]], choices]
-        end = found.end()
+        choices = [f"{number:0{len(first)}d}" for number in numbers] if first else texts.split(",")
+        pieces += [[pattern[end : brace.start()]], choices]
+        end = brace.end()
     shards = ["".join(parts) for parts in itertools.product(*pieces, [pattern[end:]])]
-    return [file for shard in shards for file in _fitting(shard)]
+    return [file for shard in shards for file in _matching(shard)]
 
 
-def _fitting(pattern: str) -> list[str]:
+def _matching(pattern: str) -> list[str]:
     if "*" not in pattern or is_address(pattern):
         return [pattern]
     files = sorted(glob.glob(pattern))  # noqa: PTH207 - a pattern may start anywhere
     if not files:
-        raise DataError(f"{pattern}: no file fits this pattern")
+        raise DataError(f"{pattern}: no file matches")
     return files
 
 
@@ -122,85 +123,89 @@ def is_tar_folder(folder: Path) -> bool:
 
 
 def list_tars(folder: Path) -> Listing:
-    """List the images of a folder of shards, called by their parts: train-000.tar, unlabeled-000.tar, test-000.tar ...
+    """List the images of a folder of shards: train-000.tar, unlabeled-000.tar, test-000.tar ...
 
-    A labelled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``, beside it. Names of
-    numbers are the lines of ``classes.txt``, where that is there.
+    A labelled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
+    ``classes.txt``, if present, names the numbers.
 
     Raises:
-        DataError: a shard is damaged, a label missing or unknown.
+        DataError: a shard is damaged, or a label is missing or unknown.
     """
-    shards = {part: found for part, found in _shards_by_part(folder).items() if part in PARTS}
-    read = {part: [_labels(shard) for shard in found] for part, found in shards.items()}
-    texts = {part: [label for labels in found for label in labels] for part, found in read.items()}
-    missing = [part for part, labels in texts.items() if part != "unlabeled" and None in labels]
-    if missing:
-        part = missing[0]
-        raise DataError(
-            f"{folder}: {texts[part].count(None)} {part} images have no label; give each a .cls, or move them into "
-            "unlabeled-*.tar"
-        )
-    class_names, labels = _numbered(folder, texts)
+    shards = _shards_by_part(folder)
+    labels = {
+        part: [[sample.label for sample in read_samples(one, contents=False)] for one in of_part]
+        for part, of_part in shards.items()
+    }
+    texts = {part: list(itertools.chain(*of_part)) for part, of_part in labels.items()}
+    for part, of_part in texts.items():
+        if part != "unlabeled" and "" in of_part:
+            raise DataError(
+                f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls, or "
+                "move them to unlabeled-*.tar"
+            )
+    if all(INTEGER.fullmatch(text) for text in texts["train"]):
+        count = max(map(int, texts["train"]), default=-1) + 1
+        class_names = _class_names(folder, count)
+        numbers = number_labels(texts, tuple(map(str, range(len(class_names)))), str(folder))
+    else:
+        class_names = tuple(in_order(texts["train"]))
+        numbers = number_labels(texts, class_names, str(folder))
     pools = {
-        part: _pool(
-            found,
-            [len(of_shard) for of_shard in read[part]],
-            np.array(labels[part], dtype=np.int64),
-        )
-        for part, found in shards.items()
+        part: _encoded(of_part, [len(one) for one in labels[part]], numbers[part])
+        for part, of_part in shards.items()
     }
     return Listing(folder.resolve().name, str(folder), class_names, pools)
 
 
 def unlabeled_tars(place: str) -> EncodedImages:
-    """Return the pool of all images of the shards that a pattern stands for; labels in them are not looked at.
+    """Return all images of the shards of a pattern; their labels are ignored.
 
     Raises:
-        DataError: a shard is not there or damaged, or there is no image in them.
+        DataError: a shard is missing or damaged, or has no image.
         MissingDependencyError: an address needs fsspec.
     """
     shards = expand(place)
     counts = [sum(1 for _ in read_samples(shard, contents=False)) for shard in shards]
     if not sum(counts):
         raise DataError(f"{place}: no images in it")
-    return _pool(shards, counts, np.full(sum(counts), UNLABELED, dtype=np.int64))
+    return _encoded(shards, counts, np.full(sum(counts), UNLABELED, dtype=np.int64))
 
 
 def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
-    """Yield the samples of a shard that have an image, or, without *contents*, only their keys.
+    """Yield the samples of a shard that have an image; without *contents* the image is empty.
 
     Raises:
-        DataError: the file is not there, damaged, or has a member that is too large.
+        DataError: the file is missing, damaged, or has a member that is too large.
         MissingDependencyError: an address needs fsspec.
     """
     with _opened(shard, "r|*" if contents else "r:*") as archive:
         for key, members in itertools.groupby(
             _members(archive), lambda member: _split(member.name)[0]
         ):
-            image, label, has_image = b"", None, False
+            image, label, has_image = b"", "", False
             for member in members:
                 ending = _split(member.name)[1]
                 if member.size > LARGEST_MEMBER:
                     raise DataError(
-                        f"{shard}: {member.name[:200]!r} has {member.size:,} bytes; at most {LARGEST_MEMBER:,}"
+                        f"{shard}: {member.name[:200]!r} has {member.size:,} bytes; at most "
+                        f"{LARGEST_MEMBER:,} are read"
                     )
                 if f".{ending}" in SUFFIXES and not has_image:
                     has_image = True
                     image = _content(archive, member) if contents else b""
                 elif ending == "cls":
                     label = _content(archive, member).decode("utf-8", "replace").strip()
-                elif ending == "json" and label is None:
+                elif ending == "json" and not label:
                     label = _json_label(_content(archive, member))
             if has_image:
                 yield Sample(key, image, label)
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header, of which a damaged one is an error: tarfile takes it for the end of the archive."""
+    """A header that raises an error if damaged; tarfile takes it for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Read a header of 512 bytes."""
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
@@ -216,11 +221,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in archive:
         if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
             yield member
-        archive.members = []  # type: ignore[attr-defined] # else it keeps all that it has seen
+        archive.members = []  # type: ignore[attr-defined] # or it would keep all members
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return the key and the ending, in lower case, of a member."""
+    """Return a member's key and its ending in lower case."""
     folder, _, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}/{stem}", ending.lower()
@@ -234,24 +239,23 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return content
 
 
-def _json_label(content: bytes) -> str | None:
+def _json_label(content: bytes) -> str:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
-        return None
+        return ""
     label = values.get("label") if isinstance(values, dict) else None
-    return None if label is None or isinstance(label, dict | list) else str(label)
+    return "" if label is None or isinstance(label, dict | list) else str(label)
 
 
 @contextlib.contextmanager
 def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
-    """Open a shard; whatever damage raises comes out as DataError.
+    """Open a shard; whatever damage raises becomes a DataError.
 
-    With "r|*" it is read from its start to its end, with "r:*" what is not asked for is passed over on a disk.
+    "r|*" reads it from start to end; "r:*" skips what is not needed, on a disk.
     """
-    mode = (
-        "r|*" if is_address(shard) else mode
-    )  # the small members of a shard are passed over no faster than read
+    if is_address(shard):  # skipping small members is no faster than reading them
+        mode = "r|*"
     try:
         with (
             _file(shard) as file,
@@ -261,21 +265,17 @@ def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile
     except DasoError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{shard}: there is no such file") from error
-    # tarfile lets the errors of what it is built of through, and fsspec those of any storage.
+        raise DataError(f"{shard}: no such file") from error
+    # tarfile lets errors of its parts through, and fsspec those of any storage.
     except Exception as error:
         if not isinstance(error, DAMAGE) and not is_address(shard):
             raise
-        reason = (
-            (error.strerror if isinstance(error, OSError) else None)
-            or str(error)
-            or type(error).__name__
-        )
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, tarfile.TarError) or not is_address(shard):
-            raise DataError(
-                f"{shard}: not a readable tar file: {reason}; fetch it again"
-            ) from error
-        raise DataError(f"{shard}: cannot be read: {reason}") from error
+            reason = f"not a readable tar file: {reason}; fetch it again"
+        else:
+            reason = f"cannot be read: {reason}"
+        raise DataError(f"{shard}: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -285,9 +285,9 @@ def _file(shard: str) -> Iterator[IO[bytes]]:
             yield file
         return
     files, path = _fsspec().core.url_to_fs(shard)
-    # Not every web server can send a part of a file, and a shard is read from start to end anyway.
-    in_one_go = {"block_size": 0} if shard.startswith(("http://", "https://")) else {}
-    with files.open(path, "rb", **in_one_go) as file:
+    # Some web servers cannot send parts of a file, and a shard is read from start to end anyway.
+    options = {"block_size": 0} if shard.startswith(("http://", "https://")) else {}
+    with files.open(path, "rb", **options) as file:
         yield cast(IO[bytes], file)
 
 
@@ -296,7 +296,7 @@ def _fsspec() -> Any:
         import fsspec
     except ImportError as error:
         raise MissingDependencyError(
-            "shards behind an address need fsspec: pip install 'daso[stream]'"
+            "shards at an address need fsspec: pip install 'daso[stream]'"
         ) from error
     return fsspec
 
@@ -310,60 +310,25 @@ def _shards_by_part(folder: Path) -> dict[str, list[str]]:
     return shards
 
 
-def _labels(shard: str) -> list[str | None]:
-    return [sample.label for sample in read_samples(shard, contents=False)]
-
-
-def _numbered(
-    folder: Path, texts: dict[str, list[str | None]]
-) -> tuple[tuple[str, ...], dict[str, list[int]]]:
-    """Return the names of the classes and the labels as numbers."""
-    given = {text for text in texts["train"] if text is not None}
-    if all(INTEGER.fullmatch(text) for text in given):
-        names = _class_names(folder, max(map(int, given), default=-1) + 1)
-        numbers = {str(number): number for number in range(len(names))}
-    else:
-        names = tuple(in_order(given))
-        numbers = {name: number for number, name in enumerate(names)}
-    labels: dict[str, list[int]] = {}
-    for part, values in texts.items():
-        unknown = next((text for text in values if text is not None and text not in numbers), None)
-        if unknown is not None and part != "unlabeled":
-            raise DataError(
-                f"{folder}: {part} label {unknown[:80]!r} is none of the {len(names)} classes: {', '.join(names)[:300]}"
-            )
-        labels[part] = [
-            UNLABELED if text is None else numbers.get(text, UNLABELED) for text in values
-        ]
-    return names, labels
-
-
 def _class_names(folder: Path, count: int) -> tuple[str, ...]:
     file = folder / CLASSES
     if not file.is_file():
-        if count > 100_000:
-            raise DataError(
-                f"{folder}: the largest label is {count - 1}; number the classes 0, 1, 2 ..."
-            )
-        return tuple(map(str, range(count)))
+        return numbered_names(count, str(folder))
     try:
-        names = tuple(
-            line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-        )
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < count:
-        raise DataError(f"{file}: has {len(names)} names, and there is a label {count - 1}")
+        raise DataError(f"{file}: has {len(names)} names, but there is a label {count - 1}")
     return names
 
 
-def _pool(
+def _encoded(
     shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]
 ) -> EncodedImages:
-    """Return the pool of all images of some shards, each with so many."""
-    remote_origin = functools.cache(
-        _remote_origin
-    )  # asked for once, not for every image that has a name
+    """Return all images of some shards; *counts* are the images of each."""
+    remote_origin = functools.cache(_remote_origin)  # once, not for the name of every image
 
     def origin(shard: str) -> str:
         return remote_origin(shard) if is_address(shard) else origin_of(Path(shard))
@@ -376,7 +341,7 @@ def _pool(
                 seen += len(some)
                 yield some
             if seen != count:
-                raise DataError(f"{shard}: had {count} images, and now {seen}; start again")
+                raise DataError(f"{shard}: had {count} images, has {seen} now; start again")
 
     def name_of(index: int) -> str:
         for shard, count in zip(shards, counts, strict=True):
@@ -385,15 +350,14 @@ def _pool(
             index -= count
         raise IndexError(index)
 
-    def origins() -> Iterator[str]:
-        yield from map(origin, shards)
-
-    return EncodedImages(labels, name_of, chunks, from_files=False, origins=origins)
+    return EncodedImages(
+        labels, name_of, chunks, from_files=False, origins=lambda: map(origin, shards)
+    )
 
 
 @functools.lru_cache(maxsize=8)
 def _keys(shard: str, origin: str) -> tuple[str, ...]:
-    """Return the keys of a shard's images, for messages; *origin* is another text if the shard is another one."""
+    """Return the keys of a shard's images; *origin* changes when the shard does."""
     return tuple(sample.key.removeprefix("/") for sample in read_samples(shard, contents=False))
 
 
@@ -401,7 +365,7 @@ def _remote_origin(shard: str) -> str:
     try:
         files, path = _fsspec().core.url_to_fs(shard)
         about = files.info(path)
-    except Exception as error:  # of any storage
+    except Exception as error:  # storages raise anything
         raise DataError(f"{shard}: cannot be read: {str(error) or type(error).__name__}") from error
     kept = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
     return repr([shard.rpartition("/")[2], *(str(about.get(key)) for key in kept)])

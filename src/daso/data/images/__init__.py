@@ -1,1 +1,1 @@
-"""Images as files, bytes and arrays: decode them, keep them encoded, cache them."""
+"""Images encoded, decoded, and on the training device: one file for each form."""

@@ -1,4 +1,4 @@
-"""A folder that keeps decoded images: decoded once, and read from there by every training after."""
+"""A folder of decoded images: decoded once, read from there by every later training."""
 
 from __future__ import annotations
 
@@ -11,188 +11,179 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.duplicates import digest
-from daso.data.images.decode import decode
-from daso.data.images.encoded import EncodedImages, Layout, quiet, work_through
+from daso.data.images.decoded import digest
+from daso.data.images.encoded import EncodedImages, no_size_warnings, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
+from daso.data.images.layout import Layout
 from daso.errors import DataError
 from daso.files import lock_holder, save_json, try_lock, write_atomically
 
 VERSION = 1
 BLOCK_BYTES = 2**24
-"""Images are written, flushed and entered into the journal about so many bytes at a time."""
+"""Bytes of images that are written, flushed and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
-SILENCE = 1.0
-"""Seconds that a process waits for another one without a word."""
-LOOK = 0.05
-"""Seconds between two looks whether it is done."""
+WAIT_NOTICE_SECONDS = 1.0
+"""Waiting for another process longer than this is logged."""
+POLL_SECONDS = 0.05
 
-Bad = dict[int, str]
+Reasons = dict[int, str]
+"""Why images cannot be read, by index."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where decoded images are kept.
+    """Keeps decoded images on disk.
 
-    A pool has a folder of its own in it, called by a digest of what its files are (name, size, time of change) and of
-    the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order; ``digests.u8``, 16 bytes of each image;
-    ``journal.jsonl``, a line for each block of images that is there, with its checksum; and, once all are,
-    ``complete.json``. A process that is killed loses one block. A file that is not as it was left is gone through
-    block by block, and what fails its checksum is decoded again.
+    Each part of a data set has its own folder, named by a digest of its files (name, size,
+    modification time) and the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order;
+    ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each block
+    of images; and ``complete.json`` once all blocks are there. A killed process loses one block. If a
+    file has changed, its blocks are checked and those that fail are decoded again.
 
     Attributes:
-        folder: made where it is not there.
-        progress: is told the part, images done and images in all.
+        folder: created if missing.
+        progress: called with the part, the images done and the total.
     """
 
     folder: Path
     progress: Callable[[str, int, int], None] | None = None
 
-    def decode(self, part: str, pool: EncodedImages, layout: Layout) -> tuple[ImageFile, Bad]:
-        """Return the decoded images of a pool, and why those that cannot be read cannot; these are black.
+    def decode(self, part: str, images: EncodedImages, layout: Layout) -> tuple[ImageFile, Reasons]:
+        """Return the decoded images, black where unreadable, and why these cannot be read.
 
         Args:
-            part: of the data set, for *progress*.
-            pool: what to decode.
-            layout: the shape, with its channels.
+            part: passed on to *progress*.
+            images: to decode.
+            layout: the shape; its channels must be known.
 
         Raises:
             DataError: the disk is full, or the folder cannot be written.
         """
         assert layout.channels is not None
-        shape = (len(pool), layout.channels, layout.height, layout.width)
-        folder = self.folder / _key(pool, layout)
+        shape = (len(images), layout.channels, layout.height, layout.width)
+        folder = self.folder / _key(images, layout)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone_in(folder):
-                kept = _Kept(folder, shape)
-                if not kept.complete:
-                    self._fill(kept, part, pool, layout)
-                return ImageFile(folder / IMAGES, shape, kept.digests()), kept.bad()
+            with _locked(folder):
+                blocks = _Blocks(folder, shape)
+                if not blocks.complete:
+                    self._fill(blocks, part, images, layout)
+                return ImageFile(folder / IMAGES, shape, blocks.digests()), blocks.reasons()
         except OSError as error:
             raise DataError(
-                f"cannot keep decoded images in {folder}: {error.strerror or error}; what is there is used next time"
+                f"cannot keep decoded images in {folder}: {error.strerror or error}; images decoded "
+                "so far are used next time"
             ) from error
 
-    def _fill(self, kept: _Kept, part: str, pool: EncodedImages, layout: Layout) -> None:
-        count, rows = len(pool), kept.rows
-        kept.begin()
-        work = partial(_decode, layout=layout)
+    def _fill(self, blocks: _Blocks, part: str, images: EncodedImages, layout: Layout) -> None:
+        count, rows = len(images), blocks.rows
+        blocks.allocate()
         block: dict[int, npt.NDArray[np.uint8] | str] = {}
-        with quiet():
-            answers = enumerate(work_through(pool, work, _Done(kept.done, rows)))
-            for index, answer in answers:
-                if not isinstance(answer, str) or answer:
-                    block[index] = answer
+        with no_size_warnings():
+            for index, result in enumerate(work_through(images, layout.decode, blocks)):
+                block[index] = result
                 if (index + 1) % rows == 0 or index + 1 == count:
-                    number = index // rows
-                    if number not in kept.done:
-                        kept.write(number, block)
+                    if index not in blocks:
+                        blocks.write(index // rows, block)
                     block = {}
                     if self.progress is not None:
                         self.progress(part, index + 1, count)
-        kept.seal()
+        blocks.seal()
 
 
-@dataclass(frozen=True)
-class _Done:
-    """The images of the blocks that are there, as a container."""
-
-    blocks: dict[int, Bad]
-    rows: int
-
-    def __contains__(self, index: object) -> bool:
-        return isinstance(index, int) and index // self.rows in self.blocks
-
-
-class _Kept:
-    """The files of one pool, and which blocks of them are there.
+class _Blocks:
+    """The files of one part, and the blocks that they hold; contains the indices of decoded images.
 
     Attributes:
-        rows: images of a block.
-        done: by its number, of each block that is there, its images that cannot be read.
+        rows: images in a block.
+        done: for each block by number, its checksum and its unreadable images.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
         self.folder, self.shape = folder, shape
         self.size = int(np.prod(shape[1:]))
         self.rows = max(1, BLOCK_BYTES // self.size)
-        self.done = self._journal()
+        self.done: dict[int, tuple[str, Reasons]] = self._journal()
+        if not self._sealed():
+            self.done = {n: entry for n, entry in self.done.items() if self._holds(n, entry[0])}
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and index // self.rows in self.done
 
     @property
     def complete(self) -> bool:
-        """Whether all blocks are there."""
         return len(self.done) == -(-self.shape[0] // self.rows)
 
-    def bad(self) -> Bad:
-        """Return why images cannot be read."""
-        return {index: reason for block in self.done.values() for index, reason in block.items()}
+    def reasons(self) -> Reasons:
+        return {index: why for _, reasons in self.done.values() for index, why in reasons.items()}
 
     def digests(self) -> npt.NDArray[np.uint8]:
-        """Return the digests of all images, (N, 16)."""
         return np.fromfile(self.folder / DIGESTS, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
-    def begin(self) -> None:
-        """Make the files as large as they get.
+    def allocate(self) -> None:
+        """Give the files their final sizes.
 
         Raises:
-            DataError: the disk has not so much room.
+            DataError: the disk has too little space.
         """
         (self.folder / SEAL).unlink(missing_ok=True)
         sizes = {IMAGES: self.shape[0] * self.size, DIGESTS: self.shape[0] * DIGEST_BYTES}
-        there = sum(len(self._range(number)) for number in self.done) * self.size
+        written = sum(len(self._range(number)) for number in self.done) * self.size
         free = shutil.disk_usage(self.folder).free
-        if sum(sizes.values()) - there > free:
+        if sum(sizes.values()) - written > free:
             height, width = self.shape[2:]
             raise DataError(
                 f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels take "
-                f"{sum(sizes.values()) / 1e9:,.1f} GB, and the disk has {free / 1e9:,.1f} GB left; give a smaller "
-                "--size, or another folder as --cache"
+                f"{sum(sizes.values()) / 1e9:,.1f} GB; the disk has {free / 1e9:,.1f} GB left; give "
+                "a smaller --size, or another folder as --cache"
             )
         for name, size in sizes.items():
             with (self.folder / name).open("ab") as file:
                 file.truncate(size)
-        write_atomically(
-            self.folder / JOURNAL, b"".join(_line(n, *self._entries[n]) for n in self.done)
-        )
+        lines = [_line(number, *entry) for number, entry in self.done.items()]
+        write_atomically(self.folder / JOURNAL, b"".join(lines))
 
     def write(self, number: int, block: dict[int, npt.NDArray[np.uint8] | str]) -> None:
-        """Write a block and, once it is on the disk, enter it into the journal."""
+        """Write a block and, once it is on disk, enter it into the journal."""
         where = self._range(number)
         images = np.zeros((len(where), *self.shape[1:]), dtype=np.uint8)
         digests = np.zeros((len(where), DIGEST_BYTES), dtype=np.uint8)
-        bad: Bad = {}
-        for index, answer in block.items():
-            if isinstance(answer, str):
-                bad[index] = answer
+        reasons: Reasons = {}
+        for index, result in block.items():
+            if isinstance(result, str):
+                reasons[index] = result
             else:
-                images[index - where.start] = answer
-                digests[index - where.start] = np.frombuffer(digest(answer), dtype=np.uint8)
+                images[index - where.start] = result
+                digests[index - where.start] = np.frombuffer(digest(result), dtype=np.uint8)
         for name, content, size in ((IMAGES, images, self.size), (DIGESTS, digests, DIGEST_BYTES)):
             with (self.folder / name).open("r+b") as file:
                 file.seek(where.start * size)
                 file.write(content.data)
                 file.flush()
                 os.fsync(file.fileno())
-        entry = (_checksum(images, digests), bad)
+        entry = (_checksum(images, digests), reasons)
         with (self.folder / JOURNAL).open("ab") as file:
             file.write(_line(number, *entry))
             file.flush()
             os.fsync(file.fileno())
-        self.done[number] = bad
+        self.done[number] = entry
 
     def seal(self) -> None:
-        """Note how the files are now that all blocks are there."""
+        """Record the state of the complete files."""
         save_json(self.folder / SEAL, self._state())
+
+    def _sealed(self) -> bool:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            return bool(json.loads((self.folder / SEAL).read_bytes()) == self._state())
+        return False
 
     def _range(self, number: int) -> range:
         return range(number * self.rows, min((number + 1) * self.rows, self.shape[0]))
@@ -201,26 +192,17 @@ class _Kept:
         stats = {name: (self.folder / name).stat() for name in (IMAGES, DIGESTS, JOURNAL)}
         return {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
 
-    def _journal(self) -> dict[int, Bad]:
-        """Return the blocks that are there: those of the journal, checked if the files are not as they were left."""
-        self._entries: dict[int, tuple[str, Bad]] = {}
+    def _journal(self) -> dict[int, tuple[str, Reasons]]:
+        entries: dict[int, tuple[str, Reasons]] = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.folder / JOURNAL).read_bytes().splitlines():
-                with contextlib.suppress(
-                    ValueError, KeyError, TypeError, AttributeError
-                ):  # cut by a power failure
+                # A power failure may have cut a line.
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     entry = json.loads(line)
-                    bad = {int(index): str(reason) for index, reason in entry["bad"].items()}
+                    reasons = {int(index): str(why) for index, why in entry["bad"].items()}
                     if 0 <= entry["block"] * self.rows < self.shape[0]:
-                        self._entries[entry["block"]] = (str(entry["checksum"]), bad)
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads((self.folder / SEAL).read_bytes()) == self._state():
-                return {number: bad for number, (_, bad) in self._entries.items()}
-        return {
-            number: bad
-            for number, (checksum, bad) in self._entries.items()
-            if self._holds(number, checksum)
-        }
+                        entries[entry["block"]] = (str(entry["checksum"]), reasons)
+        return entries
 
     def _holds(self, number: int, checksum: str) -> bool:
         where = self._range(number)
@@ -235,21 +217,11 @@ class _Kept:
         return _checksum(*parts) == checksum
 
 
-def _decode(source: Path | bytes, layout: Layout) -> npt.NDArray[np.uint8]:
-    image = decode(source, channels=layout.channels, size=layout.square)
-    if image.shape[1:] != (layout.height, layout.width):
-        raise DataError(
-            f"has {image.shape[2]} x {image.shape[1]} pixels, the first labelled image {layout.width} x "
-            f"{layout.height}; --size N makes them alike"
-        )
-    return image
-
-
-def _key(pool: EncodedImages, layout: Layout) -> str:
-    """Return the name of a pool's folder."""
-    shape = (len(pool), layout.channels, layout.height, layout.width, layout.square)
+def _key(images: EncodedImages, layout: Layout) -> str:
+    """Return the name of a part's folder."""
+    shape = (len(images), layout.channels, layout.height, layout.width, layout.square)
     key = hashlib.blake2b(repr((VERSION, *shape)).encode(), digest_size=16)
-    for origin in pool.origins():
+    for origin in images.origins():
         key.update(origin.encode(errors="surrogateescape") + b"\0")
     return key.hexdigest()
 
@@ -261,25 +233,20 @@ def _checksum(*parts: npt.NDArray[np.uint8]) -> str:
     return checksum.hexdigest()
 
 
-def _line(number: int, checksum: str, bad: Bad) -> bytes:
-    return (json.dumps({"block": number, "checksum": checksum, "bad": bad}) + "\n").encode()
+def _line(number: int, checksum: str, reasons: Reasons) -> bytes:
+    return (json.dumps({"block": number, "checksum": checksum, "bad": reasons}) + "\n").encode()
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is at a pool's folder: what that one decodes need not be decoded again.
-
-    A wait of more than ``SILENCE`` is told, with whom it is for.
-    """
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait for any other process that decodes into a folder, then hold its lock."""
     with (folder / ".lock").open("ab+", buffering=0) as lock:
-        asked = time.monotonic()
-        told = False
+        started = time.monotonic()
+        notified = False
         while not try_lock(lock):
-            if not told and time.monotonic() - asked >= SILENCE:
+            if not notified and time.monotonic() - started >= WAIT_NOTICE_SECONDS:
                 holder = lock_holder(lock) or "unknown"
-                logger.warning(
-                    "waiting for another process (%s), which decodes images into %s", holder, folder
-                )
-                told = True
-            time.sleep(LOOK)
+                logger.warning("waiting for process %s, which decodes into %s", holder, folder)
+                notified = True
+            time.sleep(POLL_SECONDS)
         yield

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-"""File name endings, in lower case, that count as images."""
+"""Endings of image files, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-"""What Pillow may open whatever the file is called; formats that run other programs stay out."""
+"""Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 
 ORIENTATION_TAG = 0x0112
 PALETTE_BYTES = {"RGB": 3, "BGR": 3, "RGBX": 4, "BGRX": 4}
@@ -28,7 +28,7 @@ TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file's header says, after its EXIF orientation: height and width in pixels, grey or colour."""
+    """Height and width in pixels after the EXIF orientation, and whether the image is grey."""
 
     height: int
     width: int
@@ -39,7 +39,7 @@ def read_header(source: Path | bytes) -> ImageHeader:
     """Read the size and the colour of an image without decoding its pixels.
 
     Raises:
-        DataError: the file is not a readable image, or it is too large; the message is the reason alone.
+        DataError: the image is unreadable or too large; the message is the reason alone.
     """
     with _opened(source) as image:
         width, height = image.size
@@ -53,17 +53,17 @@ def decode(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 (C, H, W).
 
-    The EXIF orientation is applied, transparency laid on white, 16-bit grey scaled to 8 bits, and of an
-    animation the first frame is taken. Colour profiles are not applied.
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
+    and an animation gives its first frame. Colour profiles are not applied.
 
     Args:
         source: a file, or the bytes of one.
         channels: 1 (grey) or 3 (RGB); None: as the file has it.
-        size: the central square is resized to ``size x size`` (bilinear, antialiased), which equals
-            resizing the shorter side and cropping the centre; None: the file's own size.
+        size: side of the result: the central square is resized to it (bilinear, antialiased);
+            None: the image keeps its size.
 
     Raises:
-        DataError: the file is damaged, cut short, too large, or no image; the message is the reason alone.
+        DataError: the image is damaged, truncated or too large; the message is the reason alone.
     """
     with _opened(source) as image:
         if size is not None:
@@ -74,7 +74,10 @@ def decode(
 def to_pixels(
     image: Image.Image, *, channels: int | None = None, size: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Do the same for an image that Pillow has opened or made, and turn it upright in place; errors are Pillow's."""
+    """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does; *image* is turned upright.
+
+    Errors are Pillow's.
+    """
     image.load()
     grey = _is_grey(image) if channels is None else channels == 1
     ImageOps.exif_transpose(image, in_place=True)
@@ -87,7 +90,7 @@ def to_pixels(
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    """Open an image; whatever Pillow raises on damaged content comes out as a DataError with the reason."""
+    """Open an image; every error that Pillow raises becomes a DataError with the reason."""
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
@@ -95,7 +98,8 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise DataError(
-                    f"{image.width} x {image.height} pixels are over the limit of {limit:,}; make it smaller"
+                    f"{image.width} x {image.height} pixels are over the limit of {limit:,}; "
+                    "make it smaller"
                 )
             yield image
     except DataError:
@@ -104,7 +108,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         raise DataError(f"not a readable image ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"too many pixels: {error}") from None
-    # Decoders given damaged bytes raise nearly anything: OSError, SyntaxError, struct.error, KeyError.
+    # Damaged bytes make decoders raise nearly anything: OSError, SyntaxError, struct.error.
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(reason or type(error).__name__) from error
@@ -112,7 +116,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
 
 def _is_grey(image: Image.Image) -> bool:
     if image.mode == "P" and image.palette is not None:
-        # Before the pixels are decoded, the palette lies there as the file has it.
+        # Before decoding, the palette is stored as in the file.
         width = PALETTE_BYTES.get(image.palette.rawmode or image.palette.mode)
         colors = bytes(image.palette.palette)
         return width is not None and colors[0::width] == colors[1::width] == colors[2::width]
@@ -120,7 +124,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    # PNG's getexif() would decode all pixels to look for a block behind them.
+    # For PNG, getexif() would decode all pixels to look for a block after them.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(ORIENTATION_TAG, 1)
@@ -145,13 +149,13 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
             raise DataError("32-bit pixels beyond 0 to 65535; convert it to 8 or 16 bits")
         levels = ((deep * 255 + 32767) // 65535).astype(np.uint8)
         if getattr(image, "tag_v2", {}).get(TIFF_POLARITY) == WHITE_IS_ZERO:
-            levels = 255 - levels  # of 8 bits Pillow does it
+            levels = 255 - levels  # Pillow inverts 8-bit images itself
         return Image.fromarray(levels).convert(mode)
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         coloured = image.convert("RGBA")
         background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
         return Image.alpha_composite(background, coloured).convert(mode)
-    # Not every mode has a way to grey but by way of RGB.
+    # Some modes convert to grey only by way of RGB.
     return (
         image.convert(mode)
         if image.mode in ("1", "L", "RGB")

@@ -1,4 +1,4 @@
-"""How much memory is left, as far as the system says."""
+"""How much memory is available, according to the system."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Where Linux says how much a container may take, in its two versions."""
+"""Files with a container's memory limit, in Linux's two versions."""
 
 
 def available_memory() -> int | None:
-    """Return how many bytes a process can still take without swapping; None if the system does not say.
+    """Return the bytes a process can take without swapping; None if the system does not say.
 
-    Of a container's limit nothing is subtracted for what is in use, since that counts files that are only cached.
+    A container's limit counts in full: its usage would include cached files.
     """
-    known = [value for value in (_free(), *map(_limit, GROUP_LIMITS)) if value is not None]
-    return min(known, default=None)
+    limits = [value for value in (_free(), *map(_limit, GROUP_LIMITS)) if value is not None]
+    return min(limits, default=None)
 
 
 def _free() -> int | None:

@@ -55,7 +55,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.data.training_data import Pool, TrainingData
+from daso.data.images.pool import Pool
+from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import predict_logits, rows_at_once
 from daso.files import plain, write_atomically

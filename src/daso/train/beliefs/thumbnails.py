@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from daso.data.images.decode import decode
-from daso.data.training_data import Pool
+from daso.data.images.pool import Pool
 from daso.errors import DataError
 
 SIDE = 64

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
-from daso.data.duplicates import digest
-from daso.data.training_data import ImageRows, Pool, TrainingData, vector_statistics
+from daso.data.images.decoded import digest
+from daso.data.images.pool import ImageRows, Pool
+from daso.data.training_data import TrainingData, vector_statistics
 from daso.errors import DataError, RunError
 from daso.files import save_json, write_atomically
 from daso.methods.method import View

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from daso.balance import Sampling
-from daso.data.training_data import ImageRows, TrainingData
+from daso.data.images.pool import ImageRows
+from daso.data.training_data import TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.train.options import TrainOptions

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from daso.data.training_data import FileRows, TrainingData
+from daso.data.images.pool import FileRows
+from daso.data.training_data import TrainingData
 from daso.errors import RunError
 from daso.parts import NewTable
 
@@ -22,10 +23,10 @@ def tables_of(data: TrainingData) -> NewTable:
     Images that exceed the memory are read from a file. Their tables are mapped from files beside
     it, so the operating system can write pages out. On an accelerator, tables are in its memory.
     """
-    images = None if data.unlabeled is None else data.unlabeled.images
-    if isinstance(images, FileRows) and images.device.type == "cpu":
-        return partial(mapped_table, images.file.path.parent)
-    return torch.empty
+    if data.unlabeled is None or not isinstance(data.unlabeled.images, FileRows):
+        return torch.empty
+    images = data.unlabeled.images
+    return torch.empty if images.device.type != "cpu" else partial(mapped_table, images.folder)
 
 
 def mapped_table(

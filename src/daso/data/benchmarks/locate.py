@@ -1,0 +1,36 @@
+"""Find the folder that holds a data set's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from daso.errors import DataError
+
+
+def find_folder(
+    folder: Path,
+    subfolder: str,
+    names: Sequence[str],
+    *,
+    has: Callable[[Path, str], object] = lambda folder, name: (folder / name).is_file(),
+) -> Path:
+    """Return *folder*, or *subfolder* in it, whichever holds all files.
+
+    Args:
+        folder: to look in.
+        subfolder: the published name of the folder.
+        names: of the files.
+        has: whether a folder has a file.
+
+    Raises:
+        DataError: some are missing; the message names them.
+    """
+    for candidate in (folder, folder / subfolder):
+        if all(has(candidate, name) for name in names):
+            return candidate
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    nearer = folder / subfolder if (folder / subfolder).is_dir() else folder
+    missing = ", ".join(name for name in names if not has(nearer, name))
+    raise DataError(f"{nearer}: missing {missing}")

@@ -1,0 +1,91 @@
+"""Decoded images on the host, all of one shape: an array, or a file that is read on demand."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.images.image_file import DIGEST_BYTES, ImageFile
+from daso.errors import DataError
+
+Decoded = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | ImageFile
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """N images of one size, or N feature vectors in their place, with their labels.
+
+    Attributes:
+        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB), in memory or in a file; or vectors,
+            float32, (N, V, D), in V versions each, the plain one first. Not to be changed.
+        labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
+        paths: the N paths as given, for images read from files; otherwise empty.
+
+    Raises:
+        DataError: the types or shapes differ, or a vector is not finite.
+    """
+
+    images: Decoded
+    labels: npt.NDArray[np.int64]
+    paths: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        dtype, shape = self.images.dtype, self.images.shape
+        are_images = dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3)
+        are_vectors = dtype == np.float32 and len(shape) == 3 and shape[1] >= 1 and shape[2] >= 1
+        if not are_images and not are_vectors:
+            raise DataError(
+                "images must be uint8 of shape (N, 1 or 3, H, W), or vectors float32 of shape "
+                f"(N, V, D), got {dtype} {shape}"
+            )
+        if are_vectors and not np.isfinite(vectors := np.asarray(self.images)).all():
+            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
+            raise DataError(
+                f"{len(bad)} vectors contain NaN or infinity, first at index {bad[0]}; "
+                "correct or remove them"
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"labels must be int64 of shape ({len(self.images)},), "
+                f"got {self.labels.dtype} {self.labels.shape}"
+            )
+        if self.paths and len(self.paths) != len(self.images):
+            raise DataError(f"{len(self.paths)} paths for {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @functools.cached_property
+    def digests(self) -> npt.NDArray[np.uint8]:
+        """A digest of each image's pixels, uint8 (N, 16), computed once."""
+        if isinstance(self.images, ImageFile):
+            return self.images.digests
+        joined = b"".join(map(digest, self.images))
+        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+    def select(self, indices: npt.NDArray[np.int64]) -> DecodedImages:
+        """Return some of the images; images in a file are not read."""
+        paths = tuple(self.paths[index] for index in indices) if self.paths else ()
+        chosen = DecodedImages(select_images(self.images, indices), self.labels[indices], paths)
+        if "digests" in vars(self):
+            vars(chosen)["digests"] = self.digests[indices]
+        return chosen
+
+
+def unlabeled_images(images: Decoded) -> DecodedImages:
+    """Return images whose classes are unknown."""
+    return DecodedImages(images, np.full(len(images), -1, dtype=np.int64))
+
+
+def digest(pixels: npt.NDArray[np.generic]) -> bytes:
+    """Return 16 bytes that depend on the values of an array, not on its memory layout."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=DIGEST_BYTES).digest()
+
+
+def select_images(images: Decoded, kept: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Decoded:
+    """Return some of the images; images in a file are not read."""
+    return images.select(kept) if isinstance(images, ImageFile) else images[kept]

@@ -1,0 +1,79 @@
+"""The one shape that all decoded images of a data set share, and how it is chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.images.decode import ImageHeader, decode
+from daso.errors import DataError, OptionError
+
+LARGEST_KEPT = 96
+"""Images that all have one size keep it up to this side, in pixels."""
+LARGEST_CHOSEN = 224
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape that every decoded image gets.
+
+    Attributes:
+        channels: 1 or 3; None: 1 if all images turn out to be grey, else 3.
+        height, width: in pixels.
+        square: side to resize the central square to; None: images keep their size.
+    """
+
+    channels: int | None
+    height: int
+    width: int
+    square: int | None
+
+    def decode(self, source: Path | bytes) -> npt.NDArray[np.uint8]:
+        """Decode one image to this shape.
+
+        Raises:
+            DataError: it is unreadable or has another size; the message is the reason alone.
+        """
+        pixels = decode(source, channels=self.channels, size=self.square)
+        if pixels.shape[1:] != (self.height, self.width):
+            raise DataError(
+                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels, expected {self.width} x "
+                f"{self.height}; --size N gives all images one size"
+            )
+        return pixels
+
+
+def square_layout(size: int, channels: int | None = None) -> Layout:
+    """Return the layout of images resized to squares of *size* pixels.
+
+    Raises:
+        OptionError: *size* is not positive.
+    """
+    if size < 1:
+        raise OptionError(f"size must be at least 1 pixel, got {size}")
+    return Layout(channels, size, size, size)
+
+
+def choose_layout(headers: Sequence[ImageHeader]) -> Layout:
+    """Choose one shape for images of any sizes.
+
+    It is grey only if all images are. Images that share one size of at most 96 x 96 keep it. Others
+    become squares of the median shorter side, rounded to a multiple of 8, from 8 to 224.
+    """
+    channels = 1 if all(header.grey for header in headers) else 3
+    sizes = {(header.height, header.width) for header in headers}
+    height, width = next(iter(sizes))
+    if len(sizes) == 1 and max(height, width) <= LARGEST_KEPT:
+        return Layout(channels, height, width, None)
+    median = float(np.median([min(header.height, header.width) for header in headers]))
+    side = min(max(8, 8 * round(median / 8)), LARGEST_CHOSEN)
+    shapes = f"all {width} x {height}" if len(sizes) == 1 else f"of {len(sizes)} different sizes"
+    logger.info("images are %s pixels; resizing them to %d x %d", shapes, side, side)
+    return square_layout(side, channels)

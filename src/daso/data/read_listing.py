@@ -1,0 +1,222 @@
+"""Decode a listing into a source: one shape for all images, bad ones named, copies found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.class_names import confusable_names
+from daso.data.duplicates import NameOf, without_copies
+from daso.data.images.cache import Cache, Reasons
+from daso.data.images.decode import ImageHeader
+from daso.data.images.decoded import Decoded, DecodedImages
+from daso.data.images.encoded import (
+    EncodedImages,
+    no_size_warnings,
+    read_headers,
+    work_through,
+)
+from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.images.memory import available_memory
+from daso.data.listing import Listing, Reading
+from daso.data.source import Source, refuse_empty_classes
+from daso.errors import DataError, problems
+
+
+def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
+    """Decode a data set and refuse what would make training worthless.
+
+    Copies are looked for unless the data set is a published benchmark. With ``skip_bad`` unreadable
+    images and what ``without_copies`` refuses are left out and recorded in ``Source.skipped``.
+
+    Raises:
+        DataError: images are unreadable (all are tried; the first 20 are named, with refused copies
+            among the others), a class is left without images, or see ``without_copies``.
+        OptionError: the size is not positive.
+    """
+    reading = reading or Reading()
+    reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
+    with no_size_warnings():
+        layout, notes = _choose_layout(listing, reading, reasons)
+        arrays: dict[str, Decoded] = {}
+        if layout is not None and reading.cache is not None:
+            arrays = _decode_into(reading.cache, listing.pools, layout, reasons)
+        elif layout is not None:
+            arrays = {**_decode_in_memory(listing.pools, layout, reasons)}
+    kept = {part: _readable(len(pool), reasons[part]) for part, pool in listing.pools.items()}
+    unreadable = tuple(
+        (pool.name_of(index), reason)
+        for part, pool in listing.pools.items()
+        for index, reason in sorted(reasons[part].items())
+    )
+    if layout is None or not any(map(len, kept.values())):
+        raise DataError(_refusal(unreadable, listing.where))
+    images = {
+        part: _decoded(pool, arrays[part], kept[part]) for part, pool in listing.pools.items()
+    }
+    names: dict[str, NameOf] = {
+        part: lambda index, pool=pool, of=kept[part]: pool.name_of(int(of[index]))  # type: ignore[misc]
+        for part, pool in listing.pools.items()
+    }
+    if unreadable and not reading.skip_bad:
+        lines = [_refusal(unreadable, listing.where)]
+        if not listing.published:
+            try:
+                without_copies(images, names, listing.class_names, where=listing.where)
+            except DataError as error:
+                lines.append(str(error))
+        raise DataError("\n".join(lines))
+    refuse_empty_classes(images["train"].labels, listing.class_names, listing.where, "readable ")
+    source = Source(
+        name=listing.name,
+        class_names=listing.class_names,
+        train=images["train"],
+        unlabeled=_unless_empty(images.get("unlabeled")),
+        validation=_unless_empty(images.get("validation")),
+        test=_unless_empty(images.get("test")),
+        mean=listing.mean,
+        std=listing.std,
+        skipped=(*listing.skipped, *unreadable),
+        notes=(*listing.notes, *notes),
+    )
+    if listing.published:
+        return source
+    return checked_for_copies(source, names, where=listing.where, skip_bad=reading.skip_bad)
+
+
+def checked_for_copies(
+    source: Source, names: Mapping[str, NameOf], *, where: str, skip_bad: bool
+) -> Source:
+    """Refuse copies in custom data, or leave them out, and note confusable class names.
+
+    Raises:
+        DataError: see ``without_copies``.
+    """
+    images, skipped, notes = without_copies(
+        source.parts(), names, source.class_names, where=where, skip_bad=skip_bad
+    )
+    refuse_empty_classes(images["train"].labels, source.class_names, where, "usable ")
+    return dataclasses.replace(
+        source,
+        train=images["train"],
+        unlabeled=_unless_empty(images.get("unlabeled")),
+        validation=_unless_empty(images.get("validation")),
+        test=_unless_empty(images.get("test")),
+        skipped=(*source.skipped, *skipped),
+        notes=(*source.notes, *confusable_names(source.class_names), *notes),
+    )
+
+
+def _unless_empty(images: DecodedImages | None) -> DecodedImages | None:
+    return images if images is not None and len(images) else None
+
+
+def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ...]]:
+    """Return a layout with its side limited to ``largest_side``, and a note if that changes it."""
+    side, largest = max(layout.height, layout.width), reading.largest_side
+    if largest is None or side <= largest:
+        return layout, ()
+    note = f"images are resized to {largest} x {largest} pixels to save time; --size {side} keeps"
+    return square_layout(largest, layout.channels), (f"{note} {side} x {side}",)
+
+
+def _choose_layout(
+    listing: Listing, reading: Reading, reasons: dict[str, Reasons]
+) -> tuple[Layout | None, tuple[str, ...]]:
+    """Return the layout, None if no image is readable, and notes about it.
+
+    With a cache only the labelled images are read for it, so that not all files need to be opened.
+    """
+    chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
+    if chosen is not None and reading.cache is None:
+        return chosen, ()
+    parts = listing.pools if reading.cache is None else {"train": listing.pools["train"]}
+    headers: list[ImageHeader] = []
+    for part, pool in parts.items():
+        readable, reasons[part] = read_headers(pool)
+        headers += readable.values()
+    if not headers:
+        return None, ()
+    natural = choose_layout(headers)
+    notes: tuple[str, ...] = ()
+    if chosen is None:
+        chosen, notes = choose_side(natural, reading)
+    if reading.cache is not None:
+        # Images of one square size are left alone by resizing them to it; others are made to fit.
+        square = chosen.height if chosen.height == chosen.width else None
+        chosen = dataclasses.replace(chosen, channels=natural.channels, square=square)
+    return chosen, notes
+
+
+def _decode_into(
+    cache: Cache,
+    pools: Mapping[str, EncodedImages],
+    layout: Layout,
+    reasons: dict[str, Reasons],
+) -> dict[str, Decoded]:
+    arrays: dict[str, Decoded] = {}
+    for part, pool in pools.items():
+        arrays[part], more = cache.decode(part, pool, layout)
+        reasons[part].update(more)
+    return arrays
+
+
+def _decode_in_memory(
+    pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """Decode all images; those that cannot be decoded get a reason and undefined pixels."""
+    _check_memory(sum(map(len, pools.values())), layout)
+    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    for part, pool in pools.items():
+        # If the channels are not known yet, a part is grey until its first image in colour.
+        shape = (len(pool), layout.channels or 1, layout.height, layout.width)
+        images = np.empty(shape, dtype=np.uint8)
+        for index, result in enumerate(work_through(pool, layout.decode, set(reasons[part]))):
+            if isinstance(result, str):
+                reasons[part].setdefault(index, result)
+                continue
+            if len(result) > images.shape[1]:
+                images = np.repeat(images, 3, axis=1)
+            images[index] = result
+        arrays[part] = images
+    if len({images.shape[1] for images in arrays.values()}) == 1:
+        return arrays
+    return {
+        part: images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
+        for part, images in arrays.items()
+    }
+
+
+def _check_memory(count: int, layout: Layout) -> None:
+    pixels = (layout.channels or 1) * layout.height * layout.width
+    available = available_memory()
+    if available is None or count * pixels <= available:
+        return
+    fits = int((available / (3 * count)) ** 0.5) // 8 * 8
+    raise DataError(
+        f"{count:,} images of {layout.width} x {layout.height} pixels take "
+        f"{count * pixels / 1e9:,.1f} GB of memory; {available / 1e9:.1f} GB are available; keep "
+        "them on disk with --cache FOLDER, or give a smaller --size"
+        + (f", at most {fits}" if fits else "")
+    )
+
+
+def _readable(count: int, reasons: Reasons) -> npt.NDArray[np.int64]:
+    good = np.ones(count, dtype=bool)
+    good[list(reasons)] = False
+    return np.flatnonzero(good).astype(np.int64)
+
+
+def _decoded(pool: EncodedImages, images: Decoded, kept: npt.NDArray[np.int64]) -> DecodedImages:
+    paths = tuple(map(pool.name_of, range(len(pool)))) if pool.from_files else ()
+    decoded = DecodedImages(images, pool.labels, paths)
+    return decoded if len(kept) == len(pool) else decoded.select(kept)
+
+
+def _refusal(unreadable: Sequence[tuple[str, str]], where: str) -> str:
+    count = f"{len(unreadable)} {'image' if len(unreadable) == 1 else 'images'}"
+    cure = "Repair or remove them, or leave them out: --skip-bad."
+    return problems(unreadable, f"{where}: {count} could not be read", cure)
