@@ -21,13 +21,13 @@ def balanced_by(config: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str
         config: the content of ``config.json``.
         data: the content of ``data.json``.
     """
-    recorded = data.get("method")
-    if isinstance(recorded, dict) and "balanced_by" in recorded:
-        parts = tuple(recorded["balanced_by"])
+    method, train = data.get("method"), config.get("train")
+    recorded = method.get("balanced_by") if isinstance(method, dict) else None
+    if isinstance(recorded, list):
+        parts = tuple(map(str, recorded))
     else:
         names = str(config.get("method")).split("+")
         parts = tuple(name for name in BALANCING_IN_0_1_0 if name in names)
-    train = config.get("train")
     sampling = train.get("labeled_sampling") if isinstance(train, dict) else None
     if not isinstance(sampling, str) or sampling == "uniform":
         return parts

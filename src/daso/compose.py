@@ -86,9 +86,7 @@ class Recipe:
     def _has(self, part: str) -> bool:
         is_builtin = part in arguments(self.method)
         is_replaced = any(refiner.replaces_alignment for refiner in self.refiners)
-        return outline(catalog.ADDITIONS[part]) in self.refiners or (
-            is_builtin and not is_replaced
-        )
+        return outline(catalog.ADDITIONS[part]) in self.refiners or (is_builtin and not is_replaced)
 
     def _add(self, part: Any, called: str) -> Recipe:
         if part in self.parts():

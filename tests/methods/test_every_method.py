@@ -9,13 +9,15 @@ from safetensors.torch import load, save
 from small_learners import COUNTS, build, make_batch, make_network, total
 from torch import Tensor
 
-from daso.catalog import ADDITIONS
-from daso.compose import METHODS, PLANS, Recipe
+from daso.catalog import ADDITIONS, METHODS, outline
+from daso.compose import Recipe
 from daso.errors import OptionError
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, Step
 from daso.nets.network import Network
 from daso.refine.guess import Refiner
+
+PLANS = {name for name, place in ADDITIONS.items() if outline(place).kind == "plan"}
 
 
 def compositions() -> list[str]:

@@ -276,8 +276,16 @@ def _begin_stage(
     return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
 
 
-def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[str, Any]:
-    """Return what a run folder says of its data; enough, with the configuration, to rebuild the network."""
+def describe_data(
+    data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Return the content of ``data.json``: with the configuration, enough to rebuild the network.
+
+    Args:
+        data: of the run.
+        backbone: its pretrained encoder.
+        recipe: its method, of which reports need some facts.
+    """
 
     def count(pool: Any) -> int:
         return 0 if pool is None else len(pool)
@@ -306,6 +314,7 @@ def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
         **({} if backbone is None else {"backbone": backbone.describe()}),
+        **({} if recipe is None else {"method": recipe.describe()}),
         **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
     }
 

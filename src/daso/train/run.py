@@ -30,7 +30,7 @@ from daso.files import (
     write_atomically,
 )
 from daso.nets.distributed import Processes
-from daso.report.warnings.run_facts import watch_facts
+from daso.report.warnings.run_facts import watched_run
 from daso.report.warnings.watch import Watch
 from daso.train.beliefs.collect import write_beliefs
 from daso.train.beliefs.schedule import NowAndThen, refuse_changed
@@ -91,7 +91,9 @@ def train_run(
         save_json(
             folder / "environment.json", environment | ({} if like is None else {"like": like})
         )
-        save_json(folder / "data.json", describe_data(prepared.data, prepared.backbone))
+        save_json(
+            folder / "data.json", describe_data(prepared.data, prepared.backbone, prepared.recipe)
+        )
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
         save_json(folder / "config.json", prepared.config.to_dict())
@@ -191,7 +193,10 @@ def _go_on(
             )
         environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
         save_json(folder / "environment.json", environment)
-    watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
+    facts = watched_run(
+        prepared.config.to_dict(), describe_data(prepared.data, recipe=prepared.recipe)
+    )
+    watch = Watch(facts, rows)
     last, patience = len(prepared.plan.stages()) - 1, prepared.config.train.patience
     beliefs = NowAndThen(folder)
     while True:
@@ -210,9 +215,7 @@ def _go_on(
                     break
         except DivergedError as error:
             prepared, rows = _roll_back(prepared, folder, error, warn)
-            watch = Watch(
-                watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows
-            )
+            watch = Watch(facts, rows)
             yield rows[-1]
             continue
         finished = prepared.training.step == prepared.training.options.steps

@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> None:
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
-    note = not_adjusted(config)
+    note = not_adjusted(config, saved)
     if note is not None:
         print(f"note: {note}", file=sys.stderr)
         numbers = {name: {**metrics, "logit_adjusted": None} for name, metrics in numbers.items()}
