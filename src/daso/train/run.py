@@ -39,7 +39,6 @@ from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
 from daso.train.encoder.pretrained import refuse_other
-from daso.train.fit import Row, count_confusions, fit, never
 from daso.train.folder.best import BEST, exhausted, improves, model_folder
 from daso.train.folder.checkpoint import (
     drop_later,
@@ -56,6 +55,7 @@ from daso.train.folder.divergence import (
 )
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
+from daso.train.loop import Row, count_confusions, fit, never
 from daso.train.prepare import Prepared, describe_data, moved, prepare
 
 

@@ -96,7 +96,7 @@ class Batches:
         data: TrainingData,
         method: Method,
         options: TrainOptions,
-        augmentation: ViewOptions,
+        augmentation: ViewOptions | None = None,
         vectors: VectorViewOptions | None = None,
     ) -> None:
         self.labeled, self.labeled_views = data.labeled, method.labeled_views
@@ -112,7 +112,7 @@ class Batches:
             )
         self.device = data.labeled.images.device
         self.seed = options.seed
-        self.augmentation = augmentation
+        self.augmentation = augmentation = augmentation or ViewOptions()
         if (
             augmentation.strong_side is not None
             and options.resolution is None
