@@ -85,6 +85,17 @@ class Prepared:
         plan = {f"plan.{name}": value for name, value in self.plan.state_dict().items()}
         return {**self.training.tensors(), **plan}
 
+    @property
+    def is_last_stage(self) -> bool:
+        return self.stage == len(self.plan.stages()) - 1
+
+    def next_stage(self) -> Prepared:
+        """Conclude this stage, which is trained, and return the next one, ready to train."""
+        self.plan.conclude(self.stage, self.training.average.network, self.data)
+        following = self.begin_stage(self.stage + 1)
+        following.training.seconds = self.training.seconds
+        return following
+
     def begin_stage(self, stage: int) -> Prepared:
         """Return stage *stage*, ready to train; an encoder that is kept comes from this one's moving average."""
         return _begin_stage(

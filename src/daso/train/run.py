@@ -223,10 +223,7 @@ def _go_on(
             break
         if stop():
             return
-        prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-        seconds = prepared.training.seconds
-        prepared = prepared.begin_stage(prepared.stage + 1)
-        prepared.training.seconds = seconds
+        prepared = prepared.next_stage()
     best = model_folder(folder, prepared.config.train.deploy)
     step = prepared.step
     if best.name == BEST:
