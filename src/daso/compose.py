@@ -67,24 +67,25 @@ class Recipe:
         recipe = cls(name, _find(first, catalog.METHODS, "method", name))
         for addition in rest:
             recipe = recipe._add(_find(addition, catalog.ADDITIONS, "part", name), addition)
-        if recipe.plan is None:
+        plan = recipe.plan
+        if plan is None:
             return recipe
-        for part in recipe.plan.brings:
+        for part in plan.brings:
             if not recipe._has(part):
                 refiner = outline(catalog.ADDITIONS[part])
                 recipe._add(refiner, part)
                 recipe = replace(recipe, refiners=(refiner, *recipe.refiners))
-        provided = recipe.plan.provides
+        provided = plan.provides
         if provided is not None and not any(provided in arguments(p) for p in recipe.parts()):
             users = [n for n, at in catalog.ADDITIONS.items() if provided in arguments(outline(at))]
             raise OptionError(
-                f"{name_of(recipe.plan)!r} has no effect in {name!r}: no other part uses its "
+                f"{name_of(plan)!r} has no effect in {name!r}: no other part uses its "
                 f"estimate; add {' or '.join(users)}"
             )
         return recipe
 
     def _has(self, part: str) -> bool:
-        is_builtin = part in arguments(self.method)
+        is_builtin = part in arguments(self.parts()[0])
         is_replaced = any(refiner.replaces_alignment for refiner in self.refiners)
         return outline(catalog.ADDITIONS[part]) in self.refiners or (is_builtin and not is_replaced)
 
@@ -111,14 +112,14 @@ class Recipe:
             return replace(self, terms=(*self.terms, part))
         return replace(self, refiners=(*self.refiners, part))
 
-    def parts(self) -> list[type[Part]]:
+    def parts(self) -> list[Any]:
         """Return the classes or outlines of all parts, the method first."""
-        optional: list[type[Part] | None] = [self.loss, *self.refiners, *self.terms, self.plan]
+        optional = [self.loss, *self.refiners, *self.terms, self.plan]
         return [self.method, *(part for part in optional if part is not None)]
 
     def slots(self) -> list[str]:
         """Return the arguments of the method that take other parts."""
-        return [slot for slot in SLOTS.values() if slot in arguments(self.method)]
+        return [slot for slot in SLOTS.values() if slot in arguments(self.parts()[0])]
 
     def balanced_by(self) -> list[str]:
         """Return the names of the parts that balance the classifier, sorted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class FixMatch(Method):
 
     paper = "Sohn et al., NeurIPS 2020, arXiv 2001.07685"
     unlabeled_views: tuple[View, ...] = ("weak", "strong")
-    unlabeled_options = ("threshold",)
+    unlabeled_options: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __init__(
         self,

@@ -348,8 +348,8 @@ def _train(
     longest = max(stage.steps for stage in stages if stage.method is None)
     for remark in prepared.recipe.remarks(prepared.config.method_options, longest):
         _notice(f"note: {remark}")
-    if (note := pretrained_may_help(prepared.config, prepared.data, prepared.backbone)) is not None:
-        _notice(f"note: {note}")
+    if advice := pretrained_may_help(prepared.config, prepared.data, prepared.backbone):
+        _notice(f"note: {advice}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
     # The split has copied what it takes; all of it would stay in memory for the whole training.
     del source, work
