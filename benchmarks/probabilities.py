@@ -23,7 +23,7 @@ import tyro
 from provenance import provenance
 from scipy.special import softmax
 
-from daso.balance import balancing_parts
+from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.evaluate.calibration import Calibration, calibrate, fit_temperature
@@ -122,7 +122,7 @@ def measure(options: Options, seed: int) -> dict[str, Any]:
     )
     calibration: Calibration = calibrate(held, held_labels, options.steps)
     counts = tuple(data.class_counts.tolist())
-    balanced = balancing_parts(options.method)
+    balanced = tuple(Recipe.parse(options.method).balanced_by())
     facts = ModelFacts(
         data.class_names, counts, data.shape, calibration.temperature, None, balanced, options.method,
         confusion=calibration.confusion,

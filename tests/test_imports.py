@@ -15,6 +15,7 @@ ROOT = Path(daso.__file__).parent
 LEVELS = {
     "": 9,
     "errors": -1,
+    "lazy": -1,
     "balance": 0,
     "catalog": 0,
     "files": 0,

@@ -1,21 +1,34 @@
-"""Which methods are balanced while they train: what post-hoc adjustments and reports have to know."""
+"""How labeled images are drawn, and what has balanced the classifier of a run."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 Sampling = Literal["uniform", "class-balanced", "effective-number"]
-"""Of the labelled images of a batch."""
-BALANCED = frozenset({"la", "abc", "crt", "class-balanced", "ldam"})
-"""Parts of a method that leave no bias to frequent classes: its probabilities are those of balanced classes."""
+"""How the labeled images of a batch are drawn."""
+BALANCING_IN_0_1_0 = ("abc", "class-balanced", "crt", "la", "ldam")
+"""Names of the parts that balance; run folders of daso 0.1.0 do not record them."""
 
 
-def balancing_parts(method: str, labeled_sampling: str = "uniform") -> tuple[str, ...]:
-    """Return what in a run's method and sampling of labels has balanced its classifier, sorted; () if nothing has.
+def balanced_by(config: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the parts and the sampling that have balanced a run's classifier; () if nothing has.
 
-    Such a classifier is not to be adjusted once more: post-hoc logit adjustment would favour the rare classes.
+    The probabilities of such a classifier are those for balanced classes. Post-hoc logit adjustment
+    would correct them a second time, in favor of the rare classes.
+
+    Args:
+        config: the content of ``config.json``.
+        data: the content of ``data.json``.
     """
-    parts = sorted(BALANCED & set(method.split("+")))
-    return (
-        tuple(parts) if labeled_sampling == "uniform" else (*parts, f"{labeled_sampling} sampling")
-    )
+    method, train = data.get("method"), config.get("train")
+    recorded = method.get("balanced_by") if isinstance(method, dict) else None
+    if isinstance(recorded, list):
+        parts = tuple(map(str, recorded))
+    else:
+        names = str(config.get("method")).split("+")
+        parts = tuple(name for name in BALANCING_IN_0_1_0 if name in names)
+    sampling = train.get("labeled_sampling") if isinstance(train, dict) else None
+    if not isinstance(sampling, str) or sampling == "uniform":
+        return parts
+    return (*parts, f"{sampling} sampling")

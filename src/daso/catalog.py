@@ -1,15 +1,24 @@
-"""The methods and parts by name, and the hyper-parameters of each, read from its source: without importing torch."""
+"""The methods and parts by name, and what their classes declare, read without importing torch.
+
+Importing a part imports torch, which takes seconds. Lists, help and checks need only what a class
+declares: its docstring, its attributes and the signature of its constructor. ``outline`` reads
+these from the source; ``load`` imports the class itself.
+"""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
+import contextlib
+import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from daso.errors import OptionError
 
 METHODS = {
     "supervised": "daso.methods.supervised:Supervised",
@@ -21,41 +30,36 @@ METHODS = {
     "boss": "daso.methods.boss:BOSS",
     "usadtm": "daso.methods.usadtm:USADTM",
 }
-LOSSES = {
+ADDITIONS = {
     "la": "daso.losses.logit_adjusted:LogitAdjusted",
     "ldam": "daso.losses.ldam:LDAM",
     "class-balanced": "daso.losses.class_balanced:ClassBalanced",
-}
-REFINERS = {
     "align": "daso.refine.align:Align",
     "sharpen": "daso.refine.sharpen:Sharpen",
     "daso": "daso.refine.daso:DASO",
     "darp": "daso.refine.darp:DARP",
-}
-TERMS = {"abc": "daso.terms.abc:ABC"}
-PLANS = {
+    "abc": "daso.terms.abc:ABC",
     "crest": "daso.plans.crest:CReST",
     "crest-plus": "daso.plans.crest:CReSTPlus",
     "crt": "daso.plans.crt:CRT",
     "estimate": "daso.plans.estimate:EstimatePrior",
 }
-ADDITIONS = {**LOSSES, **REFINERS, **TERMS, **PLANS}
-"""What may be added to a method, by name."""
+"""Parts that can be added to a method."""
 
-SLOTS = ("supervised", "refine", "terms")
-"""Arguments of a method's constructor that are places for other parts."""
+SLOTS = {"labeled loss": "supervised", "refiner": "refine", "term": "terms"}
+"""The argument of a method's constructor that takes each kind of part."""
 
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A keyword-only argument of a part.
+    """A keyword-only argument of a part's constructor.
 
     Attributes:
         name: of the argument.
-        annotation: its type, evaluated.
-        default: its value.
-        part: name of the class that it belongs to.
-        help: its description from the class's docstring.
+        annotation: its type.
+        default: its default value.
+        part: name of the part's class.
+        help: its description in the docstring of the class.
     """
 
     name: str
@@ -65,87 +69,139 @@ class Hyperparameter:
     help: str
 
 
-def written_hyperparameters(method: str) -> dict[str, Hyperparameter] | None:
-    """Return the hyper-parameters of a method by name, as ``Recipe.hyperparameters`` does, but from the sources.
-
-    Whether its parts fit together is not looked at.
+@cache
+def hyperparameters(part: type) -> tuple[Hyperparameter, ...]:
+    """Return the hyper-parameters of a part: the keyword-only arguments that are not slots.
 
     Args:
-        method: a method's name, and what is added to it.
+        part: a class, or its outline.
 
-    Returns:
-        None where the sources do not tell: a part of one's own, an unknown name, a plan (which may bring other parts),
-        or two of one name.
+    Raises:
+        OptionError: an argument has no default, or no type that is known where it stands.
     """
-    first, *rest = method.split("+")
-    if first not in METHODS or any(part not in ADDITIONS or part in PLANS for part in rest):
-        return None
-    found: dict[str, Hyperparameter] = {}
-    added = [kind[part] for kind in (LOSSES, REFINERS, TERMS) for part in rest if part in kind]
-    for place in (METHODS[first], *added):
-        for parameter in _written(place):
-            if parameter.name in found:
-                return None
-            found[parameter.name] = parameter
-    return found
+    help_texts = argument_descriptions(inspect.getdoc(part) or "")
+    found = []
+    for argument in inspect.signature(part).parameters.values():
+        if argument.kind is not argument.KEYWORD_ONLY or argument.name in SLOTS.values():
+            continue
+        declared = {"type": argument.annotation, "default": argument.default}
+        missing = [what for what, value in declared.items() if value is argument.empty]
+        if missing:
+            raise OptionError(
+                f"{part.__name__}: the hyper-parameter {argument.name!r} has no "
+                f"{' and no '.join(missing)}; write {argument.name}: float = 0.5"
+            )
+        annotation = argument.annotation
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, part.__init__.__globals__)  # type: ignore[misc]
+            except NameError as error:
+                raise OptionError(
+                    f"{part.__name__}: the type of {argument.name!r} is unknown: {error}; "
+                    f"import it at the top of the file"
+                ) from error
+        text = help_texts.get(argument.name, "")
+        found.append(
+            Hyperparameter(argument.name, annotation, argument.default, part.__name__, text)
+        )
+    return tuple(found)
 
 
-def parts_with(name: str) -> list[str]:
-    """Return the methods, and with a ``+`` before them the parts, that have a hyper-parameter of this name."""
-    places = [*METHODS.items(), *((f"+{part}", place) for part, place in ADDITIONS.items())]
-    return [part for part, place in places if name in {known.name for known in _written(place)}]
+@cache
+def arguments(part: type) -> tuple[str, ...]:
+    """Return the names of all arguments of a part's constructor, slots and facts included."""
+    return tuple(inspect.signature(part).parameters)
 
 
-@lru_cache
-def _written(place: str) -> tuple[Hyperparameter, ...]:
-    """Return the hyper-parameters of a part of ours, ``module:Class``."""
+def parts_with(option: str) -> list[str]:
+    """Return the methods, and the additions after a ``+``, that have a hyper-parameter."""
+    names = [*METHODS, *(f"+{name}" for name in ADDITIONS)]
+    places = [*METHODS.values(), *ADDITIONS.values()]
+    return [
+        name
+        for name, place in zip(names, places, strict=True)
+        if option in {parameter.name for parameter in hyperparameters(outline(place))}
+    ]
+
+
+def name_of(part: type) -> str:
+    """Return a part's name in the catalog; the name of its class if it is not listed."""
+    place = f"{part.__module__}:{part.__name__}"
+    names = {place: name for name, place in (METHODS | ADDITIONS).items()}
+    return names.get(place, part.__name__)
+
+
+class Outline(type):
+    """The type of classes that declare what a part declares, without its code."""
+
+
+@cache
+def outline(place: str) -> Any:
+    """Return a class that declares what ``module:Class`` declares, read from its source.
+
+    It has the docstring, the attributes that are plain values, the signature of the constructor,
+    and outlines of the bases, so ``inspect`` answers as for the class itself. A test compares them.
+    """
     module, _, name = place.partition(":")
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    part = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    descriptions = argument_descriptions(inspect.cleandoc(ast.get_docstring(part) or ""))
-    return tuple(
-        Hyperparameter(argument, annotation, default, name, descriptions.get(argument, ""))
-        for argument, annotation, default in _keyword_arguments(part, _names(tree))
-    )
+    tree, names = _module(module)
+    node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    members: dict[str, Any] = {"__module__": module, "__doc__": ast.get_docstring(node)}
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            statement.body = [ast.Pass()]
+            statement.args.defaults = []  # of facts, which are always passed
+            _execute(statement, names, members)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            with contextlib.suppress(NameError):
+                _execute(statement, names, members)
+    imported = {
+        alias.name: f"{statement.module}:{alias.name}"
+        for statement in tree.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    bases = [
+        outline(imported.get(base.id, f"{module}:{base.id}"))
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    ]
+    return Outline(name, tuple(bases), members)
 
 
-def _names(tree: ast.Module) -> Mapping[str, Any]:
-    """Return what types and defaults may be written with: ``Literal``, and names that a module gives to such types."""
-    known: dict[str, Any] = {"Literal": Literal}
+@cache
+def _module(name: str) -> tuple[ast.Module, dict[str, Any]]:
+    """Return the syntax tree of a module and the names that its declarations may use.
+
+    These are imports of the standard library and assignments that need nothing else.
+    """
+    path = Path(__file__).parents[1].joinpath(*name.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: dict[str, Any] = {"__name__": name}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
-            value = node.value.value
-            if isinstance(value, ast.Name) and value.id == "Literal":
-                known |= {
-                    target.id: _value(node.value, known)
-                    for target in node.targets
-                    if isinstance(target, ast.Name)
-                }
-    return known
+        if isinstance(node, ast.ImportFrom):
+            if str(node.module).partition(".")[0] in sys.stdlib_module_names:
+                _execute(node, names, names)
+        elif isinstance(node, ast.Assign):
+            with contextlib.suppress(NameError):
+                _execute(node, names, names)
+    return tree, names
 
 
-def _keyword_arguments(
-    part: ast.ClassDef, names: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield name, type and default of the keyword-only arguments of a constructor, but for places of other parts."""
-    for node in part.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-                if argument.arg not in SLOTS:
-                    assert argument.annotation is not None
-                    assert default is not None
-                    yield argument.arg, _value(argument.annotation, names), _value(default, names)
+def _execute(node: ast.stmt, names: dict[str, Any], into: dict[str, Any]) -> None:
+    # Annotations stay text: compile takes over this module's import from __future__.
+    tree = ast.fix_missing_locations(ast.Module([node], []))
+    exec(compile(tree, "<outline>", "exec"), names, into)
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    return eval(compile(ast.Expression(node), "<source>", "eval"), dict(names))
+def load(part: type) -> Any:
+    """Import the class that an outline stands for; any other class is returned as it is."""
+    if not isinstance(part, Outline):
+        return part
+    return getattr(importlib.import_module(part.__module__), part.__name__)
 
 
-def argument_descriptions(doc: str) -> dict[str, str]:
-    """Read the ``Args:`` section of a docstring: name to description."""
+def argument_descriptions(doc: str) -> Mapping[str, str]:
+    """Return the descriptions in the ``Args:`` section of a docstring, by name."""
     descriptions: dict[str, str] = {}
     inside, name = False, ""
     for line in doc.splitlines():

@@ -1,4 +1,7 @@
-"""From a method's name, such as ``fixmatch+la+daso``, and options to a composed method and its plan."""
+"""Turn a method's name, such as ``fixmatch+la+daso``, and options into a method and its plan.
+
+Parsing a name and listing its options needs no torch; only building a part imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +10,40 @@ import importlib.util
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from daso import catalog
-from daso.catalog import Hyperparameter, argument_descriptions
+from daso.catalog import SLOTS, Hyperparameter, arguments, load, name_of, outline
 from daso.errors import DasoError, OptionError, nearest
-from daso.losses.labeled import LabeledLoss
-from daso.methods.method import Method
-from daso.parts import Facts, Part
-from daso.plans.plan import Plan
-from daso.refine.guess import Refiner, chain
-from daso.terms.term import Term
 
-
-def _load_all(places: Mapping[str, str]) -> dict[str, Any]:
-    """Import the classes of a table of the catalog, by name."""
-    return {
-        name: getattr(importlib.import_module(module), found)
-        for name, (module, found) in ((name, place.split(":")) for name, place in places.items())
-    }
-
-
-METHODS: dict[str, type[Method]] = _load_all(catalog.METHODS)
-LOSSES: dict[str, type[LabeledLoss]] = _load_all(catalog.LOSSES)
-REFINERS: dict[str, type[Refiner]] = _load_all(catalog.REFINERS)
-TERMS: dict[str, type[Term]] = _load_all(catalog.TERMS)
-PLANS: dict[str, type[Plan]] = _load_all(catalog.PLANS)
-ADDITIONS: dict[str, type[Part]] = {**LOSSES, **REFINERS, **TERMS, **PLANS}
-"""What may be added to a method, by name."""
-
-SLOTS: dict[str, type[Part]] = dict(zip(catalog.SLOTS, (LabeledLoss, Refiner, Term), strict=True))
-"""Arguments of a method's constructor that are places for other parts, and what goes there."""
+if TYPE_CHECKING:
+    from daso.losses.labeled import LabeledLoss
+    from daso.methods.method import Method
+    from daso.parts import Facts, Part
+    from daso.plans.plan import Plan
+    from daso.refine.guess import Refiner
+    from daso.terms.term import Term
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method's name stands for.
+    """The parts that a method's name stands for.
+
+    Parts of the catalog are outlines, which declare what the classes declare; ``catalog.load``
+    imports the class of one. Custom parts are the classes themselves.
 
     Attributes:
-        name: as given.
+        name: of the composed method.
         method: the learner.
-        loss: on the labelled images; None: the method's own.
-        refiners: of its guesses, first one first.
+        loss: on the labeled images; None: the method's own.
+        refiners: of its guesses, in order.
         terms: further losses.
-        plan: how the run is divided into trainings.
+        plan: how the run is divided into trainings; None: it is one training.
     """
 
     name: str
@@ -63,152 +51,154 @@ class Recipe:
     loss: type[LabeledLoss] | None = None
     refiners: tuple[type[Refiner], ...] = ()
     terms: tuple[type[Term], ...] = ()
-    plan: type[Plan] = Plan
+    plan: type[Plan] | None = None
 
     @classmethod
     def parse(cls, name: str) -> Recipe:
-        """Read a method's name: a method, then parts to add, joined by ``+``, in any order but for refiners.
+        """Parse a method's name: a method, then additions, joined by ``+``.
 
-        A method or part of one's own is ``module:Class`` or ``file.py:Class``.
+        Only the order of refiners matters. A custom method or addition is ``module:Class`` or
+        ``file.py:Class``.
 
         Raises:
-            OptionError: a part is unknown (the nearest one is named) or does not fit; the message says why.
+            OptionError: a part is unknown (the nearest one is named) or does not fit.
         """
         first, *rest = _split(name)
-        recipe = cls(name, cast(type[Method], _find(first, METHODS, Method, "method", name)))
+        recipe = cls(name, _find(first, catalog.METHODS, "method", name))
         for addition in rest:
-            recipe = recipe._add(_find(addition, ADDITIONS, Part, "part", name), addition)
-        for part in recipe.plan.brings:
+            recipe = recipe._add(_find(addition, catalog.ADDITIONS, "part", name), addition)
+        plan = recipe.plan
+        if plan is None:
+            return recipe
+        for part in plan.brings:
             if not recipe._has(part):
-                given = recipe.refiners
-                recipe = replace(
-                    recipe._add(REFINERS[part], part), refiners=(REFINERS[part], *given)
-                )
-        provided = recipe.plan.provides
-        asked = {
-            argument for part in recipe.parts() for argument in inspect.signature(part).parameters
-        }
-        if provided is not None and provided not in asked:
-            users = [
-                n for n, part in ADDITIONS.items() if provided in inspect.signature(part).parameters
-            ]
+                refiner = outline(catalog.ADDITIONS[part])
+                recipe._add(refiner, part)
+                recipe = replace(recipe, refiners=(refiner, *recipe.refiners))
+        provided = plan.provides
+        if provided is not None and not any(provided in arguments(p) for p in recipe.parts()):
+            users = [n for n, at in catalog.ADDITIONS.items() if provided in arguments(outline(at))]
             raise OptionError(
-                f"nothing in {name!r} uses what its plan works out; {', '.join(users)} would"
+                f"{name_of(plan)!r} has no effect in {name!r}: no other part uses its "
+                f"estimate; add {' or '.join(users)}"
             )
         return recipe
 
     def _has(self, part: str) -> bool:
-        own = part in inspect.signature(self.method).parameters
-        replaced = any(refiner.replaces_alignment for refiner in self.refiners)
-        return REFINERS[part] in self.refiners or (own and not replaced)
+        is_builtin = part in arguments(self.parts()[0])
+        is_replaced = any(refiner.replaces_alignment for refiner in self.refiners)
+        return outline(catalog.ADDITIONS[part]) in self.refiners or (is_builtin and not is_replaced)
 
-    def _add(self, part: type[Part], called: str) -> Recipe:
+    def _add(self, part: Any, called: str) -> Recipe:
         if part in self.parts():
-            raise OptionError(f"{called!r} is named twice in {self.name!r}")
-        if issubclass(part, Method):
-            raise OptionError(f"{called!r} is a method of its own; {self.name!r} can have only one")
-        if issubclass(part, Plan):
-            if self.plan is not Plan:
-                raise OptionError(f"{self.name!r} names two ways to divide a run; it can have one")
+            raise OptionError(f"{self.name!r} names {called!r} twice")
+        if part.kind == "method":
+            raise OptionError(f"{called!r} is a method, and {self.name!r} already has one")
+        if part.kind == "plan":
+            if self.plan is not None:
+                raise OptionError(f"{self.name!r} divides the run in two ways; name one of them")
             return replace(self, plan=part)
-        slot = next((slot for slot, base in SLOTS.items() if issubclass(part, base)), None)
-        if slot is None:
-            raise OptionError(f"{called!r} is not a part that can be added to a method")
-        if slot not in inspect.signature(self.method).parameters:
-            reason = self.method.refuses.get(slot, "it has no place for such a part")
+        if part.kind not in SLOTS:
+            raise OptionError(f"{called!r} cannot be added to a method: it is of no known kind")
+        slot = SLOTS[part.kind]
+        if slot not in self.slots():
+            reason = self.method.refuses.get(slot, f"its constructor has no argument {slot!r}")
             raise OptionError(f"{self.method.__name__} does not take {called!r}: {reason}")
-        if issubclass(part, LabeledLoss):
+        if part.kind == "labeled loss":
             if self.loss is not None:
-                raise OptionError(
-                    f"{self.name!r} names two losses on labelled images; it can have one"
-                )
+                raise OptionError(f"{self.name!r} names two losses on labeled images; name one")
             return replace(self, loss=part)
-        if issubclass(part, Term):
+        if part.kind == "term":
             return replace(self, terms=(*self.terms, part))
-        return replace(self, refiners=(*self.refiners, cast(type[Refiner], part)))
+        return replace(self, refiners=(*self.refiners, part))
 
-    def parts(self) -> list[type[Part]]:
-        """Return the classes of all parts."""
-        loss = [] if self.loss is None else [self.loss]
-        return [self.method, *loss, *self.refiners, *self.terms, self.plan]
+    def parts(self) -> list[Any]:
+        """Return the classes or outlines of all parts, the method first."""
+        optional = [self.loss, *self.refiners, *self.terms, self.plan]
+        return [self.method, *(part for part in optional if part is not None)]
+
+    def slots(self) -> list[str]:
+        """Return the arguments of the method that take other parts."""
+        return [slot for slot in SLOTS.values() if slot in arguments(self.parts()[0])]
+
+    def balanced_by(self) -> list[str]:
+        """Return the names of the parts that balance the classifier, sorted."""
+        return sorted(name_of(part) for part in self.parts() if part.balances)
+
+    def describe(self) -> dict[str, list[str]]:
+        """Return the facts about the method that reports need, as JSON values."""
+        return {"balanced_by": self.balanced_by(), "slots": self.slots()}
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
-        """Return the hyper-parameters of all parts by name: their keyword-only arguments but for other parts.
+        """Return the hyper-parameters of all parts, by name.
 
         Raises:
-            OptionError: two parts have one of the same name, or one has no type or no default.
+            OptionError: two parts have one of the same name, or one lacks a type or a default.
         """
         found: dict[str, Hyperparameter] = {}
         for part in self.parts():
-            descriptions = argument_descriptions(inspect.getdoc(part) or "")
-            try:
-                signature = inspect.signature(part, eval_str=True)
-            except NameError as error:
-                raise OptionError(
-                    f"{part.__name__}: a type of its constructor's arguments is unknown when it is read: {error}"
-                ) from error
-            for argument in signature.parameters.values():
-                name = argument.name
-                if argument.kind is not argument.KEYWORD_ONLY or name in SLOTS:
-                    continue
-                if name in found:
-                    raise OptionError(f"{found[name].part} and {part.__name__} both have {name!r}")
-                lacking = [
-                    what
-                    for what, value in (
-                        ("type", argument.annotation),
-                        ("default", argument.default),
-                    )
-                    if value is argument.empty
-                ]
-                if lacking:
+            for parameter in catalog.hyperparameters(part):
+                if other := found.get(parameter.name):
                     raise OptionError(
-                        f"{part.__name__}: its hyper-parameter {name!r} has no {' and no '.join(lacking)}: write it "
-                        f"as {name}: float = 0.5, so that it can be an option"
+                        f"{other.part} and {parameter.part} both have {parameter.name!r}"
                     )
-                found[name] = Hyperparameter(
-                    name,
-                    argument.annotation,
-                    argument.default,
-                    part.__name__,
-                    descriptions.get(name, ""),
-                )
+                found[parameter.name] = parameter
         return found
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise an ``OptionError`` that names the nearest one if there is no hyper-parameter of an option's name."""
+    def check_options(self, options: Iterable[str]) -> None:
+        """Raise an ``OptionError`` that names the nearest hyper-parameter if one is unknown."""
         known = self.hyperparameters()
         for option in options:
             if option not in known:
                 raise OptionError(
-                    f"{self.name} has no option {option!r}; it has {', '.join(known) or 'none'}."
-                    f"{nearest(option, known)}"
+                    f"{self.name} has no option {option!r}; choose from "
+                    f"{', '.join(known) or 'none'}.{nearest(option, known)}"
                 )
 
+    def idle_options(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Return the hyper-parameters that have no effect, given all *options*, and why."""
+        values = {name: known.default for name, known in self.hyperparameters().items()}
+        classes = [load(part) for part in self.parts()]
+        return {
+            name: reason
+            for part in classes
+            for names, reason in part.idle_options({**values, **options}, classes)
+            for name in names
+        }
+
+    def remarks(self, options: Mapping[str, Any], steps: int) -> list[str]:
+        """Return what a user should know about resolved *options* in *steps* steps."""
+        return [text for part in self.parts() for text in load(part).remarks(options, steps)]
+
     def build_method(self, facts: Facts, options: Mapping[str, Any]) -> Method:
-        """Build the method; hyper-parameters that *options* does not have keep their defaults.
+        """Build the method; hyper-parameters that are not in *options* keep their defaults.
 
         Raises:
             OptionError: an option is unknown or a value is out of range.
         """
+        from daso.refine.guess import chain
+
         self.check_options(options)
         slots: dict[str, Any] = {}
         if self.loss is not None:
             slots["supervised"] = _build(self.loss, facts, options)
         if self.refiners:
-            refiners = [cast(Refiner, _build(refiner, facts, options)) for refiner in self.refiners]
-            slots["refine"] = chain(*refiners)
+            slots["refine"] = chain(*(_build(part, facts, options) for part in self.refiners))
         if self.terms:
             slots["terms"] = [_build(term, facts, options) for term in self.terms]
-        return cast(Method, _build(self.method, facts, options, **slots))
+        method: Method = _build(self.method, facts, options, **slots)
+        return method
 
     def build_plan(self, facts: Facts, options: Mapping[str, Any]) -> Plan:
-        """Build the plan, as ``build_method`` does the method."""
+        """Build the plan, with hyper-parameters as in ``build_method``."""
+        from daso.plans.plan import Plan
+
         self.check_options(options)
-        return cast(Plan, _build(self.plan, facts, options))
+        plan: Plan = _build(self.plan or Plan, facts, options)
+        return plan
 
     def resolved_options(self, method: Method, plan: Plan) -> dict[str, Any]:
-        """Return every hyper-parameter of a built method and plan as it is in force, defaults worked out.
+        """Return the values of all hyper-parameters of a built method and plan, by name.
 
         Raises:
             OptionError: a part does not keep one under its name.
@@ -219,8 +209,8 @@ class Recipe:
             part = parts[parameter.part]
             if not hasattr(part, option):
                 raise OptionError(
-                    f"{parameter.part} does not keep its hyper-parameter {option!r}, which the run folder has to tell: "
-                    f"set self.{option} in its constructor"
+                    f"{parameter.part} does not keep its hyper-parameter {option!r}, which the run "
+                    f"folder records; set self.{option} in its constructor"
                 )
             values[option] = getattr(part, option)
         return values
@@ -230,9 +220,9 @@ def compose(name: str, facts: Facts, options: Mapping[str, Any] | None = None) -
     """Build the method called *name*, for a run of a single training.
 
     Args:
-        name: a method, then parts to add, joined by ``+``: ``fixmatch+daso``.
+        name: a method, then additions, joined by ``+``: ``fixmatch+daso``.
         facts: of the run.
-        options: hyper-parameters of any of the parts, by name; the others keep their defaults.
+        options: hyper-parameters of any part, by name; the others keep their defaults.
 
     Raises:
         OptionError: a part or an option is unknown, or a value is out of range.
@@ -240,76 +230,78 @@ def compose(name: str, facts: Facts, options: Mapping[str, Any] | None = None) -
     return Recipe.parse(name).build_method(facts, options or {})
 
 
-def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: Any) -> Part:
-    arguments = inspect.signature(part).parameters.values()
-    asked = [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD]
-    for name in asked:
+def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: Any) -> Any:
+    part = load(part)
+    parameters = inspect.signature(part).parameters.values()
+    requested = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    for name in requested:
         if not hasattr(facts, name):
             raise OptionError(
-                f"{part.__name__} asks for {name!r}, which is no fact of a run; these are "
-                f"{', '.join(vars(facts))}. A hyper-parameter is a keyword-only argument, after a *"
+                f"{part.__name__} requests {name!r}, which is not a fact of a run; choose from "
+                f"{', '.join(vars(facts))}, or put it after a * as a hyper-parameter"
             )
-    positional = [getattr(facts, name) for name in asked]
-    mine = {a.name: options[a.name] for a in arguments if a.name in options}
-    return cast(Callable[..., Part], part)(*positional, **mine, **slots)
+    values = {p.name: options[p.name] for p in parameters if p.name in options}
+    return part(*(getattr(facts, name) for name in requested), **values, **slots)
 
 
 def _split(name: str) -> list[str]:
     """Split a method's name at each ``+``.
 
     Raises:
-        OptionError: one of them is in the path of a file of one's own.
+        OptionError: a ``+`` is in the path of a custom part.
     """
     pieces = name.split("+")
     for first, last in itertools.combinations(range(len(pieces)), 2):
         place = "+".join(pieces[first : last + 1]).rpartition(":")[0]
         if "+" in place and place.endswith(".py") and Path(place).expanduser().is_file():
             raise OptionError(
-                f"the path {place} has a + in it, which joins the parts of a method: rename it, or go by a link to it"
+                f"the path {place} contains a +, which joins the parts of a method; rename it or "
+                f"use a link to it"
             )
     return pieces
 
 
-def _find(
-    name: str, known: Mapping[str, type[Part]], base: type[Part], what: str, within: str
-) -> type[Part]:
-    """Return the part called *name*; with a colon in it, one of the user's own."""
+def _find(name: str, places: Mapping[str, str], what: str, within: str) -> Any:
+    """Return the outline of the part called *name*; with a colon in it, a custom class."""
     if ":" in name:
-        return _own(name, base)
-    if name in known:
-        return known[name]
-    place = "" if name == within else f" in {within!r}"
-    if name in ADDITIONS:
-        hint = " It is a part to add to a method."
-    elif name in METHODS:
-        hint = " It is a method of its own."
+        return _custom(name, what)
+    if name in places:
+        return outline(places[name])
+    where = "" if name == within else f" in {within!r}"
+    if name in catalog.ADDITIONS:
+        hint = f" {name} is an addition to a method."
+    elif name in catalog.METHODS:
+        hint = f" {name} is a method."
     else:
-        hint = nearest(name, known)
-    raise OptionError(f"unknown {what} {name!r}{place}; there are {', '.join(known)}.{hint}")
+        hint = nearest(name, places)
+    raise OptionError(f"unknown {what} {name!r}{where}; choose from {', '.join(places)}.{hint}")
 
 
-def _own(name: str, base: type[Part]) -> type[Part]:
+def _custom(name: str, what: str) -> type[Part]:
     """Return the class ``module:Class`` or ``file.py:Class``."""
+    from daso.methods.method import Method
+    from daso.parts import Part
+
+    base = Method if what == "method" else Part
     place, _, attribute = name.rpartition(":")
-    module = _load(place)
-    part = getattr(module, attribute, None)
+    members = vars(_load_module(place))
+    part = members.get(attribute)
     if not (inspect.isclass(part) and issubclass(part, base)):
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base)]
+        classes = [n for n, v in members.items() if inspect.isclass(v) and issubclass(v, base)]
         raise OptionError(
-            f"{place} has no {base.__name__} called {attribute!r}; it has {', '.join(classes) or 'none'}."
-            f"{nearest(attribute, classes)}"
+            f"{place} has no {base.__name__} called {attribute!r}; it has "
+            f"{', '.join(classes) or 'none'}.{nearest(attribute, classes)}"
         )
     return part
 
 
 @lru_cache
-def _load(place: str) -> ModuleType:
-    """Import a module by its name or its file."""
+def _load_module(place: str) -> ModuleType:
     try:
         if place.endswith(".py"):
             path = Path(place).expanduser().resolve()
             if not path.is_file():
-                raise OptionError(f"there is no file {path}")
+                raise OptionError(f"{path} does not exist")
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None
             assert spec.loader is not None
@@ -318,9 +310,9 @@ def _load(place: str) -> ModuleType:
             spec.loader.exec_module(module)
             return module
         if "" not in sys.path:
-            sys.path.insert(0, "")  # a module in the working directory, as with python -m
+            sys.path.insert(0, "")  # modules in the working directory, as with python -m
         return importlib.import_module(place)
     except DasoError:
         raise
-    except Exception as error:  # whatever the code of another does while it is imported
+    except Exception as error:  # custom code can raise anything while it is imported
         raise OptionError(f"cannot import {place!r}: {type(error).__name__}: {error}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 
 NAMED = 20
 """Problems that an error lists; it counts the others."""
@@ -44,6 +45,40 @@ class DivergedError(RunError):
 
 class MissingDependencyError(DasoError, ImportError):
     """An optional package is missing; the message names the extra that installs it."""
+
+
+def check_range(
+    name: str,
+    value: float,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+) -> None:
+    """Raise an ``OptionError`` unless an option is a finite number in a range.
+
+    Args:
+        name: of the option.
+        value: of the option.
+        least, most: bounds of the range, both allowed.
+        above: a lower bound that is not allowed itself.
+    """
+    is_in_range = least <= value <= most and (above is None or value > above)
+    if is_in_range and math.isfinite(value):
+        return
+    if above is not None:
+        wanted = f"above {above:g}" + (f" and at most {most:g}" if most < math.inf else "")
+    elif most == math.inf:
+        wanted = f"at least {least:g}" if value < math.inf else "a finite number"
+    else:
+        wanted = f"from {least:g} to {most:g}"
+    raise OptionError(f"{name} = {value}: must be {wanted}")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise an ``OptionError`` unless an option is one of its choices."""
+    if value not in choices:
+        raise OptionError(f"{name} = {value!r}: invalid choice; choose from {', '.join(choices)}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,34 +1,41 @@
-"""What the pieces of a method have in common, and the facts of a run that they may ask for.
+"""The base class of all parts of a method, and the facts of a run that parts may ask for.
 
-Shape letters, here and in every piece: B labelled images of a batch, U unlabelled ones, K classes, D features.
+Shape letters, here and in every part: B labeled images of a batch, U unlabeled images of a batch,
+K classes, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 NewTable = Callable[..., Tensor]
-"""Makes a tensor of a shape and, if not float32, a ``dtype``, not filled; ``torch.empty`` is one."""
+"""Makes an uninitialised tensor of a shape and, if not float32, a ``dtype``, as ``torch.empty``."""
+IdleOptions = Iterator[tuple[Sequence[str], str]]
+"""Groups of hyper-parameters that have no effect, each with the reason."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a part may ask to know of the run; its constructor names the attribute that it needs.
+    """Facts of a run, which a part requests by naming them in its constructor.
 
     Attributes:
         num_classes: K.
         dim: D, the length of a feature.
-        class_counts: int64, (K,), labelled images of each class, adopted ones of an earlier stage included.
-        given_counts: int64, (K,), labelled images of each class as they were given.
-        total_steps: of the training; of one stage where a run has several.
-        num_unlabeled: unlabelled images.
-        unlabeled_prior: float, (K,), estimated share of each class among the unlabelled images; None: not known.
-        align_temperature: exponent of the target of distribution alignment, which CReST+ lowers stage by stage.
-        new_table: makes the buffers that have a row for each unlabelled image, in a file if the images are in one.
+        class_counts: int64, (K,), labeled images of each class, including images that an earlier
+            stage adopted.
+        given_counts: int64, (K,), labeled images of each class in the data.
+        total_steps: training steps; those of one stage where a run has several.
+        num_unlabeled: number of unlabeled images.
+        unlabeled_prior: float, (K,), estimated share of each class among the unlabeled images, or
+            None if it is unknown.
+        align_temperature: exponent of the target of distribution alignment, which CReST+ lowers
+            from stage to stage.
+        new_table: makes buffers with a row for each unlabeled image, in a file if the images are.
     """
 
     num_classes: int
@@ -43,20 +50,46 @@ class Facts:
 
 
 class Part(nn.Module):
-    """A piece of a method, which may be made of further pieces and speaks for them.
+    """A part of a method, which may contain further parts and answers for them.
 
-    The positional arguments of a constructor are facts of the run, attributes of ``Facts``, supplied by name; its
-    keyword-only arguments are hyper-parameters, which become options of the command line, and are kept under
-    their names. State is buffers of fixed shape: so a checkpoint, a device and a compiled graph take it as it is.
+    The positional arguments of a constructor are attributes of ``Facts``, supplied by name. Its
+    keyword-only arguments are hyper-parameters: they become command-line options, and are kept
+    under their own names. State is buffers of fixed shape, so that it is checkpointed, moved and
+    compiled without further code.
 
     Attributes:
+        kind: ``"method"``, ``"labeled loss"``, ``"refiner"``, ``"term"`` or ``"plan"``.
         paper: where the part was published.
+        balances: whether the part removes the bias towards frequent classes, so that the
+            probabilities are those for balanced classes and must not be adjusted again.
     """
 
+    kind: ClassVar[str] = "part"
     paper: str = ""
+    balances: ClassVar[bool] = False
+
+    @classmethod
+    def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
+        """Yield the hyper-parameters of this part that have no effect, given the other options.
+
+        Args:
+            options: hyper-parameters of all parts, by name.
+            parts: the classes of all parts of the composed method, the learner first.
+        """
+        yield from ()
+
+    @classmethod
+    def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
+        """Yield what a user should know about the hyper-parameters in a training of *steps* steps.
+
+        Args:
+            options: hyper-parameters of all parts, by name, with every default resolved.
+            steps: of the stage in which the part takes part.
+        """
+        yield from ()
 
     def parts(self) -> Iterator[Part]:
-        """Yield the pieces that this one is made of."""
+        """Yield the parts that this one contains."""
         for child in self.children():
             if isinstance(child, Part):
                 yield child
@@ -65,7 +98,7 @@ class Part(nn.Module):
 
     @property
     def heads(self) -> dict[str, int]:
-        """Linear heads that the network shall have beside ``"class"``: outputs by name."""
+        """Linear heads that the network needs beside ``"class"``: number of outputs by name."""
         return {name: size for part in self.parts() for name, size in part.heads.items()}
 
     @property
@@ -75,11 +108,11 @@ class Part(nn.Module):
 
     @property
     def teacher_uses_batch_statistics(self) -> bool:
-        """Whether the teacher normalises by the statistics of its batch, as in training, or by running ones."""
+        """Whether the teacher normalizes by the statistics of its batch, not by running ones."""
         return all(part.teacher_uses_batch_statistics for part in self.parts())
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return what a step needs of chance, by name, drawn on the host so that all devices see the same.
+        """Return the random numbers of a step, by name, drawn on the host for all devices.
 
         Args:
             labeled: B.
@@ -93,10 +126,10 @@ class Part(nn.Module):
         }
 
     def begin_step(self, step: int) -> None:
-        """Get ready, on the host, for step *step*, counted from 0."""
+        """Prepare, on the host, for step *step*, counted from 0."""
         for part in self.parts():
             part.begin_step(step)
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the numbers of the state that a reader of the run wants to see, by name."""
+        """Return the numbers of the state that belong into the record of a run, by name."""
         return {name: value for part in self.parts() for name, value in part.describe().items()}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from daso.catalog import ADDITIONS, METHODS
 from daso.cli import main
-from daso.compose import ADDITIONS, METHODS
 from daso.presets.benchmarks import PRESETS, meant
 
 Capture = pytest.CaptureFixture[str]
@@ -100,14 +100,14 @@ def test_all_methods(capsys: Capture) -> None:
     for name in [*METHODS, *ADDITIONS]:
         assert f"  {name} " in shown
     impossible = shown.partition("Not possible:")[2].strip().splitlines()
-    guesses = "supervised + align, sharpen, daso, darp, crest-plus: it makes no guesses about unlabelled images"
+    guesses = "supervised + align, sharpen, daso, darp, crest-plus: it makes no guesses about unlabeled images"
     assert guesses in shown
     found = printed_json(capsys, "methods")
     assert found["method"].keys() == METHODS.keys()
-    assert found["refiner"]["daso"]["description"].startswith("Blends a classifier's pseudo-labels")
+    assert found["refiner"]["daso"]["description"].startswith("Blend a classifier's guesses")
     assert "arXiv 2106.05682" in found["refiner"]["daso"]["paper"]
     assert found["sampling"].keys() == {"class-balanced", "effective-number"}
-    for text in ("--labeled-sampling class-balanced", "logit-adjusted", "at test time"):
+    for text in ("--labeled-sampling", "class-balanced", "logit-adjusted", "at test time"):
         assert text in shown
     assert found["refused"]["fixmatch"].keys() & {"daso", "la", "abc"} == set()
     assert {"daso", "abc"} <= found["refused"]["supervised"].keys()
@@ -135,13 +135,13 @@ def test_a_composed_method(capsys: Capture) -> None:
     shown = printed(capsys, "methods", "fixmatch+la+daso")
     for text in (
         "FixMatch (method)",
-        "LogitAdjusted (labelled loss)",
+        "LogitAdjusted (labeled loss)",
         "DASO (refiner)",
         "--dist-temperature",
     ):
         assert text in shown
     found = printed_json(capsys, "methods", "fixmatch+la+daso")
-    assert [part["kind"] for part in found["parts"]] == ["method", "labelled loss", "refiner"]
+    assert [part["kind"] for part in found["parts"]] == ["method", "labeled loss", "refiner"]
     defaults = {h["name"]: h["default"] for h in found["hyperparameters"]}
     assert {
         "threshold": 0.95,

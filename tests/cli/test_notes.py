@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -19,8 +19,9 @@ from daso.cli.terminal.tables import percent, summary_table
 from daso.cli.training import notes
 from daso.cli.training.command import given_options, parse_train
 from daso.cli.training.defaults import to_config
-from daso.cli.training.notes import from_nothing, idle_options, late_blend, not_adjusted
+from daso.cli.training.notes import idle_options, not_adjusted, pretrained_may_help
 from daso.cli.training.setting import as_in_paper
+from daso.compose import Recipe
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
@@ -41,70 +42,70 @@ def notes_on(line: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("line", "idle"),
-    [
-        ("--method fixmatch+daso --cutout 4 --strong-operations 1 --threshold 0.9", []),
-        ("--method mixmatch --strong-operations 1", ["--strong-operations"]),
-        ("--method supervised --cutout=4 --unlabeled-ratio 3", ["--cutout", "--unlabeled-ratio"]),
-        ("--method meanteacher+daso --align-weight 2", ["--align-weight"]),
-        ("--method remixmatch+daso --align-weight 2", []),
-        (
-            "--method fixmatch+daso --blend fixed --fixed-blend 0.3 --dist-temperature 1",
-            ["--dist-temperature"],
-        ),
-        ("--method fixmatch+daso --fixed-blend 0.3 --dist-temperature 1", ["--fixed-blend"]),
-        ("--method fixmatch+daso --blend linear --queue-length 9", []),
-        (
-            "--method fixmatch+daso --blend linear --align-weight 0 --queue-length 9",
-            ["--queue-length"],
-        ),
-        (
-            "--method mixmatch+daso --blend linear --no-queue-batch-statistics",
-            ["--queue-batch-statistics"],
-        ),
-        ("--method fixmatch+daso --no-balanced-queue --queue-length 9", ["--queue-length"]),
-        ("--method fixmatch --unlabeled-weight 0 --threshold 0.5", ["--threshold"]),
-        ("--method remixmatch --unlabeled-weight 0 --unlabeled-ramp 0.5", []),
-        (
-            "--method remixmatch --unlabeled-weight 0 --premix-weight 0 --unlabeled-ramp 0.5",
-            ["--unlabeled-ramp"],
-        ),
-        (
-            "--method usadtm --unlabeled-weight 0 --cosine-threshold 0.5 --warmup-steps 3",
-            ["--cosine-threshold", "--warmup-steps"],
-        ),
-        ("--method fixmatch+daso --unlabeled-weight 0 --warmup-steps 3", []),
-        (
-            "--method fixmatch+ldam --reweight-from 1 --max-margin 1 --effective-number-beta 0.9",
-            ["--effective-number-beta", "--max-margin"],
-        ),
-        (
-            "--method fixmatch+ldam --reweight-from 1 --margins-from 0 --max-margin 1 --effective-number-beta 0.9",
-            ["--effective-number-beta"],
-        ),
-        ("--method fixmatch+ldam --margins-from 1 --max-margin 1", ["--max-margin"]),
-        ("--method fixmatch+darp --darp-start 1 --darp-keep 3", ["--darp-keep"]),
-        (
-            "--method fixmatch+daso --queue-encoder online --no-queue-batch-statistics",
-            ["--queue-batch-statistics"],
-        ),
-        ("--method meanteacher+daso --queue-encoder online --no-queue-batch-statistics", []),
-        ("--method fixmatch --unlabeled-shape uniform --gamma-unlabeled 3", ["--gamma-unlabeled"]),
-        ("--method fixmatch --crop resized --crop-padding 3", ["--crop-padding"]),
-        ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),
-        ("--method remixmatch+crest-plus --align-min 0.3", []),
-        ("--method usadtm --strong-magnitude 3", []),
-    ],
-)
-def test_options_without_effect_are_named(line: str, idle: list[str]) -> None:
-    assert notes_on(f"digits {line}") == idle
+IDLE = [
+    ("--method fixmatch+daso --cutout 4 --strong-operations 1 --threshold 0.9", []),
+    ("--method mixmatch --strong-operations 1", ["--strong-operations"]),
+    ("--method supervised --cutout=4 --unlabeled-ratio 3", ["--cutout", "--unlabeled-ratio"]),
+    ("--method meanteacher+daso --align-weight 2", ["--align-weight"]),
+    ("--method remixmatch+daso --align-weight 2", []),
+    (
+        "--method fixmatch+daso --blend fixed --fixed-blend 0.3 --dist-temperature 1",
+        ["--dist-temperature"],
+    ),
+    ("--method fixmatch+daso --fixed-blend 0.3 --dist-temperature 1", ["--fixed-blend"]),
+    ("--method fixmatch+daso --blend linear --queue-length 9", []),
+    (
+        "--method fixmatch+daso --blend linear --align-weight 0 --queue-length 9",
+        ["--queue-length"],
+    ),
+    (
+        "--method mixmatch+daso --blend linear --no-queue-batch-statistics",
+        ["--queue-batch-statistics"],
+    ),
+    ("--method fixmatch+daso --no-balanced-queue --queue-length 9", ["--queue-length"]),
+    ("--method fixmatch --unlabeled-weight 0 --threshold 0.5", ["--threshold"]),
+    ("--method remixmatch --unlabeled-weight 0 --unlabeled-ramp 0.5", []),
+    (
+        "--method remixmatch --unlabeled-weight 0 --premix-weight 0 --unlabeled-ramp 0.5",
+        ["--unlabeled-ramp"],
+    ),
+    (
+        "--method usadtm --unlabeled-weight 0 --cosine-threshold 0.5 --warmup-steps 3",
+        ["--cosine-threshold", "--warmup-steps"],
+    ),
+    ("--method fixmatch+daso --unlabeled-weight 0 --warmup-steps 3", []),
+    (
+        "--method fixmatch+ldam --reweight-from 1 --max-margin 1 --effective-number-beta 0.9",
+        ["--effective-number-beta", "--max-margin"],
+    ),
+    (
+        "--method fixmatch+ldam --reweight-from 1 --margins-from 0 --max-margin 1 --effective-number-beta 0.9",
+        ["--effective-number-beta"],
+    ),
+    ("--method fixmatch+ldam --margins-from 1 --max-margin 1", ["--max-margin"]),
+    ("--method fixmatch+darp --darp-start 1 --darp-keep 3", ["--darp-keep"]),
+    (
+        "--method fixmatch+daso --queue-encoder online --no-queue-batch-statistics",
+        ["--queue-batch-statistics"],
+    ),
+    ("--method meanteacher+daso --queue-encoder online --no-queue-batch-statistics", []),
+    ("--method fixmatch --unlabeled-shape uniform --gamma-unlabeled 3", ["--gamma-unlabeled"]),
+    ("--method fixmatch --crop resized --crop-padding 3", ["--crop-padding"]),
+    ("--method remixmatch+crest-plus --align False --align-min 0.3", ["--align-min"]),
+    ("--method remixmatch+crest-plus --align-min 0.3", []),
+    ("--method usadtm --strong-magnitude 3", []),
+]
+
+
+def test_options_without_effect_are_named() -> None:
+    for line, idle in IDLE:
+        assert notes_on(f"digits {line}") == idle, line
 
 
 def test_hyper_parameters_that_a_configuration_leaves_out_have_their_defaults() -> None:
     config = RunConfig("digits", "fixmatch+daso", method_options={"threshold": 0.9})
     assert idle_options(config, {"fixed_blend", "queue_length"}) == [
-        "--fixed-blend has no effect: it belongs to --blend fixed"
+        "--fixed-blend has no effect: it requires --blend fixed"
     ]
 
 
@@ -127,11 +128,10 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
     assert confusions[0] == confusions[1]
 
 
-@pytest.mark.parametrize(
-    ("line", "note"),
-    [
+def test_a_training_too_short_for_the_blend_says_so(digits: Source) -> None:
+    for line, remark in (
         ("--steps 40", "never in a training of 40 steps (--histogram-period 100)"),
-        ("--steps 100", "never"),  # the histogram is renewed behind the last step
+        ("--steps 100", "never"),  # the histogram is updated after the last step
         ("--steps 120", "only from step 100 on"),
         ("--steps 200", None),
         ("--steps 40 --histogram-period 4", None),
@@ -143,18 +143,15 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
             "--steps 300 --method fixmatch+daso+crest --generations 3",
             "never in a training of 100 steps",
         ),
-    ],
-)
-def test_a_training_too_short_for_the_blend_says_so(
-    line: str, note: str | None, digits: Source
-) -> None:
-    argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
-    command, options = parse_train(argv)
-    prepared = prepare(
-        to_config(command, options, argv, SOURCES["digits"], lambda text: None), digits
-    )
-    found = late_blend(prepared.config, prepared.training.options.steps)
-    assert (found is None) if note is None else (found is not None and note in found)
+    ):
+        argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
+        command, options = parse_train(argv)
+        config = to_config(command, options, argv, SOURCES["digits"], lambda text: None)
+        prepared = prepare(config, digits)
+        steps = prepared.training.options.steps
+        remarks = prepared.recipe.remarks(prepared.config.method_options, steps)
+        assert len(remarks) == (remark is not None), line
+        assert remark is None or remark in remarks[0]
 
 
 def test_the_blend_weights_are_zero_where_it_is_said_that_daso_never_blends(
@@ -166,51 +163,44 @@ def test_the_blend_weights_are_zero_where_it_is_said_that_daso_never_blends(
         assert main([*line.split(), *more.split(), "--out", str(folder)]) == 0
         last = read_rows(folder / "metrics.jsonl")[-1]
         assert any(last["pseudo_labels"]["blend_weight"]) == blends
-        assert ("DASO blends pseudo-labels never" in capsys.readouterr().err) == (not blends)
+        assert ("blends pseudo-labels never" in capsys.readouterr().err) == (not blends)
 
 
-@pytest.mark.parametrize(
-    ("source", "options", "few", "noted"),
-    [
+def test_few_labels_of_own_images_want_a_pretrained_encoder(
+    digits: Source, tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config()
+    data = prepare(config, digits).data
+    for source, options, few, noted in (
         ("photos", {}, 100, True),
         ("hf:someone/photos", {}, 100, True),
         ("digits", {}, 100, False),
         ("photos", {"weights": "resnet18.safetensors"}, 100, False),
         ("photos", {}, 1, False),
-    ],
-)
-def test_few_labels_of_own_images_want_a_pretrained_encoder(
-    source: str,
-    options: dict[str, Any],
-    few: int,
-    noted: bool,
-    digits: Source,
-    tiny_config: Callable[..., RunConfig],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(notes, "FEW", few)
-    config = tiny_config()
-    data = prepare(config, digits).data
-    config = replace(config, source=source, train=replace(config.train, **options))
-    note = from_nothing(config, data, None)
-    assert (note is not None) == noted
-    if note is not None:
-        assert f"by {len(data.labeled)} labels of 10 classes" in note
-        assert "--freeze" in note
+    ):
+        monkeypatch.setattr(notes, "FEW_LABELS", few)
+        own = replace(config, source=source, train=replace(config.train, **options))
+        note = pretrained_may_help(own, data, None)
+        assert (note is not None) == noted, (source, options, few)
+        if note is not None:
+            assert f"{len(data.labeled)} labels for 10 classes" in note
+            assert "--freeze" in note
 
 
-@pytest.mark.parametrize(
-    ("method", "sampling", "reason"),
-    [
+def test_what_has_balanced_a_classifier_already() -> None:
+    for method, sampling, reason in (
         ("fixmatch+daso", "uniform", None),
         ("fixmatch+la+daso", "uniform", "(la)"),
         ("supervised+ldam+crt", "uniform", "(crt, ldam)"),
         ("supervised", "class-balanced", "(class-balanced sampling)"),
-    ],
-)
-def test_who_has_balanced_already(method: str, sampling: Any, reason: str | None) -> None:
-    note = not_adjusted(RunConfig("digits", method, train=TrainOptions(labeled_sampling=sampling)))
-    assert (note is None) if reason is None else (reason in str(note))
+        ("fixmatch+la", "effective-number", "(la, effective-number sampling)"),
+    ):
+        train = TrainOptions(labeled_sampling=cast(Any, sampling))
+        config = RunConfig("digits", method, train=train)
+        # Runs of daso 0.1.0 do not record it.
+        for data in ({"method": Recipe.parse(method).describe()}, {}):
+            note = not_adjusted(config, data)
+            assert (note is None) if reason is None else (reason in str(note))
 
 
 def test_evaluate_adjusts_no_classifier_that_was_balanced(
@@ -225,7 +215,7 @@ def test_evaluate_adjusts_no_classifier_that_was_balanced(
     (finished_run / "config.json").write_text(json.dumps(config))
     assert main(["evaluate", str(finished_run)]) == 0
     captured = capsys.readouterr()
-    assert "has balanced its classifier in training (effective-number sampling)" in captured.err
+    assert "(effective-number sampling)" in captured.err
     assert "logit-adjusted" not in captured.out
     assert main(["evaluate", str(finished_run), "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)

@@ -9,6 +9,7 @@ import pytest
 from daso.cli import main
 from daso.compose import Recipe
 from daso.errors import OptionError
+from daso.report.runs import read_run
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
 TINY = [
@@ -100,18 +101,47 @@ class Same(Refiner):
         Recipe.parse(f"{file}:Halved")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_what_cannot_be_found_is_said() -> None:
+    for name, message in (
         ("no_such_module:Mine", "cannot import 'no_such_module'"),
-        ("no/such/file.py:Mine", "there is no file"),
+        ("no/such/file.py:Mine", "does not exist"),
         ("json:JSONDecoder", "no Method called 'JSONDecoder'"),
         (":Mine", "cannot import ''"),
-    ],
-)
-def test_what_cannot_be_found_is_said(name: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        Recipe.parse(name)
+    ):
+        with pytest.raises(OptionError, match=message):
+            Recipe.parse(name)
+
+
+def test_a_part_of_ones_own_says_what_is_true_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "balanced.py"
+    file.write_text(
+        """
+from daso.losses.labeled import LabeledLoss
+
+
+class Balanced(LabeledLoss):
+    balances = True
+
+    def __init__(self, *, speed: float = 1.0):
+        super().__init__()
+        self.speed = speed
+
+    @classmethod
+    def idle_options(cls, options, parts):
+        yield ("speed",), "nothing is fast"
+"""
+    )
+    run = tmp_path / "run"
+    method = ["--method", f"supervised+{file}:Balanced", "--speed", "2"]
+    assert main(["train", "digits", *method, "--out", str(run), *TINY]) == 0
+    assert "--speed has no effect: nothing is fast" in capsys.readouterr().err
+    recorded = json.loads((run / "data.json").read_text())["method"]
+    assert recorded == {"balanced_by": ["Balanced"], "slots": ["supervised"]}
+    assert read_run(run).balanced_by == ("Balanced",)
+    assert main(["evaluate", str(run)]) == 0
+    assert "(Balanced)" in capsys.readouterr().err
 
 
 def test_a_constructor_that_asks_for_what_is_no_fact_is_explained(
@@ -132,7 +162,7 @@ class Asks(Method):
         main(["train", "digits", "--method", f"{file}:Asks", "--out", str(tmp_path / "run"), *TINY])
         == 2
     )
-    assert "'learning_speed', which is no fact of a run" in capsys.readouterr().err
+    assert "'learning_speed', which is not a fact of a run" in capsys.readouterr().err
 
 
 def test_a_file_with_an_error_is_named(tmp_path: Path) -> None:
@@ -183,26 +213,23 @@ class Mine(Supervised):
     return f"{file}:Mine"
 
 
-@pytest.mark.parametrize(
-    ("constructor", "message"),
-    [
-        (
-            "*, speed: float = 1.0):",
-            "Mine does not keep its hyper-parameter 'speed'.*set self.speed",
-        ),
-        ("*, speed: float):", "hyper-parameter 'speed' has no default"),
-        ("*, speed=1.0):", "hyper-parameter 'speed' has no type"),
-        ("*, speed):", "hyper-parameter 'speed' has no type and no default"),
-        ("*, speed: Speed = 1.0):", "a type of its constructor's arguments is unknown.*Speed"),
-    ],
-)
 def test_a_hyper_parameter_that_is_not_declared_in_full_is_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], constructor: str, message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = write_method(tmp_path / "lacking.py", constructor)
-    assert main(["train", "digits", "--method", name, "--out", str(tmp_path / "run"), *TINY]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not (tmp_path / "run").exists()
+    for number, (constructor, message) in enumerate(
+        (
+            ("*, speed: float = 1.0):", "does not keep its hyper-parameter 'speed'.*self.speed"),
+            ("*, speed: float):", "hyper-parameter 'speed' has no default"),
+            ("*, speed=1.0):", "hyper-parameter 'speed' has no type"),
+            ("*, speed):", "hyper-parameter 'speed' has no type and no default"),
+            ("*, speed: Speed = 1.0):", "type of 'speed' is unknown.*Speed"),
+        )
+    ):
+        name = write_method(tmp_path / f"lacking{number}.py", constructor)
+        out = str(tmp_path / "run")
+        assert main(["train", "digits", "--method", name, "--out", out, *TINY]) == 2
+        assert re.search(message, capsys.readouterr().err), constructor
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_plus_in_a_path_is_explained(
@@ -211,7 +238,7 @@ def test_a_plus_in_a_path_is_explained(
     folder = tmp_path / "a+b"
     name = write_method(folder / "mine.py", "):")
     for method in (name, f"{name}+la", f"fixmatch+{name}"):
-        with pytest.raises(OptionError, match=r"the path .*a\+b/mine.py has a \+ in it"):
+        with pytest.raises(OptionError, match=r"a\+b/mine.py contains a \+"):
             Recipe.parse(method)
     # The name that is noted has the whole path.
     monkeypatch.chdir(folder)
@@ -219,7 +246,7 @@ def test_a_plus_in_a_path_is_explained(
         main(["train", "digits", "--method", "mine.py:Mine", "--out", str(tmp_path / "run"), *TINY])
         == 2
     )
-    assert "has a + in it" in capsys.readouterr().err
+    assert "contains a +" in capsys.readouterr().err
 
 
 def test_a_file_that_fails_while_it_is_imported_is_named(tmp_path: Path) -> None:

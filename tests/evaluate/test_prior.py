@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.errors import DataError
 from daso.evaluate.prior import estimate_prior, shift
 
@@ -93,4 +93,7 @@ def test_no_image_no_estimate() -> None:
 def test_what_has_balanced_a_classifier(
     method: str, sampling: str, expected: tuple[str, ...]
 ) -> None:
-    assert balancing_parts(method, sampling) == expected
+    config = {"method": method, "train": {"labeled_sampling": sampling}}
+    assert balanced_by(config, {}) == expected  # as of a run of daso 0.1.0
+    recorded = {"method": {"balanced_by": ["la"]}}
+    assert balanced_by(config, recorded)[0] == "la"

@@ -1,4 +1,4 @@
-"""Rows of trainings that nobody trained, for tests of warnings."""
+"""Made rows of trainings, for tests of warnings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from daso.balance import balancing_parts
-from daso.report.warnings.run_facts import RunFacts
+from daso.compose import Recipe
+from daso.report.warnings.run_facts import WatchedRun
 from daso.report.warnings.watch import Watch
 
 Row = dict[str, Any]
@@ -19,32 +19,33 @@ LABELED = np.array([0.4, 0.3, 0.2, 0.1])
 STEPS, PERIOD = 1000, 50
 
 
-def facts(
+def watched(
     labeled: np.ndarray = LABELED,
     options: Row | None = None,
     steps: int = STEPS,
     measured: Row | None = None,
     method: str = "fixmatch+daso",
     **more: Any,
-) -> RunFacts:
+) -> WatchedRun:
     names = tuple(f"class {k}" for k in range(len(labeled)))
     counts = None if measured is None else np.array(next(iter(measured.values())), dtype=float)
     where = "test" if measured is None else next(iter(measured))
-    known = RunFacts(
+    recipe = Recipe.parse(method)
+    run = WatchedRun(
         names,
         labeled,
         steps,
         images_per_step=64,
         unlabeled=1000,
-        method=method,
         options={"threshold": 0.95} | (options or {}),
-        balanced_by=balancing_parts(method),
+        slots=tuple(recipe.slots()),
+        balanced_by=tuple(recipe.balanced_by()),
         drawn=True,
         fold=False,
         measured_on=where,
         measured=counts,
     )
-    return replace(known, **more)
+    return replace(run, **more)
 
 
 def evaluation(
@@ -66,12 +67,12 @@ def evaluation(
 GOOD = {"balanced_accuracy": 0.7, "recall_few": 0.4, "recall": [0.7] * 4}
 
 
-def warnings_of(known: RunFacts, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
-    watch = Watch(known)
-    found = []
+def warnings_of(run: WatchedRun, make: Callable[[int], Row], steps: int = STEPS) -> list[Row]:
+    watch = Watch(run)
+    warnings = []
     for step in range(PERIOD, steps + 1, PERIOD):
-        found += [{"step": step, **warning} for warning in watch.see(make(step))]
-    return found
+        warnings += [{"step": step, **warning} for warning in watch.see(make(step))]
+    return warnings
 
 
 def kinds(warnings: list[Row]) -> list[str]:

@@ -24,7 +24,7 @@ from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.nets.distributed import Processes
 from daso.train.config import RunConfig
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 

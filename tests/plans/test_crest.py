@@ -151,12 +151,12 @@ def test_the_defaults_are_those_of_the_experiments_of_daso() -> None:
 def test_values_out_of_range_are_refused_by_name(
     plan: type[CReST], option: str, value: float
 ) -> None:
-    with pytest.raises(OptionError, match=f"{plan.__name__}: {option} = {value}"):
+    with pytest.raises(OptionError, match=f"{option} = {value}"):
         plan(COUNTS, 100, 7, **{option: value})
 
 
 def test_more_that_is_refused() -> None:
     with pytest.raises(OptionError, match=r"align_min = 1\.5"):
         CReSTPlus(COUNTS, 100, 7, align_min=1.5)
-    with pytest.raises(OptionError, match="adopts unlabelled images, and the data has none"):
+    with pytest.raises(OptionError, match="needs unlabeled images"):
         CReST(COUNTS, 100, 0)

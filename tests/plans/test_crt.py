@@ -34,5 +34,5 @@ def test_the_second_training_is_supervised_balanced_and_of_the_heads_alone() -> 
     ],
 )
 def test_values_out_of_range_are_refused_by_name(option: str, value: float) -> None:
-    with pytest.raises(OptionError, match=f"CRT: {option} = {value}"):
+    with pytest.raises(OptionError, match=f"{option} = {value}"):
         CRT(100, **{option: value})

@@ -191,8 +191,8 @@ def test_a_large_table_is_refined_block_by_block_to_the_same(
     target = len(guesses) * COUNTS / COUNTS.sum()
     whole = refine(guesses, target, keep, 10)
     for block, kept in ((7 * K, 0), (1, 0), (20 * K, 2**23)):
-        monkeypatch.setattr(darp_module, "BLOCK", block)
-        monkeypatch.setattr(darp_module, "KEPT", kept)
+        monkeypatch.setattr(darp_module, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(darp_module, "CACHED_ELEMENTS", kept)
         torch.testing.assert_close(refine(guesses, target, keep, 10), whole, rtol=0, atol=1e-6)
 
 

@@ -8,33 +8,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_rows import GOOD, LABELED, REVERSED, Row, evaluation, facts, kinds, warnings_of
+from made_rows import GOOD, LABELED, REVERSED, Row, evaluation, kinds, warnings_of, watched
 
-from daso.compose import METHODS, Recipe
+from daso.catalog import METHODS
+from daso.compose import Recipe
 from daso.report.uncertainty import interval
 from daso.report.warnings.checks import UNCERTAIN, additions, distance
+from daso.report.warnings.run_facts import watched_run
 
 
 def test_an_empty_mask_is_said_once_and_not_before_the_warm_up_is_over_for_long() -> None:
     def row(step: int) -> Row:
         return evaluation(step, confident=np.zeros(4), share=0.0)
 
-    (warning,) = warnings_of(facts(), row)
+    (warning,) = warnings_of(watched(), row)
     # A fifth of the steps is too early, another fifth makes it long.
     assert (warning["kind"], warning["step"]) == ("empty mask", 400)
     assert "--threshold" in warning["advice"]
-    (warning,) = warnings_of(facts(options={"warmup_steps": 500}), row)
+    (warning,) = warnings_of(watched(options={"warmup_steps": 500}), row)
     assert warning["step"] == 700
-    assert warnings_of(facts(), lambda step: evaluation(step, share=0.01)) == []
+    assert warnings_of(watched(), lambda step: evaluation(step, share=0.01)) == []
 
 
 def test_an_empty_mask_after_the_warm_up_of_daso_has_another_advice() -> None:
     options = {"warmup_steps": 300, "prototype_temperature": 0.05}
     (warning,) = warnings_of(
-        facts(options=options), lambda s: evaluation(s, share=0.3 if s <= 300 else 0.0)
+        watched(options=options), lambda s: evaluation(s, share=0.3 if s <= 300 else 0.0)
     )
     assert "--warmup-steps" in warning["advice"]
-    (warning,) = warnings_of(facts(options=options), lambda s: evaluation(s, share=0.0))
+    (warning,) = warnings_of(watched(options=options), lambda s: evaluation(s, share=0.0))
     assert "--warmup-steps" not in warning["advice"]
 
 
@@ -43,7 +45,7 @@ def test_starved_classes_rarest_first_and_again_when_twice_as_many() -> None:
         confident = [0.6, 0.4, 0.0, 0.0] if step > 600 else [0.5, 0.3, 0.2, 0.0]
         return evaluation(step, confident=confident)
 
-    first, second = warnings_of(facts(), row)
+    first, second = warnings_of(watched(), row)
     assert (first["kind"], first["classes"], first["step"]) == ("starved classes", [3], 400)
     assert second["classes"] == [3, 2]
     # The window of the second begins with the first evaluation in which class 2 has none.
@@ -55,7 +57,7 @@ def test_next_to_none_is_none() -> None:
     def share(of_class_3: float) -> list[Row]:
         rest = (1 - of_class_3) / 3
         return warnings_of(
-            facts(), lambda step: evaluation(step, confident=[rest, rest, rest, of_class_3])
+            watched(), lambda step: evaluation(step, confident=[rest, rest, rest, of_class_3])
         )
 
     # Among the confident ones: 2% of the class's share of a tenth.
@@ -70,95 +72,80 @@ def test_a_class_is_not_missed_before_it_should_have_had_some() -> None:
         return evaluation(step, final=labeled, confident=[1.0, 0.0])
 
     # Of 32 confident ones a step: 0.016 of the class, 20 after 1,250 steps; the window is a fifth of the run.
-    assert kinds(warnings_of(facts(labeled, steps=5000), row, steps=5000)) == []
-    assert kinds(warnings_of(facts(labeled, steps=7000), row, steps=7000)) == ["starved classes"]
+    assert kinds(warnings_of(watched(labeled, steps=5000), row, steps=5000)) == []
+    assert kinds(warnings_of(watched(labeled, steps=7000), row, steps=7000)) == ["starved classes"]
 
 
-@pytest.mark.parametrize(
-    ("labeled", "final", "expected"),
-    [
-        pytest.param([0.5, 0.5], [0.8, 0.2], True, id="two balanced classes"),
-        pytest.param([0.5, 0.5], [0.7, 0.3], False, id="two balanced classes, fairly"),
-        pytest.param([0.9, 0.1], [0.94, 0.06], False, id="as frequent as its labels"),
-        pytest.param([0.1, 0.9], [0.6, 0.4], True, id="a rare class"),
-        pytest.param([0.005] * 200, [0.3, *[0.7 / 199] * 199], True, id="one of 200"),
-        pytest.param([0.005] * 200, [0.1, *[0.9 / 199] * 199], False, id="one of 200, fairly"),
-    ],
-)
-def test_one_class_swallows_the_others(
-    labeled: list[float], final: list[float], expected: bool
-) -> None:
-    found = warnings_of(facts(np.array(labeled)), lambda step: evaluation(step, final=final))
-    assert ("swallowing class" in kinds(found)) == expected
-    if expected:
-        warning = next(w for w in found if w["kind"] == "swallowing class")
-        assert warning["classes"] == [0]
-        assert "starved classes" not in kinds(found)  # the one says it all
+def test_one_class_swallows_the_others() -> None:
+    for labeled, final, expected in (
+        ([0.5, 0.5], [0.8, 0.2], True),
+        ([0.5, 0.5], [0.7, 0.3], False),
+        ([0.9, 0.1], [0.94, 0.06], False),
+        ([0.1, 0.9], [0.6, 0.4], True),
+        ([0.005] * 200, [0.3, *[0.7 / 199] * 199], True),
+        ([0.005] * 200, [0.1, *[0.9 / 199] * 199], False),
+    ):
+        found = warnings_of(watched(np.array(labeled)), lambda s, f=final: evaluation(s, final=f))
+        assert ("swallowing class" in kinds(found)) == expected, (labeled[0], final[0])
+        if expected:
+            warning = next(w for w in found if w["kind"] == "swallowing class")
+            assert warning["classes"] == [0]
+            assert "starved classes" not in kinds(found)  # the one says it all
 
 
-@pytest.mark.parametrize(
-    ("final", "temperature", "wanted"),
-    [
+def test_t_dist_for_the_other_case() -> None:
+    for final, temperature, advice in (
         (LABELED, 1.5, None),
         (REVERSED, 1.5, "--dist-temperature 0.3"),
         (LABELED, 0.3, "--dist-temperature 1.5"),
         (REVERSED, 0.3, None),
         (REVERSED, 0.7, None),
-    ],
-)
-def test_t_dist_for_the_other_case(
-    final: np.ndarray, temperature: float, wanted: str | None
-) -> None:
-    found = warnings_of(
-        facts(options={"dist_temperature": temperature}),
-        lambda s: evaluation(s, final=final, test=GOOD),
-    )
-    if wanted is None:
-        assert found == []
-    else:
-        (warning,) = found
-        assert (warning["kind"], warning["step"]) == (
-            "T_dist",
-            550,
-        )  # a third, and long from there on
-        assert wanted in warning["advice"]
+    ):
+        found = warnings_of(
+            watched(options={"dist_temperature": temperature}),
+            lambda s, final=final: evaluation(s, final=final, test=GOOD),
+        )
+        if advice is None:
+            assert found == [], temperature
+        else:
+            (warning,) = found
+            # A third of the steps, and long from there on.
+            assert (warning["kind"], warning["step"]) == ("T_dist", 550)
+            assert advice in warning["advice"]
 
 
 def test_t_dist_is_not_judged_where_it_has_no_say_or_labels_are_balanced() -> None:
-    fixed = facts(options={"dist_temperature": 1.5, "blend": "fixed"})
+    fixed = watched(options={"dist_temperature": 1.5, "blend": "fixed"})
     assert warnings_of(fixed, lambda step: evaluation(step, final=REVERSED, test=GOOD)) == []
     even = np.full(4, 0.25)
     assert (
         warnings_of(
-            facts(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD)
+            watched(even, {"dist_temperature": 0.3}), lambda s: evaluation(s, final=even, test=GOOD)
         )
         == []
     )
 
 
-@pytest.mark.parametrize(
-    ("final", "temperature", "measured", "warned"),
-    [
+def test_a_classifier_that_does_not_know_the_rare_classes_is_not_trusted() -> None:
+    for final, temperature, measured, warned in (
         (REVERSED, 1.5, {"balanced_accuracy": 0.4, "recall_few": 0.4}, False),
         (REVERSED, 1.5, {"balanced_accuracy": 0.6, "recall_few": 0.0}, True),
         (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": 0.0}, False),
         (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": None}, False),
         (LABELED, 0.3, {"balanced_accuracy": 0.6, "recall_few": 0.3}, True),
         (REVERSED, 1.5, None, False),
-    ],
-)
-def test_a_classifier_that_does_not_know_the_rare_classes_is_not_believed(
-    final: np.ndarray, temperature: float, measured: Row | None, warned: bool
-) -> None:
-    known = facts(options={"dist_temperature": temperature})
-    more = {} if measured is None else {"test": measured}
-    found = warnings_of(known, lambda s: evaluation(s, final=final, **more))
-    assert kinds(found) == (["T_dist"] if warned else [])
+    ):
+        more = {} if measured is None else {"test": measured}
+        found = warnings_of(
+            watched(options={"dist_temperature": temperature}),
+            lambda s, final=final, more=more: evaluation(s, final=final, **more),
+        )
+        assert kinds(found) == (["T_dist"] if warned else []), (temperature, measured)
 
 
 def t_dist_warnings(final: np.ndarray, temperature: float, **more: Any) -> list[str]:
-    known = facts(options={"dist_temperature": temperature}, **more)
-    return kinds(warnings_of(known, lambda s: evaluation(s, final=final, test=GOOD)))
+    run = watched(options={"dist_temperature": temperature}, **more)
+    return kinds(warnings_of(run, lambda s: evaluation(s, final=final, test=GOOD)))
 
 
 def test_the_t_dist_for_what_nobody_knows_is_not_called_wrong() -> None:
@@ -174,20 +161,31 @@ def test_t_dist_is_not_judged_in_a_run_of_a_cross_validation_or_after_a_few_pass
     assert t_dist_warnings(REVERSED, 1.5, unlabeled=6_401) == []
 
 
-@pytest.mark.parametrize(
-    "method",
-    [*METHODS, "mixmatch+daso", "meanteacher+daso", "fixmatch+daso", "boss+la", "fixmatch+abc"],
-)
-def test_what_is_advised_is_not_there_yet_and_is_not_refused(method: str) -> None:
-    advised = additions(facts(method=method))
-    named = set(re.findall(r"\+(\w+)", advised))
-    assert not named & set(method.split("+"))
-    for part in named:
-        Recipe.parse(f"{method}+{part}")
-    if {"la", "abc"} & set(method.split("+")):
-        assert not named & {"la", "abc"}
-    else:
-        assert {"la"} <= named or "--labeled-sampling class-balanced" in advised
+def test_advised_additions_are_missing_and_not_refused() -> None:
+    composed = ["mixmatch+daso", "meanteacher+daso", "fixmatch+daso", "boss+la", "fixmatch+abc"]
+    for method in (*METHODS, *composed):
+        advised = additions(watched(method=method, options=options_of(method)))
+        named = set(re.findall(r"\+(\w+)", advised))
+        assert not named & set(method.split("+")), method
+        for part in named:
+            Recipe.parse(f"{method}+{part}")
+        if {"la", "abc"} & set(method.split("+")):
+            assert not named & {"la", "abc"}, method
+        else:
+            assert {"la"} <= named or "--labeled-sampling class-balanced" in advised, method
+
+
+def options_of(method: str) -> Row:
+    return {name: known.default for name, known in Recipe.parse(method).hyperparameters().items()}
+
+
+def test_additions_to_runs_that_do_not_record_what_their_method_takes() -> None:
+    run = watched_run(
+        {"method": "fixmatch+daso", "train": {"steps": 10, "batch": 4}},
+        {"class_names": ["a", "b"], "labeled_counts": [3, 1]},
+    )
+    assert additions(run) == "--labeled-sampling class-balanced"
+    assert additions(replace(run, balanced_by=("la",))) == ""
 
 
 def test_the_advice_of_the_warnings_knows_the_method() -> None:
@@ -198,9 +196,10 @@ def test_the_advice_of_the_warnings_knows_the_method() -> None:
         return evaluation(step, final=[0.97, 0.01, 0.01, 0.01])
 
     for make in (starved, swallowed):
-        (plain,) = warnings_of(facts(method="fixmatch"), make)
+        (plain,) = warnings_of(watched(method="fixmatch"), make)
         assert "+daso, +abc or +la" in plain["advice"]
-        (full,) = warnings_of(facts(method="fixmatch+la+daso"), make)
+        options = options_of("fixmatch+la+daso") | {"warmup_steps": 0, "blend": "fixed"}
+        (full,) = warnings_of(watched(method="fixmatch+la+daso", options=options), make)
         assert "+" not in full["advice"]
 
 
@@ -212,9 +211,9 @@ def test_distance_is_the_share_that_would_have_to_change() -> None:
 
 def test_an_uncertain_measure_against_a_simulation() -> None:
     images, recall = np.array([40, 10, 4]), np.array([0.9, 0.7, 0.5])
-    known = facts(LABELED[:3], measured={"holdout": images})
+    run = watched(LABELED[:3], measured={"holdout": images})
     (warning,) = warnings_of(
-        known, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}}
+        run, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}}
     )
     random = np.random.default_rng(0)
     balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
@@ -223,19 +222,19 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
     assert half > UNCERTAIN
     assert "54 held-out images (4 of the rarest class)" in warning["message"]
     (own,) = warnings_of(
-        replace(known, drawn=False),
+        replace(run, drawn=False),
         lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
     )
     assert "daso validate" in own["advice"]
     assert "daso validate" not in warning["advice"]  # which refuses what is drawn from a larger set
     assert (
         warnings_of(
-            replace(known, fold=True),
+            replace(run, fold=True),
             lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": list(recall)}},
         )
         == []
     )
-    plenty = facts(LABELED[:3], measured={"holdout": 100 * images})
+    plenty = watched(LABELED[:3], measured={"holdout": 100 * images})
     assert (
         warnings_of(
             plenty, lambda s: {"event": "evaluate", "step": s, "holdout": {"recall": [0.9] * 3}}
@@ -247,9 +246,9 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
 def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> (
     None
 ):
-    known = facts(LABELED[:3], measured={"test": [3, 3, 0]})
+    run = watched(LABELED[:3], measured={"test": [3, 3, 0]})
     (warning,) = warnings_of(
-        known, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [1.0, 1.0, None]}}
+        run, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [1.0, 1.0, None]}}
     )
     assert warning["kind"] == "uncertain measure"
     assert "6 test images (3 of the rarest class)" in warning["message"]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_rows import Row, evaluation, facts, kinds, warnings_of
+from made_rows import Row, evaluation, kinds, warnings_of, watched
 
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.report.runs import read_run
-from daso.report.warnings.run_facts import watch_facts
+from daso.report.warnings.run_facts import watched_run
 from daso.report.warnings.watch import Watch, find_warnings
 from daso.train.config import RunConfig
 from daso.train.prepare import prepare
@@ -19,11 +19,11 @@ from daso.train.run import train_run
 
 
 def test_nothing_is_said_of_a_training_that_goes_well() -> None:
-    assert warnings_of(facts(options={"dist_temperature": 1.5}), evaluation) == []
+    assert warnings_of(watched(options={"dist_temperature": 1.5}), evaluation) == []
 
 
 def test_rows_of_training_and_runs_without_pseudo_labels_say_nothing() -> None:
-    watch = Watch(facts(options={"dist_temperature": 1.5}))
+    watch = Watch(watched(options={"dist_temperature": 1.5}))
     for step in range(50, 1001, 50):
         assert watch.see({"event": "train", "step": step, "loss": 1.0}) == []
         assert watch.see({"event": "evaluate", "step": step}) == []
@@ -34,7 +34,7 @@ def test_nothing_is_judged_in_the_first_hundred_steps() -> None:
         return evaluation(step, share=0.0)
 
     for steps, expected in ((100, []), (400, ["empty mask"])):
-        watch = Watch(facts(steps=steps))
+        watch = Watch(watched(steps=steps))
         assert [
             w["kind"] for step in range(4, steps + 1, 4) for w in watch.see(row(step))
         ] == expected
@@ -45,12 +45,12 @@ def test_stages_are_judged_one_by_one() -> None:
         empty = step > 500
         return evaluation(step, share=0.0 if empty else 0.5, stage=int(empty))
 
-    (warning,) = warnings_of(facts(), row)
+    (warning,) = warnings_of(watched(), row)
     assert warning["step"] == 500 + 400
 
 
 def test_a_rolled_back_run_forgets_what_it_takes_back() -> None:
-    watch = Watch(facts())
+    watch = Watch(watched())
     for step in (*range(50, 351, 50), *range(100, 351, 50)):
         assert watch.see(evaluation(step, share=0.0)) == []
     assert kinds(watch.see(evaluation(400, share=0.0))) == ["empty mask"]
@@ -58,7 +58,7 @@ def test_a_rolled_back_run_forgets_what_it_takes_back() -> None:
 
 def test_a_resumed_run_says_nothing_twice() -> None:
     rows = [evaluation(step, confident=np.zeros(4), share=0.0) for step in range(50, 1001, 50)]
-    whole = [Watch(facts(), rows[:n]).see(rows[n]) for n in range(len(rows))]
+    whole = [Watch(watched(), rows[:n]).see(rows[n]) for n in range(len(rows))]
     assert [len(found) for found in whole] == [0] * 7 + [1] + [0] * 12
 
 
@@ -81,24 +81,18 @@ def long_tailed_runs(tmp_path_factory: pytest.TempPathFactory, digits: Source) -
     return folders
 
 
-@pytest.mark.parametrize(
-    ("shape", "temperature", "warned"),
-    [
+def test_t_dist_on_real_trainings(long_tailed_runs: dict[str, Path]) -> None:
+    for shape, temperature, warned in (
         ("consistent", 1.5, False),
         ("consistent", 0.3, True),
         ("reversed", 1.5, True),
         ("reversed", 0.3, False),
-    ],
-)
-def test_t_dist_on_real_trainings(
-    long_tailed_runs: dict[str, Path], shape: str, temperature: float, warned: bool
-) -> None:
-    run = read_run(long_tailed_runs[shape])
-    config = {
-        **run.config,
-        "method_options": {**run.config["method_options"], "dist_temperature": temperature},
-    }
-    assert ("T_dist" in kinds(find_warnings(config, run.data, run.rows))) == warned
+    ):
+        run = read_run(long_tailed_runs[shape])
+        options = {**run.config["method_options"], "dist_temperature": temperature}
+        config = {**run.config, "method_options": options}
+        warnings = find_warnings(config, run.data, run.rows)
+        assert ("T_dist" in kinds(warnings)) == warned, (shape, temperature)
 
 
 def test_warnings_stand_in_the_rows_and_can_be_found_again(
@@ -115,24 +109,20 @@ def test_warnings_stand_in_the_rows_and_can_be_found_again(
     assert "starved classes" in found["consistent"]
 
 
-def test_facts_of_a_run_folder(finished_run: Path, finished_supervised_run: Path) -> None:
-    run = read_run(finished_run)
-    known = watch_facts(run.config, run.data)
-    assert (
-        known.images_per_step
-        == run.config["train"]["batch"] * run.config["train"]["unlabeled_ratio"]
-    )
-    assert known.measured is not None
-    assert known.measured_on == "test"
-    assert known.measured.sum() == run.data["test"]
-    assert known.labeled.sum() == pytest.approx(1)
+def test_settings_of_a_run_folder(finished_run: Path, finished_supervised_run: Path) -> None:
+    folder = read_run(finished_run)
+    config, data = folder.config, folder.data
+    run = watched_run(config, data)
+    assert run.images_per_step == config["train"]["batch"] * config["train"]["unlabeled_ratio"]
+    assert run.measured is not None
+    assert run.measured_on == "test"
+    assert run.measured.sum() == data["test"]
+    assert run.labeled.sum() == pytest.approx(1)
+    assert run.slots == ("supervised", "refine", "terms")
     supervised = read_run(finished_supervised_run)
-    assert {
-        w["kind"] for w in find_warnings(supervised.config, supervised.data, supervised.rows)
-    } <= {"uncertain measure"}
-    before = {
-        name: value
-        for name, value in run.data.items()
-        if not name.endswith("_counts") or "labeled" in name
-    }
-    assert watch_facts(run.config, before).measured is None
+    warnings = find_warnings(supervised.config, supervised.data, supervised.rows)
+    assert {*kinds(warnings)} <= {"uncertain measure"}
+    # A run of daso 0.1.0 or older records neither the method's slots nor all counts.
+    unrecorded = {"method", "holdout_counts", "test_counts"}
+    before = watched_run(config, {n: v for n, v in data.items() if n not in unrecorded})
+    assert (before.measured, before.slots) == (None, ())

@@ -16,7 +16,7 @@ from daso.data.source import Source
 from daso.errors import DivergedError, RunError
 from daso.files import to_line
 from daso.train.config import RunConfig
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run
 

@@ -1,1 +1,25 @@
-"""Readers: image folders, arrays and published data sets, each turned into one ``Source``."""
+"""Readers: image folders, arrays and benchmarks, each returned as one ``Source``; and its split."""
+
+from daso.lazy import offer
+
+TYPE_CHECKING = False  # that of typing, whose import takes longer than this package's
+if TYPE_CHECKING:
+    from daso.data.images.decoded import DecodedImages as DecodedImages
+    from daso.data.longtail import SplitOptions as SplitOptions
+    from daso.data.open import open_source as open_source
+    from daso.data.source import Source as Source
+    from daso.data.training_data import TrainingData as TrainingData
+    from daso.data.training_data import prepare_data as prepare_data
+
+__all__ = ["DecodedImages", "Source", "SplitOptions", "TrainingData", "open_source", "prepare_data"]
+__getattr__, __dir__ = offer(
+    __name__,
+    {
+        "DecodedImages": "daso.data.images.decoded",
+        "Source": "daso.data.source",
+        "SplitOptions": "daso.data.longtail",
+        "TrainingData": "daso.data.training_data",
+        "open_source": "daso.data.open",
+        "prepare_data": "daso.data.training_data",
+    },
+)

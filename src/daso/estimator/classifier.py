@@ -1,4 +1,4 @@
-"""``DASOClassifier``: semi-supervised training of arrays of images or features, in scikit-learn's contract."""
+"""``DASOClassifier``: semi-supervised learning from arrays, as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -19,68 +19,77 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
+from daso.compose import Recipe
 from daso.data.formats.arrays import as_images
-from daso.errors import DataError, OptionError
-from daso.estimator.defaults import configure, number_of_networks
+from daso.errors import DataError, check_range
 from daso.estimator.inputs import Scaling, build_source
 from daso.estimator.labels import read_labels, unlabeled_rows
-from daso.estimator.networks import describe, log_probabilities, rebuild, to_arrays
-from daso.estimator.training import EarlyStopping, train
+from daso.estimator.networks import describe, log_probabilities, rebuild
+from daso.estimator.training import configure, train, whole_number
 from daso.evaluate.metrics import adjust_logits
+from daso.files import Row
 from daso.train.prepare import prepare
 from daso.train.step.state import choose_device
 
 Array = npt.NDArray[Any]
 _RANDOM_STATE = threading.RLock()
-"""Held by the thread that trains: torch has one random state for all of them."""
+"""Held by the thread that trains, since torch has one random state for all threads."""
+NETWORKS = {"vectors": 3, "images": 1}
+"""Default number of networks."""
 
 
 class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Learns a classifier from few, imbalanced labels and many unlabelled rows.
+    """Learn a classifier from few, imbalanced labels and many unlabeled rows.
 
-    ``X`` are images, uint8 or floats from 0 to 1, (N, H, W, C), (N, C, H, W) or (N, H, W), or features, floats (N, D),
-    which are standardised inside. In ``y`` the rows without a label are -1 (if at least two other classes remain),
-    ``None`` or NaN.
+    ``X`` are images, uint8 or floats from 0 to 1, (N, H, W, C), (N, C, H, W) or (N, H, W), or
+    features, floats (N, D), which are standardized. Unlabeled rows are marked in ``y`` by -1 (if at
+    least two other classes remain), ``None`` or NaN.
 
     Args:
         method: a method, then parts to add, as ``daso methods`` lists them.
         method_options: hyper-parameters of the method by name.
-        network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module that
-            maps normalised ones, float (B, C, H, W), to features, float (B, dim), and is copied; None: by the data.
-        n_networks: how many are trained, each from a seed of its own; their probabilities are averaged, which takes
-            much of the chance out of so few labels. None: 3; of images 1.
-        steps: of the training; None: 2 for each unlabelled row and 1/2 for each labelled one, at least 100 and at most
-            600 or a tenth of the rows; of images at least 500 and at most 20,000.
-        batch_size: labelled rows of a step; None: 16, of images 32.
+        network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module
+            that maps normalized images, float (B, C, H, W), to features, float (B, dim), and is
+            copied; None: chosen by the data.
+        n_networks: number of networks that are trained, each with its own seed. Averaging their
+            probabilities removes much of the variance of so few labels. None: 3; for images 1.
+        steps: training steps; None: 2 for each unlabeled row and 1/2 for each labeled one, at least
+            100 and at most 600 or a tenth of the rows; for images at least 500 and at most 20,000.
+        batch_size: labeled rows per step; None: 16, for images 32.
         learning_rate: None: the method's.
-        labeled_sampling: how labelled rows are drawn: ``"class-balanced"``, ``"uniform"`` or ``"effective-number"``.
-        logit_adjustment: strength, >= 0, of post-hoc logit adjustment: the logs of the shares of the labelled classes,
-            times this, are taken from the logits. Take 0 where rows to predict are distributed like the labelled ones.
-            None: 1, or 0 where a part of the method balances its classifier (la, abc, crt ...).
-        train_options: further options of the training by name, as of ``daso train``: ``ema_decay`` ...
-        view_options: of the views by name: ``strong_noise``, ``strong_mask`` ... for features, ``flip``, ``cutout`` ...
-            for images.
-        early_stopping: set labelled rows aside, keep the network that has the best balanced accuracy on them, and end
-            the training when *n_iter_no_change* evaluations (there are 20 in a training) brought nothing better.
-        validation_fraction: of the labelled rows of each class, for *early_stopping*; a class keeps at least one.
+        labeled_sampling: how labeled rows are drawn: ``"class-balanced"``, ``"uniform"`` or
+            ``"effective-number"``.
+        logit_adjustment: strength, >= 0, of post-hoc logit adjustment: this factor times the log
+            shares of the labeled classes is subtracted from the logits. Use 0 if the rows to
+            predict are distributed like the labeled ones. None: 1, or 0 if a part of the method
+            balances its classifier (la, abc, crt ...).
+        train_options: further options of the training by name, as of ``daso train``: ``ema_decay``
+            ...
+        view_options: of the views by name: ``strong_noise``, ``strong_mask`` ... for features,
+            ``flip``, ``cutout`` ... for images.
+        early_stopping: whether to hold out labeled rows, keep the network with the best balanced
+            accuracy on them, and stop after *n_iter_no_change* evaluations (of 20) without
+            improvement.
+        validation_fraction: share of each class's labeled rows that *early_stopping* holds out; a
+            class keeps at least one.
         n_iter_no_change: see *early_stopping*.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
-        random_state: seed of everything: initial weights, order, views.
-        verbose: whether to print rows of the training.
+        random_state: seed of initial weights, order and views.
+        verbose: whether to print the progress.
 
     Attributes:
         classes_: (K,), sorted.
-        class_counts_: int64, (K,), labelled rows of each.
+        class_counts_: int64, (K,), labeled rows of each class.
         n_features_in_: D, or H * W * C.
-        feature_names_in_: of the columns, where ``X`` is a data frame.
-        history_: rows of the trainings, dictionaries, one for every 20th part of each, with the number of the
-            ``"network"``; filled while it goes on.
-        pseudo_labels_: classes that the fitted classifier gives the unlabelled rows, in their order: those of ``X``,
-            then ``X_unlabeled``; empty if there are none.
+        feature_names_in_: names of the columns, if ``X`` is a data frame.
+        history_: rows of the trainings, dictionaries, one for every 20th part of each, with the
+            number of the ``"network"``; filled during training.
+        pseudo_labels_: predicted classes of the unlabeled rows, first those of ``X``, then those of
+            ``X_unlabeled``.
         pseudo_label_confidence_: their probabilities, float64.
         networks_: the moving averages of the trained networks, in evaluation mode.
-        n_steps_: steps that the network was trained which was trained longest.
+        n_steps_: largest number of steps that a network was trained.
     """
 
     def __init__(
@@ -123,18 +132,18 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, X_unlabeled: Any = None) -> DASOClassifier:
-        """Train on labelled and unlabelled rows.
+        """Train on labeled and unlabeled rows.
 
-        Without any unlabelled row, methods that need some take the labelled ones for unlabelled ones too.
+        If there are no unlabeled rows, the labeled ones are used in their place.
 
         Args:
             X: images or features, (N, ...).
             y: labels, (N,).
-            X_unlabeled: further rows without a label; there may be none in it.
+            X_unlabeled: further rows without a label; may be empty.
 
         Raises:
-            ValueError: an array or a label is none of these, there are fewer than two classes, or an option is unknown
-                or out of range.
+            ValueError: an array or a label is invalid, there are fewer than two classes, or an
+                option is unknown or out of range.
             RunError: the training diverged.
         """
         rows = self._read(X, reset=True)
@@ -154,13 +163,16 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             validation_fraction=self.validation_fraction if self.early_stopping else None,
         )
         random = check_random_state(self.random_state)
-        if self.logit_adjustment is not None and not 0 <= self.logit_adjustment < math.inf:
-            raise OptionError(f"logit_adjustment = {self.logit_adjustment!r} must be at least 0")
-        stopping = EarlyStopping(self.n_iter_no_change, adjusted=self._strength() >= 0.5)
+        self._is_balanced = bool(Recipe.parse(self.method).balanced_by())
+        if self.logit_adjustment is not None:
+            check_range("logit_adjustment", self.logit_adjustment, 0)
         device = choose_device(self.device)
-        self.history_: list[dict[str, Any]] = []
-        trained = []
-        for number in range(number_of_networks(self.n_networks, vectors=vectors)):
+        count = NETWORKS["vectors" if vectors else "images"]
+        if self.n_networks is not None:
+            count = whole_number("n_networks", self.n_networks)
+        self.history_: list[Row] = []
+        networks, steps = [], []
+        for number in range(count):
             config = configure(
                 self.get_params(deep=False),
                 seed=int(random.randint(2**31 - 1)),
@@ -169,20 +181,21 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 unlabeled=len(unlabeled),
             )
             devices = [] if device.type == "cpu" else [device]
-            with _RANDOM_STATE, torch.random.fork_rng(devices, device_type=_random_of(device)):
+            kind = "cuda" if device.type == "cpu" else device.type
+            with _RANDOM_STATE, torch.random.fork_rng(devices, device_type=kind):
                 prepared = train(
-                    prepare(config, source, encoder=self._own_module()),
+                    prepare(config, source, encoder=self._custom_module()),
                     self.history_,
                     number=number,
-                    early=stopping if self.early_stopping else None,
+                    patience=self.n_iter_no_change if self.early_stopping else None,
+                    adjusted=self._strength() >= 0.5,
                     verbose=bool(self.verbose),
                 )
-            trained.append(
-                (prepared.training.average.network.eval(), prepared.step, describe(prepared))
-            )
-        self.networks_ = [network for network, _, _ in trained]
-        self.n_steps_ = max(steps for _, steps, _ in trained)
-        self._description = trained[0][2]
+            networks.append(prepared.training.average.network.eval())
+            steps.append(prepared.step)
+        self.networks_ = networks
+        self.n_steps_ = max(steps)
+        self._description = describe(prepared)
         self.classes_ = classes
         self.class_counts_ = np.bincount(codes, minlength=len(classes))
         probs = self._probabilities(unlabeled)
@@ -191,7 +204,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> Array:
-        """Return the logits, float64 (N, K); with two classes (N,), that of the second above that of the first."""
+        """Return the logits, float64 (N, K); for two classes their difference, (N,)."""
         check_is_fitted(self)
         logits = self._logits(self._read(X, reset=False))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
@@ -207,19 +220,18 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[self._logits(self._read(X, reset=False)).argmax(1)])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy on the rows that have a label; rows without one are passed over.
+        """Return the accuracy on the labeled rows.
 
-        So cross-validation and search work on data of which a part has no labels.
+        Unlabeled rows are ignored, so that cross-validation and search work on partly labeled data.
         """
         check_is_fitted(self)
         labels = column_or_1d(y)
-        known = ~unlabeled_rows(labels, self.classes_)
-        if not known.any():
+        labeled = ~unlabeled_rows(labels, self.classes_)
+        if not labeled.any():
             raise ValueError(f"{type(self).__name__}.score: no row has a label")
-        rows = X[known] if isinstance(X, np.ndarray) else self._read(X, reset=False)[known]
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        hits = self.predict(rows) == labels[known]
-        return float(np.average(hits, weights=weight))
+        rows = X[labeled] if isinstance(X, np.ndarray) else self._read(X, reset=False)[labeled]
+        weights = None if sample_weight is None else np.asarray(sample_weight)[labeled]
+        return float(np.average(self.predict(rows) == labels[labeled], weights=weights))
 
     def _read(self, X: Any, *, reset: bool) -> Array:
         """Return images, uint8 (N, C, H, W), or features, float64 (N, D)."""
@@ -230,39 +242,35 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self.image_shape_: tuple[int, ...] | None = images.shape[1:]
                 self.n_features_in_ = math.prod(images.shape[1:])
             elif images.shape[1:] != self.image_shape_:
-                fitted = (
-                    f"features, (N, {self.n_features_in_})"
-                    if self.image_shape_ is None
-                    else self.image_shape_
-                )
+                features = f"features, (N, {self.n_features_in_})"
                 raise DataError(
-                    f"X holds images of (channels, height, width) {images.shape[1:]}; {type(self).__name__} was fitted "
-                    f"with {fitted}"
+                    f"X holds images of (channels, height, width) {images.shape[1:]}; "
+                    f"{type(self).__name__} was fitted with {self.image_shape_ or features}"
                 )
             return images
         if reset:
             self.image_shape_ = None
         elif self.image_shape_ is not None:
             raise DataError(
-                f"X is {shape}; {type(self).__name__} was fitted with images, {self.image_shape_} each"
+                f"X has the shape {shape}; {type(self).__name__} was fitted with images of "
+                f"(channels, height, width) {self.image_shape_}"
             )
         return np.asarray(validate_data(self, X, reset=reset, dtype=np.float64))
 
     def _inputs(self, rows: Array) -> Array:
-        """Return what a network is given: images as they are, features standardised, float64."""
         return rows if self._scaling is None else self._scaling(rows)
 
-    def _own_module(self) -> nn.Module | None:
+    def _custom_module(self) -> nn.Module | None:
         return self.network if isinstance(self.network, nn.Module) else None
 
     def _strength(self) -> float:
-        """Return the strength of logit adjustment that is in force."""
+        """Return the strength of logit adjustment in use."""
         if self.logit_adjustment is not None:
             return self.logit_adjustment
-        return 0.0 if balancing_parts(self.method) else 1.0
+        return 0.0 if self._is_balanced else 1.0
 
     def _logits(self, rows: Array) -> Array:
-        """Return the logits, adjusted, float64 (N, K)."""
+        """Return the adjusted logits, float64 (N, K)."""
         logits = log_probabilities(self.networks_, self._inputs(rows))
         return adjust_logits(logits, self.class_counts_, self._strength())
 
@@ -272,21 +280,24 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state; of the networks arrays, so that opening it builds no tensor of the file's choice."""
+        """Return the state, with arrays for the networks, so that unpickling builds no tensors."""
         state = dict(super().__getstate__())
         if "networks_" in state:
-            state["networks_"] = [to_arrays(network) for network in self.networks_]
+            weights = [network.state_dict() for network in self.networks_]
+            state["networks_"] = [
+                {name: tensor.cpu().numpy() for name, tensor in each.items()} for each in weights
+            ]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over a state and build its networks, on the estimator's device or, where there is none such, the CPU."""
+        """Restore a state, with its networks on the estimator's device or, if missing, the CPU."""
         super().__setstate__(state)
         if "networks_" in state:
+            if "_is_balanced" not in state:  # a pickle of daso 0.1.0
+                self._is_balanced = bool(balanced_by({"method": self.method}, {}))
             self.networks_ = [
-                rebuild(self._description, weights, self.n_steps_, self.device, self._own_module())
+                rebuild(
+                    self._description, weights, self.n_steps_, self.device, self._custom_module()
+                )
                 for weights in state["networks_"]
             ]
-
-
-def _random_of(device: torch.device) -> str:
-    return "cuda" if device.type == "cpu" else device.type

@@ -1,4 +1,4 @@
-"""What a network is given: images as they are, features standardised; and the pools of a training."""
+"""The inputs of the networks: images as they are, standardized features; and the training pools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation of each feature, float64 (D,); infinite where nothing is to be learned of it."""
+    """Mean and standard deviation of each feature, float64 (D,); infinite if it is constant."""
 
     mean: Array
     scale: Array
@@ -27,11 +27,11 @@ class Scaling:
     def of(cls, rows: Array) -> Scaling:
         """Return that of features, float64 (N, D)."""
         mean, scale = rows.mean(0), rows.std(0)
-        # Nothing was learned of a feature that did not vary (but for rounding): it shall say nothing.
+        # A feature that did not vary (but for rounding) has taught nothing: it becomes 0.
         return cls(mean, np.where(scale > 1e-12 * np.abs(mean), scale, np.inf))
 
     def __call__(self, rows: Array) -> Array:
-        """Return features, float64 (N, D), standardised."""
+        """Return standardized features, float64 (N, D)."""
         return np.asarray((rows - self.mean) / self.scale)
 
 
@@ -41,15 +41,15 @@ def build_source(
     """Return the pools of a training.
 
     Args:
-        rows: labelled images, uint8 (N, C, H, W), or standardised features, (N, D).
+        rows: labeled images, uint8 (N, C, H, W), or standardized features, (N, D).
         codes: their classes, int64 (N,), from 0.
-        unlabeled: further ones without a label, (M, ...); none: the labelled ones stand for them.
+        unlabeled: rows without a label, (M, ...); if there are none, the labeled rows are used.
         classes: K.
-        validation_fraction: of the labelled rows of each class that is set aside; None: none is.
+        validation_fraction: share of each class's labeled rows that is held out; None: no hold-out.
 
     Raises:
         OptionError: the fraction is not between 0 and 1.
-        DataError: no class has a row to set aside.
+        DataError: no class has a row to hold out.
     """
 
     def pool(members: Array, labels: Array) -> DecodedImages:
@@ -61,13 +61,13 @@ def build_source(
     if validation_fraction is not None:
         if not 0 < validation_fraction < 1:
             raise OptionError(
-                f"validation_fraction = {validation_fraction!r} must be between 0 and 1"
+                f"validation_fraction = {validation_fraction!r}: must be between 0 and 1"
             )
         counts = np.bincount(codes, minlength=classes)
         taken = np.minimum(np.rint(validation_fraction * counts).astype(np.int64), counts - 1)
         if not taken.any():
             raise DataError(
-                f"early_stopping: {len(codes)} labelled rows are too few to set some aside"
+                f"early_stopping: {len(codes)} labeled rows are too few to hold some out"
             )
         kept, held = split_holdout(codes, taken, seed=0)
         validation = pool(rows[held], codes[held])

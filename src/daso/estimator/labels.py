@@ -1,4 +1,4 @@
-"""The labels of scikit-learn's world: any integers, strings or objects, some of them missing."""
+"""Labels as in scikit-learn: integers, strings or objects, some of them missing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Array = npt.NDArray[Any]
 
 
 def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.bool_]:
-    """Return which labels mean "not known", bool (N,).
+    """Return which labels are missing, bool (N,).
 
-    That are ``None``, NaN and pandas' NA. Where there are none of these and the labels are numbers, it is -1, if at
-    least two other classes remain: labels of -1 and 1 are two classes.
+    These are ``None``, NaN and pandas' NA. If there are none of them and the labels are numbers, -1
+    means missing, provided that at least two other classes remain: -1 and 1 are two classes.
 
     Args:
         y: (N,).
-        classes: those of a fitted classifier; -1 is then a class or not as it was there.
+        classes: of a fitted classifier, which decide whether -1 is a class; None: *y* decides.
     """
     if y.dtype.kind == "f":
         missing = np.isnan(y)
@@ -28,54 +28,54 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
         missing = np.fromiter(map(_is_missing, y.tolist()), bool, len(y))
     else:
         missing = np.zeros(len(y), dtype=bool)
-    known = np.array(y[~missing].tolist())
-    if missing.any() or not len(known) or known.dtype.kind not in "if":
+    labels = np.array(y[~missing].tolist())
+    if missing.any() or not len(labels) or labels.dtype.kind not in "if":
         return missing
-    marked = known == -1
-    others = np.unique(known[~marked])
-    means_unknown = len(others) >= 2 if classes is None else -1 not in classes.tolist()
-    missing[~missing] = marked & means_unknown
+    marked = labels == -1
+    others = np.unique(labels[~marked])
+    means_missing = len(others) >= 2 if classes is None else -1 not in classes.tolist()
+    missing[~missing] = marked & means_missing
     return missing
 
 
 def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return the classes, sorted, (K,), and the place of each label among them, int64 (N,), -1 where it is not known.
+    """Return the sorted classes, (K,), and the index of each label, int64 (N,), -1 if missing.
 
     Args:
         y: the labels, array-like (N,).
         called: name of the estimator, for errors.
 
     Raises:
-        ValueError: there are fewer than two classes, or the labels are no classes.
+        ValueError: there are fewer than two classes, or the labels cannot be classes.
     """
     if y is None:
         raise ValueError(f"{called} requires y to be passed, but the target y is None")
     labels = column_or_1d(y, warn=True)
-    unknown = unlabeled_rows(labels)
-    known = labels[~unknown]
-    if not len(known) or set(known.tolist()) == {-1}:
+    missing = unlabeled_rows(labels)
+    present = labels[~missing]
+    if not len(present) or set(present.tolist()) == {-1}:
         raise ValueError(
-            f"{called}: all {len(labels)} labels are missing (-1, None or NaN). y must hold the class of each row of X "
-            "where it is known, of at least two classes, and -1 where it is not; rows without a label may also come "
-            "apart, as X_unlabeled"
+            f"{called}: all {len(labels)} labels are missing (-1, None or NaN). y must hold the "
+            f"class of each labeled row of X, of at least two classes, and -1 for the others; "
+            f"unlabeled rows can also be passed as X_unlabeled"
         )
-    if known.dtype.kind == "O" and np.array(known.tolist()).dtype.kind in "biuf":
-        known = np.array(known.tolist())
+    if present.dtype.kind == "O" and np.array(present.tolist()).dtype.kind in "biuf":
+        present = np.array(present.tolist())
     try:
-        check_classification_targets(known)
-        classes, places = np.unique(known, return_inverse=True)
+        check_classification_targets(present)
+        classes, indices = np.unique(present, return_inverse=True)
     except TypeError as error:
-        kinds = sorted({type(value).__name__ for value in known.tolist()})
+        kinds = sorted({type(value).__name__ for value in present.tolist()})
         raise ValueError(
-            f"{called}: labels of several types ({', '.join(kinds)}) have no order"
+            f"{called}: labels of several types ({', '.join(kinds)}) cannot be sorted"
         ) from error
     if len(classes) < 2:
         raise ValueError(
-            f"{called} needs labels of at least two classes, got one class: {classes.tolist()[0]!r} (of {len(known)} "
-            "rows)"
+            f"{called} needs labels of at least two classes, got one class: "
+            f"{classes.tolist()[0]!r} (of {len(present)} rows)"
         )
     codes = np.full(len(labels), -1, dtype=np.int64)
-    codes[~unknown] = places
+    codes[~missing] = indices
     return classes, codes
 
 

@@ -1,88 +1,170 @@
-"""The training of a network of an estimator: all stages, rows of numbers, early stopping."""
+"""Train one network of the estimator: its configuration, all stages, early stopping."""
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Integral
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from daso.train.fit import fit
+from daso.compose import Recipe
+from daso.data.longtail import SplitOptions
+from daso.errors import OptionError, nearest
+from daso.files import Row
+from daso.train.config import RunConfig
+from daso.train.loop import fit
+from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared
+from daso.train.view_options import VectorViewOptions, ViewOptions
 
-Rows = list[dict[str, Any]]
+Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
+
+VECTOR_DEFAULTS = {"threshold": 0.8, "rotation_weight": 0.0}
+"""Hyper-parameters with other defaults on feature vectors."""
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Of the last stage, by the balanced accuracy on rows that were set aside.
+def configure(
+    arguments: Mapping[str, Any], *, seed: int, vectors: bool, labeled: int, unlabeled: int
+) -> RunConfig:
+    """Return the configuration of a training.
 
-    Attributes:
-        patience: evaluations without a better one after which it ends.
-        adjusted: whether the logits are adjusted before they are measured.
+    Args:
+        arguments: of the estimator, by name.
+        seed: of the training.
+        vectors: whether rows are feature vectors; otherwise they are images.
+        labeled, unlabeled: numbers of rows.
+
+    Raises:
+        OptionError: an option is unknown or out of range.
     """
+    steps = arguments["steps"]
+    if steps is None:
+        steps = default_steps(labeled, unlabeled, vectors=vectors)
+    steps = whole_number("steps", steps)
+    batch, network = arguments["batch_size"], arguments["network"]
+    train = {
+        "steps": steps,
+        "batch": (16 if vectors else 32) if batch is None else batch,
+        "learning_rate": arguments["learning_rate"],
+        "labeled_sampling": arguments["labeled_sampling"],
+        "ema_decay": 0.99 if steps < 5000 else 0.999,
+        "network": None if isinstance(network, nn.Module) else network,
+        "device": arguments["device"],
+        "seed": seed,
+        "evaluate_every": max(1, steps // 20),
+        "log_every": steps,
+    }
+    known = Recipe.parse(arguments["method"]).hyperparameters()
+    defaults = {name: value for name, value in VECTOR_DEFAULTS.items() if vectors and name in known}
+    views: Any = VectorViewOptions if vectors else ViewOptions
+    view_options = _options(views, "view_options", {}, arguments["view_options"])
+    return RunConfig(
+        source="arrays",
+        method=arguments["method"],
+        method_options={**defaults, **(arguments["method_options"] or {})},
+        split=SplitOptions(holdout=0),
+        train=_options(TrainOptions, "train_options", train, arguments["train_options"]),
+        **{"vectors" if vectors else "augmentation": view_options},
+    )
 
-    patience: int
-    adjusted: bool
+
+def whole_number(name: str, value: Any) -> int:
+    """Return an argument that must be a whole number of at least 1.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise OptionError(f"{name} = {value!r}: must be a whole number of at least 1")
+    return int(value)
+
+
+def default_steps(labeled: int, unlabeled: int, *, vectors: bool) -> int:
+    """Return 2 steps for each unlabeled row and 1/2 for each labeled one, within bounds."""
+    least, most = (100, max(600, (labeled + unlabeled) // 10)) if vectors else (500, 20_000)
+    return min(most, max(least, 2 * unlabeled + labeled // 2))
+
+
+def _options(
+    kind: type[Options], argument: str, defaults: dict[str, Any], values: Mapping[str, Any] | None
+) -> Options:
+    known = [field.name for field in fields(kind)]
+    for name in values or {}:
+        if name not in known:
+            raise OptionError(f"{argument}: unknown option {name!r}.{nearest(str(name), known)}")
+    try:
+        return kind(**{**defaults, **(values or {})})
+    except TypeError as error:
+        raise OptionError(f"{argument}: a value has the wrong type: {error}") from error
 
 
 def train(
-    prepared: Prepared, history: Rows, *, number: int, early: EarlyStopping | None, verbose: bool
+    prepared: Prepared,
+    history: list[Row],
+    *,
+    number: int,
+    patience: int | None,
+    adjusted: bool,
+    verbose: bool,
 ) -> Prepared:
-    """Train all stages of a network; return what was ready for the last one, now trained.
+    """Train all stages of a network; return the last one, trained.
 
-    With early stopping, the moving average of the network is the best one.
+    With early stopping, its moving average is the best one.
 
     Args:
-        prepared: for the first stage.
-        history: to which rows are appended.
+        prepared: the first stage.
+        history: list to which rows are appended.
         number: of the network, from 0, for the rows.
-        early: None: no early stopping.
+        patience: evaluations without a better one after which the last stage ends; None: no early
+            stopping.
+        adjusted: whether the best one is judged by adjusted logits.
         verbose: whether rows are printed.
     """
-    last = len(prepared.plan.stages()) - 1
     while True:
-        ends = prepared.stage == last
-        kept = _train_stage(
-            prepared, history, number, early=early if ends else None, verbose=verbose
-        )
-        if ends:
+        early = patience if prepared.is_last_stage else None
+        best = _train_stage(prepared, history, number, early, adjusted=adjusted, verbose=verbose)
+        if prepared.is_last_stage:
             break
-        prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-        prepared = prepared.begin_stage(prepared.stage + 1)
-    if kept is not None:
-        prepared.training.average.network.load_state_dict(kept)
+        prepared = prepared.next_stage()
+    if best is not None:
+        prepared.training.average.network.load_state_dict(best)
     return prepared
 
 
 def _train_stage(
-    prepared: Prepared, history: Rows, number: int, *, early: EarlyStopping | None, verbose: bool
+    prepared: Prepared,
+    history: list[Row],
+    number: int,
+    patience: int | None,
+    *,
+    adjusted: bool,
+    verbose: bool,
 ) -> dict[str, Tensor] | None:
-    """Train a stage; return the best state of the network on the rows that were set aside, if it is to be kept."""
-    best, since, kept = -math.inf, 0, None
+    """Train a stage; return the best state of the network, if there is early stopping."""
+    best, since_best, state = -math.inf, 0, None
     for row in fit(prepared.training, prepared.batches, prepared.data):
-        row = row | {"network": number, "step": row["step"] + prepared.first_step}
+        row |= {"network": number, "step": row["step"] + prepared.first_step}
         history.append(row)
         if verbose and (row["event"] == "train" or "holdout" in row):
             print(_line(row), flush=True)
-        if early is None or row["event"] != "evaluate":
+        if patience is None or row["event"] != "evaluate":
             continue
-        numbers = row["holdout"]["logit_adjusted"] if early.adjusted else row["holdout"]
-        reached = numbers["balanced_accuracy"]
-        if reached > best:
-            best, since = reached, 0
-            kept = copy.deepcopy(prepared.training.average.network.state_dict())
+        metrics = row["holdout"]["logit_adjusted"] if adjusted else row["holdout"]
+        if metrics["balanced_accuracy"] > best:
+            best, since_best = metrics["balanced_accuracy"], 0
+            state = copy.deepcopy(prepared.training.average.network.state_dict())
         else:
-            since += 1
-            if since >= early.patience:
+            since_best += 1
+            if since_best >= patience:
                 break
-    return kept
+    return state
 
 
-def _line(row: dict[str, Any]) -> str:
-    """Return a row of the training in words."""
+def _line(row: Row) -> str:
     parts = [f"network {row['network']}", f"step {row['step']}"]
     if row["event"] == "train":
         parts.append(f"loss {row['loss']:.4f}")

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.errors import MissingDependencyError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
 from daso.export.classifier import Classifier
@@ -104,7 +104,7 @@ def load_run(
         input_shape=model.image_shape,
         temperature=calibration.temperature,
         calibration_note=calibration.note,
-        balanced_by=balancing_parts(config.method, config.train.labeled_sampling),
+        balanced_by=balanced_by(config.to_dict(), read_json(folder / "data.json")),
         method="+".join(map(without_folders, config.method.split("+"))),
         step=model.step,
         confusion=calibration.confusion,

@@ -1,56 +1,71 @@
-"""Class-balanced re-weighting: classes weigh by the effective number of their images."""
+"""Class-balanced re-weighting by the effective number of images of each class."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import OptionError, check_range
 from daso.losses.labeled import LabeledLoss
+from daso.parts import IdleOptions
+
+
+def check_counts(class_counts: Tensor) -> None:
+    """Raise an ``OptionError`` unless every class has a labeled image, given int64 (K,)."""
+    if (class_counts < 1).any():
+        raise OptionError(f"class_counts = {class_counts.tolist()}: must be at least 1 each")
 
 
 def effective_number_weights(class_counts: Tensor, beta: float) -> Tensor:
-    """Return (1 - beta) / (1 - beta^n_k), for beta = 1 its limit 1 / n_k, scaled to sum to K: float (K,).
+    """Return (1 - beta) / (1 - beta^n_k), for beta = 1 its limit 1 / n_k, scaled to sum to K.
 
     Args:
         class_counts: int64, (K,), n_k, at least 1 each.
         beta: 0 to 1.
 
+    Returns:
+        float, (K,).
+
     Raises:
         OptionError: a class has no image.
     """
-    if (class_counts < 1).any():
-        raise OptionError(f"class_counts = {class_counts.tolist()} must be at least 1 each")
+    check_counts(class_counts)
     counts = class_counts.double()
     weights = 1 / counts if beta == 1 else (1 - beta) / (1 - beta**counts)
     return (weights * len(counts) / weights.sum()).float()
 
 
 class ClassBalanced(LabeledLoss):
-    """Late in the training, labels of rare classes weigh more: by the effective number of their images.
+    """Weigh labels of rare classes more, late in the training, by the effective number of images.
 
-    Cui et al.: *Class-Balanced Loss Based on Effective Number of Samples*, CVPR 2019, arXiv 1901.05555,
-    section 4: of n images only (1 - beta^n) / (1 - beta) are worth counting, since images overlap. The weight of a
-    class is the inverse of that number; the weights sum to K. The loss is the mean over the batch of weight times
-    cross-entropy.
+    Cui et al.: *Class-Balanced Loss Based on Effective Number of Samples*, CVPR 2019, arXiv
+    1901.05555, section 4: since images overlap, n images are worth (1 - beta^n) / (1 - beta). The
+    weight of a class is the inverse of that number; the weights sum to K. The loss is the mean over
+    the batch of weight times cross-entropy.
 
     Args:
-        class_counts: int64, (K,), labelled images of each class, at least 1 each.
+        class_counts: int64, (K,), labeled images of each class, at least 1 each.
         total_steps: of the training.
-        effective_number_beta: beta, 0 to 1. 0: all classes weigh alike; 1: by the inverse of their count.
-        reweight_from: share of the training, 0 to 1, from which the classes are weighted; before, the loss is
-            plain cross-entropy. 0: from the start.
+        effective_number_beta: beta, 0 to 1. 0: all classes weigh alike; 1: by the inverse of their
+            count.
+        reweight_from: share of the training, 0 to 1, from which the classes are weighted; before,
+            the loss is plain cross-entropy. 0: from the start.
 
     Raises:
-        OptionError: a class has no labelled image, or a value is out of range.
+        OptionError: a class has no labeled image, or a value is out of range.
 
-    Departures from the paper: it weights from the start. The DASO authors' code defers it to the last fifth of
-    the training, and so does this default. With CReST that is the last fifth of every generation, and adopted labels
-    are counted; theirs counts the given ones and the steps of all generations.
+    Departures from the paper: it weights from the start. The DASO authors' code defers it to the
+    last fifth of the training, and so does this default. With CReST that is the last fifth of every
+    generation, and adopted labels are counted; their code counts the given labels and the steps of
+    all generations.
     """
 
     paper = "Cui et al., CVPR 2019, arXiv 1901.05555"
+    balances = True
     class_weights: Tensor
 
     def __init__(
@@ -62,18 +77,18 @@ class ClassBalanced(LabeledLoss):
         reweight_from: float = 0.8,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("effective_number_beta", effective_number_beta),
-            ("reweight_from", reweight_from),
-        ):
-            if not 0 <= value <= 1:
-                raise OptionError(f"ClassBalanced: {name} = {value} must be in [0, 1]")
-        self.register_buffer(
-            "class_weights", effective_number_weights(class_counts, effective_number_beta)
-        )
+        check_range("effective_number_beta", effective_number_beta, 0, 1)
+        check_range("reweight_from", reweight_from, 0, 1)
+        weights = effective_number_weights(class_counts, effective_number_beta)
+        self.register_buffer("class_weights", weights)
         self.effective_number_beta = effective_number_beta
         self.reweight_from = reweight_from
         self.first_weighted_step = round(reweight_from * total_steps)
+
+    @classmethod
+    def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
+        if options["reweight_from"] == 1:
+            yield ("effective_number_beta",), "--reweight-from 1 never weights the classes"
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         """Return the mean over the batch of weight times cross-entropy."""

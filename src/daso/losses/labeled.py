@@ -1,6 +1,8 @@
-"""The loss on labelled images that methods take by default, and the base of the others."""
+"""The default loss on labeled images, and the base class of the others."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,8 @@ from daso.parts import Part
 
 class LabeledLoss(Part):
     """Maps logits and labels to a scalar; this one is the mean cross-entropy."""
+
+    kind: ClassVar[str] = "labeled loss"
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         """Return the loss, a scalar.

@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_choice, check_range
 from daso.losses.labeled import LabeledLoss
 from daso.methods.fixmatch import FixMatch
 from daso.refine.guess import Refiner
@@ -16,20 +16,29 @@ from daso.terms.term import Term
 
 
 class BOSS(FixMatch):
-    """FixMatch whose threshold is lower, and whose weight is greater, for classes that the batch has few guesses of.
+    """FixMatch with a lower threshold and a greater weight for classes that are rarely guessed.
 
-    Smith, Conovaloff: *Building One-Shot Semi-supervised (BOSS) Learning up to Fully Supervised Performance*,
-    Frontiers in Artificial Intelligence 2022, arXiv 2006.09363. Of it, as in the comparison of the DASO paper
-    (supplement C.3, equations 12 and 13), only the balancing of pseudo-labels: with c_k guesses of class k in the
-    batch, confident or not, the threshold of class k is tau - delta (1 - c_k / max_j c_j), and a guess that
-    reaches it weighs 1 / c_k, scaled so that those that teach weigh 1 on average.
+    Smith, Conovaloff: *Building One-Shot Semi-supervised (BOSS) Learning up to Fully Supervised
+    Performance*, Frontiers in Artificial Intelligence 2022, arXiv 2006.09363. As in the comparison
+    of the DASO paper (supplement C.3, equations 12 and 13), only the balancing of pseudo-labels is
+    used: with c_k guesses of class k in the batch, confident or not, the threshold of class k is
+    tau - delta (1 - c_k / max_j c_j). A guess that reaches it weighs 1 / c_k, scaled so that the
+    mean weight of the guesses that are used is 1.
 
     Args:
         num_classes: K.
-        threshold_range: delta, how much lower the threshold of a class without guesses is, 0 to *threshold*.
-        weights_count: what c_k of the weights counts: ``"all"`` guesses, as the DASO paper's notation has it, or the
-            ``"confident"`` ones, as the code of BOSS's authors does.
-        refine, supervised, terms, threshold, unlabeled_weight, weak_pass: as in FixMatch.
+        threshold_range: delta, how much lower the threshold of a class without guesses is, from 0
+            to *threshold*.
+        weights_count: guesses that c_k counts in the weights: ``"all"``, as in the notation of the
+            DASO paper, or the ``"confident"`` ones, as in the code of BOSS's authors.
+        refine: improves the guess before it is thresholded, e.g. DASO.
+        supervised: the loss on labeled images, of logits and labels.
+        terms: further losses, e.g. ABC.
+        threshold: tau, probability from which a guess of the most frequent class is used, 0 to 1.
+        unlabeled_weight: lambda_u, weight of the loss on unlabeled images, >= 0.
+        weak_pass: ``"joint"``: one forward pass over labeled, weak and strong images, which share
+            their batch-norm statistics, as in FixMatch; ``"apart"``: a pass of its own for the weak
+            views, without a gradient, which is faster.
 
     Raises:
         OptionError: a value is out of range.
@@ -38,6 +47,7 @@ class BOSS(FixMatch):
     """
 
     paper = "Smith & Conovaloff 2020, arXiv 2006.09363"
+    unlabeled_options = ("threshold", "threshold_range", "weights_count")
 
     def __init__(
         self,
@@ -60,18 +70,14 @@ class BOSS(FixMatch):
             unlabeled_weight=unlabeled_weight,
             weak_pass=weak_pass,
         )
-        if not 0 <= threshold_range <= self.threshold:
-            raise OptionError(
-                f"BOSS: threshold_range = {threshold_range} must be in [0, {self.threshold}]"
-            )
-        if weights_count not in ("all", "confident"):
-            raise OptionError(f"BOSS: weights_count = {weights_count!r} must be all or confident")
+        check_range("threshold_range", threshold_range, 0, threshold)
+        check_choice("weights_count", weights_count, ("all", "confident"))
         self.num_classes = num_classes
         self.threshold_range = threshold_range
         self.weights_count = weights_count
 
     def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
-        """Return the weight with which each guess teaches, float (U,), of which those above 0 have the mean 1."""
+        """Return the weight of each guess, float (U,); those above 0 have the mean 1."""
         guesses = F.one_hot(pseudo_label, self.num_classes)
         counts = guesses.sum(0)
         threshold = self.threshold - self.threshold_range * (1 - counts / counts.max())

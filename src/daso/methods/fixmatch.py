@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from daso.errors import OptionError
+from daso.errors import check_choice, check_range
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.nets.network import Network
@@ -19,20 +18,20 @@ from daso.terms.term import Outputs, Term
 
 
 class FixMatch(Method):
-    """The class guessed on a weak view, where confident, is the target on a strong view of the same image.
+    """The class guessed on a weak view, if confident, is the target on a strong view of the image.
 
-    Sohn et al.: *FixMatch*, NeurIPS 2020, arXiv 2001.07685, equations 3 and 4. The loss on unlabelled images is
-    averaged over all of them, confident or not.
+    Sohn et al.: *FixMatch*, NeurIPS 2020, arXiv 2001.07685, equations 3 and 4. The loss on
+    unlabeled images is averaged over all of them, confident or not.
 
     Args:
         refine: improves the guess before it is thresholded, e.g. DASO.
-        supervised: the loss of logits and labels on labelled images.
+        supervised: the loss on labeled images, of logits and labels.
         terms: further losses, e.g. ABC.
-        threshold: tau, probability from which a guess teaches, 0 to 1.
-        unlabeled_weight: lambda_u, >= 0.
-        weak_pass: ``"joint"``: one forward pass over labelled, weak and strong images, whose batch-norm statistics
-            they share, as in the authors' code; ``"apart"``: the weak views go by themselves, without a gradient,
-            which is faster.
+        threshold: tau, probability from which a guess is used, 0 to 1.
+        unlabeled_weight: lambda_u, weight of the loss on unlabeled images, >= 0.
+        weak_pass: ``"joint"``: one forward pass over labeled, weak and strong images, which share
+            their batch-norm statistics, as in the authors' code; ``"apart"``: a pass of its own for
+            the weak views, without a gradient, which is faster.
 
     Raises:
         OptionError: a value is out of range.
@@ -42,6 +41,7 @@ class FixMatch(Method):
 
     paper = "Sohn et al., NeurIPS 2020, arXiv 2001.07685"
     unlabeled_views: tuple[View, ...] = ("weak", "strong")
+    unlabeled_options: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __init__(
         self,
@@ -54,13 +54,9 @@ class FixMatch(Method):
         weak_pass: Literal["joint", "apart"] = "joint",
     ) -> None:
         super().__init__()
-        if not (0 <= threshold <= 1 and 0 <= unlabeled_weight < math.inf):
-            raise OptionError(
-                f"FixMatch: threshold = {threshold} must be in [0, 1], "
-                f"unlabeled_weight = {unlabeled_weight} at least 0"
-            )
-        if weak_pass not in ("joint", "apart"):
-            raise OptionError(f"FixMatch: weak_pass = {weak_pass!r} must be joint or apart")
+        check_range("threshold", threshold, 0, 1)
+        check_range("unlabeled_weight", unlabeled_weight, 0)
+        check_choice("weak_pass", weak_pass, ("joint", "apart"))
         self.refine = refine or Refiner()
         self.supervised = supervised or LabeledLoss()
         self.terms = nn.ModuleList(terms)
@@ -69,11 +65,11 @@ class FixMatch(Method):
         self.weak_pass = weak_pass
 
     def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
-        """Return the weight with which each guess teaches, float (U,): 1 from the threshold on, else 0."""
+        """Return the weight of each guess, float (U,): 1 from the threshold on, else 0."""
         return (confidence >= self.threshold).float()
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
-        """Return the losses ``"labeled"``, ``"unlabeled"``, the refiner's and the terms', and the pseudo-labels."""
+        """Return ``"labeled"``, ``"unlabeled"``, and the losses of refiner and terms."""
         (images,), (weak_images, strong_images) = batch.labeled, batch.unlabeled
         if self.weak_pass == "joint":
             features = network(torch.cat([images, weak_images, strong_images]))
@@ -89,9 +85,9 @@ class FixMatch(Method):
         with torch.no_grad():
             weak = weak.detach()
             linear = network.classify(weak).softmax(1)
-            others = {
-                name: p for term in self.terms for name, p in term.beliefs(network, weak).items()
-            }  # type: ignore[operator]
+            others: dict[str, Tensor] = {}
+            for term in self.terms:
+                others |= term.beliefs(network, weak)  # type: ignore[operator]
             guess = self.refine(
                 Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
             )
@@ -107,5 +103,4 @@ class FixMatch(Method):
         outputs = Outputs(labeled, batch.labels, strong, guess, batch.draws)
         for term in self.terms:
             losses |= term(network, outputs)
-        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
-        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, mask))
+        return Step(losses, PseudoLabels.of(guess, mask))

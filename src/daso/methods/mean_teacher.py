@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_range
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.methods.ramp import ramp
@@ -19,30 +18,34 @@ from daso.refine.guess import Guess, Refiner
 
 
 class MeanTeacher(Method):
-    """The probabilities that the moving average gives one weak view are the target on another weak view.
+    """The moving average's probabilities on one weak view are the target on another weak view.
 
-    Tarvainen, Valpola: *Mean teachers are better role models*, NeurIPS 2017, arXiv 1703.01780, section 2. The
-    consistency loss is the mean squared error over all images and classes; every image teaches.
+    Tarvainen, Valpola: *Mean teachers are better role models*, NeurIPS 2017, arXiv 1703.01780,
+    section 2. The consistency loss is the mean squared error over all images and classes.
 
     Args:
         total_steps: of the training.
-        refine: improves the teacher's guess, e.g. DASO. Its own losses are left out, as in the code of DASO's
-            authors, who only blend here.
-        supervised: the loss of logits and labels on labelled images.
-        unlabeled_weight: of the consistency loss, >= 0.
-        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0, 0 to 1.
+        refine: improves the teacher's guess, e.g. DASO. Its own losses are not used, as in the code
+            of DASO's authors, who only blend here.
+        supervised: the loss on labeled images, of logits and labels.
+        unlabeled_weight: weight of the consistency loss, >= 0.
+        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
+            0 to 1.
 
     Raises:
         OptionError: a value is out of range.
 
-    Departures from the paper, as in the code of DASO's authors: a linear ramp, and the teacher normalises by the
-    statistics of its batch. That batch is the unlabelled view; if the refiner observes, labelled images join it.
+    Departures from the paper, as in the code of DASO's authors: the ramp is linear, and the teacher
+    normalizes by the statistics of its batch. That batch is the unlabeled view, joined by the
+    labeled images if the refiner observes them.
     """
 
     paper = "Tarvainen & Valpola, NeurIPS 2017, arXiv 1703.01780"
     unlabeled_views: tuple[View, ...] = ("weak", "weak")
     unlabeled_ratio = 1
-    refuses: ClassVar = {"terms": "it has no strong view, which a term works on"}
+    unlabeled_options = ("unlabeled_ramp",)
+    uses_teacher = True
+    refuses: ClassVar = {"terms": "it has no strong view, which terms need"}
 
     def __init__(
         self,
@@ -54,12 +57,8 @@ class MeanTeacher(Method):
         unlabeled_ramp: float = 0.4,
     ) -> None:
         super().__init__()
-        for name, value, valid in (
-            ("unlabeled_weight", unlabeled_weight, 0 <= unlabeled_weight < math.inf),
-            ("unlabeled_ramp", unlabeled_ramp, 0 <= unlabeled_ramp <= 1),
-        ):
-            if not valid:
-                raise OptionError(f"MeanTeacher: {name} = {value!r} is out of range")
+        check_range("unlabeled_weight", unlabeled_weight, 0)
+        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         self.refine = refine or Refiner()
         self.supervised = supervised or LabeledLoss()
         self.total_steps = total_steps
@@ -75,10 +74,9 @@ class MeanTeacher(Method):
         with torch.no_grad():
             encode: Callable[[Tensor], Tensor] = teacher
             if self.refine.observes:
-                observed, features = torch.split(
-                    teacher(torch.cat([images, teacher_images])), sizes
-                )
-                encode = lambda _: observed  # noqa: E731 - the teacher has already seen these images
+                both = teacher(torch.cat([images, teacher_images]))
+                observed, features = torch.split(both, sizes)
+                encode = lambda _: observed  # noqa: E731 - the teacher has encoded these images
             else:
                 features = teacher(teacher_images)
             self.refine.observe(images, labeled.detach(), batch.labels, encode)
@@ -86,13 +84,10 @@ class MeanTeacher(Method):
             guess = self.refine(
                 Guess(linear, features, batch.indices, batch.step, {"linear": linear})
             )
-            confidence, pseudo_label = guess.probs.max(1)
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)
         losses = {
             "labeled": self.supervised(network.classify(labeled), batch.labels, batch.step),
             "unlabeled": weight * F.mse_loss(network.classify(student).softmax(1), guess.probs),
         }
-        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
-        everyone = torch.ones_like(confidence)
-        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, everyone))
+        return Step(losses, PseudoLabels.of(guess))

@@ -1,27 +1,30 @@
-"""What a training step gives a method and what it gets back."""
+"""The base class of methods, and the values that a training step exchanges with one."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from daso.nets.network import Network
-from daso.parts import Part
+from daso.parts import IdleOptions, Part
+from daso.refine.guess import Guess
 
 View = Literal["identity", "weak", "strong"]
 
 
 class Batch(NamedTuple):
-    """The images of one training step, already in the views that the method names.
+    """The images of one training step, in the views that the method names.
 
     Attributes:
         labeled: uint8 (B, C, H, W), one tensor for each of the method's ``labeled_views``.
         labels: int64, (B,).
         unlabeled: uint8 (U, C, H, W), one tensor for each of the method's ``unlabeled_views``.
-        indices: int64, (U,), of the unlabelled images in their pool.
+        indices: int64, (U,), of the unlabeled images in their pool.
         step: int64, (), steps done so far.
-        draws: what the method's parts drew for this step, by name.
+        draws: random numbers that the method's parts drew for this step, by name.
     """
 
     labeled: tuple[Tensor, ...]
@@ -33,21 +36,30 @@ class Batch(NamedTuple):
 
 
 class PseudoLabels(NamedTuple):
-    """The pseudo-labels of a step, for the record; nothing in it carries a gradient.
+    """The pseudo-labels of a step, for the record; none of them carries a gradient.
 
     Attributes:
-        labels: int64, (U,), by name: ``"final"``, and each part that entered it (``"linear"``, ``"semantic"``).
-        confidence: float, (U,), probability of the final one.
-        mask: float, (U,), the weight with which each one teaches; 0: not at all.
+        labels: int64, (U,), by name: ``"final"``, and each part that entered it (``"linear"``,
+            ``"semantic"``).
+        confidence: float, (U,), probability of the final label.
+        mask: float, (U,), weight of each image in the loss; 0: not used.
     """
 
     labels: dict[str, Tensor]
     confidence: Tensor
     mask: Tensor
 
+    @classmethod
+    def of(cls, guess: Guess, mask: Tensor | None = None) -> PseudoLabels:
+        """Return the pseudo-labels of a guess; without a mask all are used."""
+        confidence, final = guess.probs.max(1)
+        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
+        mask = torch.ones_like(confidence) if mask is None else mask
+        return cls({**labels, "final": final}, confidence, mask)
+
 
 class Step(NamedTuple):
-    """What a method returns: its losses by name, weighted, to be summed; and its pseudo-labels if it has any."""
+    """The result of a step: weighted losses by name, to be summed, and any pseudo-labels."""
 
     losses: dict[str, Tensor]
     pseudo_labels: PseudoLabels | None = None
@@ -56,19 +68,23 @@ class Step(NamedTuple):
 class Method(Part):
     """Maps (network, teacher, batch) to losses. A subclass names its views and writes ``forward``.
 
-    Constructor arguments called ``refine``, ``supervised`` and ``terms`` are places for other parts: a refiner of
-    the guesses, the loss on labelled images, further losses. A method without such an argument takes no such part;
-    ``refuses`` may say why, by the argument's name.
+    The constructor arguments ``refine``, ``supervised`` and ``terms`` are slots for other parts: a
+    refiner of the guesses, the loss on labeled images, further losses. A method without one of
+    these arguments does not take such a part.
 
     Attributes:
         labeled_views, unlabeled_views: the views of a batch, in order.
-        learning_rate, schedule: what a training takes where it is not told.
-        unlabeled_ratio: mu, unlabelled images per labelled one in a step, where a training is not told.
-        needs_images: whether it does with images what cannot be done with vectors.
-        resizes_first: whether its authors resize images to the network's resolution before the operations of strong
-            views, where a source has one of its own.
+        learning_rate, schedule: defaults of a training.
+        unlabeled_ratio: mu, default number of unlabeled images per labeled image of a step.
+        needs_images: whether the method cannot be used on vectors.
+        resizes_first: whether its authors resize images to the network's resolution before strong
+            augmentation, for data sets whose images are larger.
+        uses_teacher: whether the method itself, not only a refiner, evaluates the teacher.
+        unlabeled_options: hyper-parameters of the loss that ``unlabeled_weight`` scales.
+        refuses: the reasons why a slot is missing, by its name.
     """
 
+    kind: ClassVar[str] = "method"
     labeled_views: tuple[View, ...] = ("weak",)
     unlabeled_views: tuple[View, ...] = ()
     learning_rate: float = 0.03
@@ -76,16 +92,21 @@ class Method(Part):
     unlabeled_ratio: int = 2
     needs_images: bool = False
     resizes_first: bool = False
+    uses_teacher: ClassVar[bool] = False
+    unlabeled_options: ClassVar[tuple[str, ...]] = ()
     refuses: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
+        if options.get("unlabeled_weight") == 0:
+            yield cls.unlabeled_options, "--unlabeled-weight 0 turns the loss off"
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return the losses of one step.
 
         Args:
-            network: in training; its gradient is taken.
-            teacher: its moving average; it needs no gradient.
+            network: in training mode; its gradient is taken.
+            teacher: the moving average of the network; it needs no gradient.
             batch: the images in the views that the class names.
         """
-        raise TypeError(
-            f"{type(self).__name__} does not say how it learns: it has no forward method"
-        )
+        raise TypeError(f"{type(self).__name__} has no forward method, which computes its losses")

@@ -1,4 +1,4 @@
-"""Mixup of images with soft labels, and the forward pass over a mixed batch, as MixMatch and ReMixMatch share them."""
+"""Mixup, and the forward pass over a mixed batch, for MixMatch and ReMixMatch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daso.nets.network import Network
 
 
 def draw_mixup(alpha: float, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw the factor max(l, 1 - l), l from Beta(alpha, alpha), and for each row the row that it is mixed with."""
+    """Draw the factor max(l, 1 - l), l from Beta(alpha, alpha), and the partner of each row."""
     seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
     factor = np.random.default_rng(seed).beta(alpha, alpha)
     return {
@@ -26,7 +26,7 @@ def mixup(values: Tensor, draws: dict[str, Tensor]) -> Tensor:
 
 
 def interleaved_order(parts: int, size: int, device: torch.device) -> Tensor:
-    """Return the order, int64 (parts * size,), in which part 0 has exchanged rows with each other part, evenly.
+    """Return the order, int64 (parts * size,), by which part 0 exchanges rows with all.
 
     Every part keeps its size. The exchange is its own inverse.
     """
@@ -40,10 +40,11 @@ def interleaved_order(parts: int, size: int, device: torch.device) -> Tensor:
 
 
 def encode_interleaved(network: Network, images: Tensor, size: int) -> Tensor:
-    """Return the features (N, D) of mixed images, float (N, C, H, W), the first *size* of which were labelled.
+    """Return the features (N, D) of mixed images, float (N, C, H, W), the first *size* labeled.
 
-    They go through the network in parts of *size* rows, among which the labelled ones are spread evenly: the
-    batch-norm statistics are of a part. If N is no multiple of *size*, all go at once.
+    They go through the network in parts of *size* rows, over which the labeled rows are spread
+    evenly, so that batch-norm statistics are those of a part. If N is not a multiple of *size*, all
+    rows are one part.
     """
     parts = 1 if len(images) % size else len(images) // size
     order = interleaved_order(parts, len(images) // parts, images.device)

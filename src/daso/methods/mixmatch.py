@@ -1,15 +1,14 @@
-"""MixMatch: sharpened guesses of two views teach mixtures of labelled and unlabelled images."""
+"""MixMatch: sharpened guesses of two views teach mixtures of labeled and unlabeled images."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_range
 from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.methods.mix import draw_mixup, encode_interleaved, mixup
 from daso.methods.ramp import ramp
@@ -19,37 +18,40 @@ from daso.refine.sharpen import sharpen
 
 
 class MixMatch(Method):
-    """The sharpened mean guess on two weak views is their soft label; all images and labels are mixed, and learnt.
+    """The sharpened mean guess on two weak views is their soft label; all images are mixed.
 
-    Berthelot et al.: *MixMatch*, NeurIPS 2019, arXiv 1905.02249, algorithm 1 and equations 3 to 11: soft
-    cross-entropy on mixtures that started from a labelled image, mean squared error over all images and classes on
-    the others.
+    Berthelot et al.: *MixMatch*, NeurIPS 2019, arXiv 1905.02249, algorithm 1 and equations 3 to 11:
+    soft cross-entropy on mixtures that started from a labeled image, mean squared error over all
+    images and classes on the others.
 
     Args:
         total_steps: of the training.
-        refine: improves the sharpened guess; it sees the features of the first view. Its own losses need a strong
-            view, which there is none of, and are left out.
+        refine: improves the sharpened guess, from the features of the first view. Its own losses
+            need a strong view and are not used.
         temperature: T of sharpening, > 0.
         mixup_alpha: parameter of the Beta distribution of the mixing factor, > 0.
-        unlabeled_weight: lambda_u, >= 0.
-        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0, 0 to 1.
+        unlabeled_weight: lambda_u, weight of the loss on unlabeled images, >= 0.
+        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
+            0 to 1.
 
     Raises:
         OptionError: a value is out of range.
 
-    As in the code of DASO's authors, there is one mixing factor for a step; the two guesses are passes of their own,
-    in training mode; and the mixed batch goes through the network in parts as large as the labelled batch, each
-    with its share of labelled rows and its own batch-norm statistics (all at once where the number of unlabelled
-    images is no multiple of that of the labelled ones). A refiner that asks for the labelled features of the network
-    gets them from one more pass, without a gradient.
+    As in the code of DASO's authors, a step has one mixing factor, and each of the two guesses is a
+    pass of its own, in training mode. The mixed batch goes through the network in parts as large as
+    the labeled batch, each with its share of labeled rows and its own batch-norm statistics (in one
+    part if the number of unlabeled images is not a multiple of the number of labeled images). A
+    refiner that observes the network's labeled features gets them from one more pass, without a
+    gradient.
     """
 
     paper = "Berthelot et al., NeurIPS 2019, arXiv 1905.02249"
     unlabeled_views: tuple[View, ...] = ("weak", "weak")
     unlabeled_ratio = 1
+    unlabeled_options = ("unlabeled_ramp",)
     refuses: ClassVar = {
-        "supervised": "its labelled images are mixed, so their labels are soft",
-        "terms": "its labelled images are mixed, so their features have no single label",
+        "supervised": "its labeled images are mixed, so their labels are soft",
+        "terms": "its labeled images are mixed, so their features have no single label",
     }
 
     def __init__(
@@ -63,14 +65,10 @@ class MixMatch(Method):
         unlabeled_ramp: float = 0.016,
     ) -> None:
         super().__init__()
-        for name, value, valid in (
-            ("temperature", temperature, 0 < temperature < math.inf),
-            ("mixup_alpha", mixup_alpha, 0 < mixup_alpha < math.inf),
-            ("unlabeled_weight", unlabeled_weight, 0 <= unlabeled_weight < math.inf),
-            ("unlabeled_ramp", unlabeled_ramp, 0 <= unlabeled_ramp <= 1),
-        ):
-            if not valid:
-                raise OptionError(f"MixMatch: {name} = {value!r} is out of range")
+        check_range("temperature", temperature, above=0)
+        check_range("mixup_alpha", mixup_alpha, above=0)
+        check_range("unlabeled_weight", unlabeled_weight, 0)
+        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         self.refine = refine or Refiner()
         self.total_steps = total_steps
         self.temperature = temperature
@@ -79,7 +77,7 @@ class MixMatch(Method):
         self.unlabeled_ramp = unlabeled_ramp
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return what the parts drew, and the factor and the partners of the mixtures."""
+        """Return the random numbers of the parts, and the factor and partners of the mixtures."""
         drawn = super().draw(labeled, unlabeled, generator)
         return drawn | draw_mixup(self.mixup_alpha, labeled + 2 * unlabeled, generator)
 
@@ -88,27 +86,22 @@ class MixMatch(Method):
         (images,), (first_images, second_images) = batch.labeled, batch.unlabeled
         with torch.no_grad():
             if self.refine.observes:
-                own = network(images) if self.refine.observes_network else None
-                self.refine.observe(images, own, batch.labels, teacher)
+                labeled = network(images) if self.refine.observes_network else None
+                self.refine.observe(images, labeled, batch.labels, teacher)
             first, second = network(first_images), network(second_images)
             linear = (network.classify(first).softmax(1) + network.classify(second).softmax(1)) / 2
             sharp = sharpen(linear, self.temperature)
             guess = self.refine(Guess(sharp, first, batch.indices, batch.step, {"linear": linear}))
-            confidence, pseudo_label = guess.probs.max(1)
 
         one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).float()
         targets = mixup(torch.cat([one_hot, guess.probs, guess.probs]), batch.draws)
-        mixed = mixup(
-            network.normalize(torch.cat([images, first_images, second_images])), batch.draws
-        )
+        inputs = network.normalize(torch.cat([images, first_images, second_images]))
         size = len(images)
-        logits = network.classify(encode_interleaved(network, mixed, size))
+        logits = network.classify(encode_interleaved(network, mixup(inputs, batch.draws), size))
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)
         losses = {
             "labeled": F.cross_entropy(logits[:size], targets[:size]),
             "unlabeled": weight * F.mse_loss(logits[size:].softmax(1), targets[size:]),
         }
-        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
-        everyone = torch.ones_like(confidence)
-        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, everyone))
+        return Step(losses, PseudoLabels.of(guess))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from daso.errors import OptionError
+from daso.errors import check_range
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.methods.ramp import ramp
@@ -17,31 +16,33 @@ from daso.refine.guess import Guess, Refiner
 
 
 class PseudoLabel(Method):
-    """The class guessed on a weak view, where confident, is the target on that same view.
+    """The class guessed on a weak view, if confident, is the target on that same view.
 
-    Lee: *Pseudo-Label*, ICML 2013 workshop on challenges in representation learning, equations 14 to 16. The loss
-    on unlabelled images is averaged over all of them, confident or not.
+    Lee: *Pseudo-Label*, ICML 2013 workshop on challenges in representation learning, equations 14
+    to 16. The loss on unlabeled images is averaged over all of them, confident or not.
 
     Args:
         total_steps: of the training.
-        refine: improves the guess before it is thresholded. Its own losses compare two views, of which there is
-            only one here, and are left out.
-        supervised: the loss of logits and labels on labelled images.
-        threshold: tau, probability from which a guess teaches, 0 to 1.
-        unlabeled_weight: of the loss on unlabelled images, >= 0.
-        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0, 0 to 1.
+        refine: improves the guess before it is thresholded. Its own losses compare two views and
+            are not used.
+        supervised: the loss on labeled images, of logits and labels.
+        threshold: tau, probability from which a guess is used, 0 to 1.
+        unlabeled_weight: weight of the loss on unlabeled images, >= 0.
+        unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
+            0 to 1.
 
     Raises:
         OptionError: a value is out of range.
 
-    Departures from the paper: the threshold, and the length of the ramp, are those of the DASO authors' code, in which
-    nothing refines these guesses.
+    Departures from the paper: the threshold and the length of the ramp are those of the DASO
+    authors' code, in which nothing refines these guesses.
     """
 
     paper = "Lee, ICML 2013 workshop"
     unlabeled_views: tuple[View, ...] = ("weak",)
     unlabeled_ratio = 1
-    refuses: ClassVar = {"terms": "it has no strong view, which a term works on"}
+    unlabeled_options = ("threshold", "unlabeled_ramp")
+    refuses: ClassVar = {"terms": "it has no strong view, which terms need"}
 
     def __init__(
         self,
@@ -54,13 +55,9 @@ class PseudoLabel(Method):
         unlabeled_ramp: float = 0.4,
     ) -> None:
         super().__init__()
-        for name, value, valid in (
-            ("threshold", threshold, 0 <= threshold <= 1),
-            ("unlabeled_weight", unlabeled_weight, 0 <= unlabeled_weight < math.inf),
-            ("unlabeled_ramp", unlabeled_ramp, 0 <= unlabeled_ramp <= 1),
-        ):
-            if not valid:
-                raise OptionError(f"PseudoLabel: {name} = {value!r} is out of range")
+        check_range("threshold", threshold, 0, 1)
+        check_range("unlabeled_weight", unlabeled_weight, 0)
+        check_range("unlabeled_ramp", unlabeled_ramp, 0, 1)
         self.refine = refine or Refiner()
         self.supervised = supervised or LabeledLoss()
         self.total_steps = total_steps
@@ -90,5 +87,4 @@ class PseudoLabel(Method):
             "labeled": self.supervised(network.classify(labeled), batch.labels, batch.step),
             "unlabeled": weight * (mask * per_image).mean(),
         }
-        labels = {name: probs.argmax(1) for name, probs in guess.parts.items()}
-        return Step(losses, PseudoLabels({**labels, "final": pseudo_label}, confidence, mask))
+        return Step(losses, PseudoLabels.of(guess, mask))

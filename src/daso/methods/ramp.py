@@ -1,4 +1,4 @@
-"""The linear ramp with which losses on unlabelled images grow while the guesses are still poor."""
+"""The linear ramp of losses on unlabeled images, whose guesses are poor at first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def ramp(step: Tensor, ratio: float, total_steps: int) -> Tensor:
-    """Return min(step / (ratio * total_steps), 1), a float scalar on the device of *step*; 1 where *ratio* is 0.
+    """Return min(step / (ratio * total_steps), 1), a float scalar on the device of *step*.
 
     Args:
         step: int64, (), training steps done so far.
-        ratio: share of the training after which the ramp is at 1, 0 to 1.
+        ratio: share of the training after which the ramp is at 1, 0 to 1; 0: it is 1 throughout.
         total_steps: of the training.
     """
     length = ratio * total_steps

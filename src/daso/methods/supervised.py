@@ -1,4 +1,4 @@
-"""Supervised learning from the labelled images alone."""
+"""Supervised learning from the labeled images alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from daso.nets.network import Network
 
 
 class Supervised(Method):
-    """Labels teach weakly augmented images; the unlabelled ones are not looked at.
+    """Learn from weakly augmented labeled images; unlabeled images are not used.
 
     Args:
-        supervised: the loss of logits and labels.
+        supervised: the loss on labeled images, of logits and labels.
 
-    Departures from the authors' code of DASO: evaluated is the moving average of the network, as with every method
-    here; there it is the network itself.
+    Departures from the authors' code of DASO: the moving average of the network is evaluated, as
+    with every method here; theirs evaluates the network itself.
     """
 
     learning_rate = 0.1
     schedule = "multistep"
     refuses: ClassVar = {
-        "refine": "it makes no guesses about unlabelled images",
-        "terms": "it does not look at unlabelled images",
+        "refine": "it makes no guesses about unlabeled images",
+        "terms": "it does not use unlabeled images",
     }
 
     def __init__(self, *, supervised: LabeledLoss | None = None) -> None:

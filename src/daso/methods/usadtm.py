@@ -1,8 +1,7 @@
-"""USADTM: nearest prototypes teach strong views, and three views of an image agree on its cluster."""
+"""USADTM: nearest prototypes teach strong views, and three views of an image agree on its class."""
 
 from __future__ import annotations
 
-import math
 from itertools import combinations
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_range
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, PseudoLabels, Step, View
 from daso.nets.network import Network
@@ -18,39 +17,44 @@ from daso.refine.queue import PrototypeQueue
 
 
 class USADTM(Method):
-    """The prototype nearest to a weak view, where clear, is the target on a strong view of the same image.
+    """The prototype nearest to a weak view, if clear, is the target on a strong view of the image.
 
-    Han, Gao, Yuan, Wang: *Unsupervised Semantic Aggregation and Deformable Template Matching for Semi-Supervised
-    Learning*, NeurIPS 2020, arXiv 2010.05517, as DASO's authors compare with it:
+    Han, Gao, Yuan, Wang: *Unsupervised Semantic Aggregation and Deformable Template Matching for
+    Semi-Supervised Learning*, NeurIPS 2020, arXiv 2010.05517, as DASO's authors compare with it:
 
-    * prototypes: means of the last 5 n_k features of class k, by the network itself, n_k its labelled images;
-    * the pseudo-label is the prototype nearest by cosine; it teaches where the one nearest by Euclidean distance is
-      the same and the cosine is large; the loss is averaged over all images, clear or not;
-    * the mutual information of the classes of the plain, the weak and the strong view grows, pair by pair.
+    * prototypes: means of the last 5 n_k features of class k by the network itself, where n_k is
+      the number of labeled images of the class;
+    * the pseudo-label is the prototype with the largest cosine. It is used if the prototype nearest
+      by Euclidean distance is the same and the cosine reaches the threshold. The loss is averaged
+      over all images, used or not;
+    * the mutual information of the classes of the plain, the weak and the strong view is maximized,
+      pair by pair.
 
     Args:
         class_counts: int64, (K,), n_k.
         dim: D, the length of a feature.
         total_steps: of the training; only the default of *warmup_steps* depends on it.
-        supervised: the loss of logits and labels on labelled images.
-        cosine_threshold: cosine from which a pseudo-label teaches, -1 to 1.
-        unlabeled_weight: of the loss on strong views, >= 0.
-        information_weight: of the mutual information, >= 0.
-        warmup_steps: pseudo-labels teach from this step on. Default: 500 as in the code of DASO's authors, for
-            250,000 steps, but at most a twentieth of the training.
+        supervised: the loss on labeled images, of logits and labels.
+        cosine_threshold: cosine from which a pseudo-label is used, -1 to 1.
+        unlabeled_weight: weight of the loss on strong views, >= 0.
+        information_weight: weight of the mutual information, >= 0.
+        warmup_steps: pseudo-labels are used from this step on. Default: 500, as in the code of
+            DASO's authors for 250,000 steps, but at most a twentieth of the training.
 
     Raises:
         OptionError: a value is out of range.
 
-    That code has no configuration of this method; the two unlabelled images per labelled one are the paper's mu. The
-    mutual information counts from the first step on: the later start that its configuration names is never asked for.
+    That code has no configuration of this method; two unlabeled images per labeled image is the
+    paper's mu. The mutual information is used from the first step on: the code never reads the
+    later start that its configuration names.
     """
 
     paper = "Han et al., NeurIPS 2020, arXiv 2010.05517"
     unlabeled_views: tuple[View, ...] = ("identity", "weak", "strong")
+    unlabeled_options = ("cosine_threshold", "warmup_steps")
     refuses: ClassVar = {
         "refine": "its pseudo-labels are nearest prototypes, not probabilities to refine",
-        "terms": "it guesses no probabilities, which a term needs",
+        "terms": "it guesses no probabilities, which terms need",
     }
 
     def __init__(
@@ -68,14 +72,10 @@ class USADTM(Method):
         super().__init__()
         if warmup_steps is None:
             warmup_steps = min(500, total_steps // 20)
-        for name, value, valid in (
-            ("cosine_threshold", cosine_threshold, -1 <= cosine_threshold <= 1),
-            ("unlabeled_weight", unlabeled_weight, 0 <= unlabeled_weight < math.inf),
-            ("information_weight", information_weight, 0 <= information_weight < math.inf),
-            ("warmup_steps", warmup_steps, warmup_steps >= 0),
-        ):
-            if not valid:
-                raise OptionError(f"USADTM: {name} = {value!r} is out of range")
+        check_range("cosine_threshold", cosine_threshold, -1, 1)
+        check_range("unlabeled_weight", unlabeled_weight, 0)
+        check_range("information_weight", information_weight, 0)
+        check_range("warmup_steps", warmup_steps, 0)
         self.supervised = supervised or LabeledLoss()
         self.queue = PrototypeQueue(5 * class_counts.cpu(), dim)
         self.cosine_threshold = cosine_threshold
@@ -84,11 +84,11 @@ class USADTM(Method):
         self.warmup_steps = warmup_steps
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the images of each class that were queued."""
+        """Return how many images of each class were queued."""
         return {"queued": self.queue.seen.tolist()}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
-        """Return ``"labeled"``, ``"unlabeled"``, ``"information"``, and the pseudo-labels; confidence is a cosine."""
+        """Return ``"labeled"``, ``"unlabeled"``, ``"information"``; the confidence is a cosine."""
         (images,), views = batch.labeled, batch.unlabeled
         features = network(torch.cat([images, *views]))
         sizes = [len(images), *map(len, views)]
@@ -117,18 +117,17 @@ class USADTM(Method):
 
 
 def mutual_information(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mutual information, a scalar, of the classes that two views of the same images have.
+    """Return the mutual information, a scalar, of the classes of two views of the same images.
 
-    Ji, Henriques, Vedaldi: *Invariant Information Clustering*, ICCV 2019, arXiv 1807.06653, equation 3: of the
-    symmetric joint distribution that is the mean over images of the product of both probabilities, float (U, K).
+    Ji, Henriques, Vedaldi: *Invariant Information Clustering*, ICCV 2019, arXiv 1807.06653,
+    equation 3. The symmetric joint distribution is the mean over images of the product of both
+    probabilities, float (U, K).
     """
     joint = first.T @ second
     joint = (joint + joint.T) / 2
     joint = joint / joint.sum()
     tiny = torch.finfo(torch.float64).eps
-    row, column = (
-        joint.sum(1, keepdim=True).clamp(min=tiny),
-        joint.sum(0, keepdim=True).clamp(min=tiny),
-    )
+    row = joint.sum(1, keepdim=True).clamp(min=tiny)
+    column = joint.sum(0, keepdim=True).clamp(min=tiny)
     joint = joint.clamp(min=tiny)
     return (joint * (joint.log() - row.log() - column.log())).sum()

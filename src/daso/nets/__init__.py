@@ -1,1 +1,6 @@
-"""Encoders, the network (encoder, normalisation and named heads) and its moving average."""
+"""Encoders, the network (normalization, encoder and named heads) and its moving average."""
+
+from daso.nets.ema import MovingAverage
+from daso.nets.network import Encoder, Network, build_encoder, build_vector_encoder
+
+__all__ = ["Encoder", "MovingAverage", "Network", "build_encoder", "build_vector_encoder"]

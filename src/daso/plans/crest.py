@@ -1,53 +1,58 @@
-"""CReST: generations from scratch, each with more labelled images, most of them of rare classes."""
+"""CReST: generations from scratch, each with more labeled images, most of them of rare classes."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from daso.data.images.pool import Pool, join_rows, select_rows
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.errors import OptionError, check_range
 from daso.evaluate.predict import predict_in_batches
 from daso.nets.network import Network
-from daso.parts import Facts, NewTable
+from daso.parts import Facts, IdleOptions, NewTable
 from daso.plans.plan import Plan, Stage
+from daso.refine.align import Align
 
 
 class CReST(Plan):
-    """Trains several times from scratch; each time images that the last network labelled join the labelled ones.
+    """Train repeatedly from scratch; images labeled by the last network join the labeled ones.
 
-    A class that is rare among the labels is seldom guessed, but mostly rightly so: its guesses are adopted in full,
-    those of frequent classes only in part.
+    A class that is rare among the labels is seldom guessed, but mostly rightly so: its guesses are
+    adopted in full, those of frequent classes only in part.
 
-    Wei et al.: *CReST: A Class-Rebalancing Self-Training Framework for Imbalanced Semi-Supervised Learning*, CVPR
-    2021, arXiv 2102.09559, section 3.2. After each generation but the last its moving average labels all unlabelled
-    images, without augmentation. Of those of the class with the r-th most labels (r from 0) the share
-    (N_(K-1-r) / N_0)^crest_power is adopted, the most confident first, where N_r is that class's number of given
-    labels. Every generation starts from the given labels anew, and the unlabelled images stay in their pool. With ABC
-    it is its classifier that labels.
+    Wei et al.: *CReST: A Class-Rebalancing Self-Training Framework for Imbalanced Semi-Supervised
+    Learning*, CVPR 2021, arXiv 2102.09559, section 3.2. After each generation but the last its
+    moving average labels all unlabeled images, without augmentation. Of the images of the class
+    with the r-th most labels (r from 0) the share (N_(K-1-r) / N_0)^crest_power is adopted, the
+    most confident first, where N_r is that class's number of given labels. Every generation starts
+    again from the given labels, and the unlabeled images stay in their pool. With ABC its
+    classifier does the labeling.
 
-    What rebalances the labelled loss (logit adjustment, LDAM, class-balanced weights, ABC) goes by the counts of given
-    and adopted labels together, with which a generation trains, as logit adjustment does in the code of DASO's authors.
-    Distribution alignment, DARP and the logit adjustment of a trained network go by the given ones, as there.
+    Parts that rebalance the labeled loss (logit adjustment, LDAM, class-balanced weights, ABC) use
+    the counts of given and adopted labels together, as logit adjustment does in the code of DASO's
+    authors. Distribution alignment, DARP and the logit adjustment of a trained network use the
+    given labels, as there.
 
     Args:
-        class_counts: int64, (K,), N, labelled images of each class.
+        class_counts: int64, (K,), N, labeled images of each class.
         total_steps: of all generations.
-        num_unlabeled: unlabelled images, at least 1.
-        new_table: makes a tensor with a number for each of them, wherever there is room for it.
-        generations: of equal length, >= 2; the last one also takes what the division leaves.
-        crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
+        num_unlabeled: number of unlabeled images, at least 1.
+        new_table: makes a tensor that has a row for each unlabeled image.
+        generations: number of generations of equal length, >= 2; the last one also takes the
+            remainder.
+        crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.
 
     Raises:
-        OptionError: a value is out of range, or there are no unlabelled images.
+        OptionError: a value is out of range, or there are no unlabeled images.
 
-    Departures from the authors' code of DASO: classes are ranked by their counts, where theirs come sorted; a method
-    with distribution alignment starts a generation without a memory of the one before; what is a share of the training
-    is one of each generation.
+    Departures from the authors' code of DASO: classes are ranked by their counts, where theirs come
+    sorted; a method with distribution alignment starts a generation without the previous one's
+    means; a share of the training refers to one generation.
     """
 
     paper = "Wei et al., CVPR 2021, arXiv 2102.09559"
@@ -65,15 +70,10 @@ class CReST(Plan):
         crest_power: float = 1 / 3,
     ) -> None:
         super().__init__(total_steps)
-        name = type(self).__name__
-        if not 2 <= generations <= total_steps:
-            raise OptionError(
-                f"{name}: generations = {generations} must be from 2 to the {total_steps} training steps"
-            )
-        if not 0 <= crest_power < math.inf:
-            raise OptionError(f"{name}: crest_power = {crest_power} must be at least 0")
+        check_range("generations", generations, 2, total_steps)
+        check_range("crest_power", crest_power, 0)
         if num_unlabeled < 1:
-            raise OptionError(f"{name} adopts unlabelled images, and the data has none")
+            raise OptionError("CReST needs unlabeled images, and the data has none")
         self.generations = generations
         self.crest_power = crest_power
         counts, rank = class_counts.cpu().double().sort(descending=True, stable=True)
@@ -89,20 +89,19 @@ class CReST(Plan):
         return (*[Stage(length)] * (self.generations - 1), Stage(last))
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
-        """Return the data of the run with the adopted images among the labelled ones."""
+        """Return the data of the run with the adopted images among the labeled ones."""
         assert data.unlabeled is not None
-        given, device = data.labeled, data.labeled.labels.device
-        labels = self.adopted.to(device)
+        labels = self.adopted.to(data.labeled.labels.device)
         chosen = labels >= 0
         pool = Pool(
-            join_rows(given.images, select_rows(data.unlabeled.images, chosen)),
-            torch.cat([given.labels, labels[chosen]]),
+            join_rows(data.labeled.images, select_rows(data.unlabeled.images, chosen)),
+            torch.cat([data.labeled.labels, labels[chosen]]),
         )
         counts = data.class_counts + self._adopted_counts().numpy()
         return dataclasses.replace(data, labeled=pool, class_counts=counts)
 
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
-        """Label the unlabelled images and choose those that the next generation adopts."""
+        """Label the unlabeled images and choose those that the next generation adopts."""
         assert data.unlabeled is not None
         answers = [
             logits.cpu().double().softmax(1).max(1)
@@ -112,7 +111,7 @@ class CReST(Plan):
         self.adopted.copy_(adopt(confidence, predicted, self.share))
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the adopted images of each class."""
+        """Return the number of adopted images of each class."""
         return {"adopted": self._adopted_counts().tolist()}
 
     def _adopted_counts(self) -> Tensor:
@@ -120,22 +119,23 @@ class CReST(Plan):
 
 
 class CReSTPlus(CReST):
-    """CReST whose guesses are aligned to the class distribution, generation by generation to a more balanced one.
+    """CReST whose guesses are aligned, to a distribution that gets more balanced each generation.
 
-    Wei et al., as above, section 3.3: the target of distribution alignment is raised to the power t = 1 - f + f t_min,
-    where f runs from 0 in the first generation to 1 in the last.
+    Wei et al., as above, section 3.3: the target of distribution alignment is raised to the power
+    t = 1 - f + f t_min, where f runs from 0 in the first generation to 1 in the last.
 
     Args:
-        class_counts: int64, (K,), labelled images of each class.
+        class_counts: int64, (K,), labeled images of each class.
         total_steps: of all generations.
-        num_unlabeled: unlabelled images, at least 1.
-        new_table: makes a tensor with a number for each of them, wherever there is room for it.
-        generations: of equal length, >= 2; the last one also takes what the division leaves.
-        crest_power: alpha, >= 0; smaller: more is adopted of frequent classes, and 0: everything.
+        num_unlabeled: number of unlabeled images, at least 1.
+        new_table: makes a tensor that has a row for each unlabeled image.
+        generations: number of generations of equal length, >= 2; the last one also takes the
+            remainder.
+        crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.
         align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
 
     Raises:
-        OptionError: a value is out of range, or there are no unlabelled images.
+        OptionError: a value is out of range, or there are no unlabeled images.
     """
 
     brings = ("align",)
@@ -159,9 +159,13 @@ class CReSTPlus(CReST):
             generations=generations,
             crest_power=crest_power,
         )
-        if not 0 <= align_min <= 1:
-            raise OptionError(f"CReSTPlus: align_min = {align_min} must be in [0, 1]")
+        check_range("align_min", align_min, 0, 1)
         self.align_min = align_min
+
+    @classmethod
+    def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
+        if options.get("align") is False and Align not in parts:
+            yield ("align_min",), "with --align False nothing is aligned, and CReST+ is CReST"
 
     def facts(self, stage: int, facts: Facts) -> Facts:
         """Return the facts with the generation's power of the alignment's target."""
@@ -170,15 +174,15 @@ class CReSTPlus(CReST):
 
 
 def adopt(confidence: Tensor, predicted: Tensor, share: Tensor) -> Tensor:
-    """Choose, of the images predicted as each class, a share of that class, the most confident ones first.
+    """Choose a share of the images predicted as each class, the most confident first.
 
     Args:
         confidence: float, (N,), the largest probability.
-        predicted: int64, (N,), whose it is.
+        predicted: int64, (N,), its class.
         share: float, (K,), 0 to 1.
 
     Returns:
-        int64, (N,): the predicted class of the chosen images, -1 of the others.
+        int64, (N,): the predicted class of the chosen images, -1 for the others.
     """
     order = confidence.argsort(descending=True, stable=True)
     order = order[predicted[order].argsort(stable=True)]  # class by class, the most confident first

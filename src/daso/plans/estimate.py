@@ -1,4 +1,4 @@
-"""An estimate of the class distribution of the unlabelled images, for the parts that want to know it."""
+"""Estimate the class distribution of the unlabeled images, for the parts that use it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.errors import OptionError, check_range
 from daso.evaluate.predict import predict_in_batches, predict_logits
 from daso.nets.network import Network
 from daso.parts import Facts
@@ -16,27 +16,30 @@ from daso.plans.plan import Plan, Stage
 
 
 class EstimatePrior(Plan):
-    """Trains on labels first and estimates from a hold-out, and what that network guesses, the unlabelled classes.
+    """Train on labels first, then estimate the unlabeled classes from its guesses and a hold-out.
 
-    How often the network takes images of class y for each class is measured on the hold-out: C, whose column y is the
-    mean of its class probabilities on held-out images of class y. On the unlabelled images their mean is m; were the
-    images of a class alike here and there, m = C q with the wanted distribution q.
+    Column y of the matrix C is the mean of the network's class probabilities on held-out images of
+    class y. Their mean on the unlabeled images is m. If the images of a class are alike in both
+    sets, m = C q, with the unknown distribution q.
 
-    Lipton, Wang, Smola: *Detecting and Correcting for Label Shift with Black Box Predictors*, ICML 2018, arXiv
-    1802.03916; with probabilities in place of answers, as the authors of DASO do it for DARP.
+    Lipton, Wang, Smola: *Detecting and Correcting for Label Shift with Black Box Predictors*, ICML
+    2018, arXiv 1802.03916, with probabilities in place of answers, as the authors of DASO do it for
+    DARP.
 
     Args:
         num_classes: K.
         total_steps: of the training of the method itself, after the estimate.
-        estimate_steps: of the training for the estimate, >= 1. Default: a fifth of *total_steps*.
+        estimate_steps: steps of the training for the estimate, >= 1. Default: a fifth of
+            *total_steps*.
 
     Raises:
-        OptionError: a value is out of range; before the training, if no image of some class is held out, or there is
-            no unlabelled image.
+        OptionError: a value is out of range; before the training, if a class has no held-out image,
+            or there are no unlabeled images.
 
-    Departures from the authors' code of DASO: q is the least-squares solution among distributions, one for all cases;
-    theirs inverts C, and takes the mean over those evaluations of the whole training in which the result has no
-    negative share and the condition of C is below 100. The moving average is asked, there the network itself.
+    Departures from the authors' code of DASO: q is always the least-squares solution among
+    distributions; theirs inverts C, and averages over those evaluations of the whole training in
+    which the result has no negative share and the condition number of C is below 100. The moving
+    average is used, there the network itself.
     """
 
     paper = "Lipton et al., ICML 2018, arXiv 1802.03916"
@@ -50,10 +53,7 @@ class EstimatePrior(Plan):
         super().__init__(total_steps)
         if estimate_steps is None:
             estimate_steps = max(1, total_steps // 5)
-        if estimate_steps < 1:
-            raise OptionError(
-                f"EstimatePrior: estimate_steps = {estimate_steps} must be at least 1"
-            )
+        check_range("estimate_steps", estimate_steps, 1)
         self.estimate_steps = estimate_steps
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("condition", torch.ones(1))
@@ -63,21 +63,17 @@ class EstimatePrior(Plan):
         return Stage(self.estimate_steps, method="supervised"), Stage(self.total_steps)
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
-        """Return the data as it is, if it is enough for an estimate."""
+        """Return the data unchanged, if it suffices for an estimate."""
         if data.unlabeled is None:
-            raise OptionError(
-                "EstimatePrior: there are no unlabelled images whose classes it could estimate"
-            )
-        held_out = (
-            torch.empty(0, dtype=torch.int64) if data.holdout is None else data.holdout.labels.cpu()
-        )
+            raise OptionError("estimate needs unlabeled images, and the data has none")
+        empty = torch.empty(0, dtype=torch.int64)
+        held_out = empty if data.holdout is None else data.holdout.labels.cpu()
         missing = (held_out.bincount(minlength=len(data.class_names)) == 0).nonzero()[:, 0]
         if len(missing):
             names = ", ".join(data.class_names[k] for k in missing[:10])
             raise OptionError(
-                f"EstimatePrior measures on held-out labelled images what its network takes for what, and none "
-                f"is held out of {len(missing)} classes ({names}{', ...' if len(missing) > 10 else ''}); "
-                f"hold out more with --holdout"
+                f"estimate needs held-out images of every class, and {len(missing)} classes have "
+                f"none ({names}{', ...' if len(missing) > 10 else ''}); raise --holdout"
             )
         return data
 
@@ -95,14 +91,13 @@ class EstimatePrior(Plan):
             total += logits.cpu().double().softmax(1).sum(0)
         labels = data.holdout.labels.cpu()
         sums = torch.zeros(len(self.prior), len(self.prior), dtype=torch.float64)
-        confusion = sums.index_add_(0, labels, held_out).t() / labels.bincount(
-            minlength=len(self.prior)
-        )
+        counts = labels.bincount(minlength=len(self.prior))
+        confusion = sums.index_add_(0, labels, held_out).t() / counts
         self.prior.copy_(nearest_distribution(confusion, total / len(data.unlabeled)))
         self.condition.copy_(torch.linalg.cond(confusion))
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the estimate and the condition number of C, which says by how much an error of m may grow in it."""
+        """Return the estimate, and the condition number of C, by which errors of m can grow."""
         return {
             "unlabeled_prior": self.prior.tolist(),
             "confusion_condition": self.condition.tolist(),
@@ -110,11 +105,11 @@ class EstimatePrior(Plan):
 
 
 def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:
-    """Return the distribution q, float64 (K,), for which |matrix q - target| is least.
+    """Return the distribution q, float64 (K,), that minimizes |matrix q - target|.
 
-    An active-set method: exact, in a finite number of steps. From a distribution that is allowed it goes towards
-    the best one on the classes that are free, stops where a share becomes 0 and fixes that; once there, it frees the
-    class whose share would grow.
+    An active-set method, exact in a finite number of steps. From a valid distribution it moves
+    towards the best one on the free classes, stops where a share becomes 0 and fixes that class. At
+    the best one it frees the fixed class whose share would grow.
 
     Args:
         matrix: float64, (K, K).

@@ -1,9 +1,9 @@
-"""A run as a sequence of trainings; most runs are one."""
+"""Divide a run into a sequence of trainings; most runs have one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from daso.balance import Sampling
 from daso.data.training_data import TrainingData
@@ -16,12 +16,12 @@ class Stage:
     """One training of a run.
 
     Attributes:
-        steps: its length.
+        steps: number of training steps.
         method: name of the method that it trains with; None: the run's.
-        keeps_encoder: it starts from the averaged encoder of the stage before, which stays as it is; only its heads
-            learn, from scratch.
+        keeps_encoder: whether it starts from the averaged encoder of the previous stage, which
+            stays frozen; only the heads are trained, from scratch.
         learning_rate, schedule: of that method; None: its own.
-        sampling: of the labelled images; None: the run's.
+        sampling: of the labeled images; None: the run's.
     """
 
     steps: int
@@ -33,16 +33,16 @@ class Stage:
 
 
 class Plan(Part):
-    """Says what the trainings of a run are and what one hands to the next; this one is a single training.
+    """The trainings of a run, and what one passes to the next; this one is a single training.
 
-    What is handed on are buffers, so a checkpoint holds it.
+    What is passed on are buffers, so that a checkpoint contains it.
 
     Attributes:
-        brings: names of parts that the plan adds to a method that does not have them.
-        provides: attribute of ``Facts`` that the plan works out for other parts; without one that asks for it the
-            plan would be of no use.
+        brings: names of parts that the plan adds to a method that lacks them.
+        provides: attribute of ``Facts`` that the plan computes; some other part must request it.
     """
 
+    kind: ClassVar[str] = "plan"
     brings: tuple[str, ...] = ()
     provides: str | None = None
 
@@ -55,18 +55,18 @@ class Plan(Part):
         return (Stage(self.total_steps),)
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
-        """Return what stage *stage*, counted from 0, trains on, given the data of the run."""
+        """Return the training data of stage *stage*, counted from 0, given the data of the run."""
         return data
 
     def facts(self, stage: int, facts: Facts) -> Facts:
-        """Return what the parts of a stage's method are told, given the plain facts of the stage."""
+        """Return the facts for the parts of a stage's method, given those of the stage itself."""
         return facts
 
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
-        """Take from a finished stage what the next one needs.
+        """Compute what the next stage needs from a finished one.
 
         Args:
             stage: the finished one, counted from 0; never the last one.
             network: its moving average.
-            data: of the run, as the source gave it.
+            data: of the run, as the source supplied it.
         """

@@ -1,42 +1,41 @@
-"""Distribution alignment: guesses are rescaled until their mean is the class distribution that is wanted."""
+"""Distribution alignment: rescale guesses until their mean is the target class distribution."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import OptionError, check_range
 from daso.refine.guess import Guess, Refiner
 
 EPSILON = 1e-6
 
 
 class Align(Refiner):
-    """Divides a guess by the mean of recent guesses and multiplies it with the wanted class distribution.
+    """Divide a guess by the mean of recent guesses and multiply it with the target distribution.
 
-    Berthelot et al.: *ReMixMatch*, ICLR 2020, arXiv 1911.09785, section 3.1: p' = normalise(p * target / mean).
-    Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section 3.3, raise the target to a power below 1, which makes
-    it more balanced.
+    Berthelot et al.: *ReMixMatch*, ICLR 2020, arXiv 1911.09785, section 3.1:
+    p' = normalise(p * target / mean). Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section
+    3.3, raise the target to a power below 1, which makes it more balanced.
 
     Args:
-        given_counts: int64, (K,), labelled images of each class; their shares are the target, unless it is known.
-        unlabeled_prior: float, (K,), the share of each class among the unlabelled images; None: not known.
+        given_counts: int64, (K,), labeled images of each class; their shares are the target unless
+            *unlabeled_prior* is known.
+        unlabeled_prior: float, (K,), share of each class among the unlabeled images; None: unknown.
         align_temperature: power of the target, >= 0; 0: uniform.
-        align_memory: steps whose guesses make the mean, this step's included, >= 1.
+        align_memory: number of steps, including the current one, whose guesses are averaged, >= 1.
 
     Raises:
-        OptionError: the target is no distribution, or a value is out of range.
+        OptionError: the target is not a distribution, or a value is out of range.
 
-    The guesses of other heads are left as they are: their mean is another one, which is not kept.
+    Guesses of other heads are not changed: they have another mean, which is not recorded.
     """
 
     paper = "Berthelot et al., ICLR 2020, arXiv 1911.09785"
+    replaces_alignment = True
     target: Tensor
     sums: Tensor
     rows: Tensor
-    replaces_alignment = True
 
     def __init__(
         self,
@@ -49,11 +48,9 @@ class Align(Refiner):
         super().__init__()
         target = (given_counts if unlabeled_prior is None else unlabeled_prior).double()
         if not (target.isfinite().all() and (target >= 0).all() and target.sum() > 0):
-            raise OptionError(f"Align: {target.tolist()} is no class distribution to align to")
-        if not 0 <= align_temperature < math.inf:
-            raise OptionError(f"Align: align_temperature = {align_temperature} is out of range")
-        if align_memory < 1:
-            raise OptionError(f"Align: align_memory = {align_memory} must be at least 1")
+            raise OptionError(f"{target.tolist()} is not a class distribution to align to")
+        check_range("align_temperature", align_temperature, 0)
+        check_range("align_memory", align_memory, 1)
         self.register_buffer("target", (target / target.sum()).float())
         self.register_buffer("sums", torch.zeros(align_memory, len(target)))
         self.register_buffer("rows", torch.zeros(align_memory))
@@ -61,16 +58,16 @@ class Align(Refiner):
         self.align_memory = align_memory
 
     def mean(self) -> Tensor:
-        """Return the mean of the remembered guesses, float (K,); zeros before the first one."""
+        """Return the mean of the recent guesses, float (K,); zeros before the first one."""
         return self.sums.sum(0) / self.rows.sum().clamp(min=1)
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the mean of the remembered guesses."""
+        """Return the mean of the recent guesses."""
         return {"mean_guess": self.mean().tolist()}
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:
-        """Remember the guess and align it."""
+        """Record the guess and align it."""
         slot = (guess.step % self.align_memory).view(1)
         self.sums.index_copy_(0, slot, guess.probs.sum(0, keepdim=True))
         self.rows.index_fill_(0, slot, len(guess.probs))

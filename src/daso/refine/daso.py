@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_choice, check_range
+from daso.parts import IdleOptions
 from daso.refine.guess import Guess, Refiner
 from daso.refine.queue import PrototypeQueue
 
@@ -18,55 +18,62 @@ Blend = Literal["distribution", "linear", "semantic", "fixed"]
 
 
 class DASO(Refiner):
-    """Blends a classifier's pseudo-labels with those of class prototypes, more where pseudo-labels abound.
+    """Blend a classifier's guesses with those of prototypes, more for frequently guessed classes.
 
-    A linear classifier trained on imbalanced labels favours frequent classes, a nearest-prototype classifier
-    rare ones. Each guess leans on the prototypes in proportion to how often its class has been guessed lately,
-    so no prior of the unlabelled data is needed.
+    A linear classifier trained on imbalanced labels favors frequent classes, a nearest-prototype
+    classifier rare ones. Each guess leans on the prototypes in proportion to how often its class
+    was guessed recently, so no prior of the unlabeled data is needed.
 
-    Oh, Kim, Kweon: *Distribution-Aware Semantics-Oriented Pseudo-label for Imbalanced Semi-Supervised
-    Learning*, CVPR 2022, arXiv 2106.05682, section 3 and algorithms 1 and 2:
+    Oh, Kim, Kweon: *Distribution-Aware Semantics-Oriented Pseudo-label for Imbalanced
+    Semi-Supervised Learning*, CVPR 2022, arXiv 2106.05682, section 3 and algorithms 1 and 2:
 
-    * prototypes c_k: means of balanced queues of labelled features of the moving-average network (3.2);
+    * prototypes c_k: means of balanced queues of labeled features of the moving-average network
+      (3.2);
     * semantic label q = softmax(cos(z, c_k) / T_proto);
     * m: share of each class among the final pseudo-labels of the last period;
       v_k = m_k^(1/T_dist) / max_j m_j^(1/T_dist); k' = argmax p; p' = (1 - v_k') p + v_k' q (3.3);
-    * semantic alignment loss: cross-entropy of q on the strong view towards q on the weak view (3.4).
+    * semantic alignment loss: cross-entropy of q on the strong view towards q on the weak view
+      (3.4).
 
     Args:
         num_classes: K.
         dim: D, the length of a feature.
-        class_counts: int64, (K,), labelled images of each class.
+        class_counts: int64, (K,), labeled images of each class.
         total_steps: of the training; only the default of *warmup_steps* depends on it.
-        queue_length: L, features kept per class.
+        queue_length: L, features kept per class, >= 1.
         prototype_temperature: T_proto, > 0.
-        dist_temperature: T_dist, > 0; the paper takes 1.5 where labelled and unlabelled images are distributed
-            alike and 0.3 where they are not. Smaller: fewer classes lean on the prototypes.
-        align_weight: lambda_align, weight of the semantic alignment loss; 0 turns it off.
-        warmup_steps: P; blending and alignment act from this step on, the queue and the histogram fill before.
-            Default: 5,000 as in the paper, but at most a fifth of the training.
-        histogram_period: steps after which m is renewed, from the pseudo-labels since the last renewal.
-        blend: how much a guess leans on the prototypes, v: ``"distribution"``: by how often its class has been guessed
-            lately; ``"linear"``: 0, not at all; ``"semantic"``: 1, the prototypes alone; ``"fixed"``: *fixed_blend*.
+        dist_temperature: T_dist, > 0. Smaller: fewer classes lean on the prototypes. The paper
+            takes 1.5 where labeled and unlabeled images have the same class distribution, and 0.3
+            where they do not.
+        align_weight: lambda_align, weight of the semantic alignment loss, >= 0; 0 turns it off.
+        warmup_steps: P; blending and alignment act from this step on, the queue and the histogram
+            fill before. Default: 5,000, as in the paper, but at most a fifth of the training.
+        histogram_period: steps after which m is updated, from the pseudo-labels since the last
+            update, >= 1.
+        blend: how much a guess leans on the prototypes, v: ``"distribution"``: by how often its
+            class was guessed recently; ``"linear"``: 0, not at all; ``"semantic"``: 1, the
+            prototypes alone; ``"fixed"``: *fixed_blend*.
         fixed_blend: v for the blend ``"fixed"``, 0 to 1.
-        balanced_queue: the same queue length for every class, or else 5 features per labelled image of a class.
-        queue_encoder: ``"ema"``: queue the features of the moving average; ``"online"``: of the network itself.
-        queue_batch_statistics: the moving average normalises the queued features by the statistics of the
-            labelled batch, and its running statistics see that batch, as in the authors' code; else it uses its
-            running statistics.
+        balanced_queue: whether all classes have the same queue length; otherwise a queue holds 5
+            features per labeled image of its class.
+        queue_encoder: network whose features are queued: ``"ema"``, the moving average, or
+            ``"online"``, the network in training.
+        queue_batch_statistics: whether the moving average normalizes the queued features by the
+            statistics of the labeled batch, which also enter its running statistics, as in the
+            authors' code; otherwise it uses its running statistics.
 
     Raises:
         OptionError: a value is out of range.
 
-    Departures from the authors' code: before the first renewal of the histogram v is 0 (theirs would divide
-    zero by zero if the warm-up were shorter than the period).
+    Departures from the authors' code: before the first update of the histogram v is 0 (theirs would
+    divide zero by zero if the warm-up were shorter than the period).
     """
 
     paper = "Oh, Kim & Kweon, CVPR 2022, arXiv 2106.05682"
-    histogram: Tensor
-    distribution: Tensor
     observes = True
     replaces_alignment = True
+    histogram: Tensor
+    distribution: Tensor
 
     def __init__(
         self,
@@ -90,19 +97,15 @@ class DASO(Refiner):
         super().__init__()
         if warmup_steps is None:
             warmup_steps = min(5000, total_steps // 5)
-        for name, value, valid in (
-            ("queue_length", queue_length, queue_length >= 1),
-            ("prototype_temperature", prototype_temperature, 0 < prototype_temperature < math.inf),
-            ("dist_temperature", dist_temperature, 0 < dist_temperature < math.inf),
-            ("align_weight", align_weight, 0 <= align_weight < math.inf),
-            ("warmup_steps", warmup_steps, warmup_steps >= 0),
-            ("histogram_period", histogram_period, histogram_period >= 1),
-            ("blend", blend, blend in ("distribution", "linear", "semantic", "fixed")),
-            ("fixed_blend", fixed_blend, 0 <= fixed_blend <= 1),
-            ("queue_encoder", queue_encoder, queue_encoder in ("ema", "online")),
-        ):
-            if not valid:
-                raise OptionError(f"DASO: {name} = {value!r} is out of range")
+        check_range("queue_length", queue_length, 1)
+        check_range("prototype_temperature", prototype_temperature, above=0)
+        check_range("dist_temperature", dist_temperature, above=0)
+        check_range("align_weight", align_weight, 0)
+        check_range("warmup_steps", warmup_steps, 0)
+        check_range("histogram_period", histogram_period, 1)
+        check_choice("blend", blend, get_args(Blend))
+        check_range("fixed_blend", fixed_blend, 0, 1)
+        check_choice("queue_encoder", queue_encoder, ("ema", "online"))
         lengths = (
             torch.full((num_classes,), queue_length) if balanced_queue else 5 * class_counts.cpu()
         )
@@ -122,9 +125,56 @@ class DASO(Refiner):
         self.observes_network = queue_encoder == "online"
         self.queue_batch_statistics = queue_batch_statistics
 
+    @classmethod
+    def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
+        learner, blend = parts[0], options["blend"]
+        has_strong_view = "strong" in learner.unlabeled_views
+        if not has_strong_view:
+            yield (
+                ("align_weight",),
+                f"its loss compares a weak with a strong view, and {learner.__name__} has none",
+            )
+        if blend != "fixed":
+            yield ("fixed_blend",), "it requires --blend fixed"
+        if blend != "distribution":
+            yield ("dist_temperature", "histogram_period"), "it requires --blend distribution"
+        if blend == "linear" and (not has_strong_view or options["align_weight"] == 0):
+            yield (
+                (
+                    "queue_length",
+                    "prototype_temperature",
+                    "balanced_queue",
+                    "queue_encoder",
+                    "queue_batch_statistics",
+                    "warmup_steps",
+                ),
+                "--blend linear without the alignment loss uses no prototypes",
+            )
+        if options["queue_encoder"] == "online" and not learner.uses_teacher:
+            reason = "--queue-encoder online does not use the moving average"
+            yield ("queue_batch_statistics",), reason
+        if not options["balanced_queue"]:
+            yield ("queue_length",), "it requires --balanced-queue"
+
+    @classmethod
+    def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
+        if options["blend"] == "linear":
+            return
+        starts = {"warmup_steps": options["warmup_steps"]}
+        if options["blend"] == "distribution":
+            starts["histogram_period"] = options["histogram_period"]
+        name, start = max(starts.items(), key=lambda item: item[1])
+        if 2 * start > steps:
+            flag, when = f"--{name.replace('_', '-')}", f"only from step {start:,} on"
+            yield (
+                f"DASO blends pseudo-labels {'never' if start >= steps else when} in a training of "
+                f"{steps:,} steps ({flag} {start:,}); train longer, or lower {flag}, for example "
+                f"to {max(1, steps // 10):,}"
+            )
+
     @property
     def teacher_uses_batch_statistics(self) -> bool:
-        """As ``queue_batch_statistics`` says."""
+        """The option ``queue_batch_statistics``."""
         return self.queue_batch_statistics
 
     @torch.no_grad()
@@ -135,7 +185,7 @@ class DASO(Refiner):
         labels: Tensor,
         teacher: Callable[[Tensor], Tensor],
     ) -> None:
-        """Queue the features of the labelled images."""
+        """Queue the features of the labeled images."""
         if self.queue_encoder == "ema":
             features = teacher(images)
         assert features is not None
@@ -146,17 +196,16 @@ class DASO(Refiner):
         return self.queue.similarity(features) / self.prototype_temperature
 
     def weights(self) -> Tensor:
-        """Return v, float (K,): how much a guess of each class leans on the prototypes (equation 3)."""
+        """Return v, float (K,): how much guesses of each class lean on prototypes (equation 3)."""
         if self.blend == "distribution":
             # Divided first: the power of a small share could vanish.
-            return (self.distribution / self.distribution.max().clamp(min=1e-12)) ** (
-                1 / self.dist_temperature
-            )
+            relative = self.distribution / self.distribution.max().clamp(min=1e-12)
+            return relative ** (1 / self.dist_temperature)
         constant = {"linear": 0.0, "semantic": 1.0, "fixed": self.fixed_blend}[self.blend]
         return torch.full_like(self.distribution, constant)
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the blending weight v of each class and the images of each class that were queued."""
+        """Return, for each class, the blending weight v and the number of queued images."""
         return {"blend_weight": self.weights().tolist(), "queued": self.queue.seen.tolist()}
 
     @torch.no_grad()
@@ -169,23 +218,19 @@ class DASO(Refiner):
             v = weights[probs.argmax(1)][:, None]
             return (1 - v) * probs + v * semantic
 
-        probs, others = (
-            blend(guess.probs),
-            {name: blend(other) for name, other in guess.others.items()},
-        )
+        probs = blend(guess.probs)
+        others = {name: blend(other) for name, other in guess.others.items()}
 
         renew = (guess.step + 1) % self.histogram_period == 0
         self.histogram += F.one_hot(probs.argmax(1), len(self.histogram)).sum(0)
-        self.distribution.copy_(
-            torch.where(renew, self.histogram / self.histogram.sum(), self.distribution)
-        )
+        shares = self.histogram / self.histogram.sum()
+        self.distribution.copy_(torch.where(renew, shares, self.distribution))
         self.histogram *= ~renew
-        return guess._replace(
-            probs=probs, parts={**guess.parts, "semantic": semantic}, others=others
-        )
+        parts = {**guess.parts, "semantic": semantic}
+        return guess._replace(probs=probs, parts=parts, others=others)
 
     def losses(self, guess: Guess, strong: Tensor) -> dict[str, Tensor]:
-        """Return the semantic alignment loss (equation 4), over all unlabelled images, 0 before the warm-up."""
+        """Return the semantic alignment loss (equation 4); 0 before the warm-up ends."""
         if not self.align_weight:
             return {}
         target = guess.parts["semantic"]

@@ -1,12 +1,9 @@
-"""The belief about a batch of unlabelled images, and the refiners that map one belief to the next.
-
-Shape letters: B labelled images of a batch, U unlabelled ones, K classes, D features.
-"""
+"""The guess about a batch of unlabeled images, and the refiners that map one guess to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,16 +11,17 @@ from daso.parts import Part
 
 
 class Guess(NamedTuple):
-    """What is believed about the classes of U unlabelled images; nothing in it carries a gradient.
+    """Class probabilities of U unlabeled images; none of the tensors carries a gradient.
 
     Attributes:
         probs: float, (U, K), class probabilities.
         features: float, (U, D), of the view that was guessed from.
-        indices: int64, (U,), of the images in the unlabelled pool.
+        indices: int64, (U,), of the images in the unlabeled pool.
         step: int64, (), training steps done so far.
-        parts: the probabilities (U, K) that entered the guess, by name (``"linear"``, ``"semantic"``).
-        others: the probabilities (U, K) that other heads give the same images, by name. A refiner that knows how
-            treats them as it treats ``probs``; they are not counted in its state.
+        parts: the probabilities (U, K) that entered the guess, by name (``"linear"``,
+            ``"semantic"``).
+        others: the probabilities (U, K) that other heads give the same images, by name. A refiner
+            may treat them as it treats ``probs``, but does not count them in its state.
     """
 
     probs: Tensor
@@ -35,16 +33,18 @@ class Guess(NamedTuple):
 
 
 class Refiner(Part):
-    """Maps a guess to a better one; this one returns it as it is.
+    """Maps a guess to a better one; this one returns it unchanged.
 
-    A subclass overrides what it needs. Within a training step the order is ``observe``, ``forward``, ``losses``.
+    A subclass overrides what it needs. The order in a training step is ``observe``, ``forward``,
+    ``losses``.
 
     Attributes:
-        observes: whether it wants to see the labelled features of the teacher.
-        observes_network: whether it wants to see those of the network in training too.
-        replaces_alignment: whether it takes the place of a method's own distribution alignment.
+        observes: whether it needs the teacher's features of the labeled images.
+        observes_network: whether it needs those of the network in training.
+        replaces_alignment: whether it replaces a method's own distribution alignment.
     """
 
+    kind: ClassVar[str] = "refiner"
     observes: bool = False
     observes_network: bool = False
     replaces_alignment: bool = False
@@ -56,12 +56,12 @@ class Refiner(Part):
         labels: Tensor,
         teacher: Callable[[Tensor], Tensor],
     ) -> None:
-        """See the labelled half of the batch.
+        """Record the labeled half of the batch.
 
         Args:
-            images: uint8, (B, C, H, W), the labelled view.
-            features: float, (B, D), of these images by the network in training, without gradient; None where a
-                method has none and ``observes_network`` is false.
+            images: uint8, (B, C, H, W), the labeled view.
+            features: float, (B, D), of these images by the network in training, without gradient;
+                may be None where ``observes_network`` is false.
             labels: int64, (B,).
             teacher: the moving average of the network: images to features (B, D).
         """
@@ -81,7 +81,7 @@ class Refiner(Part):
 
 
 class Chain(Refiner):
-    """Refiners one after the other; ``chain(a, b)`` refines with a, then with b."""
+    """Refiners in sequence; ``chain(a, b)`` refines with a, then with b."""
 
     def __init__(self, *refiners: Refiner) -> None:
         super().__init__()
@@ -97,24 +97,21 @@ class Chain(Refiner):
         labels: Tensor,
         teacher: Callable[[Tensor], Tensor],
     ) -> None:
-        """Let every refiner see the labelled half of the batch."""
         for refiner in self.refiners:
             refiner.observe(images, features, labels, teacher)  # type: ignore[operator]
 
     def forward(self, guess: Guess) -> Guess:
-        """Return the guess refined by each in turn."""
         for refiner in self.refiners:
             guess = refiner(guess)
         return guess
 
     def losses(self, guess: Guess, strong: Tensor) -> dict[str, Tensor]:
-        """Return the losses of all refiners."""
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for refiner in self.refiners:
-            found |= refiner.losses(guess, strong)  # type: ignore[operator]
-        return found
+            losses |= refiner.losses(guess, strong)  # type: ignore[operator]
+        return losses
 
 
 def chain(*refiners: Refiner) -> Refiner:
-    """Compose refiners, first one first; without any, a guess stays as it is."""
+    """Compose refiners in order; without any, a guess stays unchanged."""
     return refiners[0] if len(refiners) == 1 else Chain(*refiners)

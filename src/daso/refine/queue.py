@@ -1,4 +1,4 @@
-"""A first-in-first-out memory of labelled features per class, and the class prototypes it holds."""
+"""A first-in-first-out queue of labeled features for each class, and its prototypes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 
 class PrototypeQueue(nn.Module):
-    """Keeps the last L_k features of every class k; a prototype is the mean of its class's queue.
+    """Keep the last L_k features of every class k; a prototype is the mean of its class's queue.
 
-    One ring buffer of fixed shape for all classes: a row's slot is (rows of its class seen so far + its rank
-    among the batch's rows of its class) mod L_k, so a step is one indexed write, without a loop over classes
-    and without a word to the host. A class that was never seen has the zero prototype, whose cosine is 0.
+    One ring buffer of fixed shape holds all classes. A row's slot is (rows of its class seen so far
+    + its rank among the batch's rows of its class) mod L_k, so a step is one indexed write, without
+    a loop over classes and without a host synchronization. A class that was never seen has the zero
+    prototype, whose cosine is 0.
 
     Args:
         lengths: int64, (K,), L_k, at least 1 each.
@@ -30,7 +31,7 @@ class PrototypeQueue(nn.Module):
     def __init__(self, lengths: Tensor, dim: int) -> None:
         super().__init__()
         classes, longest = len(lengths), int(lengths.max())
-        # One more row than the queues need: rows that a later one of the same batch overwrites go there.
+        # The last row takes rows that a later row of the same batch overwrites.
         self.register_buffer("features", torch.zeros(classes * longest + 1, dim))
         self.register_buffer("seen", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("lengths", lengths.clone())
@@ -39,7 +40,7 @@ class PrototypeQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """Append labelled features, float (B, D), int64 (B,), in batch order, and renew the prototypes."""
+        """Append features, float (B, D), of labels, int64 (B,), and update the prototypes."""
         classes = len(self.lengths)
         one_hot = F.one_hot(labels, classes)
         arrivals = one_hot.sum(0)
@@ -50,7 +51,7 @@ class PrototypeQueue(nn.Module):
         self.features[torch.where(overwritten, classes * self.longest, slot)] = features
         self.seen += arrivals
         queues = self.features[:-1].view(classes, self.longest, -1)
-        # Only classes of this batch have changed: with more classes than rows, visit the rows' classes alone.
+        # Only classes of this batch have changed; with more classes than rows, update only those.
         if len(labels) < classes:
             self.prototypes[labels] = self._mean(queues[labels], labels)
         else:
@@ -58,11 +59,10 @@ class PrototypeQueue(nn.Module):
 
     def _mean(self, queues: Tensor, classes: Tensor | slice) -> Tensor:
         filled = torch.minimum(self.seen, self.lengths)[classes]
-        # Slots never written hold zeros, so a plain sum over the ring is the sum over what it holds.
+        # Slots that were never written hold zeros and do not change the sum.
         return queues.sum(1) / filled.clamp(min=1)[:, None]
 
     def similarity(self, features: Tensor) -> Tensor:
         """Return the cosines (N, K) between features (N, D) and the prototypes."""
-        return (
-            F.normalize(features, dim=1, eps=1e-8) @ F.normalize(self.prototypes, dim=1, eps=1e-8).T
-        )
+        prototypes = F.normalize(self.prototypes, dim=1, eps=1e-8)
+        return F.normalize(features, dim=1, eps=1e-8) @ prototypes.T

@@ -1,13 +1,11 @@
-"""Sharpening: a guess moves towards its most likely class."""
+"""Sharpening: move a guess towards its most likely class."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_range
 from daso.refine.guess import Guess, Refiner
 
 
@@ -19,7 +17,7 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
 
 
 class Sharpen(Refiner):
-    """Makes guesses more certain, by a power of the probabilities; those of other heads too.
+    """Make guesses more certain by a power of the probabilities; those of other heads too.
 
     Berthelot et al.: *MixMatch*, NeurIPS 2019, arXiv 1905.02249, equation 7.
 
@@ -34,10 +32,7 @@ class Sharpen(Refiner):
 
     def __init__(self, *, sharpen_temperature: float = 0.5) -> None:
         super().__init__()
-        if not 0 < sharpen_temperature < math.inf:
-            raise OptionError(
-                f"Sharpen: sharpen_temperature = {sharpen_temperature} must be above 0"
-            )
+        check_range("sharpen_temperature", sharpen_temperature, above=0)
         self.sharpen_temperature = sharpen_temperature
 
     @torch.no_grad()

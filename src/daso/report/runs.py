@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.errors import RunError
 from daso.files import Row, read_json, read_rows
 
@@ -43,7 +43,7 @@ class RunFolder:
     @property
     def balanced_by(self) -> tuple[str, ...]:
         """What has balanced the classifier in training, so that logit adjustment would do it twice; () if nothing."""
-        return balancing_parts(self.method, self.config["train"].get("labeled_sampling", "uniform"))
+        return balanced_by(self.config, self.data)
 
     @property
     def class_names(self) -> list[str]:

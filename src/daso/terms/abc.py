@@ -1,4 +1,4 @@
-"""ABC: an auxiliary classifier that sees all classes equally often."""
+"""ABC: an auxiliary classifier that is trained on all classes equally."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.errors import OptionError
+from daso.errors import check_range
+from daso.losses.class_balanced import check_counts
 from daso.nets.network import Network
 from daso.terms.term import Outputs, Term
 
@@ -14,53 +15,52 @@ EPOCHS = 500
 
 
 class ABC(Term):
-    """A second head learns from batches of which frequent classes are dropped at random, and classifies at test time.
+    """Train a second head on balanced random subsets of each batch; it classifies at test time.
 
-    The learner's own head learns from everything, which makes good features; the auxiliary head stands on the same
-    features and is taught by a balanced choice of labels and of its own confident pseudo-labels.
+    The learner's own head learns from all images, which makes good features. The auxiliary head
+    uses the same features and learns from a balanced selection of labels and of its own confident
+    pseudo-labels.
 
-    Lee, Shin, Kim: *ABC: Auxiliary Balanced Classifier for Class-Imbalanced Semi-Supervised Learning*,
-    NeurIPS 2021, arXiv 2110.10368, equations 1 to 5:
+    Lee, Shin, Kim: *ABC: Auxiliary Balanced Classifier for Class-Imbalanced Semi-Supervised
+    Learning*, NeurIPS 2021, arXiv 2110.10368, equations 1 to 5:
 
-    * a labelled image of class k teaches with probability N_min / N_k;
-    * an unlabelled image teaches if the head's probability on the weak view reaches the threshold, and with a
-      probability that falls in 500 stairs from 1 to N_min / N_k of the class that it guesses;
-    * the target on the strong view is the whole distribution guessed on the weak view, not its best class.
+    * a labeled image of class k is used with probability N_min / N_k;
+    * an unlabeled image is used if the head's probability on the weak view reaches the threshold,
+      and with a probability that falls in 500 steps from 1 to N_min / N_k of the guessed class;
+    * the target on the strong view is the whole distribution guessed on the weak view, not its most
+      probable class.
 
     Args:
-        class_counts: int64, (K,), N_k, labelled images of each class, at least 1 each.
+        class_counts: int64, (K,), N_k, labeled images of each class, at least 1 each.
         total_steps: of the training.
-        balanced_threshold: probability from which a guess of the auxiliary head teaches, 0 to 1.
+        balanced_threshold: probability from which a guess of the auxiliary head is used, 0 to 1.
 
     Raises:
-        OptionError: a class has no labelled image, or a value is out of range.
+        OptionError: a class has no labeled image, or a value is out of range.
 
-    Departures from the authors' code of DASO: N_min is the least count, not that of the last class; the loss on
-    labels is cross-entropy whatever the learner's own is (theirs takes over its class weights); with DASO the head's
-    guesses are blended as the learner's are, also where the blend is not by distribution; without DASO theirs leaves
-    logit adjustment out when it is asked for.
+    Departures from the authors' code of DASO: N_min is the least count, not that of the last class;
+    the loss on labels is cross-entropy whatever the learner's own is (theirs takes over its class
+    weights); with DASO the head's guesses are blended as the learner's are, also where the blend is
+    not by distribution; without DASO theirs ignores logit adjustment.
     """
 
     paper = "Lee et al., NeurIPS 2021, arXiv 2110.10368"
+    balances = True
     kept_share: Tensor
 
     def __init__(
         self, class_counts: Tensor, total_steps: int, *, balanced_threshold: float = 0.95
     ) -> None:
         super().__init__()
-        if not 0 <= balanced_threshold <= 1:
-            raise OptionError(f"ABC: balanced_threshold = {balanced_threshold} must be in [0, 1]")
-        if (class_counts < 1).any():
-            raise OptionError(
-                f"ABC: class_counts = {class_counts.tolist()} must be at least 1 each"
-            )
+        check_range("balanced_threshold", balanced_threshold, 0, 1)
+        check_counts(class_counts)
         self.register_buffer("kept_share", class_counts.min() / class_counts)
         self.total_steps = total_steps
         self.balanced_threshold = balanced_threshold
 
     @property
     def heads(self) -> dict[str, int]:
-        """The auxiliary one."""
+        """The auxiliary head."""
         return {"abc": len(self.kept_share)}
 
     @property
@@ -69,7 +69,7 @@ class ABC(Term):
         return "abc"
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return a number in [0, 1) for each image: it is kept where its probability is greater."""
+        """Return a number in [0, 1) for each image; it is used if its probability is greater."""
         return {
             "abc_labeled": torch.rand(labeled, generator=generator),
             "abc_unlabeled": torch.rand(unlabeled, generator=generator),
@@ -81,7 +81,7 @@ class ABC(Term):
         return {"abc": network.classify(weak, "abc").softmax(1)}
 
     def forward(self, network: Network, outputs: Outputs) -> dict[str, Tensor]:
-        """Return the losses ``"abc_labeled"`` and ``"abc_unlabeled"``, averaged over all images, kept or not."""
+        """Return ``"abc_labeled"`` and ``"abc_unlabeled"``, averaged over all images."""
         logits = network.classify(outputs.labeled, "abc")
         kept = outputs.draws["abc_labeled"] < self.kept_share[outputs.labels]
         labeled = kept * F.cross_entropy(logits, outputs.labels, reduction="none")

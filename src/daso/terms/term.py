@@ -1,8 +1,8 @@
-"""What a term is given and what it returns."""
+"""Terms: further losses, and the values that a method passes to them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -12,14 +12,14 @@ from daso.refine.guess import Guess
 
 
 class Outputs(NamedTuple):
-    """What a method has computed in a step.
+    """The values that a method has computed in a step.
 
     Attributes:
-        labeled: float, (B, D), features of the labelled images, with gradient.
+        labeled: float, (B, D), features of the labeled images, with gradient.
         labels: int64, (B,).
         strong: float, (U, D), features of the strong views, with gradient.
-        guess: the refined guess about the unlabelled images, the term's own beliefs among its ``others``.
-        draws: what the method's parts drew for this step.
+        guess: the refined guess about the unlabeled images; ``others`` holds the term's beliefs.
+        draws: random numbers that the method's parts drew for this step.
     """
 
     labeled: Tensor
@@ -32,13 +32,19 @@ class Outputs(NamedTuple):
 class Term(Part):
     """Adds losses to those of a method."""
 
+    kind: ClassVar[str] = "term"
+
     def beliefs(self, network: Network, weak: Tensor) -> dict[str, Tensor]:
-        """Return the term's own class probabilities (U, K) of the weak views, by name, to be refined like the
-        method's guess; *weak* holds their features (U, D). Nothing carries a gradient."""
+        """Return the term's class probabilities (U, K) of the weak views, by name.
+
+        They are refined like the method's guess. No tensor carries a gradient.
+
+        Args:
+            network: in training mode.
+            weak: float, (U, D), features of the weak views.
+        """
         return {}
 
     def forward(self, network: Network, outputs: Outputs) -> dict[str, Tensor]:
         """Return losses by name, weighted, each a scalar."""
-        raise TypeError(
-            f"{type(self).__name__} does not say what it adds: it has no forward method"
-        )
+        raise TypeError(f"{type(self).__name__} has no forward method, which computes its losses")

@@ -83,6 +83,17 @@ class Prepared:
         plan = {f"plan.{name}": value for name, value in self.plan.state_dict().items()}
         return {**self.training.tensors(), **plan}
 
+    @property
+    def is_last_stage(self) -> bool:
+        return self.stage == len(self.plan.stages()) - 1
+
+    def next_stage(self) -> Prepared:
+        """Conclude this stage, which is trained, and return the next one, ready to train."""
+        self.plan.conclude(self.stage, self.training.average.network, self.data)
+        following = self.begin_stage(self.stage + 1)
+        following.training.seconds = self.training.seconds
+        return following
+
     def begin_stage(self, stage: int) -> Prepared:
         """Return another stage, ready to train; it may keep the encoder of this one's average."""
         self.batches.close()
@@ -344,8 +355,16 @@ def assemble(
     return Training(network, method.to(device), options), batches
 
 
-def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[str, Any]:
-    """Return the content of ``data.json``; with the configuration, it rebuilds the network."""
+def describe_data(
+    data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Return the content of ``data.json``: with the configuration, enough to rebuild the network.
+
+    Args:
+        data: of the run.
+        backbone: its pretrained encoder.
+        recipe: its method, of which reports need some facts.
+    """
 
     def by_class(pool: Pool | None) -> list[int] | None:
         if pool is None:
@@ -370,6 +389,7 @@ def describe_data(data: TrainingData, backbone: Backbone | None = None) -> dict[
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
         **({} if backbone is None else {"backbone": backbone.describe()}),
+        **({} if recipe is None else {"method": recipe.describe()}),
         **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
     }
 

@@ -32,7 +32,7 @@ from daso.files import (
     write_atomically,
 )
 from daso.nets.distributed import Processes
-from daso.report.warnings.run_facts import watch_facts
+from daso.report.warnings.run_facts import watched_run
 from daso.report.warnings.watch import Watch
 from daso.train.beliefs.collect import write_beliefs
 from daso.train.beliefs.schedule import BeliefsWriter
@@ -40,7 +40,6 @@ from daso.train.calibration import calibrate_run
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
-from daso.train.fit import count_confusions, fit, never
 from daso.train.folder.best import BEST, exhausted, improves
 from daso.train.folder.checkpoint import (
     drop_later,
@@ -57,6 +56,7 @@ from daso.train.folder.divergence import (
 )
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
+from daso.train.loop import count_confusions, fit, never
 from daso.train.prepare import Prepared, describe_data, moved, prepare_again
 
 
@@ -85,7 +85,9 @@ def train_run(
     with claim_folder(folder):
         environment = _environment(prepared) | ({} if like is None else {"like": like})
         save_json(folder / "environment.json", environment)
-        save_json(folder / "data.json", describe_data(prepared.data, prepared.backbone))
+        save_json(
+            folder / "data.json", describe_data(prepared.data, prepared.backbone, prepared.recipe)
+        )
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
         save_json(folder / "config.json", prepared.config.to_dict())
@@ -188,10 +190,7 @@ def _continue(
                 break
             if stop():
                 return
-            prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-            seconds = prepared.training.seconds
-            prepared = prepared.begin_stage(prepared.stage + 1)
-            prepared.training.seconds = seconds
+            prepared = prepared.next_stage()
     finally:
         prepared.batches.close()
     _finish(prepared, folder, rows, stops_early(), warn)
@@ -255,7 +254,10 @@ def _train_stage(
     *rows* are the rows so far; the caller appends to them.
     """
     last = len(prepared.plan.stages()) - 1
-    watch = Watch(watch_facts(prepared.config.to_dict(), describe_data(prepared.data)), rows)
+    facts = watched_run(
+        prepared.config.to_dict(), describe_data(prepared.data, recipe=prepared.recipe)
+    )
+    watch = Watch(facts, rows)
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
 

@@ -6,13 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
-
-from daso.report.uncertainty import interval
 
 POOLS = {"test": "test", "holdout": "held-out"}
 """What the images are called that a run is measured on."""
@@ -70,6 +67,10 @@ def summary_table(
         table.add_row(label, *cells)
     captions = []
     if measured is not None:
+        import numpy as np  # here, so that lists of methods and presets are quick
+
+        from daso.report.uncertainty import interval
+
         recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
         half = interval(recall, np.array(measured, dtype=np.float64))
         if half is not None:

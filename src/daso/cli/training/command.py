@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from daso.catalog import Hyperparameter, parts_with, written_hyperparameters
+from daso.catalog import parts_with
 from daso.cli.terminal.parse import hint_of, placeholder, plain_text, refuse_choices, shown
+from daso.compose import Recipe
 from daso.data.formats.tar_shards import absolute_place
 from daso.data.longtail import SplitOptions
 from daso.data.open import NAMES
@@ -114,25 +115,15 @@ def given_options(argv: Sequence[str]) -> set[str]:
     return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
 
 
-def _hyperparameters(method: str) -> Mapping[str, Hyperparameter]:
-    """Return a method's hyper-parameters; torch is imported only where the catalog does not know them."""
-    written = written_hyperparameters(method)
-    if written is not None:
-        return written
-    from daso.compose import Recipe
-
-    return Recipe.parse(method).hyperparameters()
-
-
 def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
     """Parse ``daso train``'s arguments into its command and the method's hyper-parameters.
 
     Raises:
-        OptionError: the method is unknown (whether its parts fit together is not looked at), an option is one of other
-            methods, or a value is none of its option's choices.
+        OptionError: a part of the method is unknown or does not fit the others, an option belongs to
+            other methods, or a value is an invalid choice.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
-    known = _hyperparameters(named_method(argv))
+    known = Recipe.parse(named_method(argv)).hyperparameters()
     kinds: list[Any] = [TrainCommand, *GROUPS.values()]
     taken = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     _refuse_others(argv, taken | {*known})

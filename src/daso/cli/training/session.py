@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import decoding_progress, embedding_progress
@@ -22,7 +22,7 @@ from daso.cli.terminal.tables import class_table, summary_table, wide_console
 from daso.cli.training.command import OWN_METHOD, TrainCommand, given_options
 from daso.cli.training.defaults import to_config
 from daso.cli.training.like import compare_with, config_like
-from daso.cli.training.notes import from_nothing, idle_options, late_blend
+from daso.cli.training.notes import idle_options, pretrained_may_help
 from daso.cli.training.setting import as_in_paper
 from daso.compose import Recipe
 from daso.data.images.cache import Cache
@@ -128,9 +128,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         _notice(f"no pictures: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
-        config, data = prepared.config, describe_data(prepared.data)
-        balanced_by = balancing_parts(config.method, config.train.labeled_sampling)
-        console.print(summary_table(summary, balanced_by, data[f"{summary['measured_on']}_counts"]))
+        data = describe_data(prepared.data, recipe=prepared.recipe)
+        balancing = balanced_by(prepared.config.to_dict(), data)
+        console.print(summary_table(summary, balancing, data[f"{summary['measured_on']}_counts"]))
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
@@ -335,12 +335,11 @@ def _train(
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()
-    if (
-        late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))
-    ) is not None:
-        _notice(f"note: {late}")
-    if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
-        _notice(f"note: {scratch}")
+    longest = max(stage.steps for stage in stages if stage.method is None)
+    for remark in prepared.recipe.remarks(prepared.config.method_options, longest):
+        _notice(f"note: {remark}")
+    if advice := pretrained_may_help(prepared.config, prepared.data, prepared.backbone):
+        _notice(f"note: {advice}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
     # The split has copied what it takes; all of it would stay in memory for the whole training.
     del source, work

@@ -18,7 +18,7 @@ from daso.data.training_data import prepare_data
 from daso.errors import DataError, RunError
 from daso.files import plain, read_json
 from daso.train.config import RunConfig
-from daso.train.fit import evaluate_network
+from daso.train.loop import evaluate_network
 from daso.train.model import load_model
 from daso.train.prepare import describe_data, moved, open_configured
 from daso.train.step.state import choose_device
@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> None:
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
-    note = not_adjusted(config)
+    note = not_adjusted(config, saved)
     if note is not None:
         print(f"note: {note}", file=sys.stderr)
         numbers = {name: {**metrics, "logit_adjusted": None} for name, metrics in numbers.items()}

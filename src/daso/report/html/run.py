@@ -14,7 +14,7 @@ import numpy.typing as npt
 import safetensors
 from safetensors import SafetensorError
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.errors import RunError
 from daso.files import Row
 
@@ -116,10 +116,7 @@ class Run:
     @property
     def balanced_by(self) -> tuple[str, ...]:
         """What has balanced the classifier in training, so that logit adjustment would do it twice; () if nothing."""
-        method, sampling = self.config.get("method"), at(self.config, "train", "labeled_sampling")
-        if not isinstance(method, str):
-            return ()
-        return balancing_parts(method, sampling if isinstance(sampling, str) else "uniform")
+        return balanced_by(self.config, self.data)
 
     @property
     def seen_at(self) -> str:

@@ -1,4 +1,4 @@
-"""What warnings about a training are judged by: what its run was told, and its latest evaluations."""
+"""A run under watch: its settings and its latest evaluations, by which warnings are judged."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.balance import balancing_parts
+from daso.balance import balanced_by
 from daso.files import Row
 
 Array = npt.NDArray[np.float64]
 
-LONG = (0.2, 5_000)
-"""What lasts for this share of the steps, or so many if that is fewer, and for three evaluations, lasts long."""
-SETTLED = (0.2, 10_000)
-"""Before this share of the steps, or so many if that is fewer, and before a warm-up ends, nothing is judged."""
-EARLY = 100
-"""Nor before so many steps, however short the training is."""
+WINDOW = (0.2, 5_000)
+"""Shortest time over which a warning is judged: a share of the steps, or steps if that is fewer."""
+WINDOW_EVALUATIONS = 3
+"""Fewest evaluations in that time."""
+SETTLING = (0.2, 10_000)
+"""Time at the start that is not judged: a share of the steps, or steps if that is fewer."""
+SETTLING_STEPS = 100
+"""Fewest steps at the start that are not judged, however short the training is."""
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What a run is told, as far as warnings need it.
+class WatchedRun:
+    """The settings of a run that warnings need.
 
     Attributes:
         class_names: K names.
-        labeled: share of each class among the labelled images, (K,).
+        labeled: share of each class among the labeled images, (K,).
         steps: of the whole run.
-        images_per_step: unlabelled ones.
-        unlabeled: images without a label.
-        method: its name.
-        options: its hyper-parameters.
-        balanced_by: what balances the classifier in training, see ``balancing_parts``.
-        drawn: whether the unlabelled images were drawn from a larger set in a distribution that was asked for; else
-            nobody knows how they are distributed.
-        fold: whether the run is one of a cross-validation.
+        images_per_step: unlabeled images per step.
+        unlabeled: number of unlabeled images.
+        options: hyper-parameters of the method.
+        slots: arguments of the method that take other parts; () if the run does not record them.
+        balanced_by: what balances the classifier in training, see ``balanced_by``.
+        drawn: whether the unlabeled images were drawn with a chosen class distribution; otherwise
+            their distribution is unknown.
+        fold: whether the run is part of a cross-validation.
         measured_on: ``"test"`` or ``"holdout"``.
-        measured: images of each class to measure on, (K,); None where the run folder does not say.
+        measured: images of each class to measure on, (K,); None if the run does not record them.
     """
 
     class_names: tuple[str, ...]
@@ -47,8 +49,8 @@ class RunFacts:
     steps: int
     images_per_step: int
     unlabeled: int
-    method: str
     options: Mapping[str, Any]
+    slots: tuple[str, ...]
     balanced_by: tuple[str, ...]
     drawn: bool
     fold: bool
@@ -56,28 +58,26 @@ class RunFacts:
     measured: Array | None
 
     def name(self, classes: Sequence[int], most: int = 6) -> str:
-        """Return the names of classes, of many only the first."""
-        names = [self.class_names[k] for k in classes[:most]]
-        return ", ".join(names) + (
-            f" and {len(classes) - most} more" if len(classes) > most else ""
-        )
+        """Return the names of classes; of more than *most*, the first and a count."""
+        names = ", ".join(self.class_names[k] for k in classes[:most])
+        return names + (f" and {len(classes) - most} more" if len(classes) > most else "")
 
 
-def watch_facts(config: Row, data: Row) -> RunFacts:
-    """Return the facts of a run, from its ``config.json`` and ``data.json``."""
+def watched_run(config: Row, data: Row) -> WatchedRun:
+    """Return the settings of a run, from the content of its ``config.json`` and ``data.json``."""
     train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
     split = config.get("split", {})
     measured_on = "test" if data.get("test") else "holdout"
     counts = data.get(f"{measured_on}_counts")
-    return RunFacts(
+    return WatchedRun(
         tuple(data["class_names"]),
         labeled / labeled.sum(),
         train["steps"],
         train["batch"] * (train.get("unlabeled_ratio") or 1),
         data.get("unlabeled", 0),
-        config.get("method", ""),
         config.get("method_options", {}),
-        balancing_parts(config.get("method", ""), train.get("labeled_sampling", "uniform")),
+        tuple(data.get("method", {}).get("slots", ())),
+        balanced_by(config, data),
         split.get("unlabeled_head") is not None,
         split.get("fold") is not None,
         measured_on,
@@ -87,7 +87,7 @@ def watch_facts(config: Row, data: Row) -> RunFacts:
 
 @dataclass(frozen=True)
 class Window:
-    """The latest evaluations of a stage that together last long.
+    """The latest evaluations of a stage, over the shortest time that can be judged.
 
     Attributes:
         rows: the ``pseudo_labels`` of each, not empty.
@@ -99,45 +99,35 @@ class Window:
 
     def mean(self, *path: str) -> Array:
         """Return the mean over the steps of the numbers at *path*."""
-        values = [_at(row, path) for row in self.rows]
+        values = []
+        for row in self.rows:
+            value: Any = row
+            for name in path:
+                value = value[name]
+            values.append(value)
         return np.average(np.array(values, dtype=np.float64), axis=0, weights=self.steps)
 
 
-def _at(row: Row, path: Sequence[str]) -> Any:
-    value: Any = row
-    for name in path:
-        value = value[name]
-    return value
-
-
-def _steps(facts: RunFacts, share: tuple[float, int]) -> float:
-    return min(share[0] * facts.steps, share[1])
-
-
 def latest(
-    facts: RunFacts, evaluations: Sequence[Row], settled: tuple[float, int] = SETTLED
+    run: WatchedRun, evaluations: Sequence[Row], settling: tuple[float, int] = SETTLING
 ) -> Window | None:
-    """Return the latest evaluations of the last stage that last long, or None as long as it is too early."""
+    """Return the latest evaluations of the last stage; None if it is too early to judge."""
+
+    def steps_of(time: tuple[float, int]) -> float:
+        return min(time[0] * run.steps, time[1])
+
     stage = evaluations[-1].get("stage", 0)
-    own = [row for row in evaluations if row.get("stage", 0) == stage]
+    rows = [row for row in evaluations if row.get("stage", 0) == stage]
     begin = max((row["step"] for row in evaluations if row.get("stage", 0) < stage), default=0)
-    starts = [begin, *(row["step"] for row in own[:-1])]
-    wait = max(_steps(facts, settled), facts.options.get("warmup_steps") or 0, EARLY)
-    first = next(
-        (
-            i
-            for i in reversed(range(len(own) - 2))
-            if own[-1]["step"] - starts[i] >= _steps(facts, LONG)
-        ),
-        None,
-    )
-    if (
-        first is None
-        or starts[first] - begin < wait
-        or not all("pseudo_labels" in row for row in own[first:])
-    ):
+    starts = [begin, *(row["step"] for row in rows[:-1])]
+    wait = max(steps_of(settling), run.options.get("warmup_steps") or 0, SETTLING_STEPS)
+    candidates = reversed(range(len(rows) - WINDOW_EVALUATIONS + 1))
+    end = rows[-1]["step"]
+    first = next((i for i in candidates if end - starts[i] >= steps_of(WINDOW)), None)
+    if first is None or starts[first] - begin < wait:
         return None
-    steps = np.array(
-        [row["step"] - start for row, start in zip(own[first:], starts[first:], strict=True)]
-    )
-    return Window(tuple(row["pseudo_labels"] for row in own[first:]), steps.astype(np.float64))
+    rows, starts = rows[first:], starts[first:]
+    if not all("pseudo_labels" in row for row in rows):
+        return None
+    steps = [row["step"] - start for row, start in zip(rows, starts, strict=True)]
+    return Window(tuple(row["pseudo_labels"] for row in rows), np.array(steps, dtype=np.float64))

@@ -6,46 +6,46 @@ from collections.abc import Iterable
 
 from daso.files import Row
 from daso.report.warnings.checks import CHECKS
-from daso.report.warnings.run_facts import RunFacts, watch_facts
+from daso.report.warnings.run_facts import WatchedRun, watched_run
 
 
 class Watch:
-    """Sees the rows of a run, in order, and warns of each thing once.
+    """Checks the rows of a run, in order, and gives each warning once.
 
-    Of classes that starve it warns again when there are twice as many.
+    The warning about starved classes is repeated when their number has doubled.
 
     Args:
-        facts: about the run.
-        rows: that it has written before, of which nothing is said any more.
+        run: its settings.
+        rows: earlier rows, whose warnings are not repeated.
     """
 
-    def __init__(self, facts: RunFacts, rows: Iterable[Row] = ()) -> None:
-        self.facts = facts
+    def __init__(self, run: WatchedRun, rows: Iterable[Row] = ()) -> None:
+        self.run = run
         self._evaluations: list[Row] = []
-        self._said: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         for row in rows:
             self.see(row)
 
     def see(self, row: Row) -> list[Row]:
-        """Return what is new: ``kind``, ``message``, ``advice`` and the indices of the ``classes`` it is about."""
+        """Return new warnings: ``kind``, ``message``, ``advice`` and indices of ``classes``."""
         if row["event"] != "evaluate":
             return []
         while self._evaluations and self._evaluations[-1]["step"] >= row["step"]:
             self._evaluations.pop()  # the run was rolled back
         self._evaluations.append(row)
-        new = []
+        warnings = []
         for check in CHECKS:
-            warning = check(self.facts, self._evaluations)
+            warning = check(self.run, self._evaluations)
             if warning is None:
                 continue
             size = max(1, len(warning["classes"]))
-            if size >= 2 * self._said.get(warning["kind"], 0):
-                self._said[warning["kind"]] = size
-                new.append(warning)
-        return new
+            if size >= 2 * self._reported.get(warning["kind"], 0):
+                self._reported[warning["kind"]] = size
+                warnings.append(warning)
+        return warnings
 
 
 def find_warnings(config: Row, data: Row, rows: Iterable[Row]) -> list[Row]:
-    """Return what a run's rows give reason to warn of, each with the ``step`` at which it could first be seen."""
-    watch = Watch(watch_facts(config, data))
+    """Return the warnings about a run's rows, each with the ``step`` at which it first applies."""
+    watch = Watch(watched_run(config, data))
     return [{"step": row["step"], **warning} for row in rows for warning in watch.see(row)]
