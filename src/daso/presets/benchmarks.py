@@ -6,11 +6,15 @@ import difflib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daso.data.longtail import Indices, Shape, SplitOptions, longtail_counts, unlabeled_counts
 from daso.errors import nearest
+from daso.presets.layers import Layer
 from daso.presets.sources import SOURCES, SourceDefaults
+
+if TYPE_CHECKING:
+    from daso.methods.method import Method
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,17 @@ class Preset:
     @property
     def dist_temperature(self) -> float:
         """DASO's T_dist in this setting."""
-        return self.defaults.temperature_for(self.defaults.split.unlabeled_shape)
+        return self.defaults.temperature_for(self.defaults.split)
+
+    def with_split(self, split: SplitOptions) -> Preset:
+        """Return the setting with another split, which decides whether distributions differ."""
+        mismatched = self.mismatched if split.unlabeled_head is None else split.mismatched
+        return replace(self, defaults=replace(self.defaults, split=split), mismatched=mismatched)
+
+    def layer(self, method: str, learner: type[Method]) -> Layer:
+        """Return what the setting decides for a method, as ``SourceDefaults.layer`` does."""
+        layer = self.defaults.layer(self.name, method, learner, self.defaults.split)
+        return replace(layer, values={**layer.values, **self.options_for(method)})
 
     def method_for(self, method: str) -> str:
         """Return what the paper trains in this setting under a method's name.
@@ -111,12 +125,14 @@ def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent"
             split, unlabeled_head=unlabeled, gamma_unlabeled=gamma, unlabeled_shape=shape
         )
         heads += f", M1 = {unlabeled}"
+    defaults = SOURCES[source]
+    options = {**defaults.options, "batch": 64, "network": "wrn-28-2"}
     return Preset(
         name=f"{source}-n{labeled}-g{gamma}" + ("" if shape == "consistent" else f"-{shape}"),
         title=f"{TITLES[source]}: {heads}, gamma = {gamma}{SHAPES[shape]}",
         source=source,
         num_classes=CLASSES[source],
-        defaults=replace(SOURCES[source], split=split, batch=64, network="wrn-28-2"),
+        defaults=replace(defaults, split=split, options=options),
         mismatched=unlabeled is None or shape != "consistent",
     )
 

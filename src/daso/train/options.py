@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from daso.balance import Sampling
+from daso.constraints import Device, Range, check_options
 from daso.errors import OptionError
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds"]
@@ -72,7 +73,7 @@ class TrainOptions:
     they are; stl10: 32)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's activations; weights and losses stay float32."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them, which takes half of the memory off a step
@@ -102,63 +103,34 @@ class TrainOptions:
     """Of the split, the initial weights, the order of the images and their augmentation."""
 
     def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("steps", self.steps, self.steps >= 1),
-            ("batch", self.batch, self.batch >= 1),
-            (
-                "unlabeled_ratio",
-                self.unlabeled_ratio,
-                self.unlabeled_ratio is None or self.unlabeled_ratio >= 1,
-            ),
-            (
-                "labeled_sampling",
-                self.labeled_sampling,
-                self.labeled_sampling in get_args(Sampling),
-            ),
-            (
-                "learning_rate",
-                self.learning_rate,
-                self.learning_rate is None or 0 < self.learning_rate < math.inf,
-            ),
-            (
-                "backbone_rate",
-                self.backbone_rate,
-                self.backbone_rate is None or 0 < self.backbone_rate < math.inf,
-            ),
-            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1),
-            ("optimizer", self.optimizer, self.optimizer in get_args(Optimizer)),
-            ("weak_versions", self.weak_versions, self.weak_versions >= 0),
-            ("strong_versions", self.strong_versions, self.strong_versions >= 0),
-            (
-                "schedule",
-                self.schedule,
-                self.schedule is None or self.schedule in get_args(Schedule),
-            ),
-            ("precision", self.precision, self.precision in ("float32", "bfloat16")),
-            ("momentum", self.momentum, 0 <= self.momentum < 1),
-            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf),
-            ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1),
-            (
-                "evaluate_every",
-                self.evaluate_every,
-                self.evaluate_every is None or self.evaluate_every >= 1,
-            ),
-            ("resolution", self.resolution, self.resolution is None or self.resolution >= 8),
-            ("save_minutes", self.save_minutes, self.save_minutes > 0),
-            ("on_divergence", self.on_divergence, self.on_divergence in ("stop", "rollback")),
-            ("rollbacks", self.rollbacks, self.rollbacks >= 1),
-            ("deploy", self.deploy, self.deploy in ("last", "best")),
-            ("patience", self.patience, self.patience is None or self.patience >= 1),
-            ("log_every", self.log_every, self.log_every >= 1),
-            ("seed", self.seed, 0 <= self.seed < 2**32),
-        ):
-            if not valid:
-                raise OptionError(f"{name} = {value!r} is out of range")
+        check_options(self, RANGES)
 
     @property
     def evaluation_period(self) -> int:
         """Steps between evaluations: the option, or 500, or a fiftieth of a short run."""
         return self.evaluate_every or max(1, min(500, self.steps // 50))
+
+
+RANGES = {
+    "steps": Range(1),
+    "batch": Range(1),
+    "unlabeled_ratio": Range(1),
+    "learning_rate": Range(0, above=True),
+    "backbone_rate": Range(0, above=True),
+    "layer_decay": Range(0, 1, above=True),
+    "momentum": Range(0, 1, below=True),
+    "weight_decay": Range(0),
+    "ema_decay": Range(0, 1, below=True),
+    "weak_versions": Range(0),
+    "strong_versions": Range(0),
+    "resolution": Range(8),
+    "evaluate_every": Range(1),
+    "save_minutes": Range(0, above=True),
+    "rollbacks": Range(1),
+    "patience": Range(1),
+    "log_every": Range(1),
+    "seed": Range(0, 2**32, below=True),
+}
 
 
 def base_learning_rate(options: TrainOptions, of_method: float) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from daso.errors import OptionError
+from daso.constraints import Range, check_options
 
 Crop = Literal["pad", "resized"]
 
@@ -37,21 +36,7 @@ class ViewOptions:
     remixmatch: 32, as its authors have it)."""
 
     def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("crop", self.crop, self.crop in get_args(Crop)),
-            (
-                "crop_padding",
-                self.crop_padding,
-                self.crop_padding is None or self.crop_padding >= 0,
-            ),
-            ("strong_operations", self.strong_operations, self.strong_operations >= 0),
-            ("strong_magnitude", self.strong_magnitude, 2 <= self.strong_magnitude <= 10),
-            ("strong_probability", self.strong_probability, 0 <= self.strong_probability <= 1),
-            ("cutout", self.cutout, self.cutout is None or self.cutout >= 0),
-            ("strong_side", self.strong_side, self.strong_side is None or self.strong_side >= 8),
-        ):
-            if not valid:
-                raise OptionError(f"{name} = {value!r} is out of range")
+        check_options(self, VIEW_RANGES)
 
 
 @dataclass(frozen=True)
@@ -68,11 +53,20 @@ class VectorViewOptions:
     """Strong views contain up to this share of another vector of the batch."""
 
     def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("weak_noise", self.weak_noise, 0 <= self.weak_noise < math.inf),
-            ("strong_noise", self.strong_noise, 0 <= self.strong_noise < math.inf),
-            ("strong_mask", self.strong_mask, 0 <= self.strong_mask < 1),
-            ("strong_mix", self.strong_mix, 0 <= self.strong_mix <= 0.5),
-        ):
-            if not valid:
-                raise OptionError(f"{name} = {value!r} is out of range")
+        check_options(self, VECTOR_RANGES)
+
+
+VIEW_RANGES = {
+    "crop_padding": Range(0),
+    "strong_operations": Range(0),
+    "strong_magnitude": Range(2, 10),
+    "strong_probability": Range(0, 1),
+    "cutout": Range(0),
+    "strong_side": Range(8),
+}
+VECTOR_RANGES = {
+    "weak_noise": Range(0),
+    "strong_noise": Range(0),
+    "strong_mask": Range(0, 1, below=True),
+    "strong_mix": Range(0, 0.5),
+}

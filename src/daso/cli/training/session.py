@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from daso.balance import balancing_parts
 from daso.cli.processes.signals import Stop
@@ -20,19 +19,18 @@ from daso.cli.terminal.counters import decoding_progress, embedding_progress
 from daso.cli.terminal.follow import follow
 from daso.cli.terminal.live_view import duration
 from daso.cli.terminal.tables import class_table, summary_table, wide_console
-from daso.cli.training.command import OWN_METHOD, TrainCommand, given_options
-from daso.cli.training.defaults import to_config
-from daso.cli.training.like import compare_with, config_like
+from daso.cli.training.command import TrainRequest
+from daso.cli.training.defaults import configure, configure_like
+from daso.cli.training.like import compare_with
 from daso.cli.training.notes import from_nothing, idle_options, late_blend
-from daso.cli.training.setting import as_in_paper
 from daso.compose import Recipe
 from daso.data.images.cache import Cache
-from daso.data.open import NAMES, is_named, open_source
+from daso.data.open import open_source
 from daso.data.source import Source
-from daso.errors import OptionError, RunError
+from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
-from daso.presets.benchmarks import PRESETS, meant
+from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
 from daso.track import Tracking, check_installed
@@ -42,6 +40,7 @@ from daso.train.encoder.pretrained import is_pretrained
 from daso.train.encoder.resolution import ENLARGED, choose_resolution
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import refuse_taken
+from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
 from daso.train.run import train_run
 from daso.train.step.state import choose_device
@@ -143,10 +142,12 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
 
-def read_source(command: TrainCommand) -> Source:
-    """Read the images that a command names."""
+def read_source(request: TrainRequest) -> Source:
+    """Read the images that a command line names."""
+    command = request.command
+    preset = PRESETS.get(command.source)
     return open_source(
-        command.source,
+        command.source if preset is None else preset.source,
         data=command.data,
         folders=command.folders,
         size=command.size,
@@ -156,7 +157,7 @@ def read_source(command: TrainCommand) -> Source:
         cache=None
         if command.cache is None
         else Cache(command.cache.expanduser(), decoding_progress()),
-        shrink=_shrink if _shrinks(command) else None,
+        shrink=_shrink if _shrinks(request) else None,
     )
 
 
@@ -173,29 +174,10 @@ def _report_download() -> Callable[[str, int, int | None], None]:
     return report
 
 
-def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults | None]:
-    """Return a command with a preset's name replaced by its source, and what the preset decides, if it is one.
-
-    Raises:
-        OptionError: the source looks like a misspelt name: it is none, and no path that exists.
-    """
-    name = command.source
-    if name in PRESETS:
-        return dataclasses.replace(command, source=PRESETS[name].source), PRESETS[name].defaults
-    if not is_named(name) and not Path(name).expanduser().exists():
-        hint = meant(name, NAMES)
-        if hint:
-            raise OptionError(
-                f"{name!r} is neither a data set's name ({', '.join(NAMES)}), nor a preset's (see daso presets), "
-                f"nor a file or folder that exists.{hint}"
-            )
-    return command, None
-
-
-def _shrinks(command: TrainCommand) -> bool:
-    """Whether images are made small because no accelerator is there."""
-    on_cpu = choose_device(command.train.device).type == "cpu"
-    return on_cpu and command.source not in NAMES and not is_pretrained(command.train)
+def _shrinks(request: TrainRequest) -> bool:
+    """Whether images are made small because there is no accelerator."""
+    train = request.train
+    return choose_device(train.device).type == "cpu" and not is_pretrained(train)
 
 
 def _shrink(side: int) -> int | None:
@@ -208,33 +190,42 @@ def _shrink(side: int) -> int | None:
     return CPU_SIZE
 
 
-def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:
-    """Return what to take for what a command leaves open."""
-    if command.source in SOURCES:
-        return SOURCES[command.source]
-    return choose_for(source, choose_device(command.train.device))
+def defaults_for(request: TrainRequest, source: Source) -> SourceDefaults:
+    """Return what the setting, the named source or the data decides for open options."""
+    name = request.command.source
+    if name in PRESETS:
+        defaults = PRESETS[name].defaults
+    elif name in SOURCES:
+        defaults = SOURCES[name]
+    else:
+        defaults = choose_for(source, choose_device(request.train.device))
+    return with_resolution(request.train, source, defaults)
 
 
 def with_resolution(
-    command: TrainCommand, source: Source, defaults: SourceDefaults
+    train: TrainOptions, source: Source, defaults: SourceDefaults
 ) -> SourceDefaults:
-    """Return defaults of a source with the side at which a pretrained encoder sees its images, if there is one.
+    """Return defaults with the side at which a pretrained encoder sees its images, if there is one.
 
     Without an accelerator small images are not enlarged to the encoder's own side.
     """
-    if not is_pretrained(command.train) or source.train.images.ndim != 4:
+    if not is_pretrained(train) or source.train.images.ndim != 4:
         return defaults
-    found = None
-    if choose_device(command.train.device).type == "cpu":
-        found = choose_resolution(command.train, max(source.train.images.shape[2:]))
-    if found is None:
-        return dataclasses.replace(defaults, resolution=None)
+    side = None
+    if choose_device(train.device).type == "cpu":
+        side = choose_resolution(train, max(source.train.images.shape[2:]))
+    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
+    if side is None:
+        return dataclasses.replace(defaults, options=options)
     reason = (
-        f"{ENLARGED} times the images' side, not the encoder's {found.own}, which would take "
-        f"{(found.own / found.chosen) ** 2:.2g} times as long, on a CPU, and be a little better"
+        f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would take "
+        f"{(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better answers"
     )
-    reasons = {**defaults.reasons, "resolution": reason}
-    return dataclasses.replace(defaults, resolution=found.chosen, reasons=reasons)
+    return dataclasses.replace(
+        defaults,
+        options={**options, "resolution": side.chosen},
+        reasons={**defaults.reasons, "resolution": reason},
+    )
 
 
 def _notice(message: str) -> None:
@@ -292,48 +283,34 @@ def follow_run(
     return stop.status
 
 
-def train(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]) -> int:
-    """Train as a parsed command says, alone or as one of the processes of torchrun; return the exit status."""
+def train(request: TrainRequest) -> int:
+    """Train, alone or as one of the processes of torchrun; return the exit status."""
+    command = request.command
     check_installed(command.track)
-    Recipe.parse(command.method)  # before anything is read
-    with team(command.train.device) as together:
-        folder = command.out or free_folder(command.source, command.method)
+    Recipe.parse(request.method)  # before anything is read
+    with team(request.train.device) as together:
+        folder = command.out or free_folder(command.source, request.method)
         if together.restarted and (folder / "config.json").exists():
             resume = importlib.import_module("daso.cli.verbs.resume")
             return int(resume.go_on(resume.ResumeCommand(folder, quiet=command.quiet), together))
         if together.is_first:
             refuse_taken(folder)
-        device = dataclasses.replace(command.train, device=together.device)
-        return _train(
-            dataclasses.replace(command, train=device), method_options, argv, folder, together
-        )
+        if together.processes is not None:
+            request = request.on_device(together.device)
+        return _train(request, folder, together)
 
 
-def _train(
-    command: TrainCommand,
-    method_options: dict[str, Any],
-    argv: Sequence[str],
-    folder: Path,
-    together: Team,
-) -> int:
-    notice = (lambda _: None) if command.quiet else _notice
+def _train(request: TrainRequest, folder: Path, together: Team) -> int:
+    command = request.command
     if command.like is not None:
-        config = config_like(command.like, command, method_options, argv)
+        config = configure_like(command.like, request)
         source = open_configured(config)
     else:
-        command, method_options = as_in_paper(command, method_options, argv, notice)
-        command, preset = resolve_preset(command)
-        source = read_source(command)
-        defaults = preset
-        if defaults is None:
-            defaults = choose_defaults(command, source)
-            if command.method == OWN_METHOD and "method" not in given_options(argv):
-                notice(
-                    f"--method {OWN_METHOD}: logit adjustment (la) makes rare classes count like the others"
-                )
-        defaults = with_resolution(command, source, defaults)
-        config = to_config(command, method_options, argv, defaults, notice)
-    for note in idle_options(config, given_options(argv)):
+        source = read_source(request)
+        config, chosen = configure(request, defaults_for(request, source))
+        for text in () if command.quiet else chosen:
+            _notice(text)
+    for note in idle_options(config, request.options):
         _notice(f"note: {note}")
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
@@ -345,14 +322,13 @@ def _train(
     if not command.quiet:
         announce(prepared, folder)
     stages = prepared.plan.stages()
-    if (
-        late := late_blend(prepared.config, max(s.steps for s in stages if s.method is None))
-    ) is not None:
-        _notice(f"note: {late}")
-    if (scratch := from_nothing(prepared.config, prepared.data, prepared.backbone)) is not None:
-        _notice(f"note: {scratch}")
+    late = late_blend(prepared.config, max(s.steps for s in stages if s.method is None))
+    scratch = from_nothing(prepared.config, prepared.data, prepared.backbone)
+    for problem in (late, scratch):
+        if problem is not None:
+            _notice(f"note: {problem}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
-    # The split has copied what it takes; all of it would stay in memory for the whole training.
+    # The split has copied what it takes; the rest would stay in memory for the whole training.
     del source, work
     stop = Stop()
     with together.folder(folder) as own:
