@@ -291,7 +291,7 @@ def test_resume(finished_run: Path, capsys: Capture) -> None:
     assert main(["resume", str(finished_run)]) == 0
     captured = capsys.readouterr()
     assert "damaged checkpoint" in captured.err
-    assert "going on from step 15" in captured.err
+    assert "resuming from step 15" in captured.err
     assert "20 steps" in captured.out
     assert main(["resume", str(finished_run)]) == 0
     assert (finished_run / "plots" / "recall.png").exists()

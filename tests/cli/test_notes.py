@@ -17,10 +17,9 @@ from rich.console import Console
 from daso.cli import main
 from daso.cli.terminal.tables import percent, summary_table
 from daso.cli.training import notes
-from daso.cli.training.command import given_options, parse_train
-from daso.cli.training.defaults import to_config
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import configure
 from daso.cli.training.notes import from_nothing, idle_options, late_blend, not_adjusted
-from daso.cli.training.setting import as_in_paper
 from daso.data.source import Source
 from daso.files import read_rows
 from daso.presets.benchmarks import PRESETS
@@ -33,12 +32,9 @@ from daso.train.prepare import prepare
 
 
 def notes_on(line: str) -> list[str]:
-    argv = shlex.split(line)
-    command, options = parse_train(argv)
-    config = to_config(command, options, argv, SOURCES[argv[0]], lambda text: None)
-    return [
-        note.partition(" has no effect: ")[0] for note in idle_options(config, given_options(argv))
-    ]
+    request = parse_train(shlex.split(line))
+    config, _ = configure(request, SOURCES[request.command.source])
+    return [note.partition(" has no effect: ")[0] for note in idle_options(config, request.options)]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +145,7 @@ def test_a_training_too_short_for_the_blend_says_so(
     line: str, note: str | None, digits: Source
 ) -> None:
     argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
-    command, options = parse_train(argv)
-    prepared = prepare(
-        to_config(command, options, argv, SOURCES["digits"], lambda text: None), digits
-    )
+    prepared = prepare(configure(parse_train(argv), SOURCES["digits"])[0], digits)
     found = late_blend(prepared.config, prepared.training.options.steps)
     assert (found is None) if note is None else (found is not None and note in found)
 
@@ -264,19 +257,22 @@ def test_the_table_of_a_run_tells_how_well_the_number_is_known_as_the_report_doe
 
 
 def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:
-    argv, notices = shlex.split(line), list[str]()
-    command, options = as_in_paper(*parse_train(argv), argv, notices.append)
-    return command.method, options, notices
+    request = parse_train(shlex.split(line))
+    name = request.command.source
+    defaults = PRESETS[name].defaults if name in PRESETS else SOURCES[name]
+    config, notices = configure(request, defaults)
+    flags = re.findall(r"--method \S+|--align \S+", " ".join(notices))
+    return config.method, config.method_options, flags
 
 
 def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> None:
     uniform = "cifar10-n500-g100-uniform"
     method, _, notices = decided(f"{uniform} --method fixmatch+la+darp")
     assert method == "fixmatch+la+estimate+darp"
-    assert notices == [f"chosen for {uniform}, as in the paper: --method fixmatch+la+estimate+darp"]
+    assert notices == ["--method fixmatch+la+estimate+darp"]
     method, options, notices = decided("stl10-n150-g10 --method remixmatch+darp")
     assert (method, options["align"]) == ("remixmatch+estimate+darp", False)
-    assert notices[0].endswith("--method remixmatch+estimate+darp --align False")
+    assert notices == ["--method remixmatch+estimate+darp", "--align False"]
     assert (
         decided("semi-aves --method fixmatch+darp")[0] == "fixmatch+darp"
     )  # which has no hold-out
@@ -296,9 +292,10 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
     ],
 )
 def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise(line: str) -> None:
-    argv = shlex.split(line)
-    command, options = parse_train(argv)
-    assert decided(line) == (command.method, options, [])
+    request = parse_train(shlex.split(line))
+    method, options, flags = decided(line)
+    assert (method, flags) == (request.method, [])
+    assert request.given.items() & options.items() == request.options.items()
 
 
 def test_a_split_of_ones_own_in_a_setting_may_differ_too() -> None:

@@ -49,6 +49,7 @@ SOURCE_DECIDES = frozenset(
         "queue_length",
         "queue_batch_statistics",
         "generations",
+        "crest_power",
     }
 )
 """Options whose default may be another one for some data, which is printed."""
