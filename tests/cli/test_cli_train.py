@@ -179,7 +179,7 @@ def test_what_the_split_has_left_is_not_kept_while_training(
 
     alive: list[bool] = []
     advance = Training.advance
-    monkeypatch.setattr("daso.cli.training.session.open_source", remembered)
+    monkeypatch.setattr("daso.cli.training.source.open_source", remembered)
     monkeypatch.setattr(Training, "advance", advanced)
     options = ["--labeled-head", "20", "--unlabeled-head", "40", "--gamma-labeled", "4"]
     assert (

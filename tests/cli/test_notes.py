@@ -329,4 +329,4 @@ def test_a_choice_by_a_hold_out_that_is_not_there(
     assert main(argv) == 0
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):
-        assert (f"{option} has no effect: nothing is held out to choose by" in printed) == said
+        assert (f"{option} has no effect without a hold-out" in printed) == said

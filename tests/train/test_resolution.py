@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daso.cli.training.command import parse_train
-from daso.cli.training.session import with_resolution
+from daso.cli.training.source import with_resolution
 from daso.data.source import Source
 from daso.errors import MissingDependencyError
 from daso.nets.network import Network

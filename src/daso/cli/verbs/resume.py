@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from daso.cli.terminal.parse import RunFolder, parse
 from daso.constraints import Device
-
-if TYPE_CHECKING:
-    from daso.cli.processes.torchrun import Team
 
 
 @dataclass(frozen=True)
@@ -38,40 +32,14 @@ def run(argv: Sequence[str]) -> int:
     """Resume as the arguments say, alone or as one of the processes of torchrun."""
     command = parse(ResumeCommand, argv, "daso resume")
     from daso.cli.processes.torchrun import team
+    from daso.cli.training.session import resume
 
     with team(command.device or "auto") as together:
-        return go_on(command, together)
-
-
-def go_on(command: ResumeCommand, together: Team) -> int:
-    """Resume a run, together with the other processes if there are any."""
-    from daso.cli.processes.signals import Stop
-    from daso.cli.terminal.counters import embedding_progress
-    from daso.cli.training.session import announce, conclude, follow_run
-    from daso.track import used_before
-    from daso.train.run import resume_run
-
-    stop = Stop()
-    with together.folder(command.folder, resumed=True) as own:
-        resume = partial(
-            resume_run,
-            own,
-            lambda message: print(f"daso: {message}", file=sys.stderr),
+        return resume(
+            command.folder,
+            together,
             data=command.data,
-            device=command.device if together.processes is None else together.device,
+            device=command.device,
             on_divergence=command.on_divergence,
-            stop=stop,
-            processes=together.processes,
-            progress=embedding_progress(),
+            quiet=command.quiet,
         )
-        prepared, rows = together.prepare(resume, itemgetter(0))
-        if prepared.step == prepared.total_steps:
-            print(f"{command.folder} is complete", file=sys.stderr)
-        elif not command.quiet:
-            announce(prepared, command.folder)
-            print(f"resuming from step {prepared.step:,}", file=sys.stderr)
-        track = used_before(command.folder) if together.is_first else ()
-        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
-        if not status and together.is_first:
-            conclude(prepared, command.folder)
-    return status
