@@ -18,7 +18,7 @@ VERBS = {
     "train": "Train a classifier: daso train SOURCE --method fixmatch+daso --out RUN",
     "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
-    "validate": "Estimate the accuracy of a run by cross-validation, rare classes too: daso validate RUN",
+    "validate": "Estimate a run's accuracy by cross-validation, rare classes too: daso validate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
     "export": "Write the model of a run as one file, with a card: daso export RUN --format onnx",
     "compare": "Compare runs across methods and seeds: daso compare RUN...",
@@ -38,7 +38,7 @@ def _help() -> str:
     lines = [f"  {verb:<{width}}{text}" for verb, text in VERBS.items()]
     return "\n".join(
         [
-            "daso: train image classifiers from few, class-imbalanced labels and many unlabeled images.",
+            "daso: train image classifiers from few, imbalanced labels and many unlabeled images.",
             "",
             "usage: daso VERB [OPTIONS]",
             "",
@@ -109,7 +109,7 @@ def _has_no_reader(stream: TextIO) -> bool:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: a thread that waits for a lost process of torchrun cannot stop it."""
+    """End this process at once; threads that wait for a lost process would keep it from ending."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -20,7 +20,7 @@ from daso.errors import MissingDependencyError, RunError
 from daso.export.facts import Facts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
-from daso.train.config import PLACES_AND_MANNERS
+from daso.train.config import NOT_IN_FINGERPRINT
 from daso.train.model import Model
 
 Array = npt.NDArray[Any]
@@ -132,7 +132,7 @@ def write_safetensors(
         if not name.startswith(unused)
     }
     config = model.config.to_dict()
-    for place in (*PLACES_AND_MANNERS, "weights"):
+    for place in (*NOT_IN_FINGERPRINT, "weights"):
         config.pop(place, None)
         config["train"].pop(place, None)
     config |= {"source": without_folders(model.config.source), "method": facts.method}

@@ -12,15 +12,17 @@ Crop = Literal["pad", "resized"]
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How images are augmented: RandAugment(2, 10) with probability 0.5 an operation, and cutout."""
+    """How images are augmented: RandAugment(2, 10), each operation with probability 0.5, and cutout."""
 
     flip: bool | None = None
-    """Mirror images at random (default: unless the classes forbid it, as with digits)."""
+    """Mirror images at random (default: unless the classes forbid it, as digits do)."""
     crop: Crop = "pad"
-    """Random crop of weak views and, before RandAugment, of strong ones. pad: of the image's size, out of the image
-    with reflected pixels around it; resized: 8% to 100% of the image's area, resized to its size."""
+    """Random crop of weak views and, before RandAugment, of strong ones. pad: of the image's size,
+    out of the image with reflected pixels around it; resized: 8% to 100% of the image's area,
+    resized to its size."""
     crop_padding: int | None = None
-    """Reflected pixels around an image for --crop pad (default: an eighth of the side; stl10: 4)."""
+    """With --crop pad: reflected pixels around an image (default: an eighth of the side; stl10:
+    4)."""
     strong_operations: int = 2
     """Operations drawn for each strong view."""
     strong_magnitude: int = 10
@@ -28,12 +30,12 @@ class ViewOptions:
     strong_probability: float = 0.5
     """Probability that a drawn operation is applied."""
     cutout: int | None = None
-    """Size in pixels of the grey square of strong views (default: 16 at 32 pixels and in proportion,
-    16 for stl10; 0: none)."""
+    """Side in pixels of the grey square of strong views; 0: none (default: 16 at 32 pixels and in
+    proportion; 16 for stl10)."""
     strong_side: int | None = None
-    """Side in pixels to which views are resized right after the crop, so that the operations and the cutout of strong
-    ones work at it; goes with --resolution (default: they are resized on their way into the network; stl10 with
-    remixmatch: 32, as its authors have it)."""
+    """With --resolution: side in pixels to which views are resized right after the crop, so that
+    the operations and the cutout of strong views work at it (default: views are resized before the
+    network; stl10 with remixmatch: 32, as its authors do)."""
 
     def __post_init__(self) -> None:
         check_options(self, VIEW_RANGES)
@@ -50,7 +52,7 @@ class VectorViewOptions:
     strong_mask: float = 0.2
     """Probability that a dimension of a strong view is replaced by its mean."""
     strong_mix: float = 0.2
-    """Strong views contain up to this share of another vector of the batch."""
+    """Largest share of another vector of the batch in a strong view."""
 
     def __post_init__(self) -> None:
         check_options(self, VECTOR_RANGES)

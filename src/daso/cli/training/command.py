@@ -70,49 +70,51 @@ Folder = Annotated[Path, Checked(check_folder)]
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train an image classifier from few labelled and many unlabelled images."""
+    """Train an image classifier from few labeled and many unlabeled images."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """The path of your own images: a folder, a manifest that lists them (CSV, TSV, JSON lines, parquet), arrays (.npz);
-    or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open; a preset (daso presets); hf:NAME, a
-    data set of the Hugging Face hub."""
+    """The path of your images: a folder, a manifest that lists them (CSV, TSV, JSON lines,
+    parquet), arrays (.npz); or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves,
+    semi-aves-open; a preset (daso presets); hf:NAME, a data set of the Hugging Face hub."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     like: Path | None = None
-    """Repeat an earlier run; options given here override it. Differences are printed. Replaces SOURCE."""
+    """Repeat an earlier run; options given here override it. Differences are printed. Replaces
+    SOURCE."""
     method: str = ""
-    """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
-    file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for named sources,
-    fixmatch+la+daso for your own data)."""
+    """A method and the parts to add to it, such as fixmatch+la+daso (daso methods lists them), or
+    a custom one, file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for
+    named sources, fixmatch+la+daso for your own data)."""
     data: Path | None = None
-    """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave
-    (default: its own)."""
+    """Folder of a named source's files; for a manifest, the folder that its paths start in and may
+    not leave (default: its own)."""
     labeled: Folder | None = None
-    """Folder of labelled images, in a folder for each class; instead of SOURCE."""
+    """Folder of labeled images, with one folder per class. Replaces SOURCE."""
     unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
-    """Folder of unlabelled images, at any depth, if they are elsewhere; or tar shards: a folder of them, a pattern such
-    as 'shards/{000..127}.tar', or an address such as 's3://bucket/{000..127}.tar'."""
+    """Folder of unlabeled images, at any depth, if they are elsewhere; or tar shards: a folder of
+    them, a pattern such as 'shards/{000..127}.tar', or an address such as
+    's3://bucket/{000..127}.tar'."""
     val: Folder | None = None
-    """Folder of validation images, in a folder for each class, if they are elsewhere."""
+    """Folder of validation images, with one folder per class, if they are elsewhere."""
     test: Folder | None = None
-    """Folder of test images, in a folder for each class, if they are elsewhere."""
+    """Folder of test images, with one folder per class, if they are elsewhere."""
     size: int | None = None
-    """Side in pixels to which the images of a folder are resized (default: chosen from the images; semi-aves:
-    224)."""
+    """Side in pixels to which the images of a folder are resized (default: chosen from the images;
+    semi-aves: 224)."""
     skip_bad: bool = False
-    """Go on without what cannot be used, and list it: images that cannot be read, labelled images with several labels,
-    test images that are labelled images too, rows of a manifest that are wrong."""
+    """Leave out and list what cannot be used: unreadable images, labeled images with several
+    labels, test images that are labeled images too, invalid rows of a manifest."""
     cache: Path | None = None
-    """Folder that keeps decoded images: the next training starts at once, and a pool that is larger than the memory
-    is read from there as it is needed."""
+    """Folder that keeps decoded images: the next training starts at once, and images that do not
+    fit in memory are read from there."""
     memory: float | None = None
-    """GB that images of the cache may take in memory (default: half of what is free)."""
+    """GB of memory for images of the cache (default: half of what is free)."""
     download: bool = False
-    """Fetch a named source's files if they are missing."""
+    """Download a named source's files if they are missing."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
-    """Send the numbers to a tracker too; may be given again for another one."""
+    """Send the numbers to a tracker too; repeat the option for several trackers."""
     quiet: bool = False
-    """Show only warnings while it trains, and the result."""
+    """Show only warnings during the training, and the result."""
 
     @property
     def folders(self) -> dict[str, str]:

@@ -49,7 +49,7 @@ def free_folder(source: str, method: str) -> Path:
 def announce(prepared: Prepared, folder: Path) -> None:
     """Print, to standard error, what is about to be trained, and notes about the data."""
     data, config, batches = prepared.data, prepared.config, prepared.batches
-    pools = {"unlabelled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
+    pools = {"unlabeled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
     parameters = sum(p.numel() for p in prepared.training.network.parameters())
     shape = "x".join(map(str, data.labeled.images.shape[2:]))
     images = f"images {shape}"
@@ -57,15 +57,15 @@ def announce(prepared: Prepared, folder: Path) -> None:
         images = f"images, embedded as {shape} numbers,"
     elif data.are_vectors:
         images = f"vectors of {shape}"
-    unlabeled = f" and {batches.unlabeled_batch} unlabelled" if batches.unlabeled_views else ""
+    unlabeled = f" and {batches.unlabeled_batch} unlabeled" if batches.unlabeled_views else ""
     _notice(
-        f"{config.source}: {len(data.labeled)} labelled {images} of {len(data.class_names)} classes "
+        f"{config.source}: {len(data.labeled)} labeled {images} of {len(data.class_names)} classes "
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
     )
     _notice(
         f"{config.method}: {config.train.network}, {parameters:,} parameters, "
-        f"{prepared.total_steps:,} steps of {config.train.batch} labelled images{unlabeled}, "
+        f"{prepared.total_steps:,} steps of {config.train.batch} labeled images{unlabeled}, "
         f"on {data.labeled.images.device}, {prepared.training.network.precision}"
     )
     _notice(f"run folder: {folder}")
@@ -75,9 +75,9 @@ def announce(prepared: Prepared, folder: Path) -> None:
 
 def _notes_on_data(prepared: Prepared) -> Iterator[str]:
     data, train, batches = prepared.data, prepared.config.train, prepared.batches
-    sizes = {"labelled": (data.labeled, train.batch)}
+    sizes = {"labeled": (data.labeled, train.batch)}
     if batches.unlabeled_views and data.unlabeled is not None:
-        sizes["unlabelled"] = (data.unlabeled, batches.unlabeled_batch)
+        sizes["unlabeled"] = (data.unlabeled, batches.unlabeled_batch)
     for name, (pool, batch) in sizes.items():
         if len(pool) < batch:
             yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
@@ -95,7 +95,7 @@ def _notes_on_data(prepared: Prepared) -> Iterator[str]:
             "(daso validate measures them from two labels)"
         )
         yield (
-            f"no test images; measured on {len(data.holdout)} labelled images that are held out"
+            f"no test images; measured on {len(data.holdout)} labeled images that are held out"
             + (missing if names else "")
         )
 

@@ -1,4 +1,4 @@
-"""``daso demo``: Supervised, FixMatch and FixMatch with DASO on long-tailed digits, a few seeds each."""
+"""``daso demo``: Supervised, FixMatch and FixMatch with DASO on long-tailed digits."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ BASELINE = "fixmatch"
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """Train three methods on scikit-learn's handwritten digits, made long-tailed, and compare them per class."""
+    """Train three methods on long-tailed handwritten digits and compare them per class."""
 
     out: Path | None = None
     """Folder for the runs and the picture (default: runs/demo-1, -2, ...)."""
     seeds: tuple[int, ...] = SEEDS
-    """Train one run of each method for every seed; methods of a seed share split and initial weights."""
+    """Seeds, one run of each method per seed; they share the split and the initial weights."""
     steps: int | None = None
     """Training steps of each run (default: 800)."""
     jobs: int | None = None
-    """Runs at a time, one thread each (default: one for each processor)."""
+    """Runs at a time, one thread each (default: one per processor)."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
-    """Send the numbers to a tracker too; may be given again for another one."""
+    """Send the numbers to a tracker too; repeat the option for several trackers."""
 
     def __post_init__(self) -> None:
         check_options(self, {"steps": Range(1), "jobs": Range(1)})
@@ -129,7 +129,7 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     first = next(iter(groups.values()))[0]
     table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("class")
-    table.add_column("labelled", justify="right")
+    table.add_column("labeled", justify="right")
     for name in groups:
         table.add_column(name, justify="right")
     for k in frequent_first(first):

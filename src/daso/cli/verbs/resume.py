@@ -20,10 +20,10 @@ class ResumeCommand:
     data: Path | None = None
     """Where the run's images are now, if they have moved."""
     device: Device | None = None
-    """Use another device than the run's: cpu, cuda, mps."""
+    """Device in place of the run's: cpu, cuda, mps."""
     on_divergence: Literal["stop", "rollback"] | None = None
-    """What to do when a loss or a weight becomes infinite or NaN: stop, or resume from the last checkpoint with half
-    the learning rate (default: that of the run)."""
+    """When a loss or a weight becomes infinite or NaN: stop, or rollback to the last checkpoint
+    with half the learning rate (default: as in the run)."""
     quiet: bool = False
     """Show only warnings during the training, and the result."""
 
