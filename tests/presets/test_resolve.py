@@ -105,7 +105,7 @@ def test_who_decides() -> None:
         "FixMatch",
         "DASO",
     )
-    assert (found["momentum"], found["warmup_steps"]) == ("general default", "DASO, worked out")
+    assert (found["momentum"], found["warmup_steps"]) == ("general default", "DASO, computed")
     assert (found["cutout"], deciders("stl10-n150-g10", "fixmatch")["cutout"]) == (
         "images of 32 pixels",
         "stl10-n150-g10",

@@ -123,5 +123,5 @@ def _parts(
     built = recipe.build_method(plan.facts(last, facts(stages[last].steps)), config.method_options)
     for name, value in recipe.resolved_options(built, plan).items():
         decision = decisions[name]
-        worked_out = "" if decision.value is not None else ", worked out"
-        yield Resolved("method", name, value, f"{decision.decided_by}{worked_out}")
+        computed = "" if decision.value is not None else ", computed"
+        yield Resolved("method", name, value, f"{decision.decided_by}{computed}")

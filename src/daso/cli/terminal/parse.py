@@ -13,6 +13,7 @@ import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import (
     Annotated,
@@ -33,12 +34,8 @@ from daso.constraints import Checked, check_value, choices_of
 from daso.errors import RunError
 
 Command = TypeVar("Command")
-Unknown = Callable[[set[str]], None]
 
 PLACEHOLDERS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
-
-(APPEND,) = get_args(tyro.conf.UseAppendAction[Any])[1:]  # type: ignore[misc]
-"""tyro's mark of an option that may be given several times."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,12 @@ class Option:
         help: its description.
         default: how help names its default; ``""``: not at all.
         required: whether it must be given.
-        repeatable: whether it may be given several times.
     """
 
     annotation: Any
     help: str
     default: str = ""
     required: bool = False
-    repeatable: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,7 @@ class Group:
 
 
 def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
-    """Parse the arguments of a verb into its command.
-
-    Raises:
-        OptionError: a value is not one of its option's choices; the nearest one is named.
-        SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
-    """
+    """Parse the arguments of a verb into its command, as ``parse_given`` does."""
     return kind(**parse_given(kind, argv, prog))
 
 
@@ -83,7 +73,7 @@ def parse_given(
     argv: Sequence[str],
     prog: str,
     groups: Mapping[str, Group] | None = None,
-    refuse_unknown: Unknown = lambda names: None,
+    refuse_unknown: Callable[[set[str]], None] = lambda names: None,
 ) -> dict[str, Any]:
     """Parse the arguments of a verb and return what was given, by the option's name.
 
@@ -99,28 +89,24 @@ def parse_given(
         OptionError: a value is not one of its option's choices; the nearest one is named.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
-    own, groups = options_of(kind), groups or {}
-    shapes = {name: _typed_dict(group.title, group.options) for name, group in groups.items()}
+    own, groups = Group(inspect.getdoc(kind) or "", options_of(kind)), groups or {}
     flat: Any = tyro.conf.OmitArgPrefixes
-    shape = _typed_dict(
-        inspect.getdoc(kind) or "", own, {name: flat[group] for name, group in shapes.items()}
-    )
-    # tyro cannot append to an option that has no default.
-    default = {name: () for name, option in own.items() if option.repeatable}
-    parsed, unknown = tyro.cli(
-        shape, args=list(argv), prog=prog, default=default, return_unknown_args=True
-    )
+    shape = _typed_dict(own, {name: flat[_typed_dict(group)] for name, group in groups.items()})
+    # tyro cannot append to a tuple that has no default.
+    empty = {field.name: () for field in fields(kind) if field.default == ()}
+    call = partial(tyro.cli, shape, args=list(argv), prog=prog, default=empty)
+    parsed, unknown = call(return_unknown_args=True)
     if unknown:
         refuse_unknown({_name(word) for word in unknown if word.startswith("--")})
-        tyro.cli(shape, args=list(argv), prog=prog, default=default)
-    known, given = dict(own), dict(parsed)
+        call()  # names the nearest options, and exits
+    given = {n: v for n, v in parsed.items() if n not in groups and (n not in empty or v != ())}
+    options = dict(own.options)
     for name, group in groups.items():
-        known |= group.options
-        given |= given.pop(name, {})
-    given = {n: v for n, v in given.items() if not (n in default and v == default[n])}
+        given |= parsed.get(name, {})
+        options |= group.options
     for name, value in given.items():
         if value is not None:
-            check_value(name, value, known[name].annotation)
+            check_value(name, value, options[name].annotation)
     return given
 
 
@@ -132,25 +118,20 @@ def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dic
         decided: how help names the defaults of some of them.
     """
     hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
-    options = {}
-    for field in fields(kind):
-        hint = hints[field.name]
-        repeatable = APPEND in getattr(hint, "__metadata__", ())
-        options[field.name] = Option(
-            hint,
+    return {
+        field.name: Option(
+            hints[field.name],
             texts.get(field.name, ""),
             (decided or {}).get(field.name, default_text(field.default)),
-            required=field.default is MISSING and field.default_factory is MISSING,
-            repeatable=repeatable,
+            required=field.default is MISSING,
         )
-    return options
+        for field in fields(kind)
+    }
 
 
-def _typed_dict(
-    doc: str, options: Mapping[str, Option], nested: dict[str, Any] | None = None
-) -> Any:
-    annotations: dict[str, Any] = {}
-    for name, option in options.items():
+def _typed_dict(group: Group, nested: Mapping[str, Any] | None = None) -> Any:
+    annotations: dict[str, Any] = dict(nested or {})
+    for name, option in group.options.items():
         ending = "" if re.search(r"\(default|Default:", option.help) else option.default
         argument = tyro.conf.arg(
             help=option.help or None,
@@ -159,8 +140,8 @@ def _typed_dict(
         )
         kind: Any = Annotated[_unchecked(option.annotation), argument]
         annotations[name] = Required[kind] if option.required else kind
-    shape: Any = TypedDict("Options", annotations | (nested or {}), total=False)  # type: ignore[misc]
-    shape.__doc__ = doc
+    shape: Any = TypedDict("Options", annotations, total=False)  # type: ignore[misc]
+    shape.__doc__ = group.title
     return shape
 
 

@@ -99,7 +99,7 @@ def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfi
 
 
 def configure_like(run: Path, request: TrainRequest) -> RunConfig:
-    """Return the configuration of an earlier run, with the options that are given in place of its own.
+    """Return the configuration of an earlier run, changed by the options that are given.
 
     With another method, hyper-parameters that it has too are kept, and what the run's method
     decided for the training is open again.
