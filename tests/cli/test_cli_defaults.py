@@ -10,10 +10,10 @@ from daso.cli.training.command import SOURCE_DECIDES, parse_train
 from daso.cli.training.defaults import configure
 from daso.data.longtail import SplitOptions
 from daso.presets.benchmarks import PRESETS
-from daso.presets.layers import GROUPS, Decision, Layer, decide
+from daso.presets.layers import Decision, Layer, decide
 from daso.presets.sources import MISMATCH_TEMPERATURE, SOURCES, SourceDefaults
 from daso.reproduce.scales import SCALES
-from daso.train.config import RunConfig
+from daso.train.config import GROUPS, RunConfig
 
 
 @pytest.fixture(autouse=True)

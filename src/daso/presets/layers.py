@@ -8,18 +8,8 @@ from typing import Any, NamedTuple
 
 from daso.catalog import Hyperparameter
 from daso.constraints import flag
-from daso.data.longtail import SplitOptions
-from daso.train.config import RunConfig
-from daso.train.options import TrainOptions
-from daso.train.view_options import VectorViewOptions, ViewOptions
+from daso.train.config import GROUPS, RunConfig
 
-GROUPS: dict[str, type[Any]] = {
-    "split": SplitOptions,
-    "train": TrainOptions,
-    "augmentation": ViewOptions,
-    "vectors": VectorViewOptions,
-}
-"""Parts of a run's configuration; all their options, and those of the method, have different names."""
 GIVEN = "command line"
 
 

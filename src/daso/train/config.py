@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,13 @@ from daso.files import read_json
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions
 
+GROUPS: dict[str, type[Any]] = {
+    "split": SplitOptions,
+    "train": TrainOptions,
+    "augmentation": ViewOptions,
+    "vectors": VectorViewOptions,
+}
+"""Parts of a configuration; all their options, and those of the method, have different names."""
 NOT_IN_FINGERPRINT = (
     "source",
     "data",
@@ -98,15 +105,9 @@ class RunConfig:
         Raises:
             RunError: a key is unknown or missing.
         """
-        nested: dict[str, type[Any]] = {
-            "split": SplitOptions,
-            "train": TrainOptions,
-            "augmentation": ViewOptions,
-            "vectors": VectorViewOptions,
-        }
         parts = {
             name: _build(kind, values.get(name, {}), f"{where}, {name}")
-            for name, kind in nested.items()
+            for name, kind in GROUPS.items()
         }
         config: RunConfig = _build(cls, {**values, **parts}, where)
         return config
@@ -119,11 +120,10 @@ class RunConfig:
         option added in a later version changes nothing.
         """
         values = self.to_dict()
-        for part in fields(self):
-            options = getattr(self, part.name)
-            if is_dataclass(options):
-                default = vars(type(options)())
-                values[part.name] = {n: v for n, v in vars(options).items() if v != default[n]}
+        for name, kind in GROUPS.items():
+            default = vars(kind())
+            options = vars(getattr(self, name))
+            values[name] = {option: v for option, v in options.items() if v != default[option]}
         for key in NOT_IN_FINGERPRINT:
             values.pop(key, None)
             values["train"].pop(key, None)

@@ -26,9 +26,9 @@ from daso.data.formats.tar_shards import absolute_place
 from daso.data.open import NAMES, is_named
 from daso.errors import DataError, OptionError
 from daso.presets.benchmarks import PRESETS, meant
-from daso.presets.layers import GROUPS, take
+from daso.presets.layers import take
 from daso.track import Kind
-from daso.train.config import RunConfig
+from daso.train.config import GROUPS, RunConfig
 from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"

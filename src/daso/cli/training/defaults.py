@@ -13,7 +13,6 @@ from daso.data.open import is_named
 from daso.presets.benchmarks import PRESETS
 from daso.presets.layers import (
     GIVEN,
-    GROUPS,
     Decision,
     Layer,
     configuration,
@@ -24,7 +23,7 @@ from daso.presets.layers import (
     values_of,
 )
 from daso.presets.sources import SOURCES, SourceDefaults
-from daso.train.config import RunConfig
+from daso.train.config import GROUPS, RunConfig
 from daso.train.prepare import moved
 
 PROBE = Layer(
