@@ -124,10 +124,10 @@ def check_device(name: str, device: str) -> None:
     Raises:
         OptionError: the name is unknown.
     """
-    kind = device.partition(":")[0]
+    kind = str(device).partition(":")[0]
     if kind not in DEVICES:
         alias = ALIASES.get(kind.lower())
-        hint = f" Did you mean {alias!r}?" if alias else nearest(device, DEVICES)
+        hint = f" Did you mean {alias!r}?" if alias else nearest(kind, DEVICES)
         raise OptionError(
             f"{flag(name)} {device}: unknown device; choose from cpu, cuda, cuda:1, mps, or auto, "
             f"the first accelerator.{hint}"

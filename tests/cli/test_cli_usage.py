@@ -318,8 +318,8 @@ def test_a_value_out_of_range_is_refused_before_a_folder_is_made(
 def test_a_method_without_the_unlabeled_images_it_needs(tmp_path: Path, capsys: Capture) -> None:
     images = np.random.default_rng(0).integers(256, size=(8, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "few.npz", images=images, labels=np.arange(8) % 2)
-    arguments = ["train", str(tmp_path / "few.npz"), "--method", "fixmatch", *TINY]
-    assert "unlabelled images" in refused([*arguments, "--out", str(tmp_path / "run")], capsys)
+    arguments = ["train", str(tmp_path / "few.npz"), "--method", "fixmatch", *TINY.split()]
+    assert "unlabel" in refused([*arguments, "--out", str(tmp_path / "run")], capsys)
     assert not (tmp_path / "run").exists()
 
 
