@@ -143,7 +143,7 @@ def main(lite: Lite) -> None:
                     sources[name] = open_source(name, data=lite.data)
                 method_options = json.loads(lite.options)
                 if "daso" in method:
-                    temperature = SOURCES[name].temperature_for(split.unlabeled_shape)
+                    temperature = SOURCES[name].temperature_for(split)
                     method_options = {"dist_temperature": temperature, **method_options}
                 data = None if lite.data is None else str(lite.data)
                 config = RunConfig(

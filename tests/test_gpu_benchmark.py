@@ -165,8 +165,8 @@ def test_a_cell_is_begun_and_gone_on_with(modules: SimpleNamespace, tmp_path: Pa
     cell = modules.gpu_cell.Cell(out=tmp_path / "run", data=tmp_path)
     begin = modules.gpu_cell.command_of(cell)
     assert begin[1:4] == ["-m", "daso", "train"]
-    command, _ = parse_train(begin[4:])
-    assert (command.train.precision, command.train.cuda_graph, command.train.device) == (
+    train = parse_train(begin[4:]).train
+    assert (train.precision, train.cuda_graph, train.device) == (
         "bfloat16",
         True,
         "cuda",

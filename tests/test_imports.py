@@ -18,6 +18,7 @@ LEVELS = {
     "lazy": -1,
     "balance": 0,
     "catalog": 0,
+    "constraints": 0,
     "files": 0,
     "parts": 0,
     "data": 1,
@@ -110,17 +111,10 @@ def test_no_torch(name: str) -> None:
         assert "torch" not in {module.split(".")[0] for module in imports(path)}, name_of(path)
 
 
-@pytest.mark.parametrize("name", ["__init__", "early"])
-def test_the_front_of_the_command_line_imports_only_the_standard_library_and_errors(
-    name: str,
-) -> None:
-    found = set(imports(ROOT / "cli" / f"{name}.py"))
+def test_the_front_of_the_command_line_imports_only_the_standard_library_and_errors() -> None:
+    found = set(imports(ROOT / "cli" / "__init__.py"))
     assert {module.split(".")[0] for module in found} - set(sys.stdlib_module_names) <= {"daso"}
-    later = {"daso.cli.early", "daso.data.open", "daso.presets.benchmarks"}  # when it is needed
-    assert {part_of(module) for module in found - later if module.startswith("daso")} <= {
-        "errors",
-        "catalog",
-    }
+    assert {part_of(module) for module in found if module.startswith("daso")} <= {"errors"}
 
 
 def test_imports_are_found_at_any_depth() -> None:

@@ -96,7 +96,7 @@ def test_train_on_a_manifest_and_evaluate_it_where_it_moved(
         "path from column 'file_name', label from column 'category', split from column 'split'"
         in told
     )
-    assert "15 labelled images 12x12 of 3 classes" in told
+    assert "15 labeled images 12x12 of 3 classes" in told
     moved = manifest.parent.rename(tmp_path / "moved")
     assert main(["evaluate", str(run)]) == 1
     capsys.readouterr()
@@ -126,7 +126,7 @@ def test_train_on_parts_in_several_folders(
     parts = [f"--{name}={away / f'my-{name}'}" for name in ("labeled", "unlabeled", "test")]
     assert main(["data", "check", *parts]) == 0
     assert main(["train", *parts, *TRAIN, "--out", str(run)]) == 0
-    assert "15 labelled images 12x12 of 3 classes" in capsys.readouterr().err
+    assert "15 labeled images 12x12 of 3 classes" in capsys.readouterr().err
     moved = away.rename(tmp_path / "moved")
     assert main(["evaluate", str(run), "--data", str(moved / "my-labeled")]) == 0
     assert main(["resume", str(run), "--data", str(moved / "my-labeled")]) == 0

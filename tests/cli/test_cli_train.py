@@ -67,8 +67,8 @@ def test_a_folder_of_images_is_trained_on_from_end_to_end(
     images, run = make_image_folder(), tmp_path / "run"
     assert main(["train", str(images), "--out", str(run), *TINY, "--steps", "4"]) == 0
     captured = capsys.readouterr()
-    assert "15 labelled images 12x12 of 3 classes" in captured.err
-    assert "24 unlabelled, 6 hold-out, 12 test" in captured.err
+    assert "15 labeled images 12x12 of 3 classes" in captured.err
+    assert "24 unlabeled, 6 hold-out, 12 test" in captured.err
     for name in ("blue", "green", "red", "balanced accuracy", "best on hold-out", str(run)):
         assert name in captured.out
     data = json.loads((run / "data.json").read_text())
@@ -179,7 +179,7 @@ def test_what_the_split_has_left_is_not_kept_while_training(
 
     alive: list[bool] = []
     advance = Training.advance
-    monkeypatch.setattr("daso.cli.training.session.open_source", remembered)
+    monkeypatch.setattr("daso.cli.training.source.open_source", remembered)
     monkeypatch.setattr(Training, "advance", advanced)
     options = ["--labeled-head", "20", "--unlabeled-head", "40", "--gamma-labeled", "4"]
     assert (
@@ -222,7 +222,7 @@ def test_fewer_images_than_a_batch_are_noted(
     out = ["--out", str(tmp_path / "run")]
     assert main(["train", str(images), *out, *TINY, "--batch", "32", "--steps", "2"]) == 0
     captured = capsys.readouterr()
-    assert "6 labelled images are fewer than a batch of 32" in captured.err
+    assert "6 labeled images are fewer than a batch of 32" in captured.err
     assert "nothing was measured" in captured.out
 
 
@@ -291,7 +291,7 @@ def test_resume(finished_run: Path, capsys: Capture) -> None:
     assert main(["resume", str(finished_run)]) == 0
     captured = capsys.readouterr()
     assert "damaged checkpoint" in captured.err
-    assert "going on from step 15" in captured.err
+    assert "resuming from step 15" in captured.err
     assert "20 steps" in captured.out
     assert main(["resume", str(finished_run)]) == 0
     assert (finished_run / "plots" / "recall.png").exists()

@@ -17,10 +17,9 @@ from rich.console import Console
 from daso.cli import main
 from daso.cli.terminal.tables import percent, summary_table
 from daso.cli.training import notes
-from daso.cli.training.command import given_options, parse_train
-from daso.cli.training.defaults import to_config
+from daso.cli.training.command import parse_train
+from daso.cli.training.defaults import configure
 from daso.cli.training.notes import idle_options, not_adjusted, pretrained_may_help
-from daso.cli.training.setting import as_in_paper
 from daso.compose import Recipe
 from daso.data.source import Source
 from daso.files import read_rows
@@ -34,12 +33,9 @@ from daso.train.prepare import prepare
 
 
 def notes_on(line: str) -> list[str]:
-    argv = shlex.split(line)
-    command, options = parse_train(argv)
-    config = to_config(command, options, argv, SOURCES[argv[0]], lambda text: None)
-    return [
-        note.partition(" has no effect: ")[0] for note in idle_options(config, given_options(argv))
-    ]
+    request = parse_train(shlex.split(line))
+    config, _ = configure(request, SOURCES[request.command.source])
+    return [note.partition(" has no effect: ")[0] for note in idle_options(config, request.options)]
 
 
 IDLE = [
@@ -145,9 +141,7 @@ def test_a_training_too_short_for_the_blend_says_so(digits: Source) -> None:
         ),
     ):
         argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
-        command, options = parse_train(argv)
-        config = to_config(command, options, argv, SOURCES["digits"], lambda text: None)
-        prepared = prepare(config, digits)
+        prepared = prepare(configure(parse_train(argv), SOURCES["digits"])[0], digits)
         steps = prepared.training.options.steps
         remarks = prepared.recipe.remarks(prepared.config.method_options, steps)
         assert len(remarks) == (remark is not None), line
@@ -254,19 +248,22 @@ def test_the_table_of_a_run_tells_how_well_the_number_is_known_as_the_report_doe
 
 
 def decided(line: str) -> tuple[str, dict[str, Any], list[str]]:
-    argv, notices = shlex.split(line), list[str]()
-    command, options = as_in_paper(*parse_train(argv), argv, notices.append)
-    return command.method, options, notices
+    request = parse_train(shlex.split(line))
+    name = request.command.source
+    defaults = PRESETS[name].defaults if name in PRESETS else SOURCES[name]
+    config, notices = configure(request, defaults)
+    flags = re.findall(r"--method \S+|--align \S+", " ".join(notices))
+    return config.method, config.method_options, flags
 
 
 def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> None:
     uniform = "cifar10-n500-g100-uniform"
     method, _, notices = decided(f"{uniform} --method fixmatch+la+darp")
     assert method == "fixmatch+la+estimate+darp"
-    assert notices == [f"chosen for {uniform}, as in the paper: --method fixmatch+la+estimate+darp"]
+    assert notices == ["--method fixmatch+la+estimate+darp"]
     method, options, notices = decided("stl10-n150-g10 --method remixmatch+darp")
     assert (method, options["align"]) == ("remixmatch+estimate+darp", False)
-    assert notices[0].endswith("--method remixmatch+estimate+darp --align False")
+    assert notices == ["--method remixmatch+estimate+darp", "--align False"]
     assert (
         decided("semi-aves --method fixmatch+darp")[0] == "fixmatch+darp"
     )  # which has no hold-out
@@ -286,9 +283,10 @@ def test_a_setting_decides_what_the_paper_does_where_distributions_differ() -> N
     ],
 )
 def test_nothing_is_decided_where_there_is_no_need_or_the_command_says_otherwise(line: str) -> None:
-    argv = shlex.split(line)
-    command, options = parse_train(argv)
-    assert decided(line) == (command.method, options, [])
+    request = parse_train(shlex.split(line))
+    method, options, flags = decided(line)
+    assert (method, flags) == (request.method, [])
+    assert request.given.items() & options.items() == request.options.items()
 
 
 def test_a_split_of_ones_own_in_a_setting_may_differ_too() -> None:
@@ -322,4 +320,4 @@ def test_a_choice_by_a_hold_out_that_is_not_there(
     assert main(argv) == 0
     printed = capsys.readouterr().err
     for option in ("--patience", "--deploy best"):
-        assert (f"{option} has no effect: nothing is held out to choose by" in printed) == said
+        assert (f"{option} has no effect without a hold-out" in printed) == said

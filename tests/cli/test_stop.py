@@ -116,5 +116,5 @@ def test_a_stopped_training_tells_one_number_of_steps(
     )
     assert 0 < saved < 60
     said = capsys.readouterr().err
-    assert f"stopped after step {saved} of 60; 'daso resume {run}' goes on from there" in said
+    assert f"stopped after step {saved} of 60; 'daso resume {run}' resumes from there" in said
     assert " steps in " not in said

@@ -126,7 +126,7 @@ def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Pa
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
-    assert f"'daso resume {folder}' goes on from there" in output
+    assert f"'daso resume {folder}' resumes from there" in output
     steps = [
         json.loads(path.read_text())["step"] for path in folder.glob("checkpoints/step-*.json")
     ]

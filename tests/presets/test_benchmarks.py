@@ -37,17 +37,15 @@ UNLABELED = {
 }
 
 
-@pytest.mark.parametrize(("setting", "expected"), LABELED.items(), ids=str)
-def test_the_papers_numbers_of_images(
-    setting: tuple[str, int, int], expected: tuple[int, int]
-) -> None:
-    source, head, gamma = setting
-    preset = PRESETS[f"{source}-n{head}-g{gamma}"]
-    labeled, unlabeled = preset.labeled_counts(), preset.unlabeled_counts()
-    assert labeled is not None
-    assert (labeled.sum(), labeled[-1], labeled[0]) == (*expected, head)
-    assert (None if unlabeled is None else unlabeled.sum()) == UNLABELED.get(setting)
-    assert preset.defaults.split.holdout == (500 if source == "stl10" else 5000)
+def test_the_papers_numbers_of_images() -> None:
+    for (source, head, gamma), expected in LABELED.items():
+        preset = PRESETS[f"{source}-n{head}-g{gamma}"]
+        labeled, unlabeled = preset.labeled_counts(), preset.unlabeled_counts()
+        assert labeled is not None
+        assert (labeled.sum(), labeled[-1], labeled[0]) == (*expected, head)
+        total = None if unlabeled is None else unlabeled.sum()
+        assert total == UNLABELED.get((source, head, gamma))
+        assert preset.defaults.split.holdout == (500 if source == "stl10" else 5000)
 
 
 def test_mismatched_settings() -> None:
@@ -73,8 +71,8 @@ def test_the_papers_hyper_parameters() -> None:
     assert set(temperatures.values()) == {0.3, 0.5, 1.5}
     for name, preset in PRESETS.items():
         if not name.startswith("semi-aves"):
-            defaults = preset.defaults
-            assert (defaults.steps, defaults.batch, defaults.network) == (250_000, 64, "wrn-28-2")
+            expected = {"steps": 250_000, "batch": 64, "network": "wrn-28-2"}
+            assert expected.items() <= preset.defaults.options.items()
 
 
 def test_a_preset_is_trained_by_its_name(cifar10_folder: Path, tmp_path: Path) -> None:

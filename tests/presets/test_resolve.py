@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from daso.cli.training.command import parse_train
-from daso.cli.training.defaults import to_config
-from daso.cli.training.session import resolve_preset
-from daso.cli.training.setting import as_in_paper
+from daso.cli.training.defaults import configure
 from daso.data.open import open_source
 from daso.presets.benchmarks import PRESETS
 from daso.reproduce.resolve import resolve
@@ -41,14 +39,9 @@ def deciders(preset: str, method: str) -> dict[str, str]:
 def test_the_values_are_those_of_a_prepared_run(
     preset: str, method: str, cifar10_folder: Path
 ) -> None:
-    argv = [preset, "--method", method, "--data", str(cifar10_folder / "cifar10"), *SMALL.split()]
-    command, options = as_in_paper(*parse_train(argv), argv, print)
-    command, defaults = resolve_preset(command)
-    assert defaults is not None
-    config = prepare(
-        to_config(command, options, argv, defaults, print),
-        open_source("cifar10", data=command.data),
-    ).config
+    request = parse_train([preset, "--method", method, *SMALL.split()])
+    config, _ = configure(request, PRESETS[preset].defaults)
+    config = prepare(config, open_source("cifar10", data=cifar10_folder / "cifar10")).config
     name, resolved = resolve(PRESETS[preset], method)
     assert name == config.method
     groups = {
@@ -112,7 +105,7 @@ def test_who_decides() -> None:
         "FixMatch",
         "DASO",
     )
-    assert (found["momentum"], found["warmup_steps"]) == ("general default", "DASO, worked out")
+    assert (found["momentum"], found["warmup_steps"]) == ("general default", "DASO, computed")
     assert (found["cutout"], deciders("stl10-n150-g10", "fixmatch")["cutout"]) == (
         "images of 32 pixels",
         "stl10-n150-g10",

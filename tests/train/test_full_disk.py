@@ -175,7 +175,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
     monkeypatch.setattr("daso.report.figures.axes.draw_run", full)
     assert main(["train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
-    assert "no pictures: cannot write" in printed.err
+    assert "no plots: cannot write" in printed.err
     assert "20 steps in" in printed.out
 
 

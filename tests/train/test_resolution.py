@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daso.cli.training.command import parse_train
-from daso.cli.training.session import with_resolution
+from daso.cli.training.source import with_resolution
 from daso.data.source import Source
 from daso.errors import MissingDependencyError
 from daso.nets.network import Network
@@ -110,13 +110,13 @@ def test_the_command_says_it_and_leaves_other_networks_alone(
     digits: Source, tmp_path: Path
 ) -> None:
     folder = saved(tmp_path, "ViTConfig", VISION)
-    command, _ = parse_train(["digits", "--network", str(folder), "--device", "cpu"])
-    defaults = with_resolution(command, digits, SOURCES["stl10"])
-    assert defaults.resolution == 35
-    assert "4 times the images' side, not the encoder's 56" in defaults.reasons["resolution"]
-    command, _ = parse_train(["digits", "--network", "wrn-10-1", "--device", "cpu"])
-    assert with_resolution(command, digits, SOURCES["stl10"]) is SOURCES["stl10"]
-    command, _ = parse_train(
+    train = parse_train(["digits", "--network", str(folder), "--device", "cpu"]).train
+    defaults = with_resolution(train, digits, SOURCES["stl10"])
+    assert defaults.options["resolution"] == 35
+    assert "4 times the images' side instead of the encoder's 56" in defaults.reasons["resolution"]
+    train = parse_train(["digits", "--network", "wrn-10-1", "--device", "cpu"]).train
+    assert with_resolution(train, digits, SOURCES["stl10"]) is SOURCES["stl10"]
+    train = parse_train(
         ["digits", "--network", str(saved(tmp_path, "SwinConfig", SWIN)), "--device", "cpu"]
-    )
-    assert with_resolution(command, digits, SOURCES["stl10"]).resolution is None
+    ).train
+    assert "resolution" not in with_resolution(train, digits, SOURCES["stl10"]).options

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from daso.cli import main
 from daso.cli.training.command import parse_train
-from daso.cli.training.defaults import to_config
+from daso.cli.training.defaults import configure
 from daso.methods.method import View
 from daso.presets.benchmarks import PRESETS
 from daso.presets.sources import SOURCES
@@ -98,8 +98,7 @@ def test_of_all_settings_and_methods_it_is_remixmatchs_on_stl10() -> None:
             assert shown["strong_side"].value == wanted if wanted else "strong_side" not in shown
             source = preset.partition("-")[0]
             argv = [source, "--method", method]
-            command, options = parse_train(argv)
-            asked = to_config(command, options, argv, SOURCES[source], lambda text: None)
+            asked, _ = configure(parse_train(argv), SOURCES[source])
             assert asked.augmentation.strong_side == wanted
     assert (
         SCALES["full"].configure(PRESETS["stl10-n150-g10"], "remixmatch", {}).augmentation.cutout

@@ -42,13 +42,13 @@ def test_thirds_warms_up_for_5_of_90_epochs_and_falls_after_30_and_60() -> None:
     assert rates[1200:] == pytest.approx([0.0004] * 600)
 
 
-@pytest.mark.parametrize("schedule", ["multistep", "thirds"])
-@pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 60, 1873, 250_000])
-def test_a_warm_up_never_stands_still(schedule: Schedule, steps: int) -> None:
-    probes = {0, steps // 40, steps // 18, steps // 3, steps // 2, int(0.8 * steps), steps - 1}
-    assert all(
-        0 < learning_rate(schedule, 0.1, min(step, steps - 1), steps) <= 0.1 for step in probes
-    )
+def test_a_warm_up_never_stands_still() -> None:
+    schedules: tuple[Schedule, ...] = ("multistep", "thirds")
+    for schedule in schedules:
+        for steps in (1, 2, 10, 19, 20, 60, 1873, 250_000):
+            for share in (0, 1 / 40, 1 / 18, 1 / 3, 1 / 2, 0.8, 1):
+                step = min(int(share * steps), steps - 1)
+                assert 0 < learning_rate(schedule, 0.1, step, steps) <= 0.1
 
 
 def test_an_unknown_schedule_is_refused() -> None:
@@ -56,38 +56,47 @@ def test_an_unknown_schedule_is_refused() -> None:
         learning_rate("cosin", 0.1, 0, 10)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("steps", 0),
-        ("batch", 0),
-        ("unlabeled_ratio", 0),
-        ("learning_rate", 0.0),
-        ("learning_rate", -0.1),
-        ("learning_rate", math.nan),
-        ("learning_rate", math.inf),
-        ("momentum", 1.0),
-        ("momentum", -0.1),
-        ("weight_decay", -1e-4),
-        ("weight_decay", math.inf),
-        ("ema_decay", 1.0),
-        ("ema_decay", -0.5),
-        ("evaluate_every", 0),
-        ("log_every", 0),
-        ("seed", -1),
-        ("seed", 2**32),
-        ("schedule", "cosin"),
-        ("precision", "float16"),
-    ],
-)
-def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(OptionError, match=name):
-        TrainOptions(**{name: value})  # type: ignore[arg-type]
+OUT_OF_RANGE: dict[str, tuple[object, ...]] = {
+    "steps": (0,),
+    "batch": (0,),
+    "unlabeled_ratio": (0,),
+    "learning_rate": (0.0, -0.1, math.nan, math.inf),
+    "momentum": (1.0, -0.1),
+    "weight_decay": (-1e-4, math.inf),
+    "ema_decay": (1.0, -0.5),
+    "layer_decay": (0.0, 1.1),
+    "evaluate_every": (0,),
+    "log_every": (0,),
+    "seed": (-1, 2**32),
+    "schedule": ("cosin",),
+    "precision": ("float16", None),
+    "device": ("gpu", "cude"),
+}
 
 
-@pytest.mark.parametrize(
-    ("steps", "every", "period"),
-    [(250_000, None, 500), (1000, None, 20), (10, None, 1), (60, 7, 7)],
-)
-def test_evaluation_period(steps: int, every: int | None, period: int) -> None:
-    assert TrainOptions(steps=steps, evaluate_every=every).evaluation_period == period
+def test_values_out_of_range_are_refused_by_name() -> None:
+    for name, values in OUT_OF_RANGE.items():
+        for value in values:
+            with pytest.raises(OptionError, match=f"--{name.replace('_', '-')}"):
+                TrainOptions(**{name: value})  # type: ignore[arg-type]
+    for valid in (
+        {"learning_rate": None},
+        {"momentum": 0.0},
+        {"seed": 2**32 - 1},
+        {"device": "cuda:1"},
+    ):
+        TrainOptions(**valid)  # type: ignore[arg-type]
+
+
+def test_an_error_tells_the_range_or_the_choices() -> None:
+    with pytest.raises(OptionError, match=r"steps = 0 .*\(--steps\).* at least 1$"):
+        TrainOptions(steps=0)
+    with pytest.raises(OptionError, match=r"at least 0 and below 1$"):
+        TrainOptions(momentum=1)
+    with pytest.raises(OptionError, match=r"constant, cosine.* Did you mean 'cosine'\?"):
+        TrainOptions(schedule="cosin")  # type: ignore[arg-type]
+
+
+def test_evaluation_period() -> None:
+    for steps, every, period in ((250_000, None, 500), (1000, None, 20), (10, None, 1), (60, 7, 7)):
+        assert TrainOptions(steps=steps, evaluate_every=every).evaluation_period == period

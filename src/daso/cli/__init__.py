@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib
 import os
 import select
 import sys
-import threading
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
@@ -16,24 +14,23 @@ from daso.errors import DasoError, OptionError, nearest
 
 VERBS = {
     "demo": "Watch DASO learn the rare classes of a long-tailed data set, against two baselines.",
-    "data": "Look a data set over before training: daso data check SOURCE",
+    "data": "Check a data set before training: daso data check SOURCE",
     "train": "Train a classifier: daso train SOURCE --method fixmatch+daso --out RUN",
-    "resume": "Go on with a run that was stopped: daso resume RUN",
+    "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
-    "validate": "Estimate by cross-validation how good a run is, rare classes too: daso validate RUN",
+    "validate": "Estimate a run's accuracy by cross-validation, rare classes too: daso validate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
-    "export": "Write the model of a run as one file, checked, with a card: daso export RUN --format onnx",
+    "export": "Write the model of a run as one file, with a card: daso export RUN --format onnx",
     "compare": "Compare runs across methods and seeds: daso compare RUN...",
-    "report": "Show what a run believes, as one HTML file: daso report RUN",
-    "plot": "Draw the pictures of a run anew: daso plot RUN",
-    "methods": "List the methods and the parts to add to them, or show one: daso methods fixmatch+daso",
+    "report": "Show what a run has learned, as one HTML file: daso report RUN",
+    "plot": "Draw the plots of a run again: daso plot RUN",
+    "methods": "List methods and the parts to add to them, or show one: daso methods fixmatch+daso",
     "presets": "List the benchmark settings by name, or show one: daso presets cifar10-n500-g100",
     "reproduce": "Run and print a table of the paper: daso reproduce 1 --scale lite",
 }
 
 INTERRUPTED = 130
-LAST = 10.0
-"""Seconds for what is to be done at the exit of a process that cannot end by itself."""
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def _help() -> str:
@@ -41,7 +38,7 @@ def _help() -> str:
     lines = [f"  {verb:<{width}}{text}" for verb, text in VERBS.items()]
     return "\n".join(
         [
-            "daso: train image classifiers from few, class-imbalanced labels and many unlabelled images.",
+            "daso: train image classifiers from few, imbalanced labels and many unlabeled images.",
             "",
             "usage: daso VERB [OPTIONS]",
             "",
@@ -53,14 +50,18 @@ def _help() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 an error that the user can mend, 2 wrong usage.
+    """Run the command line.
 
-    A reader that has closed standard output or error before the end (``daso methods | head -1``) ends it with 1, in
-    silence. Without *arguments* those of the process are taken, and a tracker that hangs ends with it.
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        The exit status: 0 success, 1 an error that the user can correct or a reader that closed
+        the output early (``daso methods | head -1``), 2 wrong usage.
     """
     try:
         try:
-            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -69,11 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         for stream in closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        status = 1
-    track = sys.modules.get("daso.track")
-    if arguments is None and track is not None and track.unfinished():
-        leave(status)
-    return status
+        return 1
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -91,7 +88,6 @@ def _run(argv: Sequence[str]) -> int:
             raise OptionError(
                 f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
             )
-        importlib.import_module("daso.cli.early").refuse_early(verb, rest)
         run = importlib.import_module(f"daso.cli.verbs.{verb}").run
         return int(run(rest) or 0)
     except DasoError as error:
@@ -103,23 +99,17 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _has_no_reader(stream: TextIO) -> bool:
-    """Tell whether a stream is a pipe or a socket whose other end is closed."""
+    """Whether a stream is a pipe or a socket whose other end is closed."""
     poll = select.poll()
     try:
         poll.register(stream, 0)
-    except (OSError, ValueError):  # it is no file of the system's
+    except (OSError, ValueError):  # the stream has no file descriptor
         return False
     return bool(poll.poll(0))
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once, whatever its threads are at; what is to be done at the exit has a few seconds.
-
-    A thread that hangs, or that goes on while the interpreter ends, may keep the process from ending, or abort it.
-    """
-    last = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
-    last.start()
-    last.join(LAST)
+    """End this process at once; threads that wait for a lost process would keep it from ending."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

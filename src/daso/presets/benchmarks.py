@@ -1,4 +1,4 @@
-"""The settings of the DASO paper and of those who compare with it, by name."""
+"""Benchmark settings of the DASO paper and of later comparisons, by name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import difflib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daso.data.longtail import Indices, Shape, SplitOptions, longtail_counts, unlabeled_counts
 from daso.errors import nearest
+from daso.presets.layers import Layer
 from daso.presets.sources import SOURCES, SourceDefaults
+
+if TYPE_CHECKING:
+    from daso.methods.method import Method
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A benchmark setting: on the command line its name stands for its source and all that it sets.
+    """A benchmark setting; on the command line its name stands for its source and its defaults.
 
     Attributes:
         name: of the setting.
-        title: in words.
-        source: the source's name.
+        title: a sentence about it.
+        source: name of the source.
         num_classes: K.
-        defaults: what the setting decides; any option on the command line goes before it.
-        mismatched: labelled and unlabelled images are distributed differently, or nobody knows whether they are.
-        pretrained: the paper's networks start from ImageNet weights there.
+        defaults: what the setting decides for open options.
+        mismatched: whether labeled and unlabeled images are, or may be, distributed differently.
+        pretrained: whether the paper's networks start from ImageNet weights.
     """
 
     name: str
@@ -38,13 +42,22 @@ class Preset:
     @property
     def dist_temperature(self) -> float:
         """DASO's T_dist in this setting."""
-        return self.defaults.temperature_for(self.defaults.split.unlabeled_shape)
+        return self.defaults.temperature_for(self.defaults.split)
+
+    def with_split(self, split: SplitOptions) -> Preset:
+        """Return the setting with another split, which decides whether distributions differ."""
+        mismatched = self.mismatched if split.unlabeled_head is None else split.mismatched
+        return replace(self, defaults=replace(self.defaults, split=split), mismatched=mismatched)
+
+    def layer(self, method: str, learner: type[Method]) -> Layer:
+        """Return what the setting decides for a method, as ``SourceDefaults.layer`` does."""
+        layer = self.defaults.layer(self.name, method, learner, self.defaults.split)
+        return replace(layer, values={**layer.values, **self.options_for(method)})
 
     def method_for(self, method: str) -> str:
-        """Return what the paper trains in this setting under a method's name.
+        """Return the method that the paper trains in this setting under a method's name.
 
-        Where labelled and unlabelled images are, or may be, distributed differently, its DARP works with an estimate
-        of the unlabelled distribution; for that the setting must have a hold-out.
+        In mismatched settings with a hold-out, its DARP estimates the unlabeled distribution.
         """
         parts = method.split("+")
         if (
@@ -57,10 +70,10 @@ class Preset:
         return "+".join(parts)
 
     def options_for(self, method: str) -> dict[str, Any]:
-        """Return the hyper-parameters of a method that the paper has different ones of in this setting.
+        """Return the hyper-parameters of a method for which the paper has its own values here.
 
-        Where labelled and unlabelled images are, or may be, distributed differently, ReMixMatch does not align, not
-        even with CReST+, as in the authors' configurations.
+        In mismatched settings ReMixMatch does not align, not even with CReST+, as in the authors'
+        configurations.
         """
         parts, options = method.split("+"), dict[str, Any]()
         if "daso" in parts:
@@ -70,14 +83,14 @@ class Preset:
         return options
 
     def labeled_counts(self) -> Indices | None:
-        """Return the labelled images of each class (K,), or None where the source's own are taken as they are."""
+        """Return the number of labeled images per class, (K,); None: those of the source."""
         split = self.defaults.split
         if split.labeled_head is None:
             return None
         return longtail_counts(split.labeled_head, split.gamma_labeled or 1, self.num_classes)
 
     def unlabeled_counts(self) -> Indices | None:
-        """Return the unlabelled images of each class (K,), or None where the source has its own."""
+        """Return the number of unlabeled images per class, (K,); None: those of the source."""
         split = self.defaults.split
         if split.unlabeled_head is None:
             return None
@@ -92,13 +105,13 @@ UNLABELED_HEADS = {
     ("cifar100", 50): 400,
     ("cifar100", 150): 300,
 }
-"""The paper's M1 for its N1; STL-10 brings its own unlabelled images."""
+"""M1 in the paper by N1; STL-10 has its own unlabeled images."""
 HOLDOUTS = {"cifar10": 5000, "cifar100": 5000, "stl10": 500}
 TITLES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "stl10": "STL-10-LT"}
 SHAPES = {
     "consistent": "",
-    "uniform": ", uniform unlabelled images",
-    "reversed": ", reversed unlabelled images",
+    "uniform": ", uniform unlabeled images",
+    "reversed": ", reversed unlabeled images",
 }
 
 
@@ -111,18 +124,20 @@ def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent"
             split, unlabeled_head=unlabeled, gamma_unlabeled=gamma, unlabeled_shape=shape
         )
         heads += f", M1 = {unlabeled}"
+    defaults = SOURCES[source]
+    options = {**defaults.options, "batch": 64, "network": "wrn-28-2"}
     return Preset(
         name=f"{source}-n{labeled}-g{gamma}" + ("" if shape == "consistent" else f"-{shape}"),
         title=f"{TITLES[source]}: {heads}, gamma = {gamma}{SHAPES[shape]}",
         source=source,
         num_classes=CLASSES[source],
-        defaults=replace(SOURCES[source], split=split, batch=64, network="wrn-28-2"),
+        defaults=replace(defaults, split=split, options=options),
         mismatched=unlabeled is None or shape != "consistent",
     )
 
 
 def _semi_aves(name: str, unlabeled: str) -> Preset:
-    title = f"Semi-Aves: birds of 200 species, unlabelled images {unlabeled}"
+    title = f"Semi-Aves: birds of 200 species, unlabeled images {unlabeled}"
     return Preset(name, title, name, CLASSES[name], SOURCES[name], mismatched=True, pretrained=True)
 
 
@@ -141,10 +156,10 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def meant(name: str, others: Iterable[str] = ()) -> str:
-    """Return ``" Did you mean ...?"`` for a name that is no preset's, or ``""``.
+    """Return ``" Did you mean ...?"`` for an unknown name, or ``""``.
 
-    Presets that begin with the same parts (``cifar10-n500``) are all named, the most alike first: which value of the
-    next part was meant cannot be told from its spelling. Else the nearest name, of the presets and *others*.
+    If presets begin with the same parts (``cifar10-n500``), all of them are named, the most
+    similar first; otherwise the nearest of the presets and *others*.
     """
     alike = {preset: _parts_in_common(preset, name) for preset in PRESETS}
     most = max(alike.values())

@@ -1,9 +1,9 @@
-"""What the command line takes for people's own data where it is not told: chosen from the data, with the reasons."""
+"""Defaults for your own data, chosen from the data, with reasons."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,84 +12,78 @@ from daso.data.source import Source
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 
 QUEUE_BYTES = 2**26
-"""Of DASO's prototype queue."""
-CHOSEN_BY = 200
-"""Held-out images from which on the best network on them is taken; by fewer the choice would be chance."""
+"""Largest size of DASO's prototype queue."""
+LARGEST_FEATURE = 2048
+"""Numbers of a feature in the usual encoders, at most."""
+ENOUGH_TO_CHOOSE = 200
+"""Held-out images to choose the best network by; with fewer, chance would choose."""
 EVALUATION_SHARE = 0.15
-"""Of the time of a training, at most, for evaluations."""
+"""Largest share of the training time for evaluations."""
 
 
 def choose_for(source: Source, device: torch.device) -> SourceDefaults:
-    """Choose length, sizes and network for data that is no known benchmark.
+    """Choose length, sizes and network for data that is not a known benchmark.
 
     Args:
-        source: the data, as it was read.
-        device: that it is trained on.
+        source: the data.
+        device: where it is trained.
 
     Returns:
-        The defaults; ``reasons`` says why, by option.
+        The defaults, with reasons.
     """
     accelerated = device.type != "cpu"
     labels, classes = source.train.labels, len(source.class_names)
     unlabeled = 0 if source.unlabeled is None else len(source.unlabeled)
     vectors = source.train.images.ndim == 3
+    options: dict[str, Any] = {}
+    daso: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
-    batch = 64 if accelerated else 16
-    reasons["batch"] = "an accelerator takes large batches" if accelerated else "no accelerator"
-    network, large = None, not vectors and max(source.train.images.shape[2:]) > 28
+    large = not vectors and max(source.train.images.shape[2:]) > 28
     most = 30_000 if accelerated else 2_000 if large else 6_000
+    batch = options["batch"] = 64 if accelerated else 16
+    reasons["batch"] = "an accelerator takes large batches" if accelerated else "no accelerator"
     steps, reasons["steps"] = _steps(len(labels), unlabeled, batch, most, accelerated=accelerated)
+    options["steps"] = steps
     if not accelerated and large:
-        network, reasons["network"] = "wrn-10-2", "no accelerator: a small network"
-    precision: Literal["bfloat16"] | None = None
+        options["network"], reasons["network"] = "wrn-10-2", "no accelerator: a small network"
     if _bfloat16_is_fast(device) and not vectors:
-        precision, reasons["precision"] = (
-            "bfloat16",
-            "this device computes it faster than float32",
-        )
+        options["precision"] = "bfloat16"
+        reasons["precision"] = "this device computes it faster than float32"
     measured = sum(len(pool) for pool in (source.test, source.validation) if pool is not None)
-    evaluate_every, reasons["evaluate_every"] = _evaluation_period(
+    options["evaluate_every"], reasons["evaluate_every"] = _evaluation_period(
         measured or len(labels) // 5, steps, batch
     )
     held_out = len(source.validation) if source.validation is not None else _hold_out(source)
-    deploy: Literal["best"] | None = None
-    if held_out >= CHOSEN_BY:
-        deploy, reasons["deploy"] = (
-            "best",
-            f"{held_out} held-out images are enough to choose a network by",
-        )
-    # The features of the usual encoders have up to 2,048 numbers.
-    longest = QUEUE_BYTES // (4 * classes * 2048)
-    queue_length = None
+    if held_out >= ENOUGH_TO_CHOOSE:
+        options["deploy"] = "best"
+        reasons["deploy"] = f"{held_out} held-out images are enough to choose a network by"
+    longest = QUEUE_BYTES // (4 * classes * LARGEST_FEATURE)
     if longest < 256:
-        queue_length = max(8, longest)
+        daso["queue_length"] = max(8, longest)
         reasons["queue_length"] = (
             f"{classes} classes: a longer queue would take over {QUEUE_BYTES >> 20} MB"
         )
+    if not vectors:
+        daso["queue_batch_statistics"] = False
+        reasons["queue_batch_statistics"] = (
+            "prototypes by running statistics: with few labels, those of a batch lie apart from "
+            "the unlabeled images"
+        )
     reasons["dist_temperature"] = (
-        "nobody knows how the unlabelled images are distributed; if like the labelled ones, 1.5 is better"
-    )
-    running = None if vectors else False
-    reasons["queue_batch_statistics"] = (
-        "prototypes by running statistics: of few labels, those of a batch lie apart from the unlabelled images"
+        "the distribution of the unlabeled images is unknown; if it is that of the labeled ones, "
+        "1.5 is better"
     )
     return SourceDefaults(
-        steps=steps,
+        options=options,
+        parts={"daso": daso},
         dist_temperature=MISMATCH_TEMPERATURE,
-        batch=batch,
-        network=network,
-        precision=precision,
-        evaluate_every=evaluate_every,
-        queue_length=queue_length,
-        queue_batch_statistics=running,
-        deploy=deploy,
         reasons=reasons,
     )
 
 
 def _hold_out(source: Source) -> int:
-    """Return how many labelled images are held out: where nothing else is there to measure on, a fifth of a class."""
+    """Return the number of labeled images held out: a fifth of each class if there is no test."""
     if source.test is not None:
         return 0
     return int((np.bincount(source.train.labels) // 5).sum())
@@ -98,25 +92,22 @@ def _hold_out(source: Source) -> int:
 def _steps(
     labeled: int, unlabeled: int, batch: int, most: int, *, accelerated: bool
 ) -> tuple[int, str]:
-    """Return the training steps for the paper's two unlabelled images per labelled one in a step, and why."""
+    """Return the training steps, with two unlabeled images per labeled one, and why."""
     least, passes = (5_000, 100) if accelerated else (1_000, 50)
     images, per_step = (unlabeled, 2 * batch) if unlabeled else (labeled, batch)
-    wanted = math.ceil(passes * images / per_step)
-    steps = int(np.clip(round(wanted, -2), least, most))
-    kind = "unlabelled" if unlabeled else "labelled"
+    steps = int(np.clip(round(math.ceil(passes * images / per_step), -2), least, most))
+    kind = "unlabeled" if unlabeled else "labeled"
     seen = steps * per_step / max(images, 1)
     where = "an accelerator" if accelerated else "a CPU"
-    return (
-        steps,
-        f"{seen:.3g} passes over {images:,} {kind} images; from {least:,} to {most:,} on {where}",
-    )
+    reason = f"{seen:.3g} passes over {images:,} {kind} images; {least:,} to {most:,} on {where}"
+    return steps, reason
 
 
 def _evaluation_period(measured: int, steps: int, batch: int) -> tuple[int, str]:
-    """Return the steps between evaluations of so many images, and why.
+    """Return the steps between evaluations, and why.
 
-    A step computes forward and backward, three times an evaluation's work an image, for labelled images and, of
-    unlabelled ones twice as many, two views.
+    A step computes forward and backward, three times the work of an evaluation per image, for
+    5 views per labeled image: itself, and two of each of two unlabeled ones.
     """
     cheap = math.ceil(measured / (EVALUATION_SHARE * 3 * 5 * batch))
     period = min(max(steps // 50, cheap), max(1, steps // 10))
@@ -130,9 +121,7 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def _has_matrix_units() -> bool:
-    """Whether the processor multiplies bfloat16 matrices by itself (AMX, AVX-512 BF16), as far as torch says."""
-    questions = (
-        getattr(torch.cpu, name, None)
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-    return any(bool(question()) for question in questions if question is not None)
+    """Whether the processor has units for bfloat16 matrices, as far as torch says."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    questions = (getattr(torch.cpu, name, None) for name in names)
+    return any(question() for question in questions if question is not None)

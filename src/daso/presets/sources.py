@@ -1,112 +1,79 @@
-"""What the command line takes for a source where it is not told."""
+"""What a source decides for the options that are left open."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from daso.data.longtail import Shape, SplitOptions
+from daso.data.longtail import SplitOptions
+from daso.presets.layers import Layer
 
-if TYPE_CHECKING:  # so that names and settings are known without torch
-    from daso.catalog import Hyperparameter
+if TYPE_CHECKING:  # names and settings are known without torch
     from daso.methods.method import Method
-    from daso.train.options import Schedule
-    from daso.train.view_options import Crop
 
 PAPER_STEPS = 250_000
 CPU_SIZE = 32
-"""Side in pixels to which larger images of one's own are resized without an accelerator."""
+"""Side in pixels to which larger images of your own are resized without an accelerator."""
+MISMATCH_TEMPERATURE = 0.3
+"""The paper's T_dist where labeled and unlabeled images are distributed differently."""
+ONLY_WITH = {"evaluate_every": "steps", "warmup_steps": "steps"}
+"""Defaults that go with the length of a training: by option, the one that they go with."""
 
 
 @dataclass(frozen=True)
 class SourceDefaults:
-    """Split, length, sizes and network for a source; None leaves the general default.
+    """Split, length, sizes and network for a source.
 
     Attributes:
-        split: labelled, unlabelled and held-out images.
-        steps: training steps.
-        dist_temperature: DASO's T_dist where the unlabelled images are distributed like the labelled ones, as far
-            as anyone knows.
-        batch, network, resolution, unlabeled_ratio, learning_rate, backbone_rate, schedule, weight_decay, ema_decay,
-        evaluate_every: see ``TrainOptions``; the last one goes with *steps*.
-        cutout, crop_padding, crop: see ``ViewOptions``; strong_side goes for learners that resize first.
-        precision, deploy: see ``TrainOptions``.
-        warmup_steps, histogram_period, queue_length, queue_batch_statistics: DASO's; the first one goes with *steps*.
-        generations, crest_power: CReST's.
-        supervised_steps: training steps of a method that learns from labelled images alone.
+        split: labeled, unlabeled and held-out images.
+        options: values of ``TrainOptions`` and ``ViewOptions``, by name.
+        semi_supervised: further ones, for methods that learn from unlabeled images too.
+        supervised: further ones, for methods that learn from labeled images alone.
+        resizes_first: further ones, for methods that resize images before they augment them.
+        parts: hyper-parameters by the name of the part that has them, as in ``fixmatch+daso``;
+            other parts may have some of the same name.
+        dist_temperature: DASO's T_dist where the unlabeled images are distributed like the labeled
+            ones, as far as anyone knows.
         reasons: why these were chosen, by option, where that is not the paper's word.
     """
 
     split: SplitOptions = field(default_factory=SplitOptions)
-    steps: int = PAPER_STEPS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    semi_supervised: Mapping[str, Any] = field(default_factory=dict)
+    supervised: Mapping[str, Any] = field(default_factory=dict)
+    resizes_first: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dist_temperature: float = 1.5
-    batch: int | None = None
-    network: str | None = None
-    resolution: int | None = None
-    cutout: int | None = None
-    crop_padding: int | None = None
-    strong_side: int | None = None
-    precision: Literal["float32", "bfloat16"] | None = None
-    deploy: Literal["last", "best"] | None = None
-    unlabeled_ratio: int | None = None
-    learning_rate: float | None = None
-    backbone_rate: float | None = None
-    schedule: Schedule | None = None
-    weight_decay: float | None = None
-    ema_decay: float | None = None
-    evaluate_every: int | None = None
-    crop: Crop | None = None
-    warmup_steps: int | None = None
-    histogram_period: int | None = None
-    queue_length: int | None = None
-    queue_batch_statistics: bool | None = None
-    generations: int | None = None
-    crest_power: float | None = None
-    supervised_steps: int | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
 
-    def part_options(self, known: Mapping[str, Hyperparameter]) -> dict[str, Any]:
-        """Return the hyper-parameters of a method's parts, out of those that it has, that are decided here."""
-        return {
-            name: value
-            for name, part in PARTS.items()
-            if (value := getattr(self, name)) is not None
-            and name in known
-            and part in known[name].part
-        }
+    def layer(
+        self, decided_by: str, method: str, learner: type[Method], split: SplitOptions
+    ) -> Layer:
+        """Return what the source decides for a method.
 
-    def for_learner(self, learner: type[Method]) -> SourceDefaults:
-        """Return what goes for a learner."""
-        own = self if learner.resizes_first else replace(self, strong_side=None)
-        if learner.unlabeled_views:
-            return own
-        whole = None if self.backbone_rate is None else learner.learning_rate
-        return replace(own.without_unlabeled(), backbone_rate=whole)
+        Args:
+            decided_by: name of the source or the setting.
+            method: name of the method with its parts.
+            learner: the method's class.
+            split: as it is decided, which T_dist depends on.
+        """
+        values = {name: value for name, value in vars(self.split).items() if value is not None}
+        values |= self.options
+        values |= self.semi_supervised if learner.unlabeled_views else self.supervised
+        if learner.resizes_first:
+            values |= self.resizes_first
+        for part in method.split("+"):
+            values |= self.parts.get(part, {})
+            if part == "daso":
+                values["dist_temperature"] = self.temperature_for(split)
+        return Layer(decided_by, values, self.reasons, ONLY_WITH)
 
-    def without_unlabeled(self) -> SourceDefaults:
-        """Return what goes for a method that learns from labelled images alone, at its own learning rate."""
-        if self.supervised_steps is None:
-            return replace(self, learning_rate=None)
-        return replace(self, steps=self.supervised_steps, learning_rate=None, evaluate_every=None)
-
-    def temperature_for(self, shape: Shape | None) -> float:
-        """Return DASO's T_dist where the unlabelled images are distributed in a shape."""
-        return MISMATCH_TEMPERATURE if shape in ("uniform", "reversed") else self.dist_temperature
-
-
-PARTS = {
-    "warmup_steps": "DASO",
-    "histogram_period": "DASO",
-    "queue_length": "DASO",
-    "queue_batch_statistics": "DASO",
-    "generations": "CReST",
-    "crest_power": "CReST",
-}
-"""Hyper-parameters that a source decides, and whose they are; other parts may have some of the same name."""
-
-MISMATCH_TEMPERATURE = 0.3
-"""The paper's T_dist where labelled and unlabelled images are distributed differently."""
+    def temperature_for(self, split: SplitOptions) -> float:
+        """Return DASO's T_dist in a split."""
+        if split.mismatched or split.unlabeled_shape in ("uniform", "reversed"):
+            return min(self.dist_temperature, MISMATCH_TEMPERATURE)
+        return self.dist_temperature
 
 
 def _longtail(
@@ -121,46 +88,52 @@ SEMI_AVES_LABELED, SEMI_AVES_IN_CLASS, SEMI_AVES_OUT_OF_CLASS = 5_959, 26_640, 1
 
 
 def _semi_aves(unlabeled: int) -> SourceDefaults:
-    """Return the paper's setting, which is told in epochs of the unlabelled images."""
+    """Return the paper's setting, which counts in epochs of the unlabeled images."""
     batch, ratio = 256, 5
     epoch = unlabeled / (batch * ratio)
+    crest = {"generations": 3, "crest_power": 0.7}
     return SourceDefaults(
-        steps=round(90 * epoch),
-        supervised_steps=round(90 * SEMI_AVES_LABELED / batch),
-        batch=batch,
-        unlabeled_ratio=ratio,
-        network="resnet34",
-        learning_rate=0.04,
-        backbone_rate=0.04,  # from ImageNet weights too
-        schedule="thirds",
-        weight_decay=3e-4,
-        ema_decay=0.9,
-        evaluate_every=round(epoch),
-        crop="resized",
+        options={
+            "batch": batch,
+            "unlabeled_ratio": ratio,
+            "network": "resnet34",
+            "schedule": "thirds",
+            "weight_decay": 3e-4,
+            "ema_decay": 0.9,
+            "crop": "resized",
+        },
+        # The encoder, from ImageNet weights too, learns at the rate of the heads.
+        semi_supervised={
+            "steps": round(90 * epoch),
+            "learning_rate": 0.04,
+            "backbone_rate": 0.04,
+            "evaluate_every": round(epoch),
+        },
+        supervised={"steps": round(90 * SEMI_AVES_LABELED / batch), "backbone_rate": 0.1},
+        parts={
+            "daso": {"warmup_steps": round(20 * epoch), "histogram_period": round(epoch)},
+            "crest": crest,
+            "crest-plus": crest,
+        },
         dist_temperature=0.5,
-        warmup_steps=round(20 * epoch),
-        histogram_period=round(epoch),
-        generations=3,
-        crest_power=0.7,
     )
 
 
+PAPER = {"steps": PAPER_STEPS}
 SOURCES = {
-    "digits": SourceDefaults(_longtail(30, 80, 15, holdout=100), steps=1_000),
-    "fashion-mnist": SourceDefaults(_longtail(250, 3000, 50), steps=10_000),
-    "cifar10": SourceDefaults(_longtail(500, 4000, 100)),
-    "cifar100": SourceDefaults(_longtail(50, 400, 10), dist_temperature=0.3),
-    # Augmented at 96 pixels, cutout 16 of them included, then resized, but by ReMixMatch the other way round, as in the
-    # authors' code; the unlabelled distribution is unknown.
+    "digits": SourceDefaults(_longtail(30, 80, 15, holdout=100), {"steps": 1_000}),
+    "fashion-mnist": SourceDefaults(_longtail(250, 3000, 50), {"steps": 10_000}),
+    "cifar10": SourceDefaults(_longtail(500, 4000, 100), PAPER),
+    "cifar100": SourceDefaults(_longtail(50, 400, 10), PAPER, dist_temperature=0.3),
+    # Images are augmented at 96 pixels, with a cutout of 16 of them, and then resized; ReMixMatch
+    # resizes first, as in the authors' code. The unlabeled distribution is unknown.
     "stl10": SourceDefaults(
         _longtail(150, None, 10),
+        {**PAPER, "resolution": 32, "cutout": 16, "crop_padding": 4},
+        resizes_first={"strong_side": 32},
         dist_temperature=0.3,
-        resolution=32,
-        cutout=16,
-        crop_padding=4,
-        strong_side=32,
     ),
     "semi-aves": _semi_aves(SEMI_AVES_IN_CLASS),
     "semi-aves-open": _semi_aves(SEMI_AVES_IN_CLASS + SEMI_AVES_OUT_OF_CLASS),
 }
-"""The first columns of the DASO paper's tables for its benchmarks; for small sources, settings of like shape."""
+"""First columns of the DASO paper's tables; for small sources, settings of the same kind."""

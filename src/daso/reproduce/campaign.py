@@ -175,7 +175,7 @@ class Campaign:
         if (
             self.weights is None
             or not preset.pretrained
-            or config.train.network != preset.defaults.network
+            or config.train.network != preset.defaults.options["network"]
         ):
             return config
         return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))

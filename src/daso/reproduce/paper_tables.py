@@ -10,7 +10,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from daso.compose import Recipe
 from daso.presets.benchmarks import Preset
 
 Measure = Literal["median_of_last", "last"]
@@ -101,6 +100,8 @@ def variant(row: TableRow, preset: Preset) -> Variant:
     Raises:
         OptionError: the method is unknown.
     """
+    from daso.compose import Recipe  # imports torch, which the tables themselves do not need
+
     assert row.method is not None
     method = preset.method_for(row.method)
     setting = preset.options_for(method)

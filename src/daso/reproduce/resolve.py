@@ -1,8 +1,9 @@
-"""Every hyper-parameter of a method in a benchmark setting, worked out without the data, and who decided it."""
+"""Every hyper-parameter of a method in a benchmark setting, without the data, and who decided it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,11 @@ from daso.compose import Recipe
 from daso.data.benchmarks.semi_aves import SIDE
 from daso.parts import Facts
 from daso.presets.benchmarks import Preset
-from daso.reproduce.scales import SCALES
+from daso.presets.layers import Decision, Layer, configuration, decide, method_layers
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation
+from daso.train.view_options import ViewOptions
 
 SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "semi-aves": SIDE, "semi-aves-open": SIDE}
 """Of the images that are augmented, in pixels."""
@@ -39,7 +43,7 @@ GENERAL = "general default"
 
 
 class Resolved(NamedTuple):
-    """A value of a setting: in which group it is, what of, how much, and who decided it."""
+    """A value of a setting: its group, its name, the value, and who decided it."""
 
     group: str
     name: str
@@ -56,76 +60,68 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
         OptionError: the method is unknown.
     """
     name = preset.method_for(method)
+    recipe = Recipe.parse(name)
+    layers = [*method_layers(recipe.hyperparameters()), preset.layer(name, recipe.method)]
+    config = configuration(preset.source, name, decide(layers))
+    learner = {option: getattr(recipe.method, option) for option in OF_METHOD}
+    general = {
+        option.name: option.default
+        for kind in (TrainOptions, ViewOptions)
+        for option in fields(kind)
+    }
+    general["evaluate_every"] = config.train.evaluation_period
+    # What a run works out for itself comes below what the setting decides.
+    decisions = decide([Layer(GENERAL, general), Layer(recipe.method.__name__, learner), *layers])
+    split = [
+        Resolved("split", n, v, preset.name) for n, v in vars(config.split).items() if v is not None
+    ]
     return name, [
-        *_split(preset),
-        *_training(preset, name),
-        *_augmentation(preset, name),
-        *_parts(preset, name),
+        *split,
+        *_training(recipe, decisions),
+        *_augmentation(preset, config, decisions),
+        *_parts(preset, recipe, config, decisions),
     ]
 
 
-def _split(preset: Preset) -> Iterator[Resolved]:
-    for name, value in vars(preset.defaults.split).items():
-        if value is not None:
-            yield Resolved("split", name, value, preset.name)
-
-
-def _training(preset: Preset, method: str) -> Iterator[Resolved]:
-    learner = Recipe.parse(method).method
-    train = SCALES["full"].configure(preset, method, {}).train
-    defaults = preset.defaults.for_learner(learner)
+def _training(recipe: Recipe, decisions: Mapping[str, Decision]) -> Iterator[Resolved]:
     for name in TRAINING:
-        value, decided_by = getattr(train, name), GENERAL
-        if getattr(defaults, name, None) is not None:
-            decided_by = preset.name
-        elif name in OF_METHOD:
-            value, decided_by = getattr(learner, name), learner.__name__
-        elif name == "evaluate_every":
-            value = train.evaluation_period
-        if name == "unlabeled_ratio" and not learner.unlabeled_views:
+        value, decided_by, _ = decisions[name]
+        if value is None or (name == "unlabeled_ratio" and not recipe.method.unlabeled_views):
             continue
-        if value is not None:
-            yield Resolved("training", name, value, decided_by)
+        yield Resolved("training", name, value, decided_by)
 
 
-def _augmentation(preset: Preset, method: str) -> Iterator[Resolved]:
-    given = SCALES["full"].configure(preset, method, {}).augmentation
+def _augmentation(
+    preset: Preset, config: RunConfig, decisions: Mapping[str, Decision]
+) -> Iterator[Resolved]:
     side = SIDES[preset.source]
-    for name, value in vars(Augmentation(given, side, side, flip=True).options).items():
-        decided_by = GENERAL
+    resolved = Augmentation(config.augmentation, side, side, flip=True).options
+    for name, value in vars(resolved).items():
         if value is None:
             continue
-        if getattr(preset.defaults, name, None) is not None:
-            decided_by = preset.name
-        elif getattr(given, name) is None:
+        decided_by = decisions[name].decided_by
+        if getattr(config.augmentation, name) is None:
             decided_by = preset.source if name == "flip" else f"images of {side} pixels"
         yield Resolved("augmentation", name, value, decided_by)
 
 
-def _parts(preset: Preset, method: str) -> Iterator[Resolved]:
-    recipe = Recipe.parse(method)
-    known = recipe.hyperparameters()
-    config = SCALES["full"].configure(preset, method, preset.options_for(method))
+def _parts(
+    preset: Preset, recipe: Recipe, config: RunConfig, decisions: Mapping[str, Decision]
+) -> Iterator[Resolved]:
     counts = preset.labeled_counts()
-    classes = (
-        torch.ones(preset.num_classes, dtype=torch.int64)
-        if counts is None
-        else torch.from_numpy(counts)
-    )
-    # No default depends on how many features or unlabelled images there are: the least there can be.
-    steps = config.train.steps
-    facts = Facts(preset.num_classes, 1, classes, classes, steps, num_unlabeled=1)
-    plan = recipe.build_plan(facts, config.method_options)
-    stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
-    facts = Facts(
-        preset.num_classes, 1, classes, classes, plan.stages()[stage].steps, num_unlabeled=1
-    )
-    built = recipe.build_method(plan.facts(stage, facts), config.method_options)
+    classes = torch.ones(preset.num_classes, dtype=torch.int64)
+    if counts is not None:
+        classes = torch.from_numpy(counts)
+
+    def facts(steps: int) -> Facts:
+        # No default depends on the number of features or unlabeled images: one of each will do.
+        return Facts(preset.num_classes, 1, classes, classes, steps, num_unlabeled=1)
+
+    plan = recipe.build_plan(facts(config.train.steps), config.method_options)
+    stages = plan.stages()
+    last = next(number for number, stage in enumerate(stages) if stage.method is None)
+    built = recipe.build_method(plan.facts(last, facts(stages[last].steps)), config.method_options)
     for name, value in recipe.resolved_options(built, plan).items():
-        if name in config.method_options:
-            decided_by = preset.name
-        elif known[name].default is None:
-            decided_by = f"{known[name].part}, worked out"
-        else:
-            decided_by = known[name].part
-        yield Resolved("method", name, value, decided_by)
+        decision = decisions[name]
+        computed = "" if decision.value is not None else ", computed"
+        yield Resolved("method", name, value, f"{decision.decided_by}{computed}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,25 +9,24 @@ from typing import Any
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.presets.benchmarks import Preset
+from daso.presets.layers import Layer, configuration, decide, method_layers
 from daso.train.config import RunConfig
-from daso.train.options import TrainOptions
-from daso.train.view_options import ViewOptions
 
 
 @dataclass(frozen=True)
 class Scale:
     """What is changed in a benchmark setting to make its runs shorter.
 
-    What is a share of the training shrinks by itself: DASO's warm-up (at most a fifth), ramps, DARP's start, deferred
-    re-weighting, CReST's generations, the supervised schedule.
+    Shares of the training shrink with it: DASO's warm-up (at most a fifth), ramps, DARP's start,
+    deferred re-weighting, CReST's generations, the supervised schedule.
 
     Attributes:
         name: of the scale.
-        title: in words.
+        title: a sentence about it.
         comparable: whether its numbers can be compared with the paper's.
         train: options of the training in place of the setting's.
         split: options of the split in place of those that the setting has.
-        most_holdout: the hold-out is the setting's, but at most this many images.
+        most_holdout: largest hold-out; a smaller one of the setting is kept.
     """
 
     name: str
@@ -49,41 +47,40 @@ class Scale:
     ) -> RunConfig:
         """Return the configuration of a run in a benchmark setting at this scale.
 
+        Args:
+            preset: the setting.
+            method: name of the method.
+            options: its hyper-parameters that are not the setting's or the method's defaults.
+            seed: of the run.
+            device: of the run.
+
         Raises:
             OptionError: the method is unknown.
         """
         recipe = Recipe.parse(method)
-        defaults = preset.defaults.for_learner(recipe.method)
-        if "steps" in self.train:
-            defaults = dataclasses.replace(defaults, warmup_steps=None, histogram_period=None)
-        decided = {name: value for name, value in vars(defaults).items() if value is not None}
-        train = {**_fields(TrainOptions, decided), **self.train}
-        return RunConfig(
-            source=preset.source,
-            method=method,
-            method_options={**defaults.part_options(recipe.hyperparameters()), **options},
-            split=self._split(preset.defaults.split),
-            train=TrainOptions(**{**train, "seed": seed, "device": device}),
-            augmentation=ViewOptions(**_fields(ViewOptions, decided)),
-        )
+        known = recipe.hyperparameters()
+        layers = [
+            *method_layers(known),
+            preset.layer(method, recipe.method),
+            Layer(self.name, {**self.train, **self._split(preset.defaults.split)}),
+            Layer("the table's row", options),
+            Layer("the campaign", {"seed": seed, "device": device}),
+        ]
+        if "steps" in self.train and "histogram_period" in known:
+            # The setting's period is an epoch of a long training; the method's is in steps.
+            period = known["histogram_period"].default
+            layers.insert(-2, Layer(self.name, {"histogram_period": period}))
+        return configuration(preset.source, method, decide(layers))
 
-    def _split(self, split: SplitOptions) -> SplitOptions:
-        holdout = split.holdout
-        if holdout is not None and self.most_holdout is not None:
-            holdout = min(holdout, self.most_holdout)
-        replaced = {
-            name: value for name, value in self.split.items() if getattr(split, name) is not None
-        }
-        return dataclasses.replace(split, holdout=holdout, **replaced)
+    def _split(self, split: SplitOptions) -> dict[str, Any]:
+        values = {n: v for n, v in self.split.items() if getattr(split, n) is not None}
+        if split.holdout is not None and self.most_holdout is not None:
+            values["holdout"] = min(split.holdout, self.most_holdout)
+        return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the definition as plain JSON values."""
+        """Return the definition as JSON values."""
         return {**vars(self), "train": dict(self.train), "split": dict(self.split)}
-
-
-def _fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
 
 
 SCALES = {
@@ -92,7 +89,8 @@ SCALES = {
         Scale("full", "the paper's protocol", comparable=True),
         Scale(
             "lite",
-            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labelled images, bfloat16",
+            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labelled "
+            "images, bfloat16",
             train={
                 "network": "wrn-10-2",
                 "resolution": 16,

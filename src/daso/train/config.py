@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from daso.files import read_json
 from daso.train.options import TrainOptions
 from daso.train.view_options import VectorViewOptions, ViewOptions
 
-NOT_IN_FINGERPRINT = [
+GROUPS: dict[str, type[Any]] = {
+    "split": SplitOptions,
+    "train": TrainOptions,
+    "augmentation": ViewOptions,
+    "vectors": VectorViewOptions,
+}
+"""Parts of a configuration; all their options, and those of the method, have different names."""
+NOT_IN_FINGERPRINT = (
     "source",
     "data",
     "folders",
@@ -27,7 +34,7 @@ NOT_IN_FINGERPRINT = [
     "save_minutes",
     "on_divergence",
     "rollbacks",
-]
+)
 """Options that do not change what a training computes."""
 
 
@@ -36,18 +43,18 @@ class RunConfig:
     """What is trained, on what, and how.
 
     Attributes:
-        source: a source's name or path.
-        data: where the files of a named source are; None: where they usually are. Of a manifest, the folder that holds
-            its images; None: its own.
-        folders: of an image folder, where its parts "unlabeled", "val" and "test" are, if not in it.
+        source: name or path of the images.
+        method: for example ``"fixmatch+daso"``.
+        data: folder of a named source's files; None: the usual places. For a manifest, the folder
+            of its images; None: the manifest's own.
+        folders: parts of an image folder that are elsewhere: "unlabeled", "val", "test".
         size: side in pixels to which a folder's images are resized; None: the reader chooses.
-        skip_bad: go on without images that cannot be read.
-        cache: folder that keeps decoded images; None: they are decoded into memory.
-        memory: GB that images of the cache may take in memory (``prepare_data``); None: half of what is free.
-        split: labelled, unlabelled and held-out images.
-        method: e.g. ``"fixmatch+daso"``.
+        skip_bad: whether images that cannot be read are left out.
+        cache: folder that keeps decoded images; None: images are decoded into memory.
+        memory: GB of memory for cached images (see ``prepare_data``); None: half of what is free.
+        split: labeled, unlabeled and held-out images.
         method_options: hyper-parameters of the method, all of them once a run has started.
-        train: length, optimiser, network.
+        train: length, optimizer, network.
         augmentation: of the views of images.
         vectors: of the views of vectors.
     """
@@ -67,26 +74,18 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {
-            "source": str,
-            "method": str,
-            "method_options": dict,
-            "folders": dict,
-            "skip_bad": bool,
-        }
-        optional: dict[str, Any] = {"data": str, "size": int, "cache": str, "memory": (float, int)}
-        for name, kind in {**kinds, **optional}.items():
+        for name, kinds in _TYPES.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) and not (value is None and name in optional):
-                called = kind.__name__ if isinstance(kind, type) else "float"
-                raise OptionError(f"{name} must be of type {called}, got {value!r:.80}")
+            if not isinstance(value, kinds):
+                expected = next(kind for kind in kinds if kind is not type(None)).__name__
+                raise OptionError(f"{name} must be of type {expected}, got {value!r:.80}")
         if self.memory is not None and not self.memory >= 0:
-            raise OptionError(f"memory = {self.memory!r} must be at least 0 GB")
+            raise OptionError(f"memory = {self.memory!r} (--memory) must be at least 0 GB")
         if not all(isinstance(folder, str) for folder in self.folders.values()):
             raise OptionError(f"folders must be paths, got {self.folders!r:.80}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain JSON values."""
+        """Return the configuration as JSON values."""
         return asdict(self)
 
     @classmethod
@@ -94,7 +93,7 @@ class RunConfig:
         """Read the configuration of a run from its folder.
 
         Raises:
-            RunError: there is none, or it cannot be read.
+            RunError: config.json is missing or invalid.
         """
         path = folder / "config.json"
         return cls.from_dict(read_json(path), str(path))
@@ -106,48 +105,52 @@ class RunConfig:
         Raises:
             RunError: a key is unknown or missing.
         """
-        nested: dict[str, type[Any]] = {
-            "split": SplitOptions,
-            "train": TrainOptions,
-            "augmentation": ViewOptions,
-            "vectors": VectorViewOptions,
-        }
         parts = {
             name: _build(kind, values.get(name, {}), f"{where}, {name}")
-            for name, kind in nested.items()
+            for name, kind in GROUPS.items()
         }
         config: RunConfig = _build(cls, {**values, **parts}, where)
         return config
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that change with anything that changes the training's result.
+        """Return 16 hexadecimal digits that change with anything that changes the result.
 
-        Where the data lies, on what device it is trained and how faults are met are left out; what the data is has
-        fingerprints of its own. So are values that are the general default: an option that comes with a later version
-        changes nothing.
+        Paths, device and error handling, which do not change the result, are left out; the data
+        has its own fingerprints. Values that are the general default are left out too, so an
+        option added in a later version changes nothing.
         """
         values = self.to_dict()
-        for part in fields(self):
-            own = getattr(self, part.name)
-            if is_dataclass(own) and not isinstance(own, type):
-                default = type(own)()
-                names = [field.name for field in fields(own)]
-                kept = {name: getattr(own, name) for name in names}
-                values[part.name] = {n: v for n, v in kept.items() if v != getattr(default, n)}
-        for elsewhere in (values, values["train"]):
-            for key in NOT_IN_FINGERPRINT:
-                elsewhere.pop(key, None)
+        for name, kind in GROUPS.items():
+            default = vars(kind())
+            options = vars(getattr(self, name))
+            values[name] = {option: v for option, v in options.items() if v != default[option]}
+        for key in NOT_IN_FINGERPRINT:
+            values.pop(key, None)
+            values["train"].pop(key, None)
         values = {name: value for name, value in values.items() if value not in (None, False, {})}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "source": (str,),
+    "method": (str,),
+    "method_options": (dict,),
+    "folders": (dict,),
+    "skip_bad": (bool,),
+    "data": (str, type(None)),
+    "size": (int, type(None)),
+    "cache": (str, type(None)),
+    "memory": (float, int, type(None)),
+}
 
 
 def _build(kind: type[Any], values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise RunError(f"{where}: expected an object, found {type(values).__name__}")
-    known = [f.name for f in fields(kind)]
+    names = [option.name for option in fields(kind)]
     for key in values:
-        if key not in known:
-            raise RunError(f"{where}: unknown key {key!r}.{nearest(key, known)}")
+        if key not in names:
+            raise RunError(f"{where}: unknown key {key!r}.{nearest(key, names)}")
     try:
         return kind(**values)
     except (TypeError, OptionError) as error:

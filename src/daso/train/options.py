@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from daso.balance import Sampling
+from daso.constraints import Device, Range, check_options
 from daso.errors import OptionError
 
 Schedule = Literal["constant", "cosine", "multistep", "thirds"]
@@ -14,146 +15,101 @@ Optimizer = Literal["sgd", "adamw"]
 
 ADAMW_RATE = 1e-3
 PROBE_RATE = 0.1
-"""For every method: their own rates are for deep networks; at 0.03 a linear classifier needs three times the steps."""
+"""For probes with every method, whose own rates suit deep networks; 0.03 takes three times the steps."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long, how fast and on what a network is trained."""
+    """How long, how fast and with what network to train."""
 
     steps: int = 250_000
-    """Training steps (default: the paper's 250,000 for its benchmarks; for your own data chosen from the number of
-    images and printed)."""
+    """Training steps (default: the paper's 250,000 for its benchmarks; for your own data chosen
+    from the number of images and printed)."""
     batch: int = 64
-    """B: labelled images per step."""
+    """B: labeled images per step."""
     unlabeled_ratio: int | None = None
-    """mu: unlabelled images per labelled one in a step (default: the method's, mostly 2)."""
+    """mu: unlabeled images per labeled image in a step (default: the method's, mostly 2)."""
     labeled_sampling: Sampling = "uniform"
-    """How labelled images are drawn: uniform: shuffled passes over all of them; class-balanced: every class is as
-    likely as any other; effective-number: an image in inverse proportion to the effective number of its class."""
+    """How labeled images are drawn. uniform: shuffled passes over all of them; class-balanced:
+    every class is equally likely; effective-number: in inverse proportion to the effective number
+    of the image's class."""
     learning_rate: float | None = None
-    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; of a probe 0.1; with adamw 0.001)."""
+    """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; of a probe 0.1; with
+    adamw 0.001)."""
     backbone_rate: float | None = None
-    """Base learning rate of the encoder, where it shall differ from that of the heads (default: a tenth of it for
-    pretrained weights)."""
+    """Base learning rate of the encoder (default: that of the heads; a tenth of it for pretrained
+    weights)."""
     layer_decay: float = 1.0
-    """The encoder's rate is multiplied by this for every block further down from the heads; 0.75 is usual for
+    """Factor on the encoder's rate for every block further from the heads; 0.75 is usual for
     pretrained transformers."""
     optimizer: Optimizer = "sgd"
-    """sgd; or adamw, which transformers need: try --weight-decay 0.05 with it."""
+    """sgd, or adamw, which transformers need; try --weight-decay 0.05 with it."""
     schedule: Schedule | None = None
-    """Learning rate over time: constant; cosine = cos(7 pi t / 16 T); multistep = linear warm-up over 2.5% of
-    the steps, then x 0.01 at 80% and again at 90%; thirds = linear warm-up over an eighteenth of the steps, then
-    x 0.1 at a third and again at two thirds (default: the method's)."""
+    """Learning rate over time. constant; cosine: cos(7 pi t / 16 T); multistep: linear warm-up
+    over 2.5% of the steps, then x 0.01 at 80% and again at 90%; thirds: linear warm-up over an
+    eighteenth of the steps, then x 0.1 at one third and again at two thirds (default: the
+    method's)."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD; the first moment's decay of AdamW."""
+    """Nesterov momentum of SGD; decay of the first moment of AdamW."""
     weight_decay: float = 5e-4
-    """Weight decay of all parameters, with SGD batch norms and biases included."""
+    """Weight decay of all parameters; with SGD, batch norms and biases included."""
     ema_decay: float = 0.999
-    """rho: decay of the network's moving average, which is what is evaluated."""
+    """rho: decay of the network's moving average, which is the network that is evaluated."""
     network: str | None = None
-    """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size); pretrained: hf:NAME, timm:NAME,
-    a folder of weights (a transformers model, a run)."""
+    """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size). Pretrained:
+    hf:NAME, timm:NAME, or a folder of weights (a transformers model, a run)."""
     weights: str | None = None
-    """File of weights to start from, safetensors, for a network of ours or a timm one."""
+    """File of initial weights (safetensors), for one of our networks or a timm network."""
     freeze: bool = False
-    """Compute the embeddings of all images by the pretrained network once and train on them."""
+    """Embed all images once with the pretrained network, and train on the embeddings."""
     weak_versions: int = 2
-    """Weakly augmented versions of every image to embed, with --freeze."""
+    """With --freeze: weakly augmented versions of each image to embed."""
     strong_versions: int = 4
-    """Strongly augmented versions of every image to embed, with --freeze."""
+    """With --freeze: strongly augmented versions of each image to embed."""
     embedding_network: str = "probe"
-    """Network on the embeddings, with --freeze: probe (a linear classifier made for them), linear, mlp-WIDTH,
-    mlp-WIDTH-DEPTH."""
+    """With --freeze: network on the embeddings. probe (a linear classifier made for them), linear,
+    mlp-WIDTH, mlp-WIDTH-DEPTH."""
     embedding_folder: str | None = None
-    """Where embeddings are kept, for all runs that can use them (default: ~/.cache/daso/embeddings)."""
+    """Folder of embeddings, shared by all runs that can use them (default:
+    ~/.cache/daso/embeddings)."""
     resolution: int | None = None
-    """Side in pixels to which images are resized on their way into the network, after augmentation (default: as
-    they are; stl10: 32)."""
+    """Side in pixels to which images are resized after augmentation, before the network (default:
+    unchanged; stl10: 32)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's activations; weights and losses stay float32."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes the first accelerator there is."""
+    """Precision of the encoder's activations; weights and losses stay float32."""
+    device: Device = "auto"
+    """cpu, cuda, cuda:1, mps; auto: the first accelerator, or the CPU."""
     recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them, which takes half of the memory off a step
-    and a few percent off its speed; the numbers are the same. For networks of ours, in one process."""
+    """Compute activations again in the backward pass instead of keeping them: half the memory of a
+    step, a few percent slower, the same numbers. For our networks, in one process."""
     compile: bool = False
     """Compile the step with torch.compile."""
     cuda_graph: bool = False
-    """Record the step once as a CUDA graph and start it whole from then on, which spares a fast GPU the wait for
-    Python. For methods whose steps all do the same work; not with DARP."""
+    """Record the step once as a CUDA graph, so that a fast GPU does not wait for Python. For
+    methods whose steps all do the same work; not with DARP."""
     evaluate_every: int | None = None
-    """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short run)."""
+    """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short
+    run)."""
     save_minutes: float = 10.0
-    """Minutes at most between checkpoints, should evaluations be further apart."""
+    """Longest time between checkpoints, in minutes, if evaluations are further apart."""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """When a loss or a weight becomes infinite or NaN: stop; or rollback: go on from the last checkpoint with half
-    the learning rate."""
+    """When a loss or a weight becomes infinite or NaN: stop, or rollback to the last checkpoint
+    with half the learning rate."""
     rollbacks: int = 3
-    """Times that a run is rolled back at most; then it stops."""
+    """Rollbacks at most; then the run stops."""
     deploy: Literal["last", "best"] = "last"
-    """The network that is the run's model, for predict, evaluate, export and report: the last one, or the one of the
-    highest balanced accuracy on the hold-out (without a hold-out the last one)."""
+    """The network that predict, evaluate, export and report use: the last one, or the one with the
+    highest balanced accuracy on the hold-out (without a hold-out, the last one)."""
     patience: int | None = None
-    """Stop after so many evaluations without a higher balanced accuracy on the hold-out (default: never)."""
+    """Stop after this many evaluations without a higher balanced accuracy on the hold-out
+    (default: never)."""
     log_every: int = 20
     """Steps between rows of training numbers."""
     seed: int = 0
-    """Of the split, the initial weights, the order of the images and their augmentation."""
+    """Seed of the split, the initial weights, the order of the images and their augmentation."""
 
     def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("steps", self.steps, self.steps >= 1),
-            ("batch", self.batch, self.batch >= 1),
-            (
-                "unlabeled_ratio",
-                self.unlabeled_ratio,
-                self.unlabeled_ratio is None or self.unlabeled_ratio >= 1,
-            ),
-            (
-                "labeled_sampling",
-                self.labeled_sampling,
-                self.labeled_sampling in get_args(Sampling),
-            ),
-            (
-                "learning_rate",
-                self.learning_rate,
-                self.learning_rate is None or 0 < self.learning_rate < math.inf,
-            ),
-            (
-                "backbone_rate",
-                self.backbone_rate,
-                self.backbone_rate is None or 0 < self.backbone_rate < math.inf,
-            ),
-            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1),
-            ("optimizer", self.optimizer, self.optimizer in get_args(Optimizer)),
-            ("weak_versions", self.weak_versions, self.weak_versions >= 0),
-            ("strong_versions", self.strong_versions, self.strong_versions >= 0),
-            (
-                "schedule",
-                self.schedule,
-                self.schedule is None or self.schedule in get_args(Schedule),
-            ),
-            ("precision", self.precision, self.precision in ("float32", "bfloat16")),
-            ("momentum", self.momentum, 0 <= self.momentum < 1),
-            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf),
-            ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1),
-            (
-                "evaluate_every",
-                self.evaluate_every,
-                self.evaluate_every is None or self.evaluate_every >= 1,
-            ),
-            ("resolution", self.resolution, self.resolution is None or self.resolution >= 8),
-            ("save_minutes", self.save_minutes, self.save_minutes > 0),
-            ("on_divergence", self.on_divergence, self.on_divergence in ("stop", "rollback")),
-            ("rollbacks", self.rollbacks, self.rollbacks >= 1),
-            ("deploy", self.deploy, self.deploy in ("last", "best")),
-            ("patience", self.patience, self.patience is None or self.patience >= 1),
-            ("log_every", self.log_every, self.log_every >= 1),
-            ("seed", self.seed, 0 <= self.seed < 2**32),
-        ):
-            if not valid:
-                raise OptionError(f"{name} = {value!r} is out of range")
+        check_options(self, RANGES)
 
     @property
     def evaluation_period(self) -> int:
@@ -161,8 +117,30 @@ class TrainOptions:
         return self.evaluate_every or max(1, min(500, self.steps // 50))
 
 
+RANGES = {
+    "steps": Range(1),
+    "batch": Range(1),
+    "unlabeled_ratio": Range(1),
+    "learning_rate": Range(0, above=True),
+    "backbone_rate": Range(0, above=True),
+    "layer_decay": Range(0, 1, above=True),
+    "momentum": Range(0, 1, below=True),
+    "weight_decay": Range(0),
+    "ema_decay": Range(0, 1, below=True),
+    "weak_versions": Range(0),
+    "strong_versions": Range(0),
+    "resolution": Range(8),
+    "evaluate_every": Range(1),
+    "save_minutes": Range(0, above=True),
+    "rollbacks": Range(1),
+    "patience": Range(1),
+    "log_every": Range(1),
+    "seed": Range(0, 2**32, below=True),
+}
+
+
 def base_learning_rate(options: TrainOptions, of_method: float) -> float:
-    """Return the base learning rate: as given, or AdamW's, or that of a probe, or the method's."""
+    """Return the base learning rate: as given, else that of AdamW, of a probe or of the method."""
     if options.learning_rate is not None:
         return options.learning_rate
     if options.optimizer == "adamw":
@@ -171,22 +149,29 @@ def base_learning_rate(options: TrainOptions, of_method: float) -> float:
 
 
 def backbone_rate(options: TrainOptions, of_method: float, pretrained: bool) -> float | None:
-    """Return the encoder's base learning rate: as given; a tenth of that of the heads for one that is pretrained."""
+    """Return the encoder's base learning rate: as given, else a tenth of the heads' if pretrained."""
     if options.backbone_rate is not None or not pretrained or options.freeze:
         return options.backbone_rate
     return base_learning_rate(options, of_method) / 10
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
-    """Return the learning rate of step *step* (from 0) of *steps*.
+    """Return the learning rate of a step.
 
-    ``constant``; ``cosine``: base * cos(7 pi step / (16 steps)), FixMatch's; ``multistep``: linear warm-up over
-    the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from 90% on, the DASO paper's for
-    supervised learning; ``thirds``: linear warm-up over the first eighteenth, then base, x 0.1 from a third and
-    x 0.01 from two thirds on, its schedule for Semi-Aves (5, 30 and 60 of 90 epochs).
+    ``constant``; ``cosine``: base * cos(7 pi step / (16 steps)), as in FixMatch; ``multistep``:
+    linear warm-up over the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from
+    90% on, as in the DASO paper for supervised learning; ``thirds``: linear warm-up over the first
+    eighteenth, then base, x 0.1 from one third and x 0.01 from two thirds on, as in the paper for
+    Semi-Aves (5, 30 and 60 of 90 epochs).
+
+    Args:
+        schedule: name of the schedule.
+        base: base learning rate.
+        step: counted from 0.
+        steps: of the training.
 
     Raises:
-        OptionError: there is no such schedule.
+        OptionError: the schedule is unknown.
     """
     if schedule == "constant":
         return base

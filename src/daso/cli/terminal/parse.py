@@ -1,4 +1,8 @@
-"""How options are shown: commands are dataclasses whose fields have their descriptions below them."""
+"""Parse a verb's arguments once: a dataclass describes its options, tyro parses what was given.
+
+tyro is shown a ``TypedDict`` whose keys may be missing, so its result holds the given options and
+nothing else. Defaults are filled in afterwards, by the dataclass or by ``daso.presets.layers``.
+"""
 
 from __future__ import annotations
 
@@ -7,139 +11,183 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Required,
+    TypedDict,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
 
-from daso.errors import OptionError, nearest
+from daso.constraints import Checked, check_value, choices_of
+from daso.errors import RunError
 
 Command = TypeVar("Command")
 
 PLACEHOLDERS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
 
 
+@dataclass(frozen=True)
+class Option:
+    """One option of a verb.
+
+    Attributes:
+        annotation: its type.
+        help: its description.
+        default: how help names its default; ``""``: not at all.
+        required: whether it must be given.
+    """
+
+    annotation: Any
+    help: str
+    default: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that help shows together, under a title."""
+
+    title: str
+    options: Mapping[str, Option]
+
+
 def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
-    """Parse the arguments of a verb into its command.
+    """Parse the arguments of a verb into its command, as ``parse_given`` does."""
+    return kind(**parse_given(kind, argv, prog))
+
+
+def parse_given(
+    kind: type[Any],
+    argv: Sequence[str],
+    prog: str,
+    groups: Mapping[str, Group] | None = None,
+    refuse_unknown: Callable[[set[str]], None] = lambda names: None,
+) -> dict[str, Any]:
+    """Parse the arguments of a verb and return what was given, by the option's name.
+
+    Args:
+        kind: dataclass of the verb's own options.
+        argv: the arguments.
+        prog: name of the verb in help and errors.
+        groups: further options.
+        refuse_unknown: called with the names of unknown options; may raise an error that explains
+            them better than tyro does.
 
     Raises:
-        OptionError: the value of an option is none of its choices; the nearest one is named.
+        OptionError: a value is not one of its option's choices; the nearest one is named.
         SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
     """
-    refuse_choices(get_type_hints(kind, include_extras=True), argv)
-    parsed: Any = tyro.cli(shown(kind), args=list(argv), prog=prog)
-    command: Command = kind(**{name: getattr(parsed, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-    return command
-
-
-def shown(
-    kind: type[Any],
-    groups: Mapping[str, type[Any]] | None = None,
-    decided: Mapping[str, str] | None = None,
-) -> Any:
-    """Return a dataclass like *kind* for tyro to show.
-
-    Args:
-        kind: a dataclass.
-        groups: fields whose options stand beside its own, and the dataclasses that these are of.
-        decided: for some fields, how help ends in place of their default.
-    """
+    own, groups = Group(inspect.getdoc(kind) or "", options_of(kind)), groups or {}
     flat: Any = tyro.conf.OmitArgPrefixes
-    groups, texts = groups or {}, descriptions(kind)
-    annotations: dict[str, Any] = {}
-    for name, annotation in get_type_hints(kind, include_extras=True).items():
-        text = texts.get(name, "")
-        argument = tyro.conf.arg(
-            help=text or None,
-            help_behavior_hint=hint_of(text, (decided or {}).get(name)),
-            metavar=placeholder(annotation),
-        )
-        annotations[name] = Annotated[annotation, argument]
-    annotations |= {name: flat[group] for name, group in groups.items()}
-    fields = {name: field(default_factory=group) for name, group in groups.items()}
-    body = {"__annotations__": annotations, "__doc__": kind.__doc__, **fields}
-    return dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+    shape = _typed_dict(own, {name: flat[_typed_dict(group)] for name, group in groups.items()})
+    # tyro cannot append to a tuple that has no default.
+    empty = {field.name: () for field in fields(kind) if field.default == ()}
+    call = partial(tyro.cli, shape, args=list(argv), prog=prog, default=empty)
+    parsed, unknown = call(return_unknown_args=True)
+    if unknown:
+        refuse_unknown({_name(word) for word in unknown if word.startswith("--")})
+        call()  # names the nearest options, and exits
+    given = {n: v for n, v in parsed.items() if n not in groups and (n not in empty or v != ())}
+    options = dict(own.options)
+    for name, group in groups.items():
+        given |= parsed.get(name, {})
+        options |= group.options
+    for name, value in given.items():
+        if value is not None:
+            check_value(name, value, options[name].annotation)
+    return given
 
 
-def refuse_choices(annotations: Mapping[str, Any], argv: Sequence[str]) -> None:
-    """Refuse a value that is none of its option's choices, with the nearest one; tyro would name no nearest.
+def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dict[str, Option]:
+    """Return the options that the fields of a dataclass describe.
 
     Args:
-        annotations: types of the options by name.
-        argv: the arguments of the verb.
-
-    Raises:
-        OptionError: there is such a value.
+        kind: the dataclass; a description stands below each field.
+        decided: how help names the defaults of some of them.
     """
-    choices = {
-        f"--{name.replace('_', '-')}": choices_of(kind) for name, kind in annotations.items()
-    }
-    if {"-h", "--help"} & {*argv}:
-        return
-    for index, argument in enumerate(argv):
-        option, sign, value = argument.partition("=")
-        option = option.replace("_", "-")
-        valid = choices.get(option)
-        if not valid:
-            continue
-        if not sign:
-            value = argv[index + 1] if index + 1 < len(argv) else "--"
-        if value not in (*valid, "None") and not value.startswith("--"):
-            raise OptionError(
-                f"{option} {value}: there is no such choice; there are {', '.join(valid)}.{nearest(value, valid)}"
-            )
-
-
-def choices_of(annotation: Any) -> tuple[str, ...]:
-    """Return what an option may be: its type is a ``Literal``, perhaps with None, or a tuple of one; else ()."""
-    if get_origin(annotation) is Literal:
-        return tuple(map(str, get_args(annotation)))
-    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
-        inner = (
-            get_args(annotation)[:1]
-            if get_origin(annotation) is Annotated
-            else get_args(annotation)
+    hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
+    return {
+        field.name: Option(
+            hints[field.name],
+            texts.get(field.name, ""),
+            (decided or {}).get(field.name, default_text(field.default)),
+            required=field.default is MISSING,
         )
-        kinds = [kind for kind in inner if kind not in (type(None), ...)]
-        return choices_of(kinds[0]) if len(kinds) == 1 else ()
-    return ()
+        for field in fields(kind)
+    }
 
 
-def hint_of(text: str, decided: str | None = None) -> Any:
-    """Return what help says of a default, given the description: nothing where that tells it, or there is none."""
+def _typed_dict(group: Group, nested: Mapping[str, Any] | None = None) -> Any:
+    annotations: dict[str, Any] = dict(nested or {})
+    for name, option in group.options.items():
+        ending = "" if re.search(r"\(default|Default:", option.help) else option.default
+        argument = tyro.conf.arg(
+            help=option.help or None,
+            help_behavior_hint=ending and f"(default: {ending})",
+            metavar=placeholder(option.annotation),
+        )
+        kind: Any = Annotated[_unchecked(option.annotation), argument]
+        annotations[name] = Required[kind] if option.required else kind
+    shape: Any = TypedDict("Options", annotations, total=False)  # type: ignore[misc]
+    shape.__doc__ = group.title
+    return shape
 
-    def hint(default: str) -> str:
-        if "(default" in text or "Default:" in text:
-            return ""
-        if decided is not None:
-            return f"(default: {decided})"
-        return "" if default in ("", "''", "None", "False") else f"(default: {default})"
 
-    return hint
+def _unchecked(annotation: Any) -> Any:
+    """Return a type with its choices as plain text: ``parse_given`` checks them, tyro has no hints."""
+    if choices_of(annotation) and get_origin(annotation) is Literal:
+        return str
+    if get_origin(annotation) is Annotated:
+        inner, *marks = get_args(annotation)
+        return Annotated[(_unchecked(inner), *marks)]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return Union[tuple(_unchecked(kind) for kind in get_args(annotation))]  # noqa: UP007
+    if get_origin(annotation) is tuple:
+        return tuple[tuple(_unchecked(kind) for kind in get_args(annotation))]  # type: ignore[misc]
+    return annotation
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0][2:].removeprefix("no-").replace("-", "_")
+
+
+def default_text(default: Any) -> str:
+    """Return a default as help names it; ``""`` if it says nothing."""
+    if default in (MISSING, "", None, False, ()):
+        return ""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def placeholder(annotation: Any) -> str | None:
-    """Return what stands for the value of an option; None: what tyro shows."""
+    """Return what stands for the value of an option in help; None: what tyro shows."""
+    if any(getattr(mark, "metavar", None) for mark in getattr(annotation, "__metadata__", ())):
+        return None
+    if choices := choices_of(annotation):
+        return "{" + ",".join(choices) + "}"
     if get_origin(annotation) is Annotated:
-        if any(getattr(extra, "metavar", None) for extra in annotation.__metadata__):
-            return None
-        annotation = get_args(annotation)[0]
+        return placeholder(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        if len(kinds) != 1 or len(kinds) == len(get_args(annotation)):
-            return None
-        annotation = kinds[0]
-        if get_origin(annotation) is Literal:
-            return "{" + ",".join(map(str, get_args(annotation))) + "}"
-        if annotation is bool:
+        if kinds == [bool]:
             return "{True,False}"
+        return placeholder(kinds[0]) if len(kinds) == 1 else None
     return PLACEHOLDERS.get(annotation) if isinstance(annotation, type) else None
 
 
 def descriptions(kind: type[Any]) -> dict[str, str]:
-    """Return what stands below each field of a dataclass, as one line."""
+    """Return the description below each field of a dataclass, as one line."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
     found = {}
@@ -155,6 +203,23 @@ def descriptions(kind: type[Any]) -> dict[str, str]:
 
 
 def plain_text(text: str) -> str:
-    """Return a description without its line breaks and the marks of documentation: ``code``, *argument*."""
+    """Return a description without line breaks and marks: ``code``, *argument*."""
     text = " ".join(text.split()).replace("``", "")
     return re.sub(r"(?<!\w)\*(\w+)\*", r"\1", text)
+
+
+def check_run_folder(name: str, folder: Path) -> None:
+    """Refuse a folder without a configuration.
+
+    Raises:
+        RunError: it is not a run folder.
+    """
+    if not (folder / "config.json").exists():
+        reason = "it has no config.json" if folder.exists() else "it does not exist"
+        raise RunError(f"{folder} is no run folder: {reason}")
+
+
+RunFolder = Annotated[
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN"), Checked(check_run_folder)
+]
+"""The first argument of a verb that reads a run."""

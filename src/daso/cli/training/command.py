@@ -1,201 +1,264 @@
-"""Options of the command line from typed dataclasses and, for a method's, from its constructor."""
+"""``daso train``'s arguments: parsed once, checked before torch is imported."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
-from daso.catalog import parts_with
-from daso.cli.terminal.parse import hint_of, placeholder, plain_text, refuse_choices, shown
+from daso.catalog import Hyperparameter, parts_with
+from daso.cli.terminal.parse import (
+    Group,
+    Option,
+    check_run_folder,
+    default_text,
+    options_of,
+    parse_given,
+    plain_text,
+)
 from daso.compose import Recipe
+from daso.constraints import Checked, flag
 from daso.data.formats.tar_shards import absolute_place
-from daso.data.longtail import SplitOptions
-from daso.data.open import NAMES
-from daso.errors import OptionError
-from daso.presets.benchmarks import PRESETS
-from daso.presets.sources import SourceDefaults
+from daso.data.open import NAMES, is_named
+from daso.errors import DataError, OptionError
+from daso.presets.benchmarks import PRESETS, meant
+from daso.presets.layers import take
 from daso.track import Kind
+from daso.train.config import GROUPS, RunConfig
 from daso.train.options import TrainOptions
-from daso.train.view_options import VectorViewOptions, ViewOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
-"""Of the named data sets and of presets, whose tables it belongs to."""
+"""For the named data sets and presets, whose tables it belongs to."""
 OWN_METHOD = "fixmatch+la+daso"
-"""Of people's own data: what tells rare classes best apart there, see LOG.md."""
-SOURCE_DECIDES = {field.name for field in dataclasses.fields(SourceDefaults)}
+"""For your own data; it recognises rare classes best there, see LOG.md."""
+SOURCE_DECIDES = {
+    *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
+    *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),
+    *("generations", "crest_power"),
+}
+"""Options whose default may be another one for some data, which is printed."""
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that does not exist.
+
+    Raises:
+        DataError: it does not exist.
+    """
+    if not folder.expanduser().is_dir():
+        raise DataError(f"{flag(name)} {folder}: there is no such folder")
+
+
+Folder = Annotated[Path, Checked(check_folder)]
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train an image classifier from few labelled and many unlabelled images."""
+    """Train an image classifier from few labeled and many unlabeled images."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """The path of your own images: a folder, a manifest that lists them (CSV, TSV, JSON lines, parquet), arrays (.npz);
-    or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves, semi-aves-open; a preset (daso presets); hf:NAME, a
-    data set of the Hugging Face hub."""
+    """The path of your images: a folder, a manifest that lists them (CSV, TSV, JSON lines,
+    parquet), arrays (.npz); or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves,
+    semi-aves-open; a preset (daso presets); hf:NAME, a data set of the Hugging Face hub."""
     out: Path | None = None
     """Folder of the run (default: runs/SOURCE-METHOD-1, -2, ...)."""
     like: Path | None = None
-    """Repeat the run of this folder, but for the options that are given; instead of SOURCE. What differs is said."""
+    """Repeat an earlier run; options given here override it. Differences are printed. Replaces
+    SOURCE."""
     method: str = ""
-    """A method and what is added to it, such as fixmatch+la+daso (daso methods lists them), or one of your own,
-    file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for named sources,
-    fixmatch+la+daso for your own data)."""
+    """A method and the parts to add to it, such as fixmatch+la+daso (daso methods lists them), or
+    a custom one, file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for
+    named sources, fixmatch+la+daso for your own data)."""
     data: Path | None = None
-    """Where the files of a named source are; of a manifest, the folder that its paths start in and may not leave
-    (default: its own)."""
-    labeled: Path | None = None
-    """Folder of labelled images, in a folder for each class; instead of SOURCE."""
+    """Folder of a named source's files; for a manifest, the folder that its paths start in and may
+    not leave (default: its own)."""
+    labeled: Folder | None = None
+    """Folder of labeled images, with one folder per class. Replaces SOURCE."""
     unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
-    """Folder of unlabelled images, at any depth, if they are elsewhere; or tar shards: a folder of them, a pattern such
-    as 'shards/{000..127}.tar', or an address such as 's3://bucket/{000..127}.tar'."""
-    val: Path | None = None
-    """Folder of validation images, in a folder for each class, if they are elsewhere."""
-    test: Path | None = None
-    """Folder of test images, in a folder for each class, if they are elsewhere."""
+    """Folder of unlabeled images, at any depth, if they are elsewhere; or tar shards: a folder of
+    them, a pattern such as 'shards/{000..127}.tar', or an address such as
+    's3://bucket/{000..127}.tar'."""
+    val: Folder | None = None
+    """Folder of validation images, with one folder per class, if they are elsewhere."""
+    test: Folder | None = None
+    """Folder of test images, with one folder per class, if they are elsewhere."""
     size: int | None = None
-    """Side in pixels to which the images of a folder are resized (default: chosen from the images; semi-aves:
-    224)."""
+    """Side in pixels to which the images of a folder are resized (default: chosen from the images;
+    semi-aves: 224)."""
     skip_bad: bool = False
-    """Go on without what cannot be used, and list it: images that cannot be read, labelled images with several labels,
-    test images that are labelled images too, rows of a manifest that are wrong."""
+    """Leave out and list what cannot be used: unreadable images, labeled images with several
+    labels, test images that are labeled images too, invalid rows of a manifest."""
     cache: Path | None = None
-    """Folder that keeps decoded images: the next training starts at once, and a pool that is larger than the memory
-    is read from there as it is needed."""
+    """Folder that keeps decoded images: the next training starts at once, and images that do not
+    fit in memory are read from there."""
     memory: float | None = None
-    """GB that images of the cache may take in memory (default: half of what is free)."""
+    """GB of memory for images of the cache (default: half of what is free)."""
     download: bool = False
-    """Fetch a named source's files if they are missing."""
+    """Download a named source's files if they are missing."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
-    """Send the numbers to a tracker too; may be given again for another one."""
+    """Send the numbers to a tracker too; repeat the option for several trackers."""
     quiet: bool = False
-    """Show only warnings while it trains, and the result."""
-    split: SplitOptions = dataclasses.field(default_factory=SplitOptions)
-    train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
-    augmentation: ViewOptions = dataclasses.field(default_factory=ViewOptions)
-    vectors: VectorViewOptions = dataclasses.field(default_factory=VectorViewOptions)
+    """Show only warnings during the training, and the result."""
 
     @property
     def folders(self) -> dict[str, str]:
-        """Where parts of an image folder are, by their names, that are not in it."""
-        given = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {
-            name: absolute_place(folder) for name, folder in given.items() if folder is not None
-        }
+        """Places of the parts of an image folder that are elsewhere, by part."""
+        places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
+        return {name: absolute_place(place) for name, place in places.items() if place is not None}
 
 
-GROUPS: dict[str, type[Any]] = {
-    "split": SplitOptions,
-    "train": TrainOptions,
-    "augmentation": ViewOptions,
-    "vectors": VectorViewOptions,
-}
-"""Fields of a command whose options stand beside its own."""
+COMMAND_OPTIONS = frozenset(field.name for field in dataclasses.fields(TrainCommand))
 
 
-def named_method(argv: Sequence[str]) -> str:
-    """Return the value of ``--method``, or else the source's default: it decides which further options there are."""
-    method = DEFAULT_METHOD if {*argv} & {*NAMES, *PRESETS} else OWN_METHOD
-    for index, argument in enumerate(argv):
-        if argument == "--method" and index + 1 < len(argv):
-            method = argv[index + 1]
-        elif argument.startswith("--method="):
-            method = argument.partition("=")[2]
-    return method
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a ``daso train`` command line asks for.
+
+    Attributes:
+        command: the verb's own options.
+        method: as given, or the default for the source.
+        given: the value of every option that was given, by name.
+    """
+
+    command: TrainCommand
+    method: str
+    given: Mapping[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was given of the options of the split, the training, the views and the method."""
+        return {name: value for name, value in self.given.items() if name not in COMMAND_OPTIONS}
+
+    @property
+    def train(self) -> TrainOptions:
+        """The training's options that were given, with general defaults for the others."""
+        options: TrainOptions = take(TrainOptions, self.given)
+        return options
+
+    def on_device(self, device: str) -> TrainRequest:
+        """Return the request with a device as if it had been given."""
+        return dataclasses.replace(self, given={**self.given, "device": device})
 
 
-def given_options(argv: Sequence[str]) -> set[str]:
-    """Return the names of the options on a command line, with underscores and without ``no-``."""
-    flags = (argument.partition("=")[0][2:] for argument in argv if argument.startswith("--"))
-    return {flag.removeprefix("no-").replace("-", "_") for flag in flags}
-
-
-def parse_train(argv: Sequence[str]) -> tuple[TrainCommand, dict[str, Any]]:
-    """Parse ``daso train``'s arguments into its command and the method's hyper-parameters.
+def parse_train(argv: Sequence[str]) -> TrainRequest:
+    """Parse ``daso train``'s arguments.
 
     Raises:
-        OptionError: a part of the method is unknown or does not fit the others, an option belongs to
-            other methods, or a value is an invalid choice.
-        SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
+        DasoError: a path does not exist, the method does not have an option, or a value is
+            invalid. Whether the parts of the method fit together is not checked.
+        SystemExit: help was asked for, or an option is unknown; tyro names the nearest one.
     """
-    known = Recipe.parse(named_method(argv)).hyperparameters()
-    kinds: list[Any] = [TrainCommand, *GROUPS.values()]
-    taken = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    _refuse_others(argv, taken | {*known})
-    fields: list[Any] = []
+    # The method decides which options there are, so it must be known before they are parsed.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", nargs="?")
+    first.add_argument("--like", nargs="?", type=Path)
+    named, _ = first.parse_known_args(argv)
+    run = None
+    if named.like is not None:
+        check_run_folder("like", named.like)
+        run = RunConfig.read(named.like)
+    method = named.method or (run.method if run is not None else OWN_METHOD)
+    known = Recipe.parse(method).hyperparameters()
+    given = parse_given(
+        TrainCommand,
+        argv,
+        "daso train",
+        _groups(method, known),
+        lambda names: _refuse_others(names, method),
+    )
+    command: TrainCommand = take(TrainCommand, given)
+    for kind in GROUPS.values():
+        take(kind, given)  # which checks the values
+    command = dataclasses.replace(command, source=_source(command, run))
+    if run is None and not named.method and command.source in (*NAMES, *PRESETS):
+        method = DEFAULT_METHOD
+        lacking = (known.keys() & given.keys()) - Recipe.parse(method).hyperparameters().keys()
+        _refuse_others(lacking, method)
+    return TrainRequest(command, method, given)
+
+
+def _source(command: TrainCommand, run: RunConfig | None) -> str:
+    """Return the source, which is named in one of three ways."""
+    ways = {
+        "SOURCE": command.source,
+        "--labeled": command.labeled,
+        "--like": command.like,
+    }
+    given = [way for way, value in ways.items() if value]
+    if not given:
+        raise OptionError(
+            "name a SOURCE to train on, or --labeled FOLDER (and perhaps --unlabeled FOLDER); "
+            "'daso train --help' lists all options"
+        )
+    if run is not None:
+        for part in ("labeled", "unlabeled", "val", "test"):
+            if getattr(command, part) is not None:
+                raise OptionError(
+                    f"--like trains on the images of {command.like}: leave out --{part}, "
+                    "or name --data"
+                )
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(given)} both name the images: leave one out, not both")
+    if run is not None:
+        return run.source
+    if command.source:
+        _check_source(command.source)
+    return command.source or str(command.labeled)
+
+
+def _check_source(source: str) -> None:
+    if is_named(source) or source in PRESETS or Path(source).expanduser().exists():
+        return
+    hint = meant(source, NAMES)
+    raise (OptionError if hint else DataError)(
+        f"{source!r} is neither a file or folder that exists, nor the name of a data set "
+        f"({', '.join(NAMES)}) or of a preset (daso presets lists them).{hint}"
+    )
+
+
+def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group]:
+    """Return the options beside the command's own, in the groups that help shows."""
+    groups = {}
+    taken = set(COMMAND_OPTIONS)
+    for name, kind in GROUPS.items():
+        defaults = {field.name: default_text(field.default) for field in dataclasses.fields(kind)}
+        decided = {option: _default(option, text) for option, text in defaults.items()}
+        groups[name] = Group(kind.__doc__ or "", options_of(kind, decided))
+        taken |= defaults.keys()
+    options = {}
     for name, parameter in known.items():
         if name in taken:
             raise OptionError(
-                f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: rename it"
+                f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: "
+                "rename it"
             )
-        description = plain_text(f"{parameter.part}: {parameter.help}")
-        argument = tyro.conf.arg(
-            help=description,
-            help_behavior_hint=hint_of(description, _decided(name, parameter.default)),
-            metavar=placeholder(parameter.annotation),
+        options[name] = Option(
+            parameter.annotation,
+            plain_text(f"{parameter.part}: {parameter.help}"),
+            _default(name, default_text(parameter.default)),
         )
-        kind: Any = Annotated[parameter.annotation, argument]
-        fields.append((name, kind, dataclasses.field(default=parameter.default)))
-    annotations = {name: parameter.annotation for name, parameter in known.items()}
-    for kind in kinds:
-        annotations |= get_type_hints(kind, include_extras=True)
-    refuse_choices(annotations, argv)
-    hyperparameters = dataclasses.make_dataclass("Hyperparameters", fields, frozen=True)
-    hyperparameters.__doc__ = f"Hyper-parameters of {named_method(argv)}."
-    groups = {}
-    for name, group in GROUPS.items():
-        defaults = {field.name: field.default for field in dataclasses.fields(group)}
-        ends = {
-            field: text
-            for field, value in defaults.items()
-            if (text := _decided(field, value)) is not None
-        }
-        groups[name] = shown(group, decided=ends)
-    command = shown(TrainCommand, {**groups, "hyperparameters": hyperparameters})
-    parsed: Any = tyro.cli(command, args=list(argv), prog="daso train")
-    plain = {
-        name: kind(
-            **{f.name: getattr(getattr(parsed, name), f.name) for f in dataclasses.fields(kind)}
-        )
-        for name, kind in GROUPS.items()
-    }
-    own: dict[str, Any] = {
-        f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainCommand)
-    }
-    own["method"] = named_method(argv)
-    if bool(own["source"]) == (own["labeled"] is not None):
+    groups["hyperparameters"] = Group(f"Hyper-parameters of {method}.", options)
+    return groups
+
+
+def _default(name: str, text: str) -> str:
+    """Return how help names a default that may be another one for some data."""
+    return (
+        f"{text}, or chosen for the data and printed" if name in SOURCE_DECIDES and text else text
+    )
+
+
+def _refuse_others(names: set[str], method: str) -> None:
+    """Refuse options that other methods have and this one has not, and say which have them."""
+    parts = {name: having for name in sorted(names) if (having := parts_with(name))}
+    if parts:
+        where = "; ".join(f"{flag(name)}: {', '.join(having)}" for name, having in parts.items())
         raise OptionError(
-            "name a SOURCE to train on, or --labeled FOLDER (and perhaps --unlabeled FOLDER)"
-            + ("; not both" if own["source"] else "; 'daso train --help' lists all options")
+            f"{method} has no {' and no '.join(map(flag, parts))}; methods and parts that have it: "
+            f"{where} ('daso methods NAME' shows each)"
         )
-    own["source"] = own["source"] or str(own["labeled"])
-    return TrainCommand(**{**own, **plain}), dataclasses.asdict(parsed.hyperparameters)
-
-
-def _refuse_others(argv: Sequence[str], known: set[str]) -> None:
-    """Refuse an option that other methods have and this one has not, and say which."""
-    if {"-h", "--help"} & {*argv}:
-        return
-    found = {
-        name: parts for name in sorted(given_options(argv) - known) if (parts := parts_with(name))
-    }
-    if found:
-        where = "; ".join(
-            f"--{name.replace('_', '-')}: {', '.join(parts)}" for name, parts in found.items()
-        )
-        raise OptionError(
-            f"{named_method(argv)} has no {' and no '.join('--' + name.replace('_', '-') for name in found)}; "
-            f"methods and parts that have it: {where} ('daso methods NAME' shows each)"
-        )
-
-
-def _decided(name: str, default: Any) -> str | None:
-    """Return how help speaks of a default that a source may decide otherwise; None where none does."""
-    if name not in SOURCE_DECIDES or default is None:
-        return None
-    return f"{default}, or chosen for the data and printed"

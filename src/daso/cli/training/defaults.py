@@ -1,113 +1,135 @@
-"""From a parsed ``daso train`` to the configuration of a run: what was left open is decided, and said."""
+"""From a parsed ``daso train`` to the configuration of a run: what is left open is decided."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daso.cli.training.command import TrainCommand
+from daso.cli.training.command import OWN_METHOD, TrainRequest
 from daso.compose import Recipe
+from daso.data.longtail import SplitOptions
 from daso.data.open import is_named
-from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
-from daso.train.config import RunConfig
-from daso.train.options import TrainOptions
-from daso.train.view_options import ViewOptions
+from daso.presets.benchmarks import PRESETS
+from daso.presets.layers import (
+    GIVEN,
+    Decision,
+    Layer,
+    configuration,
+    decide,
+    describe,
+    method_layers,
+    take,
+    values_of,
+)
+from daso.presets.sources import SOURCES, SourceDefaults
+from daso.train.config import GROUPS, RunConfig
+from daso.train.prepare import moved
 
-PROBE_THRESHOLD = 0.7
-TRAIN_DEFAULTS = {field.name for field in dataclasses.fields(TrainOptions)}
-VIEW_DEFAULTS = {field.name for field in dataclasses.fields(ViewOptions)}
-
-
-def _given(argv: Sequence[str], option: str) -> bool:
-    return any(argument.partition("=")[0].replace("_", "-") == option for argument in argv)
-
-
-def _flag(option: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {value}"
+PROBE = Layer(
+    "probe",
+    {"threshold": 0.7},
+    {"threshold": "a linear classifier on embeddings is seldom as sure as 0.95"},
+)
+"""For a linear classifier on embeddings, with ``--freeze``."""
+RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
+"""Options that the method decides where nobody else does."""
 
 
 def absolute_method(name: str) -> str:
-    """Return a method's name with whole paths of the parts of one's own."""
+    """Return a method's name with absolute paths of custom parts, so that a run finds them again."""
     parts = name.split("+")
-    return "+".join(
-        str(Path(part).expanduser().resolve()) if ".py:" in part else part for part in parts
-    )
+    return "+".join(str(_absolute(Path(part))) if ".py:" in part else part for part in parts)
 
 
-def to_config(
-    command: TrainCommand,
-    method_options: dict[str, Any],
-    argv: Sequence[str],
-    defaults: SourceDefaults,
-    notice: Callable[[str], None],
-) -> RunConfig:
-    """Turn a parsed command into a run's configuration.
+def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfig, list[str]]:
+    """Return the configuration of a new run, and texts that say what was chosen for it.
+
+    The layers are, from the last word to the first: the command line, the setting (a preset) or
+    the source, the method.
 
     Args:
-        command: as parsed.
-        method_options: as parsed.
-        argv: tells what was given and what was left open.
-        defaults: decide what was left open.
-        notice: is told what they decided.
+        request: as parsed.
+        defaults: of the setting or the source.
     """
-    recipe = Recipe.parse(command.method)
+    command, given = request.command, Layer(GIVEN, request.options)
+    # The split decides whether distributions differ, and that decides about the method.
+    default_split = Layer(command.source, vars(defaults.split))
+    split = take(SplitOptions, values_of(decide([default_split, given])))
+    method, source = request.method, command.source
+    preset = PRESETS.get(command.source)
+    if preset is not None:
+        source = preset.source
+        preset = dataclasses.replace(preset, defaults=defaults).with_split(split)
+        method = preset.method_for(method)
+    recipe = Recipe.parse(method)
     known = recipe.hyperparameters()
-    defaults = defaults.for_learner(recipe.method)
-    if _given(argv, "--steps"):
-        defaults = dataclasses.replace(defaults, warmup_steps=None, evaluate_every=None)
-    reasons = dict(defaults.reasons)
-    split = command.split.or_else(defaults.split)
-    train, augmentation, options = command.train, command.augmentation, dict(method_options)
-    chosen: dict[str, Any] = {
-        name: value for name, value in vars(split).items() if getattr(command.split, name) != value
-    }
-    for name, value in vars(defaults).items():
-        if value is None or _given(argv, f"--{name.replace('_', '-')}"):
-            continue
-        if name in TRAIN_DEFAULTS:
-            train, chosen[name] = dataclasses.replace(train, **{name: value}), value
-        elif name in VIEW_DEFAULTS:
-            augmentation, chosen[name] = dataclasses.replace(augmentation, **{name: value}), value
-    for name, value in defaults.part_options(known).items():
-        option = name.replace("_", "-")
-        if not _given(argv, f"--{option}") and not _given(argv, f"--no-{option}"):
-            options[name] = chosen[name] = value
-    if "dist_temperature" in options and not _given(argv, "--dist-temperature"):
-        value = defaults.temperature_for(split.unlabeled_shape)
-        if split.mismatched:
-            value = min(value, MISMATCH_TEMPERATURE)
-        options["dist_temperature"] = chosen["dist_temperature"] = value
-    probed = train.freeze and train.embedding_network == "probe"
-    if probed and "threshold" in known and not _given(argv, "--threshold"):
-        options["threshold"] = chosen["threshold"] = PROBE_THRESHOLD
-        reasons["threshold"] = "a linear classifier on embeddings is seldom as sure as 0.95"
-    flags = {name: _flag(name.replace("_", "-"), value) for name, value in chosen.items()}
-    if plain := [flag for name, flag in flags.items() if name not in reasons]:
-        notice(f"chosen for {command.source}: {' '.join(plain)}")
-    if reasoned := {flag: reasons[name] for name, flag in flags.items() if name in reasons}:
-        width = max(map(len, reasoned))
-        lines = [f"  {flag:<{width}}  {reason}" for flag, reason in reasoned.items()]
-        notice("\n".join([f"chosen for {command.source}:", *lines]))
-    return RunConfig(
-        # A run folder must find its data again from wherever it is resumed.
-        source=command.source
-        if is_named(command.source)
-        else str(Path(command.source).expanduser().resolve()),
-        # So must it find a method of one's own.
-        method=absolute_method(command.method),
-        data=None if command.data is None else str(command.data.expanduser().resolve()),
+    if preset is None:
+        setting = defaults.layer(f"data {source}", method, recipe.method, split)
+    else:
+        setting = preset.layer(method, recipe.method)
+    layers = [*method_layers(known), setting]
+    train = request.train
+    if train.freeze and train.embedding_network == "probe" and "threshold" in known:
+        layers.append(PROBE)
+    decisions = decide([*layers, given])
+
+    chosen: dict[str, Decision] = {}
+    if method != request.method:
+        chosen["method"] = Decision(method, command.source)
+    elif method == OWN_METHOD and not command.method and command.source not in SOURCES:
+        reason = "logit adjustment (la) makes rare classes count like the others"
+        chosen["method"] = Decision(method, command.source, reason)
+    choosers = (setting.decided_by, PROBE.decided_by)
+    chosen |= {n: d for n, d in decisions.items() if d.decided_by in choosers}
+    switches = {name for name, parameter in known.items() if parameter.annotation is bool}
+    config = configuration(
+        source if is_named(source) else _absolute(Path(source)),
+        absolute_method(method),
+        decisions,
+        data=command.data and _absolute(command.data),
         folders=command.folders,
         size=command.size,
         skip_bad=command.skip_bad,
-        cache=None if command.cache is None else str(command.cache.expanduser().resolve()),
+        cache=command.cache and _absolute(command.cache),
         memory=command.memory,
-        split=split,
-        method_options=options,
-        train=train,
-        augmentation=augmentation,
-        vectors=command.vectors,
     )
+    return config, describe(chosen, f"chosen for {command.source}", switches)
+
+
+def configure_like(run: Path, request: TrainRequest) -> RunConfig:
+    """Return the configuration of an earlier run, changed by the options that are given.
+
+    With another method, hyper-parameters that it has too are kept, and what the run's method
+    decided for the training is open again.
+
+    Args:
+        run: the folder of the earlier run.
+        request: as parsed.
+    """
+    command = request.command
+    config = moved(RunConfig.read(run), command.data)
+    method = absolute_method(request.method)
+    recipe = Recipe.parse(method)
+    known = recipe.hyperparameters()
+    values = {n: v for n, v in config.method_options.items() if n in known}
+    for group in GROUPS:
+        values |= vars(getattr(config, group))
+    if method != config.method:
+        before = Recipe.parse(config.method).method
+        values |= {n: None for n in RESOLVED if values[n] == getattr(before, n)}
+    decisions = decide(
+        [*method_layers(known), Layer(str(run), values), Layer(GIVEN, request.options)]
+    )
+    places: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("data", "folders", "size", "skip_bad", "cache", "memory")
+    }
+    places |= {n: request.given[n] for n in ("size", "skip_bad", "memory") if n in request.given}
+    if command.cache is not None:
+        places["cache"] = _absolute(command.cache)
+    return configuration(config.source, method, decisions, **places)
+
+
+def _absolute(path: Path) -> str:
+    return str(path.expanduser().resolve())

@@ -1,50 +1,40 @@
-"""A training from its parsed command to its run folder; and what resumed and validated runs share with it."""
+"""A training from its parsed request to its run folder, new or resumed."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import itertools
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from daso.balance import balanced_by
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
-from daso.cli.terminal.counters import decoding_progress, embedding_progress
+from daso.cli.terminal.counters import embedding_progress
 from daso.cli.terminal.follow import follow
 from daso.cli.terminal.tables import class_table, summary_table, wide_console
-from daso.cli.training.command import OWN_METHOD, TrainCommand, given_options
-from daso.cli.training.defaults import to_config
-from daso.cli.training.like import compare_with, config_like
+from daso.cli.training.command import TrainRequest
+from daso.cli.training.defaults import configure, configure_like
+from daso.cli.training.like import compare_with
 from daso.cli.training.notes import idle_options, pretrained_may_help
-from daso.cli.training.setting import as_in_paper
+from daso.cli.training.source import defaults_for, read_source
 from daso.compose import Recipe
-from daso.data.images.cache import Cache
-from daso.data.open import NAMES, is_named, open_source
-from daso.data.source import Source
-from daso.errors import OptionError, RunError
+from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
-from daso.presets.benchmarks import PRESETS, meant
-from daso.presets.own_data import choose_for
-from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
 from daso.report.runs import duration
-from daso.track import Tracking, check_installed
+from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
-from daso.train.encoder.pretrained import is_pretrained
-from daso.train.encoder.resolution import ENLARGED, choose_resolution
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
-from daso.train.run import train_run
-from daso.train.step.state import choose_device
+from daso.train.run import resume_run, train_run
 
 
 def free_folder(source: str, method: str) -> Path:
@@ -57,67 +47,61 @@ def free_folder(source: str, method: str) -> Path:
 
 
 def announce(prepared: Prepared, folder: Path) -> None:
-    """Print, to standard error, what is about to be trained on what."""
-    data, config = prepared.data, prepared.config
-    pools = {"unlabelled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
+    """Print, to standard error, what is about to be trained, and notes about the data."""
+    data, config, batches = prepared.data, prepared.config, prepared.batches
+    pools = {"unlabeled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
     parameters = sum(p.numel() for p in prepared.training.network.parameters())
     shape = "x".join(map(str, data.labeled.images.shape[2:]))
     images = f"images {shape}"
-    if data.are_vectors:
-        images = (
-            f"vectors of {shape}"
-            if not config.train.freeze
-            else f"images, embedded as {shape} numbers,"
-        )
-    print(
-        f"{config.source}: {len(data.labeled)} labelled {images} of {len(data.class_names)} classes "
+    if config.train.freeze:
+        images = f"images, embedded as {shape} numbers,"
+    elif data.are_vectors:
+        images = f"vectors of {shape}"
+    unlabeled = f" and {batches.unlabeled_batch} unlabeled" if batches.unlabeled_views else ""
+    _notice(
+        f"{config.source}: {len(data.labeled)} labeled {images} of {len(data.class_names)} classes "
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
-        + f"\n{config.method}: {config.train.network}, {parameters:,} parameters, "
-        f"{prepared.total_steps:,} steps of {config.train.batch} labelled images"
-        + (
-            f" and {prepared.batches.unlabeled_batch} unlabelled"
-            if prepared.batches.unlabeled_views
-            else ""
-        )
-        + f", on {data.labeled.images.device}, {prepared.training.network.precision}\nrun folder: {folder}",
-        file=sys.stderr,
     )
-    sizes = {"labelled": (data.labeled, config.train.batch)}
-    if prepared.batches.unlabeled_views and data.unlabeled is not None:
-        sizes["unlabelled"] = (data.unlabeled, prepared.batches.unlabeled_batch)
+    _notice(
+        f"{config.method}: {config.train.network}, {parameters:,} parameters, "
+        f"{prepared.total_steps:,} steps of {config.train.batch} labeled images{unlabeled}, "
+        f"on {data.labeled.images.device}, {prepared.training.network.precision}"
+    )
+    _notice(f"run folder: {folder}")
+    for note in _notes_on_data(prepared):
+        _notice(f"note: {note}")
+
+
+def _notes_on_data(prepared: Prepared) -> Iterator[str]:
+    data, train, batches = prepared.data, prepared.config.train, prepared.batches
+    sizes = {"labeled": (data.labeled, train.batch)}
+    if batches.unlabeled_views and data.unlabeled is not None:
+        sizes["unlabeled"] = (data.unlabeled, batches.unlabeled_batch)
     for name, (pool, batch) in sizes.items():
         if len(pool) < batch:
-            _notice(
-                f"note: {len(pool)} {name} images are fewer than a batch of {batch}: it repeats some of them"
-            )
-    chosen = {
-        "--patience": config.train.patience is not None,
-        "--deploy best": config.train.deploy == "best",
-    }
-    for option in (name for name, is_given in chosen.items() if is_given and data.holdout is None):
-        _notice(
-            f"note: {option} has no effect: nothing is held out to choose by (--holdout N, or val/)"
-        )
+            yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
+    if data.holdout is None:
+        choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
+        for option in (name for name, value in choices.items() if value):
+            yield f"{option} has no effect without a hold-out (--holdout N, or val/)"
     if data.test is None and data.holdout is None:
-        _notice(
-            "note: no test or hold-out images: nothing will be measured (--holdout N sets some aside)"
-        )
+        yield "no test or hold-out images, so nothing is measured (--holdout N sets some aside)"
     elif data.test is None and data.holdout is not None:
-        missing = sorted(set(range(len(data.class_names))) - set(data.holdout.labels.tolist()))
-        names = ", ".join(data.class_names[k] for k in missing)
-        _notice(
-            f"note: no test images: measured on {len(data.holdout)} labelled images that are held out"
-            + (
-                f"; too few labels to hold any of {names} out, so not measured (daso validate: from two labels on)"
-                if names
-                else ""
-            )
+        held_out = set(data.holdout.labels.tolist())
+        names = [name for k, name in enumerate(data.class_names) if k not in held_out]
+        missing = (
+            f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
+            "(daso validate measures them from two labels)"
+        )
+        yield (
+            f"no test images; measured on {len(data.holdout)} labeled images that are held out"
+            + (missing if names else "")
         )
 
 
 def conclude(prepared: Prepared, folder: Path) -> None:
-    """Draw the pictures of a finished run and print what came out."""
+    """Draw the plots of a finished run and print its results."""
     # Matplotlib takes most of a second, and memory that training may need.
     from daso.report.figures.axes import draw_run
 
@@ -125,7 +109,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     try:
         draw_run(folder)
     except RunError as error:
-        _notice(f"no pictures: {error}; 'daso plot {folder}' draws them")
+        _notice(f"no plots: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
         data = describe_data(prepared.data, recipe=prepared.recipe)
@@ -134,97 +118,13 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
-        print("no test or hold-out images: nothing was measured (--holdout sets some aside)")
+        print("no test or hold-out images: nothing was measured (--holdout N sets some aside)")
     if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
         _notice(
-            f"note: probabilities are not calibrated: {calibration.note}. Answers are the same; for calibrated "
-            f"probabilities set {FEWEST_IMAGES} images or more aside (val/ or --holdout N)"
+            f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are not "
+            f"affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or --holdout N)"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
-
-
-def read_source(command: TrainCommand) -> Source:
-    """Read the images that a command names."""
-    return open_source(
-        command.source,
-        data=command.data,
-        folders=command.folders,
-        size=command.size,
-        skip_bad=command.skip_bad,
-        download=command.download,
-        progress=_report_download(),
-        cache=None
-        if command.cache is None
-        else Cache(command.cache.expanduser(), decoding_progress()),
-        largest_side=CPU_SIZE if _shrinks(command) else None,
-    )
-
-
-def _report_download() -> Callable[[str, int, int | None], None]:
-    shown: dict[str, int] = {}
-
-    def report(name: str, done: int, total: int | None) -> None:
-        tenths = done // 10_000_000
-        if shown.get(name) != tenths:
-            shown[name] = tenths
-            of = "" if total is None else f" of {total / 1e6:.0f}"
-            print(f"{name}: {done / 1e6:.0f}{of} MB", file=sys.stderr)
-
-    return report
-
-
-def resolve_preset(command: TrainCommand) -> tuple[TrainCommand, SourceDefaults | None]:
-    """Return a command with a preset's name replaced by its source, and what the preset decides, if it is one.
-
-    Raises:
-        OptionError: the source looks like a misspelt name: it is none, and no path that exists.
-    """
-    name = command.source
-    if name in PRESETS:
-        return dataclasses.replace(command, source=PRESETS[name].source), PRESETS[name].defaults
-    if not is_named(name) and not Path(name).expanduser().exists():
-        hint = meant(name, NAMES)
-        if hint:
-            raise OptionError(
-                f"{name!r} is neither a data set's name ({', '.join(NAMES)}), nor a preset's (see daso presets), "
-                f"nor a file or folder that exists.{hint}"
-            )
-    return command, None
-
-
-def _shrinks(command: TrainCommand) -> bool:
-    """Whether images are made small because no accelerator is there."""
-    on_cpu = choose_device(command.train.device).type == "cpu"
-    return on_cpu and command.source not in NAMES and not is_pretrained(command.train)
-
-
-def choose_defaults(command: TrainCommand, source: Source) -> SourceDefaults:
-    """Return what to take for what a command leaves open."""
-    if command.source in SOURCES:
-        return SOURCES[command.source]
-    return choose_for(source, choose_device(command.train.device))
-
-
-def with_resolution(
-    command: TrainCommand, source: Source, defaults: SourceDefaults
-) -> SourceDefaults:
-    """Return defaults of a source with the side at which a pretrained encoder sees its images, if there is one.
-
-    Without an accelerator small images are not enlarged to the encoder's own side.
-    """
-    if not is_pretrained(command.train) or source.train.images.ndim != 4:
-        return defaults
-    found = None
-    if choose_device(command.train.device).type == "cpu":
-        found = choose_resolution(command.train, max(source.train.images.shape[2:]))
-    if found is None:
-        return dataclasses.replace(defaults, resolution=None)
-    reason = (
-        f"{ENLARGED} times the images' side, not the encoder's {found.own}, which would take "
-        f"{(found.own / found.chosen) ** 2:.2g} times as long, on a CPU, and be a little better"
-    )
-    reasons = {**defaults.reasons, "resolution": reason}
-    return dataclasses.replace(defaults, resolution=found.chosen, reasons=reasons)
 
 
 def _notice(message: str) -> None:
@@ -240,10 +140,17 @@ def follow_run(
     quiet: bool = False,
     track: Sequence[str] = (),
 ) -> int:
-    """Show a training as it goes, or *quiet* only its warnings; return the exit status, 0 if it came to its end.
+    """Follow a training and return the exit status, 0 if it was completed.
 
-    The rows go to the trackers *track* too. What *stop* hears of meanwhile ends the training with a checkpoint, a
-    second signal without; how to go on is said then.
+    A first signal ends the training after a checkpoint, a second one at once.
+
+    Args:
+        prepared: the training.
+        rows: of the training, which is computed as they are consumed.
+        folder: of the run.
+        stop: listens to signals meanwhile.
+        quiet: show only warnings.
+        track: trackers that receive the rows too.
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
@@ -274,56 +181,84 @@ def follow_run(
         return 0
     saved = newest_step(folder / "checkpoints")
     if saved is None:
-        _notice(f"stopped before anything was saved; 'daso resume {folder}' starts anew")
+        _notice(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
     else:
         _notice(
-            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' goes on from there"
+            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' resumes from there"
         )
     return stop.status
 
 
-def train(command: TrainCommand, method_options: dict[str, Any], argv: Sequence[str]) -> int:
-    """Train as a parsed command says, alone or as one of the processes of torchrun; return the exit status."""
-    check_installed(command.track)
-    Recipe.parse(command.method)  # before anything is read
-    with team(command.train.device) as together:
-        folder = command.out or free_folder(command.source, command.method)
-        if together.restarted and (folder / "config.json").exists():
-            resume = importlib.import_module("daso.cli.verbs.resume")
-            return int(resume.go_on(resume.ResumeCommand(folder, quiet=command.quiet), together))
-        if together.is_first:
-            refuse_taken(folder)
-        device = dataclasses.replace(command.train, device=together.device)
-        return _train(
-            dataclasses.replace(command, train=device), method_options, argv, folder, together
-        )
-
-
-def _train(
-    command: TrainCommand,
-    method_options: dict[str, Any],
-    argv: Sequence[str],
+def resume(
     folder: Path,
     together: Team,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
+    quiet: bool = False,
 ) -> int:
-    notice = (lambda _: None) if command.quiet else _notice
+    """Resume a run, alone or as one of the processes of torchrun; return the exit status.
+
+    Args:
+        folder: of the run.
+        together: the processes.
+        data, device, on_divergence: in place of the run's, see ``resume_run``.
+        quiet: show only warnings during the training, and the result.
+    """
+    stop = Stop()
+    with together.folder(folder, resumed=True) as own:
+        work = partial(
+            resume_run,
+            own,
+            lambda message: _notice(f"daso: {message}"),
+            data=data,
+            device=device if together.processes is None else together.device,
+            on_divergence=on_divergence,
+            stop=stop,
+            processes=together.processes,
+            progress=embedding_progress(),
+        )
+        prepared, rows = together.prepare(work, itemgetter(0))
+        if prepared.step == prepared.total_steps:
+            _notice(f"{folder} is complete")
+        elif not quiet:
+            announce(prepared, folder)
+            _notice(f"resuming from step {prepared.step:,}")
+        track = used_before(folder) if together.is_first else ()
+        status = follow_run(prepared, rows, own, stop, quiet=quiet, track=track)
+        if not status and together.is_first:
+            conclude(prepared, folder)
+    return status
+
+
+def train(request: TrainRequest) -> int:
+    """Train, alone or as one of the processes of torchrun; return the exit status."""
+    command = request.command
+    check_installed(command.track)
+    Recipe.parse(request.method)  # before anything is read
+    with team(request.train.device) as together:
+        folder = command.out or free_folder(command.source, request.method)
+        if together.restarted and (folder / "config.json").exists():
+            return resume(folder, together, quiet=command.quiet)
+        if together.is_first:
+            refuse_taken(folder)
+        if together.processes is not None:
+            request = request.on_device(together.device)
+        return _train(request, folder, together)
+
+
+def _train(request: TrainRequest, folder: Path, together: Team) -> int:
+    command = request.command
     if command.like is not None:
-        config = config_like(command.like, command, method_options, argv)
+        config = configure_like(command.like, request)
         source = open_configured(config)
     else:
-        command, method_options = as_in_paper(command, method_options, argv, notice)
-        command, preset = resolve_preset(command)
-        source = read_source(command)
-        defaults = preset
-        if defaults is None:
-            defaults = choose_defaults(command, source)
-            if command.method == OWN_METHOD and "method" not in given_options(argv):
-                notice(
-                    f"--method {OWN_METHOD}: logit adjustment (la) makes rare classes count like the others"
-                )
-        defaults = with_resolution(command, source, defaults)
-        config = to_config(command, method_options, argv, defaults, notice)
-    for note in idle_options(config, given_options(argv)):
+        source = read_source(request)
+        config, chosen = configure(request, defaults_for(request, source))
+        for text in () if command.quiet else chosen:
+            _notice(text)
+    for note in idle_options(config, request.options):
         _notice(f"note: {note}")
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
@@ -341,7 +276,7 @@ def _train(
     if advice := pretrained_may_help(prepared.config, prepared.data, prepared.backbone):
         _notice(f"note: {advice}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
-    # The split has copied what it takes; all of it would stay in memory for the whole training.
+    # The split has copied what it takes; the rest would stay in memory for the whole training.
     del source, work
     stop = Stop()
     with together.folder(folder) as own:

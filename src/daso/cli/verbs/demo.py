@@ -1,4 +1,4 @@
-"""``daso demo``: Supervised, FixMatch and FixMatch with DASO on long-tailed digits, a few seeds each."""
+"""``daso demo``: Supervised, FixMatch and FixMatch with DASO on long-tailed digits."""
 
 from __future__ import annotations
 
@@ -10,81 +10,78 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from daso.cli.terminal.parse import parse
-from daso.cli.terminal.tables import wide_console
+from daso.constraints import Range, check_options
 from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
-from daso.report.compare.statistics import pair, spread
-from daso.report.compare.tables import value_of
-from daso.report.figures.axes import draw_comparison, draw_run, frequent_first
-from daso.report.results import append_row, result_row
-from daso.report.runs import RunFolder, read_run
-from daso.track import Kind, check_installed, tracked
-from daso.train.folder.lock import refuse_taken
+from daso.track import Kind, check_installed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from daso.report.runs import RunFolder
 
 BASELINE = "fixmatch"
-"""The method that differences, of the same seed, are to."""
+"""The method that the others are compared with, seed by seed."""
 
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """Train three methods on scikit-learn's handwritten digits, made long-tailed, and compare them per class."""
+    """Train three methods on long-tailed handwritten digits and compare them per class."""
 
     out: Path | None = None
     """Folder for the runs and the picture (default: runs/demo-1, -2, ...)."""
     seeds: tuple[int, ...] = SEEDS
-    """One run of each method for every seed; methods of a seed share split and initial weights."""
+    """Seeds, one run of each method per seed; they share the split and the initial weights."""
     steps: int | None = None
-    """Another length of the runs."""
+    """Training steps of each run (default: 800)."""
     jobs: int | None = None
-    """Runs at a time, one thread each (default: one for each processor)."""
+    """Runs at a time, one thread each (default: one per processor)."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
-    """Send the numbers to a tracker too; may be given again for another one."""
+    """Send the numbers to a tracker too; repeat the option for several trackers."""
 
     def __post_init__(self) -> None:
-        seeds = self.seeds
-        for name, value, valid in (
-            (
-                "seeds",
-                seeds,
-                seeds and len({*seeds}) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
-            ),
-            ("steps", self.steps, self.steps is None or self.steps >= 1),
-            ("jobs", self.jobs, self.jobs is None or self.jobs >= 1),
-        ):
-            if not valid:
-                raise OptionError(
-                    f"{name} = {value!r}: give different seeds from 0 on, steps and jobs from 1 on"
-                )
+        check_options(self, {"steps": Range(1), "jobs": Range(1)})
+        valid = all(seed in Range(0, 2**32, below=True) for seed in self.seeds)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or not valid:
+            raise OptionError(
+                f"--seeds {' '.join(map(str, self.seeds))}: give different seeds of at least 0"
+            )
 
 
 def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:
-    """Train one run of the demonstration, in a process of its own."""
+    """Train one run of the demonstration; called in a process of its own."""
     import torch
 
+    from daso.report.figures.axes import draw_run
+    from daso.track import tracked
     from daso.train.prepare import prepare
     from daso.train.run import train_run
 
     torch.set_num_threads(1)
     rows = train_run(prepare(demo_config(method, seed, steps)), folder)
-    for _ in tracked(
-        rows, track, folder, lambda text: print(f"{folder.name}: {text}", file=sys.stderr)
-    ):
+
+    def notice(text: str) -> None:
+        print(f"{folder.name}: {text}", file=sys.stderr)
+
+    for _ in tracked(rows, track, folder, notice):
         pass
     draw_run(folder)
 
 
 def _train_all(command: DemoCommand, folder: Path) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from daso.report.runs import read_run
+
     cells = [(method, seed) for seed in command.seeds for method in METHODS]
     jobs = command.jobs or os.cpu_count() or 1
-    # One thread a process: the threads of several on the same processors would wait for one another.
+    # One thread per process: more would wait for one another on the same processors.
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console(file=sys.stderr)
     columns = (
@@ -100,15 +97,11 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("training", total=len(cells))
-        futures = {
-            pool.submit(
-                _one_run, method, seed, command.steps, folder / f"{method}-{seed}", command.track
-            ): (
-                method,
-                seed,
-            )
-            for method, seed in cells
-        }
+        futures = {}
+        for method, seed in cells:
+            run = folder / f"{method}-{seed}"
+            future = pool.submit(_one_run, method, seed, command.steps, run, command.track)
+            futures[future] = (method, seed)
         for number, future in enumerate(as_completed(futures), 1):
             if future.exception() is not None:
                 pool.shutdown(cancel_futures=True)
@@ -125,11 +118,18 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
 
 
 def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
-    """Show recall per class, rarest last, and balanced accuracy of each method: mean ± standard deviation."""
+    """Return mean ± standard deviation of recall per class, rarest last, and of balanced accuracy."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from daso.report.compare.statistics import pair, spread
+    from daso.report.compare.tables import value_of
+    from daso.report.figures.axes import frequent_first
+
     first = next(iter(groups.values()))[0]
     table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("class")
-    table.add_column("labelled", justify="right")
+    table.add_column("labeled", justify="right")
     for name in groups:
         table.add_column(name, justify="right")
     for k in frequent_first(first):
@@ -164,15 +164,22 @@ def run(argv: Sequence[str]) -> None:
     """Run the demonstration as the arguments say."""
     command = parse(DemoCommand, argv, "daso demo")
     check_installed(command.track)
+
+    from daso.cli.terminal.tables import wide_console
+    from daso.report.figures.axes import draw_comparison
+    from daso.report.results import append_row, result_row
+    from daso.report.runs import read_run
+    from daso.train.folder.lock import refuse_taken
+
     folder = command.out or next(
         path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()
     )
     refuse_taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     print(
-        f"digits: {SPLIT.labeled_head} labelled images of the most frequent class, imbalance ratio "
-        f"{SPLIT.gamma_labeled:g}; {SPLIT.unlabeled_head} unlabelled of every class: their balance is unknown "
-        f"to the methods.\n{len(METHODS)} methods x {len(command.seeds)} seeds",
+        f"digits: {SPLIT.labeled_head} labeled images of the most frequent class, imbalance ratio "
+        f"{SPLIT.gamma_labeled:g}; {SPLIT.unlabeled_head} unlabeled images of every class, whose "
+        f"balance the methods do not know.\n{len(METHODS)} methods x {len(command.seeds)} seeds",
         file=sys.stderr,
     )
     _train_all(command, folder)
@@ -182,9 +189,10 @@ def run(argv: Sequence[str]) -> None:
     }
     picture, results = folder / "comparison.png", folder / "results.csv"
     draw_comparison(groups, picture)
-    for finished in itertools.chain(*groups.values()):
-        append_row(results, result_row(finished))
+    for run_folder in itertools.chain(*groups.values()):
+        append_row(results, result_row(run_folder))
     wide_console().print(comparison_table(groups))
     print(
-        f"picture: {picture}\nnumbers: {results}\nruns:    {folder}/METHOD-SEED, each with its own plots"
+        f"picture: {picture}\nnumbers: {results}\n"
+        f"runs:    {folder}/METHOD-SEED, each with its own plots"
     )

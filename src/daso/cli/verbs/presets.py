@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from daso.data.longtail import Indices
 from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS, Preset, meant
 from daso.reproduce.paper_tables import paper_tables
-from daso.reproduce.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,9 @@ class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """Show everything that holds in this one, and who decides it."""
+    """Show all values of this one, and who decides each."""
     method: str = "fixmatch+daso"
-    """Of which a training is shown."""
+    """Method whose training is shown."""
     json: bool = False
     """Print JSON."""
 
@@ -49,18 +46,11 @@ def _count(counts: Indices | None) -> dict[str, int] | None:
     }
 
 
-def describe(preset: Preset, method: str | None = None) -> dict[str, Any]:
-    """Return what a preset is and everything that it sets, as JSON values; what it leaves open is left out.
-
-    Args:
-        preset: the setting.
-        method: its training is resolved in full, and told as ``training_of`` and ``resolved``: group to name to
-            value and who decided it.
-    """
-    values = dataclasses.asdict(preset.defaults)
-    split = {name: value for name, value in values.pop("split").items() if value is not None}
-    defaults = {name: value for name, value in values.items() if value not in (None, {})}
-    described = {
+def describe(preset: Preset) -> dict[str, Any]:
+    """Return what a preset is and everything that it sets, as JSON values."""
+    defaults = preset.defaults
+    split = {name: value for name, value in vars(defaults.split).items() if value is not None}
+    return {
         "name": preset.name,
         "title": preset.title,
         "source": preset.source,
@@ -70,23 +60,31 @@ def describe(preset: Preset, method: str | None = None) -> dict[str, Any]:
         "mismatched": preset.mismatched,
         "tables": _tables_of(preset),
         **split,
-        **defaults,
+        **defaults.options,
+        **defaults.semi_supervised,
+        **defaults.resizes_first,
+        **{f"supervised_{n}": v for n, v in defaults.supervised.items() if n == "steps"},
+        **{name: value for part in defaults.parts.values() for name, value in part.items()},
         "dist_temperature": preset.dist_temperature,
     }
-    if method is None:
-        return described
+
+
+def describe_training(preset: Preset, method: str) -> dict[str, Any]:
+    """Return all values of a training in a preset and who decided each, by group and name."""
+    # Values that the method computes come from the method itself, and with it torch.
+    from daso.reproduce.resolve import resolve
+
     name, resolved = resolve(preset, method)
     groups: dict[str, dict[str, Any]] = {}
     for item in resolved:
-        groups.setdefault(item.group, {})[item.name] = {
-            "value": item.value,
-            "decided_by": item.decided_by,
-        }
-    return {**described, "training_of": name, "resolved": groups}
+        decision = {"value": item.value, "decided_by": item.decided_by}
+        groups.setdefault(item.group, {})[item.name] = decision
+    return {"training_of": name, "resolved": groups}
 
 
 def _print_one(preset: Preset, method: str) -> None:
     described = describe(preset)
+    training = describe_training(preset, method)
     for key in (
         "name",
         "title",
@@ -102,22 +100,19 @@ def _print_one(preset: Preset, method: str) -> None:
             value = ", ".join(f"{number:,} {what}" for what, number in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
-        print(f"{key:<24} {'the source has its own' if value is None else value}")
+        print(f"{key:<24} {'those of the source' if value is None else value}")
     if preset.pretrained:
-        print(f"{'weights':<24} ImageNet's in the paper: --weights FILE, random ones without")
-    name, resolved = resolve(preset, method)
-    print(f"\na training of {name} there, and who decides what:")
-    for group, items in itertools.groupby(resolved, key=lambda item: item.group):
+        print(f"{'weights':<24} ImageNet's in the paper: --weights FILE; random without")
+    print(f"\ntraining of {training['training_of']}, and who decides each value:")
+    for group, items in training["resolved"].items():
         print(f"\n{group}")
-        for item in items:
-            value = (
-                f"{item.value:,}"
-                if isinstance(item.value, int) and item.value > 9999
-                else str(item.value)
-            )
-            print(f"  {item.name:<22} {value:<16} {item.decided_by}")
+        for name, item in items.items():
+            value = item["value"]
+            shown = f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+            print(f"  {name:<22} {shown:<16} {item['decided_by']}")
     print(
-        f"\ndaso train {preset.name} --method {method}; any option on the command line goes before these values"
+        f"\ndaso train {preset.name} --method {method}; options on the command line override "
+        "these values"
     )
 
 
@@ -143,33 +138,24 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _table() -> Table:
     table = Table(box=SIMPLE_HEAD)
-    for column in (
-        "preset",
-        "source",
-        "labelled",
-        "unlabelled",
-        "gamma_l",
-        "gamma_u",
-        "T_dist",
-        "steps",
-    ):
-        table.add_column(column, justify="left" if column in ("preset", "source") else "right")
-    table.add_column("network")
-    table.add_column("tables")
+    for column in ("preset", "source"):
+        table.add_column(column)
+    for column in ("labelled", "unlabelled", "gamma_l", "gamma_u", "T_dist", "steps"):
+        table.add_column(column, justify="right")
+    for column in ("network", "tables"):
+        table.add_column(column)
     for preset in PRESETS.values():
-        totals = [
-            "own" if counts is None else f"{counts.sum():,}"
-            for counts in (preset.labeled_counts(), preset.unlabeled_counts())
-        ]
+        described = describe(preset)
+        totals = [described[pool] for pool in ("labelled", "unlabelled")]
         table.add_row(
             preset.name,
             preset.source,
-            *totals,
+            *("own" if counts is None else f"{counts['images']:,}" for counts in totals),
             *_gammas(preset),
             f"{preset.dist_temperature:g}",
-            f"{preset.defaults.steps:,}",
-            preset.defaults.network,
-            _ranges(_tables_of(preset)),
+            f"{described['steps']:,}",
+            described["network"],
+            _ranges(described["tables"]),
         )
     return table
 
@@ -177,20 +163,21 @@ def _table() -> Table:
 def run(argv: Sequence[str]) -> None:
     """Show the presets, or one of them, as the arguments say."""
     command = parse(PresetsCommand, argv, "daso presets")
-    if command.name is not None and command.name not in PRESETS:
-        raise OptionError(f"there is no preset {command.name!r}.{meant(command.name)}")
-    if command.json:
-        shown = (
-            [describe(preset) for preset in PRESETS.values()]
-            if command.name is None
-            else describe(PRESETS[command.name], command.method)
-        )
-        print(json.dumps(shown, indent=1))
-        return
     if command.name is None:
+        if command.json:
+            print(json.dumps([describe(preset) for preset in PRESETS.values()], indent=1))
+            return
         wide_console(145).print(_table())
         print(
-            "own: the source's images as they are. tables: of the DASO paper, with this setting as a column."
+            "own: images of the source. tables: of the DASO paper that have the setting as a column."
         )
         return
-    _print_one(PRESETS[command.name], command.method)
+    if command.name not in PRESETS:
+        raise OptionError(f"unknown preset {command.name!r}.{meant(command.name)}")
+    preset = PRESETS[command.name]
+    if command.json:
+        print(
+            json.dumps({**describe(preset), **describe_training(preset, command.method)}, indent=1)
+        )
+        return
+    _print_one(preset, command.method)

@@ -1,0 +1,96 @@
+"""The images of a training: how they are read, and what they decide for open options."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+
+from daso.cli.terminal.counters import decoding_progress
+from daso.cli.training.command import TrainRequest
+from daso.data.images.cache import Cache
+from daso.data.open import NAMES, open_source
+from daso.data.source import Source
+from daso.presets.benchmarks import PRESETS
+from daso.presets.own_data import choose_for
+from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
+from daso.train.encoder.pretrained import is_pretrained
+from daso.train.encoder.resolution import ENLARGED, choose_resolution
+from daso.train.options import TrainOptions
+from daso.train.step.state import choose_device
+
+
+def read_source(request: TrainRequest) -> Source:
+    """Read the images that a command line names."""
+    command = request.command
+    preset = PRESETS.get(command.source)
+    return open_source(
+        command.source if preset is None else preset.source,
+        data=command.data,
+        folders=command.folders,
+        size=command.size,
+        skip_bad=command.skip_bad,
+        download=command.download,
+        progress=_report_download(),
+        cache=None
+        if command.cache is None
+        else Cache(command.cache.expanduser(), decoding_progress()),
+        largest_side=CPU_SIZE if _shrinks(request) else None,
+    )
+
+
+def _report_download() -> Callable[[str, int, int | None], None]:
+    shown: dict[str, int] = {}
+
+    def report(name: str, done: int, total: int | None) -> None:
+        tenths = done // 10_000_000
+        if shown.get(name) != tenths:
+            shown[name] = tenths
+            of = "" if total is None else f" of {total / 1e6:.0f}"
+            print(f"{name}: {done / 1e6:.0f}{of} MB", file=sys.stderr)
+
+    return report
+
+
+def _shrinks(request: TrainRequest) -> bool:
+    """Whether your own images are made small because there is no accelerator."""
+    train, named = request.train, request.command.source in (*NAMES, *PRESETS)
+    return choose_device(train.device).type == "cpu" and not named and not is_pretrained(train)
+
+
+def defaults_for(request: TrainRequest, source: Source) -> SourceDefaults:
+    """Return what the setting, the named source or the data decides for open options."""
+    name = request.command.source
+    if name in PRESETS:
+        defaults = PRESETS[name].defaults
+    elif name in SOURCES:
+        defaults = SOURCES[name]
+    else:
+        defaults = choose_for(source, choose_device(request.train.device))
+    return with_resolution(request.train, source, defaults)
+
+
+def with_resolution(
+    train: TrainOptions, source: Source, defaults: SourceDefaults
+) -> SourceDefaults:
+    """Return defaults with the side at which a pretrained encoder sees its images, if there is one.
+
+    Without an accelerator small images are not enlarged to the encoder's own side.
+    """
+    if not is_pretrained(train) or source.train.images.ndim != 4:
+        return defaults
+    side = None
+    if choose_device(train.device).type == "cpu":
+        side = choose_resolution(train, max(source.train.images.shape[2:]))
+    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
+    if side is None:
+        return dataclasses.replace(defaults, options=options)
+    reason = (
+        f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would take "
+        f"{(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better answers"
+    )
+    return dataclasses.replace(
+        defaults,
+        options={**options, "resolution": side.chosen},
+        reasons={**defaults.reasons, "resolution": reason},
+    )
