@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,14 @@ def read_rows(path: Path) -> list[Row]:
             if number < len(lines):
                 raise RunError(f"{path}, line {number}, is damaged: {error}") from error
     return rows
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:
+    """Return nested values by dotted name: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    flat: Row = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

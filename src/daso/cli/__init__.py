@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 an error that the user can mend, 2 wrong usage.
 
     A reader that has closed standard output or error before the end (``daso methods | head -1``) ends it with 1, in
-    silence. Without *arguments* those of the process are taken, and a tracker that hangs ends with it.
+    silence. Without *arguments* those of the process are taken.
     """
     try:
         try:
@@ -70,9 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 1
-    track = sys.modules.get("daso.track")
-    if arguments is None and track is not None and track.unfinished():
-        leave(status)
     return status
 
 
