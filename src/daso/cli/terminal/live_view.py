@@ -227,8 +227,8 @@ class View:
     def _class_rows(self, width: int) -> list[Text]:
         numbers = self._class_numbers()
         order = [int(k or 0) for k in numbers["class"]]
-        bars = [title for title in ("labelled", "pseudo-labels") if title in numbers]
-        shown = [title for title in ("truth*", "used", "recall") if title in numbers]
+        bars: list[str] = [title for title in ("labelled", "pseudo-labels") if title in numbers]
+        shown: list[str] = [title for title in ("truth*", "used", "recall") if title in numbers]
         names = max(5, min(NAME_WIDTH, max(map(cell_len, self.class_names))))
         while shown and width - names - 2 - 8 * len(shown) < 15 * len(bars):
             shown.pop(0)

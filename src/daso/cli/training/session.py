@@ -119,7 +119,7 @@ def announce(prepared: Prepared, folder: Path) -> None:
 def conclude(prepared: Prepared, folder: Path) -> None:
     """Draw the pictures of a finished run and print what came out."""
     # Matplotlib takes most of a second, and memory that training may need.
-    from daso.report.figures.axes import draw_run
+    from daso.report.figures.draw import draw_run
 
     summary = read_json(folder / "summary.json")
     try:

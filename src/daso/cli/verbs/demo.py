@@ -23,7 +23,7 @@ from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.report.compare.statistics import pair, spread
 from daso.report.compare.tables import value_of
-from daso.report.figures.axes import draw_comparison, draw_run, frequent_first
+from daso.report.figures.draw import draw_comparison, draw_run
 from daso.report.results import append_row, result_row
 from daso.report.runs import RunFolder, read_run
 from daso.track import Kind, check_installed, tracked
@@ -132,7 +132,7 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     table.add_column("labelled", justify="right")
     for name in groups:
         table.add_column(name, justify="right")
-    for k in frequent_first(first):
+    for k in first.order:
         cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
     table.add_section()

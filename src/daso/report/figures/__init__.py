@@ -1,1 +1,217 @@
-"""Figures drawn with Matplotlib."""
+"""Figures of runs for notebooks and papers: each function returns a Matplotlib figure.
+
+    from daso.report import figures
+
+    figures.recall("runs/photos")
+    seeds = {name: [f"runs/demo-1/{name}-{seed}" for seed in range(5)] for name in METHODS}
+    figures.recall(seeds).savefig("recall.pdf")
+
+Pyplot is not used, and the axes of a figure (``figure.axes``) can be changed. *runs* is one folder,
+a list of folders, or a dict of name to folders; the runs of a name differ in the seed, and their
+mean and standard deviation are drawn. Without names, runs are grouped by method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from daso.errors import RunError, nearest
+from daso.report import charts
+from daso.report.charts import Groups
+from daso.report.reliability import read_answers
+from daso.report.runs import RunFolder, as_array, read_run
+from daso.report.tsne import read_embedding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OneRun = str | Path | RunFolder
+Runs = OneRun | Sequence[OneRun] | Mapping[str, OneRun | Sequence[OneRun]]
+
+NOT_MEASURED = "not evaluated yet, or no images to measure on"
+NO_PSEUDO_LABELS = "no pseudo-labels: the method makes none, or was not evaluated yet"
+
+
+def _read(runs: OneRun | Sequence[OneRun]) -> list[RunFolder]:
+    listed = [runs] if isinstance(runs, str | Path | RunFolder) else runs
+    return [run if isinstance(run, RunFolder) else read_run(Path(run)) for run in listed]
+
+
+def as_groups(runs: Runs) -> Groups:
+    """Return runs by name, those without a name by method."""
+    if isinstance(runs, Mapping):
+        return {name: _read(members) for name, members in runs.items()}
+    groups: dict[str, list[RunFolder]] = {}
+    for run in _read(runs):
+        groups.setdefault(run.method, []).append(run)
+    return groups
+
+
+def _having(groups: Groups, has: Callable[[RunFolder], bool], lack: str) -> Groups:
+    """Return the groups whose runs all have something.
+
+    Raises:
+        RunError: no group has it.
+    """
+    having = {name: runs for name, runs in groups.items() if runs and all(map(has, runs))}
+    if not having:
+        paths = ", ".join(str(run.path) for runs in groups.values() for run in runs) or "no run"
+        raise RunError(f"{paths}: {lack}")
+    return having
+
+
+def is_measured(run: RunFolder) -> bool:
+    """Tell whether a run has been evaluated on test or hold-out images."""
+    return any("test" in row or "holdout" in row for row in run.evaluations())
+
+
+def has_pseudo_labels(run: RunFolder) -> bool:
+    """Tell whether a run has evaluated pseudo-labels."""
+    return any("pseudo_labels" in row for row in run.evaluations())
+
+
+def _draw(*drawn: charts.Chart) -> Figure:
+    from daso.report.figures.draw import draw
+
+    return draw(*drawn)
+
+
+def class_counts(run: OneRun) -> Figure:
+    """Draw how many images of each class are labelled and, where known, unlabelled."""
+    return _draw(charts.class_counts(_read(run)[0]))
+
+
+def recall(runs: Runs) -> Figure:
+    """Draw recall per class of complete runs, most labelled class first."""
+    complete = _having(
+        as_groups(runs),
+        lambda run: "per_class_recall" in run.summary,
+        "not complete or not measured",
+    )
+    return _draw(charts.recall(complete))
+
+
+def accuracy(runs: Runs) -> Figure:
+    """Draw balanced accuracy over time."""
+    return _draw(charts.accuracy(_having(as_groups(runs), is_measured, NOT_MEASURED)))
+
+
+def over_threshold(runs: Runs) -> Figure:
+    """Draw the share of pseudo-labels used over time."""
+    guessing = _having(as_groups(runs), has_pseudo_labels, NO_PSEUDO_LABELS)
+    return _draw(charts.pseudo_labels_used(guessing))
+
+
+def rare_pseudo_labels(runs: Runs) -> Figure:
+    """Draw the share of the rare third of the classes among the pseudo-labels over time.
+
+    Relative to the share that it should have, where the truth is known.
+    """
+    guessing = _having(as_groups(runs), has_pseudo_labels, NO_PSEUDO_LABELS)
+    return _draw(charts.rare_pseudo_labels(guessing))
+
+
+def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
+    """Draw that share for linear, semantic and final pseudo-labels of runs of one method."""
+    (members,) = _having({"": _read(runs)}, has_pseudo_labels, NO_PSEUDO_LABELS).values()
+    return _draw(charts.pseudo_label_bias(members))
+
+
+def pseudo_labels(runs: Runs, number: Literal["recall", "precision"] = "recall") -> Figure:
+    """Draw recall or precision of the pseudo-labels per class at the end."""
+    measured = _having(
+        as_groups(runs),
+        lambda run: charts.pseudo_label_quality(run, number) is not None,
+        "no pseudo-labels, or their truth is unknown",
+    )
+    return _draw(charts.pseudo_labels_by_class(measured, number))
+
+
+def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
+    """Draw the confusion matrix of complete runs of one method, in shares of the true class."""
+    from daso.report.figures.draw import draw_confusions
+
+    (members,) = _having(
+        {"": _read(runs)},
+        lambda run: charts.confusion_shares(run) is not None,
+        "no confusion.json: not complete",
+    ).values()
+    return draw_confusions({members[0].method: members})
+
+
+def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False) -> Figure:
+    """Draw accuracy against confidence of runs of one method, and images by confidence.
+
+    A bar below the dotted line means overconfidence. The calibration error (Guo et al., 2017) is
+    the mean over the runs.
+    """
+    from daso.report.figures.draw import draw_reliability
+
+    members = _read(runs)
+    answers = []
+    for run in members:
+        answer = read_answers(run, logit_adjusted)
+        if answer is None:
+            raise RunError(
+                f"{run.path}: no answers in beliefs.safetensors: not written yet, or nothing measured"
+            )
+        answers.append(answer)
+    name = members[0].method + (", logit-adjusted" if logit_adjusted else "")
+    return draw_reliability(name, answers)
+
+
+def embedding_map(
+    run: OneRun,
+    *,
+    by: Literal["pseudo-label", "truth"] = "pseudo-label",
+    classes: Sequence[str] | None = None,
+) -> Figure:
+    """Draw a map of the features: unlabelled and labelled images, and named prototypes.
+
+    The features are placed by t-SNE: neighbours are similar; distances between groups mean little.
+    Up to 42 classes have a colour and a shape of their own; more are coloured by their number of
+    labelled images.
+
+    Args:
+        run: the run, complete or not.
+        by: class that colours the unlabelled images.
+        classes: names of those to highlight, the others are pale (default: all).
+
+    Raises:
+        RunError: a class is unknown, the run has not written its features, or truth is unknown.
+    """
+    from daso.report.figures.feature_map import draw_map
+
+    (one,) = _read(run)
+    names = one.class_names
+    if missing := [name for name in classes or () if name not in names]:
+        raise RunError(f"{one.path}: no class {missing[0]!r}.{nearest(missing[0], names)}")
+    placed = read_embedding(one)
+    if placed is None:
+        raise RunError(
+            f"{one.path}: no features for a map in beliefs.safetensors: not written yet, or the run "
+            f"has no unlabelled images"
+        )
+    if by == "truth" and not (placed.truth >= 0).any():
+        raise RunError(f"{one.path}: no truth: the classes of the unlabelled images are unknown")
+    shown = placed.final if by == "pseudo-label" else placed.truth
+    highlighted = [k for k, name in enumerate(names) if classes is None or name in classes]
+    return draw_map(placed, shown, names, as_array(one.data["labeled_counts"]), highlighted)
+
+
+def blending_weights(run: OneRun) -> Figure:
+    """Draw over time how much each class's pseudo-labels depend on the prototypes, 0 to 1.
+
+    These are the weights v_k of DASO.
+    """
+    from daso.report.figures.draw import draw_blending_weights
+
+    (one,) = _read(run)
+    steps, weights = one.classes_over_time("pseudo_labels", "blend_weight")
+    if not len(steps):
+        raise RunError(
+            f"{one.path}: no blending weights: its method has none, or was not evaluated yet"
+        )
+    return draw_blending_weights(one, steps, weights)
