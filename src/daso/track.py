@@ -179,7 +179,9 @@ class MLflow:
                     ) from error
                 raise
         if "run_id" not in state:
-            params = [Param(_key(name), str(value)[:500]) for name, value in flatten(config).items()]
+            params = [
+                Param(_key(name), str(value)[:500]) for name, value in flatten(config).items()
+            ]
             for start in range(0, len(params), 100):
                 self._client.log_batch(self._run, params=params[start : start + 100])
         self.state = {"run_id": self._run, "tracking_uri": uri}

@@ -75,9 +75,7 @@ def follow(
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
     kept: list[Row] = []
     last_line = view.started
-    live = Live(
-        console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True
-    )
+    live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
     with live if in_terminal else contextlib.nullcontext():
         for row in rows:
             kept.append(row)
