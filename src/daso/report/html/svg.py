@@ -103,11 +103,12 @@ def axes(x: Scale | None, y: Scale, x_label: str, y_label: str, percent: bool = 
         label = f"{100 * value:g}%" if percent else short(value)
         parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{RIGHT_END}"/>')
         parts.append(text(LEFT - 5, place + 3.5, label, "tick end"))
-    for value in x.ticks() if x else ():
-        place = x(value)
-        style = "tick end" if place > RIGHT_END - 8 else "tick mid"
-        parts.append(f'<path class="grid" d="M{place:.1f} {y.start:.1f}v4"/>')
-        parts.append(text(min(place, WIDTH - 2), y.start + 15, short(value), style))
+    if x is not None:
+        for value in x.ticks():
+            place = x(value)
+            style = "tick end" if place > RIGHT_END - 8 else "tick mid"
+            parts.append(f'<path class="grid" d="M{place:.1f} {y.start:.1f}v4"/>')
+            parts.append(text(min(place, WIDTH - 2), y.start + 15, short(value), style))
     if x_label:
         parts.append(text((LEFT + RIGHT_END) / 2, y.start + 31, x_label, "label mid"))
     if y_label:
