@@ -32,10 +32,10 @@ STATE = "trackers.json"
 PER_CLASS = ("recall", "distribution")
 MOST_CLASSES = 50
 """With more classes, numbers per class stay in ``metrics.jsonl``."""
-START_TIMEOUT_SECONDS = 60
-FINISH_TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 60
+"""Time that W&B has to start a run and to finish it."""
 REQUEST_TIMEOUT_SECONDS = 10
-"""Of one request to an MLflow server, which is repeated twice, unless its variables say otherwise."""
+"""Default time of a request to an MLflow server, which is repeated twice."""
 
 
 def numbers_of(row: Row, class_names: Sequence[str]) -> Numbers:
@@ -63,7 +63,7 @@ def _walk(value: Any, path: str, class_names: Sequence[str]) -> Iterator[tuple[s
 
 
 class Tracker(Protocol):
-    """Receives the numbers of a run.
+    """Receives the numbers and warnings of a run.
 
     Attributes:
         state: identifies the tracker's run for a later process, as JSON values.
@@ -75,8 +75,7 @@ class Tracker(Protocol):
 
     def write(self, step: int, numbers: Numbers) -> None: ...
 
-    def note(self, step: int, text: str) -> None:
-        """Add a warning."""
+    def note(self, step: int, text: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -107,10 +106,7 @@ class TensorBoard:
 
 
 class WandB:
-    """Logs to Weights & Biases: project ``daso`` or ``WANDB_PROJECT``.
-
-    ``WANDB_MODE=offline`` needs no network.
-    """
+    """Logs to Weights & Biases: project ``daso`` or ``WANDB_PROJECT``."""
 
     def __init__(self, folder: Path, config: Row, state: Row, step: int) -> None:
         import wandb
@@ -118,13 +114,9 @@ class WandB:
         offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
         if not offline and not wandb.login(prompt=False):
             raise RuntimeError("no API key; run 'wandb login', or set WANDB_MODE=offline")
-        settings = {
-            "init_timeout": START_TIMEOUT_SECONDS,
-            "finish_timeout": FINISH_TIMEOUT_SECONDS,
-            "console": "off",
-            "silent": True,
-        }
-        fields = wandb.Settings.model_fields
+        settings = wandb.Settings(init_timeout=TIMEOUT_SECONDS, console="off", silent=True)
+        if "finish_timeout" in wandb.Settings.model_fields:  # older releases wait without a limit
+            settings.finish_timeout = TIMEOUT_SECONDS
         self._run: Any = wandb.init(
             project=state.get("project") or os.environ.get("WANDB_PROJECT", "daso"),
             id=state.get("id"),
@@ -132,7 +124,7 @@ class WandB:
             name=folder.name,
             dir=str(folder),
             config=config,
-            settings=wandb.Settings(**{k: v for k, v in settings.items() if k in fields}),
+            settings=settings,
         )
         # A resumed run repeats logged steps, which W&B's own counter forbids.
         self._run.define_metric("step", hidden=True)
@@ -167,17 +159,9 @@ class MLflow:
         self._metric = Metric
         uri = state.get("tracking_uri") or mlflow.get_tracking_uri()
         with _one_at_a_time() if uri.startswith("sqlite") else contextlib.nullcontext():
-            try:
-                self._client = mlflow.MlflowClient(tracking_uri=uri)
-                self._run: str = state.get("run_id") or self._begin(folder)
-                self._client.update_run(self._run, status="RUNNING")
-            except mlflow.MlflowException as error:
-                if (allowed := "MLFLOW_ALLOW_FILE_STORE") in str(error):
-                    raise RuntimeError(
-                        f"MLflow writes into a folder ({uri}) only with {allowed}=true; or set "
-                        f"MLFLOW_TRACKING_URI to a file such as sqlite:///mlflow.db"
-                    ) from error
-                raise
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._run: str = state.get("run_id") or self._begin(folder)
+            self._client.update_run(self._run, status="RUNNING")
         if "run_id" not in state:
             params = [
                 Param(_key(name), str(value)[:500]) for name, value in flatten(config).items()
@@ -322,7 +306,7 @@ class Tracking:
         try:
             yield
         except Exception as error:  # whatever fails in a tracker must not stop the training
-            reason = textwrap.shorten(str(error), 300) or type(error).__name__
+            reason = textwrap.shorten(str(error), 500) or type(error).__name__
             self.say(
                 f"tracker {kind} failed and is dropped: {reason}; "
                 f"all numbers are in {self.folder / 'metrics.jsonl'}"

@@ -11,7 +11,7 @@ Array = npt.NDArray[Any]
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int) -> Array:
-    """Return counts, int64 (K, K): row = true class, column = prediction; labels < 0 are ignored."""
+    """Return counts, int64 (K, K): row = true class, column = prediction; ignore labels < 0."""
     known = labels >= 0
     flat = labels[known] * num_classes + predictions[known]
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -91,8 +91,8 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
         class_counts: int64, (K,), labelled training images, which define the groups.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if a
-        class is never found), ``recall`` and ``precision`` (K numbers), ``recall_many``,
+        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if
+        a class is never found), ``recall`` and ``precision`` (K numbers), ``recall_many``,
         ``recall_medium``, ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All
         are in [0, 1] except the loss.
     """
@@ -118,7 +118,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
 def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> Array:
     """Subtract the log prior of the labelled images from logits (N, K).
 
-    Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9: right where the test classes are balanced.
+    Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9, for balanced test classes.
     """
     prior = np.asarray(class_counts, dtype=np.float64)
     adjusted: Array = logits - strength * np.log(prior / prior.sum())
@@ -126,7 +126,7 @@ def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> 
 
 
 def evaluate_logits(logits: Array, labels: Array, class_counts: Array) -> dict[str, Any]:
-    """Return ``classification_metrics``, and those after logit adjustment as ``"logit_adjusted"``."""
+    """Return ``classification_metrics``, and the logit-adjusted ones as ``"logit_adjusted"``."""
     adjusted = classification_metrics(adjust_logits(logits, class_counts), labels, class_counts)
     return {**classification_metrics(logits, labels, class_counts), "logit_adjusted": adjusted}
 
@@ -138,8 +138,8 @@ def pseudo_label_metrics(confusion: Array) -> dict[str, Any]:
         confusion: int64, (K + 1, K): row = true class (last row: unknown), column = pseudo-label.
 
     Returns:
-        ``distribution`` (share of each pseudo-label) and, if any truth is known, ``truth`` (share of
-        each class), ``recall`` and ``precision`` per class, and ``accuracy``.
+        ``distribution`` (share of each pseudo-label) and, if any truth is known, ``truth`` (share
+        of each class), ``recall`` and ``precision`` per class, and ``accuracy``.
     """
     total = confusion.sum()
     known = confusion[:-1]

@@ -11,7 +11,7 @@ from daso.data.training_data import ImageRows
 from daso.nets.network import Network
 
 PIXELS, PIXELS_CPU = 2**21, 2**17
-"""Pixels in a batch, which bound its memory. A CPU is as fast with 32 small images as with 1,024."""
+"""Pixels in a batch, which bound its memory. More do not make a CPU faster."""
 FEWEST_IMAGES, VECTORS = 8, 4096
 """Least images and number of vectors in a batch."""
 

@@ -1,7 +1,8 @@
 """What each chart shows: titles, labels and numbers, without a way to draw them.
 
-``daso.report.html.svg`` draws a chart for the pages, ``daso.report.figures.draw`` with Matplotlib.
-Shares are between 0 and 1; classes are ordered by their labelled images, most first.
+``daso.report.html.svg`` draws charts for the pages, ``daso.report.figures.draw`` with Matplotlib.
+Shares are between 0 and 1. Classes are ordered by their labelled images, most first. A function
+returns None if the runs have nothing to show; groups that have nothing are left out.
 """
 
 from __future__ import annotations
@@ -34,10 +35,9 @@ class Series:
     Attributes:
         name: for the legend.
         x, y: of the points; NaN leaves a gap.
-        style: what it stands for, which decides its colour: ``"labeled"``, ``"linear"``,
-            ``"semantic"``, ``"final"``, ``"adjusted"``, ``"truth"``; ``""`` for a method, whose
-            colour depends on its place among the series.
-        spread: standard deviation of y; None without one.
+        style: ``"labeled"``, ``"linear"``, ``"semantic"``, ``"final"``, ``"adjusted"`` or
+            ``"truth"``, which decides the colour; ``""`` for a method, whose place decides it.
+        spread: standard deviation of y, or None.
     """
 
     name: str
@@ -49,19 +49,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of series.
+    """A chart of at least one series.
 
     Attributes:
-        title: of the chart.
-        series: at least one.
-        kind: ``"lines"`` over the steps, ``"classes"`` side by side (dots or bars), ``"points"``
-            over numbers of images.
-        x_label, y_label: of the axes.
+        kind: ``"lines"`` over the steps, ``"classes"`` side by side (dots or bars), or
+            ``"points"`` over numbers of images.
         percent: values are shares.
-        log: use a logarithmic vertical axis.
+        log: the vertical axis is logarithmic.
         high: upper end of the vertical axis; None for the largest value.
         names: of the classes on the horizontal axis.
-        counts: labelled images of these classes, to be shown behind the names.
+        counts: labelled images of these classes, shown behind their names.
         marks: steps at which a stage begins.
         reference: value of a dotted line.
         note: what to know about the chart.
@@ -82,137 +79,94 @@ class Chart:
     note: str = ""
 
 
-def classes_chart(
-    title: str,
-    run: RunFolder,
-    series: Mapping[str, tuple[str, Array | None]],
-    *,
-    y_label: str = "",
-    percent: bool = True,
-    log: bool = False,
-    with_counts: bool = False,
-    note: str = "",
+def _classes(
+    run: RunFolder, title: str, series: Mapping[str, tuple[str, Array | None]], **more: Any
 ) -> Chart | None:
-    """Return a chart of numbers per class; None without any.
-
-    Args:
-        title: of the chart.
-        run: names and orders the classes.
-        series: name to style and values (K,), by class index; None is left out.
-        y_label: of the vertical axis.
-        percent: values are shares.
-        log: use a logarithmic vertical axis.
-        with_counts: show the labelled images behind the names.
-        note: what to know about the chart.
-    """
+    """Chart series of a run: name to style and values (K,) by class index."""
     places = np.arange(run.num_classes, dtype=float)
     drawn = tuple(
         Series(name, places, values[run.order], style)
         for name, (style, values) in series.items()
         if values is not None and np.isfinite(values).any()
     )
-    if not drawn:
-        return None
-    counts = run.labeled_counts
-    return Chart(
-        title,
-        drawn,
-        "classes",
-        CLASSES,
-        y_label,
-        percent,
-        log,
-        1.0 if percent else None,
-        tuple(run.class_names[k] for k in run.order),
-        counts[run.order] if with_counts and counts is not None else None,
-        note=note,
-    )
+    names = tuple(run.class_names[k] for k in run.order)
+    return Chart(title, drawn, "classes", CLASSES, names=names, **more) if drawn else None
 
 
 def class_counts(
     run: RunFolder, pseudo_labels: Array | None = None, note: str = "Logarithmic."
-) -> Chart:
-    """Chart the labelled and, where known, unlabelled images of each class.
-
-    Args:
-        run: the run.
-        pseudo_labels: unlabelled images with each pseudo-label, (K,).
-        note: below the chart.
-    """
+) -> Chart | None:
+    """Chart labelled, pseudo-labelled and, where known, unlabelled images of each class."""
     truth = vector(run.data.get("unlabeled_counts"), run.num_classes)
     series = {
         "labelled": ("labeled", run.labeled_counts),
         "pseudo-labels": ("final", pseudo_labels),
         "unlabelled (truth)": ("truth", truth),
     }
-    chart = classes_chart(
-        "Images per class", run, series, y_label="images", percent=False, log=True, note=note
-    )
-    if chart is None:
-        raise ValueError("no labelled images of any class")
-    return chart
-
-
-def by_class(
-    title: str, groups: Groups, values: Callable[[RunFolder], Array | None], y_label: str
-) -> Chart:
-    """Chart a number per class of each group: mean and standard deviation over its runs."""
-    first = next(iter(groups.values()))[0]
-    places = np.arange(first.num_classes, dtype=float)
-    series = []
-    for name, runs in groups.items():
-        rows = np.stack([v for run in runs if (v := values(run)) is not None])[:, first.order]
-        spread = rows.std(0, ddof=1) if len(rows) > 1 else None
-        series.append(Series(name, places, mean_known(rows), spread=spread))
-    names = tuple(first.class_names[k] for k in first.order)
-    return Chart(title, tuple(series), "classes", CLASSES, y_label, high=1.0, names=names)
-
-
-def recall(groups: Groups) -> Chart:
-    """Chart recall per class of complete runs."""
-    first = next(iter(groups.values()))[0]
-    title = f"Recall per class on {POOLS[first.summary['measured_on']]} images"
-    return by_class(title, groups, RunFolder.recall, "recall")
+    look: dict[str, Any] = {"y_label": "images", "percent": False, "log": True, "note": note}
+    return _classes(run, "Images per class", series, **look)
 
 
 def recall_of(run: RunFolder, recall: Array | None, adjusted: Array | None) -> Chart | None:
-    """Chart recall per class of one run; against the number of labelled images for many classes.
+    """Chart recall per class of a run, and recall after logit adjustment, (K,) each.
 
-    Args:
-        run: the run.
-        recall: of each class, (K,).
-        adjusted: the same after post-hoc logit adjustment.
+    Many classes are placed by their number of labelled images.
     """
     series = {"recall": ("final", recall), "logit-adjusted": ("adjusted", adjusted)}
     counts = run.labeled_counts
-    if run.num_classes <= FEW_CLASSES or counts is None:
-        return classes_chart(
-            "Recall per class, most labels first",
-            run,
-            series,
-            y_label="recall",
-            with_counts=True,
-            note="In brackets: number of labelled images.",
-        )
-    drawn = tuple(
-        Series(name, counts[run.order], values[run.order], style)
-        for name, (style, values) in series.items()
-        if values is not None
-    )
-    return (
-        Chart(
-            "Recall against the number of labelled images",
-            drawn,
-            "points",
-            "labelled images",
-            "recall",
-            high=1.0,
-            names=tuple(run.class_names[k] for k in run.order),
-            note="One point per class.",
-        )
-        if drawn
-        else None
-    )
+    look: dict[str, Any] = {"y_label": "recall", "high": 1.0}
+    if counts is None or run.num_classes <= FEW_CLASSES:
+        look["counts"] = None if counts is None else counts[run.order]
+        look["note"] = "" if counts is None else "In brackets: number of labelled images."
+        return _classes(run, "Recall per class, most labels first", series, **look)
+    chart = _classes(run, "Recall against the number of labelled images", series, **look)
+    if chart is None:
+        return None
+    placed = tuple(replace(one, x=counts[run.order]) for one in chart.series)
+    note = "One point per class."
+    return replace(chart, series=placed, kind="points", x_label="labelled images", note=note)
+
+
+def blending_weight(run: RunFolder) -> Chart | None:
+    """Chart the latest blending weight of each class."""
+    steps, weights = run.classes_over_time("pseudo_labels", "blend_weight")
+    latest = weights[-1] if len(steps) else None
+    when = "at the end" if run.summary else f"at step {steps[-1]:,.0f}" if len(steps) else ""
+    title = f"Blending weight per class, {when}"
+    note = "How much a pseudo-label depends on the prototypes: 0 not at all, 1 entirely."
+    series = {"blending weight": ("semantic", latest)}
+    return _classes(run, title, series, percent=False, high=1.0, note=note)
+
+
+def _by_class(
+    title: str, groups: Groups, values: Callable[[RunFolder], Array | None], y_label: str
+) -> Chart | None:
+    """Chart a number per class of each group: mean and standard deviation over its runs."""
+    series, runs = [], [run for members in groups.values() for run in members]
+    for name, members in groups.items():
+        rows = [v[runs[0].order] for run in members if (v := values(run)) is not None]
+        if rows:
+            places = np.arange(len(rows[0]), dtype=float)
+            spread = np.std(rows, axis=0, ddof=1) if len(rows) > 1 else None
+            series.append(Series(name, places, mean_known(np.stack(rows)), spread=spread))
+    if not series:
+        return None
+    names = tuple(runs[0].class_names[k] for k in runs[0].order)
+    return Chart(title, tuple(series), "classes", CLASSES, y_label, high=1.0, names=names)
+
+
+def recall(groups: Groups) -> Chart | None:
+    """Chart recall per class of complete runs."""
+    complete = {
+        name: runs
+        for name, members in groups.items()
+        if (runs := [run for run in members if "per_class_recall" in run.summary])
+    }
+    if not complete:
+        return None
+    part = next(iter(complete.values()))[0].summary["measured_on"]
+    title = f"Recall per class on {POOLS[part]} images"
+    return _by_class(title, complete, RunFolder.recall, "recall")
 
 
 def pseudo_label_quality(run: RunFolder, what: str) -> Array | None:
@@ -225,123 +179,95 @@ def pseudo_label_quality(run: RunFolder, what: str) -> Array | None:
     return mean_known(values[-int(run.summary.get("evaluations", 1)) :]) if len(values) else None
 
 
-def pseudo_labels_by_class(groups: Groups, what: str) -> Chart:
+def pseudo_labels_by_class(groups: Groups, what: str) -> Chart | None:
     """Chart recall or precision of the pseudo-labels per class at the end, with means."""
     title = f"{what.capitalize()} of pseudo-labels, and its mean over classes"
-    chart = by_class(title, groups, lambda run: pseudo_label_quality(run, what), what)
+    chart = _by_class(title, groups, lambda run: pseudo_label_quality(run, what), what)
 
-    def named(series: Series) -> Series:
-        known, count = int(np.isfinite(series.y).sum()), len(series.y)
-        over = "" if known == count else f" ({known} of {count} classes)"
-        mean = 100 * float(mean_known(series.y))
-        return replace(series, name=f"{series.name}: {mean:.1f}{over}", spread=None)
+    def named(one: Series) -> Series:
+        measured, count = int(np.isfinite(one.y).sum()), len(one.y)
+        over = "" if measured == count else f" ({measured} of {count} classes)"
+        mean = 100 * float(mean_known(one.y))
+        return replace(one, name=f"{one.name}: {mean:.1f}{over}", spread=None)
 
-    return replace(chart, series=tuple(map(named, chart.series)))
+    return chart and replace(chart, series=tuple(map(named, chart.series)))
 
 
-def over_time(
-    title: str,
-    groups: Groups,
-    value: Callable[[Row], float | None],
-    *,
-    y_label: str,
-    percent: bool = True,
-    high: float | None = None,
-    reference: float | None = None,
-) -> Chart:
-    """Chart a number of the evaluations over time: mean and standard deviation of each group.
+def _over_time(
+    title: str, groups: Groups, value: Callable[[Row], float | None], y_label: str, **more: Any
+) -> Chart | None:
+    """Chart a number of the evaluations: mean and standard deviation over the runs of a group.
 
     Only steps at which all runs of a group have the number are drawn.
-
-    Args:
-        title: of the chart.
-        groups: name of each and its runs, which differ in the seed.
-        value: returns the number of an evaluation row, or None to skip it.
-        y_label: of the vertical axis.
-        percent: values are shares.
-        high: upper end of the vertical axis.
-        reference: value of a dotted line.
     """
     series = []
     for name, runs in groups.items():
         rows = [{row["step"]: value(row) for row in run.evaluations()} for run in runs]
         steps = sorted(step for step in rows[0] if all(one.get(step) is not None for one in rows))
-        values = as_array([[one[step] for step in steps] for one in rows])
-        spread = values.std(0, ddof=1) if len(runs) > 1 else None
-        series.append(Series(name, as_array(steps), values.mean(0), spread=spread))
-    return Chart(
-        title, tuple(series), y_label=y_label, percent=percent, high=high, reference=reference
-    )
+        if steps:
+            values = as_array([[one[step] for step in steps] for one in rows])
+            spread = values.std(0, ddof=1) if len(runs) > 1 else None
+            series.append(Series(name, as_array(steps), values.mean(0), spread=spread))
+    return Chart(title, tuple(series), y_label=y_label, **more) if series else None
 
 
-def accuracy(groups: Groups) -> Chart:
+def accuracy(groups: Groups) -> Chart | None:
     """Chart balanced accuracy of the moving-average network over time."""
 
     def value(row: Row) -> float | None:
-        part = row.get("test") or row.get("holdout")
-        return number(at(part, "balanced_accuracy"))
+        return number(at(row.get("test") or row.get("holdout"), "balanced_accuracy"))
 
-    title = "Balanced accuracy over time"
-    return over_time(title, groups, value, y_label="balanced accuracy")
+    return _over_time("Balanced accuracy over time", groups, value, "balanced accuracy")
 
 
-def pseudo_labels_used(groups: Groups) -> Chart:
+def pseudo_labels_used(groups: Groups) -> Chart | None:
     """Chart the share of pseudo-labels used over time."""
 
     def value(row: Row) -> float | None:
         return number(at(row, "pseudo_labels", "share_confident"))
 
-    return over_time(
-        "Pseudo-labels used", groups, value, y_label="share over the threshold", high=1
-    )
+    return _over_time("Pseudo-labels used", groups, value, "share over the threshold", high=1.0)
 
 
-def _rare_share(run: RunFolder, row: Row, part: str, relative: bool) -> float | None:
-    """Return the share of the rare third among pseudo-labels; *relative* to that of the truth."""
-    rare = run.groups["few"] or run.order[-1:]
-    content = at(row, "pseudo_labels", part)
-    share = vector(at(content, "distribution"), run.num_classes)
-    if share is None or not relative:
-        return None if share is None else float(share[rare].sum())
-    truth = vector(at(content, "truth"), run.num_classes)
-    expected = 0.0 if truth is None else float(truth[rare].sum())
-    return float(share[rare].sum()) / expected if expected > 0 else None
+def rare_pseudo_labels(groups: Groups, part: str = "final") -> Chart | None:
+    """Chart the share of the rare third of the classes among pseudo-labels over time.
 
-
-def _rarest(run: RunFolder) -> str:
-    count = len(run.groups["few"] or run.order[-1:])
-    return "rarest class" if count == 1 else f"{count} rarest classes"
-
-
-def _rare_share_over_time(groups: Groups, part: str) -> Chart:
-    runs = [run for group in groups.values() for run in group]
-    path = ("pseudo_labels", part)
+    Relative to the share that they should have, where the truth is known: 1 is unbiased.
+    """
+    runs = [run for members in groups.values() for run in members]
+    count, path = runs[0].num_classes, ("pseudo_labels", part)
+    rare = runs[0].groups["few"] or runs[0].order[-1:]
     guessing = [run for run in runs if len(run.classes_over_time(*path, "distribution")[0])]
     relative = all(len(run.classes_over_time(*path, "truth")[0]) for run in guessing)
-    return over_time(
-        f"Pseudo-labels of the {_rarest(runs[0])}",
+
+    def value(row: Row) -> float | None:
+        share = vector(at(row, *path, "distribution"), count)
+        truth = vector(at(row, *path, "truth"), count)
+        if share is None or not relative:
+            return None if share is None else float(share[rare].sum())
+        expected = 0.0 if truth is None else float(truth[rare].sum())
+        return float(share[rare].sum()) / expected if expected > 0 else None
+
+    rarest = "rarest class" if len(rare) == 1 else f"{len(rare)} rarest classes"
+    return _over_time(
+        f"Pseudo-labels of the {rarest}",
         groups,
-        lambda row: _rare_share(runs[0], row, part, relative),
-        y_label="share of pseudo-labels" + (" / share of truth" if relative else ""),
+        value,
+        "share of pseudo-labels" + (" / share of truth" if relative else ""),
         percent=not relative,
         reference=1.0 if relative else None,
     )
 
 
-def rare_pseudo_labels(groups: Groups) -> Chart:
-    """Chart the share of the rare third of the classes among pseudo-labels over time.
-
-    Relative to the share that they should have, where the truth is known: 1 is unbiased.
-    """
-    return _rare_share_over_time(groups, "final")
-
-
-def pseudo_label_bias(runs: Sequence[RunFolder]) -> Chart:
+def pseudo_label_bias(runs: Sequence[RunFolder]) -> Chart | None:
     """Chart that share among linear, semantic and final pseudo-labels, as the mean over runs."""
-    charts = {part: _rare_share_over_time({part: runs}, part) for part in PARTS}
-    series = [replace(c.series[0], style=part, spread=None) for part, c in charts.items()]
-    title = f"{runs[0].method}: pseudo-labels of the {_rarest(runs[0])}"
-    return replace(charts["final"], title=title, series=tuple(one for one in series if len(one.x)))
+    charts = {part: rare_pseudo_labels({part: runs}, part) for part in PARTS}
+    drawn = {part: chart for part, chart in charts.items() if chart is not None}
+    if not drawn:
+        return None
+    series = (replace(chart.series[0], style=p, spread=None) for p, chart in drawn.items())
+    chart = next(reversed(drawn.values()))
+    return replace(chart, title=f"{runs[0].method}: {chart.title}", series=tuple(series))
 
 
 def training(run: RunFolder) -> list[Chart]:
@@ -396,7 +322,6 @@ def training(run: RunFolder) -> list[Chart]:
 
 
 def _stage_starts(run: RunFolder) -> tuple[float, ...]:
-    """Return the steps after which a further stage began."""
     starts, before = [], 0.0
     for earlier, row in itertools.pairwise(run.rows):
         stage = number(row.get("stage")) or 0.0

@@ -46,7 +46,8 @@ class Embedding:
 
     Attributes:
         unlabeled, labeled, prototypes: places (N, 2), (M, 2) and (K, 2).
-        final, linear, semantic: (N,), the pseudo-label, the classifier's and the similarity's class.
+        final, linear, semantic: (N,), the pseudo-label, and the classes by classifier and
+            similarity.
         truth: (N,), -1 if unknown.
         label: (M,).
     """
@@ -126,11 +127,10 @@ def short_name(name: str) -> str:
 
 
 def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Place the names of points (N, 2) beside, above or below them, with as little overlap as possible.
+    """Place the names of points (N, 2) beside, above or below them, with little overlap.
 
     Returns:
-        x, y of the baseline, and how the name is aligned: ``""`` from there on, ``"end"`` before it,
-        ``"mid"`` centred.
+        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centred.
     """
     marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
     taken: list[Box] = []

@@ -57,7 +57,7 @@ class View:
         total, step: steps of the run, and steps done.
         stages: number of stages.
         class_names: K names; empty to leave out the classes.
-        labeled: labeled images of each class.
+        labeled: labelled images of each class.
         fold: whether the run is a fold of a cross-validation, measured on its hold-out.
         plain: use ASCII only.
         clock: returns the time in seconds.
@@ -97,7 +97,7 @@ class View:
                 self.best = (value, row["step"])
 
     def measured(self) -> tuple[str, Row]:
-        """Return the name of the images of the latest evaluation, and its metrics; empty if none."""
+        """Return the images' name and the metrics of the latest evaluation; empty if none."""
         names = ("holdout", "test") if self.fold else ("test", "holdout")
         name = next((name for name in names if self.evaluation.get(name)), None)
         return ("", {}) if name is None else (POOLS[name], self.evaluation[name])
@@ -198,7 +198,7 @@ class View:
         return lines
 
     def _class_numbers(self) -> dict[str, list[float | None]]:
-        """Return what is known of each class, most labeled images first."""
+        """Return what is known of each class, most labelled images first."""
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
         pseudo_labels = self.evaluation.get("pseudo_labels", {})

@@ -81,7 +81,7 @@ def summary_table(
 def class_table(
     class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]
 ) -> Table:
-    """Show recall and precision of each class, beside its number of labeled images."""
+    """Show recall and precision of each class, beside its number of labelled images."""
     table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
     for column in ("class", "labelled", "recall", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")

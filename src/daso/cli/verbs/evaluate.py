@@ -16,7 +16,7 @@ from daso.cli.terminal.parse import parse
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Measure the moving-average network of a run's newest checkpoint on test and hold-out images."""
+    """Measure the newest checkpoint of a run on its test and hold-out images."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""

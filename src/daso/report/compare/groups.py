@@ -170,7 +170,8 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
             seed = run.config["train"]["seed"]
             if seed in by_seed:
                 notes.append(
-                    f"{name}, seed {seed}, occurs twice: {run.path} counts, {by_seed[seed].path} does not"
+                    f"{name}, seed {seed}, occurs twice: {run.path} counts, "
+                    f"{by_seed[seed].path} does not"
                 )
             by_seed[seed] = run
         groups.append(Group(name, dict(sorted(by_seed.items()))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from daso.files import Row
 from daso.report import charts
@@ -11,48 +12,31 @@ from daso.report.compare.tables import Compared
 from daso.report.html import svg
 from daso.report.html.run import UNREADABLE
 from daso.report.html.template import render_page
-from daso.report.runs import RunFolder
 
 
 def figures_of(one: Compared, problems: list[str]) -> list[Row]:
     """Return the charts of a setting; a chart that damaged files prevent becomes a problem."""
     groups: Groups = {group.name: list(group.runs.values()) for group in one.setting.groups}
-    guessing = {name: runs for name, runs in groups.items() if any(map(_has_pseudo_labels, runs))}
-    known = {name: runs for name, runs in guessing.items() if any(map(_knows_truth, runs))}
-    drawn: dict[str, Callable[[], Chart]] = {
-        "images per class": lambda: charts.class_counts(one.setting.first),
-        "recall per class": lambda: charts.recall(groups),
-        "balanced accuracy": lambda: charts.accuracy(groups),
+    drawn: dict[str, Callable[[], Chart | None]] = {
+        "images per class": partial(charts.class_counts, one.setting.first),
+        "recall per class": partial(charts.recall, groups),
+        "balanced accuracy": partial(charts.accuracy, groups),
+        "pseudo-labels used": partial(charts.pseudo_labels_used, groups),
+        "rare pseudo-labels": partial(charts.rare_pseudo_labels, groups),
+        "recall of pseudo-labels": partial(charts.pseudo_labels_by_class, groups, "recall"),
+        "precision of pseudo-labels": partial(charts.pseudo_labels_by_class, groups, "precision"),
     }
-    if guessing:
-        drawn["pseudo-labels used"] = lambda: charts.pseudo_labels_used(guessing)
-        drawn["rare pseudo-labels"] = lambda: charts.rare_pseudo_labels(guessing)
-    if known:
-        drawn["recall of pseudo-labels"] = lambda: charts.pseudo_labels_by_class(known, "recall")
-        drawn["precision of pseudo-labels"] = lambda: charts.pseudo_labels_by_class(
-            known, "precision"
-        )
     figures = []
-    for name, chart in drawn.items():
+    for name, make in drawn.items():
         try:
-            figures.append(svg.figure(chart()))
+            if (chart := make()) is not None:
+                figures.append(svg.figure(chart))
         except UNREADABLE as error:
             problems.append(
                 f"The figure '{name}' of {one.setting.title} is left out: a file has unexpected "
                 f"contents ({type(error).__name__}: {error})."
             )
     return figures
-
-
-def _has_pseudo_labels(run: RunFolder) -> bool:
-    return any("pseudo_labels" in row for row in run.evaluations())
-
-
-def _knows_truth(run: RunFolder) -> bool:
-    try:
-        return charts.pseudo_label_quality(run, "recall") is not None
-    except UNREADABLE:
-        return False
 
 
 def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:

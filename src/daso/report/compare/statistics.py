@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -18,11 +17,10 @@ MOST_EXACT_PAIRS = 16
 """With more pairs, the choices of signs are too many to try."""
 FEWEST_PAIRS = 3
 """With fewer pairs nothing is tested: two that happen to agree would look certain."""
-LEVEL = 0.05
 
 
 def spread(values: Sequence[float], digits: int = 1, deviation_digits: int | None = None) -> str:
-    """Return mean ± standard deviation (of the sample), the mean alone of a single value, ``-`` of none."""
+    """Return mean ± standard deviation of the sample; the mean of one value; ``-`` of none."""
     if not len(values):
         return MISSING
     mean = f"{np.mean(values):.{digits}f}"
@@ -34,10 +32,9 @@ def spread(values: Sequence[float], digits: int = 1, deviation_digits: int | Non
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences between two methods, seed by seed.
+    """Paired differences between two methods, one for each seed.
 
-    Attributes:
-        values: differences, one for each pair.
+    The intervals and tests are NaN with fewer than three pairs.
     """
 
     values: tuple[float, ...]
@@ -59,21 +56,22 @@ class Difference:
 
     @property
     def half_interval(self) -> float:
-        """Half of the 95% interval of the mean, by Student's t; NaN with fewer than three pairs."""
-        n = len(self.values)
-        if n < FEWEST_PAIRS:
+        """Half of the 95% interval of the mean, by Student's t."""
+        if len(self.values) < FEWEST_PAIRS:
             return math.nan
-        return float(stdtrit(n - 1, 1 - LEVEL / 2)) * self.deviation / math.sqrt(n)
+        from scipy.special import stdtrit
+
+        n = len(self.values)
+        return float(stdtrit(n - 1, 0.975)) * self.deviation / math.sqrt(n)
 
     @property
     def t_test(self) -> float:
-        """Two-sided p of the paired t test, which assumes normal differences.
-
-        NaN with fewer than three pairs, or if all differences are equal.
-        """
-        n = len(self.values)
-        if n < FEWEST_PAIRS or self.deviation <= 1e-9 * abs(self.mean):
+        """Two-sided p of the paired t test; NaN if all differences are equal."""
+        if len(self.values) < FEWEST_PAIRS or self.deviation <= 1e-9 * abs(self.mean):
             return math.nan
+        from scipy.special import stdtr
+
+        n = len(self.values)
         return float(2 * stdtr(n - 1, -abs(self.mean) / (self.deviation / math.sqrt(n))))
 
     @property
@@ -81,13 +79,11 @@ class Difference:
         """Two-sided p of the exact permutation test, which assumes only symmetry.
 
         The share of all choices of signs whose mean is at least as far from 0. It is at least
-        2 / 2^n, so fewer than six pairs never give 0.05. NaN with fewer than three pairs and with
-        more than 16.
+        2 / 2^n, so fewer than six pairs never give 0.05. NaN with more than 16 pairs.
         """
-        n = len(self.values)
-        if not FEWEST_PAIRS <= n <= MOST_EXACT_PAIRS:
+        if not FEWEST_PAIRS <= len(self.values) <= MOST_EXACT_PAIRS:
             return math.nan
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(self.values))))
         means = np.abs(signs @ np.array(self.values))
         return float((means >= means[0] * (1 - 1e-12)).mean())
 

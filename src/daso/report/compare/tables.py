@@ -167,10 +167,10 @@ class Compared:
         if not self.others:
             return notes
         notes.append(
-            f"Differences from {self.baseline.name} are in points, between runs with the same seed, "
-            f"split and images. The paired t test assumes normal differences; Holm's p corrects for "
-            f"the number of methods; the sign-flip test assumes only symmetry. Single classes are "
-            f"not tested."
+            f"Differences from {self.baseline.name} are in points, between runs with the same "
+            f"seed, split and images. The paired t test assumes normal differences; Holm's p "
+            f"corrects for the number of methods; the sign-flip test assumes only symmetry. Single "
+            f"classes are not tested."
         )
         value = partial(value_of, measure=TESTED[0])
         counts = sorted(len(self.difference(group, value).values) for group in self.others)

@@ -13,7 +13,7 @@ mean and standard deviation are drawn. Without names, runs are grouped by method
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 OneRun = str | Path | RunFolder
 Runs = OneRun | Sequence[OneRun] | Mapping[str, OneRun | Sequence[OneRun]]
 
-NOT_MEASURED = "not evaluated yet, or no images to measure on"
 NO_PSEUDO_LABELS = "no pseudo-labels: the method makes none, or was not evaluated yet"
 
 
@@ -49,59 +48,42 @@ def as_groups(runs: Runs) -> Groups:
     return groups
 
 
-def _having(groups: Groups, has: Callable[[RunFolder], bool], lack: str) -> Groups:
-    """Return the groups whose runs all have something.
+def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
+    """Draw a chart.
 
     Raises:
-        RunError: no group has it.
+        RunError: the runs have nothing to show.
     """
-    having = {name: runs for name, runs in groups.items() if runs and all(map(has, runs))}
-    if not having:
-        paths = ", ".join(str(run.path) for runs in groups.values() for run in runs) or "no run"
-        raise RunError(f"{paths}: {lack}")
-    return having
-
-
-def is_measured(run: RunFolder) -> bool:
-    """Tell whether a run has been evaluated on test or hold-out images."""
-    return any("test" in row or "holdout" in row for row in run.evaluations())
-
-
-def has_pseudo_labels(run: RunFolder) -> bool:
-    """Tell whether a run has evaluated pseudo-labels."""
-    return any("pseudo_labels" in row for row in run.evaluations())
-
-
-def _draw(*drawn: charts.Chart) -> Figure:
     from daso.report.figures.draw import draw
 
-    return draw(*drawn)
+    if chart is None:
+        paths = ", ".join(str(run.path) for runs in groups.values() for run in runs)
+        raise RunError(f"{paths}: {lack}")
+    return draw(chart)
 
 
 def class_counts(run: OneRun) -> Figure:
     """Draw how many images of each class are labelled and, where known, unlabelled."""
-    return _draw(charts.class_counts(_read(run)[0]))
+    (one,) = _read(run)
+    return _draw(charts.class_counts(one), {"": [one]}, "no labelled images")
 
 
 def recall(runs: Runs) -> Figure:
     """Draw recall per class of complete runs, most labelled class first."""
-    complete = _having(
-        as_groups(runs),
-        lambda run: "per_class_recall" in run.summary,
-        "not complete or not measured",
-    )
-    return _draw(charts.recall(complete))
+    groups = as_groups(runs)
+    return _draw(charts.recall(groups), groups, "not complete, or nothing was measured")
 
 
 def accuracy(runs: Runs) -> Figure:
     """Draw balanced accuracy over time."""
-    return _draw(charts.accuracy(_having(as_groups(runs), is_measured, NOT_MEASURED)))
+    groups = as_groups(runs)
+    return _draw(charts.accuracy(groups), groups, "not evaluated yet, or nothing to measure on")
 
 
 def over_threshold(runs: Runs) -> Figure:
     """Draw the share of pseudo-labels used over time."""
-    guessing = _having(as_groups(runs), has_pseudo_labels, NO_PSEUDO_LABELS)
-    return _draw(charts.pseudo_labels_used(guessing))
+    groups = as_groups(runs)
+    return _draw(charts.pseudo_labels_used(groups), groups, NO_PSEUDO_LABELS)
 
 
 def rare_pseudo_labels(runs: Runs) -> Figure:
@@ -109,35 +91,30 @@ def rare_pseudo_labels(runs: Runs) -> Figure:
 
     Relative to the share that it should have, where the truth is known.
     """
-    guessing = _having(as_groups(runs), has_pseudo_labels, NO_PSEUDO_LABELS)
-    return _draw(charts.rare_pseudo_labels(guessing))
+    groups = as_groups(runs)
+    return _draw(charts.rare_pseudo_labels(groups), groups, NO_PSEUDO_LABELS)
 
 
 def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
     """Draw that share for linear, semantic and final pseudo-labels of runs of one method."""
-    (members,) = _having({"": _read(runs)}, has_pseudo_labels, NO_PSEUDO_LABELS).values()
-    return _draw(charts.pseudo_label_bias(members))
+    members = _read(runs)
+    return _draw(charts.pseudo_label_bias(members), {"": members}, NO_PSEUDO_LABELS)
 
 
 def pseudo_labels(runs: Runs, number: Literal["recall", "precision"] = "recall") -> Figure:
     """Draw recall or precision of the pseudo-labels per class at the end."""
-    measured = _having(
-        as_groups(runs),
-        lambda run: charts.pseudo_label_quality(run, number) is not None,
-        "no pseudo-labels, or their truth is unknown",
-    )
-    return _draw(charts.pseudo_labels_by_class(measured, number))
+    groups, lack = as_groups(runs), "no pseudo-labels, or their truth is unknown"
+    return _draw(charts.pseudo_labels_by_class(groups, number), groups, lack)
 
 
 def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
     """Draw the confusion matrix of complete runs of one method, in shares of the true class."""
     from daso.report.figures.draw import draw_confusions
 
-    (members,) = _having(
-        {"": _read(runs)},
-        lambda run: charts.confusion_shares(run) is not None,
-        "no confusion.json: not complete",
-    ).values()
+    members = _read(runs)
+    for run in members:
+        if charts.confusion_shares(run) is None:
+            raise RunError(f"{run.path}: no confusion.json: not complete")
     return draw_confusions({members[0].method: members})
 
 
@@ -149,14 +126,11 @@ def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False
     """
     from daso.report.figures.draw import draw_reliability
 
-    members = _read(runs)
-    answers = []
+    members, answers = _read(runs), []
     for run in members:
         answer = read_answers(run, logit_adjusted)
         if answer is None:
-            raise RunError(
-                f"{run.path}: no answers in beliefs.safetensors: not written yet, or nothing measured"
-            )
+            raise RunError(f"{run.path}: no answers in beliefs.safetensors, or no such file yet")
         answers.append(answer)
     name = members[0].method + (", logit-adjusted" if logit_adjusted else "")
     return draw_reliability(name, answers)
@@ -191,8 +165,7 @@ def embedding_map(
     placed = read_embedding(one)
     if placed is None:
         raise RunError(
-            f"{one.path}: no features for a map in beliefs.safetensors: not written yet, or the run "
-            f"has no unlabelled images"
+            f"{one.path}: no map in beliefs.safetensors: not written yet, or no unlabelled images"
         )
     if by == "truth" and not (placed.truth >= 0).any():
         raise RunError(f"{one.path}: no truth: the classes of the unlabelled images are unknown")

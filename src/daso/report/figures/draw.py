@@ -7,7 +7,8 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from daso.errors import RunError
-from daso.report import charts, figures
+from daso.report import charts
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Groups, Series, confusion_shares
 from daso.report.reliability import FEW_IMAGES, reliability_bins
 from daso.report.runs import Array, RunFolder, read_run
@@ -244,7 +245,7 @@ def draw_reliability(name: str, answers: Sequence[tuple[Array, Array]]) -> Figur
     return figure
 
 
-def _save(folder: Path, pictures: dict[str, Callable[[], Figure]]) -> list[Path]:
+def _save(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -259,21 +260,22 @@ def _save(folder: Path, pictures: dict[str, Callable[[], Figure]]) -> list[Path]
 def draw_run(folder: Path) -> list[Path]:
     """Draw the pictures of a run into its ``plots`` folder; return their paths.
 
-    ``classes.png`` and, if there is something to show, ``training.png``, ``recall.png`` and
-    ``pseudo_labels.png``.
+    These are ``classes.png`` and, if there is something to show, ``training.png``, ``recall.png``
+    and ``pseudo_labels.png``.
 
     Raises:
         RunError: the path is not a run folder, or nothing can be written.
     """
     run = read_run(folder)
-    pictures: dict[str, Callable[[], Figure]] = {"classes": lambda: figures.class_counts(run)}
-    if figures.is_measured(run):
-        pictures["training"] = lambda: figures.accuracy(run)
-    if "per_class_recall" in run.summary:
-        pictures["recall"] = lambda: figures.recall(run)
-    if figures.has_pseudo_labels(run):
-        pictures["pseudo_labels"] = lambda: figures.pseudo_label_bias(run)
-    return _save(folder / "plots", pictures)
+    groups = {run.method: [run]}
+    pictures = {
+        "classes": charts.class_counts(run),
+        "training": charts.accuracy(groups),
+        "recall": charts.recall(groups),
+        "pseudo_labels": charts.pseudo_label_bias([run]),
+    }
+    drawn = {name: partial(draw, chart) for name, chart in pictures.items() if chart is not None}
+    return _save(folder / "plots", drawn)
 
 
 def draw_comparison(groups: Groups, path: Path) -> None:
@@ -283,12 +285,13 @@ def draw_comparison(groups: Groups, path: Path) -> None:
         groups: name of each method and its runs, which differ in the seed.
         path: of the file.
     """
-    guessing = [runs for runs in groups.values() if figures.has_pseudo_labels(runs[0])]
-    biases = [charts.pseudo_label_bias(runs) for runs in guessing]
     first = next(iter(groups.values()))[0]
-    figure = draw(charts.class_counts(first), charts.recall(groups), *biases)
-    for axis in figure.axes[2:]:
-        axis.set_ylim(0, max(other.get_ylim()[1] for other in figure.axes[2:]))
+    biases = [chart for runs in groups.values() if (chart := charts.pseudo_label_bias(runs))]
+    drawn = (charts.class_counts(first), charts.recall(groups), *biases)
+    figure = draw(*(chart for chart in drawn if chart is not None))
+    compared = figure.axes[-len(biases) :] if biases else []
+    for axis in compared:
+        axis.set_ylim(0, max(other.get_ylim()[1] for other in compared))
     figure.savefig(path, dpi=110)
 
 
@@ -306,23 +309,18 @@ def draw_figures(guessing: Groups, answering: Groups, stem: Path) -> list[Path]:
     Raises:
         RunError: a run is damaged, or nothing can be written.
     """
-    known = {
-        name: runs
-        for name, runs in guessing.items()
-        if any(charts.pseudo_label_quality(run, "recall") is not None for run in runs)
-    }
+    pictures: dict[str, Callable[[], Figure]] = {}
+    quality = [charts.pseudo_labels_by_class(guessing, what) for what in ("recall", "precision")]
+    if known := [chart for chart in quality if chart is not None]:
+        pictures["pseudo-labels"] = partial(draw, *known)
     counted = {
         name: runs
         for name, runs in answering.items()
         if any(confusion_shares(run) is not None for run in runs)
     }
-    pictures: dict[str, Callable[[], Figure]] = {}
-    if known:
-        both = [charts.pseudo_labels_by_class(known, what) for what in ("recall", "precision")]
-        pictures["pseudo-labels"] = lambda: draw(*both)
     if counted:
-        pictures["confusion"] = lambda: draw_confusions(counted)
-    if guessing:
-        pictures["accuracy"] = lambda: draw(charts.accuracy(guessing))
+        pictures["confusion"] = partial(draw_confusions, counted)
+    if (curves := charts.accuracy(guessing)) is not None:
+        pictures["accuracy"] = partial(draw, curves)
     named = {f"{stem.name}-{name}": picture for name, picture in pictures.items()}
     return _save(stem.parent, named)

@@ -71,12 +71,13 @@ def pseudo_labels(run: Run) -> Row | None:
     if len(weights[0]):
         note = "0: classifier alone; 1: prototypes alone."
         picker.add("Blending weight", note, {"weight": weights})
+    blend = charts.blending_weight(run)
     return {
         "charts": picker.figures,
         "picks": [(key, name) for key, (name, _) in picks.items()],
         "heat": _heat(run, shares, expected),
         "known": truth is not None,
-        "blend": _blend(run, *weights) if len(weights[0]) else None,
+        "blend": blend and svg.figure(blend),
         "agreement": agreement(run),
         "island": {"paths": picker.paths},
     }
@@ -141,13 +142,6 @@ def _heat(run: Run, shares: dict[str, Curve], expected: Curve | None) -> list[Ro
         title = f"Share of the {part} pseudo-labels over time"
         pictures.append({"part": part, "drawing": diagrams.heat(title, names, steps, ratio)})
     return pictures
-
-
-def _blend(run: Run, steps: Array, weights: Array) -> Row:
-    names, last = [run.class_names[k] for k in run.order], weights[-1, run.order]
-    drawing = diagrams.bars("Blending weight per class", names, last, "semantic")
-    when = "at the end" if run.summary else f"at step {steps[-1]:,.0f}"
-    return {"drawing": drawing, "when": when}
 
 
 def agreement(run: Run) -> Row | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from daso.report.charts import FEW_CLASSES
@@ -20,8 +19,6 @@ from daso.report.html.svg import (
     TOP,
     Scale,
     axes,
-    class_axis,
-    class_scale,
     frame,
     short,
     short_name,
@@ -31,24 +28,6 @@ from daso.report.reliability import FEW_IMAGES, Bins
 from daso.report.runs import Array
 
 HEAT_WIDTH = 330
-
-
-def bars(title: str, names: Sequence[str], values: Array, style: str) -> Markup:
-    """Return a bar (0 to 1) per class."""
-    base = TOP + 150.0
-    below, space = class_axis(names, None, base)
-    y, x = Scale(0, 1, base, TOP), class_scale(len(names))
-    width = 0.7 * (RIGHT_END - LEFT) / max(len(names), 1)
-    body = axes(None, y, "", "") + below
-    for place, value in enumerate(values):
-        if math.isfinite(value):
-            high = y(float(value))
-            body += (
-                f'<rect class="bar {style}" x="{x(place) - width / 2:.1f}" y="{high:.1f}" '
-                f'width="{width:.1f}" height="{base - high:.1f}">'
-                f"<title>{escape(names[place])}: {value:.3f}</title></rect>"
-            )
-    return frame(body, title, "one bar per class", base + space + 4)
 
 
 def reliability(title: str, bins: Bins) -> Markup:
@@ -62,12 +41,14 @@ def reliability(title: str, bins: Bins) -> Markup:
     for i in np.flatnonzero(counts):
         left, width = x(edges[i]) + 1, x(edges[i + 1]) - x(edges[i]) - 2
         middle, top, high = left + width / 2, y(accuracy[i]), 34 * counts[i] / most
-        title_text = (
-            f"confidence {100 * edges[i]:.0f} to {100 * edges[i + 1]:.0f}%: {counts[i]:,.0f} images, "
-            f"mean confidence {100 * confidence[i]:.1f}%, accuracy {100 * accuracy[i]:.1f}%"
+        low, high_edge = 100 * edges[i : i + 2]
+        hint = (
+            f"confidence {low:.0f} to {high_edge:.0f}%: {counts[i]:,.0f} images, mean confidence "
+            f"{100 * confidence[i]:.1f}%, accuracy {100 * accuracy[i]:.1f}%"
         )
+        faint = " faint" if counts[i] < FEW_IMAGES else ""
         body += (
-            f'<g class="bin{" faint" if counts[i] < FEW_IMAGES else ""}"><title>{title_text}</title>'
+            f'<g class="bin{faint}"><title>{hint}</title>'
             f'<rect class="bar final" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
             f'height="{y(0) - top:.1f}"/>'
             f'<path class="gap" d="M{middle:.1f} {top:.1f}V{y(confidence[i]):.1f}"/>'

@@ -147,9 +147,10 @@ def _measured(
             lines.append(f"Classes without such images, not measured: {names}.")
     best = section(run.summary, "best_on_holdout")
     if (value := number(best.get("balanced_accuracy"))) is not None:
+        step = number(best.get("step")) or 0
         lines.append(
-            f"The checkpoint that was best on the hold-out (step {number(best.get('step')) or 0:,.0f}) "
-            f"scores a balanced accuracy of {percent(value)} on the test images."
+            f"The checkpoint that was best on the hold-out (step {step:,.0f}) scores a balanced "
+            f"accuracy of {percent(value)} on the test images."
         )
     if run.balanced_by:
         lines.append(

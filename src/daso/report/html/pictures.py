@@ -146,8 +146,8 @@ def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
     else:
         second = names[pair[1] if pair[0] == says else pair[0]]
         text = (
-            f"Classifier and similarity both favour {names[says]}, without confidence ({p:.0f}% and "
-            f"{q:.0f}%); {second} comes next."
+            f"Classifier and similarity both favour {names[says]}, without confidence "
+            f"({p:.0f}% and {q:.0f}%); {second} comes next."
         )
     if labeled is not None:
         text += f" Labelled images of {names[rarer]}: {labeled[rarer]:,.0f}."
@@ -167,12 +167,13 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
     truths = np.array([row["item"]["truth"] for row in rows])
     pool, rare = run.arrays["pool.truth"], run.groups["few"]
     if (truths >= 0).all() and (pool >= 0).all() and rare:
-        mistaken = np.mean([row["item"]["final"] != row["item"]["truth"] for row in rows])
+        rare_here, rare_all = 100 * np.isin(truths, rare).mean(), 100 * np.isin(pool, rare).mean()
+        wrong_here = 100 * np.mean([r["item"]["final"] != r["item"]["truth"] for r in rows])
+        wrong_all = 100 * (run.arrays["pool.final"] != pool).mean()
         lines.append(
-            f"The truth is known here: {100 * np.isin(truths, rare).mean():.0f}% of the {len(rows)} "
-            f"belong to the rarest third of the classes, against {100 * np.isin(pool, rare).mean():.0f}% "
-            f"of all unlabelled images. The pseudo-label is wrong for {100 * mistaken:.0f}%, against "
-            f"{100 * (run.arrays['pool.final'] != pool).mean():.0f}%."
+            f"The truth is known here: {rare_here:.0f}% of the {len(rows)} belong to the rarest "
+            f"third of the classes, against {rare_all:.0f}% of all unlabelled images. The "
+            f"pseudo-label is wrong for {wrong_here:.0f}%, against {wrong_all:.0f}%."
         )
     return lines
 

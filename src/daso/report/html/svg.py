@@ -258,7 +258,8 @@ def _points(chart: Chart, values: Array) -> Markup:
     for place, one in enumerate(chart.series):
         marks = [
             f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.8"><title>{escape(name)}: '
-            f"{count:.0f} labelled, {escape(one.name)} {_number(value, chart.percent)}</title></circle>"
+            f"{count:.0f} labelled, {escape(one.name)} {_number(value, chart.percent)}"
+            "</title></circle>"
             for name, count, value in zip(chart.names, one.x, one.y, strict=True)
             if math.isfinite(value)
         ]
