@@ -75,22 +75,16 @@ def test_no_image_no_estimate() -> None:
         estimate_prior(list, TRAINED)
 
 
-@pytest.mark.parametrize(
-    ("method", "sampling", "expected"),
-    [
-        ("fixmatch+daso", "uniform", ()),
-        ("fixmatch+la+daso", "uniform", ("la",)),
-        ("fixmatch+abc+crt", "uniform", ("abc", "crt")),
-        ("supervised+ldam", "uniform", ("ldam",)),
-        (
-            "fixmatch+class-balanced+darp",
-            "effective-number",
-            ("class-balanced", "effective-number sampling"),
+def test_what_has_balanced_a_classifier() -> None:
+    cases = {
+        ("fixmatch+daso", "uniform"): (),
+        ("fixmatch+la+daso", "uniform"): ("la",),
+        ("fixmatch+abc+crt", "uniform"): ("abc", "crt"),
+        ("supervised+ldam", "uniform"): ("ldam",),
+        ("fixmatch+class-balanced+darp", "effective-number"): (
+            "class-balanced",
+            "effective-number sampling",
         ),
-        ("supervised", "class-balanced", ("class-balanced sampling",)),
-    ],
-)
-def test_what_has_balanced_a_classifier(
-    method: str, sampling: str, expected: tuple[str, ...]
-) -> None:
-    assert balancing_parts(method, sampling) == expected
+        ("supervised", "class-balanced"): ("class-balanced sampling",),
+    }
+    assert {case: balancing_parts(*case) for case in cases} == cases

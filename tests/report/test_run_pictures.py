@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -148,33 +149,32 @@ def _row_in_the_middle(content: bytes) -> Callable[[Path], None]:
     return change
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda folder: (folder / "config.json").unlink(), id="no config"),
-        pytest.param(lambda folder: (folder / "data.json").unlink(), id="no data"),
-        pytest.param(lambda folder: shutil.rmtree(folder), id="no folder"),
-        pytest.param(_write("config.json", b"{"), id="config cut off"),
-        pytest.param(_write("data.json", b"\xff\xfe\x00"), id="data binary"),
-        pytest.param(_write("data.json", b"[]"), id="data a list"),
-        pytest.param(_write("summary.json", b"{]"), id="summary garbage"),
-        pytest.param(_write("summary.json", b"3"), id="summary a number"),
-        pytest.param(_row_in_the_middle(b"no JSON"), id="row garbage"),
-        pytest.param(_row_in_the_middle(b"\xff\xfe"), id="row binary"),
-        pytest.param(_row_in_the_middle(b"3"), id="row a number"),
-        pytest.param(_row_in_the_middle(b"{}"), id="row without event"),
-        pytest.param(_without_key("data.json", "class_names"), id="no class names"),
-        pytest.param(_without_key("data.json", "labeled_counts"), id="no counts"),
-        pytest.param(_without_key("config.json", "method"), id="no method"),
-    ],
-)
-def test_a_damaged_folder_is_a_run_error(
-    finished_run: Path, damage: Callable[[Path], None]
-) -> None:
-    damage(finished_run)
-    with pytest.raises(RunError, match=str(finished_run)):
-        draw_run(finished_run)
-    assert not (finished_run / "plots").exists()
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "no data": lambda folder: (folder / "data.json").unlink(),
+    "no folder": shutil.rmtree,
+    "config cut off": _write("config.json", b"{"),
+    "data binary": _write("data.json", b"\xff\xfe\x00"),
+    "data a list": _write("data.json", b"[]"),
+    "summary garbage": _write("summary.json", b"{]"),
+    "summary a number": _write("summary.json", b"3"),
+    "row garbage": _row_in_the_middle(b"no JSON"),
+    "row binary": _row_in_the_middle(b"\xff\xfe"),
+    "row a number": _row_in_the_middle(b"3"),
+    "row without event": _row_in_the_middle(b"{}"),
+    "no class names": _without_key("data.json", "class_names"),
+    "no counts": _without_key("data.json", "labeled_counts"),
+    "no method": _without_key("config.json", "method"),
+}
+
+
+def test_a_damaged_folder_is_a_run_error(finished_run: Path, tmp_path: Path) -> None:
+    for name, damage in DAMAGES.items():
+        folder = Path(shutil.copytree(finished_run, tmp_path / name))
+        damage(folder)
+        with pytest.raises(RunError, match=re.escape(str(folder))):
+            draw_run(folder)
+        assert not (folder / "plots").exists(), name
 
 
 def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> None:

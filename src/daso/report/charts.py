@@ -267,7 +267,7 @@ def pseudo_label_bias(runs: Sequence[RunFolder]) -> Chart | None:
         return None
     series = (replace(chart.series[0], style=p, spread=None) for p, chart in drawn.items())
     chart = next(reversed(drawn.values()))
-    return replace(chart, title=f"{runs[0].method}: {chart.title}", series=tuple(series))
+    return replace(chart, title=f"{runs[0].method}: {chart.title.lower()}", series=tuple(series))
 
 
 def training(run: RunFolder) -> list[Chart]:

@@ -212,12 +212,7 @@ def draw_blending_weights(run: RunFolder, steps: Array, weights: Array) -> Figur
 
 
 def draw_reliability(name: str, answers: Sequence[tuple[Array, Array]]) -> Figure:
-    """Return accuracy against confidence of the answers of all runs, and images per bin.
-
-    Args:
-        name: of the method.
-        answers: confidence and correctness of each run, as ``read_answers`` returns them.
-    """
+    """Return accuracy against confidence of the answers of all runs, and images per bin."""
     figure, (above, below) = make_figure(2)
     figure.set_size_inches(6, 5)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
@@ -279,12 +274,7 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def draw_comparison(groups: Groups, path: Path) -> None:
-    """Draw class counts, recall per class and pseudo-label bias of groups into one PNG file.
-
-    Args:
-        groups: name of each method and its runs, which differ in the seed.
-        path: of the file.
-    """
+    """Draw class counts, recall per class and pseudo-label bias of groups into one PNG file."""
     first = next(iter(groups.values()))[0]
     biases = [chart for runs in groups.values() if (chart := charts.pseudo_label_bias(runs))]
     drawn = (charts.class_counts(first), charts.recall(groups), *biases)

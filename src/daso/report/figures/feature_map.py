@@ -39,13 +39,7 @@ Style = tuple[Any, str]
 
 
 def class_styles(order: Sequence[int], highlighted: Sequence[int], counts: Array) -> list[Style]:
-    """Return colour and shape of each of the K classes.
-
-    Args:
-        order: the classes, most labelled images first.
-        highlighted: classes to tell apart; the others are pale.
-        counts: labelled images of each class, (K,).
-    """
+    """Return colour and shape of each of the K classes; those not highlighted are pale."""
     if len(highlighted) > MOST_SHAPES:
         norm = _norm(counts)
         return [(BY_COUNT(norm(max(count, 1))), "o") for count in counts]
@@ -68,12 +62,8 @@ def draw_map(
 ) -> Figure:
     """Return a map: small marks are unlabelled images, edged ones labelled, stars prototypes.
 
-    Args:
-        placed: places of images and prototypes.
-        classes: of the unlabelled images, (N,); -1 if unknown.
-        names: of the K classes.
-        counts: labelled images of each class, (K,).
-        highlighted: classes to tell apart.
+    *classes* are those of the unlabelled images, (N,), -1 if unknown; *counts* are the labelled
+    images of each class, (K,).
     """
     figure, (axis,) = make_figure(1, (10, 5.8))
     order = [int(k) for k in np.argsort(-counts, kind="stable")]

@@ -43,10 +43,7 @@ def _address(file: bytes) -> str:
 
 
 def items(run: Run) -> list[Row]:
-    """Return the facts about each shown image.
-
-    Its thumbnails are given by number, -1 without one.
-    """
+    """Return the facts about each shown image; thumbnails by number, -1 without one."""
     arrays, names = run.arrays, run.class_names
     owners: list[tuple[int, int]] = []
     if files := _thumbnails(run):

@@ -80,12 +80,7 @@ def render_page(
 ) -> str:
     """Return a page in which only its own script runs.
 
-    Args:
-        template: name of the template.
-        scripts: files that make up the script, in order.
-        links: identifier and title of each section in the navigation.
-        problems: sentences on what is missing, shown on top.
-        values: other variables of the template.
+    *links* are identifier and title of each section; *problems* are shown on top.
     """
     templates = environment()
     assert templates.loader is not None
