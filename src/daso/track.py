@@ -1,6 +1,7 @@
-"""Trackers: the rows of a run for TensorBoard, Weights & Biases and MLflow, beside ``metrics.jsonl``.
+"""Trackers: the rows of a run for TensorBoard, Weights & Biases and MLflow.
 
-A tracker never stops or delays a training: each works in a thread of its own, and one that fails is left off.
+A tracker that fails is dropped; the training continues. The trackers' own libraries send the
+numbers in the background and decide how long to wait for a server.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import json
 import logging
 import math
 import os
-import queue
 import re
 import tempfile
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,63 +28,56 @@ Kind = Literal["tensorboard", "wandb", "mlflow"]
 Numbers = dict[str, float]
 
 STATE = "trackers.json"
-"""Names the tracker's run, so that a resumed run goes on in it."""
+"""Names the tracker's run, so that a resumed run continues it."""
 PER_CLASS = ("recall", "distribution")
 MOST_CLASSES = 50
-"""With more classes numbers per class stay in ``metrics.jsonl``."""
-PATIENCE = 60.0
-"""Seconds to wait, at the end of a run, for a tracker that is still busy."""
-SILENCE = 2.0
-"""Of them, those without a word."""
-THREAD = "track-"
-"""How the names of the trackers' threads begin."""
+"""With more classes, numbers per class stay in ``metrics.jsonl``."""
+TIMEOUT_SECONDS = 60
+"""Time that W&B has to start a run and to finish it."""
+REQUEST_TIMEOUT_SECONDS = 10
+"""Default time of a request to an MLflow server, which is repeated twice."""
 
 
 def numbers_of(row: Row, class_names: Sequence[str]) -> Numbers:
-    """Return the finite numbers of a row by path, e.g. ``"test/balanced_accuracy"``, ``"train/losses/labeled"``.
+    """Return the finite numbers of a row by path, e.g. ``"test/balanced_accuracy"``.
 
-    Of the lists per class recall and distribution are kept, as ``"test/recall/CLASS"``, for up to 50 classes.
+    Of the lists per class, recall and distribution are kept for up to 50 classes, as
+    ``"test/recall/CLASS"``. Numbers of a training row begin with ``"train/"``.
     """
-    top = "train/" if row["event"] == "train" else ""
-    content = {
-        name: value for name, value in row.items() if name not in ("event", "step", "warnings")
-    }
-    return dict(_walk(content, top, class_names))
+    skipped = ("event", "step", "warnings")
+    content = {name: value for name, value in row.items() if name not in skipped}
+    return dict(_walk(content, "train" if row["event"] == "train" else "", class_names))
 
 
 def _walk(value: Any, path: str, class_names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    if isinstance(value, list):
+        name = path.rpartition("/")[2]
+        if name not in PER_CLASS or not len(value) == len(class_names) <= MOST_CLASSES:
+            return
+        value = dict(zip(class_names, value, strict=True))
     if isinstance(value, dict):
         for name, item in value.items():
-            deeper = isinstance(item, dict | list)
-            yield from _walk(item, f"{path}{name}/" if deeper else f"{path}{name}", class_names)
-    elif isinstance(value, list):
-        named = path.rstrip("/").rpartition("/")[2] in PER_CLASS and len(value) == len(class_names)
-        if named and len(value) <= MOST_CLASSES:
-            for name, item in zip(class_names, value, strict=True):
-                yield from _walk(item, f"{path}{name}", class_names)
+            yield from _walk(item, f"{path}/{name}" if path else name, class_names)
     elif isinstance(value, int | float) and math.isfinite(value):
         yield path, float(value)
 
 
 class Tracker(Protocol):
-    """Where rows go.
+    """Receives the numbers and warnings of a run.
 
     Attributes:
-        state: names the tracker's run for the next process, as JSON values.
-        place: where to look at it.
+        state: identifies the tracker's run for a later process, as JSON values.
+        place: where to see the run.
     """
 
     state: dict[str, Any]
     place: str
 
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Add numbers."""
+    def write(self, step: int, numbers: Numbers) -> None: ...
 
-    def note(self, step: int, text: str) -> None:
-        """Add a warning."""
+    def note(self, step: int, text: str) -> None: ...
 
-    def close(self) -> None:
-        """Write what is left."""
+    def close(self) -> None: ...
 
 
 class TensorBoard:
@@ -96,37 +88,35 @@ class TensorBoard:
 
         self.place = str(folder / "tensorboard")
         self.state: dict[str, Any] = {}
-        # Of what a killed process wrote after its last checkpoint TensorBoard shows only what comes now.
+        # Hides what a killed process wrote after its last checkpoint.
         self._writer: Any = SummaryWriter(self.place, purge_step=step + 1 if step else None)
         if not step:
             self._writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```", 0)
 
     def write(self, step: int, numbers: Numbers) -> None:
-        """Add a scalar for each."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def note(self, step: int, text: str) -> None:
-        """Add a text."""
         self._writer.add_text("warnings", text, step)
 
     def close(self) -> None:
-        """Close the file."""
         self._writer.close()
 
 
 class WandB:
-    """Logs to Weights & Biases: project ``daso`` or ``WANDB_PROJECT``; ``WANDB_MODE=offline`` needs no network."""
+    """Logs to Weights & Biases: project ``daso`` or ``WANDB_PROJECT``."""
 
     def __init__(self, folder: Path, config: Row, state: Row, step: int) -> None:
         import wandb
 
         offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
         if not offline and not wandb.login(prompt=False):
-            raise RuntimeError(
-                "there is no API key; 'wandb login' asks for it, WANDB_MODE=offline needs none"
-            )
+            raise RuntimeError("no API key; run 'wandb login', or set WANDB_MODE=offline")
+        settings = wandb.Settings(init_timeout=TIMEOUT_SECONDS, console="off", silent=True)
+        if "finish_timeout" in wandb.Settings.model_fields:  # older releases wait without a limit
+            settings.finish_timeout = TIMEOUT_SECONDS
         self._run: Any = wandb.init(
             project=state.get("project") or os.environ.get("WANDB_PROJECT", "daso"),
             id=state.get("id"),
@@ -134,52 +124,44 @@ class WandB:
             name=folder.name,
             dir=str(folder),
             config=config,
-            settings=wandb.Settings(init_timeout=60, console="off", silent=True),
+            settings=settings,
         )
-        # A resumed run comes to steps that were logged before, which W&B's own counter does not allow.
+        # A resumed run repeats logged steps, which W&B's own counter forbids.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
         self.state = {"id": self._run.id, "project": self._run.project}
         self.place = str(self._run.dir if offline else self._run.url)
 
     def write(self, step: int, numbers: Numbers) -> None:
-        """Log them together."""
         self._run.log({"step": step, **numbers})
 
     def note(self, step: int, text: str) -> None:
-        """Put a warning into the run's summary."""
         self._run.summary[f"warning, step {step}"] = text
 
     def close(self) -> None:
-        """Finish the run."""
         self._run.finish()
 
 
 class MLflow:
-    """Logs to MLflow: experiment ``daso`` or ``MLFLOW_EXPERIMENT_NAME``, at ``MLFLOW_TRACKING_URI`` or its default."""
+    """Logs to MLflow: experiment ``daso`` or ``MLFLOW_EXPERIMENT_NAME``.
+
+    The server is ``MLFLOW_TRACKING_URI``, or MLflow's default.
+    """
 
     def __init__(self, folder: Path, config: Row, state: Row, step: int) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_SECONDS))
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
         from mlflow.entities import Metric, Param
 
         if "MLFLOW_LOGGING_LEVEL" not in os.environ:
-            logging.getLogger("mlflow").setLevel(
-                logging.WARNING
-            )  # the making of its tables is no news
+            logging.getLogger("mlflow").setLevel(logging.WARNING)  # silences the table setup
         self._metric = Metric
         uri = state.get("tracking_uri") or mlflow.get_tracking_uri()
         with _one_at_a_time() if uri.startswith("sqlite") else contextlib.nullcontext():
-            try:
-                self._client = mlflow.MlflowClient(tracking_uri=uri)
-                self._run: str = state.get("run_id") or self._begin(folder)
-                self._client.update_run(self._run, status="RUNNING")
-            except mlflow.MlflowException as error:
-                if (allowed := "MLFLOW_ALLOW_FILE_STORE") in str(error):
-                    raise RuntimeError(
-                        f"MLflow writes into a folder ({uri}) only with {allowed}=true; a file such as "
-                        f"MLFLOW_TRACKING_URI=sqlite:///mlflow.db, its own default, needs no permission"
-                    ) from error
-                raise
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            self._run: str = state.get("run_id") or self._begin(folder)
+            self._client.update_run(self._run, status="RUNNING")
         if "run_id" not in state:
             params = [
                 Param(_key(name), str(value)[:500]) for name, value in flatten(config).items()
@@ -191,29 +173,26 @@ class MLflow:
 
     def _begin(self, folder: Path) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "daso")
-        found = self._client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else self._client.create_experiment(name)
-        return str(self._client.create_run(experiment, run_name=folder.name).info.run_id)
+        experiment = self._client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        return str(self._client.create_run(number, run_name=folder.name).info.run_id)
 
     def write(self, step: int, numbers: Numbers) -> None:
-        """Log them together, a thousand at a time."""
         now = int(1000 * time.time())
         metrics = [self._metric(_key(name), value, now, step) for name, value in numbers.items()]
         for start in range(0, len(metrics), 1000):
             self._client.log_batch(self._run, metrics=metrics[start : start + 1000])
 
     def note(self, step: int, text: str) -> None:
-        """Put a warning into a tag of the run."""
-        self._client.set_tag(self._run, f"warning, step {step}".replace(",", ""), text[:5000])
+        self._client.set_tag(self._run, f"warning, step {step}", text[:5000])
 
     def close(self) -> None:
-        """End the run."""
         self._client.set_terminated(self._run)
 
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Keep the processes of this user from making MLflow's tables all at once, which breaks its database."""
+    """Keep this user's processes from creating MLflow's tables at once, which breaks them."""
     path = Path(tempfile.gettempdir()) / f"daso-mlflow-{os.getuid()}.lock"
     lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:
@@ -235,21 +214,21 @@ TRACKERS: dict[str, Callable[[Path, Row, Row, int], Tracker]] = {
 
 
 def check_installed(kinds: Iterable[str]) -> None:
-    """Check, before anything is trained, that the packages of trackers are there.
+    """Check that the packages of trackers are installed.
 
     Raises:
-        MissingDependencyError: one is not.
+        MissingDependencyError: a package is missing.
     """
     for kind in kinds:
         if importlib.util.find_spec(kind) is None:
             raise MissingDependencyError(
-                f"--track {kind} needs the package {kind}, which is not installed: pip install {kind}, or "
+                f"--track {kind}: the package {kind} is not installed; pip install {kind}, or "
                 f"'daso[track]' for all trackers"
             )
 
 
 def used_before(folder: Path) -> tuple[str, ...]:
-    """Return the trackers that a run has used, to go on with."""
+    """Return the trackers that a run has used."""
     try:
         return tuple(kind for kind in read_json(folder / STATE) if kind in TRACKERS)
     except DasoError:
@@ -263,7 +242,7 @@ def tracked(
     say: Callable[[str], None],
     step: int = 0,
 ) -> Iterator[Row]:
-    """Yield the rows of a run, and hand them to trackers on the way; see ``Tracking``."""
+    """Yield the rows of a run and send them to trackers; see ``Tracking``."""
     tracking = Tracking(kinds, folder, say, step)
     try:
         for row in rows:
@@ -273,20 +252,14 @@ def tracked(
         tracking.close()
 
 
-def unfinished() -> list[str]:
-    """Return the trackers of this process that are still busy: it cannot be sure to end by itself."""
-    names = [thread.name for thread in threading.enumerate()]
-    return [name.removeprefix(THREAD) for name in names if name.startswith(THREAD)]
-
-
 class Tracking:
-    """Hands the rows of a run to trackers.
+    """Sends the rows of a run to trackers; one that fails is dropped.
 
     Args:
-        kinds: of trackers.
-        folder: of the run, which holds its ``config.json`` and ``data.json`` once it yields rows.
-        say: is told where to look, and once what is wrong with a tracker; from other threads too.
-        step: at which a resumed run goes on.
+        kinds: names of the trackers.
+        folder: of the run; it holds ``config.json`` and ``data.json`` once there is a row.
+        say: called with where to see the run, and with what is wrong with a tracker.
+        step: at which a resumed run continues.
     """
 
     def __init__(
@@ -295,76 +268,48 @@ class Tracking:
         self.folder = folder
         self.say = say
         self.step = step
-        self._lock = threading.Lock()
-        self._queues: dict[str, queue.SimpleQueue[Row | None]] = {
-            k: queue.SimpleQueue() for k in kinds
-        }
-        self._threads = {
-            kind: threading.Thread(
-                target=self._work, args=(kind, rows), name=THREAD + kind, daemon=True
-            )
-            for kind, rows in self._queues.items()
-        }
-        for thread in self._threads.values():
-            thread.start()
+        self._kinds = list(kinds)
+        self._open: dict[str, Tracker] = {}
 
     def write(self, row: Row) -> None:
-        """Hand on a row; returns at once."""
-        for rows in self._queues.values():
-            rows.put(row)
-
-    def close(self) -> None:
-        """Wait until the trackers have written what they were given, or for a minute, or until Ctrl-C."""
-        for rows in self._queues.values():
-            rows.put(None)
-        begun = time.monotonic()
-        with contextlib.suppress(KeyboardInterrupt):
-            if busy := self._busy(begun + min(SILENCE, PATIENCE)):
-                self.say(
-                    f"waiting up to {PATIENCE:.0f} s for tracker {' and '.join(busy)}; Ctrl-C: no longer"
-                )
-            self._busy(begun + PATIENCE)
-        for kind in self._busy(begun):
-            self.say(
-                f"tracker {kind} is still busy after {time.monotonic() - begun:.0f} s and is left: what it has not "
-                f"written yet will be missing there; {self._kept()}"
-            )
-
-    def _busy(self, end: float) -> list[str]:
-        """Return the trackers that are not done, having waited for them up to a time of ``time.monotonic``."""
-        for thread in self._threads.values():
-            thread.join(max(0.0, end - time.monotonic()))
-        return [kind for kind, thread in self._threads.items() if thread.is_alive()]
-
-    def _kept(self) -> str:
-        return f"all numbers are in {self.folder / 'metrics.jsonl'}"
-
-    def _work(self, kind: str, rows: queue.SimpleQueue[Row | None]) -> None:
-        row = rows.get()
-        if row is None:
-            return
-        try:
-            tracker = self._open(kind)
-            class_names = read_json(self.folder / "data.json")["class_names"]
-            while row is not None:
+        """Send a row; the first one opens the trackers."""
+        for kind in list(self._kinds):
+            with self._dropped_if_it_fails(kind):
+                tracker = self._open.get(kind) or self._start(kind)
+                class_names = read_json(self.folder / "data.json")["class_names"]
                 tracker.write(row["step"], numbers_of(row, class_names))
                 for warning in row.get("warnings", ()):
                     tracker.note(row["step"], f"{warning['message']}. {warning['advice']}")
-                row = rows.get()
-            tracker.close()
-        except Exception as error:  # whatever goes wrong in a tracker must not stop the training
-            reason = textwrap.shorten(str(error), 300) or type(error).__name__
-            self.say(f"tracker {kind} failed and is left off: {reason}; {self._kept()}")
 
-    def _open(self, kind: str) -> Tracker:
-        state = self._states().get(kind, {})
-        tracker = TRACKERS[kind](
-            self.folder, read_json(self.folder / "config.json"), state, self.step
-        )
-        with self._lock:
-            save_json(self.folder / STATE, {**self._states(), kind: tracker.state})
+    def close(self) -> None:
+        """Let the trackers finish; Ctrl-C ends their time."""
+        for kind, tracker in list(self._open.items()):
+            with self._dropped_if_it_fails(kind):
+                try:
+                    tracker.close()
+                except KeyboardInterrupt:
+                    raise RuntimeError("stopped by Ctrl-C before it was done") from None
+        self._kinds, self._open = [], {}
+
+    def _start(self, kind: str) -> Tracker:
+        path = self.folder / STATE
+        states = read_json(path) if path.exists() else {}
+        config = read_json(self.folder / "config.json")
+        tracker = TRACKERS[kind](self.folder, config, states.get(kind, {}), self.step)
+        self._open[kind] = tracker
+        save_json(path, {**states, kind: tracker.state})
         self.say(f"tracker {kind}: {tracker.place}")
         return tracker
 
-    def _states(self) -> Row:
-        return read_json(self.folder / STATE) if (self.folder / STATE).exists() else {}
+    @contextlib.contextmanager
+    def _dropped_if_it_fails(self, kind: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever fails in a tracker must not stop the training
+            reason = textwrap.shorten(str(error), 500) or type(error).__name__
+            self.say(
+                f"tracker {kind} failed and is dropped: {reason}; "
+                f"all numbers are in {self.folder / 'metrics.jsonl'}"
+            )
+            self._kinds.remove(kind)
+            self._open.pop(kind, None)

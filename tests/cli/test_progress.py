@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daso.cli.terminal import follow as progress
-from daso.cli.terminal.follow import follow
+from daso.cli.terminal.follow import PLAIN_PERIOD_SECONDS, follow
 
 Row = dict[str, Any]
 DATA = {"class_names": ["cat", "dog"], "labeled_counts": [9, 3]}
@@ -46,9 +45,19 @@ def rows(warned: bool = True) -> Iterator[Row]:
     yield {"event": "pause", "step": 30}
 
 
-def shown(terminal: bool, **options: Any) -> tuple[str, list[Row]]:
+def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> tuple[str, list[Row]]:
+    """Follow the rows, which come so many seconds apart; return what is shown, and the rows."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, height=24)
-    kept = follow(rows(), total=30, label="run", data=DATA, console=console, **options)
+    now = 0.0
+
+    def timed() -> Iterator[Row]:
+        nonlocal now
+        for row in rows():
+            now += seconds
+            yield row
+
+    options |= {"data": DATA, "console": console, "clock": lambda: now}
+    kept = follow(timed(), total=30, label="run", **options)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), kept
 
@@ -57,7 +66,7 @@ def test_rows_are_returned_as_they_are() -> None:
     assert shown(False)[1] == shown(True)[1] == list(rows())
 
 
-def test_lines_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_where_the_output_is_no_terminal() -> None:
     text, _ = shown(False)
     lines = text.splitlines()
     # One warning, one line at the end, and the summary: the others came too soon after the beginning.
@@ -68,8 +77,9 @@ def test_lines_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) 
     assert lines[2].startswith("run: balanced accuracy 50.0% on test images at the end; ")
     assert lines[2].endswith("worst recall: dog 25%, cat 75%")
     assert "\x1b" not in text
-    monkeypatch.setattr(progress, "PLAIN_PERIOD", -1.0)
-    assert len(shown(False)[0].splitlines()) == 9
+    # Every row that comes a period after the last line is another line.
+    assert len(shown(False, PLAIN_PERIOD_SECONDS + 1)[0].splitlines()) == 9
+    assert len(shown(False, PLAIN_PERIOD_SECONDS - 1)[0].splitlines()) == 5
 
 
 def test_quiet_leaves_only_warnings() -> None:

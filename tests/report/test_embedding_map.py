@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from safetensors import safe_open
 
 from daso.errors import RunError
-from daso.report.figures import public as pictures
+from daso.report import figures
 from daso.report.figures.feature_map import COLORS, MOST_SHAPES, OTHERS, SIZES, class_styles
 
 FILE = "beliefs.safetensors"
@@ -54,18 +54,18 @@ def test_every_image_and_prototype_stands_there_in_the_colour_of_its_class(
 ) -> None:
     arrays = arrays_of(finished_run)
     rows = arrays["map.place"]
-    figure = pictures.embedding_map(finished_run)
+    figure = figures.embedding_map(finished_run)
     assert drawn(figure, "unlabelled") == expected(finished_run, arrays["pool.final"][rows])
     assert drawn(figure, "labelled") == expected(finished_run, arrays["map.label"])
     assert drawn(figure, "prototype") == expected(finished_run, np.arange(10))
-    truth = pictures.embedding_map(finished_run, by="truth")
+    truth = figures.embedding_map(finished_run, by="truth")
     assert drawn(truth, "unlabelled") == expected(finished_run, arrays["pool.truth"][rows])
     assert {text.get_text() for text in figure.axes[0].texts} == {str(k) for k in range(10)}
 
 
 def test_the_legend_names_each_class_with_its_labelled_images(finished_run: Path) -> None:
     counts = json.loads((finished_run / "data.json").read_text())["labeled_counts"]
-    legend = pictures.embedding_map(finished_run).axes[0].get_legend()
+    legend = figures.embedding_map(finished_run).axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
     assert said[:3] == ["unlabelled image", "labelled image", "prototype of a class"]
@@ -75,13 +75,13 @@ def test_the_legend_names_each_class_with_its_labelled_images(finished_run: Path
 def test_classes_can_be_singled_out(finished_run: Path) -> None:
     arrays = arrays_of(finished_run)
     final = arrays["pool.final"][arrays["map.place"]]
-    figure = pictures.embedding_map(finished_run, classes=["3", "0"])
+    figure = figures.embedding_map(finished_run, classes=["3", "0"])
     found = drawn(figure, "unlabelled")
     assert (found[COLORS[0]], found[COLORS[1]]) == tuple((final == k).sum() for k in (0, 3))
     assert found[OTHERS] == len(final) - found[COLORS[0]] - found[COLORS[1]]
     assert {text.get_text() for text in figure.axes[0].texts} == {"0", "3"}
     with pytest.raises(RunError, match="no class 'three'"):
-        pictures.embedding_map(finished_run, classes=["three"])
+        figures.embedding_map(finished_run, classes=["three"])
 
 
 @pytest.mark.parametrize("count", [2, 10, MOST_SHAPES])
@@ -108,11 +108,11 @@ def test_more_classes_are_coloured_by_their_number_of_labelled_images(finished_r
         np.float16
     )
     (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
-    figure = pictures.embedding_map(finished_run)
+    figure = figures.embedding_map(finished_run)
     assert len(drawn(figure, "prototype")) > 40
     assert figure.axes[1].get_ylabel() == "labelled images of the class"
     assert not list(figure.axes[0].texts)
-    one = pictures.embedding_map(finished_run, classes=["class 49"])
+    one = figures.embedding_map(finished_run, classes=["class 49"])
     assert [text.get_text() for text in one.axes[0].texts] == ["class 49"]
 
 
@@ -120,7 +120,7 @@ def test_names_are_drawn_as_they_are(finished_run: Path) -> None:
     data = json.loads((finished_run / "data.json").read_text())
     names = ["$x^2$", "a_b", "50%", "$", "\\frac", "ß" * 40, *"abcd"]
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
-    figure = pictures.embedding_map(finished_run)
+    figure = figures.embedding_map(finished_run)
     figure.savefig(finished_run / "map.pdf")
     assert all(not text.get_parse_math() for text in figure.axes[0].texts if isinstance(text, Text))
     assert any(text.get_text().endswith("ß…") for text in figure.axes[0].texts)
@@ -131,7 +131,7 @@ def test_what_is_not_there_is_an_error_that_says_so(finished_run: Path) -> None:
     arrays["pool.truth"][:] = -1
     (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
     with pytest.raises(RunError, match="no truth"):
-        pictures.embedding_map(finished_run, by="truth")
+        figures.embedding_map(finished_run, by="truth")
     for name, value in (
         ("map.place", arrays["map.place"][:7]),
         ("map.place", arrays["map.place"] + 30_000),
@@ -141,10 +141,10 @@ def test_what_is_not_there_is_an_error_that_says_so(finished_run: Path) -> None:
         changed = safetensors.numpy.save({**arrays, name: value}, {"beliefs": "{}"})
         (finished_run / FILE).write_bytes(changed)
         with pytest.raises(RunError, match="cannot be read"):
-            pictures.embedding_map(finished_run)
+            figures.embedding_map(finished_run)
     (finished_run / FILE).write_bytes(changed[:5000])
     with pytest.raises(RunError, match="cannot be read"):
-        pictures.embedding_map(finished_run)
+        figures.embedding_map(finished_run)
     (finished_run / FILE).unlink()
-    with pytest.raises(RunError, match="it is not there yet"):
-        pictures.embedding_map(finished_run)
+    with pytest.raises(RunError, match="not written yet"):
+        figures.embedding_map(finished_run)

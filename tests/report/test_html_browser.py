@@ -7,100 +7,141 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("websocket")
-
-from browser import CHROMIUM, Page, open_browser
+from playwright.sync_api import Browser, Page, sync_playwright
 from report_page import HOSTILE, make_hostile
 
 from daso.cli import main
 from daso.report.html.page import write_report
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
 SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+CARDS = "[...document.querySelectorAll('#gallery > li')]"
+
+
+@dataclass
+class Visit:
+    """What pages did while a test looked at them.
+
+    Attributes:
+        errors: console errors and uncaught exceptions.
+        requests: addresses requested, except data addresses.
+    """
+
+    browser: Browser
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, path: Path, width: int = 1400, theme: str = "light") -> Page:
+        """Open a file in a window of some width, for a system with a light or dark theme."""
+        size = {"width": width, "height": 900}
+        context = self.browser.new_context(viewport=size, is_mobile=width < 600, color_scheme=theme)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.on("request", lambda asked: self._note(asked.url))
+        page.goto(path.resolve().as_uri())
+        return page
+
+    def _note(self, address: str) -> None:
+        if not address.startswith("data:"):
+            self.requests.append(address)
+
+    def report(self, folder: Path, width: int = 1400, theme: str = "light") -> Page:
+        """Write the report of a run and open it."""
+        return self.open(write_report(folder)[0], width, theme)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    """Return a browser; each test opens its own page in it."""
-    with open_browser() as page:
-        yield page
+def browser() -> Iterator[Browser]:
+    """Return a running browser."""
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
 
 
 @pytest.fixture
-def page(browser: Page, finished_run: Path) -> Page:
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Return a visit, whose pages are closed after the test."""
+    yield Visit(browser)
+    for context in browser.contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visit: Visit, finished_run: Path) -> Page:
     """Return the opened report of a complete run, in a wide, light window."""
-    return show(browser, finished_run)
-
-
-def show(browser: Page, folder: Path, width: int = 1400, theme: str = "light") -> Page:
-    path = write_report(folder)[0]
-    browser.look(width, 900, theme)
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(path)
-    return browser
+    return visit.report(finished_run)
 
 
 def column(page: Page, table: str, number: int) -> list[str]:
     rows = f"[...document.getElementById('{table}').tBodies[0].rows].filter(row => !row.hidden)"
-    return list(page.ask(f"{rows}.map(row => row.cells[{number}].textContent.trim())"))
+    return list(page.evaluate(f"{rows}.map(row => row.cells[{number}].textContent.trim())"))
 
 
 def type_into(page: Page, selector: str, text: str) -> None:
-    page.ask(f"document.querySelector({selector!r}).focus()")
-    page.ask(f"document.querySelector({selector!r}).value = ''")
-    page.send("Input.insertText", text=text)
+    page.evaluate(f"document.querySelector({selector!r}).focus()")
+    page.evaluate(f"document.querySelector({selector!r}).value = ''")
+    page.keyboard.insert_text(text)
 
 
 def choose(page: Page, name: str, value: str) -> None:
     change = "dispatchEvent(new Event('change'))"
-    page.ask(f"(e => {{ e.value = {value!r}; e.{change}; }})(document.getElementById({name!r}))")
+    page.evaluate(
+        f"(e => {{ e.value = {value!r}; e.{change}; }})(document.getElementById({name!r}))"
+    )
 
 
-def test_no_errors_no_requests_and_every_picture_is_there(page: Page, finished_run: Path) -> None:
+def test_no_errors_no_requests_and_every_picture_is_there(
+    visit: Visit, page: Page, finished_run: Path
+) -> None:
     for gallery in ("confident", "uncertain", "disagreeing"):
-        page.ask(f"document.querySelector('[data-gallery={gallery}]').click()")
-        page.ask("document.getElementById('gallery-more').click()")
-        page.ask(SETTLED)
-        cards = page.ask("document.querySelectorAll('#gallery > li').length")
+        page.evaluate(f"document.querySelector('[data-gallery={gallery}]').click()")
+        page.evaluate("document.getElementById('gallery-more').click()")
+        page.evaluate(SETTLED)
+        cards = page.evaluate("document.querySelectorAll('#gallery > li').length")
         assert cards > 20
-        loaded = page.ask(
+        loaded = page.evaluate(
             "[...document.images].filter(i => i.complete && i.naturalWidth === 8).length"
         )
-        assert loaded == page.ask("document.images.length")
-        assert page.ask("document.querySelectorAll('#gallery img.main').length") == cards
-    assert page.errors == []
-    assert page.requests == [(finished_run / "report.html").as_uri()]
+        assert loaded == page.evaluate("document.images.length")
+        assert page.evaluate("document.querySelectorAll('#gallery img.main').length") == cards
+    assert visit.errors == []
+    assert visit.requests == [(finished_run / "report.html").as_uri()]
 
 
 def test_a_table_sorts_by_number_and_by_name(page: Page) -> None:
     button = "document.querySelectorAll('#class-table thead button')"
-    page.ask(f"{button}[1].click()")
+    page.evaluate(f"{button}[1].click()")
     falling = [int(value) for value in column(page, "class-table", 1)]
     assert falling == sorted(falling, reverse=True)
-    page.ask(f"{button}[1].click()")
+    page.evaluate(f"{button}[1].click()")
     assert [int(value) for value in column(page, "class-table", 1)] == falling[::-1]
-    assert page.ask("document.querySelector('#class-table th[aria-sort]').ariaSort") == "ascending"
-    page.ask(f"{button}[0].click()")
+    assert (
+        page.evaluate("document.querySelector('#class-table th[aria-sort]').ariaSort")
+        == "ascending"
+    )
+    page.evaluate(f"{button}[0].click()")
     assert column(page, "class-table", 0) == [str(digit) for digit in range(10)]
-    page.ask(f"{button}[4].click()")
+    page.evaluate(f"{button}[4].click()")
     recalls = [value for value in column(page, "class-table", 4) if value != "–"]  # noqa: RUF001
     assert [float(value) for value in recalls] == sorted(map(float, recalls), reverse=True)
 
 
 def test_keys_alone_reach_and_use_a_column_head(page: Page) -> None:
-    page.ask("document.querySelector('[data-filters=class-table]').focus()")
+    page.evaluate("document.querySelector('[data-filters=class-table]').focus()")
     for _ in range(3):  # the region of the table, its first head, its second
-        page.press("Tab")
-    assert page.ask("document.activeElement.textContent") == "labelled"
-    page.press("Enter")
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "labelled"
+    page.keyboard.press("Enter")
     values = [int(value) for value in column(page, "class-table", 1)]
     assert values == sorted(values, reverse=True)
 
@@ -110,27 +151,27 @@ def test_a_table_filters(page: Page) -> None:
     shown = column(page, "next-table", 3)
     assert 0 < len(shown) < 100
     assert all("image 1" in text for text in shown)
-    said = page.ask("document.querySelector('[data-count=next-table]').textContent")
+    said = page.evaluate("document.querySelector('[data-count=next-table]').textContent")
     assert said == f"{len(shown)} of 100"
 
 
 def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
     cards = "[...document.querySelectorAll('#gallery > li')].map(li => li.querySelector('.says').textContent)"
-    everything = page.ask(cards)
+    everything = page.evaluate(cards)
     choose(page, "gallery-class", "3")
-    chosen = page.ask(cards)
+    chosen = page.evaluate(cards)
     assert 0 < len(chosen) < len(everything)
     assert all("says3" in text or "like3" in text or "final3" in text for text in chosen)
     choose(page, "gallery-class", "")
     type_into(page, "#gallery-find", "no such class")
-    assert page.ask(cards) == []
-    assert page.ask("document.getElementById('gallery-count').textContent") == "0 of 0"
+    assert page.evaluate(cards) == []
+    assert page.evaluate("document.getElementById('gallery-count').textContent") == "0 of 0"
     type_into(page, "#gallery-find", "7")
-    assert all("7" in text for text in page.ask(cards))
-    page.ask("document.querySelector('[data-gallery=confident]').click()")
+    assert all("7" in text for text in page.evaluate(cards))
+    page.evaluate("document.querySelector('[data-gallery=confident]').click()")
     choose(page, "gallery-sort", "low")
     type_into(page, "#gallery-find", " ")
-    confidences = page.ask(
+    confidences = page.evaluate(
         "[...document.querySelectorAll('#gallery > li')].map(li => parseInt([...li.querySelectorAll('.says i')]"
         ".filter(i => ['says', 'final'].includes(i.textContent)).pop().nextSibling.nextSibling.textContent))"
     )
@@ -140,92 +181,93 @@ def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
 
 def test_the_curves_of_a_class_can_be_picked(page: Page) -> None:
     lines = "[...document.querySelectorAll('#picked path.line')].map(p => p.getAttribute('d')).join('|')"
-    before = page.ask(lines)
+    before = page.evaluate(lines)
     choose(page, "pick-class", "0")
-    frequent = page.ask(lines)
+    frequent = page.evaluate(lines)
     choose(page, "pick-class", "9")
-    assert len({before, frequent, page.ask(lines)}) == 3
+    assert len({before, frequent, page.evaluate(lines)}) == 3
 
 
 def test_the_map_singles_out_a_class(page: Page) -> None:
     dim = "document.querySelectorAll('svg.map .points .dim').length"
-    assert page.ask(dim) == 0
+    assert page.evaluate(dim) == 0
     choose(page, "map-class", "0")
     assert (
-        0 < page.ask(dim) < page.ask("document.querySelectorAll('svg.map .points circle').length")
+        0
+        < page.evaluate(dim)
+        < page.evaluate("document.querySelectorAll('svg.map .points circle').length")
     )
     choose(page, "map-class", "")
     choose(page, "map-color", "agree")
     colors = "new Set([...document.querySelectorAll('svg.map .points circle')].map(c => c.style.fill)).size"
-    assert page.ask(colors) == 2
+    assert page.evaluate(colors) == 2
 
 
 def brightness(page: Page) -> float:
-    with Image.open(io.BytesIO(page.picture(whole=False))) as image:
+    with Image.open(io.BytesIO(page.screenshot())) as image:
         return float(np.asarray(image.convert("L"), dtype=float)[5, 5])
 
 
 @pytest.mark.parametrize(("theme", "light"), [("light", True), ("dark", False)])
 def test_the_theme_is_the_systems_until_the_button_says_otherwise(
-    browser: Page, finished_run: Path, theme: str, light: bool
+    visit: Visit, finished_run: Path, theme: str, light: bool
 ) -> None:
-    page = show(browser, finished_run, theme=theme)
-    page.ask("localStorage.clear()")
-    page.open(finished_run / "report.html")
+    page = visit.report(finished_run, theme=theme)
     assert (brightness(page) > 128) == light
-    page.ask("document.getElementById('theme').click()")
-    page.ask(SETTLED)
+    page.evaluate("document.getElementById('theme').click()")
+    page.evaluate(SETTLED)
     assert (brightness(page) > 128) != light
-    page.open(finished_run / "report.html")
+    page.reload()
     assert (brightness(page) > 128) != light
-    page.ask("localStorage.clear()")
 
 
 @pytest.mark.parametrize("width", [320, 390, 1400])
-def test_nothing_is_wider_than_the_window(browser: Page, finished_run: Path, width: int) -> None:
+def test_nothing_is_wider_than_the_window(visit: Visit, finished_run: Path, width: int) -> None:
     make_hostile(finished_run)  # its names are long, one of them without a blank
-    page = show(browser, finished_run, width)
-    assert page.ask("document.documentElement.scrollWidth") <= width
-    assert page.errors == []
+    page = visit.report(finished_run, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.errors == []
 
 
-def test_hostile_names_do_nothing(browser: Page, finished_run: Path) -> None:
+def test_hostile_names_do_nothing(visit: Visit, finished_run: Path) -> None:
     make_hostile(finished_run)
-    page = show(browser, finished_run)
+    page = visit.report(finished_run)
     for gallery in ("confident", "uncertain", "disagreeing"):
-        page.ask(f"document.querySelector('[data-gallery={gallery}]').click()")
-    page.ask(SETTLED)
-    assert page.ask("document.title").startswith("finished: " + HOSTILE[0])
-    assert HOSTILE[1] in page.ask("document.getElementById('class-table').textContent")
-    assert page.ask("document.scripts.length") == 2
-    assert page.errors == []
-    assert page.requests == [(finished_run / "report.html").as_uri()]
+        page.evaluate(f"document.querySelector('[data-gallery={gallery}]').click()")
+    page.evaluate(SETTLED)
+    assert page.evaluate("document.title").startswith("finished: " + HOSTILE[0])
+    assert HOSTILE[1] in page.evaluate("document.getElementById('class-table').textContent")
+    assert page.evaluate("document.scripts.length") == 2
+    assert visit.errors == []
+    assert visit.requests == [(finished_run / "report.html").as_uri()]
 
 
 def test_a_large_confusion_matrix_tells_its_cells(
-    browser: Page, many_classes: Path, tmp_path: Path
+    visit: Visit, many_classes: Path, tmp_path: Path
 ) -> None:
-    page = show(browser, Path(shutil.copytree(many_classes, tmp_path / "run")))
-    page.ask("document.getElementById('pixel-matrix').focus()")
-    page.press("ArrowRight")
-    said = page.ask("document.getElementById('pixel-said').textContent")
-    names = page.ask("JSON.parse(document.getElementById('data').textContent).confusion.names")
-    assert said.endswith(f"images of {names[0]} were answered {names[1]}")
+    page = visit.report(Path(shutil.copytree(many_classes, tmp_path / "run")))
+    page.evaluate("document.getElementById('pixel-matrix').focus()")
+    page.keyboard.press("ArrowRight")
+    said = page.evaluate("document.getElementById('pixel-said').textContent")
+    names = page.evaluate("JSON.parse(document.getElementById('data').textContent).confusion.names")
+    assert said.endswith(f"images of {names[0]} were classified as {names[1]}")
     choose(page, "confusion-class", "3")
-    answers = page.ask(
+    answers = page.evaluate(
         "[...document.querySelectorAll('#confusion-answers li span:last-child')].map(s => parseInt(s.textContent))"
     )
-    cells = page.ask("JSON.parse(document.getElementById('data').textContent).confusion.cells")[3]
+    cells = page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).confusion.cells"
+    )[3]
     assert answers == sorted((count for _, count in cells), reverse=True)
-    assert page.errors == []
+    assert visit.errors == []
 
 
-def test_a_running_training_opens_without_errors(browser: Page, finished_run: Path) -> None:
+def test_a_running_training_opens_without_errors(visit: Visit, finished_run: Path) -> None:
     for name in ("summary.json", "confusion.json", "beliefs.safetensors"):
         (finished_run / name).unlink()
-    page = show(browser, finished_run)
-    assert page.ask("document.querySelectorAll('main > section').length") == 5
-    assert page.errors == []
+    page = visit.report(finished_run)
+    assert page.evaluate("document.querySelectorAll('main > section').length") == 5
+    assert visit.errors == []
 
 
 @pytest.fixture
@@ -238,56 +280,52 @@ def comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("width", "theme"), [(320, "dark"), (1400, "light")])
 def test_a_comparison_opens_sorts_and_fits(
-    browser: Page, comparison: Path, width: int, theme: str
+    visit: Visit, comparison: Path, width: int, theme: str
 ) -> None:
-    browser.look(width, 900, theme)
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(comparison)
-    assert (brightness(browser) > 128) == (theme == "light")
-    assert browser.ask("document.documentElement.scrollWidth") <= width
-    links = browser.ask(
+    page = visit.open(comparison, width, theme)
+    assert (brightness(page) > 128) == (theme == "light")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    links = page.evaluate(
         "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
     )
     assert links == [True] * 4
     table = "document.querySelector('#setting-1-classes table')"
     cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
-    browser.ask(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
-    browser.press("Enter")
-    assert browser.ask(cells) == sorted(browser.ask(cells), reverse=True)
-    browser.press("Enter")
-    assert browser.ask(cells) == sorted(browser.ask(cells))
-    browser.ask("document.getElementById('theme').click()")
-    browser.ask(SETTLED)
-    assert (brightness(browser) > 128) == (theme == "dark")
-    browser.ask("localStorage.clear()")
-    assert browser.errors == []
-    assert browser.requests == [comparison.as_uri()]
+    page.evaluate(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
+    page.keyboard.press("Enter")
+    assert page.evaluate(cells) == sorted(page.evaluate(cells), reverse=True)
+    page.keyboard.press("Enter")
+    assert page.evaluate(cells) == sorted(page.evaluate(cells))
+    page.evaluate("document.getElementById('theme').click()")
+    page.evaluate(SETTLED)
+    assert (brightness(page) > 128) == (theme == "dark")
+    assert visit.errors == []
+    assert visit.requests == [comparison.as_uri()]
 
 
 def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
     """Every control can be reached by Tab, in the order of the page, and what has the focus is seen to have it."""
     wanted = "a[href], button, select, input, summary, [tabindex='0']"
-    count = page.ask(
+    count = page.evaluate(
         f"[...document.querySelectorAll({wanted!r})].filter(e => e.checkVisibility()).length"
     )
     places = []
     for step in range(count):
-        page.press("Tab")
+        page.keyboard.press("Tab")
         places.append(
-            page.ask("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+            page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
         )
-        outline = page.ask("getComputedStyle(document.activeElement).outlineStyle")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", (
             step,
             count,
-            page.ask("document.activeElement.outerHTML.slice(0, 200)"),
+            page.evaluate("document.activeElement.outerHTML.slice(0, 200)"),
         )
     assert places == sorted(set(places))
 
 
 def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
-    boxes = page.ask(
+    boxes = page.evaluate(
         "[...document.querySelectorAll('svg.map text')].map(t => t.getBBox()).map(b => [b.x, b.y, b.width, b.height])"
     )
     assert len(boxes) == 10
@@ -317,10 +355,11 @@ NAMED = {
 
 def nameless(page: Page) -> list[str]:
     """Return the roles of what a screen reader would announce without a name."""
-    page.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    page.ask(SETTLED)
-    page.send("Accessibility.enable")
-    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    page.evaluate(SETTLED)
+    session = page.context.new_cdp_session(page)
+    session.send("Accessibility.enable")
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
     there = [
         (node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]
     ]
@@ -328,41 +367,38 @@ def nameless(page: Page) -> list[str]:
     return [role for role, name in there if role in NAMED and not name.strip()]
 
 
-def test_everything_has_a_name_for_those_who_do_not_see_it(page: Page, comparison: Path) -> None:
+def test_everything_has_a_name_for_screen_readers(
+    visit: Visit, page: Page, comparison: Path
+) -> None:
     assert nameless(page) == []
-    page.open(comparison)
-    assert nameless(page) == []
-    assert (
-        page.ask("document.querySelectorAll('.drawing svg:not([role=img][aria-label])').length")
-        == 0
-    )
+    assert nameless(visit.open(comparison)) == []
 
 
 def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
-    page.ask(
+    page.evaluate(
         "document.querySelector('[data-filters=mistakes]').closest('details').querySelector('summary').focus()"
     )
-    page.press("Enter")  # opens what the summary stands for
-    page.press("Tab")
-    assert page.ask("document.activeElement.dataset.filters") == "mistakes"
-    page.send("Input.insertText", text="9")
+    page.keyboard.press("Enter")  # opens what the summary stands for
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.filters") == "mistakes"
+    page.keyboard.insert_text("9")
     there = column(page, "mistakes", 0)
-    said = page.ask("document.querySelector('[data-count=mistakes]').textContent")
+    said = page.evaluate("document.querySelector('[data-count=mistakes]').textContent")
     assert said.startswith(f"{len(there)} of ")
     for _ in range(4):  # the region of the table and three of its heads
-        page.press("Tab")
+        page.keyboard.press("Tab")
     for rising in (False, True):
-        page.press("Enter")
+        page.keyboard.press("Enter")
         counts = [int(text) for text in column(page, "mistakes", 2)]
         assert counts == sorted(counts, reverse=not rising)
-    page.ask("document.getElementById('map-class').focus()")
-    page.press("ArrowDown")
-    assert page.ask("document.getElementById('map-class').selectedIndex") == 1
-    assert page.ask("document.querySelectorAll('svg.map .points .dim').length") > 0
+    page.evaluate("document.getElementById('map-class').focus()")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.getElementById('map-class').selectedIndex") == 1
+    assert page.evaluate("document.querySelectorAll('svg.map .points .dim').length") > 0
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_a_class_has_one_line_of_its_table(browser: Page, finished_run: Path, width: int) -> None:
+def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path, width: int) -> None:
     data = json.loads((finished_run / "data.json").read_text())
     names = [
         "pullover form 00",
@@ -372,18 +408,17 @@ def test_a_class_has_one_line_of_its_table(browser: Page, finished_run: Path, wi
         *(f"class {k}" for k in range(6)),
     ]
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
-    page = show(browser, finished_run, width)
-    heights = page.ask(
+    page = visit.report(finished_run, width)
+    heights = page.evaluate(
         "[...document.querySelectorAll('#class-table tbody th')].map(cell => cell.offsetHeight)"
     )
     assert len(heights) == 10
     assert max(heights) < 35  # two lines have 46 pixels
 
 
-def test_method_names_break_only_between_their_parts(browser: Page, comparison: Path) -> None:
-    browser.look(320, 900)
-    browser.open(comparison)
-    lines = browser.ask(
+def test_method_names_break_only_between_their_parts(visit: Visit, comparison: Path) -> None:
+    page = visit.open(comparison, 320)
+    lines = page.evaluate(
         """[...document.querySelectorAll('thead button')].map(button => {
           const range = document.createRange(), lines = new Map();
           const walk = document.createTreeWalker(button, NodeFilter.SHOW_TEXT);

@@ -27,9 +27,9 @@ def test_a_running_training(finished_run: Path) -> None:
     (finished_run / "metrics.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
     page = report(finished_run)
     assert page.sections == ["overview", "classes", "pseudo_labels", "training", "about"]
-    assert "The last line of metrics.jsonl was cut off" in page.text
-    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
-    assert "the training writes it now and then" in page.text
+    assert "cut off" in page.text
+    assert f"'daso report {finished_run} --refresh'" in page.text
+    assert "at most 2% of its time" in page.text
     assert re.search(r"up to step \d+ of 20", page.text)
     assert "the latest" in page.text
 
@@ -44,7 +44,7 @@ def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(
     page = report(finished_run)
     wanted = "overview classes pseudo_labels galleries label_next map confusion calibration training about"
     assert page.sections == wanted.split()
-    assert "What is said of single images is as of step 15" in page.text
+    assert "single images is as of step 15" in page.text
     for said in (
         "test images, at step 15. Rows:",
         "unlabelled images at step 15",
@@ -70,8 +70,8 @@ def test_before_the_first_row(finished_run: Path) -> None:
 def test_a_complete_run_without_beliefs_says_how_to_get_them(finished_run: Path) -> None:
     (finished_run / "beliefs.safetensors").unlink()
     page = report(finished_run)
-    assert f"'daso report {finished_run} --refresh' makes it from the last checkpoint" in page.text
-    assert "the training writes it now and then" not in page.text
+    assert f"'daso report {finished_run} --refresh'" in page.text
+    assert "at most 2% of its time" not in page.text
     assert "galleries" not in page.sections
     assert "confusion" in page.sections
 
@@ -105,22 +105,18 @@ DAMAGE = (
 
 
 @pytest.mark.parametrize("name", [*FILES, "metrics.jsonl", "beliefs.safetensors"])
-@pytest.mark.parametrize(
-    "content", [*DAMAGE, None], ids=lambda c: "gone" if c is None else repr(c[:12])
-)
-def test_a_damaged_file_costs_what_depends_on_it(
-    finished_run: Path, name: str, content: bytes | None
-) -> None:
+def test_a_damaged_file_costs_what_depends_on_it(finished_run: Path, name: str) -> None:
     path = finished_run / name
-    path.unlink() if content is None else path.write_bytes(content)
-    page = report(finished_run)
-    assert {"overview", "about"} <= set(page.sections)
-    readable = content in (b"{}", DAMAGE[3]) and name != "beliefs.safetensors"
-    optional = ("confusion.json", "calibration.json")
-    if not readable and not (content is None and name in optional):
-        assert name in page.text[page.text.index("What is missing") :][:1500]
-    if name != "beliefs.safetensors" and name != "data.json":
-        assert "galleries" in page.sections
+    for content in (*DAMAGE, None):
+        path.unlink() if content is None else path.write_bytes(content)
+        page = report(finished_run)
+        assert {"overview", "about"} <= set(page.sections), content
+        readable = content in (b"{}", DAMAGE[3]) and name != "beliefs.safetensors"
+        optional = ("confusion.json", "calibration.json")
+        if not readable and not (content is None and name in optional):
+            assert name in page.text[page.text.index("What is missing") :][:1500], content
+        if name != "beliefs.safetensors" and name != "data.json":
+            assert "galleries" in page.sections, content
 
 
 def test_a_damaged_line_in_the_middle(finished_run: Path) -> None:
@@ -147,21 +143,19 @@ def mutate(value: Any, chance: random.Random, rate: float) -> Any:
     return value
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_json_that_does_not_say_what_it_should(finished_run: Path, seed: int) -> None:
-    chance = random.Random(seed)
-    for name in FILES:
-        path = finished_run / name
-        path.write_text(json.dumps(mutate(json.loads(path.read_text()), chance, 0.02)))
-    path = finished_run / "metrics.jsonl"
-    rows = [mutate(json.loads(line), chance, 0.02) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "about" in report(finished_run).sections
+def test_json_with_unexpected_contents(finished_run: Path) -> None:
+    texts = {name: (finished_run / name).read_text() for name in (*FILES, "metrics.jsonl")}
+    for seed in range(12):
+        chance = random.Random(seed)
+        for name, text in texts.items():
+            lines = text.splitlines() if name == "metrics.jsonl" else [text]
+            changed = (mutate(json.loads(line), chance, 0.02) for line in lines)
+            (finished_run / name).write_text("".join(json.dumps(one) + "\n" for one in changed))
+        assert "about" in report(finished_run).sections, seed
 
 
-@pytest.mark.parametrize(
-    ("name", "change_of", "section"),
-    [
+def test_beliefs_that_do_not_fit_each_other(finished_run: Path) -> None:
+    cases: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
         ("pool.linear", lambda v: v * 0 + 99, "Images"),
         ("pool.linear", lambda v: v[:3], "Images"),
         ("disagreeing", lambda v: v + 10_000, "Images"),
@@ -171,17 +165,16 @@ def test_json_that_does_not_say_what_it_should(finished_run: Path, seed: int) ->
         ("map.label", lambda v: v * 0 - 5, "Map"),
         ("test.confidence", lambda v: v * np.float16("nan"), "Calibration"),
         ("test.answer", lambda v: v[:7], "Calibration"),
-    ],
-)
-def test_beliefs_that_do_not_fit_each_other(
-    finished_run: Path, name: str, change_of: Callable[[np.ndarray], np.ndarray], section: str
-) -> None:
-    change_beliefs(finished_run, {}, **{name: change_of(load_run(finished_run).arrays[name])})
-    page = report(finished_run)
-    assert f"The section '{section}' is left out" in page.text
-    assert {"overview", "classes", "confusion", "about"} <= set(page.sections)
+    ]
+    intact = load_run(finished_run).arrays
+    for name, change, section in cases:
+        change_beliefs(finished_run, {}, **{name: change(intact[name])})
+        page = report(finished_run)
+        assert f"The section '{section}' is left out" in page.text, name
+        assert {"overview", "classes", "confusion", "about"} <= set(page.sections), name
+        change_beliefs(finished_run, {}, **{name: intact[name]})
 
 
 def test_beliefs_of_another_version(finished_run: Path) -> None:
     change_beliefs(finished_run, {"version": 99})
-    assert "is not one that this version of daso reads" in report(finished_run).text
+    assert "this version of daso" in report(finished_run).text

@@ -173,18 +173,17 @@ def test_few_images_to_measure_on_are_told(finished_run: Path) -> None:
     change(finished_run / "data.json", test=9, test_counts=[1, 0, *[1] * 8])
     text = report(finished_run).text
     assert "All in %, on 9 test images" in text
-    assert "The class with the fewest has 1 of these images" in text
-    assert "That is few" in text
-    assert "Not measured, for want of such images: 1." in text
+    assert "fewest has 1 of these images" in text
+    assert "few images" in text
+    assert "not measured: 1." in text
 
 
 def test_the_temperature_is_told(finished_run: Path) -> None:
     fitted = {"temperature": 1.57, "images": 50, "error_before": 0.2, "error_after": 0.1234}
     (finished_run / "calibration.json").write_text(json.dumps(fitted))
-    assert (
-        "A temperature of 1.57, fitted on 50 hold-out images, takes the error there from 20.0% to 12.3%"
-        in (report(finished_run).text)
-    )
+    text = report(finished_run).text
+    assert "temperature of 1.57, fitted on 50 hold-out images" in text
+    assert "from 20.0% to 12.3%" in text
 
 
 def test_a_supervised_run(finished_supervised_run: Path) -> None:
@@ -199,6 +198,6 @@ def test_many_classes_without_truth(many_classes: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(many_classes, tmp_path / "run"))
     page = report(folder)
     assert "pixel-matrix" in [attributes.get("id") for _, attributes in page.elements]
-    assert "the truth is not known" in page.text
+    assert "the truth is unknown" in page.text
     assert "Recall of the pseudo-labels" not in page.text
     assert "The truth is known here" not in page.text

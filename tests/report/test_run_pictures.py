@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,20 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from PIL import Image
 
 from daso.errors import RunError
-from daso.report.figures.axes import (
-    draw_comparison,
-    draw_run,
-    frequent_first,
-    plot_accuracy,
-    plot_pseudo_label_bias,
-    plot_recall,
-    pseudo_label_series,
-)
-from daso.report.runs import RunFolder, read_run
+from daso.report import charts
+from daso.report.figures.draw import draw, draw_comparison, draw_run
+from daso.report.html import svg
+from daso.report.runs import read_run
 
 Row = dict[str, Any]
 ALL = ["classes.png", "pseudo_labels.png", "recall.png", "training.png"]
@@ -97,68 +90,23 @@ def test_many_classes_and_no_truth(finished_run: Path) -> None:
     (finished_run / "summary.json").unlink()
     (finished_run / "metrics.jsonl").unlink()
     assert_pictures(finished_run, ["classes.png"])
-    assert frequent_first(read_run(finished_run)) == list(range(29, -1, -1))
+    assert read_run(finished_run).order == list(range(29, -1, -1))
 
 
-def test_pseudo_label_series(finished_run: Path) -> None:
+def test_numbers_over_time(finished_run: Path) -> None:
     run = read_run(finished_run)
     for part in ("linear", "semantic", "final", "confident"):
-        steps, values = pseudo_label_series(run, part, "distribution")
+        steps, values = run.classes_over_time("pseudo_labels", part, "distribution")
         assert steps.tolist() == [5, 10, 15, 20]
         assert values.shape == (4, 10)
         np.testing.assert_allclose(values.sum(1), 1)
     written = [row["pseudo_labels"]["final"]["recall"] for row in run.evaluations()]
-    _, recall = pseudo_label_series(run, "final", "recall")
+    _, recall = run.classes_over_time("pseudo_labels", "final", "recall")
     np.testing.assert_array_equal(recall, np.array(written, dtype=float))
-    steps, values = pseudo_label_series(run, "nothing", "recall")
-    assert len(steps) == len(values) == 0
-
-
-def guessing(folder: RunFolder, truths: list[list[float] | None]) -> RunFolder:
-    """Return a run of three classes whose evaluations know the truth of the pseudo-labels, or not."""
-    rows: list[Row] = []
-    for number, truth in enumerate(truths, 1):
-        part: Row = {"distribution": [0.6, 0.3, 0.1]} | ({} if truth is None else {"truth": truth})
-        rows.append({"event": "evaluate", "step": 5 * number, "pseudo_labels": {"final": part}})
-    data = {"class_names": ["a", "b", "c"], "labeled_counts": [9, 5, 2]}
-    return dataclasses.replace(folder, data=data, rows=rows, summary={})
-
-
-def test_bias_is_the_share_of_the_rare_relative_to_the_truth(
-    finished_run: Path, axis: Axes
-) -> None:
-    plot_pseudo_label_bias(
-        axis, [guessing(read_run(finished_run), [[0.5, 0.3, 0.2], [0.4, 0.2, 0.4]])]
-    )
-    assert axis.lines[0].get_xdata().tolist() == [5, 10]  # type: ignore[union-attr]
-    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.5, 0.25])
-    assert "rarest class" in axis.get_title(loc="left")
-
-
-def test_bias_without_truth_is_the_share(finished_run: Path, axis: Axes) -> None:
-    plot_pseudo_label_bias(axis, [guessing(read_run(finished_run), [None, None])])
-    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.1, 0.1])
-    assert axis.get_ylabel() == "share of pseudo-labels"
-
-
-def test_bias_where_only_some_evaluations_know_the_truth(finished_run: Path, axis: Axes) -> None:
-    run = guessing(read_run(finished_run), [None, [0.5, 0.3, 0.2], [0.4, 0.2, 0.4]])
-    plot_pseudo_label_bias(axis, [run])
-    line = axis.lines[0]
-    drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))  # type: ignore[arg-type]
-    relative = "truth" in axis.get_ylabel()
-    assert {step: value for step, value in drawn.items() if not np.isnan(value)} == pytest.approx(
-        {10: 0.5, 15: 0.25} if relative else {5: 0.1, 10: 0.1, 15: 0.1}
-    )
-
-
-def test_bias_where_no_rare_image_came_by(finished_run: Path, axis: Axes) -> None:
-    plot_pseudo_label_bias(
-        axis, [guessing(read_run(finished_run), [[0.7, 0.3, 0.0], [0.4, 0.2, 0.4]])]
-    )
-    value = np.asarray(axis.lines[0].get_ydata(), dtype=float)
-    assert not np.isinf(value).any()
-    assert value[1] == pytest.approx(0.25)
+    steps, accuracy = run.over_time("test", "accuracy")
+    assert accuracy.tolist() == [row["test"]["accuracy"] for row in run.evaluations()]
+    for steps, values in (run.classes_over_time("x", "recall"), run.over_time("x")):
+        assert len(steps) == len(values) == 0
 
 
 def test_comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> None:
@@ -170,12 +118,14 @@ def test_comparison(finished_run: Path, finished_supervised_run: Path, tmp_path:
         assert min(image.size) > 600
 
 
-def test_more_groups_than_colours(finished_run: Path, axis: Axes) -> None:
-    run = read_run(finished_run)
-    groups = {f"method {n}": [run] for n in range(9)}
-    plot_recall(axis, groups)
-    plot_accuracy(axis, groups)
-    assert len(axis.lines) == 9
+def test_more_groups_than_colours_can_be_told_apart(finished_run: Path) -> None:
+    groups = {f"method {n}": [read_run(finished_run)] for n in range(9)}
+    lines = draw(charts.accuracy(groups)).axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9
+    bars = draw(charts.recall(groups)).axes[0].containers
+    assert len(bars) == 9
+    styles = [style for _, style in svg.figure(charts.accuracy(groups))["legend"]]
+    assert len(set(styles)) == 9
 
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
@@ -199,33 +149,32 @@ def _row_in_the_middle(content: bytes) -> Callable[[Path], None]:
     return change
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda folder: (folder / "config.json").unlink(), id="no config"),
-        pytest.param(lambda folder: (folder / "data.json").unlink(), id="no data"),
-        pytest.param(lambda folder: shutil.rmtree(folder), id="no folder"),
-        pytest.param(_write("config.json", b"{"), id="config cut off"),
-        pytest.param(_write("data.json", b"\xff\xfe\x00"), id="data binary"),
-        pytest.param(_write("data.json", b"[]"), id="data a list"),
-        pytest.param(_write("summary.json", b"{]"), id="summary garbage"),
-        pytest.param(_write("summary.json", b"3"), id="summary a number"),
-        pytest.param(_row_in_the_middle(b"no JSON"), id="row garbage"),
-        pytest.param(_row_in_the_middle(b"\xff\xfe"), id="row binary"),
-        pytest.param(_row_in_the_middle(b"3"), id="row a number"),
-        pytest.param(_row_in_the_middle(b"{}"), id="row without event"),
-        pytest.param(_without_key("data.json", "class_names"), id="no class names"),
-        pytest.param(_without_key("data.json", "labeled_counts"), id="no counts"),
-        pytest.param(_without_key("config.json", "method"), id="no method"),
-    ],
-)
-def test_a_damaged_folder_is_a_run_error(
-    finished_run: Path, damage: Callable[[Path], None]
-) -> None:
-    damage(finished_run)
-    with pytest.raises(RunError, match=str(finished_run)):
-        draw_run(finished_run)
-    assert not (finished_run / "plots").exists()
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "no data": lambda folder: (folder / "data.json").unlink(),
+    "no folder": shutil.rmtree,
+    "config cut off": _write("config.json", b"{"),
+    "data binary": _write("data.json", b"\xff\xfe\x00"),
+    "data a list": _write("data.json", b"[]"),
+    "summary garbage": _write("summary.json", b"{]"),
+    "summary a number": _write("summary.json", b"3"),
+    "row garbage": _row_in_the_middle(b"no JSON"),
+    "row binary": _row_in_the_middle(b"\xff\xfe"),
+    "row a number": _row_in_the_middle(b"3"),
+    "row without event": _row_in_the_middle(b"{}"),
+    "no class names": _without_key("data.json", "class_names"),
+    "no counts": _without_key("data.json", "labeled_counts"),
+    "no method": _without_key("config.json", "method"),
+}
+
+
+def test_a_damaged_folder_is_a_run_error(finished_run: Path, tmp_path: Path) -> None:
+    for name, damage in DAMAGES.items():
+        folder = Path(shutil.copytree(finished_run, tmp_path / name))
+        damage(folder)
+        with pytest.raises(RunError, match=re.escape(str(folder))):
+            draw_run(folder)
+        assert not (folder / "plots").exists(), name
 
 
 def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> None:
@@ -235,7 +184,7 @@ def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> Non
 
 
 def test_reports_and_metrics_need_no_torch() -> None:
-    code = "import daso.report.figures.axes, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
+    code = "import daso.report.figures.draw, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
     code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Class names in any script, in pictures."""
+"""Class names in any script, in figures."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from matplotlib import font_manager
 
-from daso.report.figures import axes as plots
+from daso.report.figures import draw as plots
 
 
 @pytest.fixture(autouse=True)

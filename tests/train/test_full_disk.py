@@ -131,8 +131,8 @@ def mount(*words):
         sys.exit(77)
 
 mount("-t", "tmpfs", "-o", "size=150k", "tmpfs")
-import daso.cli.training.session, daso.report.figures.axes
-daso.report.figures.axes.draw_run = lambda folder: []
+import daso.cli.training.session, daso.report.figures.draw
+daso.report.figures.draw.draw_run = lambda folder: []
 run = os.path.join(disk, "run")
 ends = [daso.cli.main(["train", "digits", *options, "--out", run])]
 mount("-o", "remount,ro")
@@ -172,7 +172,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
     def full(folder: Path) -> None:
         raise RunError(f"cannot write into {folder / 'plots'}: No space left on device")
 
-    monkeypatch.setattr("daso.report.figures.axes.draw_run", full)
+    monkeypatch.setattr("daso.report.figures.draw.draw_run", full)
     assert main(["train", "digits", *OPTIONS, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "no plots: cannot write" in printed.err

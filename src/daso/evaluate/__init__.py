@@ -1,1 +1,1 @@
-"""How good a model is, class by class: pure functions over logits and labels."""
+"""Measure and predict with models, class by class."""

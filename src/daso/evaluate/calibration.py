@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that are right as often as they say."""
+"""Temperature scaling: make probabilities as often right as they say."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from daso.evaluate.metrics import calibration_error
 Array = npt.NDArray[Any]
 
 FEWEST_IMAGES = 50
-"""With fewer, the temperature from a hold-out was worse than 1 on test images about every other time."""
+"""With fewer, a fitted temperature was worse than 1 on test images about every other time."""
 FEWEST_OF_A_CLASS = 10
-"""With fewer, a class distribution that was estimated by the confusion was worse than none."""
+"""With fewer, a class distribution estimated by the confusion was worse than none."""
 MOST_CLASSES = 100
-"""Whose confusion is kept."""
+"""With more classes, no confusion is kept."""
 SPREAD = 0.25
-"""Standard deviation of log T that is expected beforehand; of 0.15 to 1 about the best on test images."""
+"""Standard deviation of the prior on log T; about the best of 0.15 to 1 on test images."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperature of a model and what it is worth, measured on the images that it was fitted on.
+    """The temperature of a model and its effect on the hold-out that it was fitted on.
 
     Attributes:
-        temperature: logits are divided by it before the softmax, > 0; 1: probabilities are as the network gives them.
-        step: training steps of the checkpoint that it belongs to.
-        images: of the hold-out.
-        loss_before, loss_after: mean negative log-likelihood of the hold-out; None without one.
-        error_before, error_after: expected calibration error of the hold-out, in [0, 1]; None without one.
+        temperature: divides the logits before the softmax, > 0; 1 changes nothing.
+        step: training steps of the checkpoint.
+        images: number of hold-out images.
+        loss_before, loss_after: mean negative log-likelihood; None without a hold-out.
+        error_before, error_after: expected calibration error, in [0, 1]; None without a hold-out.
         note: why the temperature was not fitted, or None.
-        confusion: K rows of K numbers; column k is the mean of the calibrated probabilities over the held-out images of
-            class k. None if a class has fewer than 10, or there are more than 100 classes.
+        confusion: K rows of K numbers; column k is the mean of the calibrated probabilities over
+            the held-out images of class k. None if a class has fewer than 10, or there are more
+            than 100 classes.
     """
 
     temperature: float
@@ -55,15 +56,16 @@ class Calibration:
 def fit_temperature(logits: Array, labels: Array) -> float:
     """Return the temperature T for which the softmax of logits / T fits the labels best.
 
-    Guo, Pleiss, Sun, Weinberger: *On Calibration of Modern Neural Networks*, ICML 2017, arXiv 1706.04599, section
-    4.2: the negative log-likelihood of held-out images is least. To their sum (log T)^2 / (2 SPREAD^2) is added, a
-    normal distribution expected beforehand: without it a network that makes no mistake on a small hold-out gets T = 0.
+    Guo, Pleiss, Sun, Weinberger: *On Calibration of Modern Neural Networks*, ICML 2017, arXiv
+    1706.04599, section 4.2, minimise the negative log-likelihood of held-out images. A normal prior
+    on log T adds (log T)^2 / (2 SPREAD^2): without it, a network without mistakes on a small
+    hold-out gets T = 0.
 
     Args:
         logits: float, (N, K).
         labels: int64, (N,), 0 <= label < K.
     """
-    # Half a second, which only the end of a run needs.
+    # This import takes half a second and is only needed at the end of a run.
     from scipy.optimize import minimize_scalar
 
     logits = np.asarray(logits, dtype=np.float64)
@@ -76,17 +78,16 @@ def fit_temperature(logits: Array, labels: Array) -> float:
 
 
 def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
-    """Fit a temperature to held-out images, every image alike.
+    """Fit a temperature to held-out images, which all have the same weight.
 
-    Every image counts alike, not every class: with one or two images of a rare class a class-balanced likelihood
-    would be the noise of these few; and a network that learned from imbalanced labels carries their prior in its
-    logits, which the likelihood of balanced classes would take for over-confidence. What other class frequencies
-    change is ``prior.shift``'s matter.
+    A class-balanced likelihood would depend on the one or two images of a rare class. It would also
+    take the label prior in the logits of an imbalanced training for overconfidence. ``prior.shift``
+    corrects for other class frequencies.
 
     Args:
         logits: float, (N, K), of the hold-out; N may be 0.
         labels: int64, (N,), 0 <= label < K.
-        step: of the checkpoint that the logits are from.
+        step: training steps of the checkpoint.
     """
     if len(labels) == 0:
         return Calibration(1.0, step, 0, note="there is no hold-out to fit a temperature on")
@@ -102,7 +103,8 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
         _loss(after, labels),
         calibration_error(np.exp(_log_softmax(logits)), labels),
         calibration_error(probs, labels),
-        f"{len(labels)} held-out images are too few to fit a temperature on: {FEWEST_IMAGES} are needed"
+        f"{len(labels)} held-out images are too few to fit a temperature: at least {FEWEST_IMAGES} "
+        "are needed"
         if few
         else None,
         _confusion(probs, labels),

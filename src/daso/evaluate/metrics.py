@@ -1,4 +1,4 @@
-"""Classification metrics that show rare classes: from logits and labels to plain numbers."""
+"""Classification metrics that show the rare classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = npt.NDArray[Any]
 
 
 def confusion_matrix(labels: Array, predictions: Array, num_classes: int) -> Array:
-    """Count, int64 (K, K): row = true class, column = predicted class. Labels < 0 are left out."""
+    """Return counts, int64 (K, K): row = true class, column = prediction; ignore labels < 0."""
     known = labels >= 0
     flat = labels[known] * num_classes + predictions[known]
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -20,7 +20,7 @@ def confusion_matrix(labels: Array, predictions: Array, num_classes: int) -> Arr
 def recall_precision(confusion: Array) -> tuple[Array, Array]:
     """Return per-class recall and precision, float (K,), of a confusion matrix.
 
-    NaN: the recall of a class that has no image, the precision of a class that is never predicted.
+    NaN for the recall of a class without images, and the precision of a class never predicted.
     """
     hits = np.diag(confusion).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -28,9 +28,9 @@ def recall_precision(confusion: Array) -> tuple[Array, Array]:
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95% interval of a share of *count* > 0 images, of which *hits* were right (Wilson, 1927).
+    """Return the 95% interval of a share of *hits* among *count* > 0 images (Wilson, 1927).
 
-    It stays within 0 to 1 and is honest for a handful of images, where the usual one is not.
+    Unlike the normal interval, it stays within 0 to 1 and is valid for few images.
     """
     z2 = 1.959964**2
     share, total = hits / count, count + z2
@@ -42,7 +42,8 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
     """Return the expected calibration error in [0, 1] over bins of equal width (Guo et al., 2017).
 
-    The mean over images of |accuracy - confidence| of the image's confidence bin; NaN if a probability is.
+    The mean over images of |accuracy - confidence| of their confidence bin; NaN if a probability is
+    NaN.
     """
     if not np.isfinite(probs).all():
         return float("nan")
@@ -56,8 +57,9 @@ def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
 def class_groups(class_counts: Array) -> dict[str, list[int]]:
     """Split the classes into thirds by their number of labelled images: many, medium, few.
 
-    The usual thresholds of 100 and 20 images suit ImageNet-LT; with the few labels of semi-supervised learning
-    thirds say more. Ties go by class index. With fewer than three classes, some groups are empty.
+    The usual thresholds of 100 and 20 images suit ImageNet-LT, not the few labels of
+    semi-supervised learning. Ties are broken by class index. With fewer than three classes, some
+    groups are empty.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     parts = np.array_split(order, 3)
@@ -75,7 +77,7 @@ def _softmax(logits: Array) -> tuple[Array, Array]:
 
 
 def _mean(values: Array) -> float:
-    """Mean over the classes that have images; NaN if none has."""
+    """Return the mean over the classes that have images; NaN if none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
@@ -86,12 +88,13 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
     Args:
         logits: float, (N, K).
         labels: int64, (N,), 0 <= label < K.
-        class_counts: int64, (K,), labelled training images; they define the groups many, medium and few.
+        class_counts: int64, (K,), labelled training images, which define the groups.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if any class is
-        never found), ``recall`` and ``precision`` (K numbers), ``recall_many``, ``recall_medium``,
-        ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All in [0, 1] but the loss.
+        ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if
+        a class is never found), ``recall`` and ``precision`` (K numbers), ``recall_many``,
+        ``recall_medium``, ``recall_few``, ``loss`` (mean cross-entropy), ``calibration_error``. All
+        are in [0, 1] except the loss.
     """
     logits = np.asarray(logits, dtype=np.float64)
     probs, log_probs = _softmax(logits)
@@ -115,7 +118,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
 def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> Array:
     """Subtract the log prior of the labelled images from logits (N, K).
 
-    Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9: right where the test classes are balanced.
+    Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9, for balanced test classes.
     """
     prior = np.asarray(class_counts, dtype=np.float64)
     adjusted: Array = logits - strength * np.log(prior / prior.sum())
@@ -123,7 +126,7 @@ def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> 
 
 
 def evaluate_logits(logits: Array, labels: Array, class_counts: Array) -> dict[str, Any]:
-    """Return ``classification_metrics`` and, under ``"logit_adjusted"``, the same after post-hoc adjustment."""
+    """Return ``classification_metrics``, and the logit-adjusted ones as ``"logit_adjusted"``."""
     adjusted = classification_metrics(adjust_logits(logits, class_counts), labels, class_counts)
     return {**classification_metrics(logits, labels, class_counts), "logit_adjusted": adjusted}
 
@@ -132,11 +135,11 @@ def pseudo_label_metrics(confusion: Array) -> dict[str, Any]:
     """Measure pseudo-labels from their counts by true class.
 
     Args:
-        confusion: int64, (K + 1, K): row = true class (the last row: unknown), column = pseudo-label.
+        confusion: int64, (K + 1, K): row = true class (last row: unknown), column = pseudo-label.
 
     Returns:
-        ``distribution`` (share of each pseudo-label) and, where truth is known, ``truth`` (share of each class
-        among the known), ``recall``, ``precision`` per class and ``accuracy``.
+        ``distribution`` (share of each pseudo-label) and, if any truth is known, ``truth`` (share
+        of each class), ``recall`` and ``precision`` per class, and ``accuracy``.
     """
     total = confusion.sum()
     known = confusion[:-1]

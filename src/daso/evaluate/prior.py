@@ -1,4 +1,4 @@
-"""Class distributions that differ between training and use: told, or estimated from the images themselves."""
+"""Correct for a class distribution that differs between training and use."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Array = npt.NDArray[Any]
 
 
 def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
-    """Return the probabilities, float64 (N, K), of images whose classes are distributed otherwise.
+    """Return the probabilities, float64 (N, K), for another class distribution.
 
-    Saerens, Latinne, Decaestecker: *Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple
-    Procedure*, Neural Computation 14, 2002, equation 2.4: p'(k | x) is proportional to p(k | x) to_k / from_k, if the
-    images of one class look alike here and there.
+    Saerens, Latinne, Decaestecker: *Adjusting the Outputs of a Classifier to New a Priori
+    Probabilities: A Simple Procedure*, Neural Computation 14, 2002, equation 2.4: p'(k | x) is
+    proportional to p(k | x) to_k / from_k, if the images of each class look the same in both.
 
     Args:
         probs: (N, K), rows sum to 1.
-        from_prior: (K,), class distribution that they are for, > 0.
-        to_prior: (K,), the one that is wanted, >= 0.
+        from_prior: (K,), class distribution of the probabilities, > 0.
+        to_prior: (K,), the new class distribution, >= 0.
     """
     shifted = np.asarray(probs, dtype=np.float64) * (to_prior / from_prior)
     total = shifted.sum(1, keepdims=True)
-    # An image that can only be of classes that are said not to exist: nothing is known but the prior.
+    # An image whose possible classes all have a prior of 0 gets the prior.
     return np.where(total > 0, shifted / np.where(total > 0, total, 1), to_prior / np.sum(to_prior))
 
 
@@ -38,17 +38,18 @@ def estimate_prior(
     rounds: int = 1000,
     tolerance: float = 1e-6,
 ) -> Array:
-    """Estimate the class distribution of unlabelled images from a classifier's probabilities, float64 (K,).
+    """Estimate the class distribution of unlabelled images, float64 (K,), from probabilities.
 
-    The expectation-maximisation algorithm of Saerens et al., 2002, equation 2.9, from *from_prior*: shift the
-    probabilities to the present estimate, take their mean as the next. Each round raises the likelihood of the images.
-    It asks for calibrated probabilities, and for images of a class to look alike in training and in use.
+    The expectation-maximisation algorithm of Saerens et al., 2002, equation 2.9, starts at
+    *from_prior*: shift the probabilities to the current estimate; their mean is the next. Each
+    round raises the likelihood. The probabilities must be calibrated, and the images of each class
+    must look the same in training and use.
 
     Args:
-        chunks: starts a pass over the probabilities, (n, K) each, N >= 1 rows in all.
-        from_prior: (K,), class distribution that the probabilities are for, > 0.
-        rounds: at most.
-        tolerance: it ends when no share changes by more.
+        chunks: starts a pass over the probabilities, (n, K) each, with at least one row in total.
+        from_prior: (K,), class distribution of the probabilities, > 0.
+        rounds: most rounds.
+        tolerance: stop when no share changes by more.
 
     Raises:
         DataError: there is no row.

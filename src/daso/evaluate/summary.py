@@ -1,4 +1,4 @@
-"""From a run's evaluation rows to the numbers that are quoted."""
+"""Summarize the evaluations of a run."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ import numpy as np
 from daso.files import Row
 
 QUOTED_EVALUATIONS = 20
-"""The DASO paper reports the median over the last 20 evaluations, of 500."""
+"""The DASO paper reports the median over the last 20 of 500 evaluations."""
 QUOTED_SHARE = 0.25
-"""Of a short run with few evaluations at most this share is quoted: earlier ones belong to a worse network."""
+"""Most of a short run's evaluations that are quoted; earlier ones belong to a worse network."""
 
 
 def _median(metrics: Sequence[Row]) -> Row:
-    """Return the median of every number, of per-class lists class by class; NaN where all are NaN."""
+    """Return the median of each number, of lists element by element; NaN where all are NaN."""
     result: Row = {}
     for name, first in metrics[0].items():
         values = [m[name] for m in metrics]
         if isinstance(first, dict):
             result[name] = _median(values)
         else:
-            stacked = np.array(values, dtype=float)  # None, as a file has it, becomes NaN
+            stacked = np.array(values, dtype=float)  # None, from a file, becomes NaN
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", RuntimeWarning
-                )  # all NaN: a class that was never measured
+                # A class that was never measured is NaN throughout.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 result[name] = np.nanmedian(stacked, axis=0).tolist()
     return result
 
 
 def summarize(rows: Sequence[Row]) -> Row:
-    """Summarise the ``"evaluate"`` rows of a run.
+    """Summarize the ``"evaluate"`` rows of a run.
 
     Returns:
-        ``measured_on`` (``"test"``, or ``"holdout"`` where there is no test set), and three answers side by side,
-        each a full set of metrics: ``median_of_last`` (over the last 20 evaluations, fewer in a short run;
-        ``evaluations`` says how many), ``last``, and ``best_on_holdout`` (at the step of best balanced accuracy on
-        the hold-out; only with a hold-out and a test set). ``accuracy``, ``balanced_accuracy`` and
-        ``per_class_recall`` at the top are those of ``median_of_last``, the paper's measure. {} where nothing was
-        evaluated.
+        ``measured_on`` (``"test"``, or ``"holdout"`` without a test set) and up to three full sets
+        of metrics: ``median_of_last`` (over the last 20 evaluations, fewer in a short run;
+        ``evaluations`` is their number), ``last``, and, with a hold-out and a test set,
+        ``best_on_holdout`` (at the step with the best balanced accuracy on the hold-out).
+        ``accuracy``, ``balanced_accuracy`` and ``per_class_recall`` repeat those of
+        ``median_of_last``, the paper's measure. {} if nothing was evaluated.
     """
     evaluations = [
         row for row in rows if row["event"] == "evaluate" and ("test" in row or "holdout" in row)

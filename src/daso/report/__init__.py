@@ -1,1 +1,1 @@
-"""Tables and pictures of runs. Reads run folders, and nothing else of the package but their file formats."""
+"""Reports, comparisons and figures of runs, from their folders alone."""

@@ -1,8 +1,8 @@
-"""Whether classifiers are as often right as they are sure: their answers in bins of confidence."""
+"""Compare confidence with accuracy: answers in bins of confidence."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -11,33 +11,57 @@ from safetensors import SafetensorError
 from daso.errors import RunError
 from daso.report.runs import Array, RunFolder
 
+FEW_IMAGES = 10
+"""Bins with fewer images are pale: their accuracy says little."""
 
-def reliability_bins(
-    confidence: Array, correct: Any, bins: int = 15
-) -> tuple[Array, Array, Array, Array]:
-    """Return edges (bins + 1,) of bins of equal width; accuracy, mean confidence and images of each (bins,).
+
+class Bins(NamedTuple):
+    """Bins of confidence of equal width.
+
+    Attributes:
+        edges: (bins + 1,), from 0 to 1.
+        accuracy, confidence: means of the images in each bin, (bins,); 0 in an empty one.
+        counts: images in each bin, (bins,).
+    """
+
+    edges: Array
+    accuracy: Array
+    confidence: Array
+    counts: Array
+
+    @property
+    def error(self) -> float:
+        """Calibration error: the mean over images of the gap of their bin (Guo et al., 2017)."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float((self.counts * gaps).sum() / self.counts.sum())
+
+    @property
+    def overconfidence(self) -> float:
+        """Mean confidence minus accuracy, in [-1, 1]."""
+        gaps = self.confidence - self.accuracy
+        return float((self.counts * gaps).sum() / self.counts.sum())
+
+
+def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> Bins:
+    """Return the bins of answers.
 
     Args:
         confidence: (N,), in [0, 1].
         correct: bool (N,).
-        bins: how many; 15 as the calibration error of the metrics has.
+        bins: how many; 15 as for the calibration error of the metrics.
     """
     place = np.clip((confidence * bins).astype(int), 0, bins - 1)
     counts = np.bincount(place, minlength=bins).astype(float)
     filled = np.maximum(counts, 1)
     accuracy = np.bincount(place, np.asarray(correct, float), minlength=bins) / filled
-    return (
-        np.linspace(0, 1, bins + 1),
-        accuracy,
-        np.bincount(place, confidence, minlength=bins) / filled,
-        counts,
-    )
+    mean = np.bincount(place, confidence, minlength=bins) / filled
+    return Bins(np.linspace(0, 1, bins + 1), accuracy, mean, counts)
 
 
 def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, Array] | None:
-    """Return confidence (N,) and whether it is right, bool (N,), of a run's answers on its test, else hold-out, images.
+    """Return the confidence (N,) of a run's answers and whether they are right, bool (N,).
 
-    None where the run has not written them, or nothing was measured.
+    On the test images, or the hold-out without any. None if the run has not written its answers.
 
     Args:
         run: the run, complete or not.
@@ -56,14 +80,12 @@ def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, A
             part = next((part for part in ("test", "holdout") if f"{part}.label" in names), None)
             if part is None:
                 return None
-            label = file.get_tensor(f"{part}.label")
-            answer, confidence = (
-                file.get_tensor(f"{part}.{kind}{name}") for name in ("answer", "confidence")
+            label, answer, confidence = (
+                file.get_tensor(f"{part}.{name}")
+                for name in ("label", f"{kind}answer", f"{kind}confidence")
             )
-            if (
-                not label.shape == answer.shape == confidence.shape
-                or not np.isfinite(confidence).all()
-            ):
+            fits = label.shape == answer.shape == confidence.shape
+            if not fits or not np.isfinite(confidence).all():
                 raise ValueError("its answers do not fit each other")
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error

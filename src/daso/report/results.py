@@ -1,4 +1,4 @@
-"""Rows of a results file: one line for each finished run, with what is needed to repeat it."""
+"""Rows of a results file: one line per finished run, with what is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ QUOTED = (
 
 
 def _percent(values: Any) -> Any:
-    """Turn a share, or a list of them, into per cent; None stays."""
+    """Return a share, or a list of shares, in percent; None stays."""
     if isinstance(values, list):
         return [_percent(value) for value in values]
     return None if values is None else round(100 * values, 2)
 
 
 def result_row(run: RunFolder) -> Row:
-    """Turn a finished run into one flat row; numbers in per cent, medians of its last evaluations unless named.
+    """Return a finished run as one flat row.
+
+    Shares are in percent; medians of the last evaluations unless named.
 
     Raises:
-        RunError: the run is not complete, or measured nothing.
+        RunError: the run is not complete, or nothing was measured.
     """
     if "median_of_last" not in run.summary:
-        raise RunError(f"{run.path} is not complete, or has nothing to measure on")
+        raise RunError(f"{run.path} is not complete, or nothing was measured")
     train, summary, environment = run.config["train"], run.summary, run.environment
     median = summary["median_of_last"]
     pseudo_labels = run.evaluations()[-1].get("pseudo_labels", {})
@@ -79,30 +81,34 @@ def result_row(run: RunFolder) -> Row:
 
 
 def _whole_rows(content: bytes) -> tuple[int, csv.DictReader[str]]:
-    """Return up to where a CSV file has whole rows, in bytes, and these; a process that was killed may leave half."""
+    """Return the size in bytes of a CSV file's whole rows, and these rows.
+
+    A killed process may leave half a row.
+    """
     size = content.rfind(b"\n") + 1
     return size, csv.DictReader(io.StringIO(content[:size].decode(), newline=""))
 
 
 def has_row(path: Path, key: Mapping[str, str]) -> bool:
-    """Tell whether a CSV file has a row with these values."""
+    """Tell whether a CSV file has a row with the values of *key*."""
     return path.exists() and any(
         key.items() <= row.items() for row in _whole_rows(path.read_bytes())[1]
     )
 
 
 def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> None:
-    """Append a row to a CSV file, after a header if the file is new, while no other process does.
+    """Append a row to a CSV file, after a header if the file is new.
 
-    It is there as a whole or not at all; half a row at the end of the file is taken away.
+    The file is locked. The row is written as a whole or not at all; half a row at the end of the
+    file is removed.
 
     Args:
         path: of the file.
         row: column to value.
-        key: if there is a row with these values already, nothing is appended.
+        key: nothing is appended if a row has these values.
 
     Raises:
-        RunError: the file has other columns, or cannot be written, with no space left, say.
+        RunError: the file has other columns, or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

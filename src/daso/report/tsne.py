@@ -1,4 +1,4 @@
-"""A map of what the network sees as alike: places of images and prototypes in the plane, from their features."""
+"""Place images and prototypes on a map: similar features lie close together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,26 @@ from safetensors import SafetensorError
 from daso.errors import RunError
 from daso.report.runs import Array, RunFolder
 
-FEWEST = 5
-"""Points that a map needs."""
+FEWEST_POINTS = 5
 WIDTH, HEIGHT = 880, 560
-"""Of the drawing, in the units of places."""
+"""Size of the map, in the units of places."""
 MARGIN = 20
 MARK = 8
 """Half the width of a prototype's mark."""
 LETTER = 7.6
-"""Width of a letter of a name, about."""
+"""Approximate width of a letter."""
+NAME_LENGTH = 24
+OFFSETS = (
+    (4, ""),
+    (4, "end"),
+    (-13, "mid"),
+    (22, "mid"),
+    (-11, ""),
+    (20, ""),
+    (-11, "end"),
+    (20, "end"),
+)
+"""Where a name may stand: down from its mark, and how it is aligned; the first is preferred."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
@@ -31,14 +42,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Embedding:
-    """A map; places are x from the left and y from above.
+    """A map; places are x from the left and y from the top.
 
     Attributes:
-        unlabeled: places (N, 2) of unlabelled images.
-        labeled: places (M, 2) of labelled ones.
-        prototypes: places (K, 2).
-        final, linear, semantic: (N,), the pseudo-label, and what classifier and similarity say.
-        truth: (N,), -1 where it is not known.
+        unlabeled, labeled, prototypes: places (N, 2), (M, 2) and (K, 2).
+        final, linear, semantic: (N,), the pseudo-label, and the classes by classifier and
+            similarity.
+        truth: (N,), -1 if unknown.
         label: (M,).
     """
 
@@ -53,7 +63,7 @@ class Embedding:
 
 
 def place(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> Embedding | None:
-    """Return the map of the arrays of ``beliefs.safetensors``; None where they have none, or not of these classes.
+    """Return the map of the arrays of ``beliefs.safetensors``; None without one of these classes.
 
     Raises:
         KeyError, IndexError, ValueError: the arrays do not fit each other.
@@ -62,7 +72,7 @@ def place(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> Embedding
         return None
     parts = [arrays[f"map.{name}"].astype(float) for name in ("features", "labeled", "prototypes")]
     points = np.concatenate(parts)
-    if len(points) < FEWEST or not np.isfinite(points).all() or len(parts[2]) != num_classes:
+    if len(points) < FEWEST_POINTS or not np.isfinite(points).all() or len(parts[2]) != num_classes:
         return None
     rows, label = arrays["map.place"], arrays["map.label"]
     if [len(rows), len(label)] != [len(parts[0]), len(parts[1])]:
@@ -78,7 +88,7 @@ def place(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> Embedding
 
 
 def read_embedding(run: RunFolder) -> Embedding | None:
-    """Return the map of a run; None where the run has not written what it believes, or has nothing for a map.
+    """Return the map of a run; None if the run has not written one.
 
     Raises:
         RunError: the file is damaged.
@@ -95,7 +105,10 @@ def read_embedding(run: RunFolder) -> Embedding | None:
 
 
 def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
-    """Return places (N, 2) of points (N, D) by t-SNE (van der Maaten and Hinton, 2008), each axis from 0 to 1."""
+    """Return places (N, 2) of points (N, D) by t-SNE, each axis from 0 to 1.
+
+    Van der Maaten and Hinton, 2008.
+    """
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
@@ -108,38 +121,33 @@ def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
     return scaled
 
 
+def short_name(name: str) -> str:
+    """Return a class name that fits on the map."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+
+
 def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Return where the names of points (N, 2) stand: beside, above or below, apart from each other as far as it goes.
+    """Place the names of points (N, 2) beside, above or below them, with little overlap.
 
     Returns:
-        x, y of the baseline, and ``"end"`` for a name that ends there, ``"mid"`` for one that is centred, or ``""``.
+        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centred.
     """
     marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
     taken: list[Box] = []
     places = []
     for here, ((x, y), name) in enumerate(zip(points, names, strict=True)):
-        width, best = LETTER * len(name), None
-        for down, side in (
-            (4, ""),
-            (4, "end"),
-            (-13, "mid"),
-            (22, "mid"),
-            (-11, ""),
-            (20, ""),
-            (-11, "end"),
-            (20, "end"),
-        ):
-            at = x + {"": 11, "end": -11, "mid": 0}[side]
+        others = [*taken, *(mark for other, mark in enumerate(marks) if other != here)]
+        options = []
+        for down, side in OFFSETS:
+            at, width = x + {"": 11, "end": -11, "mid": 0}[side], LETTER * len(name)
             left = at - {"": 0, "end": 1, "mid": 0.5}[side] * width
             box = (left, y + down - 11, left + width, y + down + 3)
             outside = box[0] < 2 or box[2] > WIDTH - 2 or box[1] < 2 or box[3] > HEIGHT - 2
-            others = [mark for other, mark in enumerate(marks) if other != here]
-            hidden = sum(_overlap(box, other) for other in (*taken, *others)) + 1e6 * outside
-            if best is None or hidden < best[0]:
-                best = hidden, (float(at), float(y + down), side), box
-        assert best is not None
-        taken.append(best[2])
-        places.append(best[1])
+            hidden = sum(_overlap(box, other) for other in others) + 1e6 * outside
+            options.append((hidden, (float(at), float(y + down), side), box))
+        _, place_of, box = min(options, key=lambda option: option[0])
+        taken.append(box)
+        places.append(place_of)
     return places
 
 

@@ -1,23 +1,22 @@
-"""How well a balanced accuracy is known, from the number of images that it was measured on."""
+"""The sampling error of balanced accuracy."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from daso.report.runs import Array
 
 
 def interval(recall: Array, counts: Array) -> float | None:
-    """Return half of the 95% interval of balanced accuracy; None where no class was measured.
+    """Return half of the 95% interval of balanced accuracy; None if no class was measured.
 
-    1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes, with recalls r_k that count one hit and one
-    miss more than there were, so that a few hits out of as few are no certainty. What another seed would change is not
-    in it.
+    1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes. The recalls r_k count one
+    extra hit and one extra miss, so that few hits among as few images are not certain. The
+    difference between seeds is not included.
 
     Args:
-        recall: of each class, (K,); NaN where it was not measured.
-        counts: images of each class to measure on, (K,).
+        recall: of each class, (K,); NaN if it was not measured.
+        counts: measured images of each class, (K,).
     """
     there = (counts > 0) & np.isfinite(recall)
     if not there.any():

@@ -1,1 +1,1 @@
-"""What the terminal shows: options, tables, counters, the live view."""
+"""Options, tables, counters and the live view of the terminal."""

@@ -1,4 +1,4 @@
-"""Shows how work goes on that may take minutes before a training begins: decoding images, embedding them."""
+"""Progress of work that may take minutes before a training: decoding and embedding images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import sys
 import time
 from collections.abc import Callable
 
-SECONDS = 5.0
-"""Between two lines."""
+PERIOD_SECONDS = 5.0
+"""Time between two lines."""
+
+Clock = Callable[[], float]
 
 
-def embedding_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
-    """Return a function that is told how many images are embedded, of how many, and prints it now and then."""
+def embedding_progress(clock: Clock = time.monotonic) -> Callable[[int, int], None]:
+    """Return a function of the images embedded and their total that prints a line now and then."""
     return _counter("embedded", clock)
 
 
-def decoding_progress(
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[str, int, int], None]:
-    """Return a function that is told the same of images that are decoded, part by part of a data set."""
+def decoding_progress(clock: Clock = time.monotonic) -> Callable[[str, int, int], None]:
+    """Return a function of a part of the data, its images decoded and their total."""
     parts: dict[str, Callable[[int, int], None]] = {}
 
     def report(part: str, done: int, total: int) -> None:
@@ -27,7 +27,7 @@ def decoding_progress(
     return report
 
 
-def _counter(verb: str, clock: Callable[[], float]) -> Callable[[int, int], None]:
+def _counter(verb: str, clock: Clock) -> Callable[[int, int], None]:
     began: tuple[float, int] | None = None
     shown = 0.0
 
@@ -36,12 +36,11 @@ def _counter(verb: str, clock: Callable[[], float]) -> Callable[[int, int], None
         now = clock()
         if began is None:
             began, shown = (now, done), now
-        elif now - shown >= SECONDS:
+        elif now - shown >= PERIOD_SECONDS:
             shown = now
             rate = (done - began[1]) / (now - began[0])
             left = f", {(total - done) / rate / 60:.1f} minutes left" if rate > 0 else ""
-            print(
-                f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}", file=sys.stderr
-            )
+            line = f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}"
+            print(line, file=sys.stderr)
 
     return report

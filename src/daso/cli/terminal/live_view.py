@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from daso.files import Row
-from daso.report.runs import duration
-
-Shares = list[float]
+from daso.report.wording import POOLS, duration
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 ASCII_LEVELS = " .:-=+*%#"
 NAME_WIDTH = 16
 SPEED_ROWS = 30
-"""Rows whose time and steps the time left is worked out from."""
+"""Latest rows from which the time left is computed."""
 
 
 def bar(share: float, width: int, plain: bool) -> str:
@@ -36,9 +33,10 @@ def bar(share: float, width: int, plain: bool) -> str:
 
 
 def columns(shares: Sequence[float], top: float, width: int, plain: bool) -> str:
-    """Return a cell for each share, or for the mean of some neighbours if there are more than *width* of them.
+    """Return a cell for each share; neighbours are averaged if there are more than *width*.
 
-    The height is the square root of the share over *top*, so that small ones are seen; only 0 is empty.
+    The height is the square root of the share over *top*, so small shares stay visible; only 0 is
+    empty.
     """
     size = math.ceil(len(shares) / width)
     groups = [shares[i : i + size] for i in range(0, len(shares), size)]
@@ -51,18 +49,19 @@ def columns(shares: Sequence[float], top: float, width: int, plain: bool) -> str
 
 @dataclass
 class View:
-    """What is known of a training, and how it looks.
+    """The state of a training, rendered as text.
 
     Attributes:
-        label: of the run.
-        total, step: steps of the run, and done.
-        stages: of the run.
-        class_names: K names.
-        labeled: labelled images of each class; both empty where the classes are not to be shown.
-        train, evaluation: the latest row of each kind.
-        fold: whether the run is one of a cross-validation, which is measured on what it holds out.
-        best: best balanced accuracy so far, and its step.
+        label: name of the run.
+        total, step: steps of the run, and steps done.
+        stages: number of stages.
+        class_names: K names; empty to leave out the classes.
+        labeled: labelled images of each class.
+        fold: whether the run is a fold of a cross-validation, measured on its hold-out.
         plain: use ASCII only.
+        clock: returns the time in seconds.
+        train, evaluation: the latest row of each kind.
+        best: best balanced accuracy so far, and its step.
     """
 
     label: str
@@ -71,16 +70,20 @@ class View:
     stages: int = 1
     class_names: Sequence[str] = ()
     labeled: Sequence[int] = ()
+    fold: bool = False
+    plain: bool = False
+    clock: Callable[[], float] = time.monotonic
     train: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
-    fold: bool = False
     best: tuple[float, int] | None = None
-    plain: bool = False
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(init=False)
     speed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_ROWS))
 
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
     def see(self, row: Row) -> None:
-        """Take in a row."""
+        """Update the view with a row of the run."""
         self.step = row["step"]
         if "seconds" in row:
             self.speed.append((row["step"], row["seconds"]))
@@ -88,23 +91,18 @@ class View:
             self.train = row
         elif row["event"] == "evaluate":
             self.evaluation = row
-            _, measured = self.measured()
-            value = measured.get("balanced_accuracy")
-            if (
-                value is not None
-                and not math.isnan(value)
-                and (self.best is None or value > self.best[0])
-            ):
+            value = self.measured()[1].get("balanced_accuracy", math.nan)
+            if not math.isnan(value) and (self.best is None or value > self.best[0]):
                 self.best = (value, row["step"])
 
     def measured(self) -> tuple[str, Row]:
-        """Return what the latest evaluation measured, and on which images; empty if it did not."""
+        """Return the images' name and the metrics of the latest evaluation; empty if none."""
         names = ("holdout", "test") if self.fold else ("test", "holdout")
-        name = next((name for name in names if self.evaluation.get(name)), "")
-        return {"test": "test", "holdout": "held-out", "": ""}[name], self.evaluation.get(name, {})
+        name = next((name for name in names if self.evaluation.get(name)), None)
+        return ("", {}) if name is None else (POOLS[name], self.evaluation[name])
 
     def seconds_left(self) -> float:
-        """Return the time left at the latest speed, evaluations included; infinite while it is not known."""
+        """Return the time left at the latest speed, evaluations included; inf while unknown."""
         if len(self.speed) > 1:
             (first, begin), (last, end) = self.speed[0], self.speed[-1]
             if last > first and end > begin:
@@ -112,81 +110,73 @@ class View:
         speed = self.train.get("steps_per_second")
         return (self.total - self.step) / speed if speed else math.inf
 
-    def numbers(self) -> list[str]:
-        """Return losses, share over the threshold and balanced accuracy, as far as they are known."""
-        parts = [f"loss {self.train['loss']:.3f}"] if self.train else []
+    def losses(self) -> list[str]:
+        """Return the parts of the loss, if there are several."""
         losses = self.train.get("losses", {})
-        if len(losses) > 1:
-            parts.append(
-                "(" + " ".join(f"{name} {value:.3f}" for name, value in losses.items()) + ")"
-            )
+        return [f"{name} {value:.3f}" for name, value in losses.items()] if len(losses) > 1 else []
+
+    def numbers(self) -> list[str]:
+        """Return the latest numbers for a line of a log."""
+        parts = [f"loss {self.train['loss']:.3f}"] if self.train else []
+        if losses := self.losses():
+            parts.append(f"({' '.join(losses)})")
         if "share_confident" in self.train:
             parts.append(f"over threshold {self.train['share_confident']:.0%}")
-        _, measured = self.measured()
-        if measured:
+        if measured := self.measured()[1]:
             parts.append(f"balanced accuracy {measured['balanced_accuracy']:.1%}")
         if "steps_per_second" in self.train:
             parts.append(f"{self.train['steps_per_second']:.1f} steps/s")
         return parts
 
     def worst(self, count: int = 3) -> list[tuple[str, float]]:
-        """Return the classes of lowest measured recall."""
+        """Return the classes with the lowest measured recall."""
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
-        known = [
+        measured = [
             (value, k)
             for k, value in enumerate(recall)
             if value is not None and not math.isnan(value)
         ]
-        return [(self.class_names[k], value) for value, k in sorted(known)[:count]]
+        return [(self.class_names[k], value) for value, k in sorted(measured)[:count]]
 
     def lines(self, width: int, height: int) -> list[Text]:
         """Return the view as at most *height* lines of at most *width* cells."""
         head = [self._title(width), self._progress(width)]
-        body = self._state_lines()
-        lines = (head + body)[:height] if height > 1 else head[1:]
-        room = height - len(lines)
-        classes = len(self.class_names)
+        lines = [*head, *self._state_lines()][:height] if height > 1 else head[1:]
+        room, classes = height - len(lines), len(self.class_names)
         if classes and room >= 4:
             rows = self._class_rows(width) if classes + 2 <= room else self._class_columns(width)
             lines += [Text(), *rows][:room]
         for line in lines:
-            line.truncate(width, overflow="ellipsis" if not self.plain else "crop")
+            line.truncate(width, overflow="crop" if self.plain else "ellipsis")
         return lines
 
     def _title(self, width: int) -> Text:
         latest = max(self.train, self.evaluation, key=lambda row: row.get("step", 0))
-        stage = int(latest.get("stage", 0))
-        right = f"stage {stage + 1} of {self.stages}  " if self.stages > 1 else ""
-        right += f"{duration(time.monotonic() - self.started)} so far"
+        right = f"{duration(self.clock() - self.started)} so far"
+        if self.stages > 1:
+            right = f"stage {int(latest.get('stage', 0)) + 1} of {self.stages}  {right}"
         left = set_cell_size(self.label, max(0, min(cell_len(self.label), width - len(right) - 2)))
-        return Text.assemble(
-            (left, "bold"), " " * max(2, width - cell_len(left) - len(right)), (right, "dim")
-        )
+        space = " " * max(2, width - cell_len(left) - len(right))
+        return Text.assemble((left, "bold"), space, (right, "dim"))
 
     def _progress(self, width: int) -> Text:
-        done = self.step / max(1, self.total)
         words = f" {self.step:,}/{self.total:,}"
         if self.train:
-            words += f"  {self.train['steps_per_second']:.1f} steps/s  {duration(self.seconds_left())} left"
+            speed = self.train["steps_per_second"]
+            words += f"  {speed:.1f} steps/s  {duration(self.seconds_left())} left"
         room = max(0, width - len(words))
-        filled = round(done * room)
+        filled = round(self.step / max(1, self.total) * room)
         full, rest = ("#", ".") if self.plain else ("━", "─")
         return Text.assemble((full * filled, "green"), (rest * (room - filled), "dim"), words)
 
     def _state_lines(self) -> list[Text]:
         lines = []
         if self.train:
-            losses = self.train.get("losses", {})
-            parts = (
-                "".join(f"  {name} {value:.3f}" for name, value in losses.items())
-                if len(losses) > 1
-                else ""
-            )
-            lines.append(
-                Text.assemble("loss ", (f"{self.train['loss']:.3f}", "bold"), (parts, "dim"))
-            )
+            parts = "".join(f"  {part}" for part in self.losses())
+            loss = f"{self.train['loss']:.3f}"
+            lines.append(Text.assemble("loss ", (loss, "bold"), (parts, "dim")))
         line = Text()
         if "share_confident" in self.train:
             line.append("over threshold ").append(f"{self.train['share_confident']:.0%}   ", "bold")
@@ -198,102 +188,84 @@ class View:
                 line.append(f", best {self.best[0]:.1%} at {self.best[1]:,}", "dim")
         if line:
             lines.append(line)
-        worst = self.worst()
-        if worst:
-            names = ", ".join(
-                f"{set_cell_size(n, min(cell_len(n), NAME_WIDTH))} {v:.0%}" for n, v in worst
+        if worst := self.worst():
+            names = (
+                f"{set_cell_size(name, min(cell_len(name), NAME_WIDTH))} {value:.0%}"
+                for name, value in worst
             )
-            lines.append(Text(f"worst recall: {names}"))
+            lines.append(Text(f"worst recall: {', '.join(names)}"))
         return lines
 
-    def _shares(self) -> tuple[list[int], Shares, Shares | None, Shares | None]:
-        """Return the classes, most labelled images first, and the shares of labels, pseudo-labels and truth."""
+    def _class_numbers(self) -> dict[str, list[float | None]]:
+        """Return what is known of each class, most labelled images first."""
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
-        final = self.evaluation.get("pseudo_labels", {}).get("final", {})
-        pick = {
-            name: [final[name][k] for k in order]
-            for name in ("distribution", "truth")
-            if name in final
+        pseudo_labels = self.evaluation.get("pseudo_labels", {})
+        final = pseudo_labels.get("final", {})
+        numbers: dict[str, Sequence[float | None] | None] = {
+            "labelled": [count / total for count in self.labeled],
+            "pseudo-labels": final.get("distribution"),
+            "truth*": final.get("truth"),
+            "recall": self.measured()[1].get("recall"),
         }
-        return (
-            order,
-            [self.labeled[k] / total for k in order],
-            pick.get("distribution"),
-            pick.get("truth"),
-        )
+        confident = pseudo_labels.get("confident", {}).get("distribution")
+        if confident is not None:
+            share = pseudo_labels.get("share_confident", 0.0)
+            numbers["used"] = [
+                share * part / whole if whole else 0.0
+                for part, whole in zip(confident, final["distribution"], strict=True)
+            ]
+        return {
+            name: [
+                None if (value := values[k]) is None or math.isnan(value) else value for k in order
+            ]
+            for name, values in numbers.items()
+            if values is not None
+        } | {"class": [float(k) for k in order]}
 
     def _class_rows(self, width: int) -> list[Text]:
-        order, labeled, guessed, truth = self._shares()
-        recall = self.measured()[1].get("recall")
-        pseudo_labels = self.evaluation.get("pseudo_labels", {})
-        confident = pseudo_labels.get("confident", {}).get("distribution")
-        share = pseudo_labels.get("share_confident", 0.0)
-        names = max(5, min(NAME_WIDTH, max(cell_len(name) for name in self.class_names)))
-        numbers = [("truth*", truth), ("sure", confident), ("recall", recall)]
-        shown = [(title, values) for title, values in numbers if values is not None]
-        pairs = 2 if guessed else 1
-        while shown and width - names - 2 - 8 * len(shown) < 15 * pairs:
+        numbers = self._class_numbers()
+        order = [int(k or 0) for k in numbers["class"]]
+        bars: list[str] = [title for title in ("labelled", "pseudo-labels") if title in numbers]
+        shown: list[str] = [title for title in ("truth*", "used", "recall") if title in numbers]
+        names = max(5, min(NAME_WIDTH, max(map(cell_len, self.class_names))))
+        while shown and width - names - 2 - 8 * len(shown) < 15 * len(bars):
             shown.pop(0)
-        bars = max(3, min(30, (width - names - 2 - 8 * len(shown)) // pairs - 8))
-        top = max([*labeled, *(guessed or [])])
-        head = set_cell_size("class", names + 2) + f"{'labelled':<{bars + 8}}"
-        head += f"{'pseudo-labels':<{bars + 8}}" if guessed else ""
-        lines = [Text(head + "".join(f"{title:>8}" for title, _ in shown), "dim")]
+        size = max(3, min(30, (width - names - 2 - 8 * len(shown)) // len(bars) - 8))
+        top = max(value or 0.0 for title in bars for value in numbers[title]) or 1.0
+        head = set_cell_size("class", names + 2) + "".join(f"{t:<{size + 8}}" for t in bars)
+        lines = [Text(head + "".join(f"{title:>8}" for title in shown), "dim")]
         for place, k in enumerate(order):
             line = Text(set_cell_size(self.class_names[k], names) + "  ")
-            for value, style in ((labeled, "bright_black"), (guessed, "green")):
-                if value is not None:
-                    drawn = f"{bar(value[place] / top, bars, self.plain)} {value[place]:.1%}"
-                    line.append(f"{drawn:<{bars + 8}}", style)
-            for title, numbers_of in shown:
-                if title == "sure":
-                    mine = guessed[place] if guessed else 0.0
-                    value_of: float | None = share * numbers_of[k] / mine if mine else 0.0
-                else:
-                    value_of = numbers_of[place] if title == "truth*" else numbers_of[k]
-                known = value_of is not None and not math.isnan(value_of)
-                style = "yellow" if title == "sure" and not value_of else ""
-                line.append(f"{value_of:>8.1%}" if known else f"{'-':>8}", style)
+            for title, style in zip(bars, ("bright_black", "green"), strict=False):
+                share = numbers[title][place] or 0.0
+                drawn = f"{bar(share / top, size, self.plain)} {share:.1%}"
+                line.append(f"{drawn:<{size + 8}}", style)
+            for title in shown:
+                value = numbers[title][place]
+                style = "yellow" if title == "used" and not value else ""
+                line.append(f"{'-' if value is None else f'{value:.1%}':>8}", style)
             lines.append(line)
-        notes = ["sure: its pseudo-labels over the threshold"] if "sure" in dict(shown) else []
-        notes += ["* unknown to the training"] if "truth*" in dict(shown) else []
-        return [*lines, Text("; ".join(notes), "dim")]
+        notes = {"used": "used: share over the threshold", "truth*": "* hidden from the training"}
+        return [*lines, Text("; ".join(notes[t] for t in notes if t in shown), "dim")]
 
     def _class_columns(self, width: int) -> list[Text]:
-        order, labeled, guessed, truth = self._shares()
-        room = max(1, width - NAME_WIDTH)
-        size = math.ceil(len(order) / room)
-        top = max([*labeled, *(guessed or []), *(truth or [])])
-        found = self.measured()[1].get("recall")
-        recall = (
-            None
-            if found is None
-            else [v if (v := found[k]) is not None and v == v else 0.0 for k in order]
-        )
-        lines = [
-            Text.assemble(
-                f"{title:<{NAME_WIDTH}}", (columns(values, highest, room, self.plain), style)
-            )
-            for title, values, highest, style in (
-                ("labelled", labeled, top, "bright_black"),
-                ("pseudo-labels", guessed, top, "green"),
-                ("truth*", truth, top, ""),
-                ("recall", recall, 1.0, "cyan"),
-            )
-            if values is not None
-        ]
-        note = f"{len(order)} classes" + (f", {size} to a column" if size > 1 else "")
-        note += ", most labels first; height: root" + (
-            "; * unknown to the training" if truth is not None else ""
-        )
+        numbers = self._class_numbers()
+        count, room = len(numbers["class"]), max(1, width - NAME_WIDTH)
+        size = math.ceil(count / room)
+        shares = [title for title in ("labelled", "pseudo-labels", "truth*") if title in numbers]
+        top = max(value or 0.0 for title in shares for value in numbers[title]) or 1.0
+        styles = {"labelled": "bright_black", "pseudo-labels": "green", "recall": "cyan"}
+        lines = []
+        for title in (*shares, *(["recall"] if "recall" in numbers else [])):
+            values = [value or 0.0 for value in numbers[title]]
+            drawn = columns(values, 1.0 if title == "recall" else top, room, self.plain)
+            lines.append(Text.assemble(f"{title:<{NAME_WIDTH}}", (drawn, styles.get(title, ""))))
+        note = f"{count} classes" + (f", {size} per column" if size > 1 else "")
+        note += ", most labels first; height: square root"
+        note += "; * hidden from the training" if "truth*" in numbers else ""
         return [*lines, Text(note, "dim")]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the view into the terminal, one line less than it is high."""
+        """Draw the view one line lower than the terminal."""
         yield from self.lines(options.max_width, max(1, console.height - 1))
-
-
-def shown_classes(data: Row) -> dict[str, Any]:
-    """Return the arguments of a view that a run's ``data.json`` decides."""
-    return {"class_names": data["class_names"], "labeled": data["labeled_counts"]}

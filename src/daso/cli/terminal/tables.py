@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,54 +10,49 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-POOLS = {"test": "test", "holdout": "held-out"}
-"""What the images are called that a run is measured on."""
+from daso.report.wording import POOLS as POOLS
+from daso.report.wording import percent as percent
+
+ROWS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "geometric_mean": "geometric mean of recalls",
+    "recall_many": "recall, many labels",
+    "recall_medium": "recall, medium",
+    "recall_few": "recall, few labels",
+    "calibration_error": "calibration error",
+}
 
 
 def wide_console(least: int = 100) -> Console:
-    """Return a console for tables, *least* columns wide at least, also where the output is not a terminal."""
+    """Return a console for tables, at least *least* columns wide even outside a terminal."""
     return Console(width=max(least, Console().width))
-
-
-def percent(value: float | None) -> str:
-    """Format a share of 1 as a percentage; ``-`` where there is none."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
 def summary_table(
     summary: dict[str, Any], balanced_by: Sequence[str] = (), measured: Sequence[int] | None = None
 ) -> Group:
-    """Show the answers of a run's summary side by side, each named.
+    """Show the results of a run's summary side by side.
 
     Args:
-        summary: as ``summary.json`` has it.
-        balanced_by: what has balanced the classifier in training; if anything has, logit-adjusted numbers, which
-            would correct a second time, are left out.
-        measured: images of each class that it was measured on, (K,); None: not known.
+        summary: content of ``summary.json``.
+        balanced_by: parts that balanced the classifier in training. With any, logit-adjusted
+            numbers, which would correct twice, are left out.
+        measured: evaluated images of each class, (K,); None if unknown.
     """
-    answers = {"median_of_last": f"median of last {summary['evaluations']}", "last": "last"}
-    answers["best_on_holdout"] = "best on hold-out"
-    rows = {
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "geometric_mean": "geometric mean of recalls",
-        "recall_many": "recall, many labels",
-        "recall_medium": "recall, medium",
-        "recall_few": "recall, few labels",
-        "calibration_error": "calibration error",
+    titles = {
+        "median_of_last": f"median of last {summary['evaluations']}",
+        "last": "last",
+        "best_on_holdout": "best on hold-out",
     }
-    shown = [name for name in answers if name in summary]
-    table = Table(
-        title=f"on {POOLS[summary['measured_on']]} images, in %",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    table.add_column("")
+    shown = [name for name in titles if name in summary]
+    title = f"on {POOLS[summary['measured_on']]} images, in %"
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
     for name in shown:
-        table.add_column(answers[name], justify="right")
+        table.add_column(titles[name], justify="right")
         if not balanced_by:
             table.add_column("adjusted", justify="right")
-    for key, label in rows.items():
+    for key, label in ROWS.items():
         cells = []
         for name in shown:
             cells.append(percent(summary[name][key]))
@@ -75,11 +69,13 @@ def summary_table(
         half = interval(recall, np.array(measured, dtype=np.float64))
         if half is not None:
             captions.append(
-                f"balanced accuracy is known to within ± {100 * half:.1f} points (95%), from {sum(measured):,} images"
+                f"95% interval of balanced accuracy: ± {100 * half:.1f} points, "
+                f"from {sum(measured):,} images"
             )
     if not balanced_by:
         captions.append(
-            "adjusted: by the log of the labelled frequencies, for images of balanced classes"
+            "adjusted: logits minus the log of the labelled class frequencies, for images with "
+            "balanced classes"
         )
     return Group(table, *captions, *([""] if captions else []))
 
@@ -92,10 +88,6 @@ def class_table(
     for column in ("class", "labelled", "recall", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for k, name in enumerate(class_names):
-        table.add_row(
-            escape(name),
-            str(labeled_counts[k]),
-            percent(metrics["recall"][k]),
-            percent(metrics["precision"][k]),
-        )
+        recall, precision = metrics["recall"][k], metrics["precision"][k]
+        table.add_row(escape(name), str(labeled_counts[k]), percent(recall), percent(precision))
     return table

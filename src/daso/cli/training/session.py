@@ -27,7 +27,7 @@ from daso.compose import Recipe
 from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
-from daso.report.runs import duration
+from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
@@ -103,7 +103,7 @@ def _notes_on_data(prepared: Prepared) -> Iterator[str]:
 def conclude(prepared: Prepared, folder: Path) -> None:
     """Draw the plots of a finished run and print its results."""
     # Matplotlib takes most of a second, and memory that training may need.
-    from daso.report.figures.axes import draw_run
+    from daso.report.figures.draw import draw_run
 
     summary = read_json(folder / "summary.json")
     try:

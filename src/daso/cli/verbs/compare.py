@@ -7,69 +7,78 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from daso.cli.terminal.parse import parse
-from daso.cli.terminal.tables import wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import write_atomically
-from daso.report.compare.groups import group_runs, read_runs
-from daso.report.compare.page import to_html
-from daso.report.compare.tables import (
-    Compared,
-    choose_baseline,
-    leave_out_damaged,
-    to_csv,
-    to_markdown,
-)
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
-"""Columns of the table on the terminal; the files have them all."""
+"""Columns of the table in the terminal; the files have all."""
+HIDDEN = ("95% interval", "p (t test)", "p (sign flips)")
 
 
 @dataclass(frozen=True)
 class CompareCommand:
     """Compare complete runs across methods and seeds, and write tables and a page.
 
-    Runs that differ only in the seed are one row. Differences are of the same seed, split and images.
+    Runs that differ only in the seed form one row. Differences are between runs with the same seed,
+    split and images.
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folders, or folders with run folders in them, such as a campaign's."""
+    """Run folders, or folders that contain some, such as that of a campaign."""
     out: Path | None = None
-    """Folder to write into (default: runs/compare-1, -2, ...)."""
+    """Folder for the results (default: runs/compare-1, -2, ...)."""
     baseline: str | None = None
-    """The row that differences are to (default: fixmatch, or supervised, or the first one)."""
+    """The row to compare with (default: fixmatch, or supervised, or the first row)."""
 
 
-def _terminal_table(rows: Sequence[Sequence[str]], title: str) -> Table:
+def _terminal_table(rows: list[list[str]], columns: Sequence[str], title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
     for name, *cells in zip(*rows, strict=True):
-        longest = min(36, max(map(len, cells))) if name == "method" else None
-        justify: Literal["left", "right"] = "left" if name in ("method", "number") else "right"
-        table.add_column(escape(name), justify=justify, overflow="fold", min_width=longest)
+        if name in columns:
+            longest = min(36, max(map(len, cells))) if name == "method" else None
+            left = name in ("method", "number")
+            table.add_column(
+                escape(name),
+                justify="left" if left else "right",
+                overflow="fold",
+                min_width=longest,
+            )
     for row in rows[1:]:
-        table.add_row(*map(escape, row))
+        cells = [cell for name, cell in zip(rows[0], row, strict=True) if name in columns]
+        table.add_row(*map(escape, cells))
     return table
 
 
-def _columns(rows: list[list[str]], names: Sequence[str]) -> list[list[str]]:
-    kept = [number for number, name in enumerate(rows[0]) if name in names]
-    return [[row[number] for number in kept] for row in rows]
-
-
 def run(argv: Sequence[str]) -> None:
-    """Compare as the arguments say."""
+    """Compare the runs."""
     command = parse(CompareCommand, argv, "daso compare")
+    from daso.cli.terminal.tables import wide_console
+    from daso.report.compare.groups import group_runs, read_runs
+    from daso.report.compare.page import to_html
+    from daso.report.compare.tables import (
+        Compared,
+        choose_baseline,
+        leave_out_damaged,
+        to_csv,
+        to_markdown,
+    )
+
     if not command.paths:
-        raise OptionError("name run folders, or a folder that holds some")
-    found, problems = read_runs(command.paths)
-    runs, damaged = leave_out_damaged(found)
+        raise OptionError("no RUN given: name run folders, or folders that contain some")
+    runs, problems = read_runs(command.paths)
+    runs, damaged = leave_out_damaged(runs)
     problems += damaged
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -77,20 +86,19 @@ def run(argv: Sequence[str]) -> None:
         raise RunError("no complete run to compare")
     settings = group_runs(runs)
     names = {group.name for setting in settings for group in setting.groups}
-    if command.baseline is not None and command.baseline not in names:
+    baseline = command.baseline
+    if baseline is not None and baseline not in names:
+        listed = ", ".join(sorted(names))
         raise OptionError(
-            f"no run of {command.baseline!r}; there are {', '.join(sorted(names))}.{nearest(command.baseline, names)}"
+            f"--baseline {baseline}: no such row; choose from {listed}.{nearest(baseline, names)}"
         )
-    compared = [
-        Compared(setting, choose_baseline(setting, command.baseline)) for setting in settings
-    ]
-    out = command.out or next(
-        path for n in itertools.count(1) if not (path := Path("runs") / f"compare-{n}").exists()
-    )
+    compared = [Compared(setting, choose_baseline(setting, baseline)) for setting in settings]
+    free = (Path("runs") / f"compare-{n}" for n in itertools.count(1))
+    out = command.out or next(path for path in free if not path.exists())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {out}: {error.strerror}") from error
+        raise RunError(f"cannot create {out}: {error.strerror}") from error
     files = {
         "comparison.md": to_markdown(compared, problems),
         "comparison.csv": to_csv(compared),
@@ -100,14 +108,11 @@ def run(argv: Sequence[str]) -> None:
         write_atomically(out / name, text.encode())
     console = wide_console()
     for one in compared:
-        console.print(_terminal_table(_columns(one.table(), SHOWN), f"{one.setting.title}, in %"))
-        differences = one.difference_table()
-        if any(row[differences[0].index("pairs")] != "0" for row in differences[1:]):
-            hidden = ("95% interval", "p (t test)", "p (sign flips)")  # they are in the files
-            kept = [name for name in differences[0] if name not in hidden]
-            console.print(
-                _terminal_table(_columns(differences, kept), f"differences to {one.baseline.name}")
-            )
+        console.print(_terminal_table(one.table(), SHOWN, f"{one.setting.title}, in %"))
+        rows = one.difference_table()
+        if any(row[rows[0].index("pairs")] != "0" for row in rows[1:]):
+            columns = [name for name in rows[0] if name not in HIDDEN]
+            console.print(_terminal_table(rows, columns, f"differences from {one.baseline.name}"))
         for note in one.notes()[1:]:
             print(f"note: {note}")
         print()

@@ -57,7 +57,7 @@ def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Seq
     """Train one run of the demonstration; called in a process of its own."""
     import torch
 
-    from daso.report.figures.axes import draw_run
+    from daso.report.figures.draw import draw_run
     from daso.track import tracked
     from daso.train.prepare import prepare
     from daso.train.run import train_run
@@ -124,7 +124,6 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
 
     from daso.report.compare.statistics import pair, spread
     from daso.report.compare.tables import value_of
-    from daso.report.figures.axes import frequent_first
 
     first = next(iter(groups.values()))[0]
     table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
@@ -132,7 +131,7 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     table.add_column("labeled", justify="right")
     for name in groups:
         table.add_column(name, justify="right")
-    for k in frequent_first(first):
+    for k in first.order:
         cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
     table.add_section()
@@ -166,7 +165,7 @@ def run(argv: Sequence[str]) -> None:
     check_installed(command.track)
 
     from daso.cli.terminal.tables import wide_console
-    from daso.report.figures.axes import draw_comparison
+    from daso.report.figures.draw import draw_comparison
     from daso.report.results import append_row, result_row
     from daso.report.runs import read_run
     from daso.train.folder.lock import refuse_taken

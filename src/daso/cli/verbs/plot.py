@@ -10,7 +10,6 @@ from typing import Annotated
 import tyro
 
 from daso.cli.terminal.parse import parse
-from daso.report.figures.axes import draw_run
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,9 @@ class PlotCommand:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Draw as the arguments say."""
+    """Draw the pictures."""
     command = parse(PlotCommand, argv, "daso plot")
+    from daso.report.figures.draw import draw_run
+
     for path in draw_run(command.folder):
         print(path)

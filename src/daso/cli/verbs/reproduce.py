@@ -27,7 +27,7 @@ from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
 from daso.report.compare.with_paper import Comparison
-from daso.report.figures.paper import draw_figures
+from daso.report.figures.draw import draw_figures
 from daso.reproduce.campaign import NOT_BEGUN, Campaign, Outcome, run_cells
 from daso.reproduce.cells import Cell, table_cells
 from daso.reproduce.compare import compare, figure_groups, write_tables

@@ -1,1 +1,1 @@
-"""Runs compared across methods and seeds."""
+"""Compare runs across methods and seeds."""

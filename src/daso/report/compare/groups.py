@@ -1,4 +1,4 @@
-"""Runs found in folders, and which of them differ only in the seed."""
+"""Find runs in folders, and group those that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from daso.errors import RunError
-from daso.files import Row
+from daso.files import flatten
 from daso.report.runs import RunFolder, read_run
 
 PairKey = tuple[int, str]
-"""A seed, and what identifies the images and their split: runs of equal keys saw the same data."""
-OF_DATA = ("source", "size", "split")
-"""Parts of a configuration that decide what is learned from; runs that differ in them are in different settings."""
-ELSEWHERE = {"data", "skip_bad", "method", "train.seed", "train.device"}
+"""A seed and a fingerprint of the data; runs with equal keys saw the same images and split."""
+DATA_OPTIONS = ("source", "size", "split")
+"""Parts of a configuration that decide the data; runs that differ in them are not compared."""
+IGNORED_OPTIONS = {"data", "skip_bad", "method", "train.seed", "train.device"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method with the same options on the same data, which differ in the seed.
+    """Runs of one method that differ in the seed only.
 
     Attributes:
-        name: the method's, with the options in which it differs from other groups of the method.
+        name: of the method, with the options that differ from its other groups.
         runs: by seed.
     """
 
@@ -34,17 +34,17 @@ class Group:
     runs: dict[int, RunFolder]
 
     def by_data(self) -> dict[PairKey, RunFolder]:
-        """Return the runs by what has to be equal in a pair."""
+        """Return the runs by the key that must be equal in a pair."""
         return {(seed, data_key(run)): run for seed, run in self.runs.items()}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Groups that can be compared: the same source, split options and kind of images to measure on.
+    """Groups with the same source, split options and kind of measured images.
 
     Attributes:
         title: of the data.
-        groups: in the order in which they were found.
+        groups: in the order of their folders.
         notes: what to know before reading the numbers.
     """
 
@@ -59,23 +59,23 @@ class Setting:
 
 
 def data_key(run: RunFolder) -> str:
-    """Return what identifies the images of a run and their split."""
+    """Return a fingerprint of the images of a run and their split."""
     return json.dumps(
         [run.data.get("split_fingerprint"), run.data.get("images_fingerprints")], sort_keys=True
     )
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return the run folders among *paths* and anywhere below them, each once.
+    """Return the run folders among *paths* and below them, each once.
 
     Raises:
-        RunError: a path is none and has none.
+        RunError: a path contains no run folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            raise RunError(f"{path} is no run folder and has none in it")
+            raise RunError(f"{path} is no run folder and contains none")
         found |= below
     return list(found)
 
@@ -104,7 +104,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
         try:
             run = read_run(path)
             if "median_of_last" not in run.summary:
-                problems.append(f"left out: {path} is not complete, or has nothing to measure on")
+                problems.append(f"left out: {path} is not complete, or nothing was measured")
             else:
                 runs.append(run)
         except RunError as error:
@@ -112,31 +112,26 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
     return runs, problems
 
 
-def flat(values: Row, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by path, e.g. ``"train.steps"``."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        result |= (
-            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return result
-
-
 def _options(run: RunFolder) -> dict[str, Any]:
-    """Return what a run was told beyond its data, its method's name and its seed."""
-    values = flat({name: value for name, value in run.config.items() if name not in OF_DATA})
-    return {name: value for name, value in values.items() if name not in ELSEWHERE}
+    """Return the options of a run except data, method and seed."""
+    values = flatten(
+        {name: value for name, value in run.config.items() if name not in DATA_OPTIONS}
+    )
+    return {name: value for name, value in values.items() if name not in IGNORED_OPTIONS}
 
 
 def _data_values(run: RunFolder) -> dict[str, Any]:
-    values = flat({name: run.config.get(name) for name in OF_DATA})
+    values = flatten({name: run.config.get(name) for name in DATA_OPTIONS})
     return {**values, "classes": run.class_names, "measured on": run.summary["measured_on"]}
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
-    return ", ".join(
-        f"{name.rpartition('.')[2].replace('_', '-')} {values.get(name)}" for name in names
-    )
+    return ", ".join(_option_text(name.rpartition(".")[2], values.get(name)) for name in names)
+
+
+def _option_text(name: str, value: Any) -> str:
+    name = name.replace("_", "-")
+    return f"no {name}" if value is None else f"{name} {value}"
 
 
 def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -175,7 +170,8 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
             seed = run.config["train"]["seed"]
             if seed in by_seed:
                 notes.append(
-                    f"{name}, seed {seed}, is there twice: {run.path} counts, {by_seed[seed].path} does not"
+                    f"{name}, seed {seed}, occurs twice: {run.path} counts, "
+                    f"{by_seed[seed].path} does not"
                 )
             by_seed[seed] = run
         groups.append(Group(name, dict(sorted(by_seed.items()))))
@@ -185,7 +181,7 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
 
 
 def _split_notes(groups: Sequence[Group]) -> list[str]:
-    """Say of which seeds the methods did not see the same data."""
+    """Note the seeds for which the methods saw different data."""
     notes = []
     for seed in sorted({seed for group in groups for seed in group.runs}):
         seen: dict[str, list[str]] = {}
@@ -195,19 +191,17 @@ def _split_notes(groups: Sequence[Group]) -> list[str]:
         if len(seen) > 1:
             sides = " and ".join(", ".join(names) for names in seen.values())
             notes.append(
-                f"seed {seed}: different splits or images for {sides}: these runs are not paired, and their means "
-                f"differ by the data too"
+                f"seed {seed}: different splits or images for {sides}; these runs are not paired, "
+                f"and the data contributes to the difference of their means"
             )
     missing = [group.name for group in groups if group.runs.keys() != groups[0].runs.keys()]
     if missing:
-        notes.append(
-            "not every method has the same seeds: differences are over those that both have"
-        )
+        notes.append("the methods have different seeds; differences use common seeds only")
     return notes
 
 
 def _option_notes(groups: Sequence[Group]) -> list[str]:
-    """Say in which options of training and views the methods differ."""
+    """Note the options of training and views in which the methods differ."""
     several = [_options(next(iter(group.runs.values()))) for group in groups]
     names = [name for name in _differing(several) if not name.startswith("method_options.")]
     notes = []

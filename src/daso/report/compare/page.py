@@ -1,102 +1,48 @@
-"""The page: tables and figures of every setting in one HTML file that needs no network."""
+"""Write the comparison as one HTML page that needs no network."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
-
-import matplotlib
-from markupsafe import Markup, escape
-from matplotlib.axes import Axes
 
 from daso.files import Row
+from daso.report import charts
+from daso.report.charts import Chart, Groups
 from daso.report.compare.tables import Compared
-from daso.report.figures.axes import (
-    Groups,
-    make_figure,
-    plot_accuracy,
-    plot_class_counts,
-    plot_rare_share,
-    plot_recall,
-    plot_share_confident,
-)
-from daso.report.figures.paper import plot_pseudo_labels, pseudo_label_quality
+from daso.report.html import svg
 from daso.report.html.run import UNREADABLE
 from daso.report.html.template import render_page
-from daso.report.runs import RunFolder
-
-INK = "#010203"
-"""Stands in the drawings for the colour of the text around them, light or dark."""
-DARK = rf"{INK}|#000000|#333333"
-INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
-def draw(plot: Callable[[Axes], None], name: str) -> Markup:
-    """Return a plot as an inline SVG that takes the colours of the page; *name* is for those who do not see it."""
-    settings: dict[Any, Any] = {
-        **dict.fromkeys(INKED, INK),
-        "svg.fonttype": "none",
-        "svg.hashsalt": "daso",
-    }
-    with matplotlib.rc_context(settings):
-        figure, (axis,) = make_figure(1)
-        plot(axis)
-        axis.patch.set_alpha(0)
-        figure.patch.set_alpha(0)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    content = re.sub(DARK, "currentColor", text[text.index("<svg") + 4 :])
-    return Markup(f'<svg role="img" aria-label="{escape(name)}"{content}')
-
-
-def figures_of(one: Compared, problems: list[str]) -> list[Markup]:
-    """Return the figures of a setting; why one cannot be drawn, of damaged files, is added to *problems*."""
+def figures_of(one: Compared, problems: list[str]) -> list[Row]:
+    """Return the charts of a setting; a chart that damaged files prevent becomes a problem."""
     groups: Groups = {group.name: list(group.runs.values()) for group in one.setting.groups}
-    guessing = {name: runs for name, runs in groups.items() if any(map(_guesses, runs))}
-    known = {name: runs for name, runs in guessing.items() if any(map(_knows_truth, runs))}
-    plots: dict[str, Callable[[Axes], None]] = {
-        "class distribution": partial(plot_class_counts, run=one.setting.first),
-        "recall per class": partial(plot_recall, groups=groups),
-        "balanced accuracy over time": partial(plot_accuracy, groups=groups),
+    drawn: dict[str, Callable[[], Chart | None]] = {
+        "images per class": partial(charts.class_counts, one.setting.first),
+        "recall per class": partial(charts.recall, groups),
+        "balanced accuracy": partial(charts.accuracy, groups),
+        "pseudo-labels used": partial(charts.pseudo_labels_used, groups),
+        "rare pseudo-labels": partial(charts.rare_pseudo_labels, groups),
+        "recall of pseudo-labels": partial(charts.pseudo_labels_by_class, groups, "recall"),
+        "precision of pseudo-labels": partial(charts.pseudo_labels_by_class, groups, "precision"),
     }
-    if guessing:
-        plots["pseudo-labels that teach"] = partial(plot_share_confident, groups=guessing)
-        plots["pseudo-labels of the rarest classes"] = partial(plot_rare_share, groups=guessing)
-    for number in ("recall", "precision") if known else ():
-        plots[f"{number} of pseudo-labels"] = partial(
-            plot_pseudo_labels, groups=known, number=number
-        )
-    drawn = []
-    for name, plot in plots.items():
+    figures = []
+    for name, make in drawn.items():
         try:
-            drawn.append(draw(plot, name))
+            if (chart := make()) is not None:
+                figures.append(svg.figure(chart))
         except UNREADABLE as error:
             problems.append(
-                f"The figure '{name}' of {one.setting.title} is left out: a file does not hold what it should "
-                f"({type(error).__name__}: {error})."
+                f"The figure '{name}' of {one.setting.title} is left out: a file has unexpected "
+                f"contents ({type(error).__name__}: {error})."
             )
-    return drawn
-
-
-def _guesses(run: RunFolder) -> bool:
-    return any("pseudo_labels" in row for row in run.evaluations())
-
-
-def _knows_truth(run: RunFolder) -> bool:
-    try:
-        return pseudo_label_quality(run, "recall") is not None
-    except UNREADABLE:
-        return False
+    return figures
 
 
 def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
     """Return the page; whatever comes from the runs is escaped."""
     problems = list(problems)
-    settings = [
+    settings: list[Row] = [
         {
             "title": one.setting.title,
             "notes": one.notes(),
@@ -106,33 +52,22 @@ def to_html(compared: Sequence[Compared], problems: Sequence[str] = ()) -> str:
         }
         for one in compared
     ]
+    if len(settings) > 1:
+        links = [(f"setting-{place}", one["title"]) for place, one in enumerate(settings, 1)]
+    else:
+        links = [("setting-1", "Numbers")]
+        links += [("setting-1-differences", "Differences")] * any(
+            len(one["tables"][1]) > 1 for one in settings
+        )
+        links += [("setting-1-classes", "Recall per class"), ("setting-1-figures", "Figures")]
+    groups = [group for one in compared for group in one.setting.groups]
+    methods, runs = len({group.name for group in groups}), sum(len(group.runs) for group in groups)
     return render_page(
         "compare.html",
         ("common.js",),
-        _links(settings),
+        links,
         problems,
-        described=_described(compared),
+        described=f"{methods} method{'s' * (methods != 1)}, {runs} run{'s' * (runs != 1)}",
         settings=settings,
         version="",
     )
-
-
-def _links(settings: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return the sections to go to: of several settings their beginnings, of a single one its parts."""
-    if len(settings) > 1:
-        return [(f"setting-{place}", one["title"]) for place, one in enumerate(settings, 1)]
-    parts = {
-        "": "Numbers",
-        "-differences": "Differences",
-        "-classes": "Recall per class",
-        "-figures": "Figures",
-    }
-    lacking = {"-differences"} if any(len(one["tables"][1]) < 2 for one in settings) else set()
-    return [(f"setting-1{part}", title) for part, title in parts.items() if part not in lacking]
-
-
-def _described(compared: Sequence[Compared]) -> str:
-    groups = [group for one in compared for group in one.setting.groups]
-    methods = len({group.name for group in groups})
-    runs = sum(len(group.runs) for group in groups)
-    return f"{methods} method{'s' * (methods != 1)}, {runs} run{'s' * (runs != 1)}"

@@ -1,4 +1,4 @@
-"""Tables of own numbers beside published ones, as Markdown, CSV and LaTeX."""
+"""Tables of reproduced numbers beside published ones, as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Entry:
     """A cell.
 
     Attributes:
-        values: own numbers, in %, by seed.
-        paper: published mean and standard deviation, the latter None where it is not given; or None.
+        values: reproduced numbers, in %, by seed.
+        paper: published mean and standard deviation (None if not published); None without either.
     """
 
     values: Mapping[int, float]
@@ -83,7 +83,7 @@ class Comparison:
             write_atomically(stem.with_suffix(suffix), text.encode())
 
     def to_markdown(self) -> str:
-        """Return the table with own number / published number in each cell."""
+        """Return the table with reproduced / published numbers in each cell."""
         lines = [f"# {self.title}", "", *self.notes, ""]
         lines.append(f"| | {' | '.join(self.columns)} |")
         lines.append("|---" * (len(self.columns) + 1) + "|")
@@ -93,7 +93,7 @@ class Comparison:
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
-        """Return a line for each cell: all digits of the own numbers."""
+        """Return one line per cell, with all digits."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
@@ -111,7 +111,7 @@ class Comparison:
         return file.getvalue()
 
     def to_latex(self) -> str:
-        """Return a ``tabular``: below each row, the published numbers in italics."""
+        """Return a ``tabular`` with the published numbers in italics below each row."""
         lines = [f"% {line}" for line in (self.title, *self.notes)]
         lines += [rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}", r"\hline"]
         lines.append(" & ".join(["", *map(_escape, self.columns)]) + r" \\ \hline")

@@ -1,1 +1,190 @@
-"""Figures drawn with Matplotlib."""
+"""Figures of runs for notebooks and papers: each function returns a Matplotlib figure.
+
+    from daso.report import figures
+
+    figures.recall("runs/photos")
+    seeds = {name: [f"runs/demo-1/{name}-{seed}" for seed in range(5)] for name in METHODS}
+    figures.recall(seeds).savefig("recall.pdf")
+
+Pyplot is not used, and the axes of a figure (``figure.axes``) can be changed. *runs* is one folder,
+a list of folders, or a dict of name to folders; the runs of a name differ in the seed, and their
+mean and standard deviation are drawn. Without names, runs are grouped by method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from daso.errors import RunError, nearest
+from daso.report import charts
+from daso.report.charts import Groups
+from daso.report.reliability import read_answers
+from daso.report.runs import RunFolder, as_array, read_run
+from daso.report.tsne import read_embedding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OneRun = str | Path | RunFolder
+Runs = OneRun | Sequence[OneRun] | Mapping[str, OneRun | Sequence[OneRun]]
+
+NO_PSEUDO_LABELS = "no pseudo-labels: the method makes none, or was not evaluated yet"
+
+
+def _read(runs: OneRun | Sequence[OneRun]) -> list[RunFolder]:
+    listed = [runs] if isinstance(runs, str | Path | RunFolder) else runs
+    return [run if isinstance(run, RunFolder) else read_run(Path(run)) for run in listed]
+
+
+def as_groups(runs: Runs) -> Groups:
+    """Return runs by name, those without a name by method."""
+    if isinstance(runs, Mapping):
+        return {name: _read(members) for name, members in runs.items()}
+    groups: dict[str, list[RunFolder]] = {}
+    for run in _read(runs):
+        groups.setdefault(run.method, []).append(run)
+    return groups
+
+
+def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
+    """Draw a chart.
+
+    Raises:
+        RunError: the runs have nothing to show.
+    """
+    from daso.report.figures.draw import draw
+
+    if chart is None:
+        paths = ", ".join(str(run.path) for runs in groups.values() for run in runs)
+        raise RunError(f"{paths}: {lack}")
+    return draw(chart)
+
+
+def class_counts(run: OneRun) -> Figure:
+    """Draw how many images of each class are labelled and, where known, unlabelled."""
+    (one,) = _read(run)
+    return _draw(charts.class_counts(one), {"": [one]}, "no labelled images")
+
+
+def recall(runs: Runs) -> Figure:
+    """Draw recall per class of complete runs, most labelled class first."""
+    groups = as_groups(runs)
+    return _draw(charts.recall(groups), groups, "not complete, or nothing was measured")
+
+
+def accuracy(runs: Runs) -> Figure:
+    """Draw balanced accuracy over time."""
+    groups = as_groups(runs)
+    return _draw(charts.accuracy(groups), groups, "not evaluated yet, or nothing to measure on")
+
+
+def over_threshold(runs: Runs) -> Figure:
+    """Draw the share of pseudo-labels used over time."""
+    groups = as_groups(runs)
+    return _draw(charts.pseudo_labels_used(groups), groups, NO_PSEUDO_LABELS)
+
+
+def rare_pseudo_labels(runs: Runs) -> Figure:
+    """Draw the share of the rare third of the classes among the pseudo-labels over time.
+
+    Relative to the share that it should have, where the truth is known.
+    """
+    groups = as_groups(runs)
+    return _draw(charts.rare_pseudo_labels(groups), groups, NO_PSEUDO_LABELS)
+
+
+def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
+    """Draw that share for linear, semantic and final pseudo-labels of runs of one method."""
+    members = _read(runs)
+    return _draw(charts.pseudo_label_bias(members), {"": members}, NO_PSEUDO_LABELS)
+
+
+def pseudo_labels(runs: Runs, number: Literal["recall", "precision"] = "recall") -> Figure:
+    """Draw recall or precision of the pseudo-labels per class at the end."""
+    groups, lack = as_groups(runs), "no pseudo-labels, or their truth is unknown"
+    return _draw(charts.pseudo_labels_by_class(groups, number), groups, lack)
+
+
+def confusion(runs: OneRun | Sequence[OneRun]) -> Figure:
+    """Draw the confusion matrix of complete runs of one method, in shares of the true class."""
+    from daso.report.figures.draw import draw_confusions
+
+    members = _read(runs)
+    for run in members:
+        if charts.confusion_shares(run) is None:
+            raise RunError(f"{run.path}: no confusion.json: not complete")
+    return draw_confusions({members[0].method: members})
+
+
+def reliability(runs: OneRun | Sequence[OneRun], *, logit_adjusted: bool = False) -> Figure:
+    """Draw accuracy against confidence of runs of one method, and images by confidence.
+
+    A bar below the dotted line means overconfidence. The calibration error (Guo et al., 2017) is
+    the mean over the runs.
+    """
+    from daso.report.figures.draw import draw_reliability
+
+    members, answers = _read(runs), []
+    for run in members:
+        answer = read_answers(run, logit_adjusted)
+        if answer is None:
+            raise RunError(f"{run.path}: no answers in beliefs.safetensors, or no such file yet")
+        answers.append(answer)
+    name = members[0].method + (", logit-adjusted" if logit_adjusted else "")
+    return draw_reliability(name, answers)
+
+
+def embedding_map(
+    run: OneRun,
+    *,
+    by: Literal["pseudo-label", "truth"] = "pseudo-label",
+    classes: Sequence[str] | None = None,
+) -> Figure:
+    """Draw a map of the features: unlabelled and labelled images, and named prototypes.
+
+    The features are placed by t-SNE: neighbours are similar; distances between groups mean little.
+    Up to 42 classes have a colour and a shape of their own; more are coloured by their number of
+    labelled images.
+
+    Args:
+        run: the run, complete or not.
+        by: class that colours the unlabelled images.
+        classes: names of those to highlight, the others are pale (default: all).
+
+    Raises:
+        RunError: a class is unknown, the run has not written its features, or truth is unknown.
+    """
+    from daso.report.figures.feature_map import draw_map
+
+    (one,) = _read(run)
+    names = one.class_names
+    if missing := [name for name in classes or () if name not in names]:
+        raise RunError(f"{one.path}: no class {missing[0]!r}.{nearest(missing[0], names)}")
+    placed = read_embedding(one)
+    if placed is None:
+        raise RunError(
+            f"{one.path}: no map in beliefs.safetensors: not written yet, or no unlabelled images"
+        )
+    if by == "truth" and not (placed.truth >= 0).any():
+        raise RunError(f"{one.path}: no truth: the classes of the unlabelled images are unknown")
+    shown = placed.final if by == "pseudo-label" else placed.truth
+    highlighted = [k for k, name in enumerate(names) if classes is None or name in classes]
+    return draw_map(placed, shown, names, as_array(one.data["labeled_counts"]), highlighted)
+
+
+def blending_weights(run: OneRun) -> Figure:
+    """Draw over time how much each class's pseudo-labels depend on the prototypes, 0 to 1.
+
+    These are the weights v_k of DASO.
+    """
+    from daso.report.figures.draw import draw_blending_weights
+
+    (one,) = _read(run)
+    steps, weights = one.classes_over_time("pseudo_labels", "blend_weight")
+    if not len(steps):
+        raise RunError(
+            f"{one.path}: no blending weights: its method has none, or was not evaluated yet"
+        )
+    return draw_blending_weights(one, steps, weights)

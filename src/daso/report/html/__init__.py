@@ -1,1 +1,1 @@
-"""The report of a run: one HTML file that needs nothing else, from the files of the run folder."""
+"""The report of a run: one self-contained HTML file."""

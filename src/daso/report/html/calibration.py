@@ -1,71 +1,68 @@
-"""Whether the classifier is as often right as it is sure."""
+"""Section: is the classifier right as often as its confidence says?"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from daso.files import Row
-from daso.report.html import charts
-from daso.report.html.overview import POOLS
-from daso.report.html.run import Run, number
+from daso.report.html import diagrams
+from daso.report.html.run import Run
 from daso.report.html.template import percent
 from daso.report.reliability import reliability_bins
+from daso.report.runs import number
+from daso.report.wording import POOLS
+
+SMALL_BIAS = 0.02
 
 
 def calibration(run: Run) -> Row | None:
-    """Return a reliability diagram of the answers, with and without logit adjustment."""
+    """Return reliability diagrams of the answers, with and without logit adjustment."""
     part = run.measured_on or "test"
     label = run.arrays.get(f"{part}.label")
     if label is None or not len(label):
         return None
-    diagrams = []
-    ways = (("", "as trained"), *(() if run.balanced_by else (("adjusted_", "logit-adjusted"),)))
-    for prefix, name in ways:
-        answer, confidence = (
-            run.arrays.get(f"{part}.{prefix}{what}") for what in ("answer", "confidence")
-        )
-        if answer is None or confidence is None:
+    drawn = []
+    for prefix, name in (("", "as trained"), ("adjusted_", "logit-adjusted")):
+        answer = run.arrays.get(f"{part}.{prefix}answer")
+        confidence = run.arrays.get(f"{part}.{prefix}confidence")
+        if answer is None or confidence is None or (prefix and run.balanced_by):
             continue
         if not np.isfinite(confidence).all():
             raise ValueError(f"{part}.{prefix}confidence holds NaN")
         bins = reliability_bins(confidence.astype(float), answer == label)
-        edges, accuracy, mean, counts = bins
-        error = float((counts * np.abs(accuracy - mean)).sum() / counts.sum())
-        over = float((counts * (mean - accuracy)).sum() / counts.sum())
-        diagrams.append(
+        drawn.append(
             {
                 "name": name,
-                "error": percent(error),
-                "tendency": "sure too often"
-                if over > 0.02
-                else "not sure often enough"
-                if over < -0.02
-                else "about right",
-                "over": f"{100 * over:+.1f}",
-                "chart": charts.reliability(f"Reliability, {name}", edges, accuracy, mean, counts),
+                "error": percent(bins.error),
+                "bias": _bias(bins.overconfidence),
+                "chart": diagrams.reliability(f"Reliability, {name}", bins),
             }
         )
-    if not diagrams:
+    if not drawn:
         return None
     return {
-        "diagrams": diagrams,
+        "diagrams": drawn,
         "images": len(label),
         "part": POOLS[part],
-        "when": run.seen_at,
+        "when": run.believed_when,
         "temperature": _temperature(run),
     }
 
 
+def _bias(over: float) -> str:
+    if abs(over) <= SMALL_BIAS:
+        return "no overall bias"
+    return f"{'over' if over > 0 else 'under'}confident by {100 * abs(over):.1f} points"
+
+
 def _temperature(run: Run) -> str:
-    """Return what the temperature that was fitted on the hold-out does there."""
-    values = [
-        number(run.calibration.get(name))
-        for name in ("temperature", "images", "error_before", "error_after")
-    ]
+    """Return the effect of the temperature that was fitted on the hold-out."""
+    names = ("temperature", "images", "error_before", "error_after")
+    values = [number(run.calibration.get(name)) for name in names]
     if None in values or not values[1]:
         return ""
     temperature, images, before, after = values
     return (
-        f"A temperature of {temperature:.2f}, fitted on {images:,.0f} hold-out images, takes the error there from "
-        f"{percent(before)}% to {percent(after)}% (calibration.json)."
+        f"A temperature of {temperature:.2f}, fitted on {images:,.0f} hold-out images, changes "
+        f"their calibration error from {percent(before)}% to {percent(after)}% (calibration.json)."
     )

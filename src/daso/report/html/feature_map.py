@@ -1,4 +1,4 @@
-"""The map of the embedding as an SVG whose colours the reader can choose."""
+"""Section: the map of the features as an SVG whose colours the reader can choose."""
 
 from __future__ import annotations
 
@@ -6,74 +6,73 @@ from markupsafe import Markup, escape
 
 from daso.files import Row
 from daso.report.html.run import Run
-from daso.report.tsne import HEIGHT, MARK, WIDTH, place, place_names
+from daso.report.tsne import HEIGHT, MARK, WIDTH, place, place_names, short_name
 
 FREQUENT, MIDDLE, RARE = (0, 114, 178), (120, 120, 120), (213, 94, 0)
-NAMED_ON_MAP = 40
+MOST_NAMES = 40
 
 
 def frequency_color(rank: int, count: int) -> str:
-    """Return the colour of a class by its rank in frequency: blue the most frequent, grey, orange the rarest."""
+    """Return a colour by rank in frequency: blue the most frequent, grey, orange the rarest."""
     at = rank / max(count - 1, 1)
     first, second, share = (FREQUENT, MIDDLE, 2 * at) if at < 0.5 else (MIDDLE, RARE, 2 * at - 1)
-    return "#" + "".join(
-        f"{round(a + (b - a) * share):02x}" for a, b in zip(first, second, strict=True)
-    )
+    mixed = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
 def feature_map(run: Run) -> Row | None:
-    """Return a map of unlabelled and labelled images with the prototypes."""
+    """Return a map of unlabelled images, labelled images and prototypes."""
     names = run.class_names
-    found = place(run.arrays, len(names))
-    if found is None:
+    placed = place(run.arrays, len(names))
+    if placed is None:
         return None
-    final, truth, label = found.final.tolist(), found.truth.tolist(), found.label.tolist()
-    linear, semantic = found.linear.tolist(), found.semantic.tolist()
-    rank = {k: at for at, k in enumerate(run.order)}
-    colors = [frequency_color(rank[k], len(names)) for k in range(len(names))]
-    body = []
-    for (x, y), k, t, a, b in zip(found.unlabeled, final, truth, linear, semantic, strict=True):
-        said = f"{names[k]}" + (f"; classifier {names[a]}, looks like {names[b]}" if a != b else "")
-        said += f"; truth {names[t]}" if t >= 0 else ""
-        body.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colors[k]}"><title>{escape(said)}</title></circle>'
-        )
-    squares = []
-    for (x, y), k in zip(found.labeled, label, strict=True):
-        squares.append(
-            f'<rect x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6" fill="{colors[k]}">'
-            f"<title>labelled {escape(names[k])}</title></rect>"
-        )
-    marks = []
-    for (x, y), k in zip(found.prototypes, range(len(names)), strict=True):
+    ranks = {k: rank for rank, k in enumerate(run.order)}
+    colors = [frequency_color(ranks[k], len(names)) for k in range(len(names))]
+    island = {
+        name: getattr(placed, name).tolist()
+        for name in ("final", "truth", "linear", "semantic", "label")
+    }
+    dots, squares, marks = [], [], []
+    pseudo_labels = zip(*(island[n] for n in ("final", "truth", "linear", "semantic")), strict=True)
+    for (x, y), (final, truth, linear, semantic) in zip(
+        placed.unlabeled, pseudo_labels, strict=True
+    ):
+        title = names[final]
+        if linear != semantic:
+            title += f"; classifier {names[linear]}, looks like {names[semantic]}"
+        title += f"; truth {names[truth]}" if truth >= 0 else ""
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colors[final]}">'
+        dots.append(f"{circle}<title>{escape(title)}</title></circle>")
+    for (x, y), k in zip(placed.labeled, island["label"], strict=True):
+        place_of = f'x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"'
+        title = f"<title>labelled {escape(names[k])}</title>"
+        squares.append(f'<rect {place_of} fill="{colors[k]}">{title}</rect>')
+    for (x, y), name, color in zip(placed.prototypes, names, colors, strict=True):
         diamond = f"M{x:.1f} {y - MARK:.1f}l{MARK} {MARK}-{MARK} {MARK}-{MARK}-{MARK}z"
-        title = f"<title>prototype of {escape(names[k])}</title>"
-        marks.append(f'<path d="{diamond}" fill="{colors[k]}">{title}</path>')
-    if len(names) <= NAMED_ON_MAP:
-        shown = [name if len(name) <= 24 else name[:23] + "…" for name in names]
-        for (x, y, style), name in zip(place_names(found.prototypes, shown), shown, strict=True):
+        title = f"<title>prototype of {escape(name)}</title>"
+        marks.append(f'<path d="{diamond}" fill="{color}">{title}</path>')
+    if len(names) <= MOST_NAMES:
+        shown = [short_name(name) for name in names]
+        for (x, y, style), name in zip(place_names(placed.prototypes, shown), shown, strict=True):
             marks.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(name)}</text>')
-    said = f"Map of {len(final):,} unlabelled images, {len(label)} labelled ones and the prototypes"
-    drawn = Markup(
-        f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">'
-        f'<g class="points">{"".join(body)}</g><g class="squares">{"".join(squares)}</g>'
+    images, labeled = len(dots), len(squares)
+    drawing = Markup(
+        f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of '
+        f'{images:,} unlabelled images, {labeled} labelled images and the prototypes">'
+        f'<g class="points">{"".join(dots)}</g><g class="squares">{"".join(squares)}</g>'
         f'<g class="prototypes">{"".join(marks)}</g></svg>'
     )
+    count = len(names)
     return {
-        "chart": drawn,
-        "images": len(final),
-        "labeled": len(label),
-        "known": any(t >= 0 for t in truth),
-        "low": frequency_color(0, len(names)),
-        "middle": frequency_color(len(names) // 2, len(names)),
-        "high": frequency_color(len(names) - 1, len(names)),
-        "classes": [(k, names[k]) for k in run.order],
-        "island": {
-            "final": final,
-            "truth": truth,
-            "linear": linear,
-            "semantic": semantic,
-            "label": label,
-            "colors": colors,
+        "drawing": drawing,
+        "images": images,
+        "labeled": labeled,
+        "known": any(t >= 0 for t in island["truth"]),
+        "swatches": {
+            "frequent": frequency_color(0, count),
+            "middle": frequency_color(count // 2, count),
+            "rare classes": frequency_color(count - 1, count),
         },
+        "classes": [(k, names[k]) for k in run.order],
+        "island": {**island, "colors": colors},
     }

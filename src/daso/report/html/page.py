@@ -1,99 +1,88 @@
-"""The page: sections from a run folder, put into the templates."""
+"""Write the report of a run: sections from its folder, put into the templates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from daso.errors import RunError
 from daso.files import Row, flatten, write_atomically
 from daso.report.html import calibration, classes, curves, feature_map, overview, pictures
-from daso.report.html.run import UNREADABLE, Run, at, load_run, number
+from daso.report.html.run import UNREADABLE, Run, load_run
 from daso.report.html.template import island, render_page
+from daso.report.runs import at, number
 
-SECTIONS: tuple[tuple[str, str, Callable[[Run], Row | None]], ...] = (
+MOST_ITEMS = 20
+SMALL_SIDE = 32
+"""Images of at most so many pixels a side are shown with visible pixels."""
+
+
+def about(run: Run) -> Row:
+    """Return configuration, data and environment as lists of names and values."""
+    groups = {"Configuration": run.config, "Data": run.data, "Environment": run.environment}
+    return {
+        "groups": {
+            title: lines
+            for title, values in groups.items()
+            if (lines := [(k, v) for k, item in flatten(values).items() if (v := _text(item))])
+        }
+    }
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, list):
+        return "" if value is None else str(value)
+    more = f" … ({len(value)})" if len(value) > MOST_ITEMS else ""
+    return ", ".join(map(str, value[:MOST_ITEMS])) + more
+
+
+Section = tuple[str, str, Callable[[Run], Row | None]]
+SECTIONS: tuple[Section, ...] = (
     ("overview", "Summary", overview.overview),
     ("classes", "Classes", classes.classes),
     ("pseudo_labels", "Pseudo-labels", curves.pseudo_labels),
     ("galleries", "Images", pictures.galleries),
-    ("label_next", "What to label next", lambda run: None),
+    ("label_next", "What to label next", pictures.label_next),
     ("map", "Map", feature_map.feature_map),
     ("confusion", "Confusion", classes.confusion),
     ("calibration", "Calibration", calibration.calibration),
     ("training", "Training", curves.training),
-    ("about", "Settings", lambda run: about(run)),
+    ("about", "Settings", about),
 )
 
 
-def about(run: Run) -> Row:
-    """Return configuration and environment as flat lists of names and values."""
-    groups = []
-    for title, value in (
-        ("Configuration", run.config),
-        ("Data", run.data),
-        ("Environment", run.environment),
-    ):
-        texts = [(name, _text(item)) for name, item in flatten(value).items()]
-        flat = [(name, text) for name, text in texts if text != ""]
-        if flat:
-            groups.append((title, flat))
-    return {"groups": groups}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        more = f" … ({len(value)})" if len(value) > 20 else ""
-        return ", ".join(map(str, value[:20])) + more
-    return "" if value is None else str(value)
-
-
 def build_sections(run: Run) -> dict[str, Row]:
-    """Return the contents of each section that can be drawn; what cannot is added to the run's problems."""
+    """Return the content of each section that can be drawn; others become problems of the run."""
     contents: dict[str, Row] = {}
     for name, title, build in SECTIONS:
+        if name == "label_next" and "galleries" not in contents:
+            continue
         try:
-            if name == "label_next":
-                found = (
-                    pictures.label_next(run, contents["galleries"]["shown"])
-                    if "galleries" in contents
-                    else None
-                )
-            else:
-                found = build(run)
+            content = build(run)
         except UNREADABLE as error:
             run.problems.append(
-                f"The section '{title}' is left out: a file does not hold what it should "
+                f"The section '{title}' is left out: a file has unexpected contents "
                 f"({type(error).__name__}: {error})."
             )
             continue
-        if found is not None:
-            contents[name] = found
+        if content is not None:
+            contents[name] = content
     return contents
-
-
-def _are_small(run: Run) -> bool:
-    """Tell whether the images are so small that their pixels shall be seen."""
-    shape = run.data.get("image_shape")
-    sides = [number(side) or 0 for side in shape[1:]] if isinstance(shape, list) else []
-    return bool(sides) and max(sides) <= 32
 
 
 def render(run: Run) -> tuple[str, str | None]:
     """Return the page, and the list of what to label next as CSV, if there is one."""
-    with np.errstate(all="ignore"):  # numbers of a damaged file may be anything
+    with np.errstate(all="ignore"):  # a damaged file may hold any number
         contents = build_sections(run)
-    data: dict[str, Any] = {
-        name: found["island"] for name, found in contents.items() if "island" in found
-    }
-    data["names"] = run.class_names
-    sections = [(name, title, contents[name]) for name, title, _ in SECTIONS if name in contents]
+    data = {name: content["island"] for name, content in contents.items() if "island" in content}
+    shape = run.data.get("image_shape")
+    sides = [number(side) or 0 for side in shape[1:]] if isinstance(shape, list) else []
     text = render_page(
         "report.html",
         ("common.js", "report.js"),
-        [(name, title) for name, title, _ in sections],
+        [(name, title) for name, title, _ in SECTIONS if name in contents],
         run.problems,
         run=run,
         name=run.path.resolve().name,
@@ -101,33 +90,32 @@ def render(run: Run) -> tuple[str, str | None]:
         source=str(run.config.get("source") or run.summary.get("source") or "unknown data"),
         seed=number(at(run.config, "train", "seed")),
         version=str(run.environment.get("daso") or ""),
-        sections=sections,
         contents=contents,
-        island=island(data),
-        small_images=_are_small(run),
+        island=island({**data, "names": run.class_names}),
+        small_images=bool(sides) and max(sides) <= SMALL_SIDE,
     )
     return text, contents["label_next"]["csv"] if "label_next" in contents else None
 
 
 def write_report(folder: Path, out: Path | None = None) -> list[Path]:
-    """Write the report of a run as one HTML file and, beside it, what to label next as CSV.
+    """Write the report of a run as one HTML file and what to label next as CSV.
 
     Args:
         folder: of the run, complete or not.
-        out: of the HTML file; ``report.html`` in the run folder if it is not given.
+        out: HTML file to write (default: ``report.html`` in the run folder).
 
     Returns:
         The paths of the files written.
 
     Raises:
-        RunError: it is no run folder, or nothing can be written.
+        RunError: the folder is not a run folder, or nothing can be written.
     """
     run = load_run(folder)
     out = out or folder / "report.html"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {out.parent}: {error.strerror or error}") from error
+        raise RunError(f"cannot create {out.parent}: {error.strerror or error}") from error
     text, table = render(run)
     write_atomically(out, text.encode("utf-8", "replace"))
     written = [out]

@@ -1,41 +1,31 @@
-"""Charts as inline SVG. Colours are classes of the style sheet, so a chart follows the theme of the page."""
+"""Draw charts as inline SVG. Colours are classes of the style sheet, so they follow the theme."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from daso.report.html.run import Array
+from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Series
+from daso.report.runs import Array
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+RIGHT_END = WIDTH - RIGHT
 MOST_POINTS = 300
-"""Of a curve; more are thinned out."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A curve or a row of points.
-
-    Attributes:
-        name: for the legend.
-        style: class of the style sheet, which says colour and dashes.
-        x, y: of the points; NaN leaves a gap.
-    """
-
-    name: str
-    style: str
-    x: Array
-    y: Array
+"""Longer curves are thinned out."""
+CLASSES_HEIGHT = 186.0
+NAME_LENGTH = 14
+METHOD_STYLES = 6
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to places; *log* takes their logarithm first."""
+    """Maps values to places; values outside go to the edge."""
 
     low: float
     high: float
@@ -44,7 +34,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value; what lies outside is moved to the edge."""
+        """Return the place of a value."""
         low, high, v = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
             low, high, v = math.log(low), math.log(high), math.log(v)
@@ -55,10 +45,9 @@ class Scale:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             factors = (1, 2, 5) if math.log10(self.high / self.low) < 2 else (1,)
-            found = [f * 10.0**p for p in powers for f in factors]
-            return [v for v in found if self.low * 0.999 <= v <= self.high * 1.001]
-        span = (self.high - self.low) or 1
-        raw = span / most
+            values = [f * 10.0**p for p in powers for f in factors]
+            return [v for v in values if self.low * 0.999 <= v <= self.high * 1.001]
+        raw = ((self.high - self.low) or 1) / most
         step = 10 ** math.floor(math.log10(raw))
         step *= next(f for f in (1, 2, 2.5, 5, 10) if f * step >= raw * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -74,24 +63,36 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def short_name(name: str) -> str:
+    """Return a class name for an axis."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+
+
+def style_of(series: Series, place: int) -> str:
+    """Return the classes of the style sheet for a series, given its place among the others."""
+    turn = place // METHOD_STYLES % 3
+    return series.style or f"method-{place % METHOD_STYLES}" + (f" turn-{turn}" if turn else "")
+
+
 def frame(
     body: str,
     title: str,
     description: str,
     height: float = HEIGHT,
-    extra: str = "",
     width: float = WIDTH,
+    extra: str = "",
 ) -> Markup:
-    """Return an SVG element with a title and a description for those who do not see it."""
+    """Return an SVG element with a title and a description for screen readers."""
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" {extra}>'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{body}</svg>"
     )
 
 
-def text(x: float, y: float, content: str, style: str = "", extra: str = "") -> str:
-    """Return a text element."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" {extra}>{escape(content)}</text>'
+def text(x: float, y: float, content: str, style: str = "", turn: int = 0) -> str:
+    """Return a text element, turned by some degrees."""
+    turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}"{turned}>{escape(content)}</text>'
 
 
 def axes(x: Scale | None, y: Scale, x_label: str, y_label: str, percent: bool = False) -> str:
@@ -99,23 +100,20 @@ def axes(x: Scale | None, y: Scale, x_label: str, y_label: str, percent: bool = 
     parts = []
     for value in y.ticks():
         place = y(value)
-        parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
         label = f"{100 * value:g}%" if percent else short(value)
+        parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{RIGHT_END}"/>')
         parts.append(text(LEFT - 5, place + 3.5, label, "tick end"))
     if x is not None:
         for value in x.ticks():
             place = x(value)
+            style = "tick end" if place > RIGHT_END - 8 else "tick mid"
             parts.append(f'<path class="grid" d="M{place:.1f} {y.start:.1f}v4"/>')
-            style = "tick end" if place > WIDTH - RIGHT - 8 else "tick mid"
             parts.append(text(min(place, WIDTH - 2), y.start + 15, short(value), style))
     if x_label:
-        parts.append(text((LEFT + WIDTH - RIGHT) / 2, y.start + 31, x_label, "label mid"))
+        parts.append(text((LEFT + RIGHT_END) / 2, y.start + 31, x_label, "label mid"))
     if y_label:
-        middle = (y.start + y.end) / 2
-        parts.append(
-            text(11, middle, y_label, "label mid side", f'transform="rotate(-90 11 {middle:.1f})"')
-        )
-    parts.append(f'<path class="axis" d="M{LEFT} {y.start:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(text(11, (y.start + y.end) / 2, y_label, "label mid side", -90))
+    parts.append(f'<path class="axis" d="M{LEFT} {y.start:.1f}H{RIGHT_END}"/>')
     return "".join(parts)
 
 
@@ -131,61 +129,151 @@ def path_of(x: Scale, y: Scale, series_x: Array, series_y: Array) -> str:
     return "".join(parts)
 
 
-def thin(x: Array, y: Array) -> tuple[Array, Array]:
-    """Return at most 300 points of a curve: means of neighbours."""
-    if len(x) <= MOST_POINTS:
-        return x, y
-    parts = np.array_split(np.arange(len(x)), MOST_POINTS)
-    means = [np.mean(y[part]) for part in parts]
-    return x[[part[-1] for part in parts]], np.array(means)
-
-
-def line_chart(
-    title: str,
-    series: Sequence[Series],
-    *,
-    y_label: str = "",
-    percent: bool = True,
-    log: bool = False,
-    high: float | None = None,
-    marks: Sequence[float] = (),
-) -> Markup:
-    """Return curves over the steps of a training.
-
-    Args:
-        title: for those who do not see it.
-        series: of steps and values.
-        y_label: of the vertical axis.
-        percent: values are shares, from 0 on.
-        log: a logarithmic vertical axis.
-        high: its upper end; else the largest value.
-        marks: steps at which a stage begins.
-    """
-    series = [Series(s.name, s.style, *thin(s.x, s.y)) for s in series]
-    values = np.concatenate([s.y for s in series])
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
-    if not len(values):
+def draw(chart: Chart) -> Markup:
+    """Return a chart as an SVG element; empty if it has no finite number."""
+    values = np.concatenate([one.y for one in chart.series])
+    if not np.isfinite(values).any():
         return Markup("")
-    top = float(values.max()) if high is None else high
-    low = float(values.min()) if log else min(0.0, float(values.min()))
-    if log:
-        low, top = min(low, top / 2), max(top, 2 * low)
-    steps = np.concatenate([s.x for s in series])
+    values = values[np.isfinite(values)]
+    if chart.kind == "lines":
+        return _lines(chart, values)
+    return _classes(chart, values) if chart.kind == "classes" else _points(chart, values)
+
+
+def _number(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f}%" if percent else f"{value:,.4g}"
+
+
+def _thin(values: Array) -> Array:
+    """Return at most 300 values: means of neighbours."""
+    if len(values) <= MOST_POINTS:
+        return values
+    return np.array([part.mean() for part in np.array_split(values, MOST_POINTS)])
+
+
+def _lines(chart: Chart, values: Array) -> Markup:
+    steps = np.concatenate([one.x for one in chart.series])
     first = 0.0 if steps.min() < 0.2 * steps.max() else float(steps.min())
-    x = Scale(first, float(steps.max()), LEFT, WIDTH - RIGHT)
-    y = Scale(low, top if top > low else low + 1, HEIGHT - BOTTOM, TOP, log)
-    body = axes(x, y, "step", y_label, percent)
-    for mark in marks:
-        body += f'<path class="mark" d="M{x(mark):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>next stage</title></path>'
-    for s in series:
-        y_values = np.where(s.y > 0, s.y, np.nan) if log else s.y
-        body += (
-            f'<path class="line {s.style}" d="{path_of(x, y, s.x, y_values)}">'
-            f"<title>{escape(s.name)}</title></path>"
-        )
-    last = [
-        f"{s.name}: {100 * s.y[-1]:.1f}%" if percent else f"{s.name}: {s.y[-1]:.3g}"
-        for s in series
-        if len(s.y) and math.isfinite(s.y[-1])
-    ]
-    return frame(body, title, "At the end " + ", ".join(last))
+    ends = [one.y if one.spread is None else one.y + one.spread for one in chart.series]
+    top = float(np.nanmax(np.concatenate(ends))) if chart.high is None else chart.high
+    if chart.reference is not None:
+        top = max(top, 1.05 * chart.reference)
+    low = min(0.0, float(values.min()))
+    x = Scale(first, float(steps.max()), LEFT, RIGHT_END)
+    y = Scale(low, top if top > low else low + 1, HEIGHT - BOTTOM, TOP)
+    body = axes(x, y, chart.x_label, chart.y_label, chart.percent)
+    for mark in chart.marks:
+        body += f'<path class="mark" d="M{x(mark):.1f} {TOP}V{HEIGHT - BOTTOM}">'
+        body += "<title>next stage</title></path>"
+    if chart.reference is not None:
+        body += f'<path class="mark" d="M{LEFT} {y(chart.reference):.1f}H{RIGHT_END}"/>'
+    lasts = []
+    for place, one in enumerate(chart.series):
+        if not len(one.y):
+            continue
+        style, steps = style_of(one, place), _thin(one.x)
+        if one.spread is not None:
+            there = np.concatenate([steps, steps[::-1]])
+            band = np.concatenate([_thin(one.y + one.spread), _thin(one.y - one.spread)[::-1]])
+            if np.isfinite(band).all():
+                body += f'<path class="band {style}" d="{path_of(x, y, there, band)}z"/>'
+        line = path_of(x, y, steps, _thin(one.y))
+        body += f'<path class="line {style}" d="{line}"><title>{escape(one.name)}</title></path>'
+        if math.isfinite(one.y[-1]):
+            lasts.append(f"{one.name}: {_number(one.y[-1], chart.percent)}")
+    return frame(body, chart.title, "At the end " + ", ".join(lasts))
+
+
+def class_axis(names: Sequence[str], counts: Array | None, base: float) -> tuple[str, float]:
+    """Return the class names under a chart, if there are few, and the height that they take."""
+    if len(names) > FEW_CLASSES:
+        return text((LEFT + RIGHT_END) / 2, base + 16, CLASSES, "label mid"), 24
+    labels = [short_name(name) for name in names]
+    if counts is not None:
+        labels = [f"{name} ({count:.0f})" for name, count in zip(labels, counts, strict=True)]
+    x = class_scale(len(names))
+    body = "".join(
+        text(x(place) + 3, base + 10, label, "tick end", -50) for place, label in enumerate(labels)
+    )
+    return body, 16 + 4.6 * max(map(len, labels))
+
+
+def class_scale(count: int) -> Scale:
+    """Return the places of classes, side by side."""
+    half = (RIGHT_END - LEFT) / max(count, 1) / 2
+    return Scale(0, max(count - 1, 1), LEFT + half, RIGHT_END - half)
+
+
+def _classes(chart: Chart, values: Array) -> Markup:
+    """Draw dots per class, joined by a line; means over runs stand side by side with whiskers."""
+    base, names = TOP + CLASSES_HEIGHT, chart.names
+    below, space = class_axis(names, chart.counts, base)
+    top = chart.high or float(values.max()) or 1.0
+    low = max(min(0.8, float(values[values > 0].min(initial=1))), 1e-6) if chart.log else 0.0
+    y = Scale(low, max(top, 2 * low), base, TOP, chart.log)
+    x = class_scale(len(names))
+    body = axes(None, y, "", chart.y_label, chart.percent) + below
+    radius = 4.0 if len(names) <= FEW_CLASSES else 2.2 if len(names) <= 60 else 1.6
+    methods = not chart.series[0].style
+    room = 0.7 * (RIGHT_END - LEFT) / len(names) if methods else 0.0
+    radius = min(radius, max(1.4, room / len(chart.series) / 2)) if methods else radius
+    if not methods:
+        stacked = np.stack([one.y for one in chart.series])
+        for place in range(len(names)):
+            there = stacked[np.isfinite(stacked[:, place]), place]
+            if len(there) > 1:
+                ends = y(float(there.min())), y(float(there.max()))
+                body += f'<path class="join" d="M{x(place):.1f} {ends[0]:.1f}V{ends[1]:.1f}"/>'
+    for number, one in enumerate(chart.series):
+        shift = ((number + 0.5) / len(chart.series) - 0.5) * room
+        marks = []
+        for place, value in enumerate(one.y):
+            if not math.isfinite(value):
+                continue
+            across, label = x(place) + shift, _number(value, chart.percent)
+            spread = 0.0 if one.spread is None else one.spread[place]
+            if spread > 0:
+                ends = y(value - spread), y(value + spread)
+                marks.append(
+                    f'<path class="whisker" d="M{across:.1f} {ends[0]:.1f}V{ends[1]:.1f}"/>'
+                )
+                label += f" ± {_number(spread, chart.percent)}"
+            count = "" if chart.counts is None else f" ({chart.counts[place]:.0f})"
+            title = escape(f"{names[place]}{count}: {one.name} {label}")
+            marks.append(
+                f'<circle cx="{across:.1f}" cy="{y(max(value, low)):.1f}" r="{radius:g}">'
+                f"<title>{title}</title></circle>"
+            )
+        body += f'<g class="dots {style_of(one, number)}">{"".join(marks)}</g>'
+    described = ", ".join(one.name for one in chart.series)
+    return frame(body, chart.title, described, base + space + 4)
+
+
+def _points(chart: Chart, values: Array) -> Markup:
+    counts = np.concatenate([one.x for one in chart.series])
+    low, high = max(0.9, float(counts.min()) * 0.9), float(counts.max()) * 1.1
+    x = Scale(low, high, LEFT, RIGHT_END, log=True)
+    y = Scale(0, chart.high or float(values.max()), HEIGHT - BOTTOM, TOP)
+    body = axes(x, y, chart.x_label, chart.y_label, chart.percent)
+    for place, one in enumerate(chart.series):
+        marks = [
+            f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.8"><title>{escape(name)}: '
+            f"{count:.0f} labelled, {escape(one.name)} {_number(value, chart.percent)}"
+            "</title></circle>"
+            for name, count, value in zip(chart.names, one.x, one.y, strict=True)
+            if math.isfinite(value)
+        ]
+        body += f'<g class="dots {style_of(one, place)}">{"".join(marks)}</g>'
+    return frame(body, chart.title, ", ".join(one.name for one in chart.series))
+
+
+def figure(chart: Chart) -> dict[str, Any]:
+    """Return what the template shows of a chart: drawing, title, note, and legend."""
+    legend = [(one.name, style_of(one, place)) for place, one in enumerate(chart.series)]
+    return {
+        "title": chart.title,
+        "note": chart.note,
+        "drawing": draw(chart),
+        "legend": legend,
+        "dots": chart.kind != "lines",
+    }

@@ -1,4 +1,4 @@
-"""Pages from the templates: each is one file, with its style, its script and its data in it."""
+"""Render pages from the templates: each is one file with its style, script and data."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from daso.files import plain
+from daso.report import wording
 
 MISSING = "\N{EN DASH}"
+LONGEST_NAME = 17
+"""Longer names may take several lines."""
 
 
 def percent(value: float | None) -> str:
-    """Return a share as a number of percent, one digit behind the point."""
-    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+    """Return a share in percent with one decimal, or a dash."""
+    return wording.percent(value, MISSING)
 
 
 def count(value: float | None) -> str:
-    """Return a number of images."""
+    """Return a number of images, or a dash."""
     return MISSING if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
 def leading_number(cell: str) -> str:
-    """Return the number that a cell such as ``"75.4 ± 3.4"`` is sorted by; "" where it holds none."""
-    found = re.match(r"(?:< )?([+-]?\d+(?:\.\d+)?)", cell)
-    return found[1] if found else ""
+    """Return the number by which a cell such as ``"75.4 ± 3.4"`` is sorted; "" without one."""
+    number = re.match(r"(?:< )?([+-]?\d+(?:\.\d+)?)", cell)
+    return number[1] if number else ""
 
 
 def breakable(text: str) -> Markup:
@@ -41,32 +44,27 @@ def breakable(text: str) -> Markup:
 
 
 def name_width(names: Sequence[str]) -> str:
-    """Return the width of a column of names: the longest stands on one line unless it has more than 17 characters."""
-    return f"{min(17, max(map(len, names), default=8))}ch"
+    """Return the width of a column of names."""
+    return f"{min(LONGEST_NAME, max(map(len, names), default=8))}ch"
 
 
 @cache
 def environment() -> Environment:
-    """Return the templates; every text is escaped unless it is markup of our own."""
-    loaded = Environment(
+    """Return the templates; all text is escaped unless it is our own markup."""
+    templates = Environment(
         loader=PackageLoader("daso.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    loaded.filters |= {
-        "percent": percent,
-        "count": count,
-        "leading_number": leading_number,
-        "breakable": breakable,
-        "name_width": name_width,
-    }
-    return loaded
+    for function in (percent, count, leading_number, breakable, name_width):
+        templates.filters[function.__name__] = function
+    return templates
 
 
 def island(value: Any) -> Markup:
-    """Return JSON that may stand inside a script element: nothing in it can end the element."""
+    """Return JSON for a script element; nothing in it can end the element."""
     text = json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -80,29 +78,22 @@ def render_page(
     problems: Sequence[str],
     **values: Any,
 ) -> str:
-    """Return a page, in which no other script than its own runs.
+    """Return a page in which only its own script runs.
 
-    Args:
-        template: name of its file.
-        scripts: files that make up its script, in order.
-        links: identifier and title of each section that the navigation names.
-        problems: sentences on what is missing, which stand on top.
-        values: what else the template asks for.
+    *links* are identifier and title of each section; *problems* are shown on top.
     """
-    loader = environment().loader
-    assert loader is not None
-    style, *parts = (loader.get_source(environment(), file)[0] for file in ("style.css", *scripts))
+    templates = environment()
+    assert templates.loader is not None
+    style, *parts = (
+        templates.loader.get_source(templates, file)[0] for file in ("style.css", *scripts)
+    )
     script = "".join(parts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        environment()
-        .get_template(template)
-        .render(
-            style=Markup(style),
-            script=Markup(script),
-            script_hash=f"sha256-{digest}",
-            links=links,
-            problems=problems,
-            **values,
-        )
+    return templates.get_template(template).render(
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        links=links,
+        problems=problems,
+        **values,
     )

@@ -87,16 +87,16 @@
       find("gallery-more").hidden = chosen.length <= limit;
       find("gallery-count").textContent = `${Math.min(limit, chosen.length)} of ${chosen.length}`;
     };
-    const anew = () => { limit = PAGE; draw(); };
+    const redraw = () => { limit = PAGE; draw(); };
     for (const button of document.querySelectorAll("[data-gallery]")) {
       button.addEventListener("click", () => {
         current = button.dataset.gallery;
         for (const other of document.querySelectorAll("[data-gallery]")) other.setAttribute("aria-pressed", String(other === button));
-        anew();
+        redraw();
       });
     }
-    for (const id of ["gallery-class", "gallery-sort"]) find(id).addEventListener("change", anew);
-    find("gallery-find").addEventListener("input", anew);
+    for (const id of ["gallery-class", "gallery-sort"]) find(id).addEventListener("change", redraw);
+    find("gallery-find").addEventListener("input", redraw);
     find("gallery-more").addEventListener("click", () => { limit += 2 * PAGE; draw(); });
     draw();
   }
@@ -124,7 +124,7 @@
       squares.forEach((square, i) => square.classList.toggle("dim", wanted !== "" && label[i] !== Number(wanted)));
       for (const set of [marks, texts]) set.forEach((mark, k) => mark.classList.toggle("dim", wanted !== "" && k !== Number(wanted)));
       legend.replaceChildren(...(mode === "wrong" ? key([["over", "right"], ["under", "wrong"]])
-        : mode === "agree" ? key([["over", "classifier and similarity agree"], ["under", "they do not"]]) : frequency));
+        : mode === "agree" ? key([["over", "classifier and similarity agree"], ["under", "they disagree"]]) : frequency));
     };
     for (const id of ["map-color", "map-class"]) find(id).addEventListener("change", draw);
   }
@@ -139,7 +139,7 @@
       const [i, j] = at, total = cells[i].reduce((sum, [, n]) => sum + n, 0), count = table[i].get(j) || 0;
       Object.assign(cursor.style, { left: 100 * j / size + "%", top: 100 * i / size + "%", width: 100 / size + "%", height: 100 / size + "%" });
       cursor.hidden = false;
-      find("pixel-said").textContent = `${count} of ${total} images of ${ordered[i]} were answered ${ordered[j]}`;
+      find("pixel-said").textContent = `${count} of ${total} images of ${ordered[i]} were classified as ${ordered[j]}`;
     };
     box.addEventListener("pointermove", (event) => {
       const area = box.getBoundingClientRect();

@@ -1,0 +1,22 @@
+"""How reports and the terminal word numbers."""
+
+from __future__ import annotations
+
+import math
+
+POOLS = {"test": "test", "holdout": "held-out"}
+"""What the images are called that a run is measured on."""
+
+
+def percent(value: float | None, missing: str = "-") -> str:
+    """Return a share in percent with one decimal; *missing* for None, NaN and infinity."""
+    return missing if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours; ``?`` if it is not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
