@@ -30,8 +30,7 @@ from daso.evaluate.calibration import Calibration, calibrate, fit_temperature
 from daso.evaluate.metrics import calibration_error, confusion_matrix, recall_precision
 from daso.evaluate.predict import predict_logits
 from daso.evaluate.prior import estimate_prior, shift
-from daso.export.estimate import estimate_distribution
-from daso.export.facts import Facts
+from daso.export.facts import ModelFacts
 from daso.report.results import append_row
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
@@ -87,10 +86,10 @@ def temperatures_from_fewer(
     return found
 
 
-def by_prior(probs: Array, labels: Array, facts: Facts) -> dict[str, Any]:
+def by_prior(probs: Array, labels: Array, facts: ModelFacts) -> dict[str, Any]:
     """Return balanced accuracy by prior, and the sum of the errors of the estimated shares."""
     truth = np.bincount(labels, minlength=len(facts.class_names)) / len(labels)
-    by_confusion, how = estimate_distribution(facts, lambda: [probs])
+    by_confusion, how = facts.estimate_distribution(lambda: [probs])
     priors = {"none": facts.prior, "labeled": facts.labeled, "truth": truth, how: by_confusion}
     priors["expectation-maximisation"] = estimate_prior(lambda: [probs], facts.prior)
     return {
@@ -123,7 +122,7 @@ def measure(options: Options, seed: int) -> dict[str, Any]:
     calibration: Calibration = calibrate(held, held_labels, options.steps)
     counts = tuple(data.class_counts.tolist())
     balanced = balancing_parts(options.method)
-    facts = Facts(
+    facts = ModelFacts(
         data.class_names, counts, data.shape, calibration.temperature, None, balanced, options.method,
         confusion=calibration.confusion,
     )  # fmt: skip

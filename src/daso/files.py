@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import io
 import json
 import math
 import os
+import platform
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +19,76 @@ from daso.errors import RunError
 Row = dict[str, Any]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment either the old or the new content is there, on disk.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; move what the block writes there to *path*, unless the block fails.
 
-    Raises:
-        RunError: the disk is full or the folder cannot be written; nothing is left behind.
+    At any moment, either the old or the new content of *path* is there, on disk. After a failure,
+    the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file through ``replacing``.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _flush_folder(folder: Path) -> None:
-    """Bring the names of a folder's files to the disk: else a file that was moved may, after a power cut, be gone."""
+    """Write a folder's file names to disk: a power cut must not undo a move."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.EBADF,
-            errno.ENOTSUP,
-        ):  # not every file system can
+        # Some file systems cannot flush a folder.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)
+
+
+def try_lock(file: io.FileIO) -> bool:
+    """Lock an open file until it is closed and write this process into it.
+
+    Returns:
+        False if another process holds the lock; ``lock_holder`` names it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}\n".encode())
+    return True
+
+
+def lock_holder(file: io.FileIO) -> str:
+    """Return the process that wrote itself into a lock file: ``"123 on host"``, or ``""``."""
+    file.seek(0)
+    return file.read(200).decode(errors="replace").strip()
 
 
 def append_line(path: Path, row: Row) -> None:
@@ -105,6 +144,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:
+    """Return nested values by dotted name: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
+    flat: Row = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def plain(value: Any) -> Any:

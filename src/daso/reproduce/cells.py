@@ -1,4 +1,4 @@
-"""From the cells of tables to the different runs that fill them."""
+"""Turn cells of tables into the distinct runs that fill them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from daso.errors import OptionError
+from daso.errors import OptionError, nearest
 from daso.presets.benchmarks import PRESETS
-from daso.reproduce.paper_tables import TableColumn, TableRow, Variant, variant
+from daso.reproduce.paper_tables import (
+    PaperTable,
+    TableColumn,
+    TableRow,
+    Variant,
+    paper_tables,
+    variant,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Cell:
     Attributes:
         preset: name of the setting.
         variant: what is trained.
-        seed: of everything.
+        seed: of the split and the training.
     """
 
     preset: str
@@ -32,26 +39,76 @@ class Cell:
 def table_cells(
     parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
 ) -> tuple[list[Cell], list[str]]:
-    """Return the different runs that fill cells of tables, and why some rows have none.
+    """Return the distinct runs that fill cells of tables, and why some rows have none.
 
     Args:
         parts: rows and columns of each table.
-        seeds: runs of each cell; all cells of one seed come before those of the next.
+        seeds: one run of each cell for each; all cells of a seed come before those of the next.
     """
-    variants: dict[tuple[str, str], tuple[str, Variant]] = {}
+    variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
     for rows, columns in parts:
         for column, row in itertools.product(columns, rows):
             if row.method is None:
                 continue
             try:
-                found = variant(row, PRESETS[column.preset])
-                variants.setdefault((column.preset, found.name), (column.preset, found))
+                trained = variant(row, PRESETS[column.preset])
+                variants.setdefault((column.preset, trained.name), trained)
             except OptionError as error:
                 refused[f"{row.label}: {error}"] = None
     cells = [
-        Cell(preset, found, seed)
+        Cell(preset, trained, seed)
         for seed in dict.fromkeys(seeds)
-        for preset, found in variants.values()
+        for (preset, _), trained in variants.items()
     ]
     return cells, list(refused)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A table with some of its rows and columns."""
+
+    table: PaperTable
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
+
+
+def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> list[Selection]:
+    """Return the parts of tables that have the named rows and columns; no name selects all.
+
+    Raises:
+        OptionError: a table, row or column is unknown; the nearest one is named.
+    """
+    by_name = {str(number): table for number, table in paper_tables().items()}
+    for name in tables:
+        if name not in by_name:
+            raise OptionError(f"unknown table {name!r}; choose from {', '.join(by_name)}, figures")
+    chosen = [by_name[name] for name in dict.fromkeys(tables)]
+    row_names = {id(row): _names(row, table) for table in chosen for row in table.rows}
+    presets = {column.preset for table in chosen for column in table.columns}
+    wanted = [{name.lower() for name in names} for names in (rows, columns)]
+    for names, valid, kind in (
+        (rows, set().union(*row_names.values()), "row"),
+        (columns, presets, "column"),
+    ):
+        for name in names:
+            if name.lower() not in valid:
+                hint = nearest(name.lower(), sorted(valid))
+                raise OptionError(f"unknown {kind} {name!r}; --list shows them all.{hint}")
+    parts = [
+        Selection(
+            table,
+            tuple(row for row in table.rows if not wanted[0] or wanted[0] & row_names[id(row)]),
+            tuple(
+                column for column in table.columns if not wanted[1] or column.preset in wanted[1]
+            ),
+        )
+        for table in chosen
+    ]
+    return [part for part in parts if part.rows and part.columns]
+
+
+def _names(row: TableRow, table: PaperTable) -> set[str]:
+    """Return the names that select a row: its own, and those of its runs, which ``--list`` shows."""
+    cells, _ = table_cells([([row], table.columns)], [0])
+    return row.names | {cell.variant.name.lower() for cell in cells}
