@@ -17,7 +17,6 @@ labelled and unlabelled ones together. A row that is in the results file is not 
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import platform
@@ -34,19 +33,18 @@ import numpy.typing as npt
 import sklearn
 import torch
 import tyro
+from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
-from spread import ahead, spread
 
 from daso import DASOClassifier
 from daso.data.longtail import longtail_counts, longtail_split, unlabeled_counts
 from daso.data.open import open_source
 from daso.evaluate.metrics import class_groups, confusion_matrix, recall_precision
 from daso.report.results import append_row, has_row
-from daso.train.folder.environment import describe_environment
 
 Array = npt.NDArray[Any]
 Shape = Literal["consistent", "uniform", "reversed"]
@@ -276,11 +274,10 @@ def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
 def chosen(path: Path, data: str, shape: str, method: str) -> dict[str, Any]:
     """Return the hyper-parameters with the best mean balanced accuracy on the development splits."""
     found: dict[str, list[float]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            key = (row["data"], row["unlabeled_shape"], row["method"], row["measured_on"])
-            if key == (data, shape, method, "development"):
-                found[row["options"]].append(float(row["balanced_accuracy"]))
+    for row in read_csv(path):
+        key = (row["data"], row["unlabeled_shape"], row["method"], row["measured_on"])
+        if key == (data, shape, method, "development"):
+            found[row["options"]].append(float(row["balanced_accuracy"]))
     best = max(found, key=lambda options: float(np.mean(found[options])))
     choice: dict[str, Any] = json.loads(best)
     return choice
@@ -288,7 +285,7 @@ def chosen(path: Path, data: str, shape: str, method: str) -> dict[str, Any]:
 
 def run(options: Embeddings) -> None:
     torch.set_num_threads(1)
-    environment = describe_environment(torch.device("cpu"))
+    about = provenance(threads=1)
     measured_on = "development" if options.stage == "develop" else "test"
     seeds = DEVELOPMENT_SEEDS if options.stage == "develop" else options.seeds
     for name, shape in itertools.product(options.data, options.shapes):
@@ -324,12 +321,10 @@ def run(options: Embeddings) -> None:
                     "labeled": int((parts.fit_labels >= 0).sum()),
                     "unlabeled": int((parts.fit_labels < 0).sum()),
                     "steps": model.n_steps_ if own else "",
-                    "commit": environment["commit"],
-                    "hardware": f"{environment['hardware']}, 1 thread(s)",
-                    "torch": environment["torch"],
+                    **{name: about[name] for name in ("commit", "hardware", "torch")},
                     "sklearn": sklearn.__version__,
                     "python": platform.python_version(),
-                    "command": environment["command"],
+                    "command": about["command"],
                     **numbers,
                 }
                 append_row(options.results, row, key)
@@ -341,12 +336,11 @@ def table(options: Embeddings) -> None:
     found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
         lambda: defaultdict(dict)
     )
-    with options.results.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["measured_on"] == "test":
-                networks = json.loads(row["options"]).get("n_networks", 1)
-                called = row["method"] + (f", {networks} networks" if networks > 1 else "")
-                found[row["data"], row["unlabeled_shape"]][called][row["seed"]] = row
+    for row in read_csv(options.results):
+        if row["measured_on"] == "test":
+            networks = json.loads(row["options"]).get("n_networks", 1)
+            name = row["method"] + (f", {networks} networks" if networks > 1 else "")
+            found[row["data"], row["unlabeled_shape"]][name][row["seed"]] = row
     first = options.methods[0]
     if options.n_networks > 1:
         first += f", {options.n_networks} networks"
@@ -361,10 +355,11 @@ def table(options: Embeddings) -> None:
                 [float(row[c]) for row in rows.values()]
                 for c in ("balanced_accuracy", "recall_few", "seconds")
             ]
-            wins = ahead(ours, rows)
+            shown = " | ".join(map(mean_and_deviation, columns[:2]))
+            wins = "" if method == first else ahead(ours, rows)
             print(
-                f"| {name}, {shape} | {method} | {len(rows)} | {spread(columns[0])} | {spread(columns[1])} | "
-                f"{np.median(columns[2]):.1f} | {'' if method == first else wins} |"
+                f"| {name}, {shape} | {method} | {len(rows)} | {shown} | "
+                f"{np.median(columns[2]):.1f} | {wins} |"
             )
 
 

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from common import provenance, ratio
 from PIL import Image
-from provenance import provenance
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
@@ -146,7 +146,7 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
             taken = seconds(read, folder, case, options.workers)
             if number:
                 times[name].append(taken)
-    ratios = [slow / fast for fast, slow in zip(times["store"], times["conventional"], strict=True)]
+    ratios = ratio(times["conventional"], times["store"])
     return {
         "images": case.name,
         "count": case.count,
@@ -157,9 +157,9 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
         "conventional_images_per_second": round(
             case.count / statistics.median(times["conventional"])
         ),
-        "ratio": round(statistics.median(ratios), 2),
-        "lowest_ratio": round(min(ratios), 2),
-        "highest_ratio": round(max(ratios), 2),
+        "ratio": round(ratios["median"], 2),
+        "lowest_ratio": round(ratios["low"], 2),
+        "highest_ratio": round(ratios["high"], 2),
         "rounds": options.rounds,
     }
 

@@ -15,8 +15,8 @@ images, to its advantage). A cell that has its row is not run again.
 
 from __future__ import annotations
 
-import csv
 import importlib
+import itertools
 import os
 import statistics
 import sys
@@ -30,8 +30,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.linear_model import LogisticRegression
-from spread import ahead, spread
 
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
@@ -43,7 +43,6 @@ from daso.nets.pretrained.huggingface import TransformersEncoder
 from daso.report.results import append_row, has_row
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import EmbeddedData
-from daso.train.folder.environment import describe_environment
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run
@@ -219,39 +218,32 @@ def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
 def campaign(options: Frozen) -> None:
     """Run the missing cells."""
     source = read(options)
-    environment = describe_environment(torch.device("cpu"))
-    for seed in options.seeds:
-        for setting in options.settings:
-            for variant in options.variants:
-                key = {
-                    "measured_on": options.stage,
-                    "setting": setting,
-                    "variant": variant,
-                    "seed": str(seed),
-                    "network": options.network,
-                    "resolution": str(options.resolution),
-                    "steps": "" if variant in REGRESSIONS else str(options.steps),
-                }
-                if has_row(options.results, key):
-                    continue
-                numbers = run_cell(options, source, setting, variant, seed)
-                about = {
-                    "commit": environment["commit"],
-                    "hardware": f"{environment['hardware']}, {environment['threads']} thread(s)",
-                    "torch": environment["torch"],
-                    "command": environment["command"],
-                }
-                append_row(options.results, {**key, **numbers, **about}, key)
-                print({**key, **numbers}, file=sys.stderr, flush=True)
+    about = provenance()
+    del about["load"]
+    cells = itertools.product(options.seeds, options.settings, options.variants)
+    for seed, setting, variant in cells:
+        key = {
+            "measured_on": options.stage,
+            "setting": setting,
+            "variant": variant,
+            "seed": str(seed),
+            "network": options.network,
+            "resolution": str(options.resolution),
+            "steps": "" if variant in REGRESSIONS else str(options.steps),
+        }
+        if has_row(options.results, key):
+            continue
+        numbers = run_cell(options, source, setting, variant, seed)
+        append_row(options.results, {**key, **numbers, **about}, key)
+        print({**key, **numbers}, file=sys.stderr, flush=True)
 
 
 def table(options: Frozen) -> None:
     """Print balanced accuracy, mean ± standard deviation over seeds, and what each is ahead of supervised+la by."""
     found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
-    with options.results.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["measured_on"] == options.stage and row["setting"] in options.settings:
-                found[row["setting"]][row["variant"]][row["seed"]] = row
+    for row in read_csv(options.results):
+        if row["measured_on"] == options.stage and row["setting"] in options.settings:
+            found[row["setting"]][row["variant"]][row["seed"]] = row
     print(
         "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead of supervised+la | s |"
     )
@@ -273,9 +265,8 @@ def table(options: Frozen) -> None:
             ]
             gain = ahead(rows, base)
             seconds = statistics.median(float(row["seconds"]) for row in rows.values())
-            print(
-                f"| {setting} | {variant} | {len(rows)} | {' | '.join(map(spread, columns))} | {gain} | {seconds:.0f} |"
-            )
+            shown = " | ".join(map(mean_and_deviation, columns))
+            print(f"| {setting} | {variant} | {len(rows)} | {shown} | {gain} | {seconds:.0f} |")
 
 
 def mean_of(rows: dict[str, dict[str, str]], column: str) -> float:

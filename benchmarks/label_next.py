@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
-from provenance import provenance
+from common import provenance
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 

@@ -11,7 +11,6 @@ again.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -79,28 +78,14 @@ def main(options: OwnImages) -> None:
         write_folders(source, folder, seed)
         for added in map(str.strip, options.commands):
             key = {"setting": "fashion-folders", "added": added, "seed": str(seed)}
-            if options.results.exists() and has_row(options.results, key):
+            if has_row(options.results, key):
                 continue
             run = options.out / "-".join([f"run-{seed}", *added.replace("--", "").split()])
-            command = [
-                sys.executable,
-                "-m",
-                "daso",
-                "train",
-                str(folder),
-                "--out",
-                str(run),
-                "--seed",
-                str(seed),
-            ]
             start = time.monotonic()
+            words = ["train", str(folder), "--out", str(run), "--seed", str(seed), *added.split()]
             if run.exists():
-                command = [sys.executable, "-m", "daso", "resume", str(run)]
-            subprocess.run(
-                [*command, *(added.split() if "resume" not in command else [])],
-                check=True,
-                env=dict(os.environ),
-            )
+                words = ["resume", str(run)]
+            subprocess.run([sys.executable, "-m", "daso", *words], check=True)
             row = {**key, "wall_minutes": f"{(time.monotonic() - start) / 60:.1f}"}
             append_row(options.results, {**row, **result_row(read_run(run))})
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tyro
-from provenance import provenance
+from common import provenance
 from scipy.special import softmax
 
 from daso.balance import balancing_parts

@@ -9,7 +9,6 @@ initial weights), with its standard error and the number of seeds in which it is
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from spread import spread
+from common import mean_and_deviation, read_csv
 
 COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
@@ -53,12 +52,10 @@ def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
 
 
 def main(summarize: Summarize) -> None:
-    with summarize.results.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(
         lambda: defaultdict(dict)
     )
-    for row in rows:
+    for row in read_csv(summarize.results):
         setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
         variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
         name = " ".join(filter(None, (row["method"], variant.strip(","))))
@@ -77,7 +74,10 @@ def main(summarize: Summarize) -> None:
             s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()
         }
         for name, seeds in methods.items():
-            cells = [spread([float(row[c]) for row in seeds.values() if row[c]]) for c in COLUMNS]
+            cells = [
+                mean_and_deviation([float(row[c]) for row in seeds.values() if row[c]])
+                for c in COLUMNS
+            ]
             difference = paired(
                 {s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline
             )

@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.fixture
 def modules(import_benchmark: Callable[[str], ModuleType]) -> tuple[ModuleType, ...]:
-    return tuple(map(import_benchmark, ("cases", "conventional", "sides")))
+    return tuple(map(import_benchmark, ("steps", "conventional")))
 
 
 def test_quick_run_writes_every_number(tmp_path: Path) -> None:
@@ -59,6 +59,7 @@ def test_quick_run_writes_every_number(tmp_path: Path) -> None:
     }
     assert numbers["memory"]["float32, joint batch norm, eager"]["training"] > 0
     assert "weak view apart" in run.stdout
+    assert all(spread["low"] > 0 for spread in numbers["views"].values())
 
     with rows.open(newline="", encoding="utf-8") as file:
         steps = [
@@ -95,8 +96,8 @@ def test_conventional_pipeline_computes_what_ours_does(
     slope: float,
 ) -> None:
     monkeypatch.setattr("daso.nets.encoders.wrn.LEAKY_SLOPE", slope)
-    cases, conventional, sides = modules
-    case = cases.Case(cases.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
+    steps, conventional = modules
+    case = steps.Case(steps.Setting(network, 8, 3, side), method, 4, "cpu", "wall")
     # Low enough for guesses to teach from the start; the histogram is renewed within the test.
     options: dict[str, Any] = {"threshold": 0.3}
     daso = None
@@ -104,12 +105,12 @@ def test_conventional_pipeline_computes_what_ours_does(
         # Longer than what comes of a class in a batch, shorter than what comes of it in all.
         options |= {"warmup_steps": 1, "histogram_period": 2, "queue_length": 5}
         daso = conventional.ConventionalDASO(4, queue_length=5, warmup_steps=1, histogram_period=2)
-    prepared = case.prepare(cases.Variant("float32"), case.source(), options)
+    prepared = case.prepare(steps.Variant("float32"), case.source(), options)
     training = prepared.training
     ours = training.network
     theirs = conventional.Conventional(ours.encoder, ours.heads["class"], daso, threshold=0.3)
     normalization = conventional.Normalization(prepared.data.mean, prepared.data.std)
-    normalize = normalizer(normalization, sides.pillow_layout)
+    normalize = normalizer(normalization, steps.pillow_layout)
 
     def named(encoder: torch.nn.Module, head: torch.nn.Module) -> dict[str, torch.Tensor]:
         return {

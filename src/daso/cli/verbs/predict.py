@@ -307,11 +307,11 @@ def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterato
             chunks = -(-readable // CHUNK_ROWS)
             estimate, how = facts.estimate_distribution(lambda: np.array_split(probs, chunks))
         _print_estimate(estimate, how, table.class_names, readable)
-    for name, values, error in journal.read():
+    for name, *values, error in journal.read():
         if error is not None:
             yield table.failure(name, error)
         else:
-            yield table.row(name, shift(np.array([values]), facts.prior, estimate)[0])
+            yield table.row(name, shift(np.array(values), facts.prior, estimate)[0])
 
 
 def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: int) -> None:
