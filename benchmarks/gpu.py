@@ -1,18 +1,21 @@
-"""Measure everything that needs a GPU, in at most eight minutes: is a step right, how fast is it, what limits it?
+"""Measure everything that needs a GPU, in at most eight minutes.
 
     python benchmarks/gpu.py --data /datasets --results results/gpu.csv
     python benchmarks/gpu.py --device cpu --quick          tests the program without a GPU
 
 In this order:
 
-1. agreement: 20 steps on the GPU against the CPU, and recorded, compiled, TF32 and bfloat16 steps against plain ones;
-2. the time of a step, eager, recorded and compiled, as a share of the fastest matrix product, with the host's waits;
+1. agreement: 20 steps on the GPU against the CPU, and recorded, compiled, TF32 and bfloat16 steps
+   against plain ones;
+2. the time of a step, eager, recorded and compiled, as a share of the fastest matrix product, with
+   the host's waits;
 3. the kernels of a recorded step: how long the device computes, and with what;
 4. several seeds side by side on one device: steps per second in total;
-5. a cell of the paper's Table 1 until the time is up. It is saved then, and the next call resumes it.
+5. a cell of the paper's Table 1 until the time is up. It is saved then, and the next call resumes
+   it.
 
-A section is skipped, and named, if its time is not left. Results are written after each section. A comparison with the
-conventional pipeline: ``python benchmarks/speed.py --device cuda``.
+A section is skipped, and named, if its time is not left. Results are written after each section. A
+comparison with the conventional pipeline: ``python benchmarks/speed.py --device cuda``.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ COMPILED = dataclasses.replace(BFLOAT16, compile=True)
 BOTH = dataclasses.replace(COMPILED, cuda_graph=True)
 AGREEMENT_STEPS = 20
 TOLERANCE = {"loss": 3e-3, "weights": 2e-2, "moving average": 8e-3}
-"""For float32: ten times the effect of another rounding on 20 steps (a CPU with and without oneDNN's kernels)."""
+"""For float32: ten times the effect of another rounding on 20 steps (a CPU with and without
+oneDNN's kernels)."""
 WARM_UP_STEPS, PROFILED_STEPS, KERNELS = 10, 16, 12
 CELL_RESERVE_SECONDS = 20.0
 """Time that a stopped cell has to save its checkpoint."""
@@ -104,7 +108,10 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
-        """Measure if *minutes* are left, and write all numbers; a section that fails leaves the others."""
+        """Measure if *minutes* are left, and write all numbers.
+
+        A section that fails leaves the others.
+        """
         if self.until - time.monotonic() < 60 * minutes:
             print(f"\n{name}: skipped, it may take {minutes:g} minutes")
             self.numbers.setdefault("skipped", []).append(name)
@@ -164,7 +171,7 @@ class Loop:
         return int(counter.get_total_flops())
 
     def kernels(self) -> Numbers:
-        """Return the milliseconds of a step, those in which the device computes, and the longest kernels."""
+        """Return the milliseconds of a step, of the device's work, and of the longest kernels."""
         cuda = torch.cuda.is_available()
         kind = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
         with torch.profiler.profile(activities=[kind]) as profile:
@@ -185,7 +192,7 @@ def wait() -> None:
 
 
 def compare(case: Case, variant: Variant, other_device: str) -> Numbers:
-    """Return how far 20 steps in a way are from plain ones, relative to the size of losses and weights."""
+    """Return how far 20 steps are from plain ones, relative to losses and weights."""
     sides: list[tuple[Prepared, list[float]]] = []
     plain = dataclasses.replace(case, device=other_device)
     for place, chosen in ((case, variant), (plain, PLAIN)):
@@ -205,7 +212,7 @@ def compare(case: Case, variant: Variant, other_device: str) -> Numbers:
 
 
 def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
-    """Compare variants with plain steps; append to *wrong* where rounding does not explain a difference."""
+    """Compare variants with plain steps; append unexplained differences to *wrong*."""
     setting = Setting("small-4", 4, 3, 8) if gpu.quick else Setting("wrn-10-1", 16, 3, 32)
     case = Case(setting, "fixmatch+daso", 10, gpu.device)
     pairs = {"this device, the CPU": (PLAIN, "cpu")}
@@ -217,7 +224,8 @@ def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
         pairs["tf32, float32"] = (TF32, gpu.device)
     pairs["bfloat16, float32"] = (BFLOAT16, gpu.device)
     print(
-        f"{'largest relative difference after 20 steps':44} {'loss':>12} {'weights':>12} {'average':>12}"
+        f"{'largest relative difference after 20 steps':44} {'loss':>12} {'weights':>12} "
+        f"{'average':>12}"
     )
     for name, (variant, other) in pairs.items():
         try:
@@ -236,7 +244,7 @@ def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
 def measure_steps(
     gpu: Gpu, case: Case, variants: Sequence[Variant], limits: Numbers, numbers: Numbers
 ) -> None:
-    """Let variants take turns; print and record the time of a step, its share of the limit, waits and memory."""
+    """Print and record the time of a step by variant; the variants take turns."""
     flops = None
     loops: dict[str, Loop] = {}
     for variant in variants:
@@ -305,7 +313,8 @@ def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
     loop.seconds(WARM_UP_STEPS)
     numbers |= loop.kernels()
     print(
-        f"{variant}: {numbers['step']:.2f} ms a step, the device computes for {numbers['busy']:.2f} ms"
+        f"{variant}: {numbers['step']:.2f} ms a step, the device computes for "
+        f"{numbers['busy']:.2f} ms"
     )
     for name, milliseconds in numbers["longest"].items():
         print(f"{milliseconds:10.3f} ms  {name:.100}")
@@ -323,7 +332,7 @@ def how(gpu: Gpu) -> list[str]:
 
 
 def measure_seeds(gpu: Gpu, case: Case, numbers: Numbers) -> None:
-    """Print the steps per second, in total, of several seeds side by side; each is a ``daso train`` process."""
+    """Print the total steps per second of several ``daso train`` side by side."""
     setting, steps = case.setting, 40 if gpu.quick else 1000
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
@@ -401,7 +410,8 @@ def main(gpu: Gpu) -> None:
         raise SystemExit(f"--device {gpu.device} needs --quick; benchmarks/speed.py measures a CPU")
     if gpu.device.startswith("cuda") and not device_exists():
         raise SystemExit(
-            f"no CUDA device (torch {torch.__version__}); test the program with --device cpu --quick"
+            f"no CUDA device (torch {torch.__version__}); test the program with --device cpu "
+            "--quick"
         )
     gpu.out.mkdir(parents=True, exist_ok=True)
     until = math.inf if gpu.quick else time.monotonic() + 60 * gpu.minutes

@@ -2,12 +2,14 @@
 
     python benchmarks/lite.py --settings fashion-consistent fashion-reversed --seeds 0 1 2 3 4
 
-`daso reproduce TABLE --scale lite` runs the paper's tables at such a size; Fashion-MNIST is in none of them. The
-setting cifar10-consistent is that of its first column, for other precisions and variants.
+`daso reproduce TABLE --scale lite` runs the paper's tables at such a size; Fashion-MNIST is in none
+of them. The setting cifar10-consistent is that of its first column, for other precisions and
+variants.
 
-A cell (setting, method, seed, precision) that has its row in the results file is not run again, a run that was
-stopped is resumed, so a campaign goes on where it was; several processes may share one results file. All methods of
-a seed see the same split, initial weights and order of labelled images.
+A cell (setting, method, seed, precision) that has its row in the results file is not run again, a
+run that was stopped is resumed, so a campaign goes on where it was; several processes may share one
+results file. All methods of a seed see the same split, initial weights and order of labelled
+images.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ SETTINGS: dict[str, tuple[str, SplitOptions, TrainOptions]] = {
     ),
     "cifar10-consistent": ("cifar10", CIFAR, TrainOptions(**SCALES["lite"].train)),
 }
-"""Source, split and training of each setting. What scales with the length: the warm-up of DASO is a fifth of it."""
+"""Source, split and training of each setting. What scales with the length: the warm-up of DASO is a
+fifth of it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def train(config: RunConfig, source: Source, folder: Path) -> None:
         there = RunConfig.read(folder)
         if there.fingerprint() != prepared.config.fingerprint():
             raise RunError(
-                f"{folder} holds a run of another configuration; remove it or give --runs another folder"
+                f"{folder} holds a run of another configuration; remove it or give --runs another "
+                "folder"
             )
         _, rows = resume_run(folder, lambda message: print(message, file=sys.stderr))
     else:

@@ -1,11 +1,12 @@
-"""Pools larger than the memory: time of a step and resident memory against the size of the unlabelled pool.
+"""Pools larger than the memory: time of a step and resident memory by pool size.
 
     python benchmarks/pools.py --counts 10000 100000 1000000 --csv results/pools.csv
 
-Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ) and a folder of
-labelled ones, decodes them into a cache with ``daso train --cache``, and trains the same number of steps with the pool
-held in memory and read from the cache, in turns, each in a process of its own that notes its largest resident memory.
-Steps per second are those of the training rows, the first ones left out; ratios are within a round.
+Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ)
+and a folder of labelled ones, decodes them into a cache with ``daso train --cache``, and trains the
+same number of steps with the pool held in memory and read from the cache, in turns, each in a
+process of its own that notes its largest resident memory. Steps per second are those of the
+training rows, the first ones left out; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Pools:
     steps: int = 300
     method: str = "fixmatch+daso"
     method_options: str = ""
-    """Further options of the training, in one string with a leading blank: " --darp-start 0 --darp-period 100"."""
+    """Further options of the training, in one string with a leading blank: " --darp-start 0
+    --darp-period 100"."""
     network: str = "wrn-10-1"
     batch: int = 16
     data: Path | None = None
@@ -58,7 +60,7 @@ class Pools:
 
 
 def write_shards(options: Pools, images: Any, count: int) -> Path:
-    """Write an image folder whose unlabelled images are in shards; what is there already is left."""
+    """Write an image folder with unlabeled images in shards, unless it exists."""
     folder = options.out / f"pool-{count}"
     if (folder / "done").exists():
         return folder
@@ -148,7 +150,8 @@ def main(options: Pools) -> None:
     images, labels = np.asarray(source.train.images), source.train.labels
     about = provenance()
     print(
-        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |"
+        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | "
+        "ratio |"
     )
     print("|---|---|---|---|---|")
     for count in options.counts:
@@ -185,8 +188,8 @@ def main(options: Pools) -> None:
             **{name: about[name] for name in ("commit", "hardware", "torch")},
         }
         print(
-            f"| {count:,} | {row['first_seconds']} | {row['memory_steps_per_second']}, {row['memory_peak_mb']} "
-            f"| {row['cache_steps_per_second']}, {row['cache_peak_mb']} "
+            f"| {count:,} | {row['first_seconds']} | {row['memory_steps_per_second']}, "
+            f"{row['memory_peak_mb']} | {row['cache_steps_per_second']}, {row['cache_peak_mb']} "
             f"| {row['ratio']} ({row['ratio_least']} to {row['ratio_most']}) |",
             flush=True,
         )

@@ -1,11 +1,12 @@
-"""What the probabilities of a run are worth on test images: calibration, and class distributions told or estimated.
+"""The quality of a run's probabilities on test images: calibration and priors.
 
     python benchmarks/probabilities.py --source digits --seeds 0 1 2 --csv results/probabilities.csv
 
-Trains a small network on long-tailed labels, as runs do, calibrates it on its hold-out, and measures on balanced test
-images: negative log-likelihood and calibration error with the temperature and without; the same for temperatures from
-fewer held-out images (mean over draws, and how often they are worse than none); and the balanced accuracy by the prior
-that the probabilities are shifted to. Prints a row of JSON for each training.
+Trains a small network on long-tailed labels, as runs do, calibrates it on its hold-out, and
+measures on balanced test images: negative log-likelihood and calibration error with the temperature
+and without; the same for temperatures from fewer held-out images (mean over draws, and how often
+they are worse than none); and the balanced accuracy by the prior that the probabilities are shifted
+to. Prints a row of JSON for each training.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def balanced_accuracy(probs: Array, labels: Array) -> float:
 def temperatures_from_fewer(
     held: Array, held_labels: Array, logits: Array, labels: Array
 ) -> dict[str, Any]:
-    """Return, by the number of held-out images, the mean loss on test images and the share of draws worse than none."""
+    """Return losses with temperatures from fewer held-out images.
+
+    For each number of images: the mean loss on test images, and the share of draws worse than none.
+    """
     random, found = np.random.default_rng(0), {}
     none = loss(logits, labels, 1)
     for count in (n for n in FEWER if n <= len(held)):

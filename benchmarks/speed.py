@@ -1,17 +1,19 @@
-"""Compare the speed of our training step on a CPU with the conventional pipeline of benchmarks/conventional.py.
+"""Compare the speed of our training step on a CPU with the conventional pipeline.
 
     python benchmarks/speed.py --settings wrn-28-2-64 --rounds 5 --csv results/speed.csv
 
-Each side runs in a process of its own. The rounds of the sides alternate, so that all meet the same state of the
-machine: the ratio of a round is taken within it, and the table shows the median ratio with the lowest and the highest.
-The images are noise, which takes as long as any others. "Joint batch norm" is FixMatch's way: one forward pass over
-labeled, weak and strong images, as in the conventional pipeline. With the "weak view apart", the weak images pass the
-network by themselves, without a gradient (``--weak-pass apart``). The section "views" compares the strong view of
+Each side runs in a process of its own. The rounds of the sides alternate, so that all meet the same
+state of the machine: the ratio of a round is taken within it, and the table shows the median ratio
+with the lowest and the highest. The images are noise, which takes as long as any others. "Joint
+batch norm" is FixMatch's way: one forward pass over labeled, weak and strong images, as in the
+conventional pipeline. With the "weak view apart", the weak images pass the network by themselves,
+without a gradient (``--weak-pass apart``). The section "views" compares the strong view of
 photographs with Pillow's, one image after another.
 
-The share of the limit refers to the fastest arithmetic found in the same precision: a matrix product, or on a CPU a
-wide convolution. On a busy machine, ``--clock processor`` measures the processor time of all threads and data loaders:
-its ratios are steady, but the time that a thread waits for another does not count.
+The share of the limit refers to the fastest arithmetic found in the same precision: a matrix
+product, or on a CPU a wide convolution. On a busy machine, ``--clock processor`` measures the
+processor time of all threads and data loaders: its ratios are steady, but the time that a thread
+waits for another does not count.
 """
 
 from __future__ import annotations
@@ -149,7 +151,8 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     rounds: dict[str, list[dict[str, float]]] = {label: [] for label in sides}
     for number in range(speed.rounds):
         labels = list(sides)
-        # Another side starts each round: the one after the data loaders shares the machine with them.
+        # Another side starts each round: the one after the data loaders shares the machine with
+        # them.
         shift = number % len(labels)
         for label in labels[shift:] + labels[:shift]:
             rounds[label].append(sides[label].call("round", speed.steps))
@@ -174,7 +177,8 @@ def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[st
     size = f"{setting.channels} x {setting.side} x {setting.side}"
     print(
         f"\n{setting.network}, {case.method}, K = {case.num_classes}, "
-        f"{setting.batch} + {2 * setting.batch} images of {size}, {flops['joint'] / 1e9:,.1f} GFLOP a step"
+        f"{setting.batch} + {2 * setting.batch} images of {size}, {flops['joint'] / 1e9:,.1f} "
+        "GFLOP a step"
     )
     print(f"{'':48} {'s':>8} {'steps/s':>8}   {'times conventional':19} {'GFLOP/s':>8} of limit")
     for label, numbers in result.items():
@@ -201,7 +205,8 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
     images = f"{setting.batch} + {2 * setting.batch} images"
     print(f"\nDASO on {images} beyond FixMatch and the EMA features, ms")
     print(
-        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest step"
+        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest "
+        "step"
     )
     result: dict[str, Any] = {}
     for classes in (10,) if speed.quick else (10, 100, 1000):
@@ -226,7 +231,7 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
 
 
 def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[str, Any]:
-    """Return the seconds of evaluation, checkpoint and logging by precision, and their share of a run by variant."""
+    """Return the seconds of evaluation, checkpoint and logging, and their share of a run."""
     print(f"\nAround the steps, every {PERIOD} of {RUN_STEPS}, with {TEST_IMAGES:,} test images, s")
     # Whole batches of an evaluation, so that its time is proportional to the number of images.
     period, test = (20, 32) if speed.quick else (PERIOD, 512)
@@ -278,7 +283,7 @@ def photographs(count: int, size: int) -> Array:
 
 
 def strong_views(images: torch.Tensor, steps: int, seed: int, cutout: int) -> torch.Tensor:
-    """Return the strong views of the images of some steps, each with its own generator, as in training."""
+    """Return the strong views of several steps, each with its own generator."""
     generators = [torch.Generator().manual_seed(seed + step) for step in range(steps)]
     if steps == 1:
         return strong(images, generators[0], cutout=cutout)
@@ -292,7 +297,7 @@ def pillow_strong(images: Array, augmentation: Augmentation) -> list[Array]:
 
 
 def measure_views(speed: Speed) -> dict[str, Spread]:
-    """Return how many times as fast as Pillow strong views are made, for a number of steps at once."""
+    """Return how many times as fast as Pillow strong views are made."""
     torch.set_num_threads(speed.threads)
     # As after a training step: from now on glibc keeps freed memory of this size.
     torch.empty(2**24, dtype=torch.uint8).fill_(0)
@@ -373,7 +378,7 @@ def measured_rows(
 
 
 def median_steps(settings: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds of our DASO steps by variant, in the first setting in which they were measured."""
+    """Return the seconds of our DASO steps by variant, in the first measured setting."""
     for cases in settings.values():
         for name, case in cases.items():
             if "daso" in name:

@@ -1,4 +1,4 @@
-"""Training steps to measure: ours and the conventional one, from the images in memory to the moving average."""
+"""Training steps to measure, ours and the conventional one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VIEW_STEPS = 16
 
 @dataclass(frozen=True)
 class Setting:
-    """Sizes of a step: *batch* labeled and twice as many unlabeled images, channels x side x side."""
+    """Sizes of a step: *batch* labeled, twice as many unlabeled images."""
 
     network: str
     batch: int
@@ -123,7 +123,10 @@ class Case:
         options: Mapping[str, Any] | None = None,
         **train: Any,
     ) -> Prepared:
-        """Prepare our training as the command line does; DASO acts from the first step on, unless *options* differ."""
+        """Prepare our training as the command line does.
+
+        DASO acts from the first step on, unless *options* differ.
+        """
         hyperparameters: dict[str, Any] = {"warmup_steps": 0} if "daso" in self.method else {}
         if variant.weak_pass != "joint":
             hyperparameters |= {"weak_pass": variant.weak_pass}
@@ -156,11 +159,14 @@ def processor_seconds() -> float:
 
 
 class Stopwatch:
-    """Splits time into named parts; on CUDA by events in the stream, so that no part waits for another.
+    """Splits time into named parts.
+
+    On CUDA it uses events in the stream, so that no part waits for another.
 
     Args:
         device: whose time is taken.
-        clock: on a CPU; ``"processor"`` ignores the time that other processes take on a busy machine.
+        clock: on a CPU; ``"processor"`` ignores the time that other processes take on a busy
+            machine.
     """
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
@@ -178,7 +184,10 @@ class Stopwatch:
             self._marks.append((name, self.now()))
 
     def take(self) -> dict[str, float]:
-        """Return the seconds of each name, and their sum as ``"step"``; the first lap only starts the watch."""
+        """Return the seconds of each name, and their sum as ``"step"``.
+
+        The first lap only starts the watch.
+        """
         if self.cuda:
             torch.cuda.synchronize()
         seconds: dict[str, float] = {}
@@ -273,7 +282,8 @@ class Ours(Side):
         self.drawn = 1
 
     def round(self, steps: int) -> dict[str, float]:
-        # The views of several steps are made at once: over a few steps, their time would be that of none or of many.
+        # The views of several steps are made at once: over a few steps, their time would be that of
+        # none or of many.
         count = max(steps, VIEW_STEPS)
         self.watch.lap("")
         self.ready = [self.prepared.batches(self.drawn + number) for number in range(count)]
@@ -344,8 +354,8 @@ def pillow_layout(images: Any) -> Any:
 def measure_limits(device: str, clock: Clock, size: int) -> dict[str, float]:
     """Return the machine's highest GFLOP/s by precision, and the GB/s read and written by a copy.
 
-    A CPU has different libraries for matrix products and convolutions. There the faster one counts; the convolution is
-    at its best, with 128 channels on images that stay in the cache.
+    A CPU has different libraries for matrix products and convolutions. There the faster one counts;
+    the convolution is at its best, with 128 channels on images that stay in the cache.
     """
     place = torch.device(device)
     watch = Stopwatch(place, clock)
@@ -375,7 +385,9 @@ def measure_limits(device: str, clock: Clock, size: int) -> dict[str, float]:
 
 
 class Remote:
-    """An object in a process of its own: its threads, memory and compiled code do not disturb others.
+    """An object in a process of its own.
+
+    Its threads, memory and compiled code do not disturb others.
 
     Args:
         threads: of torch in that process.

@@ -1,10 +1,11 @@
-"""Turn a results file of benchmarks/lite.py or of daso reproduce into the Markdown table of LEADERBOARD.md.
+"""Print a results file as the Markdown table of LEADERBOARD.md.
 
     python benchmarks/summarize.py results/lite.csv
     python benchmarks/summarize.py results/cifar10-lite.csv
 
-Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired: same split, same
-initial weights), with its standard error and the number of seeds in which it is above zero.
+Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired:
+same split, same initial weights), with its standard error and the number of seeds in which it is
+above zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The costs of a training besides its network: DASO's own work, evaluations and checkpoints, memory."""
+"""The costs around the network: DASO's own work, evaluations, checkpoints, memory."""
 
 from __future__ import annotations
 
@@ -47,10 +47,13 @@ class FixedFeatures(nn.Module):
 
 
 class OwnWork:
-    """The time that DASO adds to FixMatch beyond the EMA features: steps without an encoder, with and without DASO.
+    """The time that DASO adds to FixMatch beyond the EMA features.
+
+    Measured are steps without an encoder, with and without DASO.
 
     Args:
-        case: its method is ignored; its network should be small, and have as many features as the one of interest.
+        case: its method is ignored; its network should be small, and have as many features as the
+            one of interest.
     """
 
     def __init__(self, case: Case) -> None:
@@ -96,7 +99,10 @@ class OwnWork:
 
 
 class Overhead:
-    """The time of evaluations, checkpoints and logging: a run whose steps return the first one's result at once."""
+    """The time of evaluations, checkpoints and logging.
+
+    The run's steps return the first one's result at once.
+    """
 
     def __init__(self, case: Case, variant: Variant) -> None:
         keep_freed_memory()
@@ -123,7 +129,9 @@ class Overhead:
         return watch.take()["step"]
 
     def seconds(self, period: int, test: int, images: int) -> dict[str, float]:
-        """Return the seconds in every *period* steps: of an evaluation of some *images*, and of the rest.
+        """Return the seconds of an evaluation of some *images*, and of the rest.
+
+        Both occur once in every *period* steps.
 
         Two evaluations, of *test* and of three times as many images, separate the two.
         """
@@ -180,7 +188,9 @@ def write_noise(place: Path, *, quick: bool) -> None:
 def peak_of_training(
     folder: Path, variant: Variant, name: str, *, device: str, quick: bool, threads: int
 ) -> float:
-    """Return the peak in MB of ``daso train cifar10`` in the paper's setting: six steps and their evaluation.
+    """Return the peak in MB of ``daso train cifar10`` in the paper's setting.
+
+    The run has six steps and their evaluation.
 
     Args:
         folder: with the files of ``write_noise``; the run is written there.

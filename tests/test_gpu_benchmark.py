@@ -56,9 +56,16 @@ def test_everything_runs_on_a_cpu_and_on_a_pretended_device(
 
     monkeypatch.setattr(gpu, "start_daso", Here)
     monkeypatch.setattr(gpu, "device_exists", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     rows = tmp_path / "gpu.csv"
     options = gpu.Gpu(
-        device=device, quick=True, rounds=2, out=tmp_path, results=rows, data=cifar10_folder / "cifar10"
+        device=device,
+        quick=True,
+        rounds=2,
+        out=tmp_path,
+        results=rows,
+        data=cifar10_folder / "cifar10",
     )
     if device == "cuda":
         with pretend_cuda() as pretended:

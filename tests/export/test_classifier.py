@@ -242,5 +242,5 @@ def test_a_run_calibrates_itself(finished_run: Path) -> None:
 
 def test_a_folder_is_no_image(model: Classifier, tmp_path: Path) -> None:
     for images in (tmp_path, str(tmp_path), [tmp_path]):
-        with pytest.raises(DataError, match="rglob.*daso predict"):
+        with pytest.raises(DataError, match=r"rglob.*daso predict"):
             model.predict(images)

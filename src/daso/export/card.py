@@ -1,4 +1,4 @@
-"""Write the card of an exported model in Markdown: what it is, how good, on which data, and its limits."""
+"""Write the card of an exported model: what it is, how good, and its limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Check:
         what: their kind, such as "test images".
         difference: largest difference of a probability.
         runtime: that read the file.
-        from_run: largest difference from the run, if that computes in another precision than the file; else None.
+        from_run: largest difference from the run, if that computes in another precision than the
+            file; else None.
         same_class: number of images to which file and run give the same class; else None.
     """
 
@@ -149,20 +150,22 @@ probabilities = daso.load("{name}").predict(images).probabilities""",
     resize = f"the model was trained on {width} x {height} pixels only"
     if height == width:
         resize = (
-            f"rotate the image as its EXIF orientation says, put transparent parts on white, crop the central square "
-            f"and resize it to {width} x {height} (bilinear, antialiased: Pillow's `resize(({width}, {height}), "
-            f"Image.Resampling.BILINEAR, box=...)`)"
+            "rotate the image as its EXIF orientation says, put transparent parts on white, crop "
+            f"the central square and resize it to {width} x {height} (bilinear, antialiased: "
+            f"Pillow's `resize(({width}, {height}), Image.Resampling.BILINEAR, box=...)`)"
         )
-    return f"{text}\n\nThe model scales and normalises pixel values itself. For images of another size: {resize}."
+    scaled = "The model scales and normalises pixel values itself."
+    return f"{text}\n\n{scaled} For images of another size: {resize}."
 
 
 def _data(facts: ModelFacts, data: dict[str, Any]) -> str:
     sizes = {name: data.get(name) or 0 for name in ("unlabeled", "holdout", "test")}
     counts = np.array(facts.labeled_counts)
     return (
-        f"## Data\n\nTrained on {counts.sum():,} labeled images of {len(counts)} classes and {sizes['unlabeled']:,} "
-        f"unlabeled ones (`{_text(facts.provenance.get('data'))}`). The most frequent class has {counts.max():,} "
-        f"labels, the rarest {counts.min():,}. Held out: {sizes['holdout']:,} images; test: {sizes['test']:,}."
+        f"## Data\n\nTrained on {counts.sum():,} labeled images of {len(counts)} classes and "
+        f"{sizes['unlabeled']:,} unlabeled ones (`{_text(facts.provenance.get('data'))}`). The "
+        f"most frequent class has {counts.max():,} labels, the rarest {counts.min():,}. Held out: "
+        f"{sizes['holdout']:,} images; test: {sizes['test']:,}."
     )
 
 
@@ -172,8 +175,8 @@ def _quality(
     recall, precision = recall_precision(counts)
     lines = [
         f"On {counts.sum():,} {'test images' if on_test else 'held-out images'}: accuracy "
-        f"{_percent(np.diag(counts).sum() / counts.sum())}%, balanced accuracy (mean recall of the classes) "
-        f"{_percent(float(np.nanmean(recall)))}%."
+        f"{_percent(np.diag(counts).sum() / counts.sum())}%, balanced accuracy (mean recall of the "
+        f"classes) {_percent(float(np.nanmean(recall)))}%."
     ]
     if summary.get("balanced_accuracy") is not None:
         balanced = _percent(summary["balanced_accuracy"])
@@ -212,8 +215,8 @@ def _calibration(folder: Path, facts: ModelFacts) -> str:
         losses = [f"{value:.4f}" for value in (found.loss_before, found.loss_after)]
         errors = [f"{value:.4f}" for value in (found.error_before, found.error_after)]
         text = (
-            f"Logits are divided by the temperature {found.temperature:.3f}, fitted on {found.images:,} held-out "
-            "images; measured on the same images:\n\n"
+            f"Logits are divided by the temperature {found.temperature:.3f}, fitted on "
+            f"{found.images:,} held-out images; measured on the same images:\n\n"
         ) + _table(
             [
                 ["held-out images", "before", "after"],
@@ -226,7 +229,8 @@ def _calibration(folder: Path, facts: ModelFacts) -> str:
     )
     return (
         f"## Calibration\n\n{text}\n\nThe probabilities assume {prior}. For other frequencies, "
-        "multiply the probability of each class by its share there, divide by its share here, and normalise the sum to 1."
+        "multiply the probability of each class by its share there, divide by its share here, and "
+        "normalise the sum to 1."
     )
 
 
@@ -237,8 +241,10 @@ def _limits(facts: ModelFacts, counts: Counts | None) -> str:
         return [name for name, applies in zip(names, mask, strict=True) if applies]
 
     points = [
-        f"It knows {len(names)} classes: an image of anything else also gets one of them, perhaps with confidence.",
-        "It was tested on images like those it was trained on. Other cameras, places or seasons may lower the quality.",
+        f"It knows {len(names)} classes: an image of anything else also gets one of them, perhaps "
+        "with confidence.",
+        "It was tested on images like those it was trained on. Other cameras, places or seasons "
+        "may lower the quality.",
     ]
     rare = chosen(np.array(facts.labeled_counts) < FEW_LABELS)
     if rare:
@@ -250,7 +256,8 @@ def _limits(facts: ModelFacts, counts: Counts | None) -> str:
             points.append(f"Recognised less than half of the time: {_names(missed)}.")
         if unsure:
             points.append(
-                f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough estimate: {_names(unsure)}."
+                f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough "
+                f"estimate: {_names(unsure)}."
             )
     points.append("Robustness against images made to mislead it was not tested.")
     return "## Limits\n\n" + "\n".join(f"* {point}" for point in points)
@@ -266,12 +273,14 @@ def _origin(facts: ModelFacts, model: Model, check: Check) -> str:
     trained = ""
     if check.from_run is not None:
         trained = (
-            f" The training computed in {model.config.train.precision}, this file in float32: the run itself gives the "
-            f"same class to {check.same_class} of these images, with probabilities up to {check.from_run:.2g} apart."
+            f" The training computed in {model.config.train.precision}, this file in float32: the "
+            f"run itself gives the same class to {check.same_class} of these images, with "
+            f"probabilities up to {check.from_run:.2g} apart."
         )
     return (
         f"## Origin\n\n{_table([['', ''], *rows])}\n\nChecked after writing: "
-        f"{check.runtime} and the original differ by at most {check.difference:.1e} in a probability on {check.images} {check.what}.{trained}\n\n"
-        "## License\n\nThe owner should state here the license of this model, and what the license of its training "
-        "images allows."
+        f"{check.runtime} and the original differ by at most {check.difference:.1e} in a "
+        f"probability on {check.images} {check.what}.{trained}\n\n"
+        "## License\n\nThe owner should state here the license of this model, and what the license "
+        "of its training images allows."
     )

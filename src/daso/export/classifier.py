@@ -64,8 +64,8 @@ class Classifier:
     """A trained model: ``predict(images)``.
 
     Args:
-        answer: returns probabilities, (N, K), of inputs as in training: uint8 (N, C, H, W), or float32 (N, D) for a
-            model of vectors.
+        answer: returns probabilities, (N, K), of inputs as in training: uint8 (N, C, H, W), or
+            float32 (N, D) for a model of vectors.
         facts: of the model.
     """
 
@@ -96,13 +96,14 @@ class Classifier:
         """Classify images, or vectors if the model takes vectors.
 
         Args:
-            images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats from 0 to 1; a file
-                name, the bytes of a file, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C).
-                Images of another size are cropped to the central square and resized, as in training.
-                For a model of vectors: floats (N, D).
-            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"`` from them
-                (see ``ModelFacts.estimate_distribution``), shares by class name, or K of them. None: the model's own,
-                that of the labeled images unless its method balanced the classes.
+            images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats
+                from 0 to 1; a file name, the bytes of a file, a Pillow image, or a sequence of
+                these and of arrays (H, W) or (H, W, C). Images of another size are cropped to the
+                central square and resized, as in training. For a model of vectors: floats (N, D).
+            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"``
+                from them (see ``ModelFacts.estimate_distribution``), shares by class name, or K of
+                them. None: the model's own, that of the labeled images unless its method balanced
+                the classes.
 
         Raises:
             DataError: an image cannot be read, or an array has another form.
@@ -119,15 +120,15 @@ class Classifier:
         return Predictions(probs, self.class_names)
 
     def probabilities(self, inputs: Array) -> Array:
-        """Return float64 (N, K) for inputs as in training: uint8 (N, C, H, W), or float32 (N, D)."""
+        """Return float64 (N, K) for prepared inputs: uint8 (N, C, H, W), or float32 (N, D)."""
         return np.asarray(self._answer(inputs), dtype=np.float64)
 
     def prepare(self, one: Any) -> Array:
         """Return one input as in training: uint8 (C, H, W), or float32 (D,).
 
         Args:
-            one: a file name, the bytes of a file, a Pillow image or an array (H, W) or (H, W, C); for a model of
-                vectors an array (D,).
+            one: a file name, the bytes of a file, a Pillow image or an array (H, W) or (H, W, C);
+                for a model of vectors an array (D,).
 
         Raises:
             DataError: it cannot be read, or has another form; the message is the reason alone.
@@ -137,10 +138,11 @@ class Classifier:
         channels, height, width = self.facts.input_shape
         size = height if height == width else None
         if isinstance(one, str | PathLike | bytes):
-            if not isinstance(one, bytes) and os.path.isdir(one):  # noqa: PTH112 - without permission: an error below
+            if not isinstance(one, bytes) and os.path.isdir(one):  # noqa: PTH112
                 raise DataError(
-                    "is a folder, and predict takes images: files, such as sorted(Path(folder).rglob('*.jpg')), Pillow "
-                    "images or arrays; 'daso predict MODEL FOLDER' takes folders"
+                    "is a folder, and predict takes images: files, such as "
+                    "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict "
+                    "MODEL FOLDER' takes folders"
                 )
             pixels = decode(
                 one if isinstance(one, bytes) else Path(one), channels=channels, size=size
@@ -151,8 +153,8 @@ class Classifier:
             raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
         if pixels.shape != self.facts.input_shape:
             raise DataError(
-                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on squares, and "
-                f"takes {width} x {height} only"
+                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on "
+                f"squares, and takes {width} x {height} only"
             )
         return pixels
 
@@ -185,7 +187,8 @@ class Classifier:
             raise DataError(f"is not a vector of numbers: {error}") from error
         if vector.shape != self.facts.input_shape:
             raise DataError(
-                f"this model takes vectors of {self.facts.input_shape[0]} numbers, got {vector.shape}"
+                f"this model takes vectors of {self.facts.input_shape[0]} numbers, got "
+                f"{vector.shape}"
             )
         if not np.isfinite(vector).all():
             raise DataError("holds NaN or infinity")

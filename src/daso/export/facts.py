@@ -20,7 +20,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a classifier besides its weights: from a run folder, or an exported file's metadata.
+    """What is known about a classifier besides its weights.
+
+    It is read from a run folder, or from an exported file's metadata.
 
     Attributes:
         class_names: K names.
@@ -62,7 +64,8 @@ class ModelFacts:
     def prior(self) -> Array:
         """Class distribution that the model's probabilities assume, float64 (K,).
 
-        That of the labeled images, from which the network learned; uniform if the method balanced it.
+        That of the labeled images, from which the network learned; uniform if the method balanced
+        it.
         """
         return self.uniform if self.balanced_by else self.labeled
 
@@ -81,7 +84,8 @@ class ModelFacts:
         """Return a class distribution as float64 (K,).
 
         Args:
-            prior: ``"uniform"``, ``"labeled"``, shares (or counts) by class name, or K of them in class order.
+            prior: ``"uniform"``, ``"labeled"``, shares (or counts) by class name, or K of them in
+                class order.
 
         Raises:
             OptionError: a class is missing or unknown, a share is negative, or none is positive.
@@ -90,7 +94,8 @@ class ModelFacts:
             named = {"uniform": self.uniform, "labeled": self.labeled}
             if prior not in named:
                 raise OptionError(
-                    f"unknown prior {prior!r}; choose from uniform, labeled, estimated.{nearest(prior, named)}"
+                    f"unknown prior {prior!r}; choose from uniform, labeled, "
+                    f"estimated.{nearest(prior, named)}"
                 )
             return named[prior]
         if isinstance(prior, Mapping):
@@ -98,7 +103,8 @@ class ModelFacts:
             missing = [name for name in self.class_names if name not in prior]
             if unknown:
                 raise OptionError(
-                    f"the prior names an unknown class: {unknown[0]!r}.{nearest(unknown[0], self.class_names)}"
+                    "the prior names an unknown class: "
+                    f"{unknown[0]!r}.{nearest(unknown[0], self.class_names)}"
                 )
             if missing:
                 raise OptionError(f"the prior has no share of {', '.join(map(repr, missing[:10]))}")
@@ -118,14 +124,16 @@ class ModelFacts:
     def estimate_distribution(self, chunks: Callable[[], Iterable[Array]]) -> tuple[Array, str]:
         """Estimate the class distribution of N unlabeled images, float64 (K,), and name the method.
 
-        If the hold-out had at least ten images of every class, the estimate is the distribution q for which C q is
-        nearest to the mean of the probabilities, where C is the confusion on the hold-out (Lipton, Wang, Smola, ICML
-        2018, with probabilities in place of answers). It allows for a network that hardly ever names a rare class.
-        Otherwise it comes from the expectation-maximisation of Saerens et al., 2002, which takes the probabilities at
-        face value and may lose such a class.
+        If the hold-out had at least ten images of every class, the estimate is the distribution q
+        for which C q is nearest to the mean of the probabilities, where C is the confusion on the
+        hold-out (Lipton, Wang, Smola, ICML 2018, with probabilities in place of answers). It allows
+        for a network that hardly ever names a rare class. Otherwise it comes from the
+        expectation-maximisation of Saerens et al., 2002, which takes the probabilities at face
+        value and may lose such a class.
 
         Args:
-            chunks: starts a pass over the calibrated probabilities, (n, K) each, N >= 1 rows in all.
+            chunks: starts a pass over the calibrated probabilities, (n, K) each, N >= 1 rows in
+                all.
 
         Raises:
             DataError: there is no row.

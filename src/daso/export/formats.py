@@ -37,8 +37,8 @@ FACTS_FILE = "facts.json"
 def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     """Write a model, from images to probabilities, as an ONNX file; return a function that runs it.
 
-    Input ``images``: uint8 (batch, C, H, W), or float32 (batch, D) for vectors. Output ``probabilities``: float32
-    (batch, K). Its metadata holds the facts, each as JSON.
+    Input ``images``: uint8 (batch, C, H, W), or float32 (batch, D) for vectors. Output
+    ``probabilities``: float32 (batch, K). Its metadata holds the facts, each as JSON.
 
     Raises:
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
@@ -75,7 +75,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
 
 
 def _anonymise(proto: Any) -> None:
-    """Remove lines and paths of this machine's source files, which the exporter notes for every operation."""
+    """Remove lines and paths of source files, which the exporter notes for every operation."""
     graph = proto.graph
     nodes = [node for part in (graph, *proto.functions) for node in part.node]
     for item in (*nodes, *graph.initializer, *graph.input, *graph.output):
@@ -86,7 +86,9 @@ def _anonymise(proto: Any) -> None:
 
 
 def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
-    """Write a model as a ``torch.export`` program, which runs without daso; return a function that runs it.
+    """Write a model as a ``torch.export`` program; return a function that runs it.
+
+    The program runs without daso.
 
     Its extra file ``facts.json`` holds the facts.
 
@@ -105,7 +107,7 @@ def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
 def write_safetensors(
     model: Model, facts: ModelFacts, path: Path, data: dict[str, Any], encoder: nn.Module | None
 ) -> Answer:
-    """Write the weights, with all that ``daso.load`` needs in the header; return a function that runs the model.
+    """Write the weights with a header for ``daso.load``; return a function that runs them.
 
     Omits auxiliary heads and the location of the data.
 
@@ -153,7 +155,7 @@ def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _export_errors(tool: str) -> Iterator[None]:
-    """Silence the warnings of an exporter and turn its errors, whose type depends on the network, into a RunError."""
+    """Silence an exporter's warnings and turn its errors into a RunError."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -12,11 +12,13 @@ from daso.nets.network import Network
 
 
 class Deployed(nn.Module):
-    """Preprocessing, network, temperature and softmax: uint8 images (N, C, H, W) in, probabilities (N, K) out.
+    """A module from uint8 images (N, C, H, W) to probabilities (N, K).
 
-    The size of the images is fixed. Resizing to the network's resolution is a product with two matrices, taken from
-    torch's own resizing: runtimes differ in how they resize, but not in how they multiply. Everything is computed in
-    float32, whatever the precision of the training.
+    It holds preprocessing, network, temperature and softmax.
+
+    The size of the images is fixed. Resizing to the network's resolution is a product with two
+    matrices, taken from torch's own resizing: runtimes differ in how they resize, but not in how
+    they multiply. Everything is computed in float32, whatever the precision of the training.
 
     Args:
         network: of a run.
@@ -60,6 +62,6 @@ class Deployed(nn.Module):
 
 
 def resizing_matrix(before: int, after: int, mode: str) -> Tensor:
-    """Return the matrix, float32 (after, before), that resizes a column of pixels as ``F.interpolate`` does."""
+    """Return the matrix (after, before) that resizes a column as ``F.interpolate`` does."""
     units = torch.eye(before, dtype=torch.float64)[None, None]
     return F.interpolate(units, (after, before), mode=mode, antialias=True)[0, 0].float()

@@ -46,16 +46,18 @@ def load(
 
     Args:
         path: a run folder, or an ``.onnx`` or ``.safetensors`` file of ``daso export``.
-        device: cpu, cuda, mps; auto takes the first accelerator. An ``.onnx`` file runs on the CPU, or on cuda with
-            onnxruntime's GPU build.
-        precision: of the network: float32 or bfloat16; None: that of the training for a run folder, float32 for an
-            exported file. An ``.onnx`` file supports float32 only.
-        encoder: for a run with an encoder from Python: a module like it; its weights are replaced by the run's.
+        device: cpu, cuda, mps; auto takes the first accelerator. An ``.onnx`` file runs on the CPU,
+            or on cuda with onnxruntime's GPU build.
+        precision: of the network: float32 or bfloat16; None: that of the training for a run folder,
+            float32 for an exported file. An ``.onnx`` file supports float32 only.
+        encoder: for a run with an encoder from Python: a module like it; its weights are replaced
+            by the run's.
         warn: called with a message about damaged checkpoints or a missing calibration.
 
     Raises:
         RunError: the path is neither a run folder nor an exported file, or is damaged.
-        OptionError: the device is missing, the precision is unknown, or the kind of file can hold code.
+        OptionError: the device is missing, the precision is unknown, or the kind of file can hold
+            code.
         MissingDependencyError: onnxruntime is not installed.
     """
     path = Path(path)
@@ -68,8 +70,9 @@ def load(
         return _from_onnx(path, device)
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and is_file:
         raise OptionError(
-            f"{path}: files of this kind can hold code that runs when they are loaded, so daso loads none. Use a run "
-            f"folder, .onnx or .safetensors; 'torch.export.load' reads a .pt2 file that you trust"
+            f"{path}: files of this kind can hold code that runs when they are loaded, so daso "
+            "loads none. Use a run folder, .onnx or .safetensors; 'torch.export.load' reads a .pt2 "
+            "file that you trust"
         )
     if path.suffix == ".safetensors" and is_file:
         model, facts = load_safetensors(path, choose_device(device), encoder)
@@ -147,7 +150,7 @@ def load_safetensors(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     facts = ModelFacts.from_metadata(metadata, str(path))

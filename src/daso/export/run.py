@@ -1,4 +1,4 @@
-"""Export a run: write its model as one file, compare it with the original, and describe it in a card."""
+"""Export a run as one file, compare it with the original, and write a card."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def export_run(
     encoder: nn.Module | None = None,
     warn: Callable[[str], None] = print,
 ) -> Exported:
-    """Write the model of a run as one file, read it back, and compare its answers with the original's.
+    """Write the model of a run as one file and compare it with the original.
 
     Args:
         folder: of the run.
@@ -119,8 +119,8 @@ def _difference(expected: Array, exported: Array, first: Array, what: str) -> fl
     difference = max(np.abs(exported - expected).max(), np.abs(first - expected[:1]).max())
     if not difference <= TOLERANCE:
         raise RunError(
-            f"the exported file differs from the original by {difference:.2g} in a probability on {len(expected)} "
-            f"{what}, more than {TOLERANCE:g}; it was deleted"
+            f"the exported file differs from the original by {difference:.2g} in a probability on "
+            f"{len(expected)} {what}, more than {TOLERANCE:g}; it was deleted"
         )
     return float(difference)
 

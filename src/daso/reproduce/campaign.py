@@ -45,7 +45,8 @@ Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
 class Outcome:
     """The result of an attempt: the accuracy in %, or why the cell is not complete.
 
-    ``"in use"``: another process runs the cell; ``"stopped"``: a signal stopped it, and it can be resumed.
+    ``"in use"``: another process runs the cell; ``"stopped"``: a signal stopped it, and it can be
+    resumed.
     """
 
     state: Literal["complete", "in use", "stopped", "failed"]
@@ -62,7 +63,8 @@ class Campaign:
         data: folder of the data sets' files, or None.
         device: to train on.
         track: trackers that receive the numbers of a run.
-        weights: safetensors file that networks start from in settings where the paper's do; None: from random ones.
+        weights: safetensors file that networks start from in settings where the paper's do; None:
+            from random ones.
     """
 
     folder: Path
@@ -97,14 +99,16 @@ class Campaign:
             raise RunError(f"{folder / DESCRIPTION} has no valid scale: {error}") from error
         if scale is not None and scale != definition.name:
             raise OptionError(
-                f"{folder} holds a campaign of --scale {definition.name}; use another folder with --out"
+                f"{folder} holds a campaign of --scale {definition.name}; use another folder with "
+                "--out"
             )
         saved_data, saved_weights = (
             None if saved.get(name) is None else Path(saved[name]) for name in ("data", "weights")
         )
         if weights and saved_weights and weights.resolve() != saved_weights:
             raise OptionError(
-                f"{folder} holds a campaign that starts from {saved_weights}; use another folder with --out"
+                f"{folder} holds a campaign that starts from {saved_weights}; use another folder "
+                "with --out"
             )
         return cls(folder, definition, data or saved_data, device, track, saved_weights or weights)
 
@@ -112,7 +116,8 @@ class Campaign:
         """Create the folder and describe the campaign in it, unless it is there.
 
         Raises:
-            OptionError: another process has just started one of another scale, or from other weights, there.
+            OptionError: another process has just started one of another scale, or from other
+                weights, there.
             RunError: the folder cannot be written.
         """
         try:
@@ -150,8 +155,9 @@ class Campaign:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise RunError(
-                    f"cannot lock {self.folder}: {error.strerror}. Processes share a campaign by locks, which this "
-                    f"file system lacks (NFS without lockd, Lustre without -o flock); use another --out"
+                    f"cannot lock {self.folder}: {error.strerror}. Processes share a campaign by "
+                    "locks, which this file system lacks (NFS without lockd, Lustre without -o "
+                    "flock); use another --out"
                 ) from error
             yield
 
@@ -257,8 +263,8 @@ class Campaign:
         for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-{cell.seed}")):
             if differences := differing_data(other, data):
                 raise RunError(
-                    f"its data is not that of {other}: {differences} here. Runs of one setting and seed must share "
-                    f"their data; check the files of {prepared.config.source}"
+                    f"its data is not that of {other}: {differences} here. Runs of one setting and "
+                    f"seed must share their data; check the files of {prepared.config.source}"
                 )
 
     def record(self, cell: Cell) -> None:
@@ -269,7 +275,7 @@ class Campaign:
             append_row(path, {**key, **result_row(read_run(self.folder_of(cell)))}, key)
 
     def complete_runs(self, preset: str, variant: Variant) -> tuple[dict[int, Path], list[str]]:
-        """Return the folders of a variant's complete runs in a setting, by seed, and what is wrong with others."""
+        """Return a variant's complete runs in a setting by seed, and what is wrong with others."""
         runs, problems = {}, []
         for folder in (self.folder / "runs" / preset / variant.name).glob("seed-*"):
             if re.fullmatch(r"seed-\d+", folder.name) and is_complete(folder):
@@ -292,7 +298,8 @@ def run_cells(
 
     Args:
         cells: the cells.
-        attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it starts no other.
+        attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
+            starts no other.
         report: called with the outcome of each cell that completed or failed.
 
     Returns:
@@ -319,7 +326,7 @@ def run_cells(
 
 @lru_cache(maxsize=2)
 def _open(name: str, data: Path | None) -> Source:
-    """Open a source in DATA/name, the usual folder in DATA, DATA itself, or the usual places, in this order."""
+    """Open a source in DATA/name, DATA/usual folder, DATA, or the usual places."""
     places: list[Path | None] = [None]
     if data is not None:
         usual = (data / place.name for place in USUAL_PLACES.get(name, ()))

@@ -109,6 +109,6 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
 
 
 def _names(row: TableRow, table: PaperTable) -> set[str]:
-    """Return the names that select a row: its own, and those of its runs, which ``--list`` shows."""
+    """Return the names that select a row: its own, and those of its runs."""
     cells, _ = table_cells([([row], table.columns)], [0])
     return row.names | {cell.variant.name.lower() for cell in cells}

@@ -38,7 +38,7 @@ def runs_of(
 def accuracies(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, float], list[str]]:
-    """Return the accuracies, in %, of the complete runs of a cell, by seed, and what is wrong with others."""
+    """Return the accuracies in % of a cell's complete runs, and what is wrong with others."""
     runs, problems = runs_of(campaign, row, column)
     values = {}
     for seed, folder in runs.items():
@@ -55,7 +55,7 @@ def accuracies(
 def compare(
     campaign: Campaign, table: PaperTable, rows: Iterable[TableRow], columns: Iterable[TableColumn]
 ) -> tuple[Comparison, list[str]]:
-    """Return a part of a table with the campaign's numbers beside the paper's, and what was wrong."""
+    """Return a part of a table beside the paper's numbers, and what was wrong."""
     columns, rows, problems = tuple(columns), tuple(rows), []
     compared = []
     for row in rows:
@@ -102,7 +102,11 @@ def _different_data(
 
 
 def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]:
-    """Write whole tables as Markdown, CSV and LaTeX, with the runs there are; return the Markdown files."""
+    """Write whole tables with the runs there are: Markdown, CSV and LaTeX.
+
+    Returns:
+        The Markdown files.
+    """
     paths = []
     with campaign.alone():
         for table in tables:
@@ -115,7 +119,7 @@ def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]
 def figure_groups(
     campaign: Campaign, preset: str, methods: dict[str, str]
 ) -> tuple[dict[str, list[RunFolder]], list[str]]:
-    """Return, by label, a setting's complete runs of methods (label to name), and what is wrong with others."""
+    """Return a setting's complete runs of methods (label to name) by label, and problems."""
     groups: dict[str, list[RunFolder]] = {}
     problems = []
     for label, method in methods.items():

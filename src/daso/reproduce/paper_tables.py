@@ -43,7 +43,7 @@ class TableRow:
 
     @property
     def names(self) -> set[str]:
-        """Names that select the row, in lower case: its label, its method, its method with options."""
+        """Names that select the row, in lower case: label, method, method with options."""
         return {name.lower() for name in (self.label, self.method, self.text) if name}
 
 
@@ -86,7 +86,8 @@ class Variant:
     Attributes:
         method: its name.
         options: hyper-parameters, those of the setting included.
-        name: the method and the options that differ from its defaults in this setting; equal names are equal runs.
+        name: the method and the options that differ from its defaults in this setting; equal names
+            are equal runs.
     """
 
     method: str

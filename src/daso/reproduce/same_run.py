@@ -15,7 +15,10 @@ SHARED_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a run folder has a valid summary; a run with a damaged one is resumed and writes it again."""
+    """Tell whether a run folder has a valid summary.
+
+    A run with a damaged one is resumed and writes it again.
+    """
     try:
         return "accuracy" in read_json(folder / "summary.json")
     except RunError:
@@ -76,6 +79,6 @@ def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
     ]
     if differences:
         raise RunError(
-            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it away, or use "
-            f"another folder with --out"
+            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it "
+            "away, or use another folder with --out"
         )

@@ -40,8 +40,8 @@ class Inputs:
     """The inputs named on the command line; every iteration starts again from the first.
 
     Args:
-        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads a list of files
-            from standard input, one a line, and can be iterated only once.
+        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads
+            a list of files from standard input, one a line, and can be iterated only once.
 
     Raises:
         DataError: a place does not exist, or matches nothing.
@@ -54,7 +54,7 @@ class Inputs:
                 self.places.append(place)
                 continue
             pattern = glob.has_magic(place)
-            matches = sorted(glob.glob(place, recursive=True)) if pattern else []  # noqa: PTH207 - absolute ones too
+            matches = sorted(glob.iglob(place, recursive=True)) if pattern else []  # noqa: PTH207
             if not matches:
                 what = "matches no file" if pattern else "does not exist"
                 raise DataError(f"{place} {what}")
@@ -81,7 +81,9 @@ class Inputs:
 
 
 def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
-    """Yield the images of a folder at any depth, sorted by path; links are followed, hidden names skipped.
+    """Yield the images of a folder at any depth, sorted by path.
+
+    Links are followed, hidden names skipped.
 
     Args:
         folder: to search.
@@ -140,7 +142,8 @@ def _arrays(file: Path) -> Iterator[Input]:
                 stored = stored[name or stored.files[0]]
         if stored.ndim < 2:
             raise DataError(
-                f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors (N, D)"
+                f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
+                "(N, D)"
             )
         for index in range(len(stored)):
             row = np.asarray(stored[index])

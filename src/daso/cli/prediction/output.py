@@ -1,7 +1,8 @@
 """Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
-While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line. Its first line identifies the model
-and the options. At the end, OUT is written from it in one go. After a kill, ``--resume`` continues from it.
+While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line. Its first line
+identifies the model and the options. At the end, OUT is written from it in one go. After a kill,
+``--resume`` continues from it.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def check_output(out: Path) -> None:
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
-    """Write rows to a file in the format of its suffix; an old file stays until the new one is complete.
+    """Write rows to a file in the format of its suffix.
+
+    An old file stays until the new one is complete.
 
     Raises:
         DataError: the file cannot be written.
@@ -129,7 +132,8 @@ class Journal:
             exists = path.exists()
             if exists and not resume:
                 raise OptionError(
-                    f"{path} is left from a stopped prediction; continue it with --resume, or delete it"
+                    f"{path} is left from a stopped prediction; continue it with --resume, or "
+                    "delete it"
                 )
             self._file = path.open("r+b" if exists else "w+b")
             content = self._file.readline()
@@ -162,8 +166,8 @@ class Journal:
             if expected is None or expected.name != name:
                 now = "nothing" if expected is None else repr(expected.name)
                 raise DataError(
-                    f"the images have changed: number {self.count + 1} was {name!r}, now it is {now}; "
-                    f"delete {self.path} to start again"
+                    f"the images have changed: number {self.count + 1} was {name!r}, now it is "
+                    f"{now}; delete {self.path} to start again"
                 )
             self.count += 1
             self.failed += error is not None

@@ -112,7 +112,8 @@ def run_all(
             failed.append(f"{cell}: {error}")
     done = len(cells) - len(incomplete)
     print(
-        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them complete",
+        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them "
+        "complete",
         file=sys.stderr,
     )
 

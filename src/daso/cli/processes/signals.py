@@ -1,4 +1,4 @@
-"""Stop a training by a signal: the first one saves a checkpoint first, the second one ends it at once."""
+"""Stop a training by a signal, with a checkpoint; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEAT_SECONDS = 2.0
-"""Further signals within this time are ignored: torchrun forwards what a scheduler or Ctrl-C has sent to all."""
+"""Further signals within this time are ignored: torchrun forwards what a scheduler or Ctrl-C has
+sent to all."""
 NOTICE = (
     b"daso: stopping after this step, with a checkpoint; send the signal again to stop at once\n"
 )
@@ -35,15 +36,16 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """Exit status of a process that a signal ended, as in shells: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit status after a signal, as in shells: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Treat SIGINT, SIGTERM and SIGHUP as requests to stop; a later second one raises KeyboardInterrupt.
+        """Treat SIGINT, SIGTERM and SIGHUP as requests to stop.
 
-        Only the main thread can handle signals; in any other thread this does nothing. A signal that is ignored,
-        such as SIGHUP under nohup, stays ignored.
+        A later second one raises KeyboardInterrupt. Only the main thread can handle signals; in any
+        other thread this does nothing. A signal that is ignored, such as SIGHUP under nohup, stays
+        ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -35,8 +35,9 @@ Engine = Literal["slurm", "local"]
 class CellJob:
     """A cell as a job.
 
-    The scheduler sends SIGUSR2 some time before it ends a job: the run is saved and the job queued again.
-    SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job then waits for its end.
+    The scheduler sends SIGUSR2 some time before it ends a job: the run is saved and the job queued
+    again. SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job
+    then waits for its end.
 
     Attributes:
         campaign: with absolute paths.
@@ -86,7 +87,8 @@ class Jobs:
     Args:
         campaign: of the jobs.
         engine: ``"slurm"``, or ``"local"``: processes on this machine, all at once, to try it.
-        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node, slurm_partition, ...
+        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node,
+            slurm_partition, ...
 
     Raises:
         MissingDependencyError: submitit is not installed.

@@ -66,8 +66,8 @@ class Team:
     def folder(self, run: Path, *, resumed: bool = False) -> Iterator[Path]:
         """Yield the folder that this process writes to: the run folder in the first one.
 
-        All processes would write the same files, so the others write to a temporary folder. For a *resumed* run that
-        starts as a copy of the run folder.
+        All processes would write the same files, so the others write to a temporary folder. For a
+        *resumed* run that starts as a copy of the run folder.
         """
         if self.processes is None:
             yield run
@@ -107,8 +107,9 @@ class Team:
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
                     raise TeamError(
-                        f"the processes do not agree. {name}: {first[name]} in process 0 on {here}, {other[name]} "
-                        f"in process {rank} on {host}; use the same versions, options and files in all"
+                        f"the processes do not agree. {name}: {first[name]} in process 0 on "
+                        f"{here}, {other[name]} in process {rank} on {host}; use the same "
+                        "versions, options and files in all"
                     )
         return result
 
@@ -132,8 +133,8 @@ def _shared_facts(prepared: Prepared) -> dict[str, Any]:
 def team(device: str) -> Iterator[Team]:
     """Join the processes that torchrun started with this one, if any; all but the first are silent.
 
-    Each process takes the accelerator of its number on its machine, or the CPU if *device* is "cpu" or there is no
-    accelerator. If one process fails, its error is printed once and all exit.
+    Each process takes the accelerator of its number on its machine, or the CPU if *device* is "cpu"
+    or there is no accelerator. If one process fails, its error is printed once and all exit.
 
     Raises:
         OptionError: this machine has fewer accelerators than processes.
@@ -179,7 +180,8 @@ def _device_of(device: str, local: int, size: int) -> str:
         count = torch.cuda.device_count()
         if local >= count:
             raise OptionError(
-                f"more processes than accelerators on this machine ({count}); use torchrun --nproc-per-node {count}"
+                f"more processes than accelerators on this machine ({count}); use torchrun "
+                f"--nproc-per-node {count}"
             )
         torch.cuda.set_device(local)
         return f"cuda:{local}"
@@ -193,7 +195,10 @@ def _device_of(device: str, local: int, size: int) -> str:
 
 
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
-    """Exit with an error that only the first process to fail prints: the errors of the others follow from it."""
+    """Exit with an error, which only the first process to fail prints.
+
+    The errors of the others follow from it.
+    """
     me = f"process {rank} on {platform.node()}"
     shared = isinstance(error, TeamError)  # known to all processes; its cause if all failed alike
     cause = error.__cause__ if shared and error.__cause__ is not None else error
@@ -206,8 +211,9 @@ def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn
         print(f"daso: {cause}" if shared else f"daso: {me}: {cause}", file=sys.stderr)
     elif _is_lost_peer(cause):
         print(
-            f"daso: {me} lost another process: it was killed, or its machine is gone. 'daso resume' continues from "
-            f"the last checkpoint, and torchrun --max-restarts N does so by itself ({str(cause).splitlines()[0]})",
+            f"daso: {me} lost another process: it was killed, or its machine is gone. 'daso "
+            "resume' continues from the last checkpoint, and torchrun --max-restarts N does so by "
+            f"itself ({str(cause).splitlines()[0]})",
             file=sys.stderr,
         )
     else:
@@ -218,7 +224,10 @@ def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn
 
 
 def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Exit; the first process, which may hold the store, goes last: without the store each would print its error."""
+    """Exit; the first process, which may hold the store, goes last.
+
+    Without the store, each of the others would print its error.
+    """
     shared = isinstance(error, TeamError)
     holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with contextlib.suppress(RuntimeError):

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.2
 
 
 def _work(connection: Connection, campaign: Campaign) -> None:
-    """Run the cells that a connection delivers until it is closed, or the parent process is gone."""
+    """Run the cells that a connection delivers until it is closed."""
     stop = threading.Event()
     # A terminal signals the whole group; the parent decides, and stops this process by SIGTERM.
     for number in SIGNALS:
@@ -89,7 +89,10 @@ class Workers:
         self._processes.clear()
 
     def attempts(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
-        """Run cells; yield each outcome as soon as it is there, none for cells that were not started."""
+        """Run cells and yield each outcome as soon as it is there.
+
+        Cells that were not started when a request to stop came have no outcome.
+        """
         waiting = deque(cells)
         idle = list(self._processes)
         working: dict[Connection, Cell] = {}

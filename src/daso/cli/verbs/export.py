@@ -18,8 +18,9 @@ from daso.errors import DataError
 class ExportCommand:
     """Write the model of a run as one file: uint8 images in, calibrated probabilities out.
 
-    The file is read back and compared with the original on real images. A model card is written beside it. Formats:
-    onnx, for onnxruntime and others; torch, a .pt2 for torch alone; safetensors, the weights for daso.load.
+    The file is read back and compared with the original on real images. A model card is written
+    beside it. Formats: onnx, for onnxruntime and others; torch, a .pt2 for torch alone;
+    safetensors, the weights for daso.load.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -29,7 +30,8 @@ class ExportCommand:
     out: Path | None = None
     """The file to write (default: model.onnx, model.pt2 or model.safetensors in the run folder)."""
     images: tuple[str, ...] = ()
-    """Images to compare on, as in daso predict (default: the run's test, hold-out or labeled images)."""
+    """Images to compare on, as in daso predict (default: the run's test, hold-out or labeled
+    images)."""
 
 
 def _values(places: Sequence[str]) -> Iterator[Any]:
@@ -57,11 +59,12 @@ def run(argv: Sequence[str]) -> None:
     check = exported.check
     print(f"{exported.path}: {size:.1f} MB; card: {exported.card}")
     print(
-        f"{check.runtime} and the original differ by at most {check.difference:.1e} in a probability on "
-        f"{check.images} {check.what}"
+        f"{check.runtime} and the original differ by at most {check.difference:.1e} in a "
+        f"probability on {check.images} {check.what}"
     )
     if check.from_run is not None:
         print(
-            f"the run computes in another precision: it gives the same class for {check.same_class} of them, with "
-            f"probabilities up to {check.from_run:.2g} apart (daso predict --precision float32 matches this file)"
+            "the run computes in another precision: it gives the same class for "
+            f"{check.same_class} of them, with probabilities up to {check.from_run:.2g} apart "
+            "(daso predict --precision float32 matches this file)"
         )

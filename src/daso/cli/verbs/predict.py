@@ -32,7 +32,8 @@ if TYPE_CHECKING:  # help and wrong options need no torch
 
 Array = npt.NDArray[Any]
 ToRow = Callable[[str, Array | str], Cells]
-"""Returns the row of an input's name with its probabilities, (K,), or the reason why it cannot be read."""
+"""Returns the row of an input's name with its probabilities, (K,), or the reason why it cannot be
+read."""
 
 UNKNOWN = "unknown"
 MAX_NAMED = 20
@@ -45,17 +46,19 @@ CHUNK_ROWS = 65_536
 class PredictCommand:
     """Classify images with a trained model.
 
-    The exit status is 1 if an image could not be read. Its row says why, and the others are classified. Probabilities
-    are calibrated on the run's hold-out if that is large enough.
+    The exit status is 1 if an image could not be read. Its row says why, and the others are
+    classified. Probabilities are calibrated on the run's hold-out if that is large enough.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run folder, or an .onnx or .safetensors file of daso export."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PLACE...")]
-    """Image files, folders (searched at any depth), globs, manifests (.csv, .tsv, .jsonl or .parquet with a column of
-    paths), .npy or .npz files of images or vectors; - reads a list of files from standard input."""
+    """Image files, folders (searched at any depth), globs, manifests (.csv, .tsv, .jsonl or
+    .parquet with a column of paths), .npy or .npz files of images or vectors; - reads a list of
+    files from standard input."""
     out: Path | None = None
-    """.csv, .jsonl or .parquet file to write (default: CSV to standard output): path, class, confidence, error."""
+    """.csv, .jsonl or .parquet file to write (default: CSV to standard output): path, class,
+    confidence, error."""
     resume: bool = False
     """Continue a stopped prediction into OUT."""
     top: int = 1
@@ -65,16 +68,18 @@ class PredictCommand:
     unsure: float = 0.0
     """Answer "unknown" if the confidence is below this value, from 0 to 1."""
     prior: str | None = None
-    """Class distribution of these images: uniform; labeled, that of the labeled images; estimated, from at least some
-    hundred of these images (from the confusion on the hold-out; if that has fewer than ten images of a class, by the
-    expectation-maximisation of Saerens et al., 2002, which may lose a rare class); or a JSON file with the share of
-    each class by name (default: the distribution that the model learned)."""
+    """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
+    from at least some hundred of these images (from the confusion on the hold-out; if that has
+    fewer than ten images of a class, by the expectation-maximisation of Saerens et al., 2002, which
+    may lose a rare class); or a JSON file with the share of each class by name (default: the
+    distribution that the model learned)."""
     logit_adjusted: bool = False
     """Short for --prior uniform: better if all classes are equally likely."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the first accelerator."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Precision of the network (default: that of the training for a run folder, float32 for an exported file)."""
+    """Precision of the network (default: that of the training for a run folder, float32 for an
+    exported file)."""
 
     def check(self) -> None:
         """Reject invalid combinations with an ``OptionError``."""
@@ -154,8 +159,9 @@ def run(argv: Sequence[str]) -> int:
     target = None if prior is None else _read_prior(prior, facts)
     if prior == "uniform" and facts.balanced_by:
         print(
-            f"note: {facts.method} has balanced its classifier already ({', '.join(facts.balanced_by)}); "
-            f"no bias towards frequent classes is left to correct",
+            f"note: {facts.method} has balanced its classifier already "
+            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to "
+            "correct",
             file=sys.stderr,
         )
 
@@ -208,7 +214,8 @@ def _read_prior(prior: str, facts: ModelFacts) -> Array:
     if path.suffix.lower() != ".json" and not path.is_file():
         if prior not in ("uniform", "labeled"):
             raise OptionError(
-                f"--prior {prior}: invalid choice; choose from uniform, labeled, estimated, or a .json file of shares"
+                f"--prior {prior}: invalid choice; choose from uniform, labeled, estimated, or a "
+                ".json file of shares"
             )
         return facts.read_prior(prior)
     try:
@@ -244,7 +251,8 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     first = next(reader, None)
     if first is None:
         raise DataError(
-            f"no image in {', '.join(inputs.places)}; recognised suffixes: {', '.join(sorted(SUFFIXES))}"
+            f"no image in {', '.join(inputs.places)}; recognised suffixes: "
+            f"{', '.join(sorted(SUFFIXES))}"
         )
     return itertools.chain([first], reader)
 
@@ -289,14 +297,15 @@ def _fill(
     except KeyboardInterrupt:
         if resumable:
             print(
-                f"{journal.count:,} images are in {journal.path}; repeat the command with --resume to continue",
+                f"{journal.count:,} images are in {journal.path}; repeat the command with --resume "
+                "to continue",
                 file=sys.stderr,
             )
         raise
 
 
 def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterator[Cells]:
-    """Yield the rows of a journal of probabilities, shifted to the distribution estimated from all of them."""
+    """Yield a journal's rows, shifted to the class distribution estimated from all of them."""
     readable = journal.count - journal.failed
     estimate = facts.prior
     if readable:
@@ -326,8 +335,8 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
     if lost:
         others = " and others" if len(lost) > MAX_NAMED else ""
         print(
-            f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, so none is "
-            f"classified as such; if that is wrong, use another --prior",
+            f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, "
+            "so none is classified as such; if that is wrong, use another --prior",
             file=sys.stderr,
         )
 

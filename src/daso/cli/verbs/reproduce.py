@@ -20,10 +20,10 @@ FIGURES = "figures"
 
 @dataclass(frozen=True)
 class ReproduceCommand:
-    """Run the missing cells of the paper's tables; print and write the tables beside the paper's numbers.
+    """Reproduce tables of the paper: run missing cells, print them beside its numbers.
 
-    Complete runs are never repeated, and stopped ones are resumed. Several processes, also on several machines, may
-    work on one folder.
+    Complete runs are never repeated, and stopped ones are resumed. Several processes, also on
+    several machines, may work on one folder.
     """
 
     tables: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
@@ -35,14 +35,15 @@ class ReproduceCommand:
     seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NUMBER...")] = ("0", "1", "2")
     """Seeds: one run of each cell for each; a seed also decides the split."""
     scale: Literal["full", "lite", "smoke"] | None = None
-    """full: as in the paper; lite: for a CPU; smoke: a few steps, to test that it works (default: the scale of --out,
-    or full)."""
+    """full: as in the paper; lite: for a CPU; smoke: a few steps, to test that it works (default:
+    the scale of --out, or full)."""
     jobs: int = 1
-    """Number of processes; with more than one, each uses one thread. More can be started by hand on the same folder.
-    With --engine: jobs that run at a time."""
+    """Number of processes; with more than one, each uses one thread. More can be started by hand on
+    the same folder. With --engine: jobs that run at a time."""
     engine: Literal["slurm", "local"] | None = None
-    """Submit each run as a job of an array and return. Repeat the command to see the progress, to submit failed jobs
-    again, and to print the tables. local: all at once on this machine, to try it."""
+    """Submit each run as a job of an array and return. Repeat the command to see the progress, to
+    submit failed jobs again, and to print the tables. local: all at once on this machine, to try
+    it."""
     engine_options: tuple[str, ...] = ()
     """Resources of a job, as submitit names them: timeout_min=1440 gpus_per_node=1 cpus_per_task=4
     slurm_partition=gpu."""
@@ -51,11 +52,11 @@ class ReproduceCommand:
     out: Path | None = None
     """Folder of the campaign (default: runs/reproduce-SCALE)."""
     data: Path | None = None
-    """Location of the data sets: a folder with one folder for each source, or the data set itself (default: the usual
-    places)."""
+    """Location of the data sets: a folder with one folder for each source, or the data set itself
+    (default: the usual places)."""
     weights: Path | None = None
-    """File of ImageNet weights, safetensors, from which ResNet-34 starts on Semi-Aves (Table 4), as in the paper;
-    recorded in --out."""
+    """File of ImageNet weights, safetensors, from which ResNet-34 starts on Semi-Aves (Table 4), as
+    in the paper; recorded in --out."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator."""
     track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()

@@ -28,11 +28,14 @@ if TYPE_CHECKING:  # help and wrong options need no torch
 
 @dataclass(frozen=True)
 class ValidateCommand:
-    """Repeat a run's training for each part of its labeled images, without that part, and test it there.
+    """Estimate a run's quality by cross-validation over its labeled images.
 
-    Every labeled image is tested once, so classes with a handful of images are measured too. Only the single image of
-    a class is never tested. The run does not change; the result is written to its folder. A stopped validation
-    continues where it was.
+    The run's training is repeated for each part of the labeled images, without that part, and
+    tested on it.
+
+    Every labeled image is tested once, so classes with a handful of images are measured too. Only
+    the single image of a class is never tested. The run does not change; the result is written to
+    its folder. A stopped validation continues where it was.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -40,7 +43,8 @@ class ValidateCommand:
     folds: int = 5
     """Number of parts, at least 2; each takes one training."""
     steps: int | None = None
-    """Steps of each training (default: as many as the run). Fewer steps are faster and tell less."""
+    """Steps of each training (default: as many as the run). Fewer steps are faster and tell
+    less."""
     data: Path | None = None
     """New location of the run's images, if they were moved."""
     device: str | None = None
@@ -116,8 +120,8 @@ def _check_classes(folder: Path, source: Source) -> None:
     names = read_json(folder / "data.json").get("class_names")
     if names != list(source.class_names):
         raise RunError(
-            f"the images are not those of the run: its classes are {names}, these {list(source.class_names)}; "
-            f"give the right place with --data"
+            f"the images are not those of the run: its classes are {names}, these "
+            f"{list(source.class_names)}; give the right place with --data"
         )
 
 
@@ -130,8 +134,9 @@ def _show(result: dict[str, Any], steps: int) -> None:
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
     half = interval(recall, counts)
     console.print(
-        f"{result['images']} labeled images, each tested by a training without it ({result['folds']} folds): "
-        f"accuracy {percent(result['accuracy'])}%, balanced accuracy {percent(result['balanced_accuracy'])}%"
+        f"{result['images']} labeled images, each tested by a training without it "
+        f"({result['folds']} folds): accuracy {percent(result['accuracy'])}%, balanced accuracy "
+        f"{percent(result['balanced_accuracy'])}%"
         + ("" if half is None else f" ± {percent(half)} (95%)"),
         soft_wrap=True,
     )
