@@ -21,7 +21,10 @@ TINY = "--steps 30 --batch 8 --network small-4 --evaluate-every 15 --quiet"
 def run_folder(make_image_folder: MakeFolder, tmp_path: Path) -> Path:
     images = make_image_folder(labeled=7, val=0)
     folder = tmp_path / "run"
-    assert main(["train", str(images), "--out", str(folder), "--method", "supervised", *TINY.split()]) == 0
+    assert (
+        main(["train", str(images), "--out", str(folder), "--method", "supervised", *TINY.split()])
+        == 0
+    )
     return folder
 
 

@@ -65,9 +65,9 @@ def expected(run_folder: Path, images: np.ndarray) -> np.ndarray:
     with safe_open(newest, "pt") as file:
         state = {
             n[len("average.") :]: file.get_tensor(n)
-            for n in file.keys()
+            for n in file.keys()  # noqa: SIM118
             if n.startswith("average.")
-        }  # noqa: SIM118
+        }
     x = (torch.from_numpy(images).float() / 255 - data["mean"][0]) / data["std"][0]
     for layer, stride in enumerate((1, 2, 1, 2)):
         x = F.conv2d(x, state[f"encoder.convolutions.{layer}.weight"], stride=stride, padding=1)
