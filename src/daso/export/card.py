@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,26 @@ class Check:
     same_class: int | None = None
 
 
+CODE = {
+    "onnx": """import json, onnxruntime
+session = onnxruntime.InferenceSession("{name}")
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+probabilities = session.run(None, {{"images": images}})[0]""",
+    "torch": """import json, torch
+files = {{"facts.json": ""}}
+model = torch.export.load("{name}", extra_files=files).module()  # only a file that you trust
+names = json.loads(json.loads(files["facts.json"])["class_names"])
+probabilities = model(images)""",
+    "safetensors": """import daso
+probabilities = daso.load("{name}").predict(images).probabilities""",
+}
+"""How a program uses a file, by its format."""
+
+
 def model_card(
     folder: Path, model: Model, facts: ModelFacts, kind: str, name: str, check: Check
 ) -> str:
-    """Return the card of a model.
+    """Return the card of a model: ``card.md``, filled in.
 
     Args:
         folder: of its run.
@@ -59,26 +76,45 @@ def model_card(
         name: of the exported file.
         check: of the exported file against the original.
     """
+    data = read_json(folder / "data.json")
     summary, confusion = _read(folder / "summary.json"), _read(folder / "confusion.json")
     counts = np.array(confusion["counts"]) if confusion else None
-    quality = "## Quality\n\n"
     if counts is None:
         rows = zip(map(_text, facts.class_names), facts.labeled_counts, strict=True)
-        quality += "**Not measured**: the run had no test and no hold-out images.\n\n"
+        quality = "**Not measured**: the run had no test and no hold-out images.\n\n"
         quality += _table([["class", "labels"], *rows])
     else:
         on_test, best = confusion["measured_on"] == "test", model.config.train.deploy == "best"
-        quality += _quality(facts, summary, counts, on_test=on_test, chosen=best)
-    parts = [
-        _head(facts, kind, name),
-        _use(facts, kind, name),
-        _data(facts, read_json(folder / "data.json")),
-        quality,
-        _calibration(folder, facts),
-        _limits(facts, counts),
-        _origin(facts, model, check),
-    ]
-    return "\n\n".join(parts) + "\n"
+        quality = _quality(facts, summary, counts, on_test=on_test, chosen=best)
+    trained = ""
+    if check.from_run is not None:
+        trained = (
+            f" The training computed in {model.config.train.precision}, this file in float32: the "
+            f"run itself gives the same class to {check.same_class} of these images, with "
+            f"probabilities up to {check.from_run:.2g} apart."
+        )
+    sizes = {name: f"{data.get(name) or 0:,}" for name in ("unlabeled", "holdout", "test")}
+    template = files("daso.export").joinpath("card.md").read_text(encoding="utf-8")
+    return template.format(
+        data=_text(facts.provenance.get("data")),
+        head=_head(facts, kind, name),
+        code=CODE[kind].format(name=name),
+        other_sizes=_other_sizes(facts) if kind != "safetensors" else "",
+        labels=f"{sum(facts.labeled_counts):,}",
+        classes=len(facts.class_names),
+        most=f"{max(facts.labeled_counts):,}",
+        fewest=f"{min(facts.labeled_counts):,}",
+        **sizes,
+        quality=quality,
+        calibration=_calibration(folder, facts),
+        prior="balanced classes"
+        if facts.balanced_by
+        else "the class frequencies of the labeled images",
+        limits="".join(f"* {point}\n" for point in _limits(facts, counts)),
+        origin=_origin(facts.provenance),
+        trained=trained,
+        **vars(check),
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,11 +141,6 @@ def _percent(value: float) -> str:
     return "" if np.isnan(value) else f"{100 * value:.1f}"
 
 
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(map(_text, names[:MAX_NAMES])) + more
-
-
 def _head(facts: ModelFacts, kind: str, name: str) -> str:
     shape = " x ".join(map(str, facts.input_shape))
     inputs = f"float32 vectors, N x {shape}"
@@ -126,26 +157,12 @@ def _head(facts: ModelFacts, kind: str, name: str) -> str:
             f"{_text(facts.method)}, network {_text(origin.get('network'))}, {facts.step:,} steps",
         ],
     ]
-    return f"# A classifier of {_text(origin.get('data'))}\n\n" + _table(rows)
+    return _table(rows)
 
 
-def _use(facts: ModelFacts, kind: str, name: str) -> str:
-    code = {
-        "onnx": f"""import json, onnxruntime
-session = onnxruntime.InferenceSession("{name}")
-names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-probabilities = session.run(None, {{"images": images}})[0]""",
-        "torch": f"""import json, torch
-files = {{"facts.json": ""}}
-model = torch.export.load("{name}", extra_files=files).module()  # only a file that you trust
-names = json.loads(json.loads(files["facts.json"])["class_names"])
-probabilities = model(images)""",
-        "safetensors": f"""import daso
-probabilities = daso.load("{name}").predict(images).probabilities""",
-    }
-    text = f"## Use\n\n```python\n{code[kind]}\n```"
-    if not facts.takes_images or kind == "safetensors":
-        return text
+def _other_sizes(facts: ModelFacts) -> str:
+    if not facts.takes_images:
+        return ""
     _, height, width = facts.input_shape
     resize = f"the model was trained on {width} x {height} pixels only"
     if height == width:
@@ -155,18 +172,7 @@ probabilities = daso.load("{name}").predict(images).probabilities""",
             f"Pillow's `resize(({width}, {height}), Image.Resampling.BILINEAR, box=...)`)"
         )
     scaled = "The model scales and normalises pixel values itself."
-    return f"{text}\n\n{scaled} For images of another size: {resize}."
-
-
-def _data(facts: ModelFacts, data: dict[str, Any]) -> str:
-    sizes = {name: data.get(name) or 0 for name in ("unlabeled", "holdout", "test")}
-    counts = np.array(facts.labeled_counts)
-    return (
-        f"## Data\n\nTrained on {counts.sum():,} labeled images of {len(counts)} classes and "
-        f"{sizes['unlabeled']:,} unlabeled ones (`{_text(facts.provenance.get('data'))}`). The "
-        f"most frequent class has {counts.max():,} labels, the rarest {counts.min():,}. Held out: "
-        f"{sizes['holdout']:,} images; test: {sizes['test']:,}."
-    )
+    return f"\n{scaled} For images of another size: {resize}.\n"
 
 
 def _quality(
@@ -224,63 +230,32 @@ def _calibration(folder: Path, facts: ModelFacts) -> str:
                 ["expected calibration error", *errors],
             ]
         )
-    prior = (
-        "balanced classes" if facts.balanced_by else "the class frequencies of the labeled images"
-    )
-    return (
-        f"## Calibration\n\n{text}\n\nThe probabilities assume {prior}. For other frequencies, "
-        "multiply the probability of each class by its share there, divide by its share here, and "
-        "normalise the sum to 1."
-    )
+    return text
 
 
-def _limits(facts: ModelFacts, counts: Counts | None) -> str:
-    names = facts.class_names
+def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
+    def names(mask: Counts) -> str:
+        chosen = [_text(n) for n, applies in zip(facts.class_names, mask, strict=True) if applies]
+        more = f" and {len(chosen) - MAX_NAMES} more" if len(chosen) > MAX_NAMES else ""
+        return ", ".join(chosen[:MAX_NAMES]) + more
 
-    def chosen(mask: Counts) -> list[str]:
-        return [name for name, applies in zip(names, mask, strict=True) if applies]
-
-    points = [
-        f"It knows {len(names)} classes: an image of anything else also gets one of them, perhaps "
-        "with confidence.",
-        "It was tested on images like those it was trained on. Other cameras, places or seasons "
-        "may lower the quality.",
-    ]
-    rare = chosen(np.array(facts.labeled_counts) < FEW_LABELS)
-    if rare:
-        points.append(f"Fewer than {FEW_LABELS} labeled images each: {_names(rare)}.")
-    if counts is not None:
-        missed = chosen(recall_precision(counts)[0] < LOW_RECALL)
-        unsure = chosen(counts.sum(1) < FEW_TESTED)
-        if missed:
-            points.append(f"Recognised less than half of the time: {_names(missed)}.")
-        if unsure:
-            points.append(
-                f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough "
-                f"estimate: {_names(unsure)}."
-            )
-    points.append("Robustness against images made to mislead it was not tested.")
-    return "## Limits\n\n" + "\n".join(f"* {point}" for point in points)
+    rare = np.array(facts.labeled_counts) < FEW_LABELS
+    if rare.any():
+        yield f"Fewer than {FEW_LABELS} labeled images each: {names(rare)}."
+    if counts is None:
+        return
+    missed, unsure = recall_precision(counts)[0] < LOW_RECALL, counts.sum(1) < FEW_TESTED
+    if missed.any():
+        yield f"Recognised less than half of the time: {names(missed)}."
+    if unsure.any():
+        few = f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough estimate"
+        yield f"{few}: {names(unsure)}."
 
 
-def _origin(facts: ModelFacts, model: Model, check: Check) -> str:
-    origin = facts.provenance
+def _origin(origin: Mapping[str, Any]) -> str:
     shown = {name: origin.get(name) for name in ("daso", "commit", "torch", "seed")}
     shown["split"] = origin.get("split_fingerprint")
     pools = origin.get("images_fingerprints") or {}
     shown |= {f"images, {pool}": value or None for pool, value in pools.items()}
     rows = [[name, f"`{value}`"] for name, value in shown.items() if value is not None]
-    trained = ""
-    if check.from_run is not None:
-        trained = (
-            f" The training computed in {model.config.train.precision}, this file in float32: the "
-            f"run itself gives the same class to {check.same_class} of these images, with "
-            f"probabilities up to {check.from_run:.2g} apart."
-        )
-    return (
-        f"## Origin\n\n{_table([['', ''], *rows])}\n\nChecked after writing: "
-        f"{check.runtime} and the original differ by at most {check.difference:.1e} in a "
-        f"probability on {check.images} {check.what}.{trained}\n\n"
-        "## License\n\nThe owner should state here the license of this model, and what the license "
-        "of its training images allows."
-    )
+    return _table([["", ""], *rows])
