@@ -30,6 +30,9 @@ sys.exit(99 if "torch" in sys.modules else status)
         ("predict --help", 0, "--unsure"),
         ("predict . image.png --probabilites", 2, "--probabilities"),
         ("export --help", 0, "safetensors"),
+        ("validate --help", 0, "--folds"),
+        ("reproduce --help", 0, "--engine"),
+        ("reproduce 1 --seeds one", 2, "--seeds"),
         ("data check --help", 0, "--json"),
     ],
 )

@@ -24,8 +24,8 @@ from daso.errors import OptionError, RunError
 from daso.files import Row, read_json
 from daso.presets.benchmarks import PRESETS
 from daso.reproduce import scales
-from daso.reproduce.campaign import Campaign, Outcome, run_cells
-from daso.reproduce.cells import Cell, table_cells
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.cells import Cell, Outcome, run_cells, table_cells
 from daso.reproduce.compare import accuracies, compare, figure_groups, write_tables
 from daso.reproduce.paper_tables import TableColumn, TableRow, paper_tables, variant
 from daso.reproduce.scales import SCALES

@@ -19,7 +19,7 @@ from daso.files import Row, read_json, remove_leftovers, save_json
 from daso.presets.benchmarks import PRESETS
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
-from daso.reproduce.cells import Cell
+from daso.reproduce.cells import Cell, Outcome
 from daso.reproduce.paper_tables import Variant
 from daso.reproduce.same_run import check_same, differing_data, is_complete, saved_config
 from daso.reproduce.scales import SCALES, Scale
@@ -39,18 +39,6 @@ NOT_STARTED = "not started"
 
 State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]
 Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of an attempt: the accuracy in %, or why the cell is not complete.
-
-    ``"in use"``: another process runs the cell; ``"stopped"``: a signal stopped it, and it can be
-    resumed.
-    """
-
-    state: Literal["complete", "in use", "stopped", "failed"]
-    message: str
 
 
 @dataclass
@@ -287,41 +275,6 @@ class Campaign:
                 except RunError as error:
                     problems.append(str(error))
         return dict(sorted(runs.items())), problems
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
-    report: Callable[[Cell, Outcome], None],
-) -> list[tuple[Cell, Outcome]]:
-    """Run cells; those that other processes run are skipped and tried again at the end.
-
-    Args:
-        cells: the cells.
-        attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
-            starts no other.
-        report: called with the outcome of each cell that completed or failed.
-
-    Returns:
-        The cells that are not complete, and why.
-    """
-    incomplete: list[tuple[Cell, Outcome]] = []
-    waiting = list(cells)
-    while waiting:
-        in_use: list[tuple[Cell, Outcome]] = []
-        for cell, outcome in attempts(waiting):
-            if outcome.state == "in use":
-                in_use.append((cell, outcome))
-                continue
-            if outcome.state != "stopped":
-                report(cell, outcome)
-            if outcome.state != "complete":
-                incomplete.append((cell, outcome))
-        stopped = any(outcome.state == "stopped" for _, outcome in incomplete)
-        if stopped or len(in_use) == len(waiting):
-            return incomplete + in_use
-        waiting = [cell for cell, _ in in_use]
-    return incomplete
 
 
 @lru_cache(maxsize=2)

@@ -1,10 +1,11 @@
-"""Turn cells of tables into the distinct runs that fill them."""
+"""Select cells of tables, find the distinct runs that fill them, and run them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from daso.errors import OptionError, nearest
 from daso.presets.benchmarks import PRESETS
@@ -34,6 +35,18 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.preset} {self.variant.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of an attempt: the accuracy in %, or why the cell is not complete.
+
+    ``"in use"``: another process runs the cell; ``"stopped"``: a signal stopped it, and it can be
+    resumed.
+    """
+
+    state: Literal["complete", "in use", "stopped", "failed"]
+    message: str
 
 
 def table_cells(
@@ -112,3 +125,38 @@ def _names(row: TableRow, table: PaperTable) -> set[str]:
     """Return the names that select a row: its own, and those of its runs."""
     cells, _ = table_cells([([row], table.columns)], [0])
     return row.names | {cell.variant.name.lower() for cell in cells}
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
+    report: Callable[[Cell, Outcome], None],
+) -> list[tuple[Cell, Outcome]]:
+    """Run cells; those that other processes run are skipped and tried again at the end.
+
+    Args:
+        cells: the cells.
+        attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
+            starts no other.
+        report: called with the outcome of each cell that completed or failed.
+
+    Returns:
+        The cells that are not complete, and why.
+    """
+    incomplete: list[tuple[Cell, Outcome]] = []
+    waiting = list(cells)
+    while waiting:
+        in_use: list[tuple[Cell, Outcome]] = []
+        for cell, outcome in attempts(waiting):
+            if outcome.state == "in use":
+                in_use.append((cell, outcome))
+                continue
+            if outcome.state != "stopped":
+                report(cell, outcome)
+            if outcome.state != "complete":
+                incomplete.append((cell, outcome))
+        stopped = any(outcome.state == "stopped" for _, outcome in incomplete)
+        if stopped or len(in_use) == len(waiting):
+            return incomplete + in_use
+        waiting = [cell for cell, _ in in_use]
+    return incomplete

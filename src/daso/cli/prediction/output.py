@@ -12,8 +12,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
@@ -25,6 +29,50 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 """Formats by the suffix of the output."""
 ROW_GROUP = 10_000
 """Rows of a parquet row group."""
+UNKNOWN = "unknown"
+"""Class of an input with too little confidence."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of the output.
+
+    Attributes:
+        class_names: K names.
+        top: number of classes to name.
+        probabilities: whether all probabilities are shown.
+        unsure: confidence below which the class is "unknown".
+    """
+
+    class_names: tuple[str, ...]
+    top: int
+    probabilities: bool
+    unsure: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = ["path", "class", "confidence"]
+        for rank in range(2, self.top + 1):
+            names += [f"class_{rank}", f"confidence_{rank}"]
+        if self.probabilities:
+            names += [f"probability_{name}" for name in self.class_names]
+        return (*names, "error")
+
+    def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
+        """Return the row of an input, given its probabilities (K,)."""
+        best = np.argsort(-probs, kind="stable")[: self.top].tolist()
+        row: Cells = [name]
+        for label in best:
+            row += [self.class_names[label], round(float(probs[label]), 6)]
+        if probs[best[0]] < self.unsure:
+            row[1] = UNKNOWN
+        if self.probabilities:
+            row += [round(value, 6) for value in probs.tolist()]
+        return [*row, None]
+
+    def failure(self, name: str, reason: str) -> Cells:
+        """Return the row of an input that could not be read."""
+        return [name, *[None] * (len(self.columns) - 2), reason]
 
 
 def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:

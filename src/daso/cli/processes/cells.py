@@ -21,8 +21,8 @@ from daso.files import Row
 from daso.presets.benchmarks import PRESETS
 from daso.report.compare.with_paper import Comparison
 from daso.report.figures.paper import draw_figures
-from daso.reproduce.campaign import NOT_STARTED, Campaign, Outcome, run_cells
-from daso.reproduce.cells import Cell, Selection
+from daso.reproduce.campaign import NOT_STARTED, Campaign
+from daso.reproduce.cells import Cell, Outcome, Selection, run_cells
 from daso.reproduce.compare import compare, figure_groups, write_tables
 from daso.train.prepare import Prepared, describe_data
 

@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 from typing import cast
 
 from daso.cli.processes.signals import SIGNALS
-from daso.reproduce.campaign import Campaign, Outcome
-from daso.reproduce.cells import Cell
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.cells import Cell, Outcome
 from daso.train.fit import never
 
 EXIT_TIMEOUT_SECONDS = 60.0

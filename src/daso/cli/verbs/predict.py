@@ -18,7 +18,15 @@ import numpy.typing as npt
 import tyro
 
 from daso.cli.prediction.inputs import Input, Inputs
-from daso.cli.prediction.output import Cells, Journal, check_output, write_csv, write_output
+from daso.cli.prediction.output import (
+    UNKNOWN,
+    Cells,
+    Journal,
+    Table,
+    check_output,
+    write_csv,
+    write_output,
+)
 from daso.cli.prediction.progress import Counter
 from daso.cli.prediction.stream import predict_inputs
 from daso.cli.terminal.parse import parse
@@ -35,7 +43,6 @@ ToRow = Callable[[str, Array | str], Cells]
 """Returns the row of an input's name with its probabilities, (K,), or the reason why it cannot be
 read."""
 
-UNKNOWN = "unknown"
 MAX_NAMED = 20
 """Classes of an estimated distribution that are printed."""
 CHUNK_ROWS = 65_536
@@ -93,48 +100,6 @@ class PredictCommand:
             raise OptionError("--logit-adjusted means --prior uniform; give one of them")
         if self.resume and self.out is None:
             raise OptionError("output to stdout cannot be resumed; add --out")
-
-
-@dataclass(frozen=True)
-class Table:
-    """The columns of the output.
-
-    Attributes:
-        class_names: K names.
-        top: number of classes to name.
-        probabilities: whether all probabilities are shown.
-        unsure: confidence below which the class is "unknown".
-    """
-
-    class_names: tuple[str, ...]
-    top: int
-    probabilities: bool
-    unsure: float
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        names = ["path", "class", "confidence"]
-        for rank in range(2, self.top + 1):
-            names += [f"class_{rank}", f"confidence_{rank}"]
-        if self.probabilities:
-            names += [f"probability_{name}" for name in self.class_names]
-        return (*names, "error")
-
-    def row(self, name: str, probs: Array) -> Cells:
-        """Return the row of an input, given its probabilities (K,)."""
-        best = np.argsort(-probs, kind="stable")[: self.top].tolist()
-        row: Cells = [name]
-        for label in best:
-            row += [self.class_names[label], round(float(probs[label]), 6)]
-        if probs[best[0]] < self.unsure:
-            row[1] = UNKNOWN
-        if self.probabilities:
-            row += [round(value, 6) for value in probs.tolist()]
-        return [*row, None]
-
-    def failure(self, name: str, reason: str) -> Cells:
-        """Return the row of an input that could not be read."""
-        return [name, *[None] * (len(self.columns) - 2), reason]
 
 
 def run(argv: Sequence[str]) -> int:
