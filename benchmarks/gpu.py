@@ -43,6 +43,7 @@ import tyro
 from common import spread_of
 from steps import Case, Setting, Variant, measure_limits
 from torch import Tensor
+from torch._C._autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
 from daso.files import read_rows
@@ -157,12 +158,11 @@ class Loop:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                self.seconds(steps)
+                for _ in range(steps):
+                    self.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        # The two waits of the measurement itself are no part of a step.
-        waits = sum("synchronizing" in str(warning.message) for warning in caught)
-        return max(0, waits - 2) / steps
+        return sum("synchronizing" in str(warning.message) for warning in caught) / steps
 
     def flops(self) -> int:
         """Count the floating-point operations of a step."""
@@ -173,14 +173,14 @@ class Loop:
     def kernels(self) -> Numbers:
         """Return the milliseconds of a step, of the device's work, and of the longest kernels."""
         cuda = torch.cuda.is_available()
-        kind = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
-        with torch.profiler.profile(activities=[kind]) as profile:
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities[: 1 + cuda]) as profile:
             seconds = self.seconds(PROFILED_STEPS)
         spent = {
             event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total)
             / (1000 * PROFILED_STEPS)
             for event in profile.key_averages()
-            if not event.is_user_annotation
+            if not event.is_user_annotation and (not cuda or event.device_type == DeviceType.CUDA)
         }
         longest = sorted(spent.items(), key=lambda item: -item[1])[:KERNELS]
         return {"step": 1000 * seconds, "busy": sum(spent.values()), "longest": dict(longest)}

@@ -67,15 +67,7 @@ probabilities = daso.load("{name}").predict(images).probabilities""",
 def model_card(
     folder: Path, model: Model, facts: ModelFacts, kind: str, name: str, check: Check
 ) -> str:
-    """Return the card of a model: ``card.md``, filled in.
-
-    Args:
-        folder: of its run.
-        model, facts: of the run.
-        kind: format of the exported file.
-        name: of the exported file.
-        check: of the exported file against the original.
-    """
+    """Return the card of a run's model, exported to a file of some kind: ``card.md``, filled in."""
     data = read_json(folder / "data.json")
     summary, confusion = _read(folder / "summary.json"), _read(folder / "confusion.json")
     counts = np.array(confusion["counts"]) if confusion else None

@@ -99,14 +99,10 @@ class ModelFacts:
                 )
             return named[prior]
         if isinstance(prior, Mapping):
-            unknown = [str(name) for name in prior if name not in self.class_names]
-            missing = [name for name in self.class_names if name not in prior]
-            if unknown:
-                raise OptionError(
-                    "the prior names an unknown class: "
-                    f"{unknown[0]!r}.{nearest(unknown[0], self.class_names)}"
-                )
-            if missing:
+            for name in map(str, prior.keys() - set(self.class_names)):
+                hint = nearest(name, self.class_names)
+                raise OptionError(f"the prior names an unknown class: {name!r}.{hint}")
+            if missing := [name for name in self.class_names if name not in prior]:
                 raise OptionError(f"the prior has no share of {', '.join(map(repr, missing[:10]))}")
             prior = [prior[name] for name in self.class_names]
         try:

@@ -109,13 +109,9 @@ def write_safetensors(
 ) -> Answer:
     """Write the weights with a header for ``daso.load``; return a function that runs them.
 
-    Omits auxiliary heads and the location of the data.
+    Auxiliary heads and the location of the data are omitted.
 
-    Args:
-        model, facts: of the run.
-        path: of the file.
-        data: ``data.json`` of the run.
-        encoder: for a run with an encoder from Python: a module like it.
+    *data* is the run's ``data.json``. *encoder* is a module like the run's, if that came from Python.
     """
     network = model.network
     unused = tuple(f"heads.{name}." for name in network.heads if name != network.output)

@@ -195,10 +195,8 @@ class Campaign:
     def attempt(self, cell: Cell, watch: Watch, stop: Callable[[], bool] = never) -> Outcome:
         """Run or resume a cell, unless it is complete or another process runs it.
 
-        Args:
-            cell: the cell.
-            watch: consumes the rows of the training.
-            stop: polled after every step; if true, the run is saved and ends.
+        *watch* consumes the rows of the training. *stop* is polled after every step; if true, the
+        run is saved and ends.
         """
         if stop():
             return Outcome("stopped", NOT_STARTED)

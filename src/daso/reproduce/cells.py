@@ -135,7 +135,7 @@ def run_cells(
     """Run cells; those that other processes run are skipped and tried again at the end.
 
     Args:
-        cells: the cells.
+        cells: to run.
         attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
             starts no other.
         report: called with the outcome of each cell that completed or failed.

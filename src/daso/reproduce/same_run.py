@@ -57,12 +57,7 @@ def differing_data(folder: Path, data: Row) -> str:
 
 
 def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
-    """Check that a run has a configuration; values that *config* leaves open are ignored.
-
-    Args:
-        config: the expected one.
-        saved: that of the run.
-        folder: of the run.
+    """Check that a run's *saved* configuration is the expected one, where that is not open.
 
     Raises:
         RunError: they differ; the message names the differences.

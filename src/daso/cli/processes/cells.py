@@ -155,18 +155,10 @@ def submit_all(
     *,
     wait: bool,
 ) -> list[str]:
-    """Submit the cells that are incomplete and have no job; print the jobs.
+    """Submit the cells that are incomplete and have no job, some in *parallel*; print the jobs.
 
-    Args:
-        campaign: of the cells.
-        cells: to run.
-        jobs: of the campaign.
-        parallel: jobs that run at a time.
-        words: the command that submits them.
-        wait: until all jobs have ended.
-
-    Returns:
-        The cells that failed meanwhile, and where their logs are.
+    *words* is the command that submits them. With *wait*, wait until all jobs have ended, and
+    return the cells that failed meanwhile with their logs.
     """
     incomplete = {str(cell): cell for cell in cells if campaign.state(cell) != "complete"}
     submitted = jobs.submit([*incomplete.values()], parallel, words)

@@ -39,10 +39,8 @@ class CellJob:
     again. SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job
     then waits for its end.
 
-    Attributes:
-        campaign: with absolute paths.
-        cell: one of its cells.
-        command: the arguments that submitted it, for ``environment.json``.
+    The campaign must have absolute paths. The command is that which submitted the job, for
+    ``environment.json``.
     """
 
     campaign: Campaign
@@ -123,10 +121,7 @@ class Jobs:
     ) -> dict[str, Job[str]]:
         """Submit, as one array, the cells that have no job and that no other process runs.
 
-        Args:
-            cells: incomplete cells.
-            parallel: jobs of the array that run at a time.
-            command: the arguments that submit them.
+        *command* is noted in the runs. At most *parallel* jobs run at a time.
 
         Returns:
             New and existing jobs by the names of their cells.
