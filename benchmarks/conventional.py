@@ -1,9 +1,10 @@
-"""The pipeline that published implementations of FixMatch and DASO share, as the yardstick of benchmarks/speed.py.
+"""The usual pipeline of FixMatch and DASO, as the yardstick of benchmarks/speed.py.
 
-Written for comparison only, in the plainest form: worker processes of torch's DataLoader augment one image after
-another with Pillow; the network runs eagerly on contiguous float32 NCHW tensors, one joint forward pass over
-labelled, weak and strong images; DASO keeps a Python list of one tensor per class; the moving average is a loop over
-parameters and buffers. It computes what the package computes: tests/test_speed_benchmark.py holds them together.
+Written for comparison only, in the plainest form: worker processes of torch's DataLoader augment
+one image after another with Pillow; the network runs eagerly on contiguous float32 NCHW tensors,
+one joint forward pass over labelled, weak and strong images; DASO keeps a Python list of one tensor
+per class; the moving average is a loop over parameters and buffers. It computes what the package
+computes: tests/test_speed_benchmark.py holds them together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 
 
 class ImageBatch(NamedTuple):
-    """What the loaders deliver: normalised float32 images (B or U, C, H, W) and int64 labels (B,)."""
+    """A batch of the loaders: float32 images (B or U, C, H, W), int64 labels (B,)."""
 
     labeled: Tensor
     labels: Tensor

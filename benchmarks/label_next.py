@@ -2,14 +2,15 @@
 
     for seed in 0 1 2; do
         daso train fashion-mnist --labeled-head 100 --unlabeled-head 2000 --gamma-labeled 50 --gamma-unlabeled 50 \\
-            --network small --steps 600 --method fixmatch+daso --seed $seed --out runs/label-next-$seed
+            --network small --steps 600 --method fixmatch+daso --seed $seed --out
+            runs/label-next-$seed
     done
     python benchmarks/label_next.py runs/label-next-* --csv results/label-next.csv
 
-Each way to choose asks for the labels of 25, 50 and 100 unlabelled images. A logistic regression on the run's
-features then learns from the labelled images and these; told is what it gains on the test images, as a mean over the
-runs and the three numbers: balanced accuracy, and recall of the rarest third. The CSV file gets a row for each run,
-way and number of labels.
+Each way to choose asks for the labels of 25, 50 and 100 unlabelled images. A logistic regression on
+the run's features then learns from the labelled images and these; told is what it gains on the test
+images, as a mean over the runs and the three numbers: balanced accuracy, and recall of the rarest
+third. The CSV file gets a row for each run, way and number of labels.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
-from provenance import provenance
+from common import provenance
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
@@ -75,7 +76,7 @@ def softmax(logits: Floats) -> Floats:
 
 
 def beliefs(folder: Path, model: Model, features: Floats) -> tuple[Floats, Floats]:
-    """Return the probabilities of the classifier and of the similarity to the prototypes of the run."""
+    """Return the probabilities of a run's classifier and of its prototypes."""
     if load_run(folder).beliefs.get("prototypes") != "method":
         raise SystemExit(f"{folder}: its method has no prototypes")
     checkpoint = max((folder / "checkpoints").glob("*.safetensors"))

@@ -2,17 +2,19 @@
 
     python benchmarks/lite.py --settings fashion-consistent fashion-reversed --seeds 0 1 2 3 4
 
-`daso reproduce TABLE --scale lite` runs the paper's tables at such a size; Fashion-MNIST is in none of them. The
-setting cifar10-consistent is that of its first column, for other precisions and variants.
+`daso reproduce TABLE --scale lite` runs the paper's tables at such a size; Fashion-MNIST is in none
+of them. The setting cifar10-consistent is that of its first column, for other precisions and
+variants.
 
-A cell (setting, method, seed, precision) that has its row in the results file is not run again, a run that was
-stopped is resumed, so a campaign goes on where it was; several processes may share one results file. All methods of
-a seed see the same split, initial weights and order of labelled images.
+A cell (setting, method, seed, precision) that has its row in the results file is not run again, a
+run that was stopped is resumed, so a campaign goes on where it was; several processes may share one
+results file. All methods of a seed see the same split, initial weights and order of labelled
+images.
 """
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
 import sys
 import time
@@ -27,9 +29,8 @@ from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import RunError
-from daso.files import read_json
 from daso.presets.sources import SOURCES
-from daso.report.results import append_row, result_row
+from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 from daso.reproduce.scales import SCALES
 from daso.train.config import RunConfig
@@ -54,7 +55,8 @@ SETTINGS: dict[str, tuple[str, SplitOptions, TrainOptions]] = {
     ),
     "cifar10-consistent": ("cifar10", CIFAR, TrainOptions(**SCALES["lite"].train)),
 }
-"""Source, split and training of each setting. What scales with the length: the warm-up of DASO is a fifth of it."""
+"""Source, split and training of each setting. What scales with the length: the warm-up of DASO is a
+fifth of it."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +87,15 @@ class Lite:
     """Run folders go here."""
 
 
-KEY = ("setting", "method", "variant", "seed", "precision", "steps")
-
-
-def done(path: Path) -> set[tuple[str, ...]]:
-    """Return the keys of the cells that have a row."""
-    if not path.exists():
-        return set()
-    with path.open(newline="", encoding="utf-8") as file:
-        return {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
-
-
 def train(config: RunConfig, source: Source, folder: Path) -> None:
     """Train into *folder*, or go on with the run that is there."""
     prepared = prepare(config, source)
     if (folder / "config.json").exists():
-        there = RunConfig.from_dict(read_json(folder / "config.json"), str(folder))
+        there = RunConfig.read(folder)
         if there.fingerprint() != prepared.config.fingerprint():
             raise RunError(
-                f"{folder} holds a run of another configuration; remove it or give --runs another folder"
+                f"{folder} holds a run of another configuration; remove it or give --runs another "
+                "folder"
             )
         _, rows = resume_run(folder, lambda message: print(message, file=sys.stderr))
     else:
@@ -118,46 +110,38 @@ def train(config: RunConfig, source: Source, folder: Path) -> None:
 def main(lite: Lite) -> None:
     torch.set_num_threads(lite.threads)
     sources: dict[str, Source] = {}
-    for seed in lite.seeds:
-        for setting in lite.settings:
-            name, split, options = SETTINGS[setting]
-            for method in lite.methods:
-                options = replace(
-                    options,
-                    seed=seed,
-                    precision=lite.precision,
-                    steps=lite.steps or options.steps,
-                    device="cpu",
-                )
-                key = {
-                    "setting": setting,
-                    "method": method,
-                    "variant": lite.variant,
-                    "seed": str(seed),
-                    "precision": lite.precision,
-                    "steps": str(options.steps),
-                }
-                if tuple(key.values()) in done(lite.results):
-                    continue
-                if name not in sources:
-                    sources[name] = open_source(name, data=lite.data)
-                method_options = json.loads(lite.options)
-                if "daso" in method:
-                    temperature = SOURCES[name].temperature_for(split)
-                    method_options = {"dist_temperature": temperature, **method_options}
-                data = None if lite.data is None else str(lite.data)
-                config = RunConfig(
-                    source=name,
-                    data=data,
-                    method=method,
-                    method_options=method_options,
-                    split=split,
-                    train=options,
-                )
-                folder = lite.runs / "-".join(filter(None, key.values()))
-                started = time.strftime("%Y-%m-%d")
-                train(config, sources[name], folder)
-                append_row(lite.results, {**key, "date": started, **result_row(read_run(folder))})
+    for seed, setting, method in itertools.product(lite.seeds, lite.settings, lite.methods):
+        name, split, options = SETTINGS[setting]
+        steps = lite.steps or options.steps
+        options = replace(options, seed=seed, precision=lite.precision, steps=steps, device="cpu")
+        key = {
+            "setting": setting,
+            "method": method,
+            "variant": lite.variant,
+            "seed": str(seed),
+            "precision": lite.precision,
+            "steps": str(steps),
+        }
+        if has_row(lite.results, key):
+            continue
+        if name not in sources:
+            sources[name] = open_source(name, data=lite.data)
+        method_options = json.loads(lite.options)
+        if "daso" in method:
+            temperature = SOURCES[name].temperature_for(split)
+            method_options = {"dist_temperature": temperature, **method_options}
+        config = RunConfig(
+            source=name,
+            data=None if lite.data is None else str(lite.data),
+            method=method,
+            method_options=method_options,
+            split=split,
+            train=options,
+        )
+        folder = lite.runs / "-".join(filter(None, key.values()))
+        started = time.strftime("%Y-%m-%d")
+        train(config, sources[name], folder)
+        append_row(lite.results, {**key, "date": started, **result_row(read_run(folder))}, key)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Fashion-MNIST as people have images: in folders, few labelled and many not; the bare command against supervised.
+"""Fashion-MNIST in image folders: the bare command against supervised training.
 
     python benchmarks/own_images.py --seeds 0 1 2 --out runs/own-images
 
-Writes, for each seed, a folder with ``labeled/<class>/`` (250 images of the most frequent class down to 5 of the
-rarest), ``unlabeled/`` (all others of the training set, about as many of each class, unlike the labelled ones) and
-``test/<class>/``. Then ``daso train FOLDER`` runs in a process of its own, and supervised, as long and twice as long. A
-row of each run goes into the results file, with the minutes that the whole command took; what has its row is not run
-again.
+Writes, for each seed, a folder with ``labeled/<class>/`` (250 images of the most frequent class
+down to 5 of the rarest), ``unlabeled/`` (all others of the training set, about as many of each
+class, unlike the labelled ones) and ``test/<class>/``. Then ``daso train FOLDER`` runs in a process
+of its own, and supervised, as long and twice as long. A row of each run goes into the results file,
+with the minutes that the whole command took; what has its row is not run again.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -40,7 +39,8 @@ class OwnImages:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the choice of labelled images, and of the trainings."""
     commands: tuple[str, ...] = ("", "--method supervised", "--method supervised --steps 4000")
-    """What is added to the bare command; of one to begin with, write ``--commands " --steps 100"``, with a blank."""
+    """What is added to the bare command; of one to begin with, write ``--commands " --steps 100"``,
+    with a blank."""
     data: Path | None = None
     """Where Fashion-MNIST's files are."""
     out: Path = Path("runs/own-images")
@@ -80,28 +80,14 @@ def main(options: OwnImages) -> None:
         write_folders(source, folder, seed)
         for added in map(str.strip, options.commands):
             key = {"setting": "fashion-folders", "added": added, "seed": str(seed)}
-            if options.results.exists() and has_row(options.results, key):
+            if has_row(options.results, key):
                 continue
             run = options.out / "-".join([f"run-{seed}", *added.replace("--", "").split()])
-            command = [
-                sys.executable,
-                "-m",
-                "daso",
-                "train",
-                str(folder),
-                "--out",
-                str(run),
-                "--seed",
-                str(seed),
-            ]
             start = time.monotonic()
+            words = ["train", str(folder), "--out", str(run), "--seed", str(seed), *added.split()]
             if run.exists():
-                command = [sys.executable, "-m", "daso", "resume", str(run)]
-            subprocess.run(
-                [*command, *(added.split() if "resume" not in command else [])],
-                check=True,
-                env=dict(os.environ),
-            )
+                words = ["resume", str(run)]
+            subprocess.run([sys.executable, "-m", "daso", *words], check=True)
             row = {**key, "wall_minutes": f"{(time.monotonic() - start) / 60:.1f}"}
             append_row(options.results, {**row, **result_row(read_run(run))})
 

@@ -1,4 +1,4 @@
-"""Weak and strong views with Pillow, one image after another, as published data loaders make them."""
+"""Weak and strong views with Pillow, one image after another."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Augmentation:
     def __init__(self, size: int, padding: int, cutout: int, generator: random.Random) -> None:
         self.size, self.padding, self.cutout = size, padding, cutout
         self.generator = generator
-        # numpy.pad is slow on small images; looking rows and columns up makes the comparison a fair one.
+        # numpy.pad is slow on small images; looking rows and columns up makes the comparison a fair
+        # one.
         self._places = np.pad(np.arange(size), padding, "reflect")
 
     def weak(self, image: Array) -> Array:

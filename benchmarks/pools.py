@@ -1,11 +1,12 @@
-"""Pools larger than the memory: time of a step and resident memory against the size of the unlabelled pool.
+"""Pools larger than the memory: time of a step and resident memory by pool size.
 
     python benchmarks/pools.py --counts 10000 100000 1000000 --csv results/pools.csv
 
-Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ) and a folder of
-labelled ones, decodes them into a cache with ``daso train --cache``, and trains the same number of steps with the pool
-held in memory and read from the cache, in turns, each in a process of its own that notes its largest resident memory.
-Steps per second are those of the training rows, the first ones left out; ratios are within a round.
+Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ)
+and a folder of labelled ones, decodes them into a cache with ``daso train --cache``, and trains the
+same number of steps with the pool held in memory and read from the cache, in turns, each in a
+process of its own that notes its largest resident memory. Steps per second are those of the
+training rows, the first ones left out; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import tyro
+from common import provenance, ratio
 from PIL import Image
 
 from daso.data.open import open_source
 from daso.report.results import append_row
-from daso.train.folder.environment import describe_environment
 
 SHARD = 10_000
 LABELED = 20
@@ -46,7 +47,8 @@ class Pools:
     steps: int = 300
     method: str = "fixmatch+daso"
     method_options: str = ""
-    """Further options of the training, in one string with a leading blank: " --darp-start 0 --darp-period 100"."""
+    """Further options of the training, in one string with a leading blank: " --darp-start 0
+    --darp-period 100"."""
     network: str = "wrn-10-1"
     batch: int = 16
     data: Path | None = None
@@ -58,7 +60,7 @@ class Pools:
 
 
 def write_shards(options: Pools, images: Any, count: int) -> Path:
-    """Write an image folder whose unlabelled images are in shards; what is there already is left."""
+    """Write an image folder with unlabeled images in shards, unless it exists."""
     folder = options.out / f"pool-{count}"
     if (folder / "done").exists():
         return folder
@@ -91,40 +93,24 @@ def write_labeled(folder: Path, images: Any, labels: Any, names: tuple[str, ...]
 
 def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, float]:
     """Train in a process of its own; return seconds, steps a second and megabytes."""
-    command = [
-        sys.executable,
-        __file__,
-        "--run",
-        str(folder),
-        "--out",
-        str(run),
-        "--memory",
-        str(memory),
-    ]
-    command += [
-        "--method",
-        options.method,
-        *options.method_options.split(),
-        "--network",
-        options.network,
-    ]
-    command += [
-        "--steps",
-        str(options.steps),
-        "--evaluate-every",
-        str(options.steps),
-        "--log-every",
-        "20",
-    ]
-    command += [
-        "--batch",
-        str(options.batch),
-        "--cache",
-        str(options.out / "cache"),
-        "--size",
-        "32",
-    ]
-    command += ["--holdout", "0", "--device", "cpu", "--quiet"]
+    values: dict[str, Any] = {
+        "run": folder,
+        "out": run,
+        "memory": memory,
+        "method": options.method,
+        "network": options.network,
+        "steps": options.steps,
+        "evaluate-every": options.steps,
+        "log-every": 20,
+        "batch": options.batch,
+        "cache": options.out / "cache",
+        "size": 32,
+        "holdout": 0,
+        "device": "cpu",
+    }
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    extra = [*options.method_options.split(), "--quiet"]
+    command = [sys.executable, __file__, *words, *extra]
     start = time.monotonic()
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
@@ -162,9 +148,10 @@ def _peak() -> float:
 def main(options: Pools) -> None:
     source = open_source("cifar10", data=options.data)
     images, labels = np.asarray(source.train.images), source.train.labels
-    about = describe_environment(_cpu(), options.method)
+    about = provenance()
     print(
-        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | ratio |"
+        "| images | decode and first run, s | in memory: steps/s, MB over torch | from the cache | "
+        "ratio |"
     )
     print("|---|---|---|---|---|")
     for count in options.counts:
@@ -177,7 +164,7 @@ def main(options: Pools) -> None:
             for memory, kept in ((1000.0, held), (0.0, read)):
                 run = options.out / f"run-{count}-{number}-{memory:g}-{os.getpid()}"
                 kept.append(train(options, folder, run, memory))
-        ratios = [b["speed"] / a["speed"] for a, b in zip(held, read, strict=True)]
+        ratios = ratio([r["speed"] for r in read], [r["speed"] for r in held])
         row = {
             "command": f"python benchmarks/pools.py --counts {count} --rounds {options.rounds} "
             f'--method {options.method} --method-options "{options.method_options}"',
@@ -191,31 +178,23 @@ def main(options: Pools) -> None:
             "first_peak_mb": f"{first['peak'] - first['imported']:.0f}",
             "memory_steps_per_second": f"{median(r['speed'] for r in held):.2f}",
             "cache_steps_per_second": f"{median(r['speed'] for r in read):.2f}",
-            "ratio": f"{median(ratios):.3f}",
-            "ratio_least": f"{min(ratios):.3f}",
-            "ratio_most": f"{max(ratios):.3f}",
+            "ratio": f"{ratios['median']:.3f}",
+            "ratio_least": f"{ratios['low']:.3f}",
+            "ratio_most": f"{ratios['high']:.3f}",
             "memory_peak_mb": f"{median(r['peak'] - r['imported'] for r in held):.0f}",
             "cache_peak_mb": f"{median(r['peak'] - r['imported'] for r in read):.0f}",
             "memory_wall_seconds": f"{median(r['wall'] for r in held):.0f}",
             "cache_wall_seconds": f"{median(r['wall'] for r in read):.0f}",
-            "commit": about["commit"],
-            "hardware": f"{about['hardware']}, {about['threads']} thread(s)",
-            "torch": about["torch"],
+            **{name: about[name] for name in ("commit", "hardware", "torch")},
         }
         print(
-            f"| {count:,} | {row['first_seconds']} | {row['memory_steps_per_second']}, {row['memory_peak_mb']} "
-            f"| {row['cache_steps_per_second']}, {row['cache_peak_mb']} "
+            f"| {count:,} | {row['first_seconds']} | {row['memory_steps_per_second']}, "
+            f"{row['memory_peak_mb']} | {row['cache_steps_per_second']}, {row['cache_peak_mb']} "
             f"| {row['ratio']} ({row['ratio_least']} to {row['ratio_most']}) |",
             flush=True,
         )
         if options.csv is not None:
             append_row(options.csv, row)
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")
 
 
 if __name__ == "__main__":

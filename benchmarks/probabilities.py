@@ -1,11 +1,12 @@
-"""What the probabilities of a run are worth on test images: calibration, and class distributions told or estimated.
+"""The quality of a run's probabilities on test images: calibration and priors.
 
     python benchmarks/probabilities.py --source digits --seeds 0 1 2 --csv results/probabilities.csv
 
-Trains a small network on long-tailed labels, as runs do, calibrates it on its hold-out, and measures on balanced test
-images: negative log-likelihood and calibration error with the temperature and without; the same for temperatures from
-fewer held-out images (mean over draws, and how often they are worse than none); and the balanced accuracy by the prior
-that the probabilities are shifted to. Prints a row of JSON for each training.
+Trains a small network on long-tailed labels, as runs do, calibrates it on its hold-out, and
+measures on balanced test images: negative log-likelihood and calibration error with the temperature
+and without; the same for temperatures from fewer held-out images (mean over draws, and how often
+they are worse than none); and the balanced accuracy by the prior that the probabilities are shifted
+to. Prints a row of JSON for each training.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tyro
-from provenance import provenance
+from common import provenance
 from scipy.special import softmax
 
 from daso.compose import Recipe
@@ -30,7 +31,6 @@ from daso.evaluate.calibration import Calibration, calibrate, fit_temperature
 from daso.evaluate.metrics import calibration_error, confusion_matrix, recall_precision
 from daso.evaluate.predict import predict_logits
 from daso.evaluate.prior import estimate_prior, shift
-from daso.export.estimate import estimate_distribution
 from daso.export.facts import ModelFacts
 from daso.report.results import append_row
 from daso.train.config import RunConfig
@@ -76,7 +76,10 @@ def balanced_accuracy(probs: Array, labels: Array) -> float:
 def temperatures_from_fewer(
     held: Array, held_labels: Array, logits: Array, labels: Array
 ) -> dict[str, Any]:
-    """Return, by the number of held-out images, the mean loss on test images and the share of draws worse than none."""
+    """Return losses with temperatures from fewer held-out images.
+
+    For each number of images: the mean loss on test images, and the share of draws worse than none.
+    """
     random, found = np.random.default_rng(0), {}
     none = loss(logits, labels, 1)
     for count in (n for n in FEWER if n <= len(held)):
@@ -90,7 +93,7 @@ def temperatures_from_fewer(
 def by_prior(probs: Array, labels: Array, facts: ModelFacts) -> dict[str, Any]:
     """Return balanced accuracy by prior, and the sum of the errors of the estimated shares."""
     truth = np.bincount(labels, minlength=len(facts.class_names)) / len(labels)
-    by_confusion, how = estimate_distribution(facts, lambda: [probs])
+    by_confusion, how = facts.estimate_distribution(lambda: [probs])
     priors = {"none": facts.prior, "labeled": facts.labeled, "truth": truth, how: by_confusion}
     priors["expectation-maximisation"] = estimate_prior(lambda: [probs], facts.prior)
     return {

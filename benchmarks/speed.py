@@ -1,47 +1,390 @@
-"""Compare the speed of a training step with that of the conventional pipeline of benchmarks/conventional.py.
+"""Compare the speed of our training step on a CPU with the conventional pipeline.
 
     python benchmarks/speed.py --settings wrn-28-2-64 --rounds 5 --csv results/speed.csv
 
-Each side lives in a process of its own, and their rounds take turns, so that all meet the same state of the machine:
-the ratio of a round is taken within that round, and the table gives the median of the ratios with the lowest and
-the highest. The images are noise, which takes as long as any others. "Joint batch norm" is FixMatch's way, one forward
-pass over labelled, weak and strong images, as in the conventional pipeline; with the "weak view apart" the weak
-images go through the network by themselves, without a gradient (``--weak-pass apart``).
+Each side runs in a process of its own. The rounds of the sides alternate, so that all meet the same
+state of the machine: the ratio of a round is taken within it, and the table shows the median ratio
+with the lowest and the highest. The images are noise, which takes as long as any others. "Joint
+batch norm" is FixMatch's way: one forward pass over labeled, weak and strong images, as in the
+conventional pipeline. With the "weak view apart", the weak images pass the network by themselves,
+without a gradient (``--weak-pass apart``). The section "views" compares the strong view of
+photographs with Pillow's, one image after another.
 
-The share of the limit is that of the fastest arithmetic found in the same precision: a matrix product or, on a CPU,
-a wide convolution (benchmarks/layers.py tells one layer from the other). On a machine that has other
-work, ``--clock processor`` takes the processor time of all threads and data loaders of a side instead: the ratios are
-then steady, but what a thread waits for another does not count.
+The share of the limit refers to the fastest arithmetic found in the same precision: a matrix
+product, or on a CPU a wide convolution. On a busy machine, ``--clock processor`` measures the
+processor time of all threads and data loaders: its ratios are steady, but the time that a thread
+waits for another does not count.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import random
 import statistics
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
-from cases import Case
-from limits import Limits
-from remote import Remote
-from speed_options import CONVENTIONAL, SETTINGS, Speed, quick
-from speed_rows import write_rows
-from speed_sections import measure_memory, measure_overhead, measure_own_work, measure_steps
+from common import Spread, provenance, ratio, show, spread_of
+from PIL import Image
+from pillow_augment import Array, Augmentation
+from sklearn.datasets import load_sample_image
+from steps import Case, Clock, Ours, Remote, Setting, Stopwatch, Theirs, Variant, measure_limits
+from surroundings import Overhead, OwnWork, peak_of, peak_of_training, write_noise
 
+from daso.methods.fixmatch import FixMatch
+from daso.report.results import append_row
 from daso.train.step.state import choose_device
+from daso.views import draw, join_draws, strong, strong_from_draws
+
+SETTINGS = {
+    "wrn-28-2-64": Setting("wrn-28-2", 64, 3, 32),
+    "wrn-28-2-16": Setting("wrn-28-2", 16, 3, 32),
+    "small-28": Setting("small", 32, 1, 28),
+    "resnet50-224": Setting("resnet50", 32, 3, 224, needs_cuda=True),
+    "tiny": Setting("small-4", 4, 1, 8),
+}
+VARIANTS = {
+    "float32": Variant("float32"),
+    "float32-recomputed": Variant("float32", recompute=True),
+    "float32-compiled": Variant("float32", compile=True),
+    "bfloat16": Variant("bfloat16"),
+    "bfloat16-recomputed": Variant("bfloat16", recompute=True),
+    "bfloat16-compiled": Variant("bfloat16", compile=True),
+    "float32-apart": Variant("float32", "apart"),
+    "bfloat16-apart": Variant("bfloat16", "apart"),
+    "bfloat16-apart-compiled": Variant("bfloat16", "apart", compile=True),
+}
+CONVENTIONAL = "conventional: float32, joint batch norm, eager"
+PARTS = ("data", "forward", "EMA features", "backward", "optimizer", "moving average", "other")
+RUN_STEPS, PERIOD, TEST_IMAGES = 250_000, 500, 10_000
+VIEW_SIZES: tuple[int, ...] = (32, 96, 224)
+VIEW_STEPS: tuple[int, ...] = (1, 4, 8, 16)
+VIEW_BATCH = 128
+
+Section = Literal["steps", "own-work", "overhead", "memory", "views"]
 
 
-def step_seconds(settings: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds of our steps of DASO by variant, of the first setting in which they were measured."""
+@dataclass(frozen=True)
+class Speed:
+    """Measure training steps, their parts, and the costs of a run around them."""
+
+    settings: tuple[str, ...] = ("wrn-28-2-64",)
+    """wrn-28-2-64 (the paper's), wrn-28-2-16, small-28, resnet50-224 (CUDA only), tiny."""
+    methods: tuple[str, ...] = ("fixmatch", "fixmatch+daso")
+    """Methods to measure."""
+    classes: tuple[int, ...] = (10,)
+    """K of whole steps; DASO's own work is always measured for 10, 100 and 1000."""
+    variants: tuple[str, ...] = (
+        "float32",
+        "float32-compiled",
+        "bfloat16",
+        "bfloat16-compiled",
+        "bfloat16-apart",
+    )
+    """float32 or bfloat16, optionally followed by -apart, -recomputed or -compiled."""
+    sections: tuple[Section, ...] = ("steps", "own-work", "overhead", "memory")
+    """What to measure."""
+    rounds: int = 5
+    """Rounds, in each of which every side has its turn."""
+    steps: int = 2
+    """Steps of a turn."""
+    threads: int = torch.get_num_threads()
+    """Threads of torch, and data-loading processes of the conventional pipeline."""
+    clock: Clock = "wall"
+    """wall, or processor: the time of all threads and data loaders, for a busy machine (Linux)."""
+    device: str = "auto"
+    """cpu, cuda; auto takes the first accelerator."""
+    quick: bool = False
+    """Measure everything once on tiny sizes, to test that it works."""
+    json: Path | None = None
+    """File for all numbers."""
+    csv: Path | None = None
+    """File to append a row to for every ratio."""
+
+
+QUICK: dict[str, Any] = {
+    "settings": ("tiny",),
+    "methods": ("fixmatch+daso",),
+    "variants": ("float32", "bfloat16-apart"),
+    "sections": ("steps", "own-work", "overhead", "memory", "views"),
+    "rounds": 2,
+    "steps": 2,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+def available(variant: Variant) -> bool:
+    return variant.weak_pass == "joint" or "weak_pass" in inspect.signature(FixMatch).parameters
+
+
+def measure_steps(speed: Speed, case: Case, limits: dict[str, float]) -> dict[str, Any]:
+    """Return seconds, ratios, parts and shares of the limit by variant; the sides take turns."""
+    sides = {CONVENTIONAL: Remote(speed.threads, Theirs, case, speed.threads)}
+    missing: dict[str, str] = {}
+    chosen = {str(VARIANTS[name]): VARIANTS[name] for name in speed.variants}
+    for label, variant in chosen.items():
+        if not available(variant):
+            missing[label] = "not available"
+            continue
+        try:
+            sides[label] = Remote(speed.threads, Ours, case, variant)
+            sides[label].call("round", 2)  # compiles, fills caches
+        except RuntimeError as error:
+            missing[label] = f"failed: {error}"
+            sides.pop(label, None)
+    flops = {"joint": sides[CONVENTIONAL].call("flops")}
+    for label, variant in chosen.items():
+        if label in sides and not variant.compile and variant.weak_pass not in flops:
+            flops[variant.weak_pass] = sides[label].call("flops")
+    sides[CONVENTIONAL].call("round", 2)
+
+    rounds: dict[str, list[dict[str, float]]] = {label: [] for label in sides}
+    for number in range(speed.rounds):
+        labels = list(sides)
+        # Another side starts each round: the one after the data loaders shares the machine with
+        # them.
+        shift = number % len(labels)
+        for label in labels[shift:] + labels[:shift]:
+            rounds[label].append(sides[label].call("round", speed.steps))
+    for side in sides.values():
+        side.close()
+
+    result: dict[str, Any] = {}
+    base = [parts["step"] for parts in rounds[CONVENTIONAL]]
+    for label, measured in rounds.items():
+        seconds = [parts["step"] for parts in measured]
+        variant = chosen.get(label, Variant())
+        rate = flops.get(variant.weak_pass, 0) / statistics.median(seconds) / 1e9
+        names = [name for name in PARTS if name in measured[0]]
+        result[label] = {
+            "seconds": seconds,
+            "times_conventional": ratio(base, seconds),
+            "parts": {name: statistics.median(parts[name] for parts in measured) for name in names},
+            "gflops": rate or None,
+            "share_of_limit": rate / limits[variant.precision] or None,
+        }
+    setting = case.setting
+    size = f"{setting.channels} x {setting.side} x {setting.side}"
+    print(
+        f"\n{setting.network}, {case.method}, K = {case.num_classes}, "
+        f"{setting.batch} + {2 * setting.batch} images of {size}, {flops['joint'] / 1e9:,.1f} "
+        "GFLOP a step"
+    )
+    print(f"{'':48} {'s':>8} {'steps/s':>8}   {'times conventional':19} {'GFLOP/s':>8} of limit")
+    for label, numbers in result.items():
+        second = statistics.median(numbers["seconds"])
+        rate_text, share = f"{numbers['gflops'] or 0:,.1f}", f"{numbers['share_of_limit'] or 0:.0%}"
+        times = show(numbers["times_conventional"])
+        print(f"{label:48} {second:8.4f} {1 / second:8.2f}   {times:19} {rate_text:>8} {share}")
+    for label, reason in missing.items():
+        print(f"{label:48} {reason}")
+    print(
+        f"{'ms of a step (EMA features are part of forward)':48}"
+        + "".join(f"{name:>15}" for name in PARTS)
+    )
+    for label, numbers in result.items():
+        cells = "".join(f"{1000 * numbers['parts'].get(name, 0):15.1f}" for name in PARTS)
+        print(f"{label:48}{cells}")
+    return {"flops": flops, "variants": result, "missing": missing}
+
+
+def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str, Any]:
+    """Return what DASO adds to FixMatch beyond the EMA features, for K = 10, 100 and 1000."""
+    # The small network of width 32 has 128 features, as many as WRN-28-2.
+    setting = SETTINGS["tiny"] if speed.quick else Setting("small-32", 64, 1, 8)
+    images = f"{setting.batch} + {2 * setting.batch} images"
+    print(f"\nDASO on {images} beyond FixMatch and the EMA features, ms")
+    print(
+        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest "
+        "step"
+    )
+    result: dict[str, Any] = {}
+    for classes in (10,) if speed.quick else (10, 100, 1000):
+        case = Case(setting, "fixmatch+daso", classes, device, speed.clock)
+        remote = Remote(speed.threads, OwnWork, case)
+        rounds = [
+            remote.call("milliseconds", 5 if speed.quick else 15) for _ in range(speed.rounds)
+        ]
+        remote.close()
+        sides = {side: [numbers[side] for numbers in rounds] for side in ("conventional", "ours")}
+        conventional, ours = (statistics.median(values) for values in sides.values())
+        share = None if step is None else ours / 1000 / step
+        times = ratio(sides["conventional"], sides["ours"])
+        result[str(classes)] = {
+            "milliseconds": sides,
+            "times_conventional": times,
+            "share_of_step": share,
+        }
+        shown = "" if share is None else f"{share:10.1%}"
+        print(f"{classes:5} {conventional:13.2f} {ours:8.2f}   {show(times):19} {shown}")
+    return result
+
+
+def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[str, Any]:
+    """Return the seconds of evaluation, checkpoint and logging, and their share of a run."""
+    print(f"\nAround the steps, every {PERIOD} of {RUN_STEPS}, with {TEST_IMAGES:,} test images, s")
+    # Whole batches of an evaluation, so that its time is proportional to the number of images.
+    period, test = (20, 32) if speed.quick else (PERIOD, 512)
+    seconds: dict[str, dict[str, float]] = {}
+    shares: dict[str, float] = {}
+    for variant in (VARIANTS[name] for name in speed.variants):
+        precision, label = variant.precision, str(variant)
+        if precision not in seconds:
+            remote = Remote(speed.threads, Overhead, case, Variant(precision))
+            seconds[precision] = remote.call("seconds", period, test, TEST_IMAGES)
+            remote.close()
+            cells = "".join(f"{name} {value:9.3f}  " for name, value in seconds[precision].items())
+            print(f"{precision:12}{cells}")
+        if label in steps:
+            total = sum(seconds[precision].values())
+            shares[label] = total / (PERIOD * steps[label] + total)
+            print(f"{label:48} {shares[label]:8.2%} of a run")
+    return {"seconds": seconds, "share_of_run": shares}
+
+
+def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
+    """Return the peak host memory of ``daso train cifar10`` above that of importing torch."""
+    alone = peak_of("import torch", threads=speed.threads)
+    print(f"\nPeak host memory of 'daso train cifar10' above torch's own import ({alone:.0f}), MB")
+    result: dict[str, Any] = {"torch": alone}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_noise(folder, quick=speed.quick)
+        for name in speed.variants:
+            variant = VARIANTS[name]
+            if available(variant):
+                how: dict[str, Any] = {"quick": speed.quick, "threads": speed.threads}
+                peak = peak_of_training(folder, variant, name, device=device, **how) - alone
+                result[str(variant)] = {"training": peak}
+                print(f"{variant!s:48} {peak:8.0f}")
+    return result
+
+
+def photographs(count: int, size: int) -> Array:
+    """Return squares cut out of two photographs, uint8 (B, size, size, 3)."""
+    pictures = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    generator = random.Random(0)
+    crops = []
+    for index in range(count):
+        left, top = generator.randint(0, 640 - 300), generator.randint(0, 427 - 300)
+        crop = pictures[index % 2].crop((left, top, left + 300, top + 300))
+        crops.append(np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)))
+    return np.stack(crops)
+
+
+def strong_views(images: torch.Tensor, steps: int, seed: int, cutout: int) -> torch.Tensor:
+    """Return the strong views of several steps, each with its own generator."""
+    generators = [torch.Generator().manual_seed(seed + step) for step in range(steps)]
+    if steps == 1:
+        return strong(images, generators[0], cutout=cutout)
+    count, _, height, width = images.shape
+    draws = [draw(count // steps, height, width, generator) for generator in generators]
+    return strong_from_draws(images, join_draws(draws), cutout=cutout)
+
+
+def pillow_strong(images: Array, augmentation: Augmentation) -> list[Array]:
+    return [augmentation.strong(image) for image in images]
+
+
+def measure_views(speed: Speed) -> dict[str, Spread]:
+    """Return how many times as fast as Pillow strong views are made."""
+    torch.set_num_threads(speed.threads)
+    # As after a training step: from now on glibc keeps freed memory of this size.
+    torch.empty(2**24, dtype=torch.uint8).fill_(0)
+    watch = Stopwatch(torch.device("cpu"), speed.clock)
+    batch, sizes, counts = VIEW_BATCH, VIEW_SIZES, VIEW_STEPS
+    if speed.quick:
+        batch, sizes, counts = 4, (8,), (1, 2)
+    print(f"\n{'strong views':40} {'images/s':>10} {'Pillow':>10}  times Pillow")
+    result = {}
+    for size in sizes:
+        arrays = photographs(batch, size)
+        tensor = torch.from_numpy(np.ascontiguousarray(arrays.transpose(0, 3, 1, 2)))
+        augmentation = Augmentation(size, 4, size // 2, random.Random(0))
+        for steps in counts:
+            images = tensor.repeat(steps, 1, 1, 1)
+            rates: list[tuple[float, float]] = []
+            for number in range(speed.rounds + 1):
+                seed = number * steps
+                ours = watch.time(partial(strong_views, images, steps, seed, size // 2))
+                theirs = watch.time(partial(pillow_strong, arrays, augmentation))
+                rates.append((len(images) / ours, len(arrays) / theirs))
+            ours_rates, their_rates = zip(*rates[1:], strict=True)  # the first round fills caches
+            label = f"{batch} images of {size} px, {steps} step(s) at once"
+            result[label] = ratio(ours_rates, their_rates)
+            medians = [statistics.median(values) for values in (ours_rates, their_rates)]
+            print(f"{label:40} {medians[0]:10,.0f} {medians[1]:10,.0f}  {show(result[label])}")
+    return result
+
+
+def row(
+    measured: str, spread: Spread, *, rounds: int, clock: str, threads: int, **columns: Any
+) -> dict[str, Any]:
+    """Return a row of results/speed.csv."""
+    names = ("setting", "method", "classes", "precision", "batch_norm", "way")
+    return {
+        "measured": measured,
+        **{name: columns.get(name, "") for name in names},
+        **{name: f"{spread[name]:.4g}" for name in ("median", "low", "high")},
+        "rounds": rounds,
+        "clock": clock,
+        **provenance(threads),
+    }
+
+
+def measured_rows(
+    result: dict[str, Any], step: float | None
+) -> Iterator[tuple[str, Spread, dict[str, Any]]]:
+    """Yield what was measured, its spread, and the columns that name it."""
+
+    def columns(label: str) -> dict[str, str]:
+        parts = label.split(", ")
+        return dict(zip(("precision", "batch_norm", "way"), parts, strict=True))
+
+    daso = {"method": "fixmatch+daso"}
+    for setting, cases in result.get("settings", {}).items():
+        for case, numbers in cases.items():
+            method, _, classes = case.partition(", K = ")
+            about = {"setting": setting, "method": method, "classes": classes}
+            for label, side in numbers["variants"].items():
+                if label != CONVENTIONAL:
+                    spread = side["times_conventional"]
+                    yield "step, times conventional", spread, {**about, **columns(label)}
+    for classes, numbers in result.get("own_work", {}).items():
+        about = {**daso, "classes": classes}
+        yield "DASO's own work, times conventional", numbers["times_conventional"], about
+        if step is not None:
+            shares = [ours / 1000 / step for ours in numbers["milliseconds"]["ours"]]
+            yield "DASO's own work, share of our fastest step", spread_of(shares), about
+    for label, share in result.get("overhead", {}).get("share_of_run", {}).items():
+        measured = "evaluation, checkpoints, logging, share of a run"
+        yield measured, spread_of([share]), {**daso, **columns(label)}
+    for label, peaks in result.get("memory", {}).items():
+        if label != "torch":
+            measured = "peak host memory of a training above torch's import, MB"
+            yield measured, spread_of([peaks["training"]]), {**daso, **columns(label)}
+    for label, spread in result.get("views", {}).items():
+        yield "strong view, times Pillow", spread, {"setting": label}
+
+
+def median_steps(settings: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of our DASO steps by variant, in the first measured setting."""
     for cases in settings.values():
         for name, case in cases.items():
             if "daso" in name:
-                sides = case["variants"].items()
                 return {
                     label: statistics.median(side["seconds"])
-                    for label, side in sides
+                    for label, side in case["variants"].items()
                     if label != CONVENTIONAL
                 }
     return {}
@@ -49,60 +392,55 @@ def step_seconds(settings: dict[str, Any]) -> dict[str, float]:
 
 def main(speed: Speed) -> None:
     if speed.quick:
-        speed = quick(speed)
+        speed = replace(speed, **QUICK)
     if speed.clock == "processor":
-        os.environ["OMP_WAIT_POLICY"] = (
-            "passive"  # a thread that waits by spinning would be seen as busy
-        )
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # a spinning thread would count as busy
     device = str(choose_device(speed.device))
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
+    on_cuda = device.startswith("cuda")
+    name = torch.cuda.get_device_name() if on_cuda else "CPU"
     print(
-        f"torch {torch.__version__}, {name}, {speed.threads} thread(s), {speed.rounds} rounds of {speed.steps} steps"
+        f"torch {torch.__version__}, {name}, {speed.threads} thread(s), "
+        f"{speed.rounds} rounds of {speed.steps} steps"
     )
-    remote = Remote(
-        speed.threads,
-        Limits,
-        device,
-        speed.clock,
-        256 if speed.quick else 8192 if name != "CPU" else 2048,
-    )
-    limits: dict[str, float] = remote.call("rates")
-    remote.close()
-    print(
-        f"limits: float32 {limits['float32']:,.0f} GFLOP/s, bfloat16 {limits['bfloat16']:,.0f} GFLOP/s; "
-        f"memory copy {limits['copy']:,.1f} GB/s"
-    )
+    torch.set_num_threads(speed.threads)
+    size = 256 if speed.quick else 8192 if on_cuda else 2048
+    limits = measure_limits(device, speed.clock, size)
+    print("limits, GFLOP/s and GB/s: " + ", ".join(f"{k} {v:,.1f}" for k, v in limits.items()))
     machine = {"torch": torch.__version__, "device": name, "threads": speed.threads}
     result: dict[str, Any] = {"machine": machine, "limits": limits, "settings": {}}
-    for chosen in speed.settings:
+    for chosen in speed.settings if "steps" in speed.sections else ():
         setting = SETTINGS[chosen]
-        if setting.needs_cuda and not device.startswith("cuda"):
+        if setting.needs_cuda and not on_cuda:
             print(f"\n{chosen}: needs a CUDA device")
             continue
-        if "steps" in speed.sections:
-            result["settings"][chosen] = {
-                f"{method}, K = {classes}": measure_steps(
-                    speed, Case(setting, method, classes, device, speed.clock), limits
-                )
-                for method in speed.methods
-                for classes in speed.classes
-            }
-    steps = step_seconds(result["settings"])
+        result["settings"][chosen] = {
+            f"{method}, K = {classes}": measure_steps(
+                speed, Case(setting, method, classes, device, speed.clock), limits
+            )
+            for method in speed.methods
+            for classes in speed.classes
+        }
+    steps = median_steps(result["settings"])
     fastest = min(steps.values(), default=None)
-
-    def keep(**section: Any) -> None:
-        result.update(section)
+    case = Case(SETTINGS[speed.settings[0]], "fixmatch+daso", 10, device, speed.clock)
+    sections: dict[str, Callable[[], dict[str, Any]]] = {
+        "settings": lambda: result["settings"],
+        "own-work": lambda: measure_own_work(speed, device, fastest),
+        "overhead": lambda: measure_overhead(speed, case, steps),
+        "memory": lambda: measure_memory(speed, device),
+        "views": lambda: measure_views(speed),
+    }
+    for section, measure in sections.items():
+        if section != "settings" and section not in speed.sections:
+            continue
+        key = section.replace("-", "_")
+        result[key] = measure()
         if speed.csv is not None:
-            write_rows(speed.csv, speed, section, fastest)
-
-    keep(settings=result["settings"])
-    if "own-work" in speed.sections:
-        keep(own_work=measure_own_work(speed, device, fastest))
-    if "overhead" in speed.sections:
-        case = Case(SETTINGS[speed.settings[0]], "fixmatch+daso", 10, device, speed.clock)
-        keep(overhead=measure_overhead(speed, case, steps))
-    if "memory" in speed.sections:
-        keep(memory=measure_memory(speed, device))
+            for measured, spread, columns in measured_rows({key: result[key]}, fastest):
+                once = measured.startswith(("evaluation", "peak"))
+                about: dict[str, Any] = {"clock": speed.clock, "threads": speed.threads, **columns}
+                rounds = 1 if once else speed.rounds
+                append_row(speed.csv, row(measured, spread, rounds=rounds, **about))
     if speed.json is not None:
         speed.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 

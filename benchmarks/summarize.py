@@ -1,15 +1,15 @@
-"""Turn a results file of benchmarks/lite.py or of daso reproduce into the Markdown table of LEADERBOARD.md.
+"""Print a results file as the Markdown table of LEADERBOARD.md.
 
     python benchmarks/summarize.py results/lite.csv
     python benchmarks/summarize.py results/cifar10-lite.csv
 
-Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired: same split, same
-initial weights), with its standard error and the number of seeds in which it is above zero.
+Mean ± standard deviation over seeds, and the difference to a baseline of the same seeds (paired:
+same split, same initial weights), with its standard error and the number of seeds in which it is
+above zero.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from spread import spread
+from common import mean_and_deviation, read_csv
 
 COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
@@ -53,12 +53,10 @@ def paired(values: dict[str, float], baseline: dict[str, float]) -> str:
 
 
 def main(summarize: Summarize) -> None:
-    with summarize.results.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     settings: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(
         lambda: defaultdict(dict)
     )
-    for row in rows:
+    for row in read_csv(summarize.results):
         setting = f"{row['setting']}, {row['network']}, {row['precision']}, {row['steps']} steps"
         variant = row["variant"].removeprefix(row["method"])  # a campaign's begins with the method
         name = " ".join(filter(None, (row["method"], variant.strip(","))))
@@ -77,7 +75,10 @@ def main(summarize: Summarize) -> None:
             s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()
         }
         for name, seeds in methods.items():
-            cells = [spread([float(row[c]) for row in seeds.values() if row[c]]) for c in COLUMNS]
+            cells = [
+                mean_and_deviation([float(row[c]) for row in seeds.values() if row[c]])
+                for c in COLUMNS
+            ]
             difference = paired(
                 {s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline
             )

@@ -1,27 +1,41 @@
-"""What a step and a run need beyond the network: DASO's own work, evaluations, checkpoints."""
+"""The costs around the network: DASO's own work, evaluations, checkpoints, memory."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import os
+import pickle
 import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from cases import Case, Variant
 from conventional import Conventional, ConventionalDASO, ImageBatch
-from stopwatch import Stopwatch
+from steps import Case, Stopwatch, Variant
 from torch import Tensor, nn
 
+from daso.data.benchmarks.cifar import CIFAR10
 from daso.train.allocator import keep_freed_memory
 from daso.train.run import train_run
 
+TRAIN = "import daso.cli\nassert daso.cli.main(sys.argv[1:]) == 0\n"
+SPLIT = "--labeled-head 500 --unlabeled-head 4000 --gamma-labeled 100 --gamma-unlabeled 100"
+RUN = f"{SPLIT} --network wrn-28-2 --steps 6 --evaluate-every 6"
+QUICK_SPLIT = (
+    "--labeled-head 8 --unlabeled-head 16 --gamma-labeled 4 --gamma-unlabeled 4 --holdout 10"
+)
+QUICK_RUN = f"{QUICK_SPLIT} --network small-4 --batch 4 --steps 2 --evaluate-every 2"
+
 
 class FixedFeatures(nn.Module):
-    """Stands in for an encoder where its own time is not wanted: the same features whatever the images."""
+    """Replaces an encoder whose time should not count: the same features for any images."""
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
@@ -33,56 +47,62 @@ class FixedFeatures(nn.Module):
 
 
 class OwnWork:
-    """The time that DASO adds to FixMatch beyond the EMA features: steps without an encoder, with DASO and without.
+    """The time that DASO adds to FixMatch beyond the EMA features.
+
+    Measured are steps without an encoder, with and without DASO.
 
     Args:
-        case: its method is not looked at; its network should be small, and give as many features as the one
-            that is meant.
+        case: its method is ignored; its network should be small, and have as many features as the
+            one of interest.
     """
 
     def __init__(self, case: Case) -> None:
         self.steps: dict[tuple[str, str], Callable[[], object]] = {}
         self.watch = Stopwatch(torch.device(case.device), case.clock)
-        batch, dim = case.setting.batch, 0
+        batch = case.setting.batch
         for method in ("fixmatch", "fixmatch+daso"):
             case = dataclasses.replace(case, method=method)
-            training = (prepared := case.prepare(Variant("float32"), case.source())).training
+            training = (prepared := case.prepare(Variant(), case.source())).training
             dim = training.network.dim
             device = next(training.network.parameters()).device
-            training.network.encoder = FixedFeatures(5 * batch, dim).to(device)
-            training.average.network.encoder = (
-                FixedFeatures(5 * batch, dim).to(device).requires_grad_(False)
+
+            def encoder(dim: int = dim, device: torch.device = device) -> FixedFeatures:
+                return FixedFeatures(5 * batch, dim).to(device)
+
+            training.network.encoder = encoder()
+            training.average.network.encoder = encoder().requires_grad_(False)
+            # Float images pass the normalisation: no work on pixels is left.
+            labeled, unlabeled = (
+                torch.zeros(count, 1, 1, 1, device=device) for count in (batch, 2 * batch)
             )
-            given = prepared.batches(0)
-            # Float images pass through the normalisation: nothing is left to do with pixels.
-            small = [torch.zeros(count, 1, 1, 1, device=device) for count in (batch, 2 * batch)]
-            given = given._replace(labeled=(small[0],), unlabeled=(small[1], small[1]))
-            self.steps["ours", method] = partial(training.advance, given)
+            ours = prepared.batches(0)
+            ours = ours._replace(labeled=(labeled,), unlabeled=(unlabeled, unlabeled))
+            self.steps["ours", method] = partial(training.advance, ours)
             daso = ConventionalDASO(case.num_classes) if "daso" in method else None
-            head = training.network.heads["class"]
-            pipeline = Conventional(FixedFeatures(5 * batch, dim).to(device), head, daso)
-            images = ImageBatch(small[0], given.labels, small[1], small[1])
-            self.steps["conventional", method] = partial(pipeline.advance, images)
+            pipeline = Conventional(encoder(), training.network.heads["class"], daso)
+            theirs = ImageBatch(labeled, ours.labels, unlabeled, unlabeled)
+            self.steps["conventional", method] = partial(pipeline.advance, theirs)
 
     def milliseconds(self, rounds: int) -> dict[str, float]:
-        """Return the difference of the medians, for both sides."""
+        """Return the difference of the medians of both sides."""
         times: dict[tuple[str, str], list[float]] = {key: [] for key in self.steps}
         for number in range(rounds + 3):
             for key, step in self.steps.items():
-                self.watch.lap("")
-                step()
-                self.watch.lap("work")
-                seconds = self.watch.take()["work"]
+                seconds = self.watch.time(step)
                 if number >= 3:
                     times[key].append(seconds)
         median = {key: 1000 * statistics.median(values) for key, values in times.items()}
         return {
-            s: median[s, "fixmatch+daso"] - median[s, "fixmatch"] for s in ("conventional", "ours")
+            side: median[side, "fixmatch+daso"] - median[side, "fixmatch"]
+            for side in ("conventional", "ours")
         }
 
 
 class Overhead:
-    """The time of evaluations, checkpoints and logging: a run whose steps return at once what the first one did."""
+    """The time of evaluations, checkpoints and logging.
+
+    The run's steps return the first one's result at once.
+    """
 
     def __init__(self, case: Case, variant: Variant) -> None:
         keep_freed_memory()
@@ -99,23 +119,88 @@ class Overhead:
             training.step += 1
             return result
 
-        setattr(training, "advance", advance)  # noqa: B010 - a method cannot be assigned to, for mypy
-        still: Any = {"batches": lambda step: batch}
+        setattr(training, "advance", advance)  # noqa: B010 - mypy forbids assigning a method
+        constant: Any = {"batches": lambda step: batch}
         watch = Stopwatch(batch.labels.device, self.case.clock)
         with tempfile.TemporaryDirectory() as folder:
-            for row in train_run(dataclasses.replace(prepared, **still), Path(folder) / "run"):
+            for row in train_run(dataclasses.replace(prepared, **constant), Path(folder) / "run"):
                 if row["event"] == "evaluate":
                     watch.lap("")
         return watch.take()["step"]
 
-    def seconds(self, period: int, test: int, wanted: int) -> dict[str, float]:
-        """Return the seconds in every *period* steps: of an evaluation of *wanted* images, and of the rest.
+    def seconds(self, period: int, test: int, images: int) -> dict[str, float]:
+        """Return the seconds of an evaluation of some *images*, and of the rest.
 
-        Two evaluations, of *test* and of three times as many images, tell one from the other.
+        Both occur once in every *period* steps.
+
+        Two evaluations, of *test* and of three times as many images, separate the two.
         """
         few, many = self._period(period, test), self._period(period, 3 * test)
         evaluation = max(0.0, many - few) / (2 * test)
-        return {
-            "evaluation": evaluation * wanted,
-            "checkpoint and logging": max(0.0, few - evaluation * test),
-        }
+        rest = max(0.0, few - evaluation * test)
+        return {"evaluation": evaluation * images, "checkpoint and logging": rest}
+
+
+def peak_megabytes() -> float:
+    """Return the highest memory use of this process."""
+    import pathlib
+    import resource
+    import sys
+
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # getrusage may report that of the parent process
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def peak_of(code: str, arguments: Sequence[str] = (), *, threads: int = 1) -> float:
+    """Return the peak in MB of a process that runs *code*.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    code = f"import sys\n{code}\n{inspect.getsource(peak_megabytes)}\nprint(peak_megabytes())"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    if result.returncode:
+        raise RuntimeError(f"{code.splitlines()[1]} {' '.join(arguments)} failed:\n{result.stderr}")
+    return float(result.stdout.splitlines()[-1])
+
+
+def write_noise(place: Path, *, quick: bool) -> None:
+    """Write images of noise in CIFAR-10's files: as many as it has, or a few if *quick*."""
+    random = np.random.default_rng(0)
+    folder = place / CIFAR10.folder
+    folder.mkdir(parents=True)
+    for name in CIFAR10.batches:
+        count = (40 if name == CIFAR10.test else 80) if quick else 10_000
+        labels = [index % 10 for index in range(count)]
+        data = random.integers(0, 256, (count, 3072), np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": labels}))
+
+
+def peak_of_training(
+    folder: Path, variant: Variant, name: str, *, device: str, quick: bool, threads: int
+) -> float:
+    """Return the peak in MB of ``daso train cifar10`` in the paper's setting.
+
+    The run has six steps and their evaluation.
+
+    Args:
+        folder: with the files of ``write_noise``; the run is written there.
+        variant: of our step.
+        name: of the run folder.
+        device: cpu or cuda.
+        quick: use tiny sizes, to test that it works.
+        threads: of torch.
+    """
+    command = ["train", "cifar10", "--data", str(folder), "--out", str(folder / name)]
+    command += ["--method", "fixmatch+daso", "--device", device, "--quiet", *variant.options()]
+    command += (QUICK_RUN if quick else RUN).split()
+    return peak_of(TRAIN, command, threads=threads)

@@ -171,7 +171,7 @@ def test_other_paths(port: int) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "there is no such file"), (b"no model", "model.onnx: ")],
+    [(None, "does not exist"), (b"no model", "model.onnx: ")],
     ids=["missing", "damaged"],
 )
 def test_what_is_no_model_is_told_in_a_line(

@@ -184,7 +184,7 @@ def test_an_estimated_prior_is_a_fixed_point(
     plain, _ = predict(capsys, finished_run, images, "--probabilities", status=1)
     arguments = (finished_run, images, "--prior", "estimated", "--probabilities")
     rows, said = predict(capsys, *arguments, status=1)
-    assert f"class distribution of {COUNT} images, estimated by expectation-maximisation" in said
+    assert f"{COUNT} images, estimated by expectation-maximisation" in said
     assert sum(row["error"] != "" for row in rows) == 1
     before, after = (
         probabilities([row for row in answers if not row["error"]]) for answers in (plain, rows)
@@ -210,33 +210,20 @@ def test_a_balanced_method_is_not_balanced_twice(
     save_json(finished_run / "config.json", config)
     rows, said = predict(capsys, finished_run, images, "--prior", "uniform")
     assert rows == plain
-    assert "balanced its classifier already (class-balanced sampling)" in said
+    assert "class-balanced sampling" in said
 
 
 def start_and_kill(run: Path, files: list[Path], out: Path, *, after: int) -> None:
     """Kill a prediction of a list that it is fed bit by bit, once *after* rows are in its journal."""
-    command = [
-        sys.executable,
-        "-m",
-        "daso",
-        "predict",
-        str(run),
-        "-",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
+    command = [sys.executable, "-m", "daso", "predict", run, "-", "--out", out, "--device", "cpu"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     journal = out.with_name(f"{out.name}.partial")
     for file in files:
         process.stdin.write(f"{file}\n".encode())
     process.stdin.flush()  # and it waits for more: the pipe stays open
-    deadline = time.monotonic() + 120
     while not journal.exists() or journal.read_bytes().count(b"\n") <= after:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -273,25 +260,13 @@ def test_a_killed_prediction_goes_on(
         == 2
     )
     assert "other options" in capsys.readouterr().err
-    wrong = [
-        sys.executable,
-        "-m",
-        "daso",
-        "predict",
-        str(finished_run),
-        str(images),
-        "--out",
-        str(out),
-        "--resume",
-    ]
-    changed = subprocess.run(wrong, capture_output=True, text=True, check=False)
-    assert changed.returncode == 1
-    assert "the images have changed" in changed.stderr
+    _, said = predict(capsys, finished_run, images, "--out", out, "--resume", status=1)
+    assert "images have changed" in said
 
     listing = io.TextIOWrapper(io.BytesIO("\n".join(map(str, files)).encode()))
     monkeypatch.setattr(sys, "stdin", listing)
     _, said = predict(capsys, finished_run, "-", "--out", out, "--resume")
-    assert f"going on after {done:,} images" in said
+    assert f"resumed after {done:,} images" in said
     assert out.read_bytes() == whole.read_bytes()
     assert not journal.exists()
 
@@ -311,35 +286,28 @@ def test_an_endless_list_is_read_bit_by_bit(finished_run: Path) -> None:
     assert len(read) <= 5 * classifier.batch
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["{images}/*.jpg"], "matches no file"),
-        (["{images}", "--prior", "unifrm"], "uniform, labeled, estimated"),
-        (["{images}", "--prior", "{tmp}/none.json"], "cannot be read"),
-        (["{images}", "--prior", "{tmp}/short.json"], "no share of '1'"),
-        (["{images}", "--prior", "{tmp}/strange.json"], "'dog'"),
-        (["{images}", "--prior", "{tmp}/negative.json"], "at least 0"),
-        (["{images}", "--prior", "labeled", "--logit-adjusted"], "give one of them"),
-        (["{images}", "--top", "11"], "10 classes"),
-        (["{images}", "--unsure", "1.5"], "[0, 1]"),
-        (["{images}", "--resume"], "needs --out"),
-        (["{images}", "--out", "{tmp}/out.xls"], ".parquet"),
-        (["{tmp}/none.csv"], "does not exist"),
-        (["{tmp}/nopath.csv"], "no column for the path"),
-        (["{tmp}/many.npz"], "call one of them 'images'"),
-        (["{tmp}/flat.npy"], "neither images"),
-        (["{tmp}/objects.npy"], "cannot be read"),
-    ],
-)
-def test_what_is_refused(
-    arguments: list[str],
-    message: str,
-    finished_run: Path,
-    images: Path,
-    tmp_path: Path,
-    capsys: Capture,
-) -> None:
+REFUSED = [
+    ("{images}/*.jpg", "matches no file"),
+    ("{images} --prior unifrm", "estimated"),
+    ("{images} --prior {tmp}/none.json", "none.json"),
+    ("{images} --prior {tmp}/short.json", "'1'"),
+    ("{images} --prior {tmp}/strange.json", "'dog'"),
+    ("{images} --prior {tmp}/negative.json", "at least 0"),
+    ("{images} --prior labeled --logit-adjusted", "--logit-adjusted"),
+    ("{images} --top 11", "10 classes"),
+    ("{images} --unsure 1.5", "[0, 1]"),
+    ("{images} --resume", "--out"),
+    ("{images} --out {tmp}/out.xls", ".parquet"),
+    ("{tmp}/none.csv", "does not exist"),
+    ("{tmp}/nopath.csv", "path"),
+    ("{tmp}/many.npz", "'images'"),
+    ("{tmp}/flat.npy", "(N, H, W, C)"),
+    ("{tmp}/objects.npy", "cannot be read"),
+]
+"""Arguments behind the model, and a key word of the error."""
+
+
+def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
     save_json(tmp_path / "short.json", {"0": 1})
     save_json(tmp_path / "strange.json", {"dog": 1})
     save_json(tmp_path / "negative.json", dict.fromkeys(NAMES, -1))
@@ -347,13 +315,16 @@ def test_what_is_refused(
     np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))
     np.save(tmp_path / "flat.npy", np.zeros(3))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    words = [word.format(images=images, tmp=tmp_path) for word in arguments]
     before = sorted(tmp_path.iterdir())
-    assert main(["predict", str(finished_run), *words]) in (1, 2)
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert "Traceback" not in captured.err
-    assert len(captured.err.splitlines()) <= 3
+    violations = []
+    for line, word in REFUSED:
+        status = main(
+            ["predict", str(finished_run), *line.format(images=images, tmp=tmp_path).split()]
+        )
+        error = capsys.readouterr().err
+        if status not in (1, 2) or word not in error or len(error.splitlines()) > 3:
+            violations.append((line, status, error))
+    assert violations == []
     assert sorted(tmp_path.iterdir()) == before
 
 

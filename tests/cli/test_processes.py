@@ -21,7 +21,6 @@ import torch
 from sklearn.datasets import load_digits
 
 from daso.nets.network import build_encoder
-from daso.train.model import load_model
 
 SCRIPT = """
 import json, os, sys, time
@@ -41,7 +40,7 @@ def counted(*arguments):
 daso.train.prepare.embed_data = counted
 import daso.cli.processes.torchrun
 end, late = daso.cli.processes.torchrun._end, float(os.environ.get("DASO_LATE", "0"))
-daso.cli.processes.torchrun._end = lambda *given: (time.sleep(late), end(*given))
+daso.cli.processes.torchrun._end = lambda *arguments: (time.sleep(late), end(*arguments))
 import daso.train.run
 append = daso.train.run.append_line
 def full(path, row):
@@ -51,6 +50,8 @@ def full(path, row):
 if "DASO_FULL" in os.environ:
     daso.train.run.append_line = full
 import torch
+torch.set_default_dtype(torch.float64)  # where a true difference is larger than rounding
+torch.Tensor.float = torch.Tensor.double
 compiled = torch.compile
 torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="aot_eager")
 from daso.cli import main
@@ -132,23 +133,20 @@ def machines(tmp_path: Path) -> Machines:
 SHORT = ["--network", "small-4", "--steps", "8"]
 
 
-def test_other_images_on_one_machine_are_refused(machines: Machines) -> None:
+def test_other_images_or_another_version_on_one_machine_are_refused(machines: Machines) -> None:
     path = machines.place / "machine-1" / "own.npz"
     arrays = dict(np.load(path))
     arrays["test_images"][3, 2, 2] ^= 1
     np.savez(path, **arrays)
     statuses, [line] = machines.finish(*SHORT)
     assert statuses == [1, 1]
-    assert "the processes do not agree. test images: " in line
-    assert not (machines.place / "run").exists()
-
-
-def test_another_version_on_one_machine_is_refused(machines: Machines) -> None:
+    assert "test images: " in line
     (machines.place / "machine-1" / "environment.json").write_text('{"DASO_AS_IF": "9.8.7"}')
     statuses, [line] = machines.finish(*SHORT)
     assert statuses == [1, 1]
-    assert "do not agree. daso: " in line
+    assert "daso: " in line
     assert "9.8.7 in process 1 on" in line
+    assert not (machines.place / "run").exists()
 
 
 def test_an_error_of_one_process_ends_all_with_one_message(machines: Machines) -> None:
@@ -173,9 +171,9 @@ def test_an_error_in_the_middle_of_a_training_is_told_once(
     machines: Machines, failing: str, late: int
 ) -> None:
     for rank in (0, 1):
-        given = {"DASO_FULL": "1"} if str(rank) in failing else {}
-        given |= {"DASO_LATE": "1"} if rank == late else {}
-        (machines.place / f"machine-{rank}" / "environment.json").write_text(json.dumps(given))
+        variables = {"DASO_FULL": "1"} if str(rank) in failing else {}
+        variables |= {"DASO_LATE": "1"} if rank == late else {}
+        (machines.place / f"machine-{rank}" / "environment.json").write_text(json.dumps(variables))
     statuses, [line] = machines.finish(*SHORT)
     assert statuses == [1, 1]
     assert line.startswith("daso: process ")
@@ -191,36 +189,29 @@ def test_nobody_waits_for_a_process_that_was_killed(machines: Machines, killed: 
     running[killed].send_signal(signal.SIGKILL)
     said = [process.communicate(timeout=120)[1] for process in running]
     assert running[1 - killed].returncode == 1
-    assert "lost another one, which was killed" in said[1 - killed]
+    assert "was killed" in said[1 - killed]
     assert "Traceback" not in said[1 - killed]
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
-    return load_model(folder, torch.device("cpu"), pytest.fail).network.state_dict()
+    return safetensors.torch.load_file(max((folder / "checkpoints").glob("*.safetensors")))
 
 
 def assert_as_one_process(machines: Machines, *arguments: str | Path) -> None:
     statuses, lines = machines.finish(*SHORT, *arguments)
     assert (statuses, lines) == ([0, 0], [])
     shared = final(machines.place / "run")
-    command = [
-        *OPTIONS.split(),
-        *SHORT,
-        *map(str, arguments),
-        "--out",
-        str(machines.place / "alone"),
-    ]
-    environment = os.environ | ENVIRONMENT | {"RANK": "0"}
+    command = ["train", "own.npz", *OPTIONS.split(), *SHORT, *map(str, arguments)]
     subprocess.run(
-        [sys.executable, "script.py", "train", "own.npz", *command],
+        [sys.executable, "script.py", *command, "--out", machines.place / "alone"],
         cwd=machines.place,
-        env=environment,
+        env=os.environ | ENVIRONMENT | {"RANK": "0"},
         check=True,
     )
     alone = final(machines.place / "alone")
     assert alone.keys() == shared.keys()
     for name, value in alone.items():
-        assert torch.allclose(value, shared[name], rtol=1e-2, atol=2e-3), name
+        torch.testing.assert_close(value, shared[name], rtol=1e-8, atol=1e-10, msg=name)
     row = json.loads((machines.place / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 8
 
@@ -244,4 +235,4 @@ def test_the_first_process_embeds_and_the_others_read(machines: Machines) -> Non
     statuses, [line] = machines.finish(*SHORT, *frozen[:-1], machines.place / "full")
     assert statuses == [1, 1]
     assert line.startswith("daso: process 0 on ")
-    assert "cannot make" in line
+    assert "cannot" in line

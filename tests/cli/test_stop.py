@@ -29,7 +29,7 @@ def as_before() -> Iterator[None]:
 def test_the_first_signal_asks_and_the_second_leaves_at_once(
     number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daso.cli.processes.signals.ECHO", 0.0)
+    monkeypatch.setattr("daso.cli.processes.signals.REPEAT_SECONDS", 0.0)
     stop = Stop()
     with stop.listening():
         assert not stop()

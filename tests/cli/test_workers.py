@@ -21,9 +21,7 @@ CAMPAIGN = cast(Campaign, StubCampaign())
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -61,8 +59,8 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_costs_nothing() -> None:
 def test_leaving_stops_processes_wherever_they_are() -> None:
     cells: Any = ["long", "short"]
     with Workers(CAMPAIGN, 2) as pool:
-        first: Any = next(pool.attempts(cells))
-        assert first[0] == "short"
+        cell: Any = next(pool.attempts(cells))[0]
+        assert cell == "short"
         assert len(multiprocessing.active_children()) == 2
     assert multiprocessing.active_children() == []
 

@@ -17,7 +17,6 @@ import daso
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, RunError
 from daso.export.classifier import Classifier
-from daso.export.estimate import estimate_distribution
 from daso.export.facts import ModelFacts
 from daso.files import read_json
 
@@ -124,11 +123,11 @@ def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> 
     facts = ModelFacts(
         ("a", "b", "rare"), (10, 10, 1), (1,), method="supervised", confusion=confusion
     )
-    estimate, how = estimate_distribution(facts, lambda: np.array_split(answers[classes], 4))
+    estimate, how = facts.estimate_distribution(lambda: np.array_split(answers[classes], 4))
     assert "confusion" in how
     np.testing.assert_allclose(estimate, [0.3, 0.3, 0.4], atol=0.03)
     alone = dataclasses.replace(facts, confusion=None)
-    by_words, how = estimate_distribution(alone, lambda: [answers[classes]])
+    by_words, how = alone.estimate_distribution(lambda: [answers[classes]])
     assert how == "expectation-maximisation"
     assert abs(by_words - [0.3, 0.3, 0.4]).sum() > 0.3
     model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
@@ -142,7 +141,7 @@ def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> 
     [
         ("gone.png", "gone.png: No such file"),
         ([b"no image"], "input 0: not a readable image"),
-        ([np.zeros((8, 8), np.uint8), 3], "input 1: is neither"),
+        ([np.zeros((8, 8), np.uint8), 3], "input 1: must be"),
         ([np.zeros((8, 8), np.int64)], "input 0: .*uint8"),
         (np.zeros((2, 8, 8, 5), np.uint8), "channels"),
         ([np.zeros(8, np.uint8)], "input 0: an image must be"),
@@ -166,8 +165,8 @@ def test_a_model_of_vectors_takes_vectors() -> None:
     for wrong, message in (
         (np.zeros((2, 5)), "vectors of 4"),
         ([[0, 1, np.nan, 1]], "NaN"),
-        ([["a"] * 4], "no vector"),
-        (["x.png"], "no vector"),
+        ([["a"] * 4], "not a vector"),
+        (["x.png"], "not a vector"),
     ):
         with pytest.raises(DataError, match=message):
             linear_model().predict(wrong)
@@ -243,7 +242,5 @@ def test_a_run_calibrates_itself(finished_run: Path) -> None:
 
 def test_a_folder_is_no_image(model: Classifier, tmp_path: Path) -> None:
     for images in (tmp_path, str(tmp_path), [tmp_path]):
-        with pytest.raises(
-            DataError, match=r"is a folder, and predict takes images: .*rglob.*daso predict"
-        ):
+        with pytest.raises(DataError, match=r"rglob.*daso predict"):
             model.predict(images)

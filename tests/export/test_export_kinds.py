@@ -38,8 +38,8 @@ def test_a_run_on_vectors(
     list(train_run(prepare(tiny_config("fixmatch+daso", network=None), vectors), run))
     some = vectors.test.images[:30, 0] if vectors.test else np.zeros(0)
     expected = daso.load(run, "cpu").predict(some).probabilities
-    export_run(run, "torch", inputs=lambda _: (some, "vectors"), warn=silent)
-    export_run(run, "safetensors", inputs=lambda _: (some, "vectors"), warn=silent)
+    export_run(run, "torch", images=some, warn=silent)
+    export_run(run, "safetensors", images=some, warn=silent)
     again = daso.load(run / "model.safetensors", "cpu").predict(some).probabilities
     np.testing.assert_allclose(again, expected, atol=1e-6)
     assert "float32 vectors, N x 64" in (run / "model.pt2.md").read_text()
@@ -126,11 +126,14 @@ def test_a_run_in_bfloat16_tells_how_far_its_files_are(
             )
             == 0
         )
-        assert f"the same class of {same} of them" in capsys.readouterr().out
+        assert f"the same class for {same} of them" in capsys.readouterr().out
         found = daso.load(folder / name, "cpu").predict(images).probabilities
         np.testing.assert_allclose(found, whole.probabilities, atol=1e-4)
         card = (folder / f"{name}.md").read_text()
-        assert f"says the same class of {same}, with probabilities up to {apart:.2g} apart" in card
+        assert (
+            f"same class to {same} of these images, with probabilities up to {apart:.2g} apart"
+            in card
+        )
     assert main(["predict", str(folder), "digits.npy", "--precision", "float64"]) == 2
     with pytest.raises(OptionError, match="computes in float32"):
         daso.load(folder / "model.onnx", precision="bfloat16")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daso.reproduce.campaign import Campaign, Outcome, run_cells
-from daso.reproduce.cells import Cell
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.cells import Cell, Outcome, run_cells
 
 
 def work(campaign: Campaign, cells: list[Cell], notes: Path, barrier: Any) -> None:

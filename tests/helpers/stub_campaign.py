@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 
 from daso.cli.processes.workers import Workers
-from daso.reproduce.campaign import Campaign, Outcome
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.cells import Outcome
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Trained models in use: images in, probabilities out; from run folders, and from files to give away."""
+"""Trained models in use: from run folders and exported files to probabilities."""
 
 from daso.export.loading import load
 

@@ -1,4 +1,4 @@
-"""A classifier in use: images in, probabilities out."""
+"""A trained classifier: images in, probabilities out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from daso.data.formats.arrays import as_images
 from daso.data.images.decode import decode, to_pixels
 from daso.errors import DataError
 from daso.evaluate.prior import shift
-from daso.export.estimate import estimate_distribution
 from daso.export.facts import ModelFacts
 
 Array = npt.NDArray[Any]
 Prior = str | Mapping[str, float] | Sequence[float] | Array
 
-PIXELS = 256 * 64 * 64
-"""Of the images that are decoded at a time."""
-MOST = 256
+BATCH_PIXELS = 256 * 64 * 64
+"""Pixels of the images that are decoded at a time."""
+MAX_BATCH = 256
+VECTOR_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N inputs.
+    """The answers of a classifier to N inputs.
 
     Attributes:
         probabilities: float64, (N, K), rows sum to 1.
@@ -46,17 +46,17 @@ class Predictions:
 
     @property
     def labels(self) -> Array:
-        """The most probable class of each, int64 (N,)."""
+        """Most probable class of each input, int64 (N,)."""
         return np.asarray(self.probabilities.argmax(1))
 
     @property
     def classes(self) -> list[str]:
-        """Its name."""
+        """Names of the most probable classes."""
         return [self.class_names[label] for label in self.labels]
 
     @property
     def confidences(self) -> Array:
-        """Its probability, float64 (N,)."""
+        """Probability of the most probable class, float64 (N,)."""
         return np.asarray(self.probabilities.max(1))
 
 
@@ -64,8 +64,8 @@ class Classifier:
     """A trained model: ``predict(images)``.
 
     Args:
-        answer: gives probabilities, (N, K), of inputs as the model was trained on: uint8 (N, C, H, W) or, of a model
-            of vectors, float32 (N, D).
+        answer: returns probabilities, (N, K), of inputs as in training: uint8 (N, C, H, W), or
+            float32 (N, D) for a model of vectors.
         facts: of the model.
     """
 
@@ -75,10 +75,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         facts = self.facts
-        what = "x".join(map(str, facts.input_shape)) + (
-            " images" if facts.takes_images else " values"
-        )
-        return f"<daso {facts.method}: {what} to {len(facts.class_names)} classes>"
+        kind = "images" if facts.takes_images else "values"
+        shape = "x".join(map(str, facts.input_shape))
+        return f"<daso {facts.method}: {shape} {kind} to {len(facts.class_names)} classes>"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,138 +86,138 @@ class Classifier:
 
     @property
     def batch(self) -> int:
-        """Images to decode at a time."""
+        """Number of inputs to process at a time."""
         if not self.facts.takes_images:
-            return 16 * MOST
+            return VECTOR_BATCH
         _, height, width = self.facts.input_shape
-        return max(16, min(MOST, PIXELS // (height * width)))
+        return max(16, min(MAX_BATCH, BATCH_PIXELS // (height * width)))
 
     def predict(self, images: Any, *, prior: Prior | None = None) -> Predictions:
-        """Classify images, or vectors where the model is one of vectors.
+        """Classify images, or vectors if the model takes vectors.
 
         Args:
-            images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats from 0 to 1; a file
-                name, a file's bytes, a Pillow image, or a sequence of these and of arrays (H, W) or (H, W, C).
-                Images of another size than the model's are cut to the central square and resized, as in training.
-                Of a model of vectors: floats (N, D).
-            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"`` from them
-                (see ``estimate_distribution``), shares by class name, or K of them; None: the probabilities are as the
-                model learned to give them, for that of the labelled images unless its method has balanced the classes.
+            images: an array of images, (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats
+                from 0 to 1; a file name, the bytes of a file, a Pillow image, or a sequence of
+                these and of arrays (H, W) or (H, W, C). Images of another size are cropped to the
+                central square and resized, as in training. For a model of vectors: floats (N, D).
+            prior: class distribution of these images: ``"uniform"``, ``"labeled"``, ``"estimated"``
+                from them (see ``ModelFacts.estimate_distribution``), shares by class name, or K of
+                them. None: the model's own, that of the labeled images unless its method balanced
+                the classes.
 
         Raises:
-            DataError: an image cannot be read, or an array is none of these.
+            DataError: an image cannot be read, or an array has another form.
             OptionError: the prior does not fit the classes.
         """
         estimated = isinstance(prior, str) and prior == "estimated"
-        wanted = None if prior is None or estimated else self.facts.read_prior(prior)
-        parts = [self.probabilities(part) for part in self._prepared(images)]
+        target = None if prior is None or estimated else self.facts.read_prior(prior)
+        parts = [self.probabilities(part) for part in self._batches(images)]
         probs = np.concatenate(parts) if parts else np.zeros((0, len(self.class_names)))
         if estimated and len(probs):
-            wanted, _ = estimate_distribution(self.facts, lambda: [probs])
-        if wanted is not None:
-            probs = shift(probs, self.facts.prior, wanted)
+            target, _ = self.facts.estimate_distribution(lambda: [probs])
+        if target is not None:
+            probs = shift(probs, self.facts.prior, target)
         return Predictions(probs, self.class_names)
 
     def probabilities(self, inputs: Array) -> Array:
-        """Return float64 (N, K) of inputs as the model was trained on: uint8 (N, C, H, W), or float32 (N, D)."""
+        """Return float64 (N, K) for prepared inputs: uint8 (N, C, H, W), or float32 (N, D)."""
         return np.asarray(self._answer(inputs), dtype=np.float64)
 
     def prepare(self, one: Any) -> Array:
-        """Return one input as the model takes it: uint8 (C, H, W), or float32 (D,).
+        """Return one input as in training: uint8 (C, H, W), or float32 (D,).
 
         Args:
-            one: a file name, a file's bytes, a Pillow image or an array (H, W) or (H, W, C); of a model of vectors an
-                array (D,).
+            one: a file name, the bytes of a file, a Pillow image or an array (H, W) or (H, W, C);
+                for a model of vectors an array (D,).
 
         Raises:
-            DataError: it cannot be read, or is none of these; the message is the reason alone.
+            DataError: it cannot be read, or has another form; the message is the reason alone.
         """
         if not self.facts.takes_images:
             return self._vector(one)
-        channels = self.facts.input_shape[0]
-        if isinstance(one, str | PathLike) and os.path.isdir(one):  # noqa: PTH112 (not permitted: an error below)
-            raise DataError(
-                "is a folder, and predict takes images: files, such as sorted(Path(folder).rglob('*.jpg')), Pillow "
-                "images or arrays; 'daso predict MODEL FOLDER' takes folders"
-            )
+        channels, height, width = self.facts.input_shape
+        size = height if height == width else None
         if isinstance(one, str | PathLike | bytes):
-            source = one if isinstance(one, bytes) else Path(one)
-            return self._fitting(lambda size: decode(source, channels=channels, size=size))
-        if isinstance(one, np.ndarray):
-            if one.ndim not in (2, 3):
-                raise DataError(f"an image must be an array (H, W) or (H, W, C), got {one.shape}")
-            pixels = as_images(one[None], "an image")[0].transpose(1, 2, 0)
-            one = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        elif isinstance(one, Image.Image):
-            one = one.copy()
-        else:
-            raise DataError(
-                f"is neither a file, a Pillow image nor an array, but {type(one).__name__}"
+            if not isinstance(one, bytes) and os.path.isdir(one):  # noqa: PTH112
+                raise DataError(
+                    "is a folder, and predict takes images: files, such as "
+                    "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict "
+                    "MODEL FOLDER' takes folders"
+                )
+            pixels = decode(
+                one if isinstance(one, bytes) else Path(one), channels=channels, size=size
             )
-        return self._fitting(lambda size: to_pixels(one, channels=channels, size=size))
+        elif isinstance(one, np.ndarray | Image.Image):
+            pixels = to_pixels(_picture(one), channels=channels, size=size)
+        else:
+            raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
+        if pixels.shape != self.facts.input_shape:
+            raise DataError(
+                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on "
+                f"squares, and takes {width} x {height} only"
+            )
+        return pixels
+
+    def prepare_all(self, images: Sequence[Any], first: int = 0) -> Array:
+        """Return inputs as one array, decoded by several threads.
+
+        Args:
+            images: what ``prepare`` takes, at least one.
+            first: number of the first one, for errors.
+
+        Raises:
+            DataError: one cannot be read; the message names the file, or the number of the input.
+        """
+        with ThreadPoolExecutor() as executor:
+            numbers = range(first, first + len(images))
+            return np.stack(list(executor.map(self._prepare_named, numbers, images)))
+
+    def _prepare_named(self, number: int, one: Any) -> Array:
+        name = one if isinstance(one, str | PathLike) else f"input {number}"
+        try:
+            return self.prepare(one)
+        # Pillow may raise any exception on damaged content that it reads late.
+        except Exception as error:
+            raise DataError(f"{name}: {str(error) or type(error).__name__}") from error
 
     def _vector(self, one: Any) -> Array:
         try:
             vector = np.asarray(one, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise DataError(f"is no vector of numbers: {error}") from error
+            raise DataError(f"is not a vector of numbers: {error}") from error
         if vector.shape != self.facts.input_shape:
             raise DataError(
-                f"this model takes vectors of {self.facts.input_shape[0]} numbers, got {vector.shape}"
+                f"this model takes vectors of {self.facts.input_shape[0]} numbers, got "
+                f"{vector.shape}"
             )
         if not np.isfinite(vector).all():
             raise DataError("holds NaN or infinity")
         return vector
 
-    def _fitting(self, pixels_of: Callable[[int | None], Array]) -> Array:
-        _, height, width = self.facts.input_shape
-        pixels = pixels_of(height if height == width else None)
-        if pixels.shape != self.facts.input_shape:
-            raise DataError(
-                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model, which was not trained on squares, "
-                f"takes {width} x {height} only"
-            )
-        return pixels
-
-    def _prepared(self, images: Any) -> Iterator[Array]:
-        """Yield the inputs, some at a time."""
+    def _batches(self, images: Any) -> Iterator[Array]:
+        """Yield the inputs as in training, a batch at a time."""
         if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
-        if (
-            not self.facts.takes_images
-            and isinstance(images, np.ndarray)
-            and images.dtype.kind == "f"
-        ):
-            fits = images.shape[1:] == self.facts.input_shape and np.isfinite(images).all()
-            if fits:  # else the first row that does not is named below
-                images = images.astype(np.float32, copy=False)
-                yield from (
-                    images[start : start + self.batch]
-                    for start in range(0, len(images), self.batch)
-                )
-                return
+        ready = False
         if isinstance(images, np.ndarray) and self.facts.takes_images:
             images = as_images(images, "images")
-            if images.shape[1:] == self.facts.input_shape:
-                yield from (
-                    images[start : start + self.batch]
-                    for start in range(0, len(images), self.batch)
-                )
-                return
-            images = images.transpose(0, 2, 3, 1)
-        with ThreadPoolExecutor() as executor:
-            for start in range(0, len(images), self.batch):
-                chunk = images[start : start + self.batch]
-                yield np.stack(
-                    list(executor.map(self._named, range(start, start + len(chunk)), chunk))
-                )
+            ready = images.shape[1:] == self.facts.input_shape
+            if not ready:
+                images = images.transpose(0, 2, 3, 1)
+        elif isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            # An invalid row is left to ``prepare``, which names it.
+            ready = images.shape[1:] == self.facts.input_shape and bool(np.isfinite(images).all())
+            images = images.astype(np.float32, copy=False) if ready else images
+        for start in range(0, len(images), self.batch):
+            part = images[start : start + self.batch]
+            yield part if ready else self.prepare_all(part, start)
 
-    def _named(self, index: int, one: Any) -> Array:
-        name = one if isinstance(one, str | PathLike) else f"input {index}"
-        try:
-            return self.prepare(one)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-        # Pillow raises nearly anything on damaged content that it reads late.
-        except Exception as error:
-            raise DataError(f"{name}: {error or type(error).__name__}") from error
+
+def _picture(image: Array | Image.Image) -> Image.Image:
+    """Return a copy of an image for Pillow."""
+    if isinstance(image, Image.Image):
+        return image.copy()
+    if image.ndim not in (2, 3):
+        raise DataError(f"an image must be an array (H, W) or (H, W, C), got {image.shape}")
+    pixels = as_images(image[None], "an image")[0].transpose(1, 2, 0)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

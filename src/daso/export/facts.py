@@ -1,33 +1,38 @@
-"""What a model says of itself, in a run folder or in the metadata of an exported file."""
+"""What a trained model knows about itself, and the class distributions that follow from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from daso.errors import OptionError, RunError, nearest
+from daso.evaluate.prior import estimate_prior
+from daso.plans.estimate import nearest_distribution
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a classifier beside its weights.
+    """What is known about a classifier besides its weights.
+
+    It is read from a run folder, or from an exported file's metadata.
 
     Attributes:
         class_names: K names.
-        labeled_counts: labelled training images of each class.
-        input_shape: channels, height and width of an image; of vectors their length alone.
-        temperature: that the logits are divided by before the softmax.
-        calibration_note: why the temperature is 1 without having been fitted, or None.
-        balanced_by: parts of the method that have balanced the classifier.
+        labeled_counts: labeled training images of each class.
+        input_shape: channels, height and width of an image; for vectors their length alone.
+        temperature: divisor of the logits before the softmax.
+        calibration_note: why the temperature was not fitted, or None.
+        balanced_by: parts of the method that balanced the classifier.
         method: as it was named.
-        step: training steps it had.
+        step: number of training steps.
         confusion: see ``Calibration``, or None.
         provenance: version, commit, data and seed, as JSON values.
     """
@@ -44,39 +49,34 @@ class ModelFacts:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        classes = len(self.class_names)
-        if (
-            classes < 2
-            or len(self.labeled_counts) != classes
-            or len(self.input_shape) not in (1, 3)
-        ):
-            raise ValueError(
-                f"{classes} class names, {len(self.labeled_counts)} counts, input {self.input_shape}"
-            )
+        classes, counts, shape = len(self.class_names), len(self.labeled_counts), self.input_shape
+        if classes < 2 or counts != classes or len(shape) not in (1, 3):
+            raise ValueError(f"{classes} class names, {counts} counts, input {shape}")
         if self.confusion is not None and np.shape(self.confusion) != (classes, classes):
             raise ValueError(f"a confusion of {np.shape(self.confusion)} for {classes} classes")
 
     @property
     def takes_images(self) -> bool:
-        """Whether the model takes images, not vectors."""
+        """Whether the model takes images rather than vectors."""
         return len(self.input_shape) == 3
 
     @property
     def prior(self) -> Array:
-        """Class distribution that the model's probabilities are for, float64 (K,).
+        """Class distribution that the model's probabilities assume, float64 (K,).
 
-        That of the labelled images, as the network learned from them; uniform, if the method has balanced it.
+        That of the labeled images, from which the network learned; uniform if the method balanced
+        it.
         """
         return self.uniform if self.balanced_by else self.labeled
 
     @property
     def uniform(self) -> Array:
-        """The distribution of balanced classes, float64 (K,)."""
+        """Distribution of balanced classes, float64 (K,)."""
         return np.full(len(self.class_names), 1 / len(self.class_names))
 
     @property
     def labeled(self) -> Array:
-        """The distribution of the labelled images, float64 (K,)."""
+        """Distribution of the labeled images, float64 (K,)."""
         counts = np.array(self.labeled_counts, dtype=np.float64)
         return np.asarray(counts / counts.sum())
 
@@ -84,7 +84,8 @@ class ModelFacts:
         """Return a class distribution as float64 (K,).
 
         Args:
-            prior: ``"uniform"``, ``"labeled"``, shares (or counts) by class name, or K of them in the classes' order.
+            prior: ``"uniform"``, ``"labeled"``, shares (or counts) by class name, or K of them in
+                class order.
 
         Raises:
             OptionError: a class is missing or unknown, a share is negative, or none is positive.
@@ -93,31 +94,54 @@ class ModelFacts:
             named = {"uniform": self.uniform, "labeled": self.labeled}
             if prior not in named:
                 raise OptionError(
-                    f"unknown prior {prior!r}; valid: uniform, labeled, estimated.{nearest(prior, named)}"
+                    f"unknown prior {prior!r}; choose from uniform, labeled, "
+                    f"estimated.{nearest(prior, named)}"
                 )
             return named[prior]
         if isinstance(prior, Mapping):
-            unknown = [str(name) for name in prior if name not in self.class_names]
-            missing = [name for name in self.class_names if name not in prior]
-            if unknown:
-                raise OptionError(
-                    f"the prior names a class {unknown[0]!r} that the model does not know."
-                    f"{nearest(unknown[0], self.class_names)}"
-                )
-            if missing:
-                raise OptionError(
-                    f"the prior gives no share of {', '.join(map(repr, missing[:10]))}"
-                )
+            for name in map(str, prior.keys() - set(self.class_names)):
+                hint = nearest(name, self.class_names)
+                raise OptionError(f"the prior names an unknown class: {name!r}.{hint}")
+            if missing := [name for name in self.class_names if name not in prior]:
+                raise OptionError(f"the prior has no share of {', '.join(map(repr, missing[:10]))}")
             prior = [prior[name] for name in self.class_names]
         try:
             shares = np.asarray(prior, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise OptionError(f"the shares of a prior must be numbers: {error}") from error
         if shares.shape != (len(self.class_names),):
-            raise OptionError(f"a prior has one share for each of {len(self.class_names)} classes")
+            raise OptionError(
+                f"a prior must have one share for each of {len(self.class_names)} classes"
+            )
         if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() == 0:
-            raise OptionError("the shares of a prior must be at least 0, and one greater")
+            raise OptionError("the shares of a prior must be at least 0, and one of them positive")
         return np.asarray(shares / shares.sum())
+
+    def estimate_distribution(self, chunks: Callable[[], Iterable[Array]]) -> tuple[Array, str]:
+        """Estimate the class distribution of N unlabeled images, float64 (K,), and name the method.
+
+        If the hold-out had at least ten images of every class, the estimate is the distribution q
+        for which C q is nearest to the mean of the probabilities, where C is the confusion on the
+        hold-out (Lipton, Wang, Smola, ICML 2018, with probabilities in place of answers). It allows
+        for a network that hardly ever names a rare class. Otherwise it comes from the
+        expectation-maximisation of Saerens et al., 2002, which takes the probabilities at face
+        value and may lose such a class.
+
+        Args:
+            chunks: starts a pass over the calibrated probabilities, (n, K) each, N >= 1 rows in
+                all.
+
+        Raises:
+            DataError: there is no row.
+        """
+        if self.confusion is None:
+            return estimate_prior(chunks, self.prior), "expectation-maximisation"
+        total, count = np.zeros(len(self.class_names)), 0
+        for probs in chunks():
+            total, count = total + probs.sum(0, dtype=np.float64), count + len(probs)
+        mean = torch.from_numpy(total / max(count, 1))
+        confusion = torch.tensor(self.confusion, dtype=torch.float64)
+        return nearest_distribution(confusion, mean).numpy(), "the confusion on the hold-out"
 
     def to_metadata(self) -> dict[str, str]:
         """Return every fact as JSON by its name."""
@@ -128,7 +152,7 @@ class ModelFacts:
         """Read facts back.
 
         Raises:
-            RunError: they are not there, or damaged; *where* names the file.
+            RunError: facts are missing or damaged; *where* names the file.
         """
         try:
             values = {

@@ -1,4 +1,4 @@
-"""The formats of an exported model: how each is written, and how it is read back to be checked."""
+"""Write a model in one of three formats, and read it back for the check."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ Format = Literal["onnx", "torch", "safetensors"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 BUILD = ("mean", "std", "backbone", "embedding")
-"""Of ``data.json``, what the network is built from beside the facts."""
+"""Keys of ``data.json`` that are needed, besides the facts, to build the network."""
 FACTS_FILE = "facts.json"
-"""Of a .pt2 archive."""
+"""Name of the facts in a .pt2 archive."""
 
 
 def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
-    """Write the whole way from images to probabilities as an ONNX file; return how it answers in onnxruntime.
+    """Write a model, from images to probabilities, as an ONNX file; return a function that runs it.
 
-    Input ``images``, uint8 (batch, C, H, W), or of vectors float32 (batch, D); output ``probabilities``, float32
-    (batch, K). The facts are in its metadata, each as JSON.
+    Input ``images``: uint8 (batch, C, H, W), or float32 (batch, D) for vectors. Output
+    ``probabilities``: float32 (batch, K). Its metadata holds the facts, each as JSON.
 
     Raises:
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
-        RunError: the network holds something that ONNX cannot express.
+        RunError: ONNX cannot express the network.
     """
     try:
         import onnx
@@ -50,10 +50,10 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"--format onnx needs more: pip install 'daso[onnx]' ({error})"
+            f"--format onnx needs more packages: pip install 'daso[onnx]' ({error})"
         ) from error
     program = _trace(model, facts)
-    with _quiet(), _told("onnx"):
+    with _export_errors("onnx"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -75,54 +75,43 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
 
 
 def _anonymise(proto: Any) -> None:
-    """Remove what the exporter notes of every operation: lines and paths of source files on this machine."""
-    for graph in (proto.graph, *proto.functions):
-        for node in graph.node:
-            node.ClearField("metadata_props")
-            node.ClearField("doc_string")
-    for value in (
-        *proto.graph.value_info,
-        *proto.graph.initializer,
-        *proto.graph.input,
-        *proto.graph.output,
-    ):
-        value.ClearField("metadata_props")
-        value.ClearField("doc_string")
-    proto.graph.ClearField(
-        "value_info"
-    )  # shapes between the operations, which a runtime works out itself
-    proto.graph.ClearField("metadata_props")
+    """Remove lines and paths of source files, which the exporter notes for every operation."""
+    graph = proto.graph
+    nodes = [node for part in (graph, *proto.functions) for node in part.node]
+    for item in (*nodes, *graph.initializer, *graph.input, *graph.output):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    graph.ClearField("value_info")  # shapes between the operations, which a runtime infers
+    graph.ClearField("metadata_props")
 
 
 def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
-    """Write the same as a program of ``torch.export``, which torch runs without daso; return how it answers.
+    """Write a model as a ``torch.export`` program; return a function that runs it.
 
-    The facts are in its extra file ``facts.json``.
+    The program runs without daso.
+
+    Its extra file ``facts.json`` holds the facts.
 
     Raises:
-        RunError: the network holds something that cannot be traced.
+        RunError: the network cannot be traced.
     """
     program = _trace(model, facts)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # lines and paths of source files on this machine
-    with _quiet(), _told("torch.export"):
+        node.meta.pop("stack_trace", None)  # lines and paths of this machine's source files
+    with _export_errors("torch.export"):
         torch.export.save(program, path, extra_files={FACTS_FILE: json.dumps(facts.to_metadata())})
-        again = torch.export.load(path).module()  # written a moment ago: its code is ours
+        again = torch.export.load(path).module()  # just written here, so it is safe to load
     return lambda inputs: np.asarray(again(torch.from_numpy(inputs)).detach().numpy())
 
 
 def write_safetensors(
     model: Model, facts: ModelFacts, path: Path, data: dict[str, Any], encoder: nn.Module | None
 ) -> Answer:
-    """Write the weights, and in the header all that ``daso.load`` builds the network from; return how it answers.
+    """Write the weights with a header for ``daso.load``; return a function that runs them.
 
-    Heads that do not classify are left out, and so is where the data lay.
+    Auxiliary heads and the location of the data are omitted.
 
-    Args:
-        model, facts: of the run.
-        path: of the file.
-        data: ``data.json`` of the run.
-        encoder: of a run that was given an encoder from Python, a module like it.
+    *data* is the run's ``data.json``. *encoder* is a module like the run's, if that came from Python.
     """
     network = model.network
     unused = tuple(f"heads.{name}." for name in network.heads if name != network.output)
@@ -140,14 +129,9 @@ def write_safetensors(
     config["train"]["network"] = facts.provenance["network"]
     build = {name: data[name] for name in BUILD if name in data}
     if build.get("embedding"):
-        build["embedding"] = {
-            name: value for name, value in build["embedding"].items() if name != "folder"
-        }
-    if build.get("backbone"):
-        build["backbone"] = {
-            **build["backbone"],
-            "name": without_folders(build["backbone"]["name"]),
-        }
+        build["embedding"] = {k: v for k, v in build["embedding"].items() if k != "folder"}
+    if backbone := build.get("backbone"):
+        build["backbone"] = {**backbone, "name": without_folders(backbone["name"])}
     described = {"config": config, "output": network.output, **build}
     metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"}
     path.write_bytes(safetensors.torch.save(state, metadata))
@@ -158,33 +142,26 @@ def write_safetensors(
 def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
     module = Deployed(model.network, facts.input_shape, facts.temperature).eval()
     dtype = torch.uint8 if facts.takes_images else torch.float32
-    example = torch.zeros(
-        2, *facts.input_shape, dtype=dtype
-    )  # two: torch takes a single one for a constant
-    with _quiet(), _told("torch.export"), torch.no_grad():
+    # Two images: torch would take a batch of one for a constant.
+    example = torch.zeros(2, *facts.input_shape, dtype=dtype)
+    with _export_errors("torch.export"), torch.no_grad():
         batch = torch.export.Dim("batch", min=1)
         return torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
 
 
 @contextmanager
-def _told(tool: str) -> Iterator[None]:
-    try:
-        yield
-    # What tracing a network raises depends on the network.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(
-            f"{tool} cannot express this network: {reason}; --format safetensors can"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
+def _export_errors(tool: str) -> Iterator[None]:
+    """Silence an exporter's warnings and turn its errors into a RunError."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"{tool} cannot express this network: {reason}; use --format safetensors"
+        ) from error
     finally:
-        logging.disable(before)
+        logging.disable(disabled)

@@ -1,4 +1,4 @@
-"""The whole way from an image to probabilities as one module, for files that other programs run."""
+"""One module from images to probabilities, for files that other programs run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from daso.nets.network import Network
 
 
 class Deployed(nn.Module):
-    """Preprocessing, network, temperature and softmax: uint8 images (N, C, H, W) in, probabilities (N, K) out.
+    """A module from uint8 images (N, C, H, W) to probabilities (N, K).
 
-    The side of the images is fixed. Resizing to the network's resolution, linear and antialiased, is a product with
-    two matrices, taken from torch's own resizing: runtimes differ in how they resize, but not in how they multiply.
-    All is computed in float32, whatever the precision of the training was.
+    It holds preprocessing, network, temperature and softmax.
+
+    The size of the images is fixed. Resizing to the network's resolution is a product with two
+    matrices, taken from torch's own resizing: runtimes differ in how they resize, but not in how
+    they multiply. Everything is computed in float32, whatever the precision of the training.
 
     Args:
         network: of a run.
-        input_shape: channels, height and width of the images; of a model of vectors their length.
-        temperature: that the logits are divided by, > 0.
+        input_shape: channels, height and width of the images; for a model of vectors their length.
+        temperature: divisor of the logits, > 0.
     """
 
     rows: Tensor
@@ -36,24 +38,18 @@ class Deployed(nn.Module):
         self.head = network.heads[network.output]
         self.temperature = temperature
         self.clamps = network.interpolation == "bicubic"
-        self.resizes = (
-            self.takes_images
-            and network.resolution is not None
-            and input_shape[1:] != (network.resolution,) * 2
-        )
+        self.resizes = False
         self.register_buffer("mean", network.mean.detach().clone())
         self.register_buffer("std", network.std.detach().clone())
-        if self.resizes:
-            assert network.resolution is not None
-            rows, columns = (
-                resizing_matrix(side, network.resolution, network.interpolation)
-                for side in input_shape[1:]
-            )
-            self.register_buffer("rows", rows.to(network.mean.device))
-            self.register_buffer("columns", columns.to(network.mean.device))
+        resolution = network.resolution
+        if self.takes_images and resolution and input_shape[1:] != (resolution, resolution):
+            self.resizes = True
+            for name, side in zip(("rows", "columns"), input_shape[1:], strict=True):
+                matrix = resizing_matrix(side, resolution, network.interpolation)
+                self.register_buffer(name, matrix.to(network.mean.device))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the probabilities."""
+        """Return the probabilities, float32 (N, K), of images (N, C, H, W) or vectors (N, D)."""
         x = images.float()
         if self.takes_images:
             if self.resizes:
@@ -66,6 +62,6 @@ class Deployed(nn.Module):
 
 
 def resizing_matrix(before: int, after: int, mode: str) -> Tensor:
-    """Return the matrix, float32 (after, before), that resizes a column of pixels as ``F.interpolate`` does."""
+    """Return the matrix (after, before) that resizes a column as ``F.interpolate`` does."""
     units = torch.eye(before, dtype=torch.float64)[None, None]
     return F.interpolate(units, (after, before), mode=mode, antialias=True)[0, 0].float()

@@ -1,4 +1,4 @@
-"""A classifier from a run folder or from a file that was exported; no code in it is ever run."""
+"""Load a classifier from a run folder or an exported file; no code in it is ever run."""
 
 from __future__ import annotations
 
@@ -46,45 +46,43 @@ def load(
 
     Args:
         path: a run folder, or an ``.onnx`` or ``.safetensors`` file of ``daso export``.
-        device: cpu, cuda, mps; auto takes the first accelerator there is. An ``.onnx`` file runs on the CPU, or with
-            onnxruntime's GPU build on cuda.
-        precision: of the network: float32 or bfloat16; None: a run folder answers in that of its training, an
-            exported file in float32. An ``.onnx`` file knows float32 only.
-        encoder: of a run that was given an encoder from Python, a module like it; its weights are the run's.
-        warn: is told of damaged checkpoints and of a calibration that is missing.
+        device: cpu, cuda, mps; auto takes the first accelerator. An ``.onnx`` file runs on the CPU,
+            or on cuda with onnxruntime's GPU build.
+        precision: of the network: float32 or bfloat16; None: that of the training for a run folder,
+            float32 for an exported file. An ``.onnx`` file supports float32 only.
+        encoder: for a run with an encoder from Python: a module like it; its weights are replaced
+            by the run's.
+        warn: called with a message about damaged checkpoints or a missing calibration.
 
     Raises:
-        RunError: it is no run folder and no exported file, or damaged.
-        OptionError: the device is not there, the precision is unknown, or the file is of a kind that can hold code.
+        RunError: the path is neither a run folder nor an exported file, or is damaged.
+        OptionError: the device is missing, the precision is unknown, or the kind of file can hold
+            code.
         MissingDependencyError: onnxruntime is not installed.
     """
     path = Path(path)
     if precision not in (None, "float32", "bfloat16"):
-        raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
-    if path.suffix == ".onnx" and path.is_file():
+        raise OptionError(f"unknown precision {precision!r}; choose from float32, bfloat16")
+    is_file = path.is_file()
+    if path.suffix == ".onnx" and is_file:
         if precision == "bfloat16":
             raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
         return _from_onnx(path, device)
-    if path.suffix == ".safetensors" and path.is_file():
-        model, facts = load_safetensors(path, choose_device(device), encoder)
-        model.network.precision = precision or model.network.precision
-        return Classifier(network_answer(model.network, facts.temperature), facts)
-    if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and path.is_file():
+    if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and is_file:
         raise OptionError(
-            f"{path}: files of this kind can hold code that runs when they are loaded, and daso loads none. "
-            f"'torch.export.load' reads a .pt2 that you trust; daso.load takes run folders, .onnx and .safetensors"
+            f"{path}: files of this kind can hold code that runs when they are loaded, so daso "
+            "loads none. Use a run folder, .onnx or .safetensors; 'torch.export.load' reads a .pt2 "
+            "file that you trust"
         )
-    if not path.is_dir():
-        what = (
-            "is neither a run folder nor an .onnx or .safetensors file"
-            if path.exists()
-            else "does not exist"
-        )
-        raise RunError(f"{path} {what}")
-    model, facts = load_run(path, choose_device(device), warn, encoder)
+    if path.suffix == ".safetensors" and is_file:
+        model, facts = load_safetensors(path, choose_device(device), encoder)
+    elif path.is_dir():
+        model, facts = load_run(path, choose_device(device), warn, encoder)
+    elif path.exists():
+        raise RunError(f"{path} is neither a run folder nor an .onnx or .safetensors file")
+    else:
+        raise RunError(f"{path} does not exist")
     model.network.precision = precision or model.network.precision
-    if facts.calibration_note:
-        warn(f"probabilities are not calibrated: {facts.calibration_note}")
     return Classifier(network_answer(model.network, facts.temperature), facts)
 
 
@@ -94,9 +92,11 @@ def load_run(
     warn: Callable[[str], None],
     encoder: nn.Module | None = None,
 ) -> tuple[Model, ModelFacts]:
-    """Load the model of a run folder, and what is known of it; see ``load``."""
+    """Load the model of a run folder and its facts; see ``load``."""
     model = load_model(folder, device, warn, encoder)
     calibration = read_calibration(folder, model.step)
+    if calibration.note:
+        warn(f"probabilities are not calibrated: {calibration.note}")
     config = model.config
     facts = ModelFacts(
         class_names=model.class_names,
@@ -114,7 +114,7 @@ def load_run(
 
 
 def network_answer(network: Network, temperature: float) -> Callable[[Array], Array]:
-    """Return a function from inputs to the calibrated probabilities of a network."""
+    """Return a function from inputs to a network's calibrated probabilities."""
 
     def answer(inputs: Array) -> Array:
         logits = predict_logits(
@@ -126,12 +126,12 @@ def network_answer(network: Network, temperature: float) -> Callable[[Array], Ar
 
 
 def without_folders(name: str) -> str:
-    """Return a name as it is, of a path only its last part: the rest may say more than its owner wants."""
+    """Return a name, or the last part of a path: the rest may tell more than its owner wants."""
     return name if name.startswith(("hf:", "timm:", "python:")) else Path(name).name
 
 
 def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return where a model comes from, as JSON values."""
+    """Return the origin of a model as JSON values."""
     environment, data = read_json(folder / "environment.json"), read_json(folder / "data.json")
     return {
         **{key: environment.get(key) for key in ("daso", "commit", "torch", "python")},
@@ -146,26 +146,26 @@ def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
 def load_safetensors(
     path: Path, device: torch.device, encoder: nn.Module | None = None
 ) -> tuple[Model, ModelFacts]:
-    """Load the model that ``daso export --format safetensors`` wrote; see ``load``."""
+    """Load a model written by ``daso export --format safetensors``; see ``load``."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     facts = ModelFacts.from_metadata(metadata, str(path))
     try:
         build = json.loads(metadata["network"])
         config = RunConfig.from_dict(build["config"], str(path))
-        data = {
-            **build,
-            "class_names": facts.class_names,
-            "labeled_counts": facts.labeled_counts,
-            "image_shape": facts.input_shape,
-        }
         output = str(build["output"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} was not exported by daso: {error!r}") from error
+    data = {
+        **build,
+        "class_names": facts.class_names,
+        "labeled_counts": facts.labeled_counts,
+        "image_shape": facts.input_shape,
+    }
     return rebuild_model(config, data, state, output, facts.step, device, str(path), encoder), facts
 
 
@@ -185,8 +185,8 @@ def onnx_session(path: Path, device: str = "cpu") -> Any:
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        OptionError: the device is not one that it has.
-        RunError: the file is no ONNX model.
+        OptionError: this onnxruntime does not support the device.
+        RunError: the file is not an ONNX model.
     """
     try:
         import onnxruntime
@@ -200,6 +200,6 @@ def onnx_session(path: Path, device: str = "cpu") -> Any:
         raise OptionError(f"this onnxruntime does not run on {device!r}")
     try:
         return onnxruntime.InferenceSession(str(path), providers=[kinds[kind]])
-    # onnxruntime raises classes of its own that it does not export.
+    # onnxruntime does not export its exception classes.
     except Exception as error:
         raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error

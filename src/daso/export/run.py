@@ -1,9 +1,10 @@
-"""From a run folder to a file to give away, checked against the original, with a card that describes it."""
+"""Export a run as one file, compare it with the original, and write a card."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import itertools
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,28 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from daso.errors import OptionError, RunError
+from daso.data.open import NAMES, list_own
+from daso.errors import DasoError, DataError, OptionError, RunError
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
 from daso.export.loading import load_run, network_answer
-from daso.export.samples import sample_inputs
-from daso.files import read_json, replacing, write_atomically
+from daso.files import read_json, write_atomically
+from daso.train.config import RunConfig
+from daso.train.prepare import open_configured
 
 Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability from the original that is let through."""
+"""Largest accepted difference of a probability from the original."""
+MAX_IMAGES = 64
+"""Number of images that an exported file is compared on, at most."""
+RUNTIMES = {"onnx": "onnxruntime", "torch": "torch.export", "safetensors": "daso.load"}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the model, the card beside it, and how the check went."""
+    """The exported model, the card beside it, and the result of the comparison."""
 
     path: Path
     card: Path
@@ -41,80 +47,126 @@ def export_run(
     kind: Format,
     out: Path | None = None,
     *,
-    inputs: Callable[[Classifier], tuple[Array, str]] | None = None,
+    images: Iterable[Any] | None = None,
     encoder: nn.Module | None = None,
     warn: Callable[[str], None] = print,
 ) -> Exported:
-    """Write the model of a run as one file, read it back, and compare its answers with the original's.
+    """Write the model of a run as one file and compare it with the original.
 
     Args:
         folder: of the run.
-        kind: of the file.
-        out: of the model; the card is called the same with ``.md`` behind. None: ``model`` in the run folder.
-        inputs: returns images to compare on, as the model takes them, and what they are; None: the run's own.
-        encoder: of a run that was given an encoder from Python, a module like it.
-        warn: is told of damaged checkpoints and of a calibration that is missing.
+        kind: format of the file.
+        out: path of the model; the card's has ``.md`` appended. None: ``model`` in the run folder.
+        images: to compare on, in any form that ``Classifier.prepare`` takes; None: the run's own.
+        encoder: for a run with an encoder from Python: a module like it.
+        warn: called with a message about damaged checkpoints or a missing calibration.
 
     Raises:
-        OptionError: *out* has not the ending of the format.
-        RunError: it cannot be written, or answers otherwise than the original; nothing is left then.
+        OptionError: the suffix of *out* is not that of the format.
+        RunError: the file cannot be written, or its answers differ; nothing is left behind.
         DataError: there are no images to compare on.
-        MissingDependencyError: a format needs what is not installed.
+        MissingDependencyError: the format needs a package that is not installed.
     """
     out = out or folder / f"model{SUFFIXES[kind]}"
     if out.suffix != SUFFIXES[kind]:
         raise OptionError(
-            f"{out}: files of this format end in {SUFFIXES[kind]}, by which they are known again"
+            f"{out}: the suffix must be {SUFFIXES[kind]}, by which the format is recognised"
         )
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
-    if facts.calibration_note:
-        warn(f"probabilities are not calibrated: {facts.calibration_note}")
     trained_in = model.network.precision
-    model.network.precision = "float32"  # of every exported file, whatever the training's was
+    model.network.precision = "float32"  # that of every exported file
     original = Classifier(network_answer(model.network, facts.temperature), facts)
-    images, what = (inputs or (lambda classifier: sample_inputs(model.config, classifier)))(
-        original
-    )
-    card = out.with_name(f"{out.name}.md")
+    if images is None:
+        samples, what = _own_samples(model.config, original)
+    else:
+        samples, what = _prepare(original, images), "given images"
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp")
     try:
-        with replacing(out) as temporary:
-            temporary.touch()  # a folder that cannot be written is noticed before the work
-            answer: Answer
-            if kind == "safetensors":
-                data = read_json(folder / "data.json")
-                answer = write_safetensors(model, facts, temporary, data, encoder)
-            else:
-                answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
-            check = _compare(original, answer, images, what, kind)
-            if trained_in != "float32":
-                model.network.precision = trained_in
-                check = _compare_with_run(check, original.probabilities(images), answer(images))
-            text = model_card(folder, model, facts, kind, out.name, check)
+        with temporary.open("wb"):
+            pass  # detects a read-only folder before the work
+        answer: Answer
+        if kind == "safetensors":
+            data = read_json(folder / "data.json")
+            answer = write_safetensors(model, facts, temporary, data, encoder)
+        else:
+            answer = (write_onnx if kind == "onnx" else write_torch)(model, facts, temporary)
+        exported = np.asarray(answer(samples), dtype=np.float64)
+        first = np.asarray(answer(samples[:1]), dtype=np.float64)  # alone: any batch size must work
+        difference = _difference(original.probabilities(samples), exported, first, what)
+        from_run = same_class = None
+        if trained_in != "float32":
+            model.network.precision = trained_in
+            in_run = original.probabilities(samples)
+            from_run = float(np.abs(exported - in_run).max())
+            same_class = int((in_run.argmax(1) == exported.argmax(1)).sum())
+        check = Check(len(samples), what, difference, RUNTIMES[kind], from_run, same_class)
+        card = out.with_name(f"{out.name}.md")
+        text = model_card(folder, model, facts, kind, out.name, check)
+        temporary.replace(out)
         write_atomically(card, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     return Exported(out, card, check)
 
 
-def _compare(original: Classifier, answer: Answer, images: Array, what: str, kind: Format) -> Check:
-    """Compare all images at once, and the first one alone: the batch is free."""
-    expected = original.probabilities(images)
-    found = np.asarray(answer(images), dtype=np.float64)
-    alone = np.asarray(answer(images[:1]), dtype=np.float64)
-    runtimes = {"onnx": "onnxruntime", "torch": "torch.export", "safetensors": "daso.load"}
-    if found.shape != expected.shape:
-        raise RunError(f"the exported file answers {found.shape}, the original {expected.shape}")
-    difference = float(max(np.abs(found - expected).max(), np.abs(alone - expected[:1]).max()))
+def _difference(expected: Array, exported: Array, first: Array, what: str) -> float:
+    if exported.shape != expected.shape:
+        raise RunError(f"the exported file returns {exported.shape}, the original {expected.shape}")
+    difference = max(np.abs(exported - expected).max(), np.abs(first - expected[:1]).max())
     if not difference <= TOLERANCE:
         raise RunError(
-            f"the exported file differs from the original by {difference:.2g} in a probability on {len(images)} "
-            f"{what}, more than {TOLERANCE:g}: it was not kept"
+            f"the exported file differs from the original by {difference:.2g} in a probability on "
+            f"{len(expected)} {what}, more than {TOLERANCE:g}; it was deleted"
         )
-    return Check(len(images), what, difference, runtimes[kind])
+    return float(difference)
 
 
-def _compare_with_run(check: Check, of_run: Array, found: Array) -> Check:
-    """Add how far a file in float32 is from the answers of its run, whose network computes in less."""
-    found = np.asarray(found, dtype=np.float64)
-    same = int((of_run.argmax(1) == found.argmax(1)).sum())
-    return dataclasses.replace(check, from_run=float(np.abs(found - of_run).max()), same_class=same)
+def _prepare(classifier: Classifier, images: Iterable[Any]) -> Array:
+    samples = list(itertools.islice(images, MAX_IMAGES))
+    if not samples:
+        raise DataError("no image to compare on")
+    return classifier.prepare_all(samples)
+
+
+def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]:
+    """Return some of a run's own images or vectors as the model takes them, and what they are.
+
+    The first part that exists is used: test images, held-out ones, labeled ones.
+
+    Raises:
+        DataError: the run's data was moved, or none of these images can be read.
+    """
+    names = {"test": "test", "validation": "hold-out", "train": "labeled"}
+    try:
+        listing = None
+        if config.source not in NAMES:  # your images: only a few are decoded
+            data = None if config.data is None else Path(config.data)
+            listing = list_own(config.source, data=data, folders=config.folders, skip_bad=True)
+        if listing is not None:
+            part = next(part for part in names if part in listing.pools)
+            files = itertools.chain.from_iterable(listing.pools[part].chunks())
+            return _readable(classifier, files), f"{names[part]} images"
+        source = open_configured(config)
+    except DasoError as error:
+        raise DataError(
+            f"the run's data cannot be read ({error}); give images with --images"
+        ) from error
+    pools = ((name, getattr(source, part)) for part, name in names.items())
+    name, pool = next((name, pool) for name, pool in pools if pool is not None)
+    chosen = np.linspace(0, len(pool) - 1, min(MAX_IMAGES, len(pool))).astype(np.int64)
+    samples = pool.images[chosen]
+    if samples.ndim == 3:  # versions of vectors; the first one is plain
+        samples = samples[:, 0]
+    return np.ascontiguousarray(samples), f"{name} {'images' if samples.ndim == 4 else 'vectors'}"
+
+
+def _readable(classifier: Classifier, files: Iterable[Path | bytes]) -> Array:
+    samples, reason = [], ""
+    for file in itertools.islice(files, MAX_IMAGES):
+        try:
+            samples.append(classifier.prepare(file))
+        except DataError as error:
+            reason = str(error)
+    if not samples:
+        raise DataError(f"no image can be read: {reason}")
+    return np.stack(samples)

@@ -1,4 +1,4 @@
-"""A campaign: a folder with the runs that fill tables, which any number of processes can work on together."""
+"""A campaign: one folder with the runs that fill tables, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daso.files import Row, read_json, remove_leftovers, save_json
 from daso.presets.benchmarks import PRESETS
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
-from daso.reproduce.cells import Cell
+from daso.reproduce.cells import Cell, Outcome
 from daso.reproduce.paper_tables import Variant
 from daso.reproduce.same_run import check_same, differing_data, is_complete, saved_config
 from daso.reproduce.scales import SCALES, Scale
@@ -34,52 +34,33 @@ from daso.train.step.state import choose_device
 
 DESCRIPTION = "campaign.json"
 BEFORE_CONFIG = ("environment.json", "data.json")
-"""What a run writes before its configuration; killed there, it has not begun."""
-
-NOT_BEGUN = "not begun"
+"""Files that a run writes before its configuration: a run killed before that has not started."""
+NOT_STARTED = "not started"
 
 State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]
 Watch = Callable[[Cell, Prepared, Iterator[Row]], object]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a cell: its accuracy in %, or why it is not complete.
-
-    ``"in use"``: another process is at it; ``"stopped"``: it was asked to stop, and can go on.
-    """
-
-    state: Literal["complete", "in use", "stopped", "failed"]
-    message: str
-
-
+@dataclass
 class Campaign:
     """The runs of one scale, in one folder.
 
-    Args:
+    Attributes:
         folder: of the campaign.
         scale: of its runs.
         data: folder of the data sets' files, or None.
         device: to train on.
-        track: trackers that the numbers of a run are sent to.
-        weights: safetensors file that networks start from in settings where the paper's do; None: from random ones.
+        track: trackers that receive the numbers of a run.
+        weights: safetensors file that networks start from in settings where the paper's do; None:
+            from random ones.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        scale: Scale,
-        data: Path | None = None,
-        device: str = "auto",
-        track: Sequence[str] = (),
-        weights: Path | None = None,
-    ) -> None:
-        self.folder = folder
-        self.scale = scale
-        self.data = data
-        self.device = device
-        self.track = track
-        self.weights = weights
+    folder: Path
+    scale: Scale
+    data: Path | None = None
+    device: str = "auto"
+    track: Sequence[str] = ()
+    weights: Path | None = None
 
     @classmethod
     def open(
@@ -91,10 +72,10 @@ class Campaign:
         track: Sequence[str] = (),
         weights: Path | None = None,
     ) -> Campaign:
-        """Return the campaign of a folder as it began, or a new one, of which nothing is written yet.
+        """Return the campaign of a folder, or a new one, which writes nothing yet.
 
         Raises:
-            OptionError: the folder's campaign is of another scale, or starts from other weights.
+            OptionError: the folder's campaign has another scale, or starts from other weights.
             RunError: its description is damaged.
         """
         if not (folder / DESCRIPTION).exists():
@@ -103,55 +84,56 @@ class Campaign:
         try:
             definition = Scale(**saved["scale"])
         except (KeyError, TypeError) as error:
-            raise RunError(
-                f"{folder / DESCRIPTION} does not say what the scale is: {error}"
-            ) from error
+            raise RunError(f"{folder / DESCRIPTION} has no valid scale: {error}") from error
         if scale is not None and scale != definition.name:
             raise OptionError(
-                f"{folder} holds a campaign of --scale {definition.name}; give another folder with --out"
+                f"{folder} holds a campaign of --scale {definition.name}; use another folder with "
+                "--out"
             )
-        place, start = saved.get("data"), saved.get("weights")
-        if weights is not None and start not in (None, str(weights.resolve())):
-            raise OptionError(
-                f"{folder} holds a campaign that starts from {start}; give another folder with --out"
-            )
-        if start is not None:
-            weights = Path(start)
-        return cls(
-            folder,
-            definition,
-            data or (None if place is None else Path(place)),
-            device,
-            track,
-            weights,
+        saved_data, saved_weights = (
+            None if saved.get(name) is None else Path(saved[name]) for name in ("data", "weights")
         )
+        if weights and saved_weights and weights.resolve() != saved_weights:
+            raise OptionError(
+                f"{folder} holds a campaign that starts from {saved_weights}; use another folder "
+                "with --out"
+            )
+        return cls(folder, definition, data or saved_data, device, track, saved_weights or weights)
 
     def begin(self) -> None:
-        """Make the folder and write down what the campaign is, unless that was done before.
+        """Create the folder and describe the campaign in it, unless it is there.
 
         Raises:
-            OptionError: another process has just begun one of another scale, or from other weights, there.
-            RunError: nothing can be written.
+            OptionError: another process has just started one of another scale, or from other
+                weights, there.
+            RunError: the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make {self.folder}: {error.strerror}") from error
+            raise RunError(f"cannot create {self.folder}: {error.strerror}") from error
         with self.alone():
-            place = None if self.data is None else str(self.data.resolve())
-            known: Row = {}
+            absolute, saved = self.with_absolute_paths(), Row()
             if (self.folder / DESCRIPTION).exists():
                 Campaign.open(self.folder, self.scale.name, weights=self.weights)
-                known = read_json(self.folder / DESCRIPTION)
-            description = known or {"scale": self.scale.to_dict(), "data": place}
-            if self.weights is not None:
-                description = {**description, "weights": str(self.weights.resolve())}
-            if description != known:
+                saved = read_json(self.folder / DESCRIPTION)
+            data = None if absolute.data is None else str(absolute.data)
+            description = saved or {"scale": self.scale.to_dict(), "data": data}
+            if absolute.weights is not None:
+                description = {**description, "weights": str(absolute.weights)}
+            if description != saved:
                 save_json(self.folder / DESCRIPTION, description)
+
+    def with_absolute_paths(self) -> Campaign:
+        """Return the same campaign for a process in another folder."""
+        data, weights = (
+            None if path is None else path.resolve() for path in (self.data, self.weights)
+        )
+        return replace(self, folder=self.folder.resolve(), data=data, weights=weights)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process is in such a block of this campaign, and keep others waiting.
+        """Hold the lock of the campaign: one process at a time runs such a block.
 
         Raises:
             RunError: the file system has no locks.
@@ -161,8 +143,9 @@ class Campaign:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise RunError(
-                    f"cannot lock {self.folder}: {error.strerror}. Processes share a campaign by locks, which this "
-                    f"file system does not have (NFS without lockd, Lustre without -o flock); put --out elsewhere"
+                    f"cannot lock {self.folder}: {error.strerror}. Processes share a campaign by "
+                    "locks, which this file system lacks (NFS without lockd, Lustre without -o "
+                    "flock); use another --out"
                 ) from error
             yield
 
@@ -188,7 +171,7 @@ class Campaign:
         return self.folder_of(cell).with_name(f".seed-{cell.seed}.lock")
 
     def state(self, cell: Cell) -> State:
-        """Return how far a cell is."""
+        """Return the state of a cell."""
         folder = self.folder_of(cell)
         begun = (folder / "config.json").exists()
         if begun:
@@ -210,15 +193,13 @@ class Campaign:
         return "started" if begun else "missing"
 
     def attempt(self, cell: Cell, watch: Watch, stop: Callable[[], bool] = never) -> Outcome:
-        """Run a cell, or the rest of it, unless it is complete or another process is at it.
+        """Run or resume a cell, unless it is complete or another process runs it.
 
-        Args:
-            cell: the cell.
-            watch: consumes the rows of the training.
-            stop: is asked after every step whether to save a checkpoint and end here.
+        *watch* consumes the rows of the training. *stop* is polled after every step; if true, the
+        run is saved and ends.
         """
         if stop():
-            return Outcome("stopped", NOT_BEGUN)
+            return Outcome("stopped", NOT_STARTED)
         try:
             self._lock_of(cell).parent.mkdir(parents=True, exist_ok=True)
             with lock_file(self._lock_of(cell)):
@@ -227,18 +208,17 @@ class Campaign:
             return Outcome("in use", str(error))
         except DasoError as error:
             return Outcome("failed", str(error))
-        except (
-            Exception
-        ) as error:  # what one cell meets, such as too little memory, must not stop the others
+        except Exception as error:  # such as too little memory: the other cells go on
             return Outcome("failed", f"{type(error).__name__}: {error}")
 
     def _run(self, cell: Cell, watch: Watch, stop: Callable[[], bool]) -> Outcome:
         config, folder = self.configure(cell), self.folder_of(cell)
-        if (folder / "config.json").exists():
+        started = (folder / "config.json").exists()
+        if started:
             check_same(config, saved_config(folder), folder)
         if not is_complete(folder):
             source = _open(config.source, self.data)
-            if (folder / "config.json").exists():
+            if started:
                 data = None if source.place is None else Path(source.place)
                 device = str(choose_device(self.device))
                 prepared, rows = resume_run(folder, data=data, device=device, stop=stop)
@@ -248,24 +228,30 @@ class Campaign:
                     for name in BEFORE_CONFIG:
                         (folder / name).unlink(missing_ok=True)
                 prepared = prepare(config, source)
-                found = describe_data(prepared.data)
-                for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/{folder.name}")):
-                    if differences := differing_data(other, found):
-                        raise RunError(
-                            f"its data is not that of {other}: {differences} here. Runs of a setting and a seed are "
-                            f"compared, so they must share it: see to the files of {config.source}"
-                        )
+                self._check_data(cell, prepared)
                 rows = train_run(prepared, folder, stop)
 
-            def say(text: str) -> None:
+            def warn(text: str) -> None:
                 print(f"{cell}: {text}", file=sys.stderr)
 
-            watch(cell, prepared, tracked(rows, self.track, folder, say, prepared.step))
+            watch(cell, prepared, tracked(rows, self.track, folder, warn, prepared.step))
             if stop() and not is_complete(folder):
                 step = newest_step(folder / "checkpoints")
-                return Outcome("stopped", NOT_BEGUN if step is None else f"saved at step {step:,}")
+                return Outcome(
+                    "stopped", NOT_STARTED if step is None else f"saved at step {step:,}"
+                )
         self.record(cell)
         return Outcome("complete", f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%")
+
+    def _check_data(self, cell: Cell, prepared: Prepared) -> None:
+        """Refuse to train on other data than the other runs of this setting and seed."""
+        data = describe_data(prepared.data)
+        for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-{cell.seed}")):
+            if differences := differing_data(other, data):
+                raise RunError(
+                    f"its data is not that of {other}: {differences} here. Runs of one setting and "
+                    f"seed must share their data; check the files of {prepared.config.source}"
+                )
 
     def record(self, cell: Cell) -> None:
         """Append the row of a complete cell to ``results.csv``, unless it is there."""
@@ -275,69 +261,31 @@ class Campaign:
             append_row(path, {**key, **result_row(read_run(self.folder_of(cell)))}, key)
 
     def complete_runs(self, preset: str, variant: Variant) -> tuple[dict[int, Path], list[str]]:
-        """Return the folders of the complete runs of a variant in a setting, by seed, and what is wrong with others."""
-        found, problems = {}, []
+        """Return a variant's complete runs in a setting by seed, and what is wrong with others."""
+        runs, problems = {}, []
         for folder in (self.folder / "runs" / preset / variant.name).glob("seed-*"):
             if re.fullmatch(r"seed-\d+", folder.name) and is_complete(folder):
                 seed = int(folder.name.removeprefix("seed-"))
                 try:
-                    check_same(
-                        self.configure(Cell(preset, variant, seed)), saved_config(folder), folder
-                    )
-                    found[seed] = folder
+                    config = self.configure(Cell(preset, variant, seed))
+                    check_same(config, saved_config(folder), folder)
+                    runs[seed] = folder
                 except RunError as error:
                     problems.append(str(error))
-        return dict(sorted(found.items())), problems
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
-    report: Callable[[Cell, Outcome], None],
-) -> list[tuple[Cell, Outcome]]:
-    """Run cells; those that another process is at are passed over and looked at again at the end.
-
-    Once a cell was stopped, what *attempts* has not run stays so.
-
-    Args:
-        cells: the cells.
-        attempts: runs cells, in any order, and yields what came of each.
-        report: is told of each cell that is over.
-
-    Returns:
-        The cells that are not complete, and why.
-    """
-    left: list[tuple[Cell, Outcome]] = []
-    waiting = list(cells)
-    while waiting:
-        passed: list[tuple[Cell, Outcome]] = []
-        for cell, outcome in attempts(waiting):
-            if outcome.state == "in use":
-                passed.append((cell, outcome))
-                continue
-            if outcome.state != "stopped":
-                report(cell, outcome)
-            if outcome.state != "complete":
-                left.append((cell, outcome))
-        if len(passed) == len(waiting) or any(outcome.state == "stopped" for _, outcome in left):
-            left += passed
-            break
-        waiting = [cell for cell, _ in passed]
-    return left
+        return dict(sorted(runs.items())), problems
 
 
 @lru_cache(maxsize=2)
 def _open(name: str, data: Path | None) -> Source:
-    """Open a source: in a folder of DATA called as it or its usual folder, in DATA, or where its files usually are."""
+    """Open a source in DATA/name, DATA/usual folder, DATA, or the usual places."""
     places: list[Path | None] = [None]
     if data is not None:
-        usual = (place.name for place in USUAL_PLACES.get(name, ()))
-        places = [data / name, *(data / folder for folder in usual), data, None]
-    error: DataError | None = None
+        usual = (data / place.name for place in USUAL_PLACES.get(name, ()))
+        places = [data / name, *usual, data, None]
+    errors: dict[Path | None, DataError] = {}
     for place in places:
         try:
             return open_source(name, data=place)
-        except DataError as found:
-            error = found if error is None or place == data else error
-    assert error is not None
-    raise error
+        except DataError as error:
+            errors[place] = error
+    raise errors[data]

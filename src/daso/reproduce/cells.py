@@ -1,14 +1,22 @@
-"""From the cells of tables to the different runs that fill them."""
+"""Select cells of tables, find the distinct runs that fill them, and run them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from daso.errors import OptionError
+from daso.errors import OptionError, nearest
 from daso.presets.benchmarks import PRESETS
-from daso.reproduce.paper_tables import TableColumn, TableRow, Variant, variant
+from daso.reproduce.paper_tables import (
+    PaperTable,
+    TableColumn,
+    TableRow,
+    Variant,
+    paper_tables,
+    variant,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Cell:
     Attributes:
         preset: name of the setting.
         variant: what is trained.
-        seed: of everything.
+        seed: of the split and the training.
     """
 
     preset: str
@@ -29,29 +37,126 @@ class Cell:
         return f"{self.preset} {self.variant.name} seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The result of an attempt: the accuracy in %, or why the cell is not complete.
+
+    ``"in use"``: another process runs the cell; ``"stopped"``: a signal stopped it, and it can be
+    resumed.
+    """
+
+    state: Literal["complete", "in use", "stopped", "failed"]
+    message: str
+
+
 def table_cells(
     parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
 ) -> tuple[list[Cell], list[str]]:
-    """Return the different runs that fill cells of tables, and why some rows have none.
+    """Return the distinct runs that fill cells of tables, and why some rows have none.
 
     Args:
         parts: rows and columns of each table.
-        seeds: runs of each cell; all cells of one seed come before those of the next.
+        seeds: one run of each cell for each; all cells of a seed come before those of the next.
     """
-    variants: dict[tuple[str, str], tuple[str, Variant]] = {}
+    variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
     for rows, columns in parts:
         for column, row in itertools.product(columns, rows):
             if row.method is None:
                 continue
             try:
-                found = variant(row, PRESETS[column.preset])
-                variants.setdefault((column.preset, found.name), (column.preset, found))
+                trained = variant(row, PRESETS[column.preset])
+                variants.setdefault((column.preset, trained.name), trained)
             except OptionError as error:
                 refused[f"{row.label}: {error}"] = None
     cells = [
-        Cell(preset, found, seed)
+        Cell(preset, trained, seed)
         for seed in dict.fromkeys(seeds)
-        for preset, found in variants.values()
+        for (preset, _), trained in variants.items()
     ]
     return cells, list(refused)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A table with some of its rows and columns."""
+
+    table: PaperTable
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
+
+
+def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> list[Selection]:
+    """Return the parts of tables that have the named rows and columns; no name selects all.
+
+    Raises:
+        OptionError: a table, row or column is unknown; the nearest one is named.
+    """
+    by_name = {str(number): table for number, table in paper_tables().items()}
+    for name in tables:
+        if name not in by_name:
+            raise OptionError(f"unknown table {name!r}; choose from {', '.join(by_name)}, figures")
+    chosen = [by_name[name] for name in dict.fromkeys(tables)]
+    row_names = {id(row): _names(row, table) for table in chosen for row in table.rows}
+    presets = {column.preset for table in chosen for column in table.columns}
+    wanted = [{name.lower() for name in names} for names in (rows, columns)]
+    for names, valid, kind in (
+        (rows, set().union(*row_names.values()), "row"),
+        (columns, presets, "column"),
+    ):
+        for name in names:
+            if name.lower() not in valid:
+                hint = nearest(name.lower(), sorted(valid))
+                raise OptionError(f"unknown {kind} {name!r}; --list shows them all.{hint}")
+    parts = [
+        Selection(
+            table,
+            tuple(row for row in table.rows if not wanted[0] or wanted[0] & row_names[id(row)]),
+            tuple(
+                column for column in table.columns if not wanted[1] or column.preset in wanted[1]
+            ),
+        )
+        for table in chosen
+    ]
+    return [part for part in parts if part.rows and part.columns]
+
+
+def _names(row: TableRow, table: PaperTable) -> set[str]:
+    """Return the names that select a row: its own, and those of its runs."""
+    cells, _ = table_cells([([row], table.columns)], [0])
+    return row.names | {cell.variant.name.lower() for cell in cells}
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
+    report: Callable[[Cell, Outcome], None],
+) -> list[tuple[Cell, Outcome]]:
+    """Run cells; those that other processes run are skipped and tried again at the end.
+
+    Args:
+        cells: to run.
+        attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
+            starts no other.
+        report: called with the outcome of each cell that completed or failed.
+
+    Returns:
+        The cells that are not complete, and why.
+    """
+    incomplete: list[tuple[Cell, Outcome]] = []
+    waiting = list(cells)
+    while waiting:
+        in_use: list[tuple[Cell, Outcome]] = []
+        for cell, outcome in attempts(waiting):
+            if outcome.state == "in use":
+                in_use.append((cell, outcome))
+                continue
+            if outcome.state != "stopped":
+                report(cell, outcome)
+            if outcome.state != "complete":
+                incomplete.append((cell, outcome))
+        stopped = any(outcome.state == "stopped" for _, outcome in incomplete)
+        if stopped or len(in_use) == len(waiting):
+            return incomplete + in_use
+        waiting = [cell for cell, _ in in_use]
+    return incomplete

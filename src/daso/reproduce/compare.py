@@ -1,4 +1,4 @@
-"""From the runs of a campaign to tables beside the paper's, and to the groups of runs that figures compare."""
+"""Compare the runs of a campaign with the paper's tables, and group them for figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daso.reproduce.same_run import differing_data
 
 MEASURES = {"median_of_last": "median of the last evaluations", "last": "last evaluation"}
 NOT_COMPARABLE = "The scale is not the paper's: these numbers are not comparable with the paper's."
-RANDOM = (
+RANDOM_WEIGHTS = (
     "The paper's networks start from ImageNet weights here, these from random ones (--weights)."
 )
 
@@ -29,16 +29,16 @@ def runs_of(
     if row.method is None:
         return {}, []
     try:
-        found = variant(row, PRESETS[column.preset])
+        trained = variant(row, PRESETS[column.preset])
     except OptionError:
         return {}, []
-    return campaign.complete_runs(column.preset, found)
+    return campaign.complete_runs(column.preset, trained)
 
 
 def accuracies(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, float], list[str]]:
-    """Return the accuracies, in %, of the complete runs of a cell, by seed, and what is wrong with others."""
+    """Return the accuracies in % of a cell's complete runs, and what is wrong with others."""
     runs, problems = runs_of(campaign, row, column)
     values = {}
     for seed, folder in runs.items():
@@ -55,7 +55,7 @@ def accuracies(
 def compare(
     campaign: Campaign, table: PaperTable, rows: Iterable[TableRow], columns: Iterable[TableColumn]
 ) -> tuple[Comparison, list[str]]:
-    """Return rows and columns of a table with the campaign's numbers beside the paper's, and what was wrong."""
+    """Return a part of a table beside the paper's numbers, and what was wrong."""
     columns, rows, problems = tuple(columns), tuple(rows), []
     compared = []
     for row in rows:
@@ -75,7 +75,7 @@ def compare(
     if not campaign.scale.comparable:
         notes.append(NOT_COMPARABLE)
     if campaign.weights is None and any(PRESETS[column.preset].pretrained for column in columns):
-        notes.append(RANDOM)
+        notes.append(RANDOM_WEIGHTS)
     texts = tuple(column.text for column in columns)
     return Comparison(
         f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)
@@ -85,17 +85,15 @@ def compare(
 def _different_data(
     campaign: Campaign, rows: Iterable[TableRow], columns: Iterable[TableColumn]
 ) -> Iterator[str]:
-    """Tell of runs of a setting and a seed that were trained on different data."""
+    """Yield problems with runs of one setting and seed that were trained on different data."""
     first: dict[tuple[str, int], Path] = {}
     for column, row in itertools.product(columns, rows):
         for seed, folder in runs_of(campaign, row, column)[0].items():
             other = first.setdefault((column.preset, seed), folder)
+            if other == folder:
+                continue
             try:
-                difference = (
-                    ""
-                    if other == folder
-                    else differing_data(other, read_json(folder / "data.json"))
-                )
+                difference = differing_data(other, read_json(folder / "data.json"))
             except RunError as error:
                 yield str(error)
                 continue
@@ -104,7 +102,11 @@ def _different_data(
 
 
 def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]:
-    """Write whole tables, whatever is in them so far, as Markdown, CSV and LaTeX; return the Markdown files."""
+    """Write whole tables with the runs there are: Markdown, CSV and LaTeX.
+
+    Returns:
+        The Markdown files.
+    """
     paths = []
     with campaign.alone():
         for table in tables:
@@ -117,7 +119,7 @@ def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]
 def figure_groups(
     campaign: Campaign, preset: str, methods: dict[str, str]
 ) -> tuple[dict[str, list[RunFolder]], list[str]]:
-    """Return, by label, the complete runs in a setting of methods (label to name) that have any, and what is wrong."""
+    """Return a setting's complete runs of methods (label to name) by label, and problems."""
     groups: dict[str, list[RunFolder]] = {}
     problems = []
     for label, method in methods.items():

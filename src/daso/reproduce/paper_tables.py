@@ -1,4 +1,4 @@
-"""The tables of the DASO paper: what is run for a cell, and the number that the paper gives."""
+"""The tables of the DASO paper: the run behind each cell, and the paper's number."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class TableRow:
 
     Attributes:
         label: of the row.
-        text: the method, its options and ``logit-adjusted``, as ``paper.md`` has them.
-        method: its name; None: it cannot be run here.
-        options: hyper-parameters that the row is about.
-        logit_adjusted: whether the accuracy is that after post-hoc logit adjustment.
+        text: the method, its options and ``logit-adjusted``, as in ``paper.md``.
+        method: its name; None if daso does not have it.
+        options: hyper-parameters that the row varies.
+        logit_adjusted: whether the accuracy is measured after post-hoc logit adjustment.
     """
 
     label: str
@@ -43,7 +43,7 @@ class TableRow:
 
     @property
     def names(self) -> set[str]:
-        """What the row may be called: its label, its method, its method with options; in lower case."""
+        """Names that select the row, in lower case: label, method, method with options."""
         return {name.lower() for name in (self.label, self.method, self.text) if name}
 
 
@@ -52,9 +52,9 @@ class TableColumn:
     """One setting of a table.
 
     Attributes:
-        text: as ``paper.md`` has it.
+        text: as in ``paper.md``.
         preset: name of the setting.
-        measure: which of a run's accuracies counts.
+        measure: the accuracy of a run that is reported.
     """
 
     text: str
@@ -69,7 +69,7 @@ class PaperTable:
     Attributes:
         number, title: of the table.
         rows, columns: in order.
-        numbers: the paper's, by label of the row and text of the column; not every cell has one.
+        numbers: the paper's, by row label and column text; some cells have none.
     """
 
     number: int
@@ -85,8 +85,9 @@ class Variant:
 
     Attributes:
         method: its name.
-        options: hyper-parameters that are given, the setting's own included.
-        name: the method's name and what differs from its defaults in this setting; equal names are equal runs.
+        options: hyper-parameters, those of the setting included.
+        name: the method and the options that differ from its defaults in this setting; equal names
+            are equal runs.
     """
 
     method: str
@@ -117,8 +118,8 @@ def variant(row: TableRow, preset: Preset) -> Variant:
 def paper_tables() -> dict[int, PaperTable]:
     """Return the paper's tables by number, read from ``paper.md``."""
     text = files("daso.reproduce").joinpath("paper.md").read_text(encoding="utf-8")
-    found = re.findall(r"^## Table (\d+): (.+)$((?:\n(?!## ).*)*)", text, re.MULTILINE)
-    return {int(number): _table(int(number), title, body) for number, title, body in found}
+    tables = re.findall(r"^## Table (\d+): (.+)$((?:\n(?!## ).*)*)", text, re.MULTILINE)
+    return {int(number): _table(int(number), title, body) for number, title, body in tables}
 
 
 def _table(number: int, title: str, body: str) -> PaperTable:

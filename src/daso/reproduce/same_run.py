@@ -1,4 +1,4 @@
-"""What the run folders of a campaign must have in common with what is wanted, and with one another."""
+"""Check that run folders of a campaign have the expected configuration and share their data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from daso.errors import RunError
 from daso.files import Row, flatten, read_json
 from daso.train.config import RunConfig
 
-SAME_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
-"""What in ``data.json`` all runs of a setting and a seed have in common, and what it is of."""
+SHARED_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
+"""Keys of ``data.json`` that all runs of a setting and a seed share, and what they describe."""
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a run folder has a whole summary; where it is damaged, the run is resumed and writes it anew."""
+    """Tell whether a run folder has a valid summary.
+
+    A run with a damaged one is resumed and writes it again.
+    """
     try:
         return "accuracy" in read_json(folder / "summary.json")
     except RunError:
@@ -23,7 +26,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def saved_config(folder: Path) -> RunConfig:
-    """Return the configuration that a run folder tells.
+    """Return the configuration of a run folder.
 
     Raises:
         RunError: it cannot be read; the message says what to do.
@@ -31,55 +34,46 @@ def saved_config(folder: Path) -> RunConfig:
     try:
         return RunConfig.read(folder)
     except RunError as error:
-        raise RunError(f"{error}. Move {folder} away: then the run begins anew") from error
+        raise RunError(f"{error}. Move {folder} away, and the run starts again") from error
 
 
 def differing_data(folder: Path, data: Row) -> str:
-    """Return in words what of a run's data is not as in *data*, another one's ``data.json``; "" where nothing is.
+    """Describe how a run's data differs from *data*, another ``data.json``; "" if it does not.
 
-    What one of them does not tell is passed over, as is a folder without a readable ``data.json``.
+    Keys that one of them lacks are ignored, as is a folder without a readable ``data.json``.
     """
     try:
-        own = read_json(folder / "data.json")
+        saved = flatten(read_json(folder / "data.json"))
     except RunError:
         return ""
+    here = flatten(data)
     differences = []
-    for key, what in SAME_DATA.items():
-        there, here = own.get(key), data.get(key)
-        if isinstance(there, dict) and isinstance(here, dict):
-            pools = [name for name in there.keys() & here.keys() if there[name] and here[name]]
-            changed = sorted(name for name in pools if there[name] != here[name])
-            differences += [
-                f"its {name} {what} are {there[name]} there, {here[name]}" for name in changed
-            ]
-        elif there and here and there != here:
-            differences.append(f"its {what} is {there} there, {here}")
+    for name in sorted(saved.keys() & here.keys()):
+        key, _, pool = name.partition(".")
+        if key in SHARED_DATA and saved[name] and here[name] and saved[name] != here[name]:
+            what = f"{pool} {SHARED_DATA[key]} are" if pool else f"{SHARED_DATA[key]} is"
+            differences.append(f"its {what} {saved[name]} there, {here[name]}")
     return " and ".join(differences)
 
 
 def check_same(config: RunConfig, saved: RunConfig, folder: Path) -> None:
-    """Check that the run of a folder is of a configuration, whose open values it has worked out.
-
-    Args:
-        config: the wanted one.
-        saved: the run's.
-        folder: of the run.
+    """Check that a run's *saved* configuration is the expected one, where that is not open.
 
     Raises:
-        RunError: it is of another one; the message names the differences.
+        RunError: they differ; the message names the differences.
     """
-    known = Recipe.parse(config.method).hyperparameters()
-    defaults = {name: parameter.default for name, parameter in known.items()}
-    wanted = flatten({**config.to_dict(), "method_options": {**defaults, **config.method_options}})
-    found = flatten(saved.to_dict())
-    elsewhere = ("data", "train.device")
+    parameters = Recipe.parse(config.method).hyperparameters()
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    options = {**defaults, **config.method_options}
+    expected = flatten({**config.to_dict(), "method_options": options})
+    actual = flatten(saved.to_dict())
     differences = [
-        f"{name} is {json.dumps(found.get(name))} there and {json.dumps(value)} here"
-        for name, value in wanted.items()
-        if value is not None and name not in elsewhere and found.get(name) != value
+        f"{name} is {json.dumps(actual.get(name))} there and {json.dumps(value)} here"
+        for name, value in expected.items()
+        if value is not None and name not in ("data", "train.device") and actual.get(name) != value
     ]
     if differences:
         raise RunError(
-            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it away, or give "
-            f"another folder with --out"
+            f"{folder} holds a run of another configuration: {'; '.join(differences)}. Move it "
+            "away, or use another folder with --out"
         )

@@ -1,11 +1,11 @@
-"""What ``daso predict`` is asked to classify: files, folders, globs, lists and arrays, one after the other."""
+"""List the inputs of ``daso predict`` one by one: files, folders, globs, lists and arrays."""
 
 from __future__ import annotations
 
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ ARRAY_NAMES = ("images", "X", "x", "features", "embeddings", "vectors")
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to classify.
+    """One image or vector to classify.
 
     Attributes:
-        name: how the output calls it.
-        value: a file, an array of an image or a vector, or the reason why there is nothing.
+        name: its name in the output.
+        value: a file, an array of an image or a vector, or the reason why it cannot be read.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Input:
 
 
 class Inputs:
-    """All that is named on the command line; every pass starts anew and holds one folder's names at most in memory.
+    """The inputs named on the command line; every iteration starts again from the first.
 
     Args:
-        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` is a list of files on
-            the standard input, one on each line, which can be passed over only once.
+        places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads
+            a list of files from standard input, one a line, and can be iterated only once.
 
     Raises:
-        DataError: one does not exist, or matches nothing.
+        DataError: a place does not exist, or matches nothing.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
@@ -54,16 +54,15 @@ class Inputs:
                 self.places.append(place)
                 continue
             pattern = glob.has_magic(place)
-            matches = sorted(glob.glob(place, recursive=True)) if pattern else []  # noqa: PTH207 - absolute ones too
+            matches = sorted(glob.iglob(place, recursive=True)) if pattern else []  # noqa: PTH207
             if not matches:
                 what = "matches no file" if pattern else "does not exist"
                 raise DataError(f"{place} {what}")
             self.places += matches
 
-    @property
-    def can_be_counted(self) -> bool:
-        """Whether a pass can be made only to count."""
-        return STDIN not in self.places
+    def count(self) -> int | None:
+        """Return the number of inputs; None if standard input is among them."""
+        return None if STDIN in self.places else sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Input]:
         for place in self.places:
@@ -81,35 +80,37 @@ class Inputs:
                 yield Input(place, path)
 
 
-def _images_below(folder: str, above: set[tuple[int, int]]) -> Iterator[Input]:
-    """Yield the images of a folder at any depth in the order of their paths; links are followed, hidden names are not.
+def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
+    """Yield the images of a folder at any depth, sorted by path.
+
+    Links are followed, hidden names skipped.
 
     Args:
-        folder: where to look.
-        above: device and number of the folders that this one is in; a link back to one of them is not followed.
+        folder: to search.
+        parents: device and inode of the folders above; a link back to one of them is not followed.
     """
     try:
         status = Path(folder).stat()
-        with os.scandir(folder) as found:
-            entries = [
-                (entry.name, entry.is_dir()) for entry in found if not entry.name.startswith(".")
+        with os.scandir(folder) as entries:
+            names = [
+                (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
             ]
     except OSError as error:
         yield Input(folder, DataError(f"the folder cannot be read: {error.strerror or error}"))
         return
-    own = (status.st_dev, status.st_ino)
-    if own in above:
+    identity = (status.st_dev, status.st_ino)
+    if identity in parents:
         return
-    entries.sort(key=lambda entry: entry[0] + os.sep * entry[1])
-    for name, is_folder in entries:
-        path = os.path.join(folder, name)  # noqa: PTH118 - a million of them
+    names.sort(key=lambda entry: entry[0] + os.sep * entry[1])
+    for name, is_folder in names:
+        path = os.path.join(folder, name)  # noqa: PTH118 - faster for a million of them
         if is_folder:
-            yield from _images_below(path, above | {own})
+            yield from _images_below(path, parents | {identity})
         elif os.path.splitext(name)[1].lower() in IMAGES:  # noqa: PTH122
             yield Input(path, Path(path))
 
 
-def _listed(lines: Any) -> Iterator[Input]:
+def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
     for line in lines:
         name = os.fsdecode(line.rstrip(b"\r\n"))
         if name:
@@ -117,22 +118,18 @@ def _listed(lines: Any) -> Iterator[Input]:
 
 
 def _manifest(file: Path) -> Iterator[Input]:
-    """Yield the files that a manifest names, by paths that start in its folder, called as it calls them."""
+    """Yield the files that a manifest names; paths are relative to its folder."""
     for line, name in read_paths(file):
-        if isinstance(name, str) and not name.isprintable() and any(map(_is_surrogate, name)):
-            name = DataError(f"{name!a} is no path: it holds half a character")
+        if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
+            name = DataError(f"{name!a} is not a valid path: it holds half a character")
         if isinstance(name, DataError):
             yield Input(where(file, line), name)
         else:
             yield Input(name, file.parent / name)
 
 
-def _is_surrogate(character: str) -> bool:
-    return "\ud800" <= character <= "\udfff"
-
-
 def _arrays(file: Path) -> Iterator[Input]:
-    """Yield the rows of an array, an image or a vector each."""
+    """Yield the rows of an array, each an image or a vector."""
     try:
         stored = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(stored, np.ndarray):
@@ -140,12 +137,13 @@ def _arrays(file: Path) -> Iterator[Input]:
                 name = next((n for n in ARRAY_NAMES if n in stored.files), None)
                 if name is None and len(stored.files) != 1:
                     raise DataError(
-                        f"{file} holds {', '.join(stored.files)}; call one of them {ARRAY_NAMES[0]!r}"
+                        f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
                     )
                 stored = stored[name or stored.files[0]]
         if stored.ndim < 2:
             raise DataError(
-                f"{file} holds an array {stored.shape}, neither images (N, H, W, C) nor vectors (N, D)"
+                f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
+                "(N, D)"
             )
         for index in range(len(stored)):
             row = np.asarray(stored[index])

@@ -1,7 +1,8 @@
-"""What ``daso predict`` writes: CSV, JSON lines or parquet, in steps that a killed process leaves whole.
+"""Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
-While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line; its first line says of what model and
-with what options. At the end OUT is made of it in one go. What was written up to a kill is taken up by ``--resume``.
+While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line. Its first line
+identifies the model and the options. At the end, OUT is written from it in one go. After a kill,
+``--resume`` continues from it.
 """
 
 from __future__ import annotations
@@ -10,24 +11,72 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
 from daso.files import replacing
 
 Cells = list[Any]
-"""The values of the columns: the path first, the error, or None, last."""
+"""The values of a row: the path first, the error, or None, last."""
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", "": "csv"}
-"""By the ending of the output."""
-CHUNK = 10_000
+"""Formats by the suffix of the output."""
+ROW_GROUP = 10_000
 """Rows of a parquet row group."""
+UNKNOWN = "unknown"
+"""Class of an input with too little confidence."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of the output.
+
+    Attributes:
+        class_names: K names.
+        top: number of classes to name.
+        probabilities: whether all probabilities are shown.
+        unsure: confidence below which the class is "unknown".
+    """
+
+    class_names: tuple[str, ...]
+    top: int
+    probabilities: bool
+    unsure: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = ["path", "class", "confidence"]
+        for rank in range(2, self.top + 1):
+            names += [f"class_{rank}", f"confidence_{rank}"]
+        if self.probabilities:
+            names += [f"probability_{name}" for name in self.class_names]
+        return (*names, "error")
+
+    def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
+        """Return the row of an input, given its probabilities (K,)."""
+        best = np.argsort(-probs, kind="stable")[: self.top].tolist()
+        row: Cells = [name]
+        for label in best:
+            row += [self.class_names[label], round(float(probs[label]), 6)]
+        if probs[best[0]] < self.unsure:
+            row[1] = UNKNOWN
+        if self.probabilities:
+            row += [round(value, 6) for value in probs.tolist()]
+        return [*row, None]
+
+    def failure(self, name: str, reason: str) -> Cells:
+        """Return the row of an input that could not be read."""
+        return [name, *[None] * (len(self.columns) - 2), reason]
 
 
 def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
-    """Write rows as CSV, numbers with six digits after the point; *columns*, if given, is the first line."""
+    """Write rows as CSV, floats with six decimals, below the *columns* if given."""
     writer = csv.writer(file)
     if columns is not None:
         writer.writerow(columns)
@@ -51,7 +100,7 @@ def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Cells]) 
         [(name, pyarrow.string() if text[name] else pyarrow.float64()) for name in columns]
     )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        while chunk := list(itertools.islice(rows, CHUNK)):
+        while chunk := list(itertools.islice(rows, ROW_GROUP)):
             values = {
                 name: [_unicode(row[place]) for row in chunk] for place, name in enumerate(columns)
             }
@@ -59,24 +108,23 @@ def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Cells]) 
 
 
 def _unicode(value: Any) -> Any:
-    """Return text that parquet can hold: bytes of a file name that are not Unicode become \\udcNN."""
+    """Escape bytes of a file name that are not Unicode as \\udcNN: parquet cannot hold them."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def check_output(out: Path) -> None:
-    """Raise early where a file cannot be written.
+    """Check early that a file can be written.
 
     Raises:
-        OptionError: its ending is of no format.
-        MissingDependencyError: a parquet file needs pyarrow.
-        DataError: it is a folder, or its folder is not there.
+        OptionError: its suffix is unknown.
+        MissingDependencyError: parquet needs pyarrow.
+        DataError: it is a folder, or its folder does not exist.
     """
     if out.is_dir() or not out.parent.is_dir():
-        raise DataError(
-            f"cannot write {out}: {'it is a folder' if out.is_dir() else 'its folder does not exist'}"
-        )
+        reason = "it is a folder" if out.is_dir() else "its folder does not exist"
+        raise DataError(f"cannot write {out}: {reason}")
     if out.suffix.lower() not in FORMATS:
-        raise OptionError(f"{out}: the ending says the format: .csv, .jsonl or .parquet")
+        raise OptionError(f"{out}: unknown suffix; choose from .csv, .jsonl, .parquet")
     if FORMATS[out.suffix.lower()] == "parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -87,10 +135,12 @@ def check_output(out: Path) -> None:
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
-    """Write all rows into a file in the format of its ending; until it is complete, an old file stays.
+    """Write rows to a file in the format of its suffix.
+
+    An old file stays until the new one is complete.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     kind = FORMATS[out.suffix.lower()]
     try:
@@ -98,25 +148,26 @@ def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> 
             if kind == "parquet":
                 _write_parquet(temporary, columns, rows)
             else:
+                write = write_csv if kind == "csv" else _write_json
                 with temporary.open(
                     "w", newline="", encoding="utf-8", errors="surrogateescape"
                 ) as file:
-                    (write_csv if kind == "csv" else _write_json)(file, columns, rows)
+                    write(file, columns, rows)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 class Journal:
-    """The rows of a prediction that is under way, in a file that outlives the process.
+    """The rows of a running prediction, in a file that outlives the process.
 
     Args:
         path: of the file.
-        task: says what is predicted and how; a journal of another task is not gone on with.
-        resume: take up what is there.
+        task: describes the model and the options; a journal of another task is refused.
+        resume: continue an existing journal.
 
     Raises:
-        OptionError: there is a journal, and it shall not be taken up, or is of another task.
-        DataError: it cannot be written.
+        OptionError: a journal exists without *resume*, or belongs to another task.
+        DataError: the file cannot be written.
     """
 
     def __init__(self, path: Path, task: dict[str, Any], *, resume: bool) -> None:
@@ -126,30 +177,29 @@ class Journal:
         fingerprint = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
         self._header = json.dumps({"daso predict": fingerprint}).encode() + b"\n"
         try:
-            there = path.exists()
-            if there and not resume:
+            exists = path.exists()
+            if exists and not resume:
                 raise OptionError(
-                    f"{path} is left of a prediction that was stopped: go on with --resume, or remove it"
+                    f"{path} is left from a stopped prediction; continue it with --resume, or "
+                    "delete it"
                 )
-            self._file = path.open("r+b" if there else "w+b")
-            if there and self._file.readline() != self._header:
-                self._file.seek(0)
-                if self._file.read(1):
-                    raise OptionError(
-                        f"{path} is of another model or of other options; remove it to begin anew"
-                    )
-            self._file.seek(0)
-            if not self._file.readline():
+            self._file = path.open("r+b" if exists else "w+b")
+            content = self._file.readline()
+            if content and content != self._header:
+                raise OptionError(
+                    f"{path} belongs to another model or other options; delete it to start again"
+                )
+            if not content:
                 self._file.write(self._header)
                 self._file.flush()
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
     def skip(self, inputs: Iterator[Input]) -> None:
-        """Pass over the inputs whose rows are there already, and cut off a row that was not finished.
+        """Advance the inputs past the rows of the journal, and drop a row that was cut off.
 
         Raises:
-            DataError: the inputs are no longer those of the journal.
+            DataError: the inputs differ from those of the journal.
         """
         end = self._file.tell()
         while line := self._file.readline():
@@ -164,8 +214,8 @@ class Journal:
             if expected is None or expected.name != name:
                 now = "nothing" if expected is None else repr(expected.name)
                 raise DataError(
-                    f"the images have changed: number {self.count + 1} was {name!r}, now it is {now}; "
-                    f"remove {self.path} to begin anew"
+                    f"the images have changed: number {self.count + 1} was {name!r}, now it is "
+                    f"{now}; delete {self.path} to start again"
                 )
             self.count += 1
             self.failed += error is not None
@@ -173,18 +223,15 @@ class Journal:
         self._file.seek(end)
         self._file.truncate()
 
-    def rows(self, rows: Iterable[Cells]) -> None:
-        """Write further rows, complete ones or none."""
-        lines = []
-        for row in rows:
-            lines.append(json.dumps(row).encode() + b"\n")
-            self.count += 1
-            self.failed += row[-1] is not None
+    def write(self, rows: Sequence[Cells]) -> None:
+        """Append rows."""
         try:
-            self._file.write(b"".join(lines))
+            self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
             self._file.flush()
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self.count += len(rows)
+        self.failed += sum(row[-1] is not None for row in rows)
 
     def read(self) -> Iterator[Cells]:
         """Yield all rows from the first one."""
@@ -192,12 +239,12 @@ class Journal:
         for line in self._file:
             yield json.loads(line)
 
-    def holds_rows(self) -> bool:
-        """Whether there is anything that would be lost with the file."""
-        return self.path.stat().st_size > len(self._header)
+    def remove_if_empty(self) -> None:
+        """Delete the file if it holds no row."""
+        if self.path.stat().st_size <= len(self._header):
+            self.remove()
 
-    def close(self, *, remove: bool) -> None:
-        """Close the file, and remove it if its rows are elsewhere now."""
+    def remove(self) -> None:
+        """Close and delete the file."""
         self._file.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)

@@ -1,37 +1,39 @@
-"""How far a prediction is: a bar on a terminal, a line now and then elsewhere, and the first unreadable images."""
+"""Show the progress of a prediction: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from daso.cli.prediction.inputs import Inputs
+from daso.cli.prediction.output import Cells
 
-NAMED = 20
-"""Unreadable images that are named; the output names all."""
-PLAIN_PERIOD = 15.0
-"""Seconds between lines where the output is not a terminal."""
+MAX_NAMED = 20
+"""Unreadable images that are named on the terminal; the output names all."""
+LINE_SECONDS = 15.0
+"""Time between lines if the output is not a terminal."""
 
 
 class Counter:
-    """Shows how many inputs have been classified, and how fast.
+    """Shows how many inputs were classified, how fast, and the first unreadable ones.
 
     Args:
-        inputs: all of them; they are counted first, where that can be done and a bar is shown.
-        to_terminal: whether a bar may be drawn; not while the rows themselves go there.
+        inputs: counted first if a bar is shown.
+        bar: whether a bar may be shown; not while the rows themselves are printed there.
         done: inputs that were classified before.
+
+    Attributes:
+        count: inputs added.
+        failed: those that could not be read.
     """
 
-    def __init__(self, inputs: Inputs, *, to_terminal: bool, done: int = 0) -> None:
+    def __init__(self, inputs: Inputs, *, bar: bool, done: int = 0) -> None:
         console = Console(file=sys.stderr)
-        self._shown = console.is_terminal and to_terminal
-        total = sum(1 for _ in inputs) if self._shown and inputs.can_be_counted else None
+        self._shown = console.is_terminal and bar
         self._progress = Progress(
             TextColumn("predicting"),
             BarColumn(bar_width=20),
@@ -42,34 +44,29 @@ class Counter:
             disable=not self._shown,
             transient=True,
         )
+        total = inputs.count() if self._shown else None
         self._task = self._progress.add_task("predicting", total=total, completed=done, rate="")
-        self._count = self._failed = 0
         self._done = done
+        self.count = self.failed = 0
         self._start = self._last_line = time.monotonic()
 
     def __enter__(self) -> Counter:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def add(self, rows: Sequence[list[Any]]) -> int:
-        """Count rows and return how many are of inputs that could not be read."""
+    def add(self, rows: Sequence[Cells]) -> None:
+        """Count rows and print the errors of the first unreadable inputs."""
         failures = [row for row in rows if row[-1] is not None]
-        for row in failures[: max(0, NAMED - self._failed)]:
+        for row in failures[: max(0, MAX_NAMED - self.failed)]:
             print(f"daso: {row[0]}: {row[-1]}", file=sys.stderr)
-        self._failed += len(failures)
-        self._count += len(rows)
+        self.failed += len(failures)
+        self.count += len(rows)
         now = time.monotonic()
-        rate = f"{self._count / max(now - self._start, 1e-9):,.0f} images/s"
+        rate = f"{self.count / max(now - self._start, 1e-9):,.0f} images/s"
         self._progress.update(self._task, advance=len(rows), rate=rate)
-        if not self._shown and now - self._last_line > PLAIN_PERIOD:
-            print(f"{self._done + self._count:,} images, {rate}", file=sys.stderr, flush=True)
+        if not self._shown and now - self._last_line > LINE_SECONDS:
+            print(f"{self._done + self.count:,} images, {rate}", file=sys.stderr, flush=True)
             self._last_line = now
-        return len(failures)

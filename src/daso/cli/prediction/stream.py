@@ -1,4 +1,4 @@
-"""Inputs through a classifier: threads decode the next ones while the network works."""
+"""Pass inputs through a classifier; threads decode the next ones while the network computes."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Answer = tuple[str, Array | str]
-"""The name of an input with its probabilities, float64 (K,), or with the reason why it cannot be read."""
+"""The name of an input with its probabilities, float64 (K,), or the reason why it cannot be
+read."""
 
-TASK = 16
-"""Images that a thread decodes in one go: with one by one, changing threads costs more than it brings."""
-AHEAD = 3
-"""Batches that are decoded while the network works on another."""
+TASK_IMAGES = 16
+"""Images that a thread decodes in one task: switching threads for each image costs more than it
+gains."""
+BATCHES_AHEAD = 3
+"""Batches that are decoded while the network computes another."""
 
 
 def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[list[Answer]]:
-    """Classify inputs, some at a time; threads decode the next ones meanwhile."""
+    """Classify inputs; yield a batch of answers at a time, in order."""
+    rest = iter(inputs)
+    waiting: deque[tuple[list[Input], list[Future[list[Array | str]]]]] = deque()
     with _threads() as executor:
-        waiting: deque[tuple[list[Input], list[Future[list[Array | str]]]]] = deque()
-        rest = iter(inputs)
         while True:
-            while len(waiting) <= AHEAD and (
-                chunk := list(itertools.islice(rest, classifier.batch))
+            while len(waiting) <= BATCHES_AHEAD and (
+                batch := list(itertools.islice(rest, classifier.batch))
             ):
-                tasks = [chunk[start : start + TASK] for start in range(0, len(chunk), TASK)]
-                waiting.append(
-                    (chunk, [executor.submit(_prepare, classifier, task) for task in tasks])
-                )
+                tasks = (batch[i : i + TASK_IMAGES] for i in range(0, len(batch), TASK_IMAGES))
+                waiting.append((batch, [executor.submit(_prepare, classifier, t) for t in tasks]))
             if not waiting:
                 return
-            chunk, futures = waiting.popleft()
-            found = [one for future in futures for one in future.result()]
-            readable = [one for one in found if not isinstance(one, str)]
+            batch, futures = waiting.popleft()
+            prepared = [one for future in futures for one in future.result()]
+            readable = [one for one in prepared if not isinstance(one, str)]
             probs = iter(classifier.probabilities(np.stack(readable)) if readable else ())
             yield [
                 (item.name, one if isinstance(one, str) else next(probs))
-                for item, one in zip(chunk, found, strict=True)
+                for item, one in zip(batch, prepared, strict=True)
             ]
 
 
@@ -71,14 +71,14 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | str]:
     """Return each input as the model takes it, or the reason why it cannot be read."""
-    found: list[Array | str] = []
+    prepared: list[Array | str] = []
     for item in inputs:
         try:
             if isinstance(item.value, DataError):
                 raise item.value
             if isinstance(item.value, Path) and not classifier.facts.takes_images:
                 raise DataError("this model takes vectors, as rows of an .npy or .npz file")
-            found.append(classifier.prepare(item.value))
+            prepared.append(classifier.prepare(item.value))
         except DataError as error:
-            found.append(str(error))
-    return found
+            prepared.append(str(error))
+    return prepared

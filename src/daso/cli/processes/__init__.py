@@ -1,1 +1,1 @@
-"""Processes that train together, workers of a campaign, Slurm jobs, and signals."""
+"""Processes and signals: torchrun, worker processes, Slurm jobs."""

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: the first one politely, the second one at once."""
+"""Stop a training by a signal, with a checkpoint; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-ECHO = 2.0
-"""Seconds in which further signals mean no more than the first: torchrun passes on to its processes what a scheduler or
-Ctrl-C has sent to all of them already."""
-NOTICE = b"daso: stopping after this step, with a checkpoint; once more to leave at once\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REPEAT_SECONDS = 2.0
+"""Further signals within this time are ignored: torchrun forwards what a scheduler or Ctrl-C has
+sent to all."""
+NOTICE = (
+    b"daso: stopping after this step, with a checkpoint; send the signal again to stop at once\n"
+)
 
 
 class Stop:
-    """Tells whether this process was asked to stop; calling it is the question.
+    """Records a request to stop; calling it tells whether there was one.
 
     Attributes:
-        signal: the first one that came, or None.
+        signal: the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -31,40 +31,39 @@ class Stop:
         self._since = 0.0
 
     def __call__(self) -> bool:
-        """Tell whether a signal came."""
+        """Tell whether a signal was received."""
         return self.signal is not None
 
     @property
     def status(self) -> int:
-        """The exit status of a process that a signal ended, as shells have it: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit status after a signal, as in shells: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP as requests to stop; a second one, not at once, raises KeyboardInterrupt.
+        """Treat SIGINT, SIGTERM and SIGHUP as requests to stop.
 
-        Outside the main thread, which alone may listen, nothing happens. A signal that is ignored stays so: SIGHUP
-        under nohup.
+        A later second one raises KeyboardInterrupt. Only the main thread can handle signals; in any
+        other thread this does nothing. A signal that is ignored, such as SIGHUP under nohup, stays
+        ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        taken = {
-            number: handler for number, handler in before.items() if handler is not signal.SIG_IGN
-        }
+        handled = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
         try:
-            for number in taken:
+            for number in handled:
                 signal.signal(number, self._handle)
             yield
         finally:
-            for number, handler in taken.items():
+            for number, handler in handled.items():
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            if time.monotonic() - self._since < ECHO:
+            if time.monotonic() - self._since < REPEAT_SECONDS:
                 return
             raise KeyboardInterrupt
         self.signal, self._since = number, time.monotonic()
-        os.write(2, NOTICE)  # print may be interrupted in the middle of another print
+        os.write(2, NOTICE)  # print() is not reentrant

@@ -1,8 +1,8 @@
-"""Runs cells of a campaign as jobs of a cluster's scheduler, through submitit: an array with a job for each cell."""
+"""Run cells of a campaign as jobs of a scheduler through submitit: one array, one job a cell."""
 
 from __future__ import annotations
 
-import re
+import json
 import signal
 import sys
 import time
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 FOLDER, QUEUE = "jobs", "queue.json"
-DAY = 1440
-REQUEUED = 1000
-"""Times, at most, that a job whose time is up is queued again."""
-LOOK = 2.0
-"""Seconds between two looks at jobs that are waited for."""
+DEFAULT_TIMEOUT_MINUTES = 1440
+MAX_REQUEUES = 1000
+"""How often a job whose time ran out is queued again, at most."""
+POLL_SECONDS = 2.0
+"""Time between two checks of jobs that the command waits for."""
 
 Engine = Literal["slurm", "local"]
 
@@ -35,13 +35,12 @@ Engine = Literal["slurm", "local"]
 class CellJob:
     """A cell as a job.
 
-    SIGUSR2, which the scheduler sends some time before it ends a job, has the run saved and the job queued again.
-    After SIGTERM, with which a scheduler takes a machine back or a user cancels, it is saved and waits for the end.
+    The scheduler sends SIGUSR2 some time before it ends a job: the run is saved and the job queued
+    again. SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job
+    then waits for its end.
 
-    Attributes:
-        campaign: with absolute paths.
-        cell: of it.
-        command: what submitted it, for ``environment.json``.
+    The campaign must have absolute paths. The command is that which submitted the job, for
+    ``environment.json``.
     """
 
     campaign: Campaign
@@ -49,27 +48,25 @@ class CellJob:
     command: tuple[str, ...] = ()
 
     def __call__(self) -> str:
-        """Run the cell, or the rest of it; return its accuracy."""
+        """Run or resume the cell; return its accuracy."""
         keep_freed_memory()
         sys.argv = ["daso", *self.command]
-        came: list[int] = []
-        numbers = (signal.SIGUSR2, signal.SIGTERM)
-        before = {
-            number: signal.signal(number, lambda n, frame: came.append(n)) for number in numbers
-        }
-        outcome = self.campaign.attempt(self.cell, _print, lambda: bool(came))
+        received: list[int] = []
+        requeue = signal.signal(signal.SIGUSR2, lambda number, frame: received.append(number))
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        outcome = self.campaign.attempt(self.cell, _print, lambda: bool(received))
         print(f"{self.cell}: {outcome.message}", flush=True)
         if outcome.state == "stopped":
-            while signal.SIGUSR2 not in came:
+            while signal.SIGUSR2 not in received:
                 time.sleep(0.1)
-            signal.signal(signal.SIGUSR2, before[signal.SIGUSR2])
-            signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again, and leaves
+            signal.signal(signal.SIGUSR2, requeue)
+            signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again and exits
         if outcome.state == "failed":
             raise RunError(outcome.message)
         return outcome.message
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what submitit shall run when the job's turn comes again: the rest of the cell."""
+        """Return what submitit runs when the job is started again: the rest of the cell."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -83,59 +80,51 @@ def _print(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
 
 
 class Jobs:
-    """The jobs of a campaign in a scheduler's queue, as ``OUT/jobs/queue.json`` remembers them.
+    """The jobs of a campaign in a scheduler's queue, recorded in ``OUT/jobs/queue.json``.
 
     Args:
         campaign: of the jobs.
-        engine: ``"slurm"``, or ``"local"``: processes of this machine, all at once, to try it.
-        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node, slurm_partition, ...
+        engine: ``"slurm"``, or ``"local"``: processes on this machine, all at once, to try it.
+        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node,
+            slurm_partition, ...
 
     Raises:
         MissingDependencyError: submitit is not installed.
-        OptionError: the engine is not here, or it knows no such option.
+        OptionError: the engine is not available, or an option is unknown.
     """
 
     def __init__(self, campaign: Campaign, engine: Engine, options: Sequence[str] = ()) -> None:
-        folder = campaign.folder.resolve()
-        data = None if campaign.data is None else campaign.data.resolve()
-        weights = None if campaign.weights is None else campaign.weights.resolve()
-        self.campaign = Campaign(
-            folder, campaign.scale, data, campaign.device, campaign.track, weights
-        )
-        self.folder = folder / FOLDER
-        self._options = _parse(options)
+        self.campaign = campaign.with_absolute_paths()
+        self.folder = self.campaign.folder / FOLDER
+        values = dict(map(_parse_option, options))
         try:
             from submitit import AutoExecutor, LocalJob, SlurmJob
         except ImportError as error:
             raise MissingDependencyError(
                 "--engine needs submitit: pip install 'daso[cluster]'"
             ) from error
+        self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
+        requeues = {f"{name}_max_num_timeout": MAX_REQUEUES for name in ("slurm", "local")}
+        defaults = {
+            "name": "daso",
+            "timeout_min": DEFAULT_TIMEOUT_MINUTES,
+            "stderr_to_stdout": True,
+        }
         try:
-            self._executor: AutoExecutor = AutoExecutor(
-                self.folder,
-                cluster=engine,
-                slurm_max_num_timeout=REQUEUED,
-                local_max_num_timeout=REQUEUED,
-            )
-            self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
-            self._executor.update_parameters(
-                **{"name": "daso", "timeout_min": DAY, "stderr_to_stdout": True, **self._options}
-            )
+            self._executor: AutoExecutor = AutoExecutor(self.folder, cluster=engine, **requeues)
+            self._executor.update_parameters(**{**defaults, **values})
         except (RuntimeError, NameError, ValueError, AssertionError) as error:
             raise OptionError(f"--engine {engine}: {error}") from error
 
     def submit(
-        self, cells: Sequence[Cell], most: int, command: Sequence[str]
+        self, cells: Sequence[Cell], parallel: int, command: Sequence[str]
     ) -> dict[str, Job[str]]:
-        """Queue the cells that have no job and are not run by another process, as one array.
+        """Submit, as one array, the cells that have no job and that no other process runs.
 
-        Args:
-            cells: none of them complete.
-            most: jobs of the array that run at a time.
-            command: what submits them.
+        *command* is noted in the runs. At most *parallel* jobs run at a time.
 
         Returns:
-            The jobs by the names of their cells, those that were there included.
+            New and existing jobs by the names of their cells.
 
         Raises:
             RunError: the scheduler refuses them.
@@ -143,40 +132,30 @@ class Jobs:
         from submitit.core.utils import FailedSubmissionError
 
         with self.campaign.alone():  # another command may submit at the same time
-            queue = self._queue()
-            known = {
-                str(cell): self._kind(self.folder, queue[str(cell)])
-                for cell in cells
-                if str(cell) in queue
-            }
-            jobs = {name: job for name, job in known.items() if not job.done()}
-            new = [
-                cell
-                for cell in cells
-                if str(cell) not in jobs and self.campaign.state(cell) != "running"
-            ]
+            path = self.folder / QUEUE
+            queue: dict[str, Any] = read_json(path) if path.exists() else {}
+            names = [str(cell) for cell in cells if str(cell) in queue]
+            jobs = {name: self._kind(self.folder, queue[name]) for name in names}
+            jobs = {name: job for name, job in jobs.items() if not job.done()}
+            new = [c for c in cells if str(c) not in jobs and self.campaign.state(c) != "running"]
             if self._executor.cluster == "slurm":
-                self._executor.update_parameters(slurm_array_parallelism=most)
+                self._executor.update_parameters(slurm_array_parallelism=parallel)
             try:
                 functions = [CellJob(self.campaign, cell, tuple(command)) for cell in new]
                 submitted = self._executor.submit_array(functions) if new else []
             except (FailedSubmissionError, OSError) as error:
                 raise RunError(f"the jobs were not submitted: {error}") from error
             jobs |= dict(zip(map(str, new), submitted, strict=True))
-            save_json(self.folder / QUEUE, queue | {name: job.job_id for name, job in jobs.items()})
+            save_json(path, queue | {name: job.job_id for name, job in jobs.items()})
         return jobs
 
-    def _queue(self) -> dict[str, Any]:
-        return read_json(self.folder / QUEUE) if (self.folder / QUEUE).exists() else {}
 
-
-def _parse(options: Sequence[str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise OptionError(f"--engine-options {option}: say name=value, as in timeout_min=600")
-        parsed[name] = int(value) if re.fullmatch(r"-?\d+", value) else value
-        if re.fullmatch(r"-?\d+\.\d+", value):
-            parsed[name] = float(value)
-    return parsed
+def _parse_option(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
+    if not equals:
+        raise OptionError(f"--engine-options {option}: must be name=value, such as timeout_min=600")
+    try:
+        number = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, number if isinstance(number, int | float) else value

@@ -1,4 +1,4 @@
-"""This process among those that ``torchrun`` started to train together."""
+"""Join the processes that ``torchrun`` started to train together."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from daso.train.prepare import Prepared
 
 Result = TypeVar("Result")
 
-TIMEOUT = timedelta(minutes=10)
-"""How long a process waits in the middle of a training for one that has gone without a sign."""
-PATIENCE = timedelta(days=2)
-"""How long it waits while others read or embed images."""
-WORD = timedelta(seconds=20)
-"""How long it waits until another one has told what went wrong."""
-LAST_WORD = timedelta(seconds=3)
-"""How long it waits for those that lost another one too."""
-LOST = re.compile(r"gloo|nccl|connection|socket|broken pipe|timed? ?out|peer", re.IGNORECASE)
-"""What messages say of a process that does not answer."""
+STEP_TIMEOUT = timedelta(minutes=10)
+"""How long a training step waits for a process that does not answer."""
+PREPARATION_TIMEOUT = timedelta(days=2)
+"""How long a process waits while others read or embed images."""
+REPORT_TIMEOUT = timedelta(seconds=20)
+"""How long a failed process waits until another one has printed the error."""
+EXIT_TIMEOUT = timedelta(seconds=3)
+"""How long a failed process waits for the others to leave after one was lost."""
+LOST_PEER = re.compile(r"gloo|nccl|connection|socket|broken pipe|timed? ?out|peer", re.IGNORECASE)
+"""Matches what torch raises when another process does not answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Team:
     """The processes that train together.
 
     Attributes:
-        processes: this one among them; None: it is alone.
-        device: that it trains on.
-        restarted: whether torchrun started them anew, after one of them failed.
+        processes: this one among them; None if it trains alone.
+        device: of this process.
+        restarted: whether torchrun restarted all of them after one failed.
     """
 
     processes: Processes | None
@@ -59,105 +59,92 @@ class Team:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that speaks and whose folder is the run's."""
+        """Whether this process prints and owns the run folder."""
         return self.processes is None or self.processes.rank == 0
 
     @contextlib.contextmanager
     def folder(self, run: Path, *, resumed: bool = False) -> Iterator[Path]:
-        """Yield the folder that this process writes its run into: the first one's is the run's.
+        """Yield the folder that this process writes to: the run folder in the first one.
 
-        All processes do the same and would write the same, so the others write into a temporary folder, which starts
-        as a copy of the run's if that is *resumed*.
+        All processes would write the same files, so the others write to a temporary folder. For a
+        *resumed* run that starts as a copy of the run folder.
         """
         if self.processes is None:
             yield run
-            return
-        if self.processes.rank == 0:
+        elif self.processes.rank == 0:
             if resumed:
                 dist.barrier()  # the others have their copies
             yield run
-            return
-        with tempfile.TemporaryDirectory(prefix="daso-") as place:
-            own = Path(place) / "run"
-            if resumed:
-                shutil.copytree(run, own)
-                dist.barrier()
-            yield own
+        else:
+            with tempfile.TemporaryDirectory(prefix="daso-") as place:
+                copy = Path(place) / "run"
+                if resumed:
+                    shutil.copytree(run, copy)
+                    dist.barrier()
+                yield copy
 
     def prepare(self, work: Callable[[], Result], prepared: Callable[[Result], Prepared]) -> Result:
-        """Prepare a training in every process, and see to it that all have prepared the same.
+        """Prepare a training in every process and check that all prepared the same.
 
         Args:
             work: prepares it.
-            prepared: finds it in what *work* returns.
+            prepared: extracts the prepared training from the result of *work*.
 
         Raises:
-            TeamError: *work* failed in a process, or they differ in versions, options, images or weights.
+            TeamError: *work* failed in a process, or versions, options, images or weights differ.
         """
         if self.processes is None:
             return work()
         try:
             result = work()
-            told = _facts(prepared(result))
+            facts = _shared_facts(prepared(result))
         except TeamError:
             raise
         except Exception as error:
             self.processes.fail(error)
-        (here, first), *others = self.processes.tell(told)
+        (here, first), *others = self.processes.tell(facts)
         for rank, (host, other) in enumerate(others, 1):
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
                     raise TeamError(
-                        f"the processes do not agree. {name}: {first[name]} in process 0 on {here}, {other[name]} "
-                        f"in process {rank} on {host}. All need the same versions, options and files"
+                        f"the processes do not agree. {name}: {first[name]} in process 0 on "
+                        f"{here}, {other[name]} in process {rank} on {host}; use the same "
+                        "versions, options and files in all"
                     )
         return result
 
 
-def _facts(prepared: Prepared) -> dict[str, Any]:
-    """Return what must be the same in all processes, in words."""
+def _shared_facts(prepared: Prepared) -> dict[str, Any]:
+    """Return what must be the same in all processes."""
     environment = describe_environment(prepared.data.labeled.labels.device, prepared.config.method)
-    facts = {name: environment[name] for name in ("daso", "commit", "torch", "numpy", "own_files")}
-    facts["configuration"] = prepared.config.fingerprint()
-    facts["split"] = prepared.data.fingerprint
-    facts |= {
-        f"{name} images": digits for name, digits in prepared.data.images_fingerprints.items()
-    }
-    facts["step"] = prepared.step
+    images = prepared.data.images_fingerprints
     sums = [float(tensor.double().sum()) for tensor in prepared.tensors().values()]
-    facts["checksum of the state"] = hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
-    return facts
+    return {
+        **{name: environment[name] for name in ("daso", "commit", "torch", "numpy", "own_files")},
+        "configuration": prepared.config.fingerprint(),
+        "split": prepared.data.fingerprint,
+        **{f"{name} images": digits for name, digits in images.items()},
+        "step": prepared.step,
+        "checksum of the state": hashlib.sha256(repr(sums).encode()).hexdigest()[:16],
+    }
 
 
 @contextlib.contextmanager
 def team(device: str) -> Iterator[Team]:
-    """Join the processes that torchrun started with this one, if it did; all but the first are silent.
+    """Join the processes that torchrun started with this one, if any; all but the first are silent.
 
-    Each takes the accelerator of its number on its machine, or the CPU where *device* is "cpu" or there is none. What
-    one of them fails with is told once, and all leave.
+    Each process takes the accelerator of its number on its machine, or the CPU if *device* is "cpu"
+    or there is no accelerator. If one process fails, its error is printed once and all exit.
 
     Raises:
-        OptionError: there are more processes on this machine than accelerators.
+        OptionError: this machine has fewer accelerators than processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Team(None, device)
         return
     local = int(os.environ["LOCAL_RANK"])
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            raise OptionError(
-                f"process {local} of this machine has no accelerator of its own, there are "
-                f"{torch.cuda.device_count()}: torchrun --nproc-per-node {torch.cuda.device_count()}"
-            )
-        torch.cuda.set_device(local)
-        device = f"cuda:{local}"
-    elif device == "auto":
-        device = "cpu"
-    if device not in ("cpu", f"cuda:{local}"):
-        raise OptionError(
-            f"{size} processes cannot train on --device {device}: leave it out, or cpu"
-        )
+    device = _device_of(device, local, size)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://"))
     # The store outlives a restart, and with it the addresses of processes that are gone.
@@ -168,9 +155,9 @@ def team(device: str) -> Iterator[Team]:
             store=store,
             rank=rank,
             world_size=size,
-            timeout=TIMEOUT,
+            timeout=STEP_TIMEOUT,
         )
-        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        patient = dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT)
         processes = Processes(rank, size, local == 0, patient)
         with contextlib.ExitStack() as stack:
             if rank:
@@ -187,61 +174,78 @@ def team(device: str) -> Iterator[Team]:
         leave(INTERRUPTED)
 
 
+def _device_of(device: str, local: int, size: int) -> str:
+    """Return the device of a process, given its number on its machine."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if local >= count:
+            raise OptionError(
+                f"more processes than accelerators on this machine ({count}); use torchrun "
+                f"--nproc-per-node {count}"
+            )
+        torch.cuda.set_device(local)
+        return f"cuda:{local}"
+    if device == "auto":
+        return "cpu"
+    if device not in ("cpu", f"cuda:{local}"):
+        raise OptionError(
+            f"{size} processes cannot train on --device {device}; omit it, or use cpu"
+        )
+    return device
+
+
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
-    """Leave with an error, which one process tells: the first to come here, as what others meet follows from it."""
+    """Exit with an error, which only the first process to fail prints.
+
+    The errors of the others follow from it.
+    """
     me = f"process {rank} on {platform.node()}"
-    told = (
-        error.__cause__ if isinstance(error, TeamError) and error.__cause__ is not None else error
-    )
-    status = 2 if isinstance(told, OptionError) else 1
+    shared = isinstance(error, TeamError)  # known to all processes; its cause if all failed alike
+    cause = error.__cause__ if shared and error.__cause__ is not None else error
+    status = 2 if isinstance(cause, OptionError) else 1
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
-            store.wait(["told"], WORD)  # torchrun ends all as soon as one has left
+            store.wait(["told"], REPORT_TIMEOUT)  # torchrun ends all as soon as one exits
             _leave(error, store, rank, size, status)
-    if isinstance(error, TeamError) and isinstance(told, DasoError):
-        print(f"daso: {told}", file=sys.stderr)
-    elif isinstance(told, DasoError):
-        print(f"daso: {me}: {told}", file=sys.stderr)
-    elif _is_lost(told):
+    if isinstance(cause, DasoError):
+        print(f"daso: {cause}" if shared else f"daso: {me}: {cause}", file=sys.stderr)
+    elif _is_lost_peer(cause):
         print(
-            f"daso: {me} lost another one, which was killed or whose machine is gone. 'daso resume' goes on from the "
-            f"last checkpoint, as torchrun --max-restarts N does by itself ({str(told).splitlines()[0]})",
+            f"daso: {me} lost another process: it was killed, or its machine is gone. 'daso "
+            "resume' continues from the last checkpoint, and torchrun --max-restarts N does so by "
+            f"itself ({str(cause).splitlines()[0]})",
             file=sys.stderr,
         )
     else:
-        traceback.print_exception(told)
+        traceback.print_exception(cause)
     with contextlib.suppress(RuntimeError):
         store.set("told", "")
     _leave(error, store, rank, size, status)
 
 
 def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Leave; the first process, which may hold the store, as the last: without it each of the others would tell."""
+    """Exit; the first process, which may hold the store, goes last.
+
+    Without the store, each of the others would print its error.
+    """
+    shared = isinstance(error, TeamError)
     holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with contextlib.suppress(RuntimeError):
         store.set(f"left {rank}", "")
-        if isinstance(error, TeamError) or holds_store:
-            if not isinstance(error, TeamError):
-                _hang_up()
-            if rank == 0:
-                others = [f"left {other}" for other in range(size)]
-                store.wait(others, WORD if not _is_lost(error) else LAST_WORD)
+        if holds_store and not shared:
+            # Leaving the groups wakes the others; it may hang on a process that is gone.
+            thread = threading.Thread(target=dist.destroy_process_group, daemon=True)
+            thread.start()
+            thread.join(EXIT_TIMEOUT.total_seconds())
+        if rank == 0 and (shared or holds_store):
+            others = [f"left {other}" for other in range(size)]
+            store.wait(others, EXIT_TIMEOUT if _is_lost_peer(error) else REPORT_TIMEOUT)
     leave(status)
 
 
-def _hang_up() -> None:
-    """Leave the groups in the middle of a training, for the others to notice."""
-    thread = threading.Thread(
-        target=dist.destroy_process_group, daemon=True
-    )  # which may wait for one that is gone
-    thread.start()
-    thread.join(LAST_WORD.total_seconds())
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Tell whether an error says that another process is gone."""
+def _is_lost_peer(error: BaseException) -> bool:
     return (
         isinstance(error, RuntimeError)
         and not isinstance(error, DasoError)
-        and bool(LOST.search(str(error)))
+        and bool(LOST_PEER.search(str(error)))
     )

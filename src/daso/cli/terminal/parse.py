@@ -219,7 +219,7 @@ def check_run_folder(name: str, folder: Path) -> None:
         raise RunError(f"{folder} is no run folder: {reason}")
 
 
-RunFolder = Annotated[
+RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN"), Checked(check_run_folder)
 ]
 """The first argument of a verb that reads a run."""

@@ -7,18 +7,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import RunArgument, parse
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
     """Measure the newest checkpoint of a run on its test and hold-out images."""
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunArgument
     """The run folder."""
     data: Path | None = None
     """Where the run's images are now, if they have moved."""

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import RunArgument, parse
 
 
 @dataclass(frozen=True)
 class PlotCommand:
     """Draw the pictures of a run, complete or not, into its plots folder."""
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunArgument
     """The run folder."""
 
 

@@ -6,11 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import RunArgument, parse
 from daso.errors import OptionError
 
 
@@ -18,7 +15,7 @@ from daso.errors import OptionError
 class ReportCommand:
     """Write the report of a run, complete or not, as one self-contained HTML file."""
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunArgument
     """The run folder."""
     out: Path | None = None
     """HTML file to write (default: report.html in the run folder)."""

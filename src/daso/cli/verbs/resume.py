@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daso.cli.terminal.parse import RunFolder, parse
+from daso.cli.terminal.parse import RunArgument, parse
 from daso.constraints import Device
 
 
@@ -15,7 +15,7 @@ from daso.constraints import Device
 class ResumeCommand:
     """Resume a run from its newest complete checkpoint; it ends as if it had never been stopped."""
 
-    folder: RunFolder
+    folder: RunArgument
     """The run folder."""
     data: Path | None = None
     """Where the run's images are now, if they have moved."""

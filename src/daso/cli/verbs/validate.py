@@ -1,4 +1,4 @@
-"""``daso validate``: how good a run's recipe is, by cross-validation over its labelled images."""
+"""``daso validate``: estimate the quality of a run by cross-validation over its labeled images."""
 
 from __future__ import annotations
 
@@ -7,94 +7,83 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from daso.cli.processes.signals import Stop
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import RunArgument, parse
 from daso.cli.terminal.tables import percent, wide_console
-from daso.cli.training.session import follow_run
-from daso.data.source import Source
 from daso.errors import RunError
 from daso.files import read_json, save_json
 from daso.report.uncertainty import interval
-from daso.train.config import RunConfig
-from daso.train.cross_validation import ANSWERS, answer_fold, fold_config, summarize_folds
-from daso.train.prepare import moved, open_configured, prepare
-from daso.train.run import resume_run, train_run
 
-RESULT = "cross_validation"
-"""JSON file with the result, in the run folder."""
+if TYPE_CHECKING:  # help and wrong options need no torch
+    from daso.data.source import Source
+    from daso.train.config import RunConfig
 
 
 @dataclass(frozen=True)
 class ValidateCommand:
-    """Train a run's recipe anew for each part of its labelled images, without that part, and measure it there.
+    """Estimate a run's quality by cross-validation over its labeled images.
 
-    Every labelled image is measured once, so classes with a handful of images are measured too; only the single image
-    of a class never is. The run itself is left as it is; the result goes into its folder. What is done is never done
-    again: a validation that was stopped goes on.
+    The run's training is repeated for each part of the labeled images, without that part, and
+    tested on it.
+
+    Every labeled image is tested once, so classes with a handful of images are measured too. Only
+    the single image of a class is never tested. The run does not change; the result is written to
+    its folder. A stopped validation continues where it was.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunArgument
     """The run folder."""
     folds: int = 5
-    """Parts, 2 or more: as many trainings."""
+    """Number of parts, at least 2; each takes one training."""
     steps: int | None = None
-    """Another length of each training than the run's: fewer steps tell sooner and less."""
+    """Steps of each training (default: as many as the run). Fewer steps are faster and tell
+    less."""
     data: Path | None = None
-    """Where the run's images are now, if they have moved."""
+    """New location of the run's images, if they were moved."""
     device: str | None = None
-    """Another device than the run's: cpu, cuda, mps."""
+    """cpu, cuda or mps (default: the device of the run)."""
     quiet: bool = False
-    """Show only warnings while it trains, and the result."""
+    """Show only warnings and the result."""
     json: bool = False
     """Print the result as JSON."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Validate as the arguments say."""
+    """Validate a run; return the exit status."""
     command = parse(ValidateCommand, argv, "daso validate")
-    config = RunConfig.read(command.folder)
-    config = moved(config, command.data, command.device)
+    from daso.train.config import RunConfig
+    from daso.train.cross_validation import ANSWERS, fold_config, summarize_folds
+    from daso.train.prepare import moved, open_configured
+
+    config = moved(RunConfig.read(command.folder), command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
+    suffix = "" if steps == config.train.steps else f"-{steps}-steps"
     configs = [fold_config(config, command.folds, fold, steps) for fold in range(command.folds)]
     source = open_configured(config)
-    _refuse_other_images(command.folder, source)
-    stop = Stop()
-    name = f"{command.folds}-folds" + ("" if steps == config.train.steps else f"-{steps}-steps")
-    folders = [command.folder / name / str(fold) for fold in range(command.folds)]
-    for number, (folder, wanted) in enumerate(zip(folders, configs, strict=True), 1):
+    _check_classes(command.folder, source)
+    folders = [
+        command.folder / f"{command.folds}-folds{suffix}" / str(fold)
+        for fold in range(command.folds)
+    ]
+    for number, (folder, fold) in enumerate(zip(folders, configs, strict=True), 1):
         if (folder / ANSWERS).exists():
             continue
-        _say(f"fold {number} of {command.folds}: {folder}")
-        if (folder / "config.json").exists():
-            prepared, rows = resume_run(
-                folder, _say, data=command.data, device=command.device, stop=stop
-            )
-        else:
-            folder.parent.mkdir(exist_ok=True)
-            prepared = prepare(wanted, source)
-            rows = train_run(prepared, folder, stop, warn=_say)
-        status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
+        _notice(f"fold {number} of {command.folds}: {folder}")
+        status = _train_fold(command, fold, source, folder)
         if status:
-            again = f" --steps {steps}" if steps != config.train.steps else ""
-            _say(
-                f"'daso validate {command.folder} --folds {command.folds}{again}' goes on with all of it"
-            )
+            again = f" --steps {steps}" if suffix else ""
+            _notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
             return status
-        answer_fold(folder, prepared.data)
     labels = source.train.labels
     counts = [int((labels == k).sum()) for k in range(len(source.class_names))]
     result = {**summarize_folds(folders, source.class_names, counts), "steps": steps}
-    written = (
-        command.folder / f"{RESULT}{'' if steps == config.train.steps else f'-{steps}-steps'}.json"
-    )
+    written = command.folder / f"cross_validation{suffix}.json"
     save_json(written, result)
     if command.json:
         print(json.dumps(result, indent=1))
@@ -104,16 +93,38 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _refuse_other_images(folder: Path, source: Source) -> None:
-    saved = read_json(folder / "data.json")
-    if saved.get("class_names") != list(source.class_names):
+def _train_fold(command: ValidateCommand, config: RunConfig, source: Source, folder: Path) -> int:
+    from daso.cli.processes.signals import Stop
+    from daso.cli.training.session import follow_run
+    from daso.train.cross_validation import answer_fold
+    from daso.train.prepare import prepare
+    from daso.train.run import resume_run, train_run
+
+    stop = Stop()
+    if (folder / "config.json").exists():
+        prepared, rows = resume_run(
+            folder, _notice, data=command.data, device=command.device, stop=stop
+        )
+    else:
+        folder.parent.mkdir(exist_ok=True)
+        prepared = prepare(config, source)
+        rows = train_run(prepared, folder, stop, warn=_notice)
+    status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
+    if not status:
+        answer_fold(folder, prepared.data)
+    return status
+
+
+def _check_classes(folder: Path, source: Source) -> None:
+    names = read_json(folder / "data.json").get("class_names")
+    if names != list(source.class_names):
         raise RunError(
-            f"these are other images than the run's: its classes were {saved.get('class_names')}, "
-            f"now {list(source.class_names)}"
+            f"the images are not those of the run: its classes are {names}, these "
+            f"{list(source.class_names)}; give the right place with --data"
         )
 
 
-def _say(message: str) -> None:
+def _notice(message: str) -> None:
     print(f"daso: {message}", file=sys.stderr)
 
 
@@ -122,15 +133,16 @@ def _show(result: dict[str, Any], steps: int) -> None:
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
     half = interval(recall, counts)
     console.print(
-        f"{result['images']} labelled images, each measured by a training without it ({result['folds']} folds): "
-        f"accuracy {percent(result['accuracy'])}%, balanced accuracy {percent(result['balanced_accuracy'])}%"
+        f"{result['images']} labeled images, each tested by a training without it "
+        f"({result['folds']} folds): accuracy {percent(result['accuracy'])}%, balanced accuracy "
+        f"{percent(result['balanced_accuracy'])}%"
         + ("" if half is None else f" ± {percent(half)} (95%)"),
         soft_wrap=True,
     )
     if result["steps"] != steps:
-        console.print(f"by trainings of {result['steps']:,} steps; the run itself had {steps:,}")
+        console.print(f"each training had {result['steps']:,} steps; the run has {steps:,}")
     table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("class", "labelled", "measured", "recall", "95% interval", "precision"):
+    for column in ("class", "labeled", "tested", "recall", "95% interval", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for k, name in enumerate(result["class_names"]):
         bounds = result["recall_interval"][k]

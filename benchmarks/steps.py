@@ -1,0 +1,450 @@
+"""Training steps to measure, ours and the conventional one."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from conventional import (
+    Conventional,
+    ConventionalDASO,
+    ImageBatch,
+    Images,
+    Normalization,
+    load_batches,
+)
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from daso.data.images.decoded import DecodedImages as Pool
+from daso.data.source import Source
+from daso.train.allocator import keep_freed_memory
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+from daso.train.prepare import Prepared, prepare
+
+Clock = Literal["wall", "processor"]
+MEAN, STD = 0.5, 0.25
+VIEW_STEPS = 16
+"""Steps over which the time of making views is averaged."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of a step: *batch* labeled, twice as many unlabeled images."""
+
+    network: str
+    batch: int
+    channels: int
+    side: int
+    needs_cuda: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compute our step.
+
+    Attributes:
+        precision: of the network.
+        weak_pass: ``"apart"``: the weak images pass the network by themselves, without a gradient.
+        compile, recompute, cuda_graph: as options of ``daso train``.
+        tf32: convolutions and matrix products of float32 keep 10 bits (CUDA).
+    """
+
+    precision: str = "float32"
+    weak_pass: str = "joint"
+    compile: bool = False
+    recompute: bool = False
+    cuda_graph: bool = False
+    tf32: bool = False
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns of a results file."""
+        norm = "joint batch norm" if self.weak_pass == "joint" else "weak view apart"
+        ways = {"compiled": self.compile, "recomputed": self.recompute, "recorded": self.cuda_graph}
+        way = " and ".join(name for name, chosen in ways.items() if chosen) or "eager"
+        precision = "tf32" if self.tf32 else self.precision
+        return {"precision": precision, "batch_norm": norm, "way": way}
+
+    def __str__(self) -> str:
+        return ", ".join(self.columns().values())
+
+    def options(self) -> list[str]:
+        """Return the options of ``daso train``."""
+        names = ("compile", "recompute", "cuda_graph")
+        switches = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
+        apart = ["--weak-pass", self.weak_pass] if self.weak_pass != "joint" else []
+        return ["--precision", self.precision, *apart, *switches]
+
+    def set_tf32(self) -> None:
+        """Set what counts for the whole process."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setting, a method, K classes, a device, and the clock that measures it."""
+
+    setting: Setting
+    method: str
+    num_classes: int
+    device: str
+    clock: Clock = "wall"
+
+    def source(self, test: int = 1) -> Source:
+        """Return images of noise: the time of a step does not depend on their content."""
+        random, setting = np.random.default_rng(0), self.setting
+
+        def pool(count: int) -> Pool:
+            shape = (count, setting.channels, setting.side, setting.side)
+            labels = np.arange(count, dtype=np.int64) % self.num_classes
+            return Pool(random.integers(0, 256, shape, np.uint8), labels)
+
+        labeled = pool(max(4 * setting.batch, 2 * self.num_classes))
+        names = tuple(map(str, range(self.num_classes)))
+        mean, std = (MEAN,) * setting.channels, (STD,) * setting.channels
+        unlabeled = pool(8 * setting.batch)
+        return Source("noise", names, labeled, unlabeled, test=pool(test), mean=mean, std=std)
+
+    def prepare(
+        self,
+        variant: Variant,
+        source: Source,
+        options: Mapping[str, Any] | None = None,
+        **train: Any,
+    ) -> Prepared:
+        """Prepare our training as the command line does.
+
+        DASO acts from the first step on, unless *options* differ.
+        """
+        hyperparameters: dict[str, Any] = {"warmup_steps": 0} if "daso" in self.method else {}
+        if variant.weak_pass != "joint":
+            hyperparameters |= {"weak_pass": variant.weak_pass}
+        values: dict[str, Any] = {
+            "batch": self.setting.batch,
+            "unlabeled_ratio": 2,
+            "network": self.setting.network,
+            "precision": variant.precision,
+            "compile": variant.compile,
+            "recompute": variant.recompute,
+            "cuda_graph": variant.cuda_graph,
+            "device": self.device,
+            **train,
+        }
+        hyperparameters |= options or {}
+        config = RunConfig(
+            "noise", self.method, method_options=hyperparameters, train=TrainOptions(**values)
+        )
+        return prepare(config, source)
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process's threads and of its data-loading processes."""
+    children = 0
+    for process in multiprocessing.active_children():
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+        fields = stat.rpartition(")")[2].split()
+        children += int(fields[11]) + int(fields[12])
+    return time.process_time() + children / os.sysconf("SC_CLK_TCK")
+
+
+class Stopwatch:
+    """Splits time into named parts.
+
+    On CUDA it uses events in the stream, so that no part waits for another.
+
+    Args:
+        device: whose time is taken.
+        clock: on a CPU; ``"processor"`` ignores the time that other processes take on a busy
+            machine.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.cuda = device.type == "cuda" and torch.cuda.is_available()
+        self.now = processor_seconds if clock == "processor" else time.perf_counter
+        self._marks: list[tuple[str, Any]] = []
+
+    def lap(self, name: str) -> None:
+        """Charge the time since the last lap to *name*."""
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._marks.append((name, event))
+        else:
+            self._marks.append((name, self.now()))
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds of each name, and their sum as ``"step"``.
+
+        The first lap only starts the watch.
+        """
+        if self.cuda:
+            torch.cuda.synchronize()
+        seconds: dict[str, float] = {}
+        for (_, begin), (name, end) in itertools.pairwise(self._marks):
+            passed = begin.elapsed_time(end) / 1000 if self.cuda else end - begin
+            seconds[name] = seconds.get(name, 0.0) + passed
+        self._marks.clear()
+        return {"step": sum(seconds.values()), **seconds}
+
+    def time(self, function: Callable[[], object]) -> float:
+        """Return the seconds that a function takes."""
+        self.lap("")
+        function()
+        self.lap("work")
+        return self.take()["work"]
+
+    def wrap(
+        self, function: Callable[..., Any], after: str, before: str | None = None
+    ) -> Callable[..., Any]:
+        """Return *function* with a lap after it, and one before it if that has a name."""
+
+        @wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if before is not None:
+                self.lap(before)
+            result = function(*arguments, **options)
+            self.lap(after)
+            return result
+
+        return timed
+
+    @contextmanager
+    def parts(
+        self, optimizer: torch.optim.Optimizer, average: object, update: str
+    ) -> Iterator[None]:
+        """Take laps around the backward pass, the optimizer and the moving average."""
+        backward = Tensor.backward
+        wrapped = {
+            "backward": (Tensor, self.wrap(backward, "backward", "forward")),
+            "step": (optimizer, self.wrap(optimizer.step, "optimizer")),
+            update: (average, self.wrap(getattr(average, update), "moving average")),
+        }
+        for name, (owner, function) in wrapped.items():
+            setattr(owner, name, function)
+        try:
+            yield
+        finally:
+            setattr(Tensor, "backward", backward)  # noqa: B010 - mypy forbids assigning a method
+            del optimizer.step, average.__dict__[update]
+
+
+class Side:
+    """A training whose steps are measured; a subclass defines ``step`` and ``features``."""
+
+    device: torch.device
+    watch: Stopwatch
+
+    def step(self) -> Tensor | None:
+        """Train one step; return its loss if that is at hand."""
+        raise NotImplementedError
+
+    def features(self) -> None:
+        """Compute the moving average's features of a labeled batch."""
+        raise NotImplementedError
+
+    def round(self, steps: int) -> dict[str, float]:
+        """Return the mean seconds of each part of a step, and those of the EMA features."""
+        self.watch.lap("")
+        for _ in range(steps):
+            self.step()
+        seconds = {name: value / steps for name, value in self.watch.take().items()}
+        return {**seconds, "EMA features": self.watch.time(self.features)}
+
+    def flops(self) -> int:
+        """Count the floating-point operations of a step."""
+        with FlopCounterMode(display=False) as counter:
+            self.step()
+        self.watch.take()
+        return int(counter.get_total_flops())
+
+
+class Ours(Side):
+    """Our step, in a process set up as by ``daso train``."""
+
+    def __init__(self, case: Case, variant: Variant) -> None:
+        keep_freed_memory()
+        self.prepared = case.prepare(variant, case.source())
+        self.training = self.prepared.training
+        self.device = next(self.training.network.parameters()).device
+        self.watch = Stopwatch(self.device, case.clock)
+        self.ready = [self.prepared.batches(0)]
+        self.drawn = 1
+
+    def round(self, steps: int) -> dict[str, float]:
+        # The views of several steps are made at once: over a few steps, their time would be that of
+        # none or of many.
+        count = max(steps, VIEW_STEPS)
+        self.watch.lap("")
+        self.ready = [self.prepared.batches(self.drawn + number) for number in range(count)]
+        self.watch.lap("data")
+        self.drawn += count
+        data = self.watch.take()["data"] / count
+        seconds = super().round(steps)
+        return {**seconds, "data": data, "step": seconds["step"] + data}
+
+    def step(self) -> None:
+        with self.watch.parts(self.training.optimizer, self.training.average, "move"):
+            self.training.advance(self.ready[self.training.step % len(self.ready)])
+        self.watch.lap("other")
+
+    @torch.no_grad()
+    def features(self) -> None:
+        batch = self.prepared.config.train.batch
+        self.training.average.network.train()
+        self.training.average.network(self.prepared.data.labeled.images[:batch])
+
+
+class Theirs(Side):
+    """The conventional step."""
+
+    def __init__(self, case: Case, workers: int) -> None:
+        source = case.source()
+        assert source.unlabeled is not None
+        prepared = case.prepare(Variant(), source)
+        network, views = prepared.training.network, prepared.config.augmentation
+        assert views.crop_padding is not None
+        assert views.cutout is not None
+        self.device = next(network.parameters()).device
+        self.watch = Stopwatch(self.device, case.clock)
+        daso = ConventionalDASO(case.num_classes) if "daso" in case.method else None
+        self.pipeline = Conventional(cast(nn.Module, network.encoder), network.heads["class"], daso)
+        sizes = views.crop_padding, views.cutout
+        normalization = Normalization(prepared.data.mean, prepared.data.std)
+        labels = torch.from_numpy(source.train.labels)
+        self.batches = load_batches(
+            Images(pillow_layout(source.train.images), labels, normalization, *sizes),
+            Images(pillow_layout(source.unlabeled.images), None, normalization, *sizes),
+            case.setting.batch,
+            2,
+            workers,
+        )
+        self.labeled = next(self.batches).labeled.to(self.device)
+
+    def step(self) -> Tensor:
+        parts = (part.to(self.device, non_blocking=True) for part in next(self.batches))
+        batch = ImageBatch(*parts)
+        self.watch.lap("data")
+        with self.watch.parts(self.pipeline.optimizer, self.pipeline, "update_average"):
+            losses = self.pipeline.advance(batch)
+        self.watch.lap("other")
+        return torch.stack(list(losses.values())).sum()
+
+    def features(self) -> None:
+        self.pipeline.teacher_features(self.labeled)
+
+
+def pillow_layout(images: Any) -> Any:
+    """Return images (N, C, H, W) in Pillow's layout: (N, H, W, 3), or (N, H, W) for one channel."""
+    if images.shape[1] == 1:
+        return images[:, 0]
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def measure_limits(device: str, clock: Clock, size: int) -> dict[str, float]:
+    """Return the machine's highest GFLOP/s by precision, and the GB/s read and written by a copy.
+
+    A CPU has different libraries for matrix products and convolutions. There the faster one counts;
+    the convolution is at its best, with 128 channels on images that stay in the cache.
+    """
+    place = torch.device(device)
+    watch = Stopwatch(place, clock)
+
+    def seconds(function: Callable[[], object]) -> float:
+        return min(watch.time(function) for _ in range(4))
+
+    limits = {}
+    variants = [Variant("float32"), Variant("bfloat16")]
+    variants += [Variant("float32", tf32=True)] if place.type == "cuda" else []
+    for variant in variants:
+        variant.set_tf32()
+        dtype = getattr(torch, variant.precision)
+        a = torch.ones(size, size, dtype=dtype, device=place)
+        rate = 2 * size**3 / seconds(partial(torch.mm, a, a, out=torch.empty_like(a))) / 1e9
+        if place.type == "cpu":
+            count, channels, layout = size // 32, 128, torch.channels_last
+            x = torch.ones(count, channels, 8, 8, dtype=dtype).contiguous(memory_format=layout)
+            weight = torch.ones(channels, channels, 3, 3, dtype=dtype)
+            weight = weight.contiguous(memory_format=layout)
+            taken = seconds(partial(torch.conv2d, x, weight, padding=1))
+            rate = max(rate, 2 * x.numel() * 9 * channels / taken / 1e9)
+        limits[variant.columns()["precision"]] = rate
+    a = torch.ones(64 * size**2 // 4, device=place)
+    limits["copy"] = 8 * a.numel() / seconds(partial(torch.empty_like(a).copy_, a)) / 1e9
+    return limits
+
+
+class Remote:
+    """An object in a process of its own.
+
+    Its threads, memory and compiled code do not disturb others.
+
+    Args:
+        threads: of torch in that process.
+        make: makes the object there, from *arguments*.
+
+    Raises:
+        RuntimeError: it could not be made; the message says why.
+    """
+
+    def __init__(self, threads: int, make: Callable[..., object], *arguments: object) -> None:
+        context = multiprocessing.get_context("forkserver")
+        preload = ["torch._dynamo", "torch.utils.flop_counter", "daso.train.run"]
+        context.set_forkserver_preload(preload)
+        self._pipe, theirs = context.Pipe()
+        # Not a daemon: those may not start data-loading processes.
+        self._process = context.Process(
+            target=_serve, args=(theirs, threads, make, arguments), daemon=False
+        )
+        self._process.start()
+        theirs.close()
+        self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            error, result = self._pipe.recv()
+        except EOFError:
+            error = "the process died"
+        if error is not None:
+            self.close()
+            raise RuntimeError(error)
+        return result
+
+    def call(self, method: str, *arguments: object) -> Any:
+        """Call a method of the object and return its result."""
+        self._pipe.send((method, arguments))
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(
+    pipe: Any, threads: int, make: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    torch.set_num_threads(threads)
+    # Data-loading processes start in the system's usual way, not in this process's.
+    multiprocessing.set_start_method(None, force=True)
+    try:
+        target = make(*arguments)
+        pipe.send((None, None))
+        while True:
+            try:
+                method, values = pipe.recv()
+            except EOFError:
+                return
+            pipe.send((None, getattr(target, method)(*values)))
+    except Exception as error:
+        pipe.send((f"{type(error).__name__}: {error}", None))

@@ -1,0 +1,182 @@
+"""Run, submit, list and show the cells of a campaign."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from daso.cli.processes.signals import Stop
+from daso.cli.processes.slurm import POLL_SECONDS, Jobs
+from daso.cli.processes.workers import Workers
+from daso.cli.terminal.follow import follow
+from daso.cli.terminal.tables import wide_console
+from daso.errors import OptionError, RunError, nearest
+from daso.files import Row
+from daso.presets.benchmarks import PRESETS
+from daso.report.compare.with_paper import Comparison
+from daso.report.figures.draw import draw_figures
+from daso.reproduce.campaign import NOT_STARTED, Campaign
+from daso.reproduce.cells import Cell, Outcome, Selection, run_cells
+from daso.reproduce.compare import compare, figure_groups, write_tables
+from daso.train.prepare import Prepared, describe_data
+
+PSEUDO_LABELED = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}
+"""Methods in the figure of pseudo-labels, by label."""
+CLASSIFIED = {"FixMatch": "fixmatch", "DASO": "fixmatch+daso", "ABC + DASO": "fixmatch+abc+daso"}
+"""Methods in the figures of test images, by label."""
+
+
+def list_cells(campaign: Campaign, cells: Sequence[Cell], refused: Sequence[str]) -> None:
+    """Print cells and their states."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("setting", "method", "seed", "state"):
+        table.add_column(name, overflow="fold")
+    for cell in cells:
+        table.add_row(cell.preset, escape(cell.variant.name), str(cell.seed), campaign.state(cell))
+    wide_console().print(table)
+    for reason in refused:
+        print(f"cannot be run: {reason}")
+
+
+def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
+    """Print parts of tables, and write the whole tables."""
+    console = wide_console()
+    problems: dict[str, None] = {}
+    paths = write_tables(campaign, [part.table for part in parts])
+    for part, path in zip(parts, paths, strict=True):
+        comparison, wrong = compare(campaign, part.table, part.rows, part.columns)
+        problems |= dict.fromkeys(wrong)
+        print(comparison.title)
+        console.print(_comparison_table(comparison))
+        print("\n".join(comparison.notes))
+        print(f"whole table: {path}, .csv, .tex\n")
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    """Return a table of own numbers, each above the paper's."""
+    table = Table(box=SIMPLE_HEAD, leading=1)
+    table.add_column("")
+    for column in comparison.columns:
+        table.add_column(column, justify="right")
+    for label, _, entries in comparison.rows:
+        cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
+        table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)
+    return table
+
+
+def draw(campaign: Campaign, columns: Sequence[str]) -> None:
+    """Draw the figures of the named settings, or of all, that have runs for them."""
+    for name in columns:
+        if name not in PRESETS:
+            raise OptionError(f"unknown column {name!r}.{nearest(name, PRESETS)}")
+    drawn = False
+    problems: dict[str, None] = {}
+    for preset in columns or PRESETS:
+        pseudo_labeled, wrong = figure_groups(campaign, preset, PSEUDO_LABELED)
+        classified, more = figure_groups(campaign, preset, CLASSIFIED)
+        problems |= dict.fromkeys([*wrong, *more])
+        for path in draw_figures(pseudo_labeled, classified, campaign.folder / "figures" / preset):
+            drawn = True
+            print(path)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not drawn:
+        labels = ", ".join({**PSEUDO_LABELED, **CLASSIFIED})
+        raise OptionError(f"{campaign.folder} has no complete run of {labels}")
+
+
+def run_all(
+    campaign: Campaign, cells: Sequence[Cell], parts: Sequence[Selection], jobs: int, stop: Stop
+) -> tuple[list[str], list[str]]:
+    """Run the incomplete cells; a request to *stop* saves the running ones.
+
+    Returns:
+        What failed and why, and the cells that other processes run.
+    """
+    failed, incomplete = [], []
+    for cell in cells:
+        if campaign.state(cell) != "complete":
+            incomplete.append(cell)
+            continue
+        try:
+            campaign.record(cell)
+        except RunError as error:
+            failed.append(f"{cell}: {error}")
+    done = len(cells) - len(incomplete)
+    print(
+        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them "
+        "complete",
+        file=sys.stderr,
+    )
+
+    def report(cell: Cell, outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        text = f"{'failed: ' if outcome.state == 'failed' else ''}{outcome.message}"
+        print(f"[{done}/{len(cells)}] {cell}: {text}", file=sys.stderr, flush=True)
+        write_tables(campaign, [part.table for part in parts])
+
+    def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
+        follow(
+            rows,
+            total=prepared.total_steps,
+            done=prepared.step,
+            label=str(cell),
+            data=describe_data(prepared.data),
+            stages=len(prepared.plan.stages()),
+        )
+
+    def in_turn(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
+        return ((cell, campaign.attempt(cell, watch, stop)) for cell in cells)
+
+    with stop.listening(), Workers(campaign, jobs, stop) if jobs > 1 else nullcontext() as workers:
+        left = run_cells(incomplete, workers.attempts if workers else in_turn, report)
+    for cell, outcome in left:
+        if outcome.state == "stopped" and outcome.message != NOT_STARTED:
+            print(f"{cell}: {outcome.message}", file=sys.stderr)
+    failed += [f"{cell}: {outcome.message}" for cell, outcome in left if outcome.state == "failed"]
+    return failed, [str(cell) for cell, outcome in left if outcome.state == "in use"]
+
+
+def submit_all(
+    campaign: Campaign,
+    cells: Sequence[Cell],
+    jobs: Jobs,
+    parallel: int,
+    words: Sequence[str],
+    *,
+    wait: bool,
+) -> list[str]:
+    """Submit the cells that are incomplete and have no job, some in *parallel*; print the jobs.
+
+    *words* is the command that submits them. With *wait*, wait until all jobs have ended, and
+    return the cells that failed meanwhile with their logs.
+    """
+    incomplete = {str(cell): cell for cell in cells if campaign.state(cell) != "complete"}
+    submitted = jobs.submit([*incomplete.values()], parallel, words)
+    print(
+        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, "
+        f"{len(cells) - len(incomplete)} of them complete, {len(submitted)} with a job",
+        file=sys.stderr,
+    )
+    for name, job in submitted.items():
+        state = campaign.state(incomplete[name])
+        print(f"  {name}: job {job.job_id}, {state}, log {job.paths.stdout}", file=sys.stderr)
+    failed = []
+    while wait and submitted:
+        for name in [name for name, job in submitted.items() if job.done()]:
+            log, state = submitted.pop(name).paths.stdout, campaign.state(incomplete[name])
+            if state != "complete":
+                failed.append(f"{name}: {state}, see {log}")
+            print(f"{name}: {state}", file=sys.stderr, flush=True)
+        if submitted:
+            time.sleep(POLL_SECONDS)
+    return failed
