@@ -34,8 +34,42 @@ SPLIT = SplitOptions(
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
+MARKS = {
+    "browser": ["test_html_browser.py"],
+    "process": [
+        "test_answers_without_torch.py",
+        "test_campaign.py",
+        "test_cli_usage.py",
+        "test_commit.py",
+        "test_communication_benchmark.py",
+        "test_engine.py",
+        "test_full_disk.py",
+        "test_gpu_benchmark.py",
+        "test_killed_run.py",
+        "test_processes.py",
+        "test_reproduce.py",
+        "test_serve.py",
+        "test_shared_training.py",
+        "test_speed_benchmark.py",
+        "test_stages.py",
+        "test_sweep.py",
+        "test_torchrun.py",
+        "test_track.py",
+        "test_workers.py",
+    ],
+}
+"""Files of tests by the mark that `make quick` leaves out; single tests are marked where they stand."""
+
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole files of tests, as the table says."""
+    for item in items:
+        for mark, files in MARKS.items():
+            if item.path.name in files:
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True, scope="session")
