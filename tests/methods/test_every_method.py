@@ -176,6 +176,16 @@ def check_that_daso_waits(name: str) -> None:
         assert torch.equal(plain, daso)
 
 
+def test_trainings_are_by_default_those_of_the_paper() -> None:
+    one_each = {"pseudolabel", "meanteacher", "mixmatch", "remixmatch"}
+    for name in METHODS:
+        method, is_supervised = build(name), name == "supervised"
+        rate, schedule = (0.1, "multistep") if is_supervised else (0.03, "constant")
+        assert (method.learning_rate, method.schedule) == (rate, schedule)
+        assert method.unlabeled_ratio == (1 if name in one_each else 2)
+        assert method.labeled_views == ("weak",)
+
+
 def test_steps_are_functions_of_the_batch_and_draws_of_the_generator() -> None:
     for name in METHODS:
         method, network = build(name), make_network().eval()
@@ -267,6 +277,8 @@ def test_a_refiner_sees_labeled_images_and_guesses_as_network_and_teacher_do(nam
         torch.testing.assert_close(by_teacher, averaged[: len(images)])
         guessed = averaged[len(images) :] if from_teacher else network(views[0])
         torch.testing.assert_close(watching.guess.features, guessed)
+        rows = watching.guess.parts["linear"].sum(1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
     assert torch.equal(watching.guess.indices, batch.indices)
     assert watching.guess.step == 3
     carried = (own, watching.guess.probs, watching.guess.features)

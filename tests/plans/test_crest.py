@@ -84,9 +84,8 @@ def test_each_generation_joins_the_last_networks_choice_to_the_given_labels(
     for stage in range(3):
         network = make_network(data, stage)
         plan.conclude(stage, network, data)
-        expected = adopt(
-            *predict_logits(network, data.unlabeled.images).softmax(1).max(1), plan.share
-        )
+        probs = predict_logits(network, data.unlabeled.images).double().softmax(1)
+        expected = adopt(*probs.max(1), plan.share)
         assert torch.equal(plan.adopted, expected)
         later = plan.data(stage + 1, data)
         chosen = (expected >= 0).nonzero()[:, 0]
