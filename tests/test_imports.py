@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import daso
+from tests.conftest import MARKS
 
 ROOT = Path(daso.__file__).parent
 MOST_FILES = 14
@@ -232,3 +233,9 @@ def f():
 """
     found = sorted(imported(code, ["daso", "train"]))
     assert found == ["daso.cli.main", "daso.cli.verbs.train.free_folder", "daso.train.run", "os"]
+
+
+def test_marked_files_of_tests_exist() -> None:
+    present = {path.name for path in Path(__file__).parent.rglob("test_*.py")}
+    missing = {file for files in MARKS.values() for file in files} - present
+    assert not missing
