@@ -142,6 +142,7 @@ def test_the_estimate_is_a_fact_of_the_methods_training_only() -> None:
     facts = Facts(3, 8, counts, counts, 100, 7)
     plan.prior.copy_(torch.tensor([0.5, 0.3, 0.2]))
     assert plan.facts(0, facts).unlabeled_prior is None
+    assert EstimatePrior(4, 100).describe()["unlabeled_prior"] == [0.25] * 4
     assert plan.facts(1, facts).unlabeled_prior.tolist() == plan.prior.tolist()
 
 
