@@ -34,8 +34,69 @@ SPLIT = SplitOptions(
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
+MARKS = {
+    "browser": ["test_html_browser.py"],
+    "process": [
+        "test_answers_without_torch.py",
+        "test_campaign.py",
+        "test_cli_usage.py",
+        "test_commit.py",
+        "test_communication_benchmark.py",
+        "test_engine.py",
+        "test_full_disk.py",
+        "test_gpu_benchmark.py",
+        "test_killed_run.py",
+        "test_processes.py",
+        "test_reproduce.py",
+        "test_serve.py",
+        "test_shared_training.py",
+        "test_speed_benchmark.py",
+        "test_stages.py",
+        "test_sweep.py",
+        "test_torchrun.py",
+        "test_track.py",
+        "test_workers.py",
+    ],
+    "slow": [
+        "test_beliefs.py",
+        "test_cli_demo.py",
+        "test_compiled_step.py",
+        "test_convert.py",
+        "test_estimator.py",
+        "test_estimator_benchmark.py",
+        "test_estimator_docs.py",
+        "test_export.py",
+        "test_export_kinds.py",
+        "test_figures.py",
+        "test_folds.py",
+        "test_like.py",
+        "test_notes.py",
+        "test_pause.py",
+        "test_plain_networks.py",
+        "test_predict.py",
+        "test_pretended_cuda.py",
+        "test_pretrained.py",
+        "test_pretrained_runs.py",
+        "test_probe.py",
+        "test_progress.py",
+        "test_recompute.py",
+        "test_run_pictures.py",
+        "test_strong_side.py",
+        "test_watch.py",
+    ],
+}
+"""Files of tests by the mark that `make quick` leaves out; single tests are marked where they stand."""
+
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole files of tests, as the table says."""
+    for item in items:
+        for mark, files in MARKS.items():
+            if item.path.name in files:
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,62 +3,90 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import daso
+from tests.conftest import MARKS
 
 ROOT = Path(daso.__file__).parent
-LEVELS = {
-    "": 9,
-    "errors": -1,
-    "lazy": -1,
-    "balance": 0,
-    "catalog": 0,
-    "constraints": 0,
-    "files": 0,
-    "parts": 0,
-    "data": 1,
-    "nets": 1,
-    "views": 1,
-    "losses": 1,
-    "refine": 2,
-    "evaluate": 2,
-    "report": 2,
-    "terms": 3,
-    "plans": 3,
-    "methods": 4,
-    "track": 1,
-    "compose": 5,
-    "train": 6,
-    "presets": 7,
-    "reproduce": 8,
-    "estimator": 8,
-    "export": 8,
-    "cli": 9,
-    "__main__": 10,
+MOST_FILES = 14
+"""Modules of one folder, without ``__init__``: about a dozen."""
+
+ORDER = {
+    "daso": (
+        "errors lazy",
+        "constraints",
+        "balance catalog files parts",
+        "data nets views losses track",
+        "refine evaluate report",
+        "terms plans",
+        "methods",
+        "compose",
+        "train",
+        "presets",
+        "reproduce estimator export",
+        "cli",
+        "__main__",
+    ),
+    "daso.data": (
+        "images",
+        "decode_pools",
+        "listing",
+        "formats benchmarks",
+        "open",
+        "check",
+    ),
+    "daso.train": (
+        "options",
+        "config step folder",
+        "encoder",
+        "model",
+        "prepare fit",
+        "beliefs",
+        "run",
+    ),
+    "daso.report": ("runs", "uncertainty reliability tsne", "warnings", "figures html", "compare"),
+    "daso.cli": ("terminal", "processes prediction", "training", "verbs"),
 }
-"""A part may import itself and what has a lower level."""
-MODULES = sorted(ROOT.rglob("*.py"))
+"""Rooms of a package from the lowest layer up: a room may import itself and rooms of lower layers.
+
+Every room of the package ``daso`` has a layer. Below it a room without one may stand anywhere, but in no circle.
+"""
+ALLOWED = {
+    "report": {"errors", "files", "balance"},
+    "evaluate/metrics.py": {"errors", "files"},
+    "evaluate/summary.py": {"errors", "files", "evaluate"},
+}
+"""What else in daso a part may import: parts of the package by name."""
+NO_TORCH = (
+    "errors.py",
+    "evaluate/__init__.py",
+    "evaluate/metrics.py",
+    "evaluate/summary.py",
+    "report",
+)
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Return the full name of every module or member that a file imports, at any depth of the code."""
-    package = name_of(path).split(".")
-    package = package if path.name == "__init__.py" else package[:-1]
-    return imported(path.read_text(encoding="utf-8"), package)
+@cache
+def modules() -> dict[str, Path]:
+    """Return the files of the package by the full names of their modules."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
 def imported(code: str, package: list[str]) -> Iterator[str]:
-    """Yield what code imports that stands in a module of *package*."""
+    """Yield the full name of every module or member that code of *package* imports, at any depth."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -75,46 +103,124 @@ def imported(code: str, package: list[str]) -> Iterator[str]:
             yield str(node.args[0].value)
 
 
-def part_of(module: str) -> str:
-    """Return the part of the package that a module belongs to: ``daso.train.run`` to ``train``."""
-    names = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
-    second = [*module.split("."), ""][1]
-    return second if second in names else ""
+@cache
+def imports(module: str) -> tuple[str, ...]:
+    """Return the full names of what a module of daso imports."""
+    path = modules()[module]
+    package = module.split(".")[: None if path.name == "__init__.py" else -1]
+    return tuple(imported(path.read_text(encoding="utf-8"), package))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
-    own = part_of(name_of(path))
-    assert own in LEVELS, f"give {own!r} a level"
-    for module in imports(path):
-        if module.split(".")[0] != "daso":
-            continue
-        other = part_of(module)
-        allowed = other == own or LEVELS[other] < LEVELS[own]
-        assert allowed, f"{name_of(path)} imports {module}"
+def own_imports(module: str) -> set[str]:
+    """Return the modules of daso, a member's module for the member, that a module imports."""
+    found = set()
+    for name in imports(module):
+        while name not in modules() and "." in name:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return {name for name in found if name.startswith("daso") and name != module}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "report").rglob("*.py")), ids=name_of)
-def test_reports_import_only_errors_and_file_formats(path: Path) -> None:
-    parts = {part_of(module) for module in imports(path) if module.split(".")[0] == "daso"}
-    assert parts <= {"report", "errors", "files", "balance"}
+def room_of(package: str, module: str) -> str:
+    """Return the sub-package or module of *package* in which a module is; empty if it is none of it."""
+    below = module.removeprefix(f"{package}.")
+    return below.partition(".")[0] if below != module else ""
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["report", "evaluate/metrics.py", "evaluate/summary.py", "evaluate/__init__.py", "errors.py"],
-)
-def test_no_torch(name: str) -> None:
-    paths = [ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py"))
-    assert paths
-    for path in paths:
-        assert "torch" not in {module.split(".")[0] for module in imports(path)}, name_of(path)
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return one circle of a graph, empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-def test_the_front_of_the_command_line_imports_only_the_standard_library_and_errors() -> None:
-    found = set(imports(ROOT / "cli" / "__init__.py"))
-    assert {module.split(".")[0] for module in found} - set(sys.stdlib_module_names) <= {"daso"}
-    assert {part_of(module) for module in found if module.startswith("daso")} <= {"errors"}
+def upward(package: str, layers: Iterable[str]) -> Iterator[str]:
+    """Yield the imports within a package that do not go to a lower layer, and its circles of rooms."""
+    level = {room: number for number, rooms in enumerate(layers) for room in rooms.split()}
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        room = room_of(package, module)
+        for other in own_imports(module) if room else ():
+            used = room_of(package, other)
+            if not used or used == room:
+                continue
+            graph.setdefault(room, set()).add(used)
+            if room in level and used in level and level[used] >= level[room]:
+                yield f"{module} imports {other}"
+    rooms = {room_of(package, module) for module in modules()} - {""}
+    yield from (f"{package}: {room} has a layer and is missing" for room in level.keys() - rooms)
+    if package == "daso":
+        yield from (f"{package}.{room} needs a layer" for room in rooms - level.keys())
+    if found := circle(graph):
+        yield f"circle of {package}: {' -> '.join(found)}"
+
+
+def test_imports_go_one_way() -> None:
+    violations = [text for package, layers in ORDER.items() for text in upward(package, layers)]
+    assert not violations, "\n".join(violations)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    found = circle({module: own_imports(module) for module in modules()})
+    assert not found, " -> ".join(found)
+
+
+def test_parts_that_must_stay_light_import_little() -> None:
+    violations = []
+    for module, path in modules().items():
+        where = path.relative_to(ROOT).as_posix()
+        for part, allowed in ALLOWED.items():
+            if where == part or where.startswith(f"{part}/"):
+                parts = {room_of("daso", other) for other in own_imports(module)} - {part}
+                violations += [f"{module} imports {other}" for other in sorted(parts - allowed)]
+        if any(where == part or where.startswith(f"{part}/") for part in NO_TORCH):
+            violations += [f"{module} imports torch"] * any(
+                name.partition(".")[0] == "torch" for name in imports(module)
+            )
+    assert not violations, "\n".join(violations)
+
+
+def test_folders_are_small_and_names_are_not_repeated() -> None:
+    files = [path for path in modules().values() if path.name != "__init__.py"]
+    folders = Counter(str(path.parent.relative_to(ROOT)) for path in files)
+    names = Counter(path.name for path in files)
+    crowded = [f"{n} files in {folder}" for folder, n in folders.items() if n > MOST_FILES]
+    assert crowded + [f"{name} {n} times" for name, n in names.items() if n > 3] == []
+
+
+ANSWERS = """
+import contextlib, importlib.abc, io, sys, traceback
+
+class Poison(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            raise RuntimeError("imports torch")
+
+sys.meta_path.insert(0, Poison())
+from daso import cli
+lines = ["--help", "methods", "methods fixmatch+daso", "presets", *(f"{verb} --help" for verb in cli.VERBS)]
+for line in lines:
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+            status = cli.main(line.split())
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        status = traceback.format_exc().splitlines()[-1]
+    if status or not shown.getvalue():
+        print(f"daso {line}: {status}")
+"""
+
+
+@pytest.mark.process
+def test_lists_and_help_are_printed_without_torch(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERS], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert not done.stdout, done.stdout
 
 
 def test_imports_are_found_at_any_depth() -> None:
@@ -128,3 +234,9 @@ def f():
 """
     found = sorted(imported(code, ["daso", "train"]))
     assert found == ["daso.cli.main", "daso.cli.verbs.train.free_folder", "daso.train.run", "os"]
+
+
+def test_marked_files_of_tests_exist() -> None:
+    present = {path.name for path in Path(__file__).parent.rglob("test_*.py")}
+    missing = {file for files in MARKS.values() for file in files} - present
+    assert not missing

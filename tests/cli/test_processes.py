@@ -65,7 +65,9 @@ OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32
 OPTIONS += " --method fixmatch+daso --histogram-period 4"
 
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
+HELPERS = str(Path(__file__).parents[1] / "helpers")
+PYTHONPATH = os.pathsep.join(filter(None, [HELPERS, os.environ.get("PYTHONPATH")]))
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
 
 
 def free_port() -> str:

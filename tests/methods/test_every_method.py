@@ -2,26 +2,34 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from daso.train.fit import fit
 from safetensors.torch import load, save
-from small_learners import COUNTS, build, make_batch, make_network, total
+from small_learners import COUNTS, build, make_batch, make_network
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from daso.catalog import ADDITIONS, METHODS, outline
+from daso.catalog import ADDITIONS, METHODS
 from daso.compose import Recipe
+from daso.data.source import Source
 from daso.errors import OptionError
 from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Batch, Method, Step
+from daso.methods.ramp import ramp
 from daso.nets.network import Network
-from daso.refine.guess import Refiner
+from daso.refine.guess import Guess, Refiner
+from daso.train.prepare import prepare
+
+PARTS = [name for name, place in ADDITIONS.items() if not place.startswith("daso.plans.")]
 
 PLANS = {name for name, place in ADDITIONS.items() if outline(place).kind == "plan"}
 
 
 def compositions() -> list[str]:
-    """Return every learner, each with every part that it takes, and what the paper puts together."""
+    """Return every learner, each with every part that it takes, and what the paper combines."""
     names = [
         *METHODS,
         "fixmatch+la+daso",
@@ -30,10 +38,10 @@ def compositions() -> list[str]:
         "boss+la+abc+daso",
     ]
     for method in METHODS:
-        for part in ADDITIONS.keys() - PLANS:
+        for part in PARTS:
             try:
                 names.append(Recipe.parse(f"{method}+{part}").name)
-            except OptionError:  # what it does not take is in test_methods.py
+            except OptionError:  # what it does not take is in test_compose.py
                 continue
     return sorted(names)
 
@@ -56,11 +64,9 @@ def losses_of(method: Method, networks: list[Network], number: int) -> dict[str,
 
 def test_every_learner_and_every_part_is_here() -> None:
     parts = [name.split("+") for name in NAMES]
-    assert {part for name in parts for part in name} == METHODS.keys() | ADDITIONS.keys() - PLANS
-    assert {name[0] for name in parts if "daso" in name} == METHODS.keys() - {
-        "supervised",
-        "usadtm",
-    }
+    assert {part for name in parts for part in name} == {*METHODS, *PARTS}
+    with_daso = {name[0] for name in parts if "daso" in name}
+    assert with_daso == METHODS.keys() - {"supervised", "usadtm"}
 
 
 @EVERY
@@ -79,8 +85,7 @@ def test_permuting_the_classes_changes_nothing_but_their_names(name: str) -> Non
         expected = step(plain, networks, batch)
         actual = step(permuted, others, batch._replace(labels=named[batch.labels]))
         assert expected.losses.keys() == actual.losses.keys()
-        for loss, value in expected.losses.items():
-            torch.testing.assert_close(actual.losses[loss], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(actual.losses, expected.losses, rtol=1e-6, atol=1e-9)
         if expected.pseudo_labels is not None:
             for part, labels in expected.pseudo_labels.labels.items():
                 assert torch.equal(actual.pseudo_labels.labels[part], named[labels])
@@ -105,22 +110,25 @@ def test_every_loss_is_at_work_and_none_reaches_the_teacher(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name.startswith(("fixmatch", "boss", "meanteacher"))]
-)
-def test_no_gradient_flows_through_the_view_that_is_only_guessed_from(name: str) -> None:
-    method, networks = build(name), [make_network(seed).eval() for seed in (0, 1)]
+def test_no_gradient_flows_through_the_view_that_is_only_guessed_from() -> None:
+    for name in NAMES:
+        if name.startswith(("fixmatch", "boss", "meanteacher", "usadtm")):
+            check_that_no_gradient_flows(name)
+
+
+def check_that_no_gradient_flows(name: str) -> None:
+    options = {"information_weight": 0.0} if name.startswith("usadtm") else {}
+    method, networks = build(name, **options), [make_network(seed).eval() for seed in (0, 1)]
     step(method, networks, make_batch(method, 1))
     batch = make_batch(method, 2)
     views = [networks[0].normalize(view).requires_grad_() for view in batch.unlabeled]
     images = networks[0].normalize(batch.labeled[0])
     batch = batch._replace(labeled=(images,), unlabeled=tuple(views), step=torch.tensor(500))
     losses = step(method, networks, batch).losses
-    torch.stack(
-        [loss for key, loss in losses.items() if "labeled" not in key.split("_")]
-    ).sum().backward()
-    guessed, taught = views[::-1] if name.startswith("meanteacher") else views
-    assert guessed.grad is None or guessed.grad.abs().max() == 0
+    of_unlabeled = [loss for key, loss in losses.items() if "labeled" not in key.split("_")]
+    torch.stack(of_unlabeled).sum().backward()
+    *guessed, taught = views[::-1] if name.startswith("meanteacher") else views
+    assert all(view.grad is None or view.grad.abs().max() == 0 for view in guessed)
     assert taught.grad.abs().max() > 0
 
 
@@ -146,27 +154,97 @@ def test_the_state_goes_through_a_file_in_the_middle_of_a_training(name: str) ->
     assert changed == bool(remembers)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "daso" in name.split("+")])
-def test_before_its_warm_up_daso_is_what_it_is_added_to_bit_for_bit(name: str) -> None:
+def test_before_its_warm_up_daso_is_what_it_is_added_to_bit_for_bit() -> None:
+    for name in NAMES:
+        if "daso" in name.split("+"):
+            check_that_daso_waits(name)
+
+
+def check_that_daso_waits(name: str) -> None:
     base = "+".join(part for part in name.split("+") if part != "daso")
     options = {"align": False} if base == "remixmatch" else {}
     ends = []
     for method in (build(base, **options), build(name, **options, warmup_steps=9)):
         network = make_network()
         for number in range(3):
-            # With batch statistics Mean Teacher's teacher would see the labelled images beside the others.
+            # With batch statistics Mean Teacher's teacher would see the labeled images too.
             teacher = make_network(1).train(not base.startswith("meanteacher"))
             batch = make_batch(method, number)._replace(step=torch.tensor(number + 5))
             network.zero_grad()
-            total(method, network, teacher, batch).backward()
+            torch.stack(list(method(network, teacher, batch).losses.values())).sum().backward()
             torch.optim.SGD(network.parameters(), lr=0.1).step()
         ends.append(network)
     for plain, daso in zip(*(network.parameters() for network in ends), strict=True):
         assert torch.equal(plain, daso)
 
 
+def test_trainings_are_by_default_those_of_the_paper() -> None:
+    one_each = {"pseudolabel", "meanteacher", "mixmatch", "remixmatch"}
+    for name in METHODS:
+        method, is_supervised = build(name), name == "supervised"
+        rate, schedule = (0.1, "multistep") if is_supervised else (0.03, "constant")
+        assert (method.learning_rate, method.schedule) == (rate, schedule)
+        assert method.unlabeled_ratio == (1 if name in one_each else 2)
+        assert method.labeled_views == ("weak",)
+
+
+def test_steps_are_functions_of_the_batch_and_draws_of_the_generator() -> None:
+    for name in METHODS:
+        method, network = build(name), make_network().eval()
+        generators = [torch.Generator().manual_seed(seed) for seed in (5, 5, 6)]
+        first, second, other = (method.draw(8, 8, generator) for generator in generators)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert not first or not all(torch.equal(first[key], other[key]) for key in first)
+        batch = make_batch(method, 2)
+        losses = [copy.deepcopy(method)(network, network, batch).losses for _ in range(2)]
+        assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+
+
+def test_losses_on_unlabeled_images_grow_from_nothing_and_then_stay() -> None:
+    ends = {"pseudolabel": 400, "meanteacher": 400, "mixmatch": 16, "remixmatch": 16}
+    assert ends.keys() == {name for name in METHODS if hasattr(build(name), "unlabeled_ramp")}
+    for name, end in ends.items():
+        method, networks = build(name), [make_network(seed).eval() for seed in (0, 1)]
+
+        def at(number: int, method: Method = method, networks: Any = networks) -> float:
+            batch = make_batch(method)._replace(step=torch.tensor(number))
+            return copy.deepcopy(method)(*networks, batch).losses["unlabeled"].item()
+
+        assert at(0) == 0
+        assert at(end) > 0
+        assert at(end // 2) == pytest.approx(at(end) / 2)
+        assert at(end + 1) == at(999) == at(end)
+
+
+def test_a_ramp_is_linear_and_none_is_1() -> None:
+    values = [ramp(torch.tensor(step), 0.4, 10).item() for step in range(6)]
+    assert values == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
+    assert ramp(torch.tensor(0), 0.0, 10).item() == 1
+
+
+@pytest.mark.parametrize("name", ["fixmatch+la+abc+daso", "boss"])
+def test_weak_views_that_go_apart_change_nothing_but_batch_statistics(name: str) -> None:
+    def steps(training: bool) -> list[tuple[dict[str, Tensor], list[Tensor | None]]]:
+        found = []
+        for weak_pass in ("joint", "apart"):
+            method, network = build(name, weak_pass=weak_pass), make_network().train(training)
+            for number in range(2):
+                batch = make_batch(method, number, labeled=12, unlabeled=20)
+                network.zero_grad()
+                losses = step(method, [network, make_network(1)], batch).losses
+                torch.stack(list(losses.values())).sum().backward()
+            found.append((losses, [p.grad for p in network.parameters() if p.grad is not None]))
+        return found
+
+    joint, apart = steps(training=False)
+    assert joint[0]["unlabeled"] > 0
+    torch.testing.assert_close(apart, joint)
+    (joint_losses, _), (apart_losses, _) = steps(training=True)
+    assert (apart_losses["labeled"] - joint_losses["labeled"]).abs() > 1e-4
+
+
 class Watching(Refiner):
-    """Remembers the labelled images that it was shown, and what the network and its teacher make of them."""
+    """Remembers what it was shown: labeled images, their features by network and teacher, a guess."""
 
     observes = observes_network = True
 
@@ -179,21 +257,34 @@ class Watching(Refiner):
     ) -> None:
         self.seen = images, labels, features, teacher(images)
 
+    def forward(self, guess: Guess) -> Guess:
+        self.guess = guess
+        return guess
+
 
 @pytest.mark.parametrize("name", [name for name in METHODS if f"{name}+daso" in NAMES])
-def test_a_refiner_sees_the_labelled_images_as_the_network_and_as_the_teacher_does(
-    name: str,
-) -> None:
-    method, (network, teacher) = build(name), [make_network(seed).eval() for seed in (0, 1)]
+def test_a_refiner_sees_labeled_images_and_guesses_as_network_and_teacher_do(name: str) -> None:
+    method, network = build(name), make_network().eval()
     method.refine = watching = Watching()
-    batch = make_batch(method, 3)
-    step(method, [network, teacher], batch)
-    images, labels, own, averaged = watching.seen
-    assert torch.equal(images, batch.labeled[0])
-    assert torch.equal(labels, batch.labels)
-    torch.testing.assert_close(own, network(images).detach())
-    torch.testing.assert_close(averaged.detach(), teacher(images).detach())
-    assert not own.requires_grad
+    batch = make_batch(method, 3)._replace(indices=torch.arange(40, 48))
+    (images,), views = batch.labeled, batch.unlabeled
+    for training in (False, True):  # with batch statistics it matters what shares a pass
+        method(network, make_network(1).train(training), batch)
+        teacher, from_teacher = make_network(1).train(training), name == "meanteacher"
+        averaged = teacher(torch.cat([images, views[1]]) if from_teacher else images)
+        seen, labels, own, by_teacher = watching.seen
+        assert torch.equal(seen, images)
+        assert torch.equal(labels, batch.labels)
+        torch.testing.assert_close(own, network(images))
+        torch.testing.assert_close(by_teacher, averaged[: len(images)])
+        guessed = averaged[len(images) :] if from_teacher else network(views[0])
+        torch.testing.assert_close(watching.guess.features, guessed)
+        rows = watching.guess.parts["linear"].sum(1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
+    assert torch.equal(watching.guess.indices, batch.indices)
+    assert watching.guess.step == 3
+    carried = (own, watching.guess.probs, watching.guess.features)
+    assert not any(tensor.requires_grad for tensor in carried)
 
 
 class Seven(LabeledLoss):
@@ -204,15 +295,70 @@ class Seven(LabeledLoss):
         return 0 * logits.sum() + 7
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if f"{name}+la" in NAMES])
-def test_the_loss_on_labelled_images_is_the_one_that_was_added(name: str) -> None:
-    method, networks = build(name), [make_network(seed).eval() for seed in (0, 1)]
-    method.supervised = loss = Seven()
-    batch = make_batch(method, 3)
-    assert step(method, networks, batch).losses["labeled"] == 7
-    logits, labels, number = loss.seen
-    network = networks[0]
-    torch.testing.assert_close(logits, network.classify(network(batch.labeled[0])))
-    assert logits.requires_grad
-    assert torch.equal(labels, batch.labels)
-    assert number == 3
+def test_the_loss_on_labeled_images_is_the_one_that_was_added() -> None:
+    for name in (name for name in METHODS if f"{name}+la" in NAMES):
+        method, networks = build(name), [make_network(seed).eval() for seed in (0, 1)]
+        method.supervised = loss = Seven()
+        batch = make_batch(method, 3)
+        assert step(method, networks, batch).losses["labeled"] == 7
+        logits, labels, number = loss.seen
+        torch.testing.assert_close(logits, networks[0].classify(networks[0](batch.labeled[0])))
+        assert logits.requires_grad
+        assert torch.equal(labels, batch.labels)
+        assert number == 3
+
+
+GRAPHS = {
+    "supervised+ldam": 1,
+    "fixmatch+align+sharpen+daso": 1,
+    "fixmatch+darp": 2,  # with and without a refinement of the table
+    "boss+la+abc+daso": 1,
+    "pseudolabel+class-balanced+daso": 1,
+    "meanteacher+daso": 1,
+    "mixmatch+daso": 1,
+    "remixmatch+daso": 1,
+    "remixmatch": 1,
+    "usadtm": 1,
+}
+"""Compositions of which a step is compiled, and into how many graphs."""
+
+
+def test_every_learner_and_every_part_is_compiled() -> None:
+    assert {part for name in GRAPHS for part in name.split("+")} == {*METHODS, *PARTS}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_step_is_one_graph_with_the_same_numbers(name: str) -> None:
+    torch._dynamo.reset()
+    parts = name.split("+")
+    options: dict[str, float] = {"warmup_steps": 2} if "daso" in parts else {}
+    options |= {"reweight_from": 0.002} if {"ldam", "class-balanced"} & set(parts) else {}
+    options |= {"darp_start": 0.001, "darp_period": 2} if "darp" in parts else {}
+    plain, compiled = (build(name, **options) for _ in range(2))
+    networks = [make_network(number // 2) for number in range(4)]
+    counter = CompileCounterWithBackend("aot_eager")
+    run = torch.compile(compiled, backend=counter, fullgraph=True)
+    for number in range(4):
+        batch = make_batch(plain, number)
+        for method in (plain, compiled):
+            method.begin_step(number)
+        torch.testing.assert_close(run(*networks[1::2], batch), plain(*networks[::2], batch))
+    torch.testing.assert_close(compiled.state_dict(), plain.state_dict())
+    assert counter.frame_count == GRAPHS[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["pseudolabel+daso", "meanteacher+daso", "mixmatch+daso", "remixmatch+daso", "usadtm"]
+)
+def test_a_short_training_runs_and_all_losses_stay_finite(
+    name: str, digits: Source, tiny_config: Any
+) -> None:
+    options = {"warmup_steps": 2, "histogram_period": 2} if "daso" in name else {}
+    prepared = prepare(tiny_config(name, method_options=options, steps=6, evaluate_every=3), digits)
+    assert prepared.config.train.unlabeled_ratio == (2 if name == "usadtm" else 1)
+    assert prepared.config.method_options.keys() == Recipe.parse(name).hyperparameters().keys()
+    *_, last = fit(prepared.training, prepared.batches, prepared.data)
+    assert last["event"] == "evaluate"
+    assert 0 <= last["test"]["accuracy"] <= 1
+    assert last["pseudo_labels"].keys() >= {"linear", "final", "share_confident"}
+    assert prepared.training.broken() == []

@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 import torch
+from small_learners import Float64Network
 from torch import Tensor
 
-from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.data.training_data import Pool, TrainingData, prepare_data
@@ -54,45 +54,40 @@ def best_by_trying_all_supports(matrix: Tensor, target: Tensor) -> Tensor:
     return best
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
-def test_an_exact_distribution_is_found(classes: int) -> None:
-    matrix = random_confusion(classes, 0, sharpness=6.0)
-    expected = torch.logspace(0, -2, classes, dtype=torch.float64)
-    expected /= expected.sum()
-    torch.testing.assert_close(
-        nearest_distribution(matrix, matrix @ expected), expected, rtol=0, atol=1e-7
-    )
+def test_an_exact_distribution_is_found() -> None:
+    for classes in (2, 10, 100):
+        matrix = random_confusion(classes, 0, sharpness=6.0)
+        expected = torch.logspace(0, -2, classes, dtype=torch.float64)
+        expected /= expected.sum()
+        actual = nearest_distribution(matrix, matrix @ expected)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_where_the_inverse_is_negative_the_nearest_distribution_is_found(seed: int) -> None:
-    matrix = random_confusion(5, seed, sharpness=1.0)
-    target = torch.rand(
-        5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).square()
-    target /= target.sum()
-    expected = best_by_trying_all_supports(matrix, target)
-    actual = nearest_distribution(matrix, target)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7)
-    if seed == 0:
-        assert (torch.linalg.solve(matrix, target) < 0).any()
+def test_where_the_inverse_is_negative_the_nearest_distribution_is_found() -> None:
+    negative = 0
+    for seed in range(20):
+        matrix, generator = random_confusion(5, seed, 1.0), torch.Generator().manual_seed(seed)
+        target = torch.rand(5, generator=generator, dtype=torch.float64).square()
+        target /= target.sum()
+        expected = best_by_trying_all_supports(matrix, target)
+        actual = nearest_distribution(matrix, target)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7)
+        negative += bool((torch.linalg.solve(matrix, target) < 0).any())
+    assert negative > 10
 
 
-@pytest.mark.parametrize(
-    "matrix", [torch.full((4, 4), 0.25), torch.eye(4)[[0, 0, 0, 0]].t(), torch.eye(4)]
-)
-@pytest.mark.parametrize("target", [[1.0, 0, 0, 0], [0.25] * 4, [0, 0, 0.5, 0.5]])
-def test_a_network_that_tells_nothing_apart_still_gives_a_distribution(
-    matrix: Tensor, target: list[float]
-) -> None:
-    share = nearest_distribution(matrix.double(), torch.tensor(target, dtype=torch.float64))
-    assert (share >= 0).all()
-    torch.testing.assert_close(share.sum().item(), 1.0)
+def test_a_network_that_tells_nothing_apart_still_gives_a_distribution() -> None:
+    for matrix in (torch.full((4, 4), 0.25), torch.eye(4)[[0, 0, 0, 0]].t(), torch.eye(4)):
+        for target in ([1.0, 0, 0, 0], [0.25] * 4, [0, 0, 0.5, 0.5]):
+            share = nearest_distribution(matrix.double(), torch.tensor(target).double())
+            assert (share >= 0).all()
+            torch.testing.assert_close(share.sum().item(), 1.0)
 
 
 def test_the_estimate_comes_from_the_holdout_and_the_guesses(data: TrainingData) -> None:
     torch.manual_seed(0)
-    network = Network(build_encoder("small-4", 1, 8), {"class": 10}, data.mean, data.std)
+    encoder = build_encoder("small-4", 1, 8)
+    network = Float64Network(encoder, {"class": 10}, data.mean, data.std).double()
     with torch.no_grad():
         network.heads["class"].weight.mul_(20)  # else its guesses would hardly differ
     # Of half of the classes a third as many images are held out.
@@ -100,20 +95,18 @@ def test_the_estimate_comes_from_the_holdout_and_the_guesses(data: TrainingData)
     holdout = Pool(data.holdout.images[kept], data.holdout.labels[kept])
     assert len(holdout.labels.bincount(minlength=10).unique()) > 1
     data = dataclasses.replace(data, holdout=holdout)
-    plan = EstimatePrior(10, 100)
-    plan.data(0, data)  # of no class none
+    plan = EstimatePrior(10, 100).double()
+    plan.data(0, data)  # every class is held out
     plan.conclude(0, network, data)
-    probs = predict_logits(network, data.holdout.images).softmax(1).double()
+    probs = predict_logits(network, data.holdout.images).softmax(1)
     columns = [probs[data.holdout.labels == label].mean(0) for label in range(10)]
     confusion = torch.stack(columns, dim=1)
-    mean = predict_logits(network, data.unlabeled.images).softmax(1).double().mean(0)
-    expected = nearest_distribution(confusion, mean)
-    torch.testing.assert_close(plan.prior, expected.float(), rtol=1e-3, atol=1e-4)
+    mean = predict_logits(network, data.unlabeled.images).softmax(1).mean(0)
+    torch.testing.assert_close(plan.prior, nearest_distribution(confusion, mean))
     described = plan.describe()
     assert described["unlabeled_prior"] == plan.prior.tolist()
-    assert described["confusion_condition"][0] == pytest.approx(
-        torch.linalg.cond(confusion).item(), rel=1e-2
-    )
+    condition = torch.linalg.cond(confusion).item()
+    assert described["confusion_condition"] == pytest.approx([condition])
 
 
 def test_a_perfect_network_finds_the_true_distribution(data: TrainingData) -> None:
@@ -149,6 +142,7 @@ def test_the_estimate_is_a_fact_of_the_methods_training_only() -> None:
     facts = Facts(3, 8, counts, counts, 100, 7)
     plan.prior.copy_(torch.tensor([0.5, 0.3, 0.2]))
     assert plan.facts(0, facts).unlabeled_prior is None
+    assert EstimatePrior(4, 100).describe()["unlabeled_prior"] == [0.25] * 4
     assert plan.facts(1, facts).unlabeled_prior.tolist() == plan.prior.tolist()
 
 
@@ -170,19 +164,17 @@ def test_the_state_is_the_estimate() -> None:
 def test_data_that_is_not_enough_is_refused_before_the_training(data: TrainingData) -> None:
     plan = EstimatePrior(10, 100)
     assert plan.data(0, data) is data
-    with pytest.raises(OptionError, match=r"10 classes have none.*--holdout"):
+    with pytest.raises(OptionError, match=r"10 classes.*--holdout"):
         plan.data(0, dataclasses.replace(data, holdout=None))
     kept = (data.holdout.labels != 3) & (data.holdout.labels != 7)
     lacking = Pool(data.holdout.images[kept], data.holdout.labels[kept])
-    with pytest.raises(OptionError, match=r"2 classes have none \(3, 7\)"):
+    with pytest.raises(OptionError, match=r"2 classes.*3, 7"):
         plan.data(0, dataclasses.replace(data, holdout=lacking))
-    with pytest.raises(OptionError, match="needs unlabeled images"):
+    with pytest.raises(OptionError, match="unlabel"):
         plan.data(0, dataclasses.replace(data, unlabeled=None))
 
 
-def test_steps_out_of_range_and_methods_without_use_for_it_are_refused() -> None:
+def test_steps_out_of_range_are_refused() -> None:
     with pytest.raises(OptionError, match="estimate_steps = 0"):
         EstimatePrior(3, 100, estimate_steps=0)
-    with pytest.raises(OptionError, match=r"fixmatch\+estimate.*align or darp"):
-        Recipe.parse("fixmatch+estimate")
-    assert Recipe.parse("fixmatch+darp+estimate").plan is EstimatePrior
+    assert EstimatePrior(3, 100, estimate_steps=1).stages()[0].steps == 1

@@ -3,14 +3,15 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from small_learners import FeaturesAsImages
+from torch import Tensor
 from torch.nn import functional as F
 
-from daso.errors import OptionError
 from daso.methods.method import Batch
 from daso.methods.usadtm import USADTM, mutual_information
 
@@ -19,31 +20,19 @@ K, D = 4, 6
 COUNTS = torch.tensor([4, 2, 1, 1])
 
 
-class FeaturesAsImages(nn.Module):
-    """A network whose images are its features."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.load_state_dict({"weight": weight, "bias": bias})
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-    def classify(self, features: Tensor) -> Tensor:
-        return self.head(features)
-
-
 def make_network() -> FeaturesAsImages:
     generator = torch.Generator().manual_seed(0)
-    return FeaturesAsImages(
-        torch.randn(K, D, generator=generator), torch.randn(K, generator=generator)
-    )
+    weight = torch.randn(K, D, generator=generator).double()
+    return FeaturesAsImages(weight, torch.randn(K, generator=generator).double())
+
+
+def make(**options: Any) -> USADTM:
+    return USADTM(COUNTS, D, 100, **options).double()
 
 
 def make_batch(step: int, labeled: int = 8, unlabeled: int = 12) -> Batch:
     generator = torch.Generator().manual_seed(step)
-    centres = 3 * torch.randn(K, D, generator=torch.Generator().manual_seed(99))
+    centres = 3 * torch.randn(K, D, generator=torch.Generator().manual_seed(99)).double()
     labels = torch.arange(labeled) % (K - (step == 0))
     truth = torch.randint(0, K, (unlabeled,), generator=generator)
 
@@ -58,6 +47,7 @@ def test_every_step_agrees_with_the_authors() -> None:
     stored = np.load(REFERENCE)
     config = json.loads(str(stored["config"]))
     vectors = {key: torch.from_numpy(value) for key, value in stored.items() if value.ndim}
+    vectors = {k: v.double() if v.is_floating_point() else v for k, v in vectors.items()}
     steps = len(vectors["labels"])
     method = USADTM(
         torch.tensor(config["queue_lengths"]) // 5,
@@ -66,7 +56,7 @@ def test_every_step_agrees_with_the_authors() -> None:
         cosine_threshold=config["cosine_threshold"],
         information_weight=config["mutual_information_weight"],
         warmup_steps=config["pretrain_steps"],
-    )
+    ).double()
     network = FeaturesAsImages(vectors["class_weight"], vectors["class_bias"])
     taught = 0
     for step in range(steps):
@@ -87,7 +77,7 @@ def test_every_step_agrees_with_the_authors() -> None:
             (result.losses["information"], "loss_mutual_information"),
             (result.losses["unlabeled"], "loss_cons"),
         ):
-            torch.testing.assert_close(actual, at[expected], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(actual, at[expected], rtol=1e-5, atol=1e-6)
     assert taught > steps
 
 
@@ -105,7 +95,7 @@ def plain_information(first: Tensor, second: Tensor) -> float:
 
 def test_the_losses_are_the_formula_image_by_image() -> None:
     network = make_network()
-    method = USADTM(COUNTS, D, 100, cosine_threshold=0.8, unlabeled_weight=0.7, warmup_steps=1)
+    method = make(cosine_threshold=0.8, unlabeled_weight=0.7, warmup_steps=1)
     queues: list[list[Tensor]] = [[] for _ in range(K)]
     taught = 0
     for step in range(4):
@@ -113,7 +103,7 @@ def test_the_losses_are_the_formula_image_by_image() -> None:
         result = method(network, network, batch)
         for feature, label in zip(batch.labeled[0], batch.labels.tolist(), strict=True):
             queues[label] = [*queues[label], feature][-5 * int(COUNTS[label]) :]
-        prototypes = [torch.stack(queue).mean(0) if queue else torch.zeros(D) for queue in queues]
+        prototypes = [sum(queue, torch.zeros(D)) / max(1, len(queue)) for queue in queues]
         total = 0.0
         for row, weak in enumerate(batch.unlabeled[1]):
             cosines = torch.stack([F.cosine_similarity(weak, c, dim=0) for c in prototypes])
@@ -128,26 +118,22 @@ def test_the_losses_are_the_formula_image_by_image() -> None:
         probs = [network.classify(view).softmax(1) for view in batch.unlabeled]
         pairs = [(0, 1), (0, 2), (1, 2)]
         information = sum(plain_information(probs[i], probs[j]) for i, j in pairs) / 3
-        torch.testing.assert_close(
-            result.losses["unlabeled"].item(), 0.7 * total / 12, rtol=1e-5, atol=1e-6
-        )
-        torch.testing.assert_close(
-            result.losses["information"].item(), -0.1 * information, rtol=1e-4, atol=1e-6
-        )
+        assert result.losses["unlabeled"].item() == pytest.approx(0.7 * total / 12, rel=1e-9)
+        assert result.losses["information"].item() == pytest.approx(-0.1 * information, rel=1e-9)
     assert 0 < taught < 36
 
 
 def test_views_that_agree_on_all_classes_share_the_most_information_and_unrelated_ones_none() -> (
     None
 ):
-    certain = F.one_hot(torch.arange(12) % K, K).float()
+    certain = F.one_hot(torch.arange(12) % K, K).double()
     torch.testing.assert_close(mutual_information(certain, certain).item(), math.log(K))
-    flat = torch.full((12, K), 1 / K)
-    assert abs(mutual_information(certain, flat).item()) < 1e-6
-    one_class = F.one_hot(torch.zeros(12, dtype=torch.int64), K).float().requires_grad_()
+    flat = torch.full((12, K), 1 / K, dtype=torch.float64)
+    assert abs(mutual_information(certain, flat).item()) < 1e-12
+    one_class = F.one_hot(torch.zeros(12, dtype=torch.int64), K).double().requires_grad_()
     information = mutual_information(one_class, one_class)
     information.backward()
-    assert abs(information.item()) < 1e-6
+    assert abs(information.item()) < 1e-12
     assert one_class.grad.isfinite().all()
 
 
@@ -157,15 +143,13 @@ def test_the_moving_average_has_no_part_in_it() -> None:
             pytest.fail("the moving average was asked")
 
     network, average = make_network(), Other(torch.zeros(K, D), torch.zeros(K))
-    result = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)(
-        network, average, make_batch(1)
-    )
+    result = make(cosine_threshold=-1.0, warmup_steps=0)(network, average, make_batch(1))
     assert result.losses["unlabeled"] > 0
 
 
 def test_no_gradient_flows_through_the_pseudo_label() -> None:
     network = make_network()
-    method = USADTM(COUNTS, D, 100, cosine_threshold=-1.0, warmup_steps=0)
+    method = make(cosine_threshold=-1.0, warmup_steps=0)
     method(network, network, make_batch(1))
     batch = make_batch(2)
     labeled = batch.labeled[0].requires_grad_()
@@ -181,17 +165,3 @@ def test_no_gradient_flows_through_the_pseudo_label() -> None:
 def test_the_default_warm_up_is_the_authors_or_a_twentieth() -> None:
     assert USADTM(COUNTS, D, 250_000).warmup_steps == 500
     assert USADTM(COUNTS, D, 4000).warmup_steps == 200
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("cosine_threshold", 1.1),
-        ("unlabeled_weight", -1.0),
-        ("information_weight", float("inf")),
-        ("warmup_steps", -1),
-    ],
-)
-def test_values_out_of_range_are_refused_by_name(option: str, value: float) -> None:
-    with pytest.raises(OptionError, match=option):
-        USADTM(COUNTS, D, 100, **{option: value})
