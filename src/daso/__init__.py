@@ -1,4 +1,4 @@
-"""Train image classifiers from few, class-imbalanced labels and many unlabelled images."""
+"""Train image classifiers from few, class-imbalanced labels and many unlabeled images."""
 
 from importlib import import_module
 
