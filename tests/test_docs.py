@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import io
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daso.catalog import ADDITIONS, METHODS
 from daso.cli import VERBS, main
 from daso.presets.demo import SPLIT
 from daso.train.config import RunConfig
@@ -233,3 +235,21 @@ def test_the_page_of_the_estimator_names_its_arguments() -> None:
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named <= arguments.keys()
     assert arguments["labeled_sampling"].default == "class-balanced"
+
+
+def test_the_tables_of_methods_name_every_part() -> None:
+    for page in (ROOT / "README.md", DOCS / "choosing_a_method.md"):
+        rows = [line for line in prose(page).splitlines() if line.startswith("|")]
+        named = set(re.findall(r"`([a-z-]+)`", "".join(rows)))
+        assert not {*METHODS, *ADDITIONS} - named
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    with (ROOT / "results/demo.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for measure in ("balanced_accuracy", "balanced_accuracy_logit_adjusted", "recall_few"):
+        for method in ("supervised", "fixmatch", "fixmatch+daso"):
+            values = [float(row[measure]) for row in rows if row["method"] == method]
+            assert len(values) == 5
+            assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in text
