@@ -253,3 +253,18 @@ def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
             values = [float(row[measure]) for row in rows if row["method"] == method]
             assert len(values) == 5
             assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in text
+
+
+def test_files_and_folders_that_the_pages_name_exist() -> None:
+    package, of_the_reader = ROOT / "src" / "daso", {"file", "my_file", "mine", "debiased"}
+    wrong = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`((?:\w+/)*\w+\.py)[`:]", prose(page))
+        if Path(name).stem not in of_the_reader
+        and not any((root / name).exists() for root in (package, package.parent, ROOT))
+    ]
+    assert not wrong
+    tree = "\n".join(blocks(DOCS / "architecture.md", ""))
+    folders = [path.parent for path in package.glob("*/**/__init__.py")]
+    assert not [folder.name for folder in folders if f"{folder.name}/ " not in tree]
