@@ -1,32 +1,51 @@
-# Everything runs in .venv, which is made from nothing at the pinned versions of constraints.txt.
+# Everything runs in .venv, which make creates with the versions pinned in constraints.txt.
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo quick test wheel check format docs clean
 
-demo: .venv/.installed
+demo: .venv/.core
 	$(BIN)/daso demo
 
-test: .venv/.installed
+quick: .venv/.dev
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not process and not browser"
+
+test: .venv/.dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-check: .venv/.installed
+wheel: .venv/.core
+	.ci/wheel
+
+check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/.installed
+format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/.installed: pyproject.toml constraints.txt
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Modules are compiled when they are first imported: that is sooner than all of torch's at once.
+.venv/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "daso needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# Without torchvision, which timm asks for: PyPI's does not go with every build of torch.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
+	$(PIP) --no-compile --editable .
+	touch $@
+
+.venv/.dev: .venv/.core
+	$(PIP) --editable '.[dev]'
+	# Without torchvision, which timm requires: PyPI's build does not match every build of torch.
+	$(PIP) --no-deps timm
+	touch $@
+
+.venv/.docs: .venv/.core
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache

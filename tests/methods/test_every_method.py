@@ -25,8 +25,6 @@ from daso.train.prepare import prepare
 
 PARTS = [name for name, place in ADDITIONS.items() if not place.startswith("daso.plans.")]
 
-PLANS = {name for name, place in ADDITIONS.items() if outline(place).kind == "plan"}
-
 
 def compositions() -> list[str]:
     """Return every learner, each with every part that it takes, and what the paper combines."""
