@@ -37,11 +37,9 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MARKS = {
     "browser": ["test_html_browser.py"],
     "process": [
-        "test_answers_without_torch.py",
         "test_campaign.py",
         "test_cli_usage.py",
         "test_commit.py",
-        "test_communication_benchmark.py",
         "test_engine.py",
         "test_full_disk.py",
         "test_gpu_benchmark.py",
@@ -64,7 +62,6 @@ MARKS = {
         "test_convert.py",
         "test_estimator.py",
         "test_estimator_benchmark.py",
-        "test_estimator_docs.py",
         "test_export.py",
         "test_export_kinds.py",
         "test_figures.py",

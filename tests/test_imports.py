@@ -38,8 +38,8 @@ ORDER = {
     ),
     "daso.data": (
         "images",
-        "decode_pools",
         "listing",
+        "read_listing",
         "formats benchmarks",
         "open",
         "check",
@@ -49,7 +49,7 @@ ORDER = {
         "config step folder",
         "encoder",
         "model",
-        "prepare fit",
+        "prepare loop",
         "beliefs",
         "run",
     ),

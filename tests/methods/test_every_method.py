@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from daso.train.fit import fit
 from safetensors.torch import load, save
 from small_learners import COUNTS, build, make_batch, make_network
 from torch import Tensor
@@ -21,6 +20,7 @@ from daso.methods.method import Batch, Method, Step
 from daso.methods.ramp import ramp
 from daso.nets.network import Network
 from daso.refine.guess import Guess, Refiner
+from daso.train.loop import fit
 from daso.train.prepare import prepare
 
 PARTS = [name for name, place in ADDITIONS.items() if not place.startswith("daso.plans.")]

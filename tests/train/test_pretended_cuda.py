@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_cuda
-from tests.train.shared_training import float64
+from shared_training import float64
 from torch import Tensor
 
 from daso.cli import main
