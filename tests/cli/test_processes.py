@@ -244,4 +244,4 @@ def test_the_first_process_embeds_and_the_others_read(machines: Machines) -> Non
     statuses, [line] = machines.finish(*SHORT, *frozen[:-1], machines.place / "full")
     assert statuses == [1, 1]
     assert line.startswith("daso: process 0 on ")
-    assert "cannot make" in line
+    assert "cannot create" in line

@@ -67,7 +67,7 @@ def expected(run_folder: Path, images: np.ndarray) -> np.ndarray:
             n[len("average.") :]: file.get_tensor(n)
             for n in file.keys()
             if n.startswith("average.")
-        }  # noqa: SIM118
+        }
     x = (torch.from_numpy(images).float() / 255 - data["mean"][0]) / data["std"][0]
     for layer, stride in enumerate((1, 2, 1, 2)):
         x = F.conv2d(x, state[f"encoder.convolutions.{layer}.weight"], stride=stride, padding=1)
