@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._C._autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import Prepared
 
 Numbers = dict[str, float]

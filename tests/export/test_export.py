@@ -65,7 +65,7 @@ def expected(run_folder: Path, images: np.ndarray) -> np.ndarray:
     with safe_open(newest, "pt") as file:
         state = {
             n[len("average.") :]: file.get_tensor(n)
-            for n in file.keys()
+            for n in file.keys()  # noqa: SIM118
             if n.startswith("average.")
         }
     x = (torch.from_numpy(images).float() / 255 - data["mean"][0]) / data["std"][0]

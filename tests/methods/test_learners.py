@@ -14,7 +14,7 @@ from daso.data.source import Source
 from daso.errors import OptionError
 from daso.methods.ramp import ramp
 from daso.refine.guess import Guess, Refiner
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import prepare
 
 BASES = ("pseudolabel", "meanteacher", "mixmatch", "remixmatch")

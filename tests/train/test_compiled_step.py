@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from daso.data.source import Source
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import prepare
 from tests.conftest import MakeConfig
 

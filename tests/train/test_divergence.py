@@ -21,7 +21,7 @@ from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch, Step
 from daso.nets.network import Network
 from daso.train.config import RunConfig
-from daso.train.fit import CHECK_EVERY, fit
+from daso.train.loop import CHECK_EVERY, fit
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.step.record import LossRecord

@@ -15,7 +15,7 @@ from torch import Tensor
 from daso.data.source import Source
 from daso.files import read_json, read_rows, to_line
 from daso.train.config import RunConfig
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
 

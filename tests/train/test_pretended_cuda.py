@@ -25,7 +25,7 @@ from daso.evaluate.predict import predict_logits
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Step
 from daso.refine.guess import Guess, Refiner
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run

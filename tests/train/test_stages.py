@@ -22,7 +22,7 @@ from daso.files import plain, read_json, read_rows
 from daso.methods.supervised import Supervised
 from daso.plans.crest import adopt
 from daso.train.config import RunConfig
-from daso.train.fit import evaluate_network
+from daso.train.loop import evaluate_network
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from daso.train.fit import fit
+from daso.train.loop import fit
 from daso.train.prepare import Prepared
 
 Rows = list[dict[str, Any]]

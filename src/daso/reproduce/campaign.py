@@ -25,9 +25,9 @@ from daso.reproduce.same_run import check_same, differing_data, is_complete, sav
 from daso.reproduce.scales import SCALES, Scale
 from daso.track import tracked
 from daso.train.config import RunConfig
-from daso.train.fit import never
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import lock_file
+from daso.train.loop import never
 from daso.train.prepare import Prepared, describe_data, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.step.state import choose_device

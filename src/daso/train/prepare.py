@@ -82,6 +82,17 @@ class Prepared:
         plan = {f"plan.{name}": value for name, value in self.plan.state_dict().items()}
         return {**self.training.tensors(), **plan}
 
+    @property
+    def is_last_stage(self) -> bool:
+        return self.stage == len(self.plan.stages()) - 1
+
+    def next_stage(self) -> Prepared:
+        """Conclude this stage, which is trained, and return the next one, ready to train."""
+        self.plan.conclude(self.stage, self.training.average.network, self.data)
+        following = self.begin_stage(self.stage + 1)
+        following.training.seconds = self.training.seconds
+        return following
+
     def begin_stage(self, stage: int) -> Prepared:
         """Return another stage, ready to train; it may keep the encoder of this one's average."""
         self.batches.close()
@@ -337,7 +348,7 @@ def assemble(
     if processes is not None:
         share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
         network.share(processes)
-    batches = Batches(data, method, options, augmentation or ViewOptions(), vectors)
+    batches = Batches(data, method, options, augmentation, vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
     return Training(network, method.to(device), options), batches

@@ -40,7 +40,6 @@ from daso.train.calibration import calibrate_run
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
-from daso.train.fit import count_confusions, fit, never
 from daso.train.folder.best import BEST, exhausted, improves
 from daso.train.folder.checkpoint import (
     drop_later,
@@ -57,6 +56,7 @@ from daso.train.folder.divergence import (
 )
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
+from daso.train.loop import count_confusions, fit, never
 from daso.train.prepare import Prepared, describe_data, moved, prepare_again
 
 
@@ -164,10 +164,10 @@ def _continue(
     drop_later(folder / "checkpoints" / BEST, prepared.step)
     if 0 < prepared.step < prepared.total_steps:
         _record_resumption(prepared, folder, warn)
-    last, patience = len(prepared.plan.stages()) - 1, prepared.config.train.patience
+    patience = prepared.config.train.patience
 
     def stops_early() -> bool:
-        return prepared.stage == last and exhausted(rows, last, patience)
+        return prepared.is_last_stage and exhausted(rows, prepared.stage, patience)
 
     beliefs = BeliefsWriter(folder)
     try:
@@ -184,14 +184,11 @@ def _continue(
                 yield rows[-1]
                 continue
             finished = prepared.training.step == prepared.training.options.steps
-            if stops_early() or (finished and prepared.stage == last):
+            if stops_early() or (finished and prepared.is_last_stage):
                 break
             if stop():
                 return
-            prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-            seconds = prepared.training.seconds
-            prepared = prepared.begin_stage(prepared.stage + 1)
-            prepared.training.seconds = seconds
+            prepared = prepared.next_stage()
     finally:
         prepared.batches.close()
     _finish(prepared, folder, rows, stops_early(), warn)

@@ -18,7 +18,7 @@ from typing import cast
 from daso.files import Row
 from daso.reproduce.campaign import Campaign, Outcome
 from daso.reproduce.cells import Cell
-from daso.train.fit import never
+from daso.train.loop import never
 from daso.train.prepare import Prepared
 
 GRACE = 60.0

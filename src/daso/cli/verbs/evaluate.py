@@ -18,7 +18,7 @@ from daso.data.training_data import prepare_data
 from daso.errors import DataError, RunError
 from daso.files import plain, read_json
 from daso.train.config import RunConfig
-from daso.train.fit import evaluate_network
+from daso.train.loop import evaluate_network
 from daso.train.model import load_model
 from daso.train.prepare import describe_data, moved, open_configured
 from daso.train.step.state import choose_device

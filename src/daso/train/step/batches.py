@@ -92,7 +92,7 @@ class Batches:
         data: TrainingData,
         method: Method,
         options: TrainOptions,
-        augmentation: ViewOptions,
+        augmentation: ViewOptions | None = None,
         vectors: VectorViewOptions | None = None,
     ) -> None:
         self.labeled, self.unlabeled = data.labeled, data.unlabeled
@@ -109,7 +109,7 @@ class Batches:
             )
         self.device = data.labeled.images.device
         self.seed = options.seed
-        self.augmentation = augmentation
+        self.augmentation = augmentation = augmentation or ViewOptions()
         if data.are_vectors:
             self._views: Views = VectorAugmentation(vectors or VectorViewOptions(), data)
         else:
