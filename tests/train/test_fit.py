@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import without_times
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,13 +36,6 @@ ACTIVE = {"threshold": 0.2, "warmup_steps": 4, "histogram_period": 4}
 
 def rows_of(prepared: Prepared) -> list[Row]:
     return list(fit(prepared.training, prepared.batches, prepared.data))
-
-
-def without_times(row: Row) -> str:
-    """Return a row as it is written, so that NaN equals NaN."""
-    return to_line(
-        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
-    )
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Encoders, the network (encoder, normalisation and named heads) and its moving average."""
+"""Encoders, the network (encoder, normalization and named heads) and its moving average."""
