@@ -88,6 +88,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {lower[matches[0]]!r}?" if matches else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def problems(found: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:
     """Return the text of an error about many items: the first 20 with reasons, and a count."""
     lines = [f"  {name}{between}{reason}" for name, reason in found[:NAMED]]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from daso.files import read_rows
+from daso.files import Row, read_rows, to_line
 
-Row = dict[str, Any]
+TIMES = ("seconds", "steps_per_second")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -26,9 +25,12 @@ def edit(path: Path, change: Callable[[Row], object]) -> None:
 
 def comparable(folder: Path) -> list[Row]:
     rows = read_rows(folder / "metrics.jsonl")
-    return [
-        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
-    ]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def without_times(row: Row) -> str:
+    """Return a row as it is written, but for its times: NaN equals NaN, and the order counts."""
+    return to_line({key: value for key, value in row.items() if key not in TIMES})
 
 
 def rewind(folder: Path) -> None:

@@ -70,9 +70,8 @@ def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
     )
     config = RunConfig("digits", method, split=SPLIT, method_options=method_options, train=options)
     prepared = prepare(config, open_source("digits"), processes=processes)
-    while prepared.stage < len(prepared.plan.stages()) - 1:
-        prepared.plan.conclude(prepared.stage, prepared.training.average.network, prepared.data)
-        prepared = prepared.begin_stage(prepared.stage + 1)
+    while not prepared.is_last_stage:
+        prepared = prepared.next_stage()
     rows = list(fit(prepared.training, prepared.batches, prepared.data))
     if processes is not None:
         assert not processes.differ(prepared.training.tensors().values())

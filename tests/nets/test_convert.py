@@ -62,7 +62,7 @@ def test_code_is_not_run_and_what_is_wrong_is_told(tmp_path: Path) -> None:
         ("bad.pth", "cannot read tensors"),
         ("text.pth", "cannot read tensors"),
         ("none.pth", "cannot read tensors"),
-        ("list.pth", "no dictionary of tensors but list"),
+        ("list.pth", "holds list, not a dictionary"),
         ("numbers.pth", "no tensors by name; its keys are 'lr'"),
     ):
         with pytest.raises(OptionError, match=said):

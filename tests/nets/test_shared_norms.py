@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tests.train.shared_training import float64
 from torch import nn
 
 from daso.nets.distributed import Processes, SharedBatchNorm, share_batch_norms
@@ -21,13 +22,19 @@ def group(tmp_path: Path) -> Iterator[None]:
     Processes.of_group().leave()
 
 
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    with float64():
+        yield
+
+
 @pytest.mark.parametrize(
     "kind",
     [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"momentum": 0.3}],
     ids=str,
 )
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d])
-@pytest.mark.usefixtures("group")
+@pytest.mark.usefixtures("group", "in_float64")
 def test_a_shared_norm_is_that_of_torch(norm: type[nn.Module], kind: dict[str, Any]) -> None:
     plain, shared = (nn.Sequential(norm(3, **kind)) for _ in range(2))
     share_batch_norms(shared)

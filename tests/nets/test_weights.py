@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -80,12 +79,12 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     safetensors.torch.save_file(state, path)
     with pytest.raises(
         OptionError,
-        match=r"does not fit 'small-4'.*are missing, the first are 'convolutions\.0\.weight'",
+        match=r"'small-4'.*missing.*'convolutions\.0\.weight'",
     ):
         open_weights("small-4", path)
     with pytest.raises(
         OptionError,
-        match=r"of another shape, .*'blocks\.0\.conv1\.weight': 16 x 16 x 3 x 3 in the file, 32 x 16 x 3 x 3 in",
+        match=r"another shape.*'blocks\.0\.conv1\.weight': 16 x 16 x 3 x 3 in the file, 32 x 16 x 3 x 3 in",
     ):
         open_weights("wrn-10-2", path)
     safetensors.torch.save_file({"fc.weight": torch.zeros(3, 3)}, path)
@@ -108,5 +107,5 @@ def test_a_damaged_backbone_is_noticed(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "kept" / WEIGHTS).read_bytes())
     content[-1] ^= 1
     (tmp_path / "kept" / WEIGHTS).write_bytes(content)
-    with pytest.raises(RunError, match=re.escape("their checksum differs")):
+    with pytest.raises(RunError, match="checksum"):
         load_backbone(tmp_path / "kept", build_module)

@@ -47,28 +47,8 @@ def damage_empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def damage_remove(path: Path) -> None:
-    path.unlink()
-
-
-def damage_voucher_removed(path: Path) -> None:
-    path.with_suffix(".json").unlink()
-
-
-def damage_voucher_garbage(path: Path) -> None:
-    path.with_suffix(".json").write_bytes(b"\xff\x00 no JSON {")
-
-
-def damage_voucher_empty(path: Path) -> None:
-    path.with_suffix(".json").write_bytes(b"")
-
-
-def damage_voucher_list(path: Path) -> None:
-    path.with_suffix(".json").write_text("[1, 2]")
-
-
-def damage_voucher_without_checksum(path: Path) -> None:
-    path.with_suffix(".json").write_text('{"step": 15, "seconds": 1}')
+def voucher(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.with_suffix(".json").write_bytes(content)
 
 
 def damage_voucher_step(path: Path) -> None:
@@ -76,18 +56,18 @@ def damage_voucher_step(path: Path) -> None:
     path.with_suffix(".json").write_text(text.replace('"step": 15', '"step": 14'))
 
 
-DAMAGES: list[Callable[[Path], None]] = [
-    damage_flip,
-    damage_truncate,
-    damage_empty,
-    damage_remove,
-    damage_voucher_removed,
-    damage_voucher_garbage,
-    damage_voucher_empty,
-    damage_voucher_list,
-    damage_voucher_without_checksum,
-    damage_voucher_step,
-]
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped bit": damage_flip,
+    "truncated": damage_truncate,
+    "empty": damage_empty,
+    "removed": Path.unlink,
+    "voucher removed": lambda path: path.with_suffix(".json").unlink(),
+    "voucher garbage": voucher(b"\xff\x00 no JSON {"),
+    "voucher empty": voucher(b""),
+    "voucher a list": voucher(b"[1, 2]"),
+    "voucher without checksum": voucher(b'{"step": 15, "seconds": 1}'),
+    "voucher of another step": damage_voucher_step,
+}
 
 
 def test_a_checkpoint_comes_back_exactly(tmp_path: Path) -> None:
@@ -131,38 +111,24 @@ def test_no_pickle(tmp_path: Path) -> None:
     assert {"weights", "seen", "step", "mask"} <= set(json.loads(header))
 
 
-@pytest.mark.parametrize(
-    "damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_")
-)
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    saved(tmp_path, 10, 15)
-    damage(tmp_path / "step-000000015.safetensors")
-    warnings: list[str] = []
-    loaded = load_checkpoint(tmp_path, warnings.append)
-    assert loaded.step == 10
-    assert torch.equal(loaded.tensors["weights"], state(10)["weights"])
-    assert len(warnings) == 1
-    assert "step-000000015" in warnings[0]
-
-
-@pytest.mark.parametrize(
-    "damage", DAMAGES, ids=lambda damage: damage.__name__.removeprefix("damage_")
-)
-def test_a_new_checkpoint_replaces_a_damaged_one(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    saved(tmp_path, 10, 15)
-    damage(tmp_path / "step-000000015.safetensors")
-    saved(tmp_path, 15)
-    assert load_checkpoint(tmp_path, pytest.fail).step == 15
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_replaced(tmp_path: Path) -> None:
+    for name, damage in DAMAGES.items():
+        folder, warnings = tmp_path / name, list[str]()
+        saved(folder, 10, 15)
+        damage(folder / "step-000000015.safetensors")
+        loaded = load_checkpoint(folder, warnings.append)
+        assert loaded.step == 10, name
+        assert torch.equal(loaded.tensors["weights"], state(10)["weights"]), name
+        assert len(warnings) == 1, name
+        assert "step-000000015" in warnings[0]
+        saved(folder, 15)
+        assert load_checkpoint(folder, pytest.fail).step == 15, name
 
 
 def test_damaged_checkpoints_of_later_steps_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
     saved(tmp_path, 10, 15)
-    for damage, step in ((damage_flip, 15), (damage_voucher_empty, 15)):
-        damage(tmp_path / f"step-{step:09d}.safetensors")
+    for damage in (damage_flip, voucher(b"")):
+        damage(tmp_path / "step-000000015.safetensors")
     for step in (11, 12, 13):  # as a run goes on that was resumed from step 10
         saved(tmp_path, step)
         assert load_checkpoint(tmp_path, pytest.fail).step == step

@@ -291,7 +291,7 @@ def test_the_model_of_a_frozen_run_takes_images(
     logits = predict_logits(model.network, torch.from_numpy(digits.test.images)).numpy()
     found = evaluate_logits(logits, digits.test.labels, np.array(model.labeled_counts))
     assert found["balanced_accuracy"] == pytest.approx(
-        rows[-1]["test"]["balanced_accuracy"], abs=0.005
+        rows[-1]["test"]["balanced_accuracy"], abs=0.02
     )
     assert found["balanced_accuracy"] > 0.5
 

@@ -9,16 +9,25 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import without_times
 from safetensors.torch import load_file
 from torch import Tensor
 
 from daso.data.source import Source
+from daso.data.training_data import prepare_data
 from daso.errors import DivergedError, RunError
 from daso.files import to_line
+from daso.losses.logit_adjusted import LogitAdjusted
+from daso.methods.fixmatch import FixMatch
+from daso.nets.network import build_encoder
+from daso.refine.daso import DASO
 from daso.train.config import RunConfig
 from daso.train.loop import fit
-from daso.train.prepare import Prepared, prepare
+from daso.train.options import TrainOptions
+from daso.train.prepare import Prepared, assemble, prepare
 from daso.train.run import train_run
+from daso.train.step.sampling import derive_seed
+from tests.conftest import SPLIT
 
 MakeConfig = Callable[..., RunConfig]
 Row = dict[str, Any]
@@ -27,13 +36,6 @@ ACTIVE = {"threshold": 0.2, "warmup_steps": 4, "histogram_period": 4}
 
 def rows_of(prepared: Prepared) -> list[Row]:
     return list(fit(prepared.training, prepared.batches, prepared.data))
-
-
-def without_times(row: Row) -> str:
-    """Return a row as it is written, so that NaN equals NaN."""
-    return to_line(
-        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
-    )
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -45,6 +47,26 @@ def assert_identical(first: dict[str, Tensor], second: dict[str, Tensor]) -> Non
     for name, value in first.items():
         assert value.dtype == second[name].dtype, name
         assert torch.equal(value, second[name]), name
+
+
+def test_a_method_composed_in_python_trains_as_its_name_does(
+    tiny_config: MakeConfig, digits: Source
+) -> None:
+    options: dict[str, Any] = {"threshold": 0.2, "dist_temperature": 0.7}
+    named = prepare(tiny_config("fixmatch+la+daso", method_options=options), digits)
+    expected = [without_times(row) for row in rows_of(named)]
+
+    data = prepare_data(digits, SPLIT, 0, torch.device("cpu"))
+    counts = torch.from_numpy(data.class_counts)
+    torch.manual_seed(derive_seed(0, "weights", 0))
+    encoder = build_encoder("small-4", 1, 8)
+    method = FixMatch(
+        refine=DASO(10, encoder.dim, counts, 20, dist_temperature=0.7),
+        supervised=LogitAdjusted(counts),
+        threshold=0.2,
+    )
+    training, batches = assemble(method, encoder, data, TrainOptions(20, 8, evaluate_every=5))
+    assert [without_times(row) for row in fit(training, batches, data)] == expected
 
 
 def test_rows_come_one_by_one(tiny_config: MakeConfig, digits: Source) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
@@ -16,10 +15,12 @@ from typing import Any
 import killed_runs
 import numpy as np
 import pytest
+from run_files import comparable
 from safetensors.numpy import load_file
 
 from daso.cli import main
 from daso.files import read_json, read_rows
+from daso.train.folder import checkpoint
 
 METHODS = ("fixmatch+daso", "fixmatch+darp", "fixmatch+crest", "remixmatch")
 ACTIVE = {
@@ -37,7 +38,6 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["daso.cli.training.session", "daso.cli.verbs.resume", "sklearn.datasets", "torch._dynamo"]
 )
-Row = dict[str, Any]
 
 
 def arguments(method: str, folder: Path) -> list[str]:
@@ -67,8 +67,7 @@ def finish(process: multiprocessing.process.BaseProcess) -> int | None:
 
 
 def newest_step(folder: Path) -> int:
-    names = [path.stem for path in (folder / "checkpoints").glob("step-*.json")]
-    return max((int(name.partition("-")[2]) for name in names), default=0)
+    return checkpoint.newest_step(folder / "checkpoints") or 0
 
 
 def kill_after(
@@ -82,13 +81,6 @@ def kill_after(
     process.kill()
 
 
-def rows_of(folder: Path) -> list[Row]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
-    ]
-
-
 def final_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     return load_file(folder / "checkpoints" / f"step-{STEPS:09d}.safetensors")
 
@@ -99,7 +91,7 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
     for name, value in expected.items():
         assert tensors[name].dtype == value.dtype
         assert tensors[name].tobytes() == value.tobytes(), f"{name} differs"
-    assert rows_of(folder) == rows_of(undisturbed)
+    assert comparable(folder) == comparable(undisturbed)
     summaries = [read_json(path / "summary.json") for path in (folder, undisturbed)]
     for summary in summaries:
         assert summary.pop("seconds") > 0

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import without_times
 from safetensors.torch import load_file
 from torch import Tensor
 
 from daso.data.source import Source
-from daso.files import read_json, read_rows, to_line
+from daso.files import read_json, read_rows
 from daso.train.config import RunConfig
 from daso.train.loop import fit
 from daso.train.prepare import prepare
@@ -27,13 +28,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fixmatch+abc": {"threshold": 0.2},
     "fixmatch+crest": {"threshold": 0.2, "generations": 2},
 }
-
-
-def written(row: Row) -> str:
-    """Return a row as it is written, but for its times: NaN equals NaN, and the order of names counts."""
-    return to_line(
-        {key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")}
-    )
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -61,14 +55,15 @@ def test_a_training_moved_after_every_third_step(
     config = tiny_config(method, method_options=OPTIONS[method], evaluate_every=7, log_every=4)
     undisturbed, moved = prepare(config, digits), prepare(config, digits)
     expected = [
-        written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
+        without_times(row)
+        for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
     ]
     rows: list[str] = []
     moves = 0
     while moved.training.step < 20:
         for row in fit(moved.training, moved.batches, moved.data, After(3)):
             if row["event"] != "pause":
-                rows.append(written(row))
+                rows.append(without_times(row))
             if row["event"] == "pause" or (
                 row["event"] == "evaluate" and moved.training.step % 3 == 0
             ):
@@ -86,13 +81,14 @@ def test_pauses_change_no_row_and_no_weight(tiny_config: MakeConfig, digits: Sou
     config = tiny_config(method_options=OPTIONS["fixmatch+daso"], log_every=4)
     undisturbed, paused = prepare(config, digits), prepare(config, digits)
     expected = [
-        written(row) for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
+        without_times(row)
+        for row in fit(undisturbed.training, undisturbed.batches, undisturbed.data)
     ]
     rows = list(fit(paused.training, paused.batches, paused.data, lambda: True))
     assert [row["step"] for row in rows if row["event"] == "pause"] == [
         step for step in range(1, 21) if step % 5
     ]
-    assert [written(row) for row in rows if row["event"] != "pause"] == expected
+    assert [without_times(row) for row in rows if row["event"] != "pause"] == expected
     assert same(paused.training.tensors(), undisturbed.training.tensors())
 
 
@@ -116,7 +112,9 @@ def test_a_run_that_stops_after_every_second_step(
         lives.append(before)
         if (folder / "summary.json").exists():
             break
-    lines = [[written(r) for r in read_rows(path / "metrics.jsonl")] for path in folders.values()]
+    lines = [
+        [without_times(r) for r in read_rows(path / "metrics.jsonl")] for path in folders.values()
+    ]
     assert lines[0] == lines[1]
     first, second = (
         load_file(path / "checkpoints" / "step-000000011.safetensors") for path in folders.values()

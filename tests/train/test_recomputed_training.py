@@ -45,19 +45,8 @@ def test_it_may_be_changed_when_a_run_goes_on(tiny_config: MakeConfig) -> None:
     assert tiny_config(recompute=True).fingerprint() == tiny_config().fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("options", "processes", "message"),
-    [
-        (
-            {"compile": True},
-            None,
-            "--recompute is for a training in one process and without --compile",
-        ),
-        ({}, SimpleNamespace(rank=0, size=2), "--recompute is for a training in one process"),
-    ],
-)
-def test_where_it_cannot_be_it_is_refused(
-    options: dict[str, Any], processes: Any, message: str, tiny_config: MakeConfig, digits: Source
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        prepare(tiny_config(recompute=True, **options), digits, processes=cast(Any, processes))
+def test_where_it_cannot_be_it_is_refused(tiny_config: MakeConfig, digits: Source) -> None:
+    two = cast(Any, SimpleNamespace(rank=0, size=2))
+    for options, processes in (({"compile": True}, None), ({}, two)):
+        with pytest.raises(OptionError, match="--recompute"):
+            prepare(tiny_config(recompute=True, **options), digits, processes=processes)

@@ -134,60 +134,43 @@ def test_no_run_folder(tmp_path: Path, folder: str) -> None:
         resume_run(tmp_path / folder)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.update(metod="x"), "unknown key 'metod'.*'method'"),
-        (
-            lambda c: c["train"].update(learning_rat=1),
-            "train: unknown key 'learning_rat'.*'learning_rate'",
-        ),
-        (lambda c: c["split"].update(holdot=1), "split: unknown key 'holdot'.*'holdout'"),
-        (lambda c: c["method_options"].update(treshold=1), "no option 'treshold'.*'threshold'"),
-        (lambda c: c["train"].update(steps=0), "steps"),
-        (lambda c: c["train"].update(steps="sixty"), "steps|train"),
-        (lambda c: c["train"].update(schedule="cosin"), "schedule"),
-        (lambda c: c.update(method="fixmach"), "Did you mean 'fixmatch'"),
-        (lambda c: c.update(train=[1]), "train: expected an object"),
-        (lambda c: c.update(method_options=[1]), "method_options"),
-        (lambda c: c.update(method=None), "method"),
-        (lambda c: c.pop("source"), "source"),
-        (lambda c: c.pop("method"), "method"),
-    ],
-    ids=[
-        "unknown key",
-        "unknown key of train",
-        "unknown key of split",
-        "unknown key of the method",
-        "out of range",
-        "text for a number",
-        "unknown schedule",
-        "unknown method",
-        "list for train",
-        "list for method options",
-        "no method's name",
-        "no source",
-        "no method",
-    ],
-)
-def test_a_wrong_configuration_is_an_error_that_helps(
-    finished_run: Path, change: Callable[[Row], object], message: str
-) -> None:
-    edit(finished_run / "config.json", change)
-    before = contents(finished_run)
-    with pytest.raises(DasoError, match=message):
-        list(resume_run(finished_run)[1])
-    assert contents(finished_run) == before
+WRONG: list[tuple[Callable[[Row], object], str]] = [
+    (lambda c: c.update(metod="x"), "unknown key 'metod'.*'method'"),
+    (
+        lambda c: c["train"].update(learning_rat=1),
+        "train: unknown key 'learning_rat'.*'learning_rate'",
+    ),
+    (lambda c: c["split"].update(holdot=1), "split: unknown key 'holdot'.*'holdout'"),
+    (lambda c: c["method_options"].update(treshold=1), "no option 'treshold'.*'threshold'"),
+    (lambda c: c["train"].update(steps=0), "steps"),
+    (lambda c: c["train"].update(steps="sixty"), "steps|train"),
+    (lambda c: c["train"].update(schedule="cosin"), "schedule"),
+    (lambda c: c.update(method="fixmach"), "Did you mean 'fixmatch'"),
+    (lambda c: c.update(train=[1]), "train: expected an object"),
+    (lambda c: c.update(method_options=[1]), "method_options"),
+    (lambda c: c.update(method=None), "method"),
+    (lambda c: c.pop("source"), "source"),
+    (lambda c: c.pop("method"), "method"),
+]
+
+
+def test_a_wrong_configuration_is_an_error_that_helps(finished_run: Path) -> None:
+    original = (finished_run / "config.json").read_bytes()
+    for change, message in WRONG:
+        (finished_run / "config.json").write_bytes(original)
+        edit(finished_run / "config.json", change)
+        before = contents(finished_run)
+        with pytest.raises(DasoError, match=message):
+            list(resume_run(finished_run)[1])
+        assert contents(finished_run) == before, message
 
 
 @pytest.mark.parametrize("name", ["config.json", "data.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
-def test_a_damaged_file_is_a_run_error_that_names_it(
-    finished_run: Path, name: str, content: bytes
-) -> None:
-    (finished_run / name).write_bytes(content)
-    with pytest.raises(RunError, match=name.replace(".", r"\.")):
-        resume_run(finished_run)
+def test_a_damaged_file_is_a_run_error_that_names_it(finished_run: Path, name: str) -> None:
+    for content in (b"", b"{", b"[]", b"\xff\xfe", b"null"):
+        (finished_run / name).write_bytes(content)
+        with pytest.raises(RunError, match=name.replace(".", r"\.")):
+            resume_run(finished_run)
 
 
 def test_changed_data_is_detected(finished_run: Path) -> None:

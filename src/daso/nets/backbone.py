@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from daso.errors import OptionError, RunError
+from daso.errors import OptionError, RunError, first_line
 from daso.files import read_json, save_json, write_atomically
 from daso.nets.network import Interpolation
 
@@ -153,12 +153,8 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
         if isinstance(error, OptionError | RunError):
             raise
-        raise RunError(f"{folder}: the backbone cannot be read: {_first_line(error)}") from error
+        raise RunError(f"{folder}: the backbone cannot be read: {first_line(error)}") from error
     return backbone
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class ModuleEncoder(nn.Module):
@@ -191,7 +187,7 @@ def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
         try:
             features: Any = module(images.view(2, channels, height, width))
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise OptionError(f"{what} fails: {_first_line(error)}") from error
+            raise OptionError(f"{what} fails: {first_line(error)}") from error
         shape = tuple(getattr(features, "shape", ())) or type(features).__name__
         if len(shape) != 2 or shape[0] != 2:
             raise OptionError(f"{what} must return features of shape (2, D), returned {shape}")

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from daso.errors import DasoError, OptionError
+from daso.errors import DasoError, OptionError, first_line
 from daso.files import write_atomically
 
 WITHIN = ("state_dict", "model", "model_state_dict", "teacher", "module")
@@ -41,8 +41,7 @@ def convert(path: Path, out: Path | None = None) -> Path:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OptionError(f"cannot read tensors from {path}: {first}") from error
+        raise OptionError(f"cannot read tensors from {path}: {first_line(error)}") from error
     for key in WITHIN:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daso.errors import MissingDependencyError, RunError
+from daso.errors import MissingDependencyError, RunError, first_line
 from daso.files import read_json
 from daso.nets.network import Network
 from daso.train.config import RunConfig
@@ -105,9 +105,8 @@ def rebuild_model(
     except MissingDependencyError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise RunError(
-            f"{where}: configuration, data and checkpoint do not match: {reason}"
+            f"{where}: configuration, data and checkpoint do not match: {first_line(error)}"
         ) from error
     network = network.to(device).eval()
     if not data.get("embedding"):  # embeddings were computed without gradients

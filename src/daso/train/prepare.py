@@ -349,7 +349,7 @@ def assemble(
     if processes is not None:
         share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
         network.share(processes)
-    batches = Batches(data, method, options, augmentation or ViewOptions(), vectors)
+    batches = Batches(data, method, options, augmentation, vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
     return Training(network, method.to(device), options), batches

@@ -166,10 +166,10 @@ def _continue(
     drop_later(folder / "checkpoints" / BEST, prepared.step)
     if 0 < prepared.step < prepared.total_steps:
         _record_resumption(prepared, folder, warn)
-    last, patience = len(prepared.plan.stages()) - 1, prepared.config.train.patience
+    patience = prepared.config.train.patience
 
     def stops_early() -> bool:
-        return prepared.stage == last and exhausted(rows, last, patience)
+        return prepared.is_last_stage and exhausted(rows, prepared.stage, patience)
 
     beliefs = BeliefsWriter(folder)
     try:
@@ -186,7 +186,7 @@ def _continue(
                 yield rows[-1]
                 continue
             finished = prepared.training.step == prepared.training.options.steps
-            if stops_early() or (finished and prepared.stage == last):
+            if stops_early() or (finished and prepared.is_last_stage):
                 break
             if stop():
                 return

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daso.errors import MissingDependencyError, OptionError
+from daso.errors import MissingDependencyError, OptionError, first_line
 from daso.nets.backbone import Backbone, Preprocessing, measure
 from daso.nets.network import Interpolation
 
@@ -237,25 +237,20 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     )
 
 
-def _library() -> Any:
+def _import(name: str) -> Any:
     try:
-        transformers = importlib.import_module("transformers")
+        return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependencyError(
-            f"hf:NAME and folders of models need transformers: pip install 'daso[hf]' ({error})"
+            f"hf:NAME and folders of models need {name}: pip install 'daso[hf]' ({error})"
         ) from error
+
+
+def _library() -> Any:
+    transformers = _import("transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
-
-
-def _hub() -> Any:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"models of the hub need huggingface-hub: pip install 'daso[hf]' ({error})"
-        ) from error
 
 
 def _vision(model: nn.Module) -> Any:
@@ -263,7 +258,7 @@ def _vision(model: nn.Module) -> Any:
 
 
 def _is_cached(name: str) -> bool:
-    hub = _hub()
+    hub = _import("huggingface_hub")
     found = [
         isinstance(hub.try_to_load_from_cache(name, file), str)
         for file in ("config.json", "model.safetensors", "model.safetensors.index.json")
@@ -278,7 +273,7 @@ def fetch(name: str, file: str) -> Path:
         OptionError: the file cannot be fetched.
         MissingDependencyError: huggingface-hub is not installed.
     """
-    hub = _hub()
+    hub = _import("huggingface_hub")
     cached = hub.try_to_load_from_cache(name, file)
     if isinstance(cached, str):
         return Path(cached)
@@ -289,7 +284,7 @@ def fetch(name: str, file: str) -> Path:
 
 def _ask_hub(name: str, instead: str) -> None:
     """Raise an ``OptionError`` if the hub does not answer or has no such model."""
-    hub = _hub()
+    hub = _import("huggingface_hub")
     local = (
         "On a computer with network access, run "
         f"\"hf download {name} --include '*.json' '*.safetensors' --local-dir FOLDER\"; "
@@ -301,12 +296,12 @@ def _ask_hub(name: str, instead: str) -> None:
         raise OptionError(f"{name!r} is not a valid model name: {error}") from error
     except hub.errors.RepositoryNotFoundError as error:
         raise OptionError(
-            f"the hub has no model {name!r}, or it requires a login (hf auth login): {_line(error)}"
+            f"the hub has no model {name!r}, or it requires a login (hf auth login): {first_line(error)}"
         ) from error
     except Exception as error:
         # The exceptions of a missing network depend on the HTTP client of huggingface-hub.
         raise OptionError(
-            f"{name!r} is not cached, and the hub does not answer: {_line(error)}. {local}"
+            f"{name!r} is not cached, and the hub does not answer: {first_line(error)}. {local}"
         ) from error
     files = [file.rfilename for file in found.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
@@ -322,17 +317,13 @@ def _loading(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependencyError(
-            f"{name!r} needs more than transformers: {_line(error)}"
+            f"{name!r} needs more than transformers: {first_line(error)}"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise OptionError(
-            f"{name!r} cannot be loaded: {_line(error)}. It must have config.json and safetensors "
+            f"{name!r} cannot be loaded: {first_line(error)}. It must have config.json and safetensors "
             f"of a model type in transformers; pickles and models with custom code are refused"
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str, Any]:
@@ -344,7 +335,7 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
         if folder is not None:
             path = folder / name
         else:
-            hub = _hub()
+            hub = _import("huggingface_hub")
             try:
                 path = Path(
                     hub.hf_hub_download(

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from daso.errors import MissingDependencyError
+from daso.errors import MissingDependencyError, first_line
 
 
 class _StandInClass(type):
@@ -80,5 +80,6 @@ def _forget(*packages: str) -> None:
 
 
 def _missing(error: BaseException) -> MissingDependencyError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return MissingDependencyError(f"timm:NAME needs timm: pip install 'daso[timm]' ({reason})")
+    return MissingDependencyError(
+        f"timm:NAME needs timm: pip install 'daso[timm]' ({first_line(error)})"
+    )

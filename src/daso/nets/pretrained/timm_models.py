@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from daso.errors import OptionError
+from daso.errors import OptionError, first_line
 from daso.nets.backbone import Backbone, Preprocessing, load_weights, measure
 from daso.nets.network import Interpolation
 from daso.nets.pretrained.huggingface import STRIDE, fetch
@@ -129,4 +129,4 @@ def _create(timm: Any, name: str, side: int | None) -> Any:
         # Convolutional networks accept every size, but not this argument.
         return timm.create_model(name, pretrained=False, num_classes=0)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise OptionError(f"timm cannot build {name!r}: {str(error).splitlines()[0]}") from error
+        raise OptionError(f"timm cannot build {name!r}: {first_line(error)}") from error

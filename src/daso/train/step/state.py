@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from daso.constraints import check_device
-from daso.errors import OptionError, RunError
+from daso.errors import OptionError, RunError, first_line
 from daso.methods.method import Batch, Method, Step
 from daso.nets.ema import MovingAverage
 from daso.nets.network import Network
@@ -43,9 +43,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise OptionError(
-            f"device {name!r} is not available here: {reason}; use --device cpu or auto"
+            f"device {name!r} is not available here: {first_line(error)}; use --device cpu or auto"
         ) from error
     return device
 
