@@ -16,12 +16,7 @@ from daso.errors import DataError
 def regular_members(
     path: Path, folder: str, names: Collection[str], limit: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of the regular files ``folder/name``.
-
-    Raises:
-        DataError: the archive is damaged or unpacks to more than *limit* bytes, or such a member is
-            not a regular file.
-    """
+    """Yield the name and the content of the regular files ``folder/name``."""
     with _opened(path, limit) as archive:
         for member in archive:
             parts = PurePosixPath(member.name).parts
@@ -34,11 +29,7 @@ def regular_members(
 
 
 def first_folder(path: Path, limit: int) -> str:
-    """Return the folder of an archive's first entry, or ``""``.
-
-    Raises:
-        DataError: the archive is damaged.
-    """
+    """Return the folder of an archive's first entry, or ``""``."""
     with _opened(path, limit) as archive:
         first = archive.next()
     return PurePosixPath(first.name).parts[0] if first and first.name else ""

@@ -76,11 +76,7 @@ CIFAR100 = CifarLayout(
 
 
 def locate_cifar(path: Path, layout: CifarLayout) -> Path:
-    """Return the folder of batches (*path* or its published subfolder) or the .tar.gz there.
-
-    Raises:
-        DataError: files are missing; the message names them.
-    """
+    """Return the folder of batches (*path* or its published subfolder) or the .tar.gz there."""
     if path.is_file():
         return path
     try:
@@ -128,11 +124,7 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
 
 
 def archive_layout(path: Path) -> CifarLayout:
-    """Return which CIFAR a .tar.gz holds, by the folder of its first entry.
-
-    Raises:
-        DataError: neither, or the archive is damaged.
-    """
+    """Return which CIFAR a .tar.gz holds, by the folder of its first entry."""
     top = first_folder(path, LARGEST)
     for layout in (CIFAR10, CIFAR100):
         if top == layout.folder:

@@ -35,11 +35,7 @@ Opener = Callable[[Path], AbstractContextManager[Table]]
 
 
 def import_pyarrow(what: str) -> Any:
-    """Import pyarrow.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Import pyarrow."""
     try:
         import pyarrow
     except ImportError as error:
@@ -130,11 +126,7 @@ class TableFiles:
         self.image, self.label = columns[0]
 
     def labels(self) -> list[Any]:
-        """Read the labels of all rows: integers or texts, None where missing.
-
-        Raises:
-            DataError: there are no rows.
-        """
+        """Read the labels of all rows: integers or texts, None where missi"""
         labels: list[Any] = []
         self.rows = []
         for file in self.files:
@@ -236,11 +228,7 @@ def _text(label: int | str | None) -> str:
 
 
 def metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
-    """Return the class names in a schema's ``huggingface`` metadata, empty without it.
-
-    Raises:
-        DataError: see ``feature_names``.
-    """
+    """Return the class names in a schema's ``huggingface`` metadata, empty without it."""
     stored = metadata.get(b"huggingface")
     if stored is None:
         return ()
@@ -252,11 +240,7 @@ def metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> t
 
 
 def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
-    """Return the class names of a column in the features of a Hugging Face data set.
-
-    Raises:
-        DataError: the column is not described, or a class is named twice.
-    """
+    """Return the class names of a column in the features of a Hugging Face data set."""
     try:
         feature = features[label]  # type: ignore[index]
         names = tuple(str(name) for name in feature.get("names") or ())

@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import (
-    CHUNK,
-    Opener,
-    Table,
-    TableFiles,
-    list_tables,
-    metadata_names,
-)
+from daso.data.formats.arrow import CHUNK, Opener, Table, TableFiles, list_tables, metadata_names
 from daso.data.listing import Listing, part_called
 from daso.errors import DataError, MissingDependencyError
 

@@ -19,11 +19,7 @@ SUBFOLDERS = (".", "data", "plain_text")
 
 
 def locate_parquet(folder: Path) -> Path:
-    """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``.
-
-    Raises:
-        DataError: none does.
-    """
+    """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
     for name in SUBFOLDERS:
         if _files(folder / name, "train"):
             return folder / name

@@ -86,11 +86,7 @@ def absolute_place(place: Path | str) -> str:
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk.
-
-    Raises:
-        DataError: there are none, or too many.
-    """
+    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk."""
     pieces: list[Sequence[str]] = []
     count, end = 1, 0
     for brace in BRACE.finditer(pattern):
@@ -158,12 +154,7 @@ def list_tars(folder: Path) -> Listing:
 
 
 def unlabeled_tars(place: str) -> EncodedImages:
-    """Return all images of the shards of a pattern; their labels are ignored.
-
-    Raises:
-        DataError: a shard is missing or damaged, or has no image.
-        MissingDependencyError: an address needs fsspec.
-    """
+    """Return all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
     counts = [sum(1 for _ in read_samples(shard, contents=False)) for shard in shards]
     if not sum(counts):
@@ -172,12 +163,7 @@ def unlabeled_tars(place: str) -> EncodedImages:
 
 
 def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
-    """Yield the samples of a shard that have an image; without *contents* the image is empty.
-
-    Raises:
-        DataError: the file is missing, damaged, or has a member that is too large.
-        MissingDependencyError: an address needs fsspec.
-    """
+    """Yield the samples of a shard that have an image; without *contents* the image is empty."""
     with _opened(shard, "r|*" if contents else "r:*") as archive:
         for key, members in itertools.groupby(
             _members(archive), lambda member: _split(member.name)[0]
