@@ -139,5 +139,5 @@ def test_what_does_not_go_with_vectors_is_refused(make: MakeConfig, vectors: Sou
         prepare(make("fixmatch", resolution=32), vectors)
     bad = vectors.train.images.copy()
     bad[3] = np.nan
-    with pytest.raises(DataError, match="NaN.* index 3"):
+    with pytest.raises(DataError, match=r"NaN.* index 3"):
         DecodedImages(bad, vectors.train.labels)

@@ -110,8 +110,11 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
     side, largest = max(layout.height, layout.width), reading.largest_side
     if largest is None or side <= largest:
         return layout, ()
-    note = f"images are resized to {largest} x {largest} pixels to save time; --size {side} keeps"
-    return square_layout(largest, layout.channels), (f"{note} {side} x {side}",)
+    note = (
+        f"images are resized to {largest} x {largest} pixels to save time; "
+        f"--size {side} keeps {side} x {side}"
+    )
+    return square_layout(largest, layout.channels), (note,)
 
 
 def _choose_layout(
