@@ -176,7 +176,7 @@ def test_without_a_readable_labelled_image_the_images_are_named(
     for path in (folder / "labeled").rglob("*.png"):
         path.write_bytes(b"nothing")
     for cache in (None, Cache(tmp_path)):
-        with pytest.raises(DataError, match="15 images could not be read|no readable labelled"):
+        with pytest.raises(DataError, match=r"15 images|no readable labelled"):
             open_source(str(folder), cache=cache, skip_bad=True)
 
 
