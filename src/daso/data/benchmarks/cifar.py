@@ -16,6 +16,9 @@ from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source, check_labels
 from daso.errors import DataError
 
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 LARGEST = 2**29
@@ -53,10 +56,7 @@ CIFAR10 = CifarLayout(
     meta="batches.meta",
     label_key="labels",
     names_key="label_names",
-    class_names=(
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
+    class_names=CIFAR10_CLASSES,
     mean=CIFAR10_MEAN,
     std=CIFAR10_STD,
 )

@@ -21,9 +21,9 @@ FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 STL10_URL = "http://ai.stanford.edu/~acoates/stl10/"
 STL10_MEMBERS = (
-    *("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"),
-    *("class_names.txt", "fold_indices.txt"),
-)
+    "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
+    "class_names.txt", "fold_indices.txt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 FASHION_CLASSES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 LARGEST = 2**30
 """Bytes; files that unpack to more are refused."""
 CHUNK = 2**20
