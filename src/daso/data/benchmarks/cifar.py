@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.benchmarks.archive import first_folder, regular_members
 from daso.data.benchmarks.locate import find_folder
 from daso.data.benchmarks.unpickle import load_dictionary
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source, check_labels
+from daso.data.tar_files import open_tar, read_member
 from daso.errors import DataError
 
 CIFAR10_CLASSES = (
@@ -125,7 +125,9 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
 
 def archive_layout(path: Path) -> CifarLayout:
     """Return which CIFAR a .tar.gz holds, by the folder of its first entry."""
-    top = first_folder(path, LARGEST)
+    with open_tar(str(path), "r|*") as archive:
+        first = archive.next()
+    top = PurePosixPath(first.name).parts[0] if first and first.name else ""
     for layout in (CIFAR10, CIFAR100):
         if top == layout.folder:
             return layout
@@ -139,8 +141,20 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
     """Yield the name, the content and the place, for messages, of each file."""
     names = (layout.meta, *layout.batches)
     if path.is_file():
-        for name, content in regular_members(path, layout.folder, names, LARGEST):
-            yield name, content, f"{path}, {layout.folder}/{name}"
+        size = 0
+        with open_tar(str(path), "r|*") as archive:
+            for member in archive:
+                size += member.size
+                if size > LARGEST:
+                    raise DataError(
+                        f"{path}: unpacks to more than {LARGEST:,} bytes; fetch it again"
+                    )
+                parts, where = PurePosixPath(member.name).parts, f"{path}, {member.name}"
+                if len(parts) != 2 or parts[0] != layout.folder or parts[1] not in names:
+                    continue
+                if not member.isreg():
+                    raise DataError(f"{where}: not a regular file")
+                yield parts[1], read_member(archive, member), where
         return
     for file in (path / name for name in names):
         if not file.is_file():
