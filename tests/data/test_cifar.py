@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.benchmarks.cifar import (
-    CIFAR10,
-    CIFAR100,
-    CifarLayout,
-    archive_layout,
-    read_cifar,
-)
+from daso.data.benchmarks.cifar import CIFAR10, CIFAR100, CifarLayout, archive_layout, read_cifar
 from daso.errors import DataError
 
 PER_FILE = 20

@@ -279,11 +279,7 @@ def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:
     assert source.class_names == ("1", "9", "10")
     assert sorted(
         zip(first_values(source, "train"), source.train.labels.tolist(), strict=True)
-    ) == [
-        (1, 0),
-        (9, 1),
-        (10, 2),
-    ]
+    ) == [(1, 0), (9, 1), (10, 2)]
 
 
 def test_the_largest_side_is_kept_and_noted(tmp_path: Path) -> None:

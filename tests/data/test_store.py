@@ -98,6 +98,14 @@ def test_every_pool_has_a_fingerprint_that_changes_with_a_pixel() -> None:
     assert first["unlabeled"] is None
 
 
+def test_pixels_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, kept = pool(COUNTS), np.array([5, 3, 60])
+    digests = images.digests
+    monkeypatch.setattr("daso.data.images.decoded.digest", None)
+    assert np.array_equal(images.select(kept).digests, digests[kept])
+    assert images.select(kept).select(np.array([2])).digests.tolist() == [digests[60].tolist()]
+
+
 def test_options_that_do_not_fit_the_source_are_refused() -> None:
     with pytest.raises(OptionError, match="needs labeled_head"):
         make_split(source(), SplitOptions(unlabeled_head=5), 0)

@@ -290,7 +290,8 @@ def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Pat
     write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("a.cls", b"17")])
     with pytest.raises(DataError, match=r"test label '17' .*0, 1, 2"):
         open_source(str(tmp_path))
-    write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("b.png", png(0))])
+    blank = [("a.png", png(0)), ("a.cls", b" \n"), ("b.png", png(0))]
+    write_shard(tmp_path / "test-900.tar", blank)
     with pytest.raises(DataError, match=r"2 test images have no label; give each a \.cls"):
         open_source(str(tmp_path))
 

@@ -32,6 +32,11 @@ from daso.errors import DataError
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
 
+NOT_REGULAR = (
+    tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE,
+)  # fmt: skip
+"""Kinds of tar members that are not files."""
+
 
 def npz(**arrays: object) -> bytes:
     stream = io.BytesIO()
@@ -247,10 +252,7 @@ def test_damaged_archives(tmp_path: Path, content: bytes) -> None:
 def test_links_and_devices_in_archives_are_refused(tmp_path: Path) -> None:
     secret, first = put(tmp_path / "secret", PICKLES[2]), f"{CIFAR10.folder}/{CIFAR10.batches[0]}"
     members = [(member(f"{CIFAR10.folder}/{name}"), PICKLES[2]) for name in CIFAR10.batches[1:]]
-    for kind in (
-        *(tarfile.SYMTYPE, tarfile.LNKTYPE),
-        *(tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE),
-    ):
+    for kind in NOT_REGULAR:
         content = archive((member(first, kind, str(secret)), b""), *members)
         with pytest.raises(DataError, match="not a regular file"):
             read_cifar(put(tmp_path / "a.tar.gz", content), CIFAR10)

@@ -16,6 +16,11 @@ from PIL import Image
 from daso.data.formats.tar_shards import list_tars, read_samples, unlabeled_tars
 from daso.errors import DataError
 
+NOT_REGULAR = (
+    tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE,
+)  # fmt: skip
+"""Kinds of tar members that are not files."""
+
 
 def shard(*members: tuple[str, bytes]) -> bytes:
     stream = io.BytesIO()
@@ -55,10 +60,7 @@ def test_damaged_shards(tmp_path: Path, content: bytes) -> None:
 
 def test_only_regular_members_are_read(tmp_path: Path) -> None:
     secret = put(tmp_path / "secret.png", png())
-    for kind in (
-        *(tarfile.SYMTYPE, tarfile.LNKTYPE),
-        *(tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE),
-    ):
+    for kind in NOT_REGULAR:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w") as archive:
             info = tarfile.TarInfo("0.png")

@@ -36,9 +36,6 @@ def number_labels(
         texts: labels by part, ``""`` where missing.
         class_names: K names, or the numbers 0 to K - 1 as text; a label is the index of its name.
         where: the data set, for the error.
-
-    Raises:
-        DataError: a label of a part other than "unlabeled" is not a class.
     """
     numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
     for part, labels in texts.items():
@@ -56,11 +53,7 @@ def number_labels(
 
 
 def numbered_names(count: int, where: str) -> tuple[str, ...]:
-    """Return the names "0" to "K - 1" of classes that are known by number only.
-
-    Raises:
-        DataError: the largest label cannot be meant as a class number.
-    """
+    """Return the names "0" to "K - 1" of classes that are known by number only."""
     if count > MOST_NUMBERED:
         raise DataError(f"{where}: the largest label is {count - 1}; {NUMBER_CLASSES}")
     return tuple(map(str, range(count)))

@@ -17,19 +17,10 @@ NameOf = Callable[[int], str]
 Pair = tuple[int, int]
 
 DOUBTFUL = {
-    (
-        "train",
-        "train",
-    ): "labelled images are copies of others; a hold-out may get one of two copies",
-    (
-        "validation",
-        "train",
-    ): "validation images are also labelled images; their numbers are too good",
-    (
-        "validation",
-        "test",
-    ): "validation images are also test images; choosing by them favours the test",
-    ("unlabeled", "test"): "unlabelled images are also test images; the test images are not unseen",
+    ("train", "train"): "labelled images are copies of others; a hold-out may get one of them",
+    ("validation", "train"): "validation images are also labelled images; numbers are too good",
+    ("validation", "test"): "validation images are also test images; choices favour the test",
+    ("unlabeled", "test"): "unlabelled images are also test images; these are not unseen",
 }
 """Notes about copies of images of the first part in the second."""
 

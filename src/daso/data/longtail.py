@@ -1,9 +1,9 @@
 """Long-tailed, semi-supervised splits as pure functions over a label array.
 
-The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C): a class-balanced
-hold-out is taken first; then every class gives its first N1 images (in a shuffled order) to the labelled
-pool and the next M1 to the unlabelled one, so the two are disjoint; then each pool is thinned to its
-class counts. Random draws follow the authors' code, so their seeds give their index sets.
+The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C). A
+class-balanced hold-out is taken first. Then every class gives its first N1 images, in shuffled order,
+to the labelled pool and the next M1 to the unlabelled one, so the two are disjoint. Then each pool is
+thinned to its class counts. Random draws follow the authors' code: their seeds give their index sets.
 """
 
 from __future__ import annotations
@@ -20,72 +20,65 @@ from daso.errors import DataError, OptionError
 
 Indices = npt.NDArray[np.int64]
 Shape = Literal["consistent", "uniform", "reversed"]
+SHAPES = "consistent, uniform or reversed"
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which images of a source are labelled, unlabelled and held out. What is left out, the source decides."""
+    """Which images of a source are labelled, unlabelled and held out; the source decides the rest."""
 
     labeled_head: int | None = None
-    """N1: labelled images of the most frequent class (without it: all labelled images of the source)."""
+    """N1: labelled images of the largest class (default: all labelled images of the source)."""
     unlabeled_head: int | None = None
-    """M1: unlabelled images of the most frequent class (without it: the source's own unlabelled images)."""
+    """M1: unlabelled images of the largest class (default: the source's own unlabelled images)."""
     gamma_labeled: float | None = None
-    """Imbalance ratio of the labelled images: the largest class count over the smallest; 1 is balanced."""
+    """Imbalance ratio of the labelled images: largest class over smallest; 1 is balanced."""
     gamma_unlabeled: float | None = None
     """Imbalance ratio of the unlabelled images."""
     unlabeled_shape: Shape | None = None
-    """Class distribution of the unlabelled images: as the labelled one, uniform, or in reversed order."""
+    """Class distribution of the unlabelled images: as the labelled one, uniform, or reversed."""
     holdout: int | None = None
-    """Images set aside before the split, in all, the same number of each class, to choose a model on (0: none)."""
+    """Images held out to choose a model on: a total, the same number of each class (0: none)."""
     folds: int | None = None
-    """For cross-validation (daso validate): parts into which the labelled images of each class are dealt."""
+    """For cross-validation (daso validate): parts that the labelled images of each class are dealt to."""
     fold: int | None = None
-    """The part that is held out, counted from 0."""
+    """The part that is held out, from 0."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("labeled_head", 1),
-            ("unlabeled_head", 1),
-            ("gamma_labeled", 1),
-            ("gamma_unlabeled", 1),
-            ("holdout", 0),
-            ("folds", 2),
-            ("fold", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise OptionError(f"{name} = {value!r} is out of range: at least {least}")
+        least = {"holdout": 0, "folds": 2, "fold": 0}
+        for name, value in vars(self).items():
+            if name == "unlabeled_shape" or value is None:
+                continue
+            if not least.get(name, 1) <= value < float("inf"):
+                raise OptionError(
+                    f"{name} = {value!r} is out of range: at least {least.get(name, 1)}"
+                )
         if self.unlabeled_shape not in (None, "consistent", "uniform", "reversed"):
-            raise OptionError(
-                f"unknown unlabeled_shape {self.unlabeled_shape!r}; valid: consistent, uniform, reversed"
-            )
+            raise OptionError(f"unknown unlabeled_shape {self.unlabeled_shape!r}; use {SHAPES}")
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
-            raise OptionError(
-                f"fold = {self.fold} must be one of folds = {self.folds}, counted from 0"
-            )
+            raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, from 0")
 
     @property
     def mismatched(self) -> bool:
-        """Whether unlabelled images are drawn, and in another distribution than the labelled ones."""
+        """Whether unlabelled images are drawn from another distribution than the labelled ones."""
         ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
         differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
 
     def or_else(self, defaults: SplitOptions) -> SplitOptions:
-        """Return these options, and for each one that is left out the one of *defaults*."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return dataclasses.replace(defaults, **given)
+        """Return these options, with those of *defaults* for the missing ones."""
+        options = {name: value for name, value in vars(self).items() if value is not None}
+        return dataclasses.replace(defaults, **options)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint index arrays into a source's labelled pool.
+    """Disjoint index arrays, int64, into a source's labelled images.
 
     Attributes:
-        labeled: int64, images whose label the training may see.
-        unlabeled: int64, images whose label only the evaluation may see.
-        holdout: int64, images that the training never sees.
+        labeled: images whose label training sees.
+        unlabeled: images whose label only evaluation sees.
+        holdout: images that training never sees.
     """
 
     labeled: Indices
@@ -93,10 +86,7 @@ class Split:
     holdout: Indices
 
     def fingerprint(self, labels: npt.NDArray[np.int64]) -> str:
-        """Return 16 hexadecimal digits that change with any index or any label of the split.
-
-        The order within a part does not matter: training shuffles it anyway.
-        """
+        """Return 16 hexadecimal digits that depend on indices and labels, not on their order."""
         digest = hashlib.sha256()
         for part in (self.labeled, self.unlabeled, self.holdout):
             ordered = np.sort(part)
@@ -107,18 +97,15 @@ class Split:
 
 
 def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
-    """Return the class counts of an exponential long tail, most frequent class first.
+    """Return the class counts of an exponential long tail, int64 (K,), largest class first.
 
-    ``n_k = floor(head * (1 / gamma) ** (k / (K - 1)))``, computed in double precision in this order
-    of operations, as the published counts were.
+    ``n_k = floor(head * (1 / gamma) ** (k / (K - 1)))``, in double precision and in this order of
+    operations, as the published counts were computed.
 
     Args:
         head: images of class 0, at least 1.
         gamma: imbalance ratio head / tail, at least 1.
         num_classes: K, at least 2.
-
-    Returns:
-        int64, (K,).
 
     Raises:
         OptionError: an argument is out of range, or the tail would be empty.
@@ -129,7 +116,7 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
         raise OptionError(f"the head class needs at least 1 image, got {head}")
     if not gamma >= 1:
         raise OptionError(
-            f"an imbalance ratio is at least 1, got {gamma}; for a reversed order use the shape 'reversed'"
+            f"an imbalance ratio is at least 1, got {gamma}; for a reversed order use shape 'reversed'"
         )
     counts = [
         int(head * ((1.0 / gamma) ** (rank / (num_classes - 1.0)))) for rank in range(num_classes)
@@ -143,10 +130,11 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
 
 
 def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) -> Indices:
-    """Return the class counts of the unlabelled images, int64 (K,), for a *shape* of their distribution.
+    """Return the class counts of the unlabelled images, int64 (K,).
 
-    ``consistent``: long-tailed like the labelled ones; ``uniform``: *head* images of every class, whatever
-    *gamma*; ``reversed``: the long tail with the class order reversed (written gamma_u = 1/gamma in the paper).
+    ``consistent`` is long-tailed like the labelled images. ``uniform`` is *head* images of every
+    class, whatever *gamma*. ``reversed`` is the long tail in reversed class order (gamma_u = 1/gamma
+    in the paper).
     """
     if shape == "uniform":
         return longtail_counts(head, 1.0, num_classes)
@@ -155,20 +143,20 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
         return counts
     if shape == "reversed":
         return counts[::-1].copy()
-    raise OptionError(f"unknown shape {shape!r}; valid: consistent, uniform, reversed")
+    raise OptionError(f"unknown shape {shape!r}; use {SHAPES}")
 
 
 def split_holdout(
     labels: npt.NDArray[np.int64], per_class: Indices, seed: int
 ) -> tuple[Indices, Indices]:
-    """Set aside random images of every class: return (remaining, held out) indices.
+    """Hold out random images of every class: return (remaining, held out) indices.
 
-    Both are grouped by class, in shuffled order within a class, as the authors' code leaves them: what is
-    drawn afterwards depends on that order.
+    Both are grouped by class, shuffled within a class, as in the authors' code: later draws depend on
+    that order.
 
     Args:
         labels: int64, (N,).
-        per_class: int64, (K,), images to set aside of each class.
+        per_class: int64, (K,), images to hold out of each class.
         seed: 0 <= seed < 2**32.
 
     Raises:
@@ -181,7 +169,7 @@ def split_holdout(
         if len(members) <= number:
             raise DataError(
                 f"class {k} has {len(members)} images: a hold-out of {number} per class leaves none; "
-                f"use a smaller hold-out (0: none)"
+                "use a smaller hold-out (0: none)"
             )
         random.shuffle(members)
         remaining.append(members[number:])
@@ -190,11 +178,10 @@ def split_holdout(
 
 
 def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
-    """Deal the images of every class to folds in turn: return the fold of each image, int64 (N,), -1: in none.
+    """Deal the images of every class to folds in turn: return the fold of each image, int64 (N,).
 
-    Classes follow one another in turn, so folds are of almost one size, and so are their shares of a class. The only
-    image of a class is in no fold: a training without it would not know the class. Any other class has an image
-    outside of every fold.
+    Folds have almost equal sizes and shares of each class. The only image of a class is in no fold
+    (-1): training without it would not know the class.
 
     Args:
         labels: int64, (N,).
@@ -215,7 +202,7 @@ def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
 def _thin(
     labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool
 ) -> Indices:
-    """Draw ``counts[k]`` images of every class from *pool*; *reverse*: visit the classes in reversed order."""
+    """Draw ``counts[k]`` images of every class from *pool*, visiting classes in (reversed) order."""
     random = np.random.RandomState(seed)
     chosen = []
     for k in reversed(range(len(counts))) if reverse else range(len(counts)):
@@ -233,21 +220,21 @@ def longtail_split(
     holdout: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Split the images of a source into labelled, unlabelled and hold-out ones, disjointly.
+    """Split images into labelled, unlabelled and held-out ones, disjointly.
 
     Args:
-        labels: int64, (N,), 0 <= label < K; every image's class.
-        labeled_counts: int64, (K,), labelled images of each class, at least 1 each.
-        unlabeled_counts: int64, (K,), unlabelled images of each class in any distribution, or None for none.
-        holdout: images to set aside first, in all; the same number, ``holdout // K``, of every class.
+        labels: int64, (N,), 0 <= label < K.
+        labeled_counts: int64, (K,), labelled images of each class, at least 1.
+        unlabeled_counts: int64, (K,), unlabelled images of each class, in any distribution, or None.
+        holdout: images to hold out first, in all: ``holdout // K`` of every class.
         seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
 
     Raises:
         DataError: a class has too few images for its counts, or a label is out of range.
         OptionError: the counts do not fit each other.
 
-    Departure from the authors' code: where a class has too few images they silently take fewer; here that is
-    an error. Every class with at least N1 + M1 images gives the images that theirs gives.
+    Departure from the authors' code: they silently take fewer images of a class that has too few; here
+    that is an error. Every class with at least N1 + M1 images gives the same images as theirs.
     """
     num_classes = len(labeled_counts)
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
@@ -267,32 +254,33 @@ def longtail_split(
     if holdout:
         if holdout < num_classes:
             raise OptionError(
-                f"a hold-out takes as many images of each of {num_classes} classes: {holdout} are too few"
+                f"a hold-out takes images of each of {num_classes} classes: {holdout} are too few"
             )
         remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
 
     random = np.random.RandomState(seed)
-    wanted = np.zeros_like(labeled_counts) if unlabeled_counts is None else unlabeled_counts
-    head, unlabeled_head = int(labeled_counts.max()), int(wanted.max())
+    further = np.zeros_like(labeled_counts) if unlabeled_counts is None else unlabeled_counts
+    head, unlabeled_head = int(labeled_counts.max()), int(further.max())
     labeled_pool, unlabeled_pool = [], []
     for k in range(num_classes):
         members = remaining[labels[remaining] == k]
         random.shuffle(members)
-        if len(members) < labeled_counts[k] + wanted[k]:
+        if len(members) < labeled_counts[k] + further[k]:
             raise DataError(
-                f"class {k} has {len(members)} images after the hold-out; the split wants {labeled_counts[k]} "
-                f"labelled and {wanted[k]} unlabelled: use smaller heads or a smaller hold-out"
+                f"class {k} has {len(members)} images after the hold-out; the split needs "
+                f"{labeled_counts[k]} labelled and {further[k]} unlabelled: use smaller heads or a "
+                "smaller hold-out"
             )
-        # As the authors: the first N1 images may be labelled, the next M1 unlabelled, whatever the class's counts.
-        # A class with fewer images than that gives what its own counts want.
+        # As in the authors' code, the first N1 images may be labelled and the next M1 unlabelled. A
+        # class with fewer images gives what its own counts need.
         cut = head if len(members) >= head + unlabeled_head else int(labeled_counts[k])
         labeled_pool.append(members[:cut])
-        unlabeled_pool.append(members[cut : cut + max(unlabeled_head, int(wanted[k]))])
+        unlabeled_pool.append(members[cut : cut + max(unlabeled_head, int(further[k]))])
 
     labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
     unlabeled = np.empty(0, dtype=np.int64)
     if unlabeled_counts is not None:
-        # The authors visit the classes from head to tail: a rising distribution is visited from the last class.
+        # The authors visit the classes from head to tail, a rising distribution from its last class.
         rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
         unlabeled = _thin(
             labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising

@@ -13,12 +13,7 @@ from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Cache, Reasons
 from daso.data.images.decode import ImageHeader
 from daso.data.images.decoded import Decoded, DecodedImages
-from daso.data.images.encoded import (
-    EncodedImages,
-    no_size_warnings,
-    read_headers,
-    work_through,
-)
+from daso.data.images.encoded import EncodedImages, no_size_warnings, read_headers, work_through
 from daso.data.images.layout import Layout, choose_layout, square_layout
 from daso.data.images.memory import available_memory
 from daso.data.listing import Listing, Reading
@@ -90,11 +85,7 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
 def checked_for_copies(
     source: Source, names: Mapping[str, NameOf], *, where: str, skip_bad: bool
 ) -> Source:
-    """Refuse copies in custom data, or leave them out, and note confusable class names.
-
-    Raises:
-        DataError: see ``without_copies``.
-    """
+    """Refuse copies in custom data, or leave them out, and note confusable class names."""
     images, skipped, notes = without_copies(
         source.parts(), names, source.class_names, where=where, skip_bad=skip_bad
     )
@@ -119,8 +110,11 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
     side, largest = max(layout.height, layout.width), reading.largest_side
     if largest is None or side <= largest:
         return layout, ()
-    note = f"images are resized to {largest} x {largest} pixels to save time; --size {side} keeps"
-    return square_layout(largest, layout.channels), (f"{note} {side} x {side}",)
+    note = (
+        f"images are resized to {largest} x {largest} pixels to save time; "
+        f"--size {side} keeps {side} x {side}"
+    )
+    return square_layout(largest, layout.channels), (note,)
 
 
 def _choose_layout(
@@ -152,10 +146,7 @@ def _choose_layout(
 
 
 def _decode_into(
-    cache: Cache,
-    pools: Mapping[str, EncodedImages],
-    layout: Layout,
-    reasons: dict[str, Reasons],
+    cache: Cache, pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
 ) -> dict[str, Decoded]:
     arrays: dict[str, Decoded] = {}
     for part, pool in pools.items():

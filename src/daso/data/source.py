@@ -82,9 +82,6 @@ def check_labels(
         classes: K; labels must be 0 to K - 1.
         where: the beginning of the error.
         unknown: whether -1, for unknown, is allowed.
-
-    Raises:
-        DataError: a label is out of range; the message names the first.
     """
     bad = np.flatnonzero((labels < (UNLABELED if unknown else 0)) | (labels >= classes))
     if len(bad):
@@ -97,11 +94,7 @@ def check_labels(
 def refuse_empty_classes(
     labels: npt.NDArray[np.int64], class_names: Sequence[str], where: str, kind: str = ""
 ) -> None:
-    """Refuse a training part in which a class has no image; *kind* qualifies "labelled image".
-
-    Raises:
-        DataError: there is such a class; the message names it.
-    """
+    """Refuse a training part in which a class has no image; *kind* qualifies "labelled image"."""
     counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
     empty = [class_names[int(label)] for label in np.flatnonzero(counts == 0)]
     if empty:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.benchmarks.archive import first_folder, regular_members
 from daso.data.benchmarks.locate import find_folder
 from daso.data.benchmarks.unpickle import load_dictionary
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source, check_labels
+from daso.data.tar_files import open_tar, read_member
 from daso.errors import DataError
 
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 LARGEST = 2**29
@@ -53,10 +56,7 @@ CIFAR10 = CifarLayout(
     meta="batches.meta",
     label_key="labels",
     names_key="label_names",
-    class_names=(
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
+    class_names=CIFAR10_CLASSES,
     mean=CIFAR10_MEAN,
     std=CIFAR10_STD,
 )
@@ -76,11 +76,7 @@ CIFAR100 = CifarLayout(
 
 
 def locate_cifar(path: Path, layout: CifarLayout) -> Path:
-    """Return the folder of batches (*path* or its published subfolder) or the .tar.gz there.
-
-    Raises:
-        DataError: files are missing; the message names them.
-    """
+    """Return the folder of batches (*path* or its published subfolder) or the .tar.gz there."""
     if path.is_file():
         return path
     try:
@@ -128,12 +124,10 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
 
 
 def archive_layout(path: Path) -> CifarLayout:
-    """Return which CIFAR a .tar.gz holds, by the folder of its first entry.
-
-    Raises:
-        DataError: neither, or the archive is damaged.
-    """
-    top = first_folder(path, LARGEST)
+    """Return which CIFAR a .tar.gz holds, by the folder of its first entry."""
+    with open_tar(str(path), "r|*") as archive:
+        first = archive.next()
+    top = PurePosixPath(first.name).parts[0] if first and first.name else ""
     for layout in (CIFAR10, CIFAR100):
         if top == layout.folder:
             return layout
@@ -147,8 +141,20 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
     """Yield the name, the content and the place, for messages, of each file."""
     names = (layout.meta, *layout.batches)
     if path.is_file():
-        for name, content in regular_members(path, layout.folder, names, LARGEST):
-            yield name, content, f"{path}, {layout.folder}/{name}"
+        size = 0
+        with open_tar(str(path), "r|*") as archive:
+            for member in archive:
+                size += member.size
+                if size > LARGEST:
+                    raise DataError(
+                        f"{path}: unpacks to more than {LARGEST:,} bytes; fetch it again"
+                    )
+                parts, where = PurePosixPath(member.name).parts, f"{path}, {member.name}"
+                if len(parts) != 2 or parts[0] != layout.folder or parts[1] not in names:
+                    continue
+                if not member.isreg():
+                    raise DataError(f"{where}: not a regular file")
+                yield parts[1], read_member(archive, member), where
         return
     for file in (path / name for name in names):
         if not file.is_file():

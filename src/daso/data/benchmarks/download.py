@@ -21,9 +21,9 @@ FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 STL10_URL = "http://ai.stanford.edu/~acoates/stl10/"
 STL10_MEMBERS = (
-    *("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"),
-    *("class_names.txt", "fold_indices.txt"),
-)
+    "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
+    "class_names.txt", "fold_indices.txt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,6 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Pat
     """Fetch one file into a folder, unless it is there with the right checksum.
 
     The file appears only when it is complete and its checksum is right.
-
-    Raises:
-        DataError: the network or the disk fails, the server refuses, or the checksum is wrong.
     """
     # pooch imports requests, which most commands do not need.
     import pooch
@@ -166,11 +163,7 @@ class _ProgressBar:
 
 
 def _unpack(archive: Path, remote: Remote, folder: Path) -> None:
-    """Unpack the members of an archive into a folder; each appears when it is complete.
-
-    Raises:
-        DataError: a member is missing, the archive is damaged, or the disk is full.
-    """
+    """Unpack the members of an archive into a folder; each appears when it is complete."""
     target = folder / remote.folder
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -23,38 +23,26 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 FASHION_CLASSES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 LARGEST = 2**30
 """Bytes; files that unpack to more are refused."""
 CHUNK = 2**20
 
 
 def locate_idx(folder: Path) -> Path:
-    """Return *folder*, or ``raw`` in it, whichever holds the four IDX files.
-
-    Raises:
-        DataError: some are missing; the message names them.
-    """
+    """Return *folder*, or ``raw`` in it, whichever holds the four IDX files."""
     return find_folder(folder, "raw", FILES, has=_file)
 
 
 def read_fashion_mnist(folder: Path) -> Source:
-    """Read Fashion-MNIST: 60,000 and 10,000 grey 28 x 28 images of 10 classes.
-
-    Raises:
-        DataError: a file is missing, or its header, length or labels are wrong.
-    """
+    """Read Fashion-MNIST: 60,000 and 10,000 grey 28 x 28 images of 10 classes."""
     return _read(folder, "fashion-mnist", FASHION_CLASSES, flip=True)
 
 
 def read_idx(folder: Path) -> Source:
-    """Read any data set in MNIST's four IDX files; classes are named by number and not flipped.
-
-    Raises:
-        DataError: a file is missing, or its header, length or labels are wrong.
-    """
+    """Read any data set in MNIST's four IDX files; classes are named by number and not flipped."""
     return _read(folder, folder.resolve().name, None, flip=False)
 
 
@@ -87,11 +75,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def read_idx_file(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes with the given number of dimensions, unpacking gzip.
-
-    Raises:
-        DataError: the magic number, sizes or length are wrong, or the file is damaged or too large.
-    """
+    """Read one IDX file of unsigned bytes with the given number of dimensions, unpacking gzip."""
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"

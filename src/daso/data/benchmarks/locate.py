@@ -22,9 +22,6 @@ def find_folder(
         subfolder: the published name of the folder.
         names: of the files.
         has: whether a folder has a file.
-
-    Raises:
-        DataError: some are missing; the message names them.
     """
     for candidate in (folder, folder / subfolder):
         if all(has(candidate, name) for name in names):

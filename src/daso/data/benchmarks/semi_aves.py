@@ -34,11 +34,7 @@ Bad = list[tuple[str, str]]
 
 
 def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
-    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files that are read.
-
-    Raises:
-        DataError: some are missing; the message names them.
-    """
+    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files that are read."""
     names = [TRAIN, IN_CLASS, TEST, *([OUT_OF_CLASS] if open_set else [])]
     return find_folder(folder, FOLDER, names)
 
@@ -113,11 +109,7 @@ def read_semi_aves(
 
 
 def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[str, int]:
-    """Return the images of a list, in its order, with their labels; *bad* gets unusable lines.
-
-    Raises:
-        DataError: none of its images is there, or a folder of images is missing.
-    """
+    """Return the images of a list, in its order, with their labels; *bad* gets unusable lines."""
     images: dict[str, int] = {}
     found: set[Path] = set()
     first_bad = len(bad)

@@ -22,11 +22,7 @@ IMAGE_BYTES = 3 * SIDE * SIDE
 
 
 def locate_stl10(folder: Path) -> Path:
-    """Return *folder*, or ``stl10_binary`` in it, whichever holds the five binary files.
-
-    Raises:
-        DataError: some are missing; the message names them.
-    """
+    """Return *folder*, or ``stl10_binary`` in it, whichever holds the five binary files."""
     return find_folder(folder, FOLDER, FILES)
 
 

@@ -103,11 +103,7 @@ class Scan:
 
 
 def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan:
-    """Read every image of a listing, once for its header and once for its pixels, and keep none.
-
-    Raises:
-        OptionError: the size is not positive.
-    """
+    """Read every image of a listing, once for its header and once for its pixels, and keep none."""
     resized = None if reading.size is None else square_layout(reading.size)
     parts: dict[str, PartScan] = {}
     with no_size_warnings():

@@ -35,11 +35,7 @@ Opener = Callable[[Path], AbstractContextManager[Table]]
 
 
 def import_pyarrow(what: str) -> Any:
-    """Import pyarrow.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Import pyarrow."""
     try:
         import pyarrow
     except ImportError as error:
@@ -130,11 +126,7 @@ class TableFiles:
         self.image, self.label = columns[0]
 
     def labels(self) -> list[Any]:
-        """Read the labels of all rows: integers or texts, None where missing.
-
-        Raises:
-            DataError: there are no rows.
-        """
+        """Read the labels of all rows: integers or texts, None where missi"""
         labels: list[Any] = []
         self.rows = []
         for file in self.files:
@@ -189,19 +181,25 @@ class TableFiles:
 
 
 def list_tables(
-    tables: Mapping[str, TableFiles], class_names: Sequence[str], *, name: str, where: Path
+    tables: Mapping[str, TableFiles],
+    class_names: Sequence[str] | None = None,
+    *,
+    name: str,
+    where: Path,
 ) -> Listing:
     """List the parts of a data set; training images without a label join the unlabelled ones.
 
     Args:
         tables: by part, of ``PARTS``.
-        class_names: of integer labels; empty: the classes are named by number. Labels that are texts
-            are the names.
+        class_names: of integer labels; None: those in the metadata of the training images; empty:
+            the classes are named by number. Labels that are texts are the names.
         name, where: see ``Listing``.
 
     Raises:
         DataError: a label is out of range or missing in a hold-out, or a class has no labelled image.
     """
+    if class_names is None:
+        class_names = _metadata_names(tables["train"])
     values = {part: tables[part].labels() for part in PARTS if part in tables}
     if any(isinstance(label, str) for column in values.values() for label in column):
         texts = {part: [_text(label) for label in column] for part, column in values.items()}
@@ -235,28 +233,19 @@ def _text(label: int | str | None) -> str:
     return "" if label in (None, UNLABELED) else str(label)
 
 
-def metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
-    """Return the class names in a schema's ``huggingface`` metadata, empty without it.
-
-    Raises:
-        DataError: see ``feature_names``.
-    """
-    stored = metadata.get(b"huggingface")
+def _metadata_names(table: TableFiles) -> tuple[str, ...]:
+    stored = table.metadata.get(b"huggingface")
     if stored is None:
         return ()
     try:
         features = json.loads(stored)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
         features = None
-    return feature_names(features, label, file)
+    return feature_names(features, table.label, table.files[0])
 
 
 def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
-    """Return the class names of a column in the features of a Hugging Face data set.
-
-    Raises:
-        DataError: the column is not described, or a class is named twice.
-    """
+    """Return the class names of a column in the features of a Hugging Face data set."""
     try:
         feature = features[label]  # type: ignore[index]
         names = tuple(str(name) for name in feature.get("names") or ())

@@ -32,11 +32,7 @@ def is_image_folder(folder: Path) -> bool:
 
 
 def is_class_folder(folder: Path) -> bool:
-    """Whether *folder* holds at least two folders with images, none named like a part.
-
-    Raises:
-        DataError: one is named like a part of a data set.
-    """
+    """Whether *folder* holds at least two folders with images, none named like a part."""
     with_images = [
         name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None
     ]
@@ -138,11 +134,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
-    """Return the images of each class folder, by its name; images beside these folders are faults.
-
-    Raises:
-        DataError: there is no class folder.
-    """
+    """Return the images of each class folder, by its name; images beside these folders are faults."""
     names = _subfolders(folder)
     stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
     if not names and stray:
@@ -224,11 +216,7 @@ def _walk(folder: Path, note: Callable[[OSError], None] | None = None) -> Iterat
 
 
 def require_readable(folder: Path) -> None:
-    """Refuse a folder that this user may not list or enter.
-
-    Raises:
-        DataError: it is one.
-    """
+    """Refuse a folder that this user may not list or enter."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise DataError(f"{folder}: this folder cannot be read: Permission denied; {PERMIT}")
 

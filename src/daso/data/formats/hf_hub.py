@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import (
-    CHUNK,
-    Opener,
-    Table,
-    TableFiles,
-    list_tables,
-    metadata_names,
-)
+from daso.data.formats.arrow import CHUNK, Opener, Table, TableFiles, list_tables
 from daso.data.listing import Listing, part_called
 from daso.errors import DataError, MissingDependencyError
 
@@ -52,10 +45,7 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
             tables[part] = TableFiles([where / split], _opener(data), with_paths=True)
     if "train" not in tables:
         raise DataError(f"{where}: no split 'train' in it, only {', '.join(splits) or 'nothing'}")
-    train = tables["train"]
-    class_names = metadata_names(train.metadata, train.label, train.files[0])
-    short_name = repository.rpartition("/")[2]
-    listing = list_tables(tables, class_names, name=short_name, where=where)
+    listing = list_tables(tables, name=repository.rpartition("/")[2], where=where)
     left_out = [split for split in splits if part_called(split) is None]
     notes = (f"{where}: the split(s) {', '.join(left_out)} are left out",) if left_out else ()
     return dataclasses.replace(listing, notes=notes)

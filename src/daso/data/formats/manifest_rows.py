@@ -75,10 +75,6 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
 
     Returns:
         The rows, and for "path", "label" and "split" the column each was read from.
-
-    Raises:
-        DataError: the file cannot be read to its end, or lacks a column.
-        MissingDependencyError: a parquet file needs pyarrow.
     """
     records: list[tuple[int, dict[str, Any]]] = []
     names: dict[str, None] = {}
@@ -115,12 +111,7 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
 
 
 def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
-    """Yield the line and the path of each row, or the error of a row without one.
-
-    Raises:
-        DataError: see ``read_rows``.
-        MissingDependencyError: a parquet file needs pyarrow.
-    """
+    """Yield the line and the path of each row, or the error of a row without one."""
     column: str | None = None
     try:
         for line, record in _records(file):
@@ -172,11 +163,7 @@ def where(file: Path, line: int) -> str:
 
 
 def _text(value: Any, role: str) -> str:
-    """Return a value as text, "" if missing; whole numbers are labels too.
-
-    Raises:
-        ValueError: it is anything else.
-    """
+    """Return a value as text, "" if missing; whole numbers are labels too."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
@@ -191,11 +178,7 @@ def _text(value: Any, role: str) -> str:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a text file; their length is bounded.
-
-    Raises:
-        DataError: a line is not UTF-8, has a NUL character, or is too long.
-    """
+    """Yield the lines of a text file; their length is bounded."""
     with file.open("rb") as stream:
         number = 0
         while content := stream.readline(LONGEST_LINE + 1):

@@ -5,13 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from daso.data.formats.arrow import (
-    TableFiles,
-    import_pyarrow,
-    list_tables,
-    metadata_names,
-    open_parquet,
-)
+from daso.data.formats.arrow import TableFiles, import_pyarrow, list_tables, open_parquet
 from daso.data.listing import PART_NAMES, Listing
 from daso.errors import DataError
 
@@ -19,11 +13,7 @@ SUBFOLDERS = (".", "data", "plain_text")
 
 
 def locate_parquet(folder: Path) -> Path:
-    """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``.
-
-    Raises:
-        DataError: none does.
-    """
+    """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
     for name in SUBFOLDERS:
         if _files(folder / name, "train"):
             return folder / name
@@ -60,9 +50,7 @@ def list_parquet(folder: Path) -> Listing:
                     f"{place}: {len(files)} of {total} files like {files[0].name}; fetch them all"
                 )
             tables[part] = TableFiles(files, open_parquet)
-    train = tables["train"]
-    class_names = metadata_names(train.metadata, train.label, train.files[0])
-    return list_tables(tables, class_names, name=folder.resolve().name, where=place)
+    return list_tables(tables, name=folder.resolve().name, where=place)
 
 
 def _files(folder: Path, part: str) -> list[Path]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import glob
 import itertools
 import json
-import lzma
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Self, cast
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +19,9 @@ from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
 from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
-from daso.errors import DasoError, DataError, MissingDependencyError
+from daso.data.tar_files import import_fsspec, open_tar, read_member, regular_members
+from daso.data.tar_files import is_address as is_address
+from daso.errors import DataError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 CLASSES = "classes.txt"
@@ -33,26 +30,7 @@ BRACE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 LARGEST_MEMBER = 2**28
 """Bytes; larger members are refused."""
-LONG_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-"""Members that only describe the next one; tarfile reads them whole."""
-LARGEST_HEADER = 2**20
-"""Bytes of such a member."""
 CHUNK = 256
-DAMAGE = (
-    tarfile.TarError,
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    zlib.error,
-    lzma.LZMAError,
-)
 
 
 @dataclass(frozen=True)
@@ -75,22 +53,13 @@ def is_shards(place: str) -> bool:
     return is_address(place) or place.lower().endswith(ENDINGS)
 
 
-def is_address(place: str) -> bool:
-    """Whether a text is an address for fsspec, such as s3://bucket/name.tar, not a path."""
-    return "://" in place
-
-
 def absolute_place(place: Path | str) -> str:
     """Return an absolute path, or an address as it is."""
     return str(place) if is_address(str(place)) else str(Path(place).expanduser().resolve())
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk.
-
-    Raises:
-        DataError: there are none, or too many.
-    """
+    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk."""
     pieces: list[Sequence[str]] = []
     count, end = 1, 0
     for brace in BRACE.finditer(pattern):
@@ -158,12 +127,7 @@ def list_tars(folder: Path) -> Listing:
 
 
 def unlabeled_tars(place: str) -> EncodedImages:
-    """Return all images of the shards of a pattern; their labels are ignored.
-
-    Raises:
-        DataError: a shard is missing or damaged, or has no image.
-        MissingDependencyError: an address needs fsspec.
-    """
+    """Return all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
     counts = [sum(1 for _ in read_samples(shard, contents=False)) for shard in shards]
     if not sum(counts):
@@ -172,15 +136,10 @@ def unlabeled_tars(place: str) -> EncodedImages:
 
 
 def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
-    """Yield the samples of a shard that have an image; without *contents* the image is empty.
-
-    Raises:
-        DataError: the file is missing, damaged, or has a member that is too large.
-        MissingDependencyError: an address needs fsspec.
-    """
-    with _opened(shard, "r|*" if contents else "r:*") as archive:
+    """Yield the samples of a shard that have an image; without *contents* the image is empty."""
+    with open_tar(shard, "r|*" if contents else "r:*") as archive:
         for key, members in itertools.groupby(
-            _members(archive), lambda member: _split(member.name)[0]
+            regular_members(archive), lambda member: _split(member.name)[0]
         ):
             image, label, has_image = b"", "", False
             for member in members:
@@ -192,36 +151,13 @@ def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
                     )
                 if f".{ending}" in SUFFIXES and not has_image:
                     has_image = True
-                    image = _content(archive, member) if contents else b""
+                    image = read_member(archive, member) if contents else b""
                 elif ending == "cls":
-                    label = _content(archive, member).decode("utf-8", "replace").strip()
+                    label = read_member(archive, member).decode("utf-8", "replace").strip()
                 elif ending == "json" and not label:
-                    label = _json_label(_content(archive, member))
+                    label = _json_label(read_member(archive, member))
             if has_image:
                 yield Sample(key, image, label)
-
-
-class _Header(tarfile.TarInfo):
-    """A header that raises an error if damaged; tarfile takes it for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":  # the mark at the end
-                raise
-            raise tarfile.ReadError(f"damaged or cut short ({error})") from error
-        if header.type in LONG_HEADERS and header.size > LARGEST_HEADER:
-            raise tarfile.ReadError(f"a member's name and times take {header.size:,} bytes")
-        return header
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for member in archive:
-        if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
-            yield member
-        archive.members = []  # type: ignore[attr-defined] # or it would keep all members
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -231,14 +167,6 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}", ending.lower()
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    content = b"" if file is None else file.read()
-    if len(content) != member.size:
-        raise tarfile.ReadError("it ends within a member")
-    return content
-
-
 def _json_label(content: bytes) -> str:
     try:
         values = json.loads(content)
@@ -246,59 +174,6 @@ def _json_label(content: bytes) -> str:
         return ""
     label = values.get("label") if isinstance(values, dict) else None
     return "" if label is None or isinstance(label, dict | list) else str(label)
-
-
-@contextlib.contextmanager
-def _opened(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
-    """Open a shard; whatever damage raises becomes a DataError.
-
-    "r|*" reads it from start to end; "r:*" skips what is not needed, on a disk.
-    """
-    if is_address(shard):  # skipping small members is no faster than reading them
-        mode = "r|*"
-    try:
-        with (
-            _file(shard) as file,
-            tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive,
-        ):
-            yield archive
-    except DasoError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{shard}: no such file") from error
-    # tarfile lets errors of its parts through, and fsspec those of any storage.
-    except Exception as error:
-        if not isinstance(error, DAMAGE) and not is_address(shard):
-            raise
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, tarfile.TarError) or not is_address(shard):
-            reason = f"not a readable tar file: {reason}; fetch it again"
-        else:
-            reason = f"cannot be read: {reason}"
-        raise DataError(f"{shard}: {reason}") from error
-
-
-@contextlib.contextmanager
-def _file(shard: str) -> Iterator[IO[bytes]]:
-    if not is_address(shard):
-        with Path(shard).open("rb") as file:
-            yield file
-        return
-    files, path = _fsspec().core.url_to_fs(shard)
-    # Some web servers cannot send parts of a file, and a shard is read from start to end anyway.
-    options = {"block_size": 0} if shard.startswith(("http://", "https://")) else {}
-    with files.open(path, "rb", **options) as file:
-        yield cast(IO[bytes], file)
-
-
-def _fsspec() -> Any:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise MissingDependencyError(
-            "shards at an address need fsspec: pip install 'daso[stream]'"
-        ) from error
-    return fsspec
 
 
 def _shards_by_part(folder: Path) -> dict[str, list[str]]:
@@ -363,7 +238,7 @@ def _keys(shard: str, origin: str) -> tuple[str, ...]:
 
 def _remote_origin(shard: str) -> str:
     try:
-        files, path = _fsspec().core.url_to_fs(shard)
+        files, path = import_fsspec().core.url_to_fs(shard)
         about = files.info(path)
     except Exception as error:  # storages raise anything
         raise DataError(f"{shard}: cannot be read: {str(error) or type(error).__name__}") from error

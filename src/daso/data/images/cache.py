@@ -129,11 +129,7 @@ class _Blocks:
         return np.fromfile(self.folder / DIGESTS, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
     def allocate(self) -> None:
-        """Give the files their final sizes.
-
-        Raises:
-            DataError: the disk has too little space.
-        """
+        """Give the files their final siz"""
         (self.folder / SEAL).unlink(missing_ok=True)
         sizes = {IMAGES: self.shape[0] * self.size, DIGESTS: self.shape[0] * DIGEST_BYTES}
         written = sum(len(self._range(number)) for number in self.done) * self.size

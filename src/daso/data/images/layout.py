@@ -51,11 +51,7 @@ class Layout:
 
 
 def square_layout(size: int, channels: int | None = None) -> Layout:
-    """Return the layout of images resized to squares of *size* pixels.
-
-    Raises:
-        OptionError: *size* is not positive.
-    """
+    """Return the layout of images resized to squares of *size* pixels."""
     if size < 1:
         raise OptionError(f"size must be at least 1 pixel, got {size}")
     return Layout(channels, size, size, size)

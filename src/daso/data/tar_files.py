@@ -1,0 +1,125 @@
+"""Open tar files, on disk or at an address for fsspec, and name their damage."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, Self, cast
+
+from daso.errors import DasoError, DataError, MissingDependencyError
+
+LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Members that only describe the next one; tarfile reads them whole."""
+LARGEST_HEADER = 2**20
+"""Bytes of such a member."""
+DAMAGE = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+def is_address(place: str) -> bool:
+    """Whether a text is an address for fsspec, such as s3://bucket/name.tar, not a path."""
+    return "://" in place
+
+
+@contextlib.contextmanager
+def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
+    """Open a shard; whatever damage raises becomes a DataError.
+
+    "r|*" reads it from start to end; "r:*" skips what is not needed, on a disk.
+    """
+    if is_address(shard):  # skipping small members is no faster than reading them
+        mode = "r|*"
+    try:
+        with (
+            _file(shard) as file,
+            tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive,
+        ):
+            yield archive
+    except DasoError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{shard}: no such file") from error
+    # tarfile lets errors of its parts through, and fsspec those of any storage.
+    except Exception as error:
+        if not isinstance(error, DAMAGE) and not is_address(shard):
+            raise
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, tarfile.TarError) or not is_address(shard):
+            reason = f"not a readable tar file: {reason}; fetch it again"
+        else:
+            reason = f"cannot be read: {reason}"
+        raise DataError(f"{shard}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _file(shard: str) -> Iterator[IO[bytes]]:
+    if not is_address(shard):
+        with Path(shard).open("rb") as file:
+            yield file
+        return
+    files, path = import_fsspec().core.url_to_fs(shard)
+    # Some web servers cannot send parts of a file, and a shard is read from start to end anyway.
+    options = {"block_size": 0} if shard.startswith(("http://", "https://")) else {}
+    with files.open(path, "rb", **options) as file:
+        yield cast(IO[bytes], file)
+
+
+def import_fsspec() -> Any:
+    """Import fsspec."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MissingDependencyError(
+            "shards at an address need fsspec: pip install 'daso[stream]'"
+        ) from error
+    return fsspec
+
+
+class _Header(tarfile.TarInfo):
+    """A header that raises an error if damaged; tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the mark at the end
+                raise
+            raise tarfile.ReadError(f"damaged or cut short ({error})") from error
+        if header.type in LONG_HEADERS and header.size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a member's name and times take {header.size:,} bytes")
+        return header
+
+
+def regular_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the visible regular files of an archive, keeping none in memory."""
+    for member in archive:
+        if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
+            yield member
+        archive.members = []  # type: ignore[attr-defined] # or it would keep all members
+
+
+def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Return the content of a member; one that is cut short is an error."""
+    file = archive.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) != member.size:
+        raise tarfile.ReadError("it ends within a member")
+    return content
