@@ -5,8 +5,8 @@
     python serve.py birds.onnx --port 8000
     curl --data-binary @photo.jpg http://localhost:8000/predict
 
-answers {"class": "wren", "confidence": 0.93, "probabilities": {"wren": 0.93, "tit": 0.05, ...}}. Behind a proxy that
-knows who may ask; by itself it listens to this computer only.
+answers {"class": "wren", "confidence": 0.93, "probabilities": {"wren": 0.93, "tit": 0.05, ...}}.
+By default it accepts connections from this computer only; put it behind a proxy that authenticates.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-MOST_BYTES = 10_000_000
-MOST_PIXELS = 50_000_000
-MOST_AT_ONCE = 8
-SECONDS = 10
-"""To wait for the next bytes of a request."""
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 50_000_000
+MAX_CONCURRENT = 8
+READ_TIMEOUT_SECONDS = 10
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error: its status and the reason."""
+    """A request that is answered with an error status and the reason."""
 
 
 class Model:
     """An exported model: bytes of an image file in, probabilities out."""
 
     def __init__(self, path: str) -> None:
-        """Load a model; SystemExit with the reason if it is none."""
+        """Load a model, or exit with the reason."""
         if not Path(path).is_file():
             raise SystemExit(
-                f"{path}: there is no such file; daso export RUN --format onnx --out {path} writes one"
+                f"{path} does not exist; write it with daso export RUN --format onnx --out {path}"
             )
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -55,15 +54,15 @@ class Model:
             self.channels, self.height, self.width = json.loads(facts["input_shape"])
         except KeyError as error:
             raise SystemExit(
-                f"{path}: it was not written by daso export, its metadata has no {error}"
+                f"{path} was not written by daso export: its metadata has no {error}"
             ) from error
         except ValueError as error:  # a model of vectors has one number
-            raise SystemExit(f"{path}: it is no model of images") from error
-        except Exception as error:  # onnxruntime raises classes of its own that it does not export
+            raise SystemExit(f"{path} is not a model of images") from error
+        except Exception as error:  # onnxruntime does not export its exceptions
             raise SystemExit(f"{path}: {str(error).splitlines()[0]}") from error
 
     def predict(self, content: bytes) -> dict[str, Any]:
-        """Return the answer of an image file as JSON values; a ``RefusedError`` if it is none."""
+        """Return the answer for an image file as JSON values, or raise a ``RefusedError``."""
         probs = self._session.run(None, {"images": self._pixels(content)[None]})[0][0]
         named = dict(zip(self.class_names, (round(float(p), 6) for p in probs), strict=True))
         best = max(named, key=lambda name: named[name])
@@ -73,20 +72,18 @@ class Model:
         """Decode as in training: upright, transparency on white, the central square, resized."""
         try:
             opened: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            too_large = opened.width * opened.height > MOST_PIXELS
+            too_large = opened.width * opened.height > MAX_PIXELS
         except Image.DecompressionBombError:
             too_large = True
-        except (
-            Exception
-        ) as error:  # what Pillow raises on hostile bytes is not limited to a few classes
-            reason = f"no image of {', '.join(FORMATS)}"
+        except Exception as error:  # Pillow raises many classes on hostile bytes
+            reason = f"not a valid image; send {', '.join(FORMATS)}"
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
         if too_large:
             raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_PIXELS:,} pixels"
             )
         scale = self.height / min(opened.size)
-        if scale < 1:  # a JPEG is made smaller while it is decoded, as in training
+        if scale < 1:  # shrink a JPEG while it is decoded, as in training
             opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))
         try:
             image = ImageOps.exif_transpose(opened)
@@ -107,27 +104,25 @@ class Model:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /predict: an image file as the body; GET /health: the names of the classes."""
+    """POST /predict with an image file as the body; GET /health for the class names."""
 
     model: Model
-    busy = threading.BoundedSemaphore(MOST_AT_ONCE)
-    timeout = SECONDS
+    busy = threading.BoundedSemaphore(MAX_CONCURRENT)
+    timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        """Answer /health."""
         if self.path == "/health":
             self._answer(HTTPStatus.OK, {"classes": self.model.class_names})
         else:
             self._answer(HTTPStatus.NOT_FOUND, {"error": "POST an image to /predict"})
 
     def do_POST(self) -> None:
-        """Answer /predict."""
         try:
             if self.path != "/predict":
                 raise RefusedError(HTTPStatus.NOT_FOUND, "POST an image to /predict")
             content = self._body()
             if not self.busy.acquire(blocking=False):
-                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy; ask again")
+                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy; try again")
             try:
                 self._answer(HTTPStatus.OK, self.model.predict(content))
             finally:
@@ -138,17 +133,17 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(status, {"error": reason})
 
     def _body(self) -> bytes:
-        given = self.headers.get("Content-Length")
-        if given is None:
-            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "give a Content-Length")
-        if not (given.isascii() and given.isdigit()):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
-        if int(given[:12]) > MOST_BYTES:
+        length = self.headers.get("Content-Length")
+        if length is None:
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
+        if not (length.isascii() and length.isdigit()):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
+        if int(length[:12]) > MAX_BYTES:
             raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES:,} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BYTES:,} bytes"
             )
-        content = self.rfile.read(int(given))
-        if len(content) < int(given):
+        content = self.rfile.read(int(length))
+        if len(content) < int(length):
             raise RefusedError(
                 HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length"
             )
@@ -166,13 +161,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve as the arguments say."""
+    """Serve a model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="an .onnx file of daso export")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free port")
     options = parser.parse_args()
     Handler.model = Model(options.model)
     with ThreadingHTTPServer((options.host, options.port), Handler) as server:

@@ -1,4 +1,4 @@
-"""The sweep example: stopped in the middle of a trial, the same command goes on with it, and names the best."""
+"""The sweep example resumes a stopped trial and names the best one."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from daso.catalog import load
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
@@ -183,8 +184,7 @@ def test_data_that_is_not_enough_is_refused_before_the_training(data: TrainingDa
 def test_steps_out_of_range_and_methods_without_use_for_it_are_refused() -> None:
     with pytest.raises(OptionError, match="estimate_steps = 0"):
         EstimatePrior(3, 100, estimate_steps=0)
-    with pytest.raises(
-        OptionError, match=r"fixmatch\+estimate.*align or darp"
-    ):
+    with pytest.raises(OptionError, match=r"fixmatch\+estimate.*align or darp"):
         Recipe.parse("fixmatch+estimate")
-    assert Recipe.parse("fixmatch+darp+estimate").plan is EstimatePrior
+    recipe = Recipe.parse("fixmatch+darp+estimate")
+    assert load(recipe.parts()[-1]) is EstimatePrior
