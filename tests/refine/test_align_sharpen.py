@@ -151,7 +151,10 @@ def test_parts_refine_in_the_order_in_which_they_are_named() -> None:
     [
         (lambda: Align(COUNTS, None, 1.0, align_memory=0), "align_memory = 0"),
         (lambda: Align(COUNTS, None, -1.0), "align_temperature = -1"),
-        (lambda: Align(COUNTS, torch.tensor([0.5, -0.1, 0.3, 0.3]), 1.0), "not a class distribution"),
+        (
+            lambda: Align(COUNTS, torch.tensor([0.5, -0.1, 0.3, 0.3]), 1.0),
+            "not a class distribution",
+        ),
         (lambda: Align(COUNTS, torch.zeros(K), 1.0), "not a class distribution"),
         (lambda: Sharpen(sharpen_temperature=0.0), "sharpen_temperature = 0"),
     ],
