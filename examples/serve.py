@@ -6,7 +6,7 @@
     curl --data-binary @photo.jpg http://localhost:8000/predict
 
 answers {"class": "wren", "confidence": 0.93, "probabilities": {"wren": 0.93, "tit": 0.05, ...}}.
-It listens to this computer only; put it behind a proxy that authenticates users.
+By default it accepts connections from this computer only; put it behind a proxy that authenticates.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-MOST_BYTES = 10_000_000
-MOST_PIXELS = 50_000_000
-MOST_AT_ONCE = 8
-SECONDS = 10
-"""Longest wait for the next bytes of a request."""
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 50_000_000
+MAX_CONCURRENT = 8
+READ_TIMEOUT_SECONDS = 10
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 class RefusedError(Exception):
-    """A request that is refused: HTTP status and reason."""
+    """A request that is answered with an error status and the reason."""
 
 
 class Model:
     """An exported model: bytes of an image file in, probabilities out."""
 
     def __init__(self, path: str) -> None:
-        """Load a model, or exit with the reason why it cannot be loaded."""
+        """Load a model, or exit with the reason."""
         if not Path(path).is_file():
             raise SystemExit(
                 f"{path} does not exist; write it with daso export RUN --format onnx --out {path}"
@@ -58,16 +57,12 @@ class Model:
                 f"{path} was not written by daso export: its metadata has no {error}"
             ) from error
         except ValueError as error:  # a model of vectors has one number
-            raise SystemExit(f"{path}: the model takes vectors, not images") from error
-        except Exception as error:  # onnxruntime does not export its exception classes
+            raise SystemExit(f"{path} is not a model of images") from error
+        except Exception as error:  # onnxruntime does not export its exceptions
             raise SystemExit(f"{path}: {str(error).splitlines()[0]}") from error
 
     def predict(self, content: bytes) -> dict[str, Any]:
-        """Return the answer for an image file as JSON values.
-
-        Raises:
-            RefusedError: the bytes are not a valid image.
-        """
+        """Return the answer for an image file as JSON values, or raise a ``RefusedError``."""
         probs = self._session.run(None, {"images": self._pixels(content)[None]})[0][0]
         named = dict(zip(self.class_names, (round(float(p), 6) for p in probs), strict=True))
         best = max(named, key=lambda name: named[name])
@@ -77,18 +72,18 @@ class Model:
         """Decode as in training: upright, transparency on white, the central square, resized."""
         try:
             opened: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            too_large = opened.width * opened.height > MOST_PIXELS
+            too_large = opened.width * opened.height > MAX_PIXELS
         except Image.DecompressionBombError:
             too_large = True
-        except Exception as error:  # Pillow may raise any exception on hostile bytes
-            reason = f"not an image in {', '.join(FORMATS)}"
+        except Exception as error:  # Pillow raises many classes on hostile bytes
+            reason = f"not a valid image; send {', '.join(FORMATS)}"
             raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
         if too_large:
             raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_PIXELS:,} pixels"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_PIXELS:,} pixels"
             )
         scale = self.height / min(opened.size)
-        if scale < 1:  # JPEGs are reduced while they are decoded, as in training
+        if scale < 1:  # shrink a JPEG while it is decoded, as in training
             opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))
         try:
             image = ImageOps.exif_transpose(opened)
@@ -109,21 +104,19 @@ class Model:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /predict takes an image file as the body; GET /health returns the class names."""
+    """POST /predict with an image file as the body; GET /health for the class names."""
 
     model: Model
-    busy = threading.BoundedSemaphore(MOST_AT_ONCE)
-    timeout = SECONDS
+    busy = threading.BoundedSemaphore(MAX_CONCURRENT)
+    timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        """Answer /health."""
         if self.path == "/health":
             self._answer(HTTPStatus.OK, {"classes": self.model.class_names})
         else:
             self._answer(HTTPStatus.NOT_FOUND, {"error": "POST an image to /predict"})
 
     def do_POST(self) -> None:
-        """Answer /predict."""
         try:
             if self.path != "/predict":
                 raise RefusedError(HTTPStatus.NOT_FOUND, "POST an image to /predict")
@@ -145,9 +138,9 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
         if not (length.isascii() and length.isdigit()):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
-        if int(length[:12]) > MOST_BYTES:
+        if int(length[:12]) > MAX_BYTES:
             raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES:,} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BYTES:,} bytes"
             )
         content = self.rfile.read(int(length))
         if len(content) < int(length):

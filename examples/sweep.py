@@ -1,16 +1,16 @@
-"""Search the options of ``daso train`` with optuna; stopped, killed or joined by other machines, it goes on.
+"""Search the options of ``daso train`` with optuna, on one or several machines, resumably.
 
     pip install 'daso[sweep]'
     python examples/sweep.py photos/ --out sweeps/photos --trials 30 --steps 3000 \\
         --vary learning-rate=0.003:0.1:log threshold=0.5:0.98 method=fixmatch+la,fixmatch+la+daso
 
-After ``--vary`` come options with their values: ``LOW:HIGH``, ``LOW:HIGH:log`` or a list ``A,B,C``; what the sweep does
-not know goes to every training. A trial is a run folder, called by its values, and is judged by its balanced accuracy
-on the hold-out, never on the test images; after the first four, one that is at some evaluation worse than the median of
-the others there is stopped.
+``--vary`` takes options with their values: ``LOW:HIGH``, ``LOW:HIGH:log`` or a list ``A,B,C``.
+Other options are passed to every training. A trial is a run folder named by its values. It is judged
+by its balanced accuracy on the hold-out, never on the test images. After the first four trials, one
+that is worse than the median of the others at an evaluation is stopped.
 
-OUT is all there is: the study is a journal in it, so the same command may be started on several machines that share the
-folder. A trial whose process is gone is tried again, and its training goes on from its checkpoint.
+The study is a journal in OUT, so the same command can be started on several machines that share the
+folder. A trial whose process has died is started again and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def suggest(trial: Trial, name: str, values: str) -> Any:
 
 
 def folder_of(out: Path, values: dict[str, Any]) -> Path:
-    """Return the run folder of a trial: the same for the same values."""
+    """Return the run folder of a trial, which depends on its values alone."""
     digits = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     return out / "runs" / digits
 
 
 def is_running(folder: Path) -> bool:
-    """Tell whether a process trains in a run folder."""
+    """Return whether a process is training in a run folder."""
     try:
         if folder.exists():
             lock_folder(folder).close()
@@ -60,28 +60,19 @@ def is_running(folder: Path) -> bool:
 
 
 def judge(row: dict[str, Any]) -> float | None:
-    """Return the balanced accuracy on the hold-out of an evaluation, None of another row."""
+    """Return the balanced accuracy on the hold-out of an evaluation; None for other rows."""
     return (row.get("holdout") or {}).get("balanced_accuracy")
 
 
 def train(
     trial: Trial, source: str, values: dict[str, Any], options: list[str], folder: Path
 ) -> float:
-    """Train, or go on with a training; return its last balanced accuracy on the hold-out."""
-    daso = [sys.executable, "-m", "daso"]
-    new = [
-        "train",
-        source,
-        *options,
-        *(f"--{name}={value}" for name, value in values.items()),
-        "--out",
-        folder,
-    ]
-    command = [
-        *daso,
-        *(["resume", folder] if (folder / "config.json").exists() else new),
-        "--quiet",
-    ]
+    """Train or resume; return the last balanced accuracy on the hold-out."""
+    arguments = ["resume", folder]
+    if not (folder / "config.json").exists():
+        varied = [f"--{name}={value}" for name, value in values.items()]
+        arguments = ["train", source, *options, *varied, "--out", folder]
+    command = [sys.executable, "-m", "daso", *arguments, "--quiet"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         folder.with_suffix(".log").open("a") as log,
@@ -96,21 +87,18 @@ def train(
                         seen = row["step"]
                         trial.report(value, seen)
                         if trial.should_prune():
-                            process.send_signal(
-                                signal.SIGTERM
-                            )  # it saves, and can be gone on with by hand
+                            process.send_signal(signal.SIGTERM)  # it saves a checkpoint
                             raise optuna.TrialPruned
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
     if process.returncode:
         raise RuntimeError(f"the training failed: see {folder.with_suffix('.log')}")
-    found = [
-        value for row in read_rows(folder / "metrics.jsonl") if (value := judge(row)) is not None
-    ]
-    if not found:
-        raise SystemExit("nothing is held out: give --holdout N")
-    return found[-1]
+    rows = read_rows(folder / "metrics.jsonl")
+    values_on_holdout = [value for row in rows if (value := judge(row)) is not None]
+    if not values_on_holdout:
+        raise SystemExit("nothing is held out; add --holdout N")
+    return values_on_holdout[-1]
 
 
 def main() -> None:
@@ -120,14 +108,13 @@ def main() -> None:
     parser.add_argument("--vary", nargs="+", required=True, metavar="OPTION=VALUES")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=20)
-    wanted, options = parser.parse_known_args()
-    space = dict(text.split("=", 1) for text in wanted.vary)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: the training saves, then this ends
+    command, options = parser.parse_known_args()
+    space = dict(text.split("=", 1) for text in command.vary)
+    # Like Ctrl-C: the training saves a checkpoint before this process ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    wanted.out.mkdir(parents=True, exist_ok=True)
-    journal = str(wanted.out / "study.log")
+    command.out.mkdir(parents=True, exist_ok=True)
+    journal = str(command.out / "study.log")
     storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
     study = optuna.create_study(
         study_name="sweep",
@@ -137,14 +124,14 @@ def main() -> None:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
     )
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        if not is_running(folder_of(wanted.out, trial.params)):
+        if not is_running(folder_of(command.out, trial.params)):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
-    while len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) < wanted.trials:
+    while len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) < command.trials:
         trial = study.ask()
-        values = {name: suggest(trial, name, given) for name, given in space.items()}
+        values = {name: suggest(trial, name, text) for name, text in space.items()}
         try:
-            value = train(trial, wanted.source, values, options, folder_of(wanted.out, values))
+            value = train(trial, command.source, values, options, folder_of(command.out, values))
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except BaseException:
@@ -155,7 +142,7 @@ def main() -> None:
             study.tell(trial, value)
             print(f"trial {trial.number}: {value:.1%} with {values}", flush=True)
     best = study.best_trial
-    print(f"best: {best.value:.1%} with {best.params}, in {folder_of(wanted.out, best.params)}")
+    print(f"best: {best.value:.1%} with {best.params}, in {folder_of(command.out, best.params)}")
 
 
 if __name__ == "__main__":
