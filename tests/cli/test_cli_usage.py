@@ -204,12 +204,6 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out.count(".") == 2
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
-    assert status_of([verb, "--help"]) == 0
-    assert f"daso {verb}" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("verb", [*VERBS, "data check"])
 def test_help_is_written_for_people(
     verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
@@ -217,6 +211,7 @@ def test_help_is_written_for_people(
     monkeypatch.setenv("COLUMNS", "120")
     assert status_of([*verb.split(), "--help"]) == 0
     shown = capsys.readouterr().out
+    assert f"daso {verb}" in shown
     for odd in (
         "``",
         "{None}",
