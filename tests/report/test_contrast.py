@@ -1,4 +1,4 @@
-"""Contrast of the pages, by the formula of the Web Content Accessibility Guidelines 2.1, from the style sheet."""
+"""Contrast of the style sheet, by the Web Content Accessibility Guidelines 2.1."""
 
 from __future__ import annotations
 
