@@ -108,7 +108,7 @@ def test_tensorboard_has_every_number_of_the_rows_and_weights_are_the_same(
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Leave a run as if it had been killed after the checkpoint of a step, with later rows already written."""
+    """Leave a run as if killed after the checkpoint of a step, with later rows written."""
     (folder / "summary.json").unlink()
     for path in (folder / "checkpoints").iterdir():
         if int(path.name[5:14]) > step:
@@ -258,7 +258,7 @@ def test_a_package_that_is_missing_is_an_error_before_anything_is_trained(
 
 
 def killed_and_resumed(run: Path, kind: str) -> None:
-    """Track a training that is killed after step 4 of 6, with later rows already written, and goes on."""
+    """Track a training that is killed after step 4 of 6 and resumed."""
     assert main(["train", "digits", *TINY, "--steps", "6", "--out", str(run), "--track", kind]) == 0
     cut_back(run, 4)
     assert main(["resume", str(run)]) == 0

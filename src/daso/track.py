@@ -19,7 +19,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from daso.errors import DasoError, MissingDependencyError
 from daso.files import Row, flatten, read_json, save_json
@@ -60,24 +60,6 @@ def _walk(value: Any, path: str, class_names: Sequence[str]) -> Iterator[tuple[s
             yield from _walk(item, f"{path}/{name}" if path else name, class_names)
     elif isinstance(value, int | float) and math.isfinite(value):
         yield path, float(value)
-
-
-class Tracker(Protocol):
-    """Receives the numbers and warnings of a run.
-
-    Attributes:
-        state: identifies the tracker's run for a later process, as JSON values.
-        place: where to see the run.
-    """
-
-    state: dict[str, Any]
-    place: str
-
-    def write(self, step: int, numbers: Numbers) -> None: ...
-
-    def note(self, step: int, text: str) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class TensorBoard:
@@ -206,11 +188,16 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
-TRACKERS: dict[str, Callable[[Path, Row, Row, int], Tracker]] = {
+TRACKERS: dict[str, Callable[[Path, Row, Row, int], Any]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "mlflow": MLflow,
 }
+"""Made of run folder, configuration, state and the step at which a resumed run continues.
+
+Its ``state``, JSON values, identifies the tracker's run for a later process; ``place`` says where
+to see it.
+"""
 
 
 def check_installed(kinds: Iterable[str]) -> None:
@@ -269,7 +256,7 @@ class Tracking:
         self.say = say
         self.step = step
         self._kinds = list(kinds)
-        self._open: dict[str, Tracker] = {}
+        self._open: dict[str, Any] = {}
 
     def write(self, row: Row) -> None:
         """Send a row; the first one opens the trackers."""
@@ -291,7 +278,7 @@ class Tracking:
                     raise RuntimeError("stopped by Ctrl-C before it was done") from None
         self._kinds, self._open = [], {}
 
-    def _start(self, kind: str) -> Tracker:
+    def _start(self, kind: str) -> Any:
         path = self.folder / STATE
         states = read_json(path) if path.exists() else {}
         config = read_json(self.folder / "config.json")

@@ -69,7 +69,7 @@ def test_rows_are_returned_as_they_are() -> None:
 def test_lines_where_the_output_is_no_terminal() -> None:
     text, _ = shown(False)
     lines = text.splitlines()
-    # One warning, one line at the end, and the summary: the others came too soon after the beginning.
+    # One warning, one line at the end, and the summary; the other rows came too early.
     assert len(lines) == 3
     assert lines[0] == "warning, step 20: [b]it is off. Mend it."
     assert "step 30/30" in lines[1]

@@ -1,4 +1,4 @@
-"""Temperature scaling: recovers a known temperature, never moves a decision, and knows when it knows too little."""
+"""Temperature scaling recovers a known temperature and never changes a decision."""
 
 from __future__ import annotations
 

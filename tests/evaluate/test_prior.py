@@ -1,4 +1,4 @@
-"""Shifted class distributions: against Bayes' rule on a made-up world whose probabilities are exact."""
+"""Shifted class distributions, against Bayes' rule on exact probabilities."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from daso.report.html.page import write_report
 from daso.report.html.run import load_run
 
+ALL_SECTIONS = ["overview", "classes", "pseudo_labels", "galleries", "label_next", "map"]
+ALL_SECTIONS += ["confusion", "calibration", "training", "about"]
 HOSTILE = (
     "<script>document.title='owned'</script>",
     '"><img src=x onerror="document.title=\'owned\'">',

@@ -43,16 +43,16 @@ def change(path: Path, edit: Callable[[Row], None]) -> None:
 
 @pytest.fixture
 def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> Path:
-    """Return a folder of runs of two methods, each with three seeds that differ in what they reach."""
+    """Return a folder of runs of two methods with three seeds each, whose numbers differ."""
     folder = tmp_path / "campaign"
     for method, original in (("supervised", finished_supervised_run), ("daso", finished_run)):
         for seed in (0, 1, 10):
             run = Path(shutil.copytree(original, folder / "runs" / method / f"seed-{seed}"))
-            change(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))  # type: ignore[misc]
+            change(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))
             change(
                 run / "data.json",
                 lambda data, seed=seed: data.update(split_fingerprint=f"split {seed}"),
-            )  # type: ignore[misc]
+            )
 
             def score(summary: Row, seed: int = seed, method: str = method) -> None:
                 value = 0.5 + 0.01 * seed + (0.02 + 0.001 * seed if method == "daso" else 0)

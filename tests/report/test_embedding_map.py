@@ -33,8 +33,8 @@ def drawn(figure: Figure, kind: str) -> Counter[str]:
     """Return how many marks of a kind there are of each colour."""
     found: Counter[str] = Counter()
     for one in figure.axes[0].collections:
-        if one.get_sizes()[0] == SIZES[kind] and len(one.get_offsets()):  # type: ignore[attr-defined]
-            found[to_hex(one.get_facecolor()[0]).upper()] += len(one.get_offsets())  # type: ignore[arg-type]
+        if one.get_sizes()[0] == SIZES[kind] and len(one.get_offsets()):
+            found[to_hex(one.get_facecolor()[0]).upper()] += len(one.get_offsets())
     return found
 
 

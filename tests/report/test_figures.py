@@ -40,7 +40,7 @@ def recalled(run: RunFolder, recalls: list[list[float | None]], quoted: int = 2)
 def test_quality_is_the_mean_of_the_quoted_evaluations(finished_run: Path) -> None:
     real = read_run(finished_run)
     run = recalled(real, [[0.9, 0.9, 0.9], [0.2, None, None], [0.4, 0.5, None]])
-    np.testing.assert_allclose(pseudo_label_quality(run, "recall"), [0.3, 0.5, np.nan])  # type: ignore[arg-type]
+    np.testing.assert_allclose(pseudo_label_quality(run, "recall"), [0.3, 0.5, np.nan])
     assert real.summary["evaluations"] == 1
     expected = real.evaluations()[-1]["pseudo_labels"]["final"]["precision"]
     quality = pseudo_label_quality(real, "precision")
@@ -61,7 +61,7 @@ def test_classes_come_by_falling_labels_with_means_over_the_runs(finished_run: P
     chart = charts.pseudo_labels_by_class({"two": [recalled(run, [[0.2, 0.4, None]])]}, "precision")
     assert chart.series[0].name == "two: 30.0 (2 of 3 classes)"
     figure = draw(charts.pseudo_labels_by_class({"two": two}, "recall"))
-    heights = [bar.get_height() for bar in figure.axes[0].patches]  # type: ignore[attr-defined]
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
     np.testing.assert_allclose(heights, [50, 90, 30])
 
 
@@ -78,11 +78,11 @@ def test_curves_are_mean_and_deviation_over_the_runs_at_common_steps(finished_ru
     runs = [measured({5: 0.2, 10: 0.4, 15: 0.5}), measured({5: 0.4, 10: 0.4})]
     (series,) = charts.accuracy({"two": runs}).series
     np.testing.assert_allclose((series.x, series.y), [[5, 10], [0.3, 0.4]])
-    np.testing.assert_allclose(series.spread, [0.02**0.5, 0])  # type: ignore[arg-type]
+    np.testing.assert_allclose(series.spread, [0.02**0.5, 0])
     drawn = str(svg.draw(charts.accuracy({"two": runs})))
     assert 'class="band method-0"' in drawn
     figure = draw(charts.accuracy({"two": runs}))
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [30, 40])  # type: ignore[arg-type]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [30, 40])
 
 
 def test_bias_is_the_share_of_the_rare_relative_to_the_truth(finished_run: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report of a run in Chromium: pictures, sorting, filtering, keys, themes and narrow screens."""
+"""Reports in Chromium: pictures, sorting, filtering, keys, themes and narrow screens."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_table_filters(page: Page) -> None:
 
 
 def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
-    cards = "[...document.querySelectorAll('#gallery > li')].map(li => li.querySelector('.says').textContent)"
+    cards = f"{CARDS}.map(li => li.querySelector('.says').textContent)"
     everything = page.evaluate(cards)
     choose(page, "gallery-class", "3")
     chosen = page.evaluate(cards)
@@ -172,15 +172,19 @@ def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
     choose(page, "gallery-sort", "low")
     type_into(page, "#gallery-find", " ")
     confidences = page.evaluate(
-        "[...document.querySelectorAll('#gallery > li')].map(li => parseInt([...li.querySelectorAll('.says i')]"
-        ".filter(i => ['says', 'final'].includes(i.textContent)).pop().nextSibling.nextSibling.textContent))"
+        CARDS
+        + """.map(li => {
+          const said = [...li.querySelectorAll('.says i')];
+          const last = said.filter(i => ['says', 'final'].includes(i.textContent)).pop();
+          return parseInt(last.nextSibling.nextSibling.textContent);
+        })"""
     )
     assert len(confidences) > 20
     assert confidences == sorted(confidences)
 
 
 def test_the_curves_of_a_class_can_be_picked(page: Page) -> None:
-    lines = "[...document.querySelectorAll('#picked path.line')].map(p => p.getAttribute('d')).join('|')"
+    lines = "[...document.querySelectorAll('#picked path.line')].map(p => p.outerHTML).join()"
     before = page.evaluate(lines)
     choose(page, "pick-class", "0")
     frequent = page.evaluate(lines)
@@ -199,7 +203,8 @@ def test_the_map_singles_out_a_class(page: Page) -> None:
     )
     choose(page, "map-class", "")
     choose(page, "map-color", "agree")
-    colors = "new Set([...document.querySelectorAll('svg.map .points circle')].map(c => c.style.fill)).size"
+    circles = "[...document.querySelectorAll('svg.map .points circle')]"
+    colors = f"new Set({circles}.map(c => c.style.fill)).size"
     assert page.evaluate(colors) == 2
 
 
@@ -253,7 +258,8 @@ def test_a_large_confusion_matrix_tells_its_cells(
     assert said.endswith(f"images of {names[0]} were classified as {names[1]}")
     choose(page, "confusion-class", "3")
     answers = page.evaluate(
-        "[...document.querySelectorAll('#confusion-answers li span:last-child')].map(s => parseInt(s.textContent))"
+        "[...document.querySelectorAll('#confusion-answers li span:last-child')]"
+        ".map(s => parseInt(s.textContent))"
     )
     cells = page.evaluate(
         "JSON.parse(document.getElementById('data').textContent).confusion.cells"
@@ -304,7 +310,7 @@ def test_a_comparison_opens_sorts_and_fits(
 
 
 def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
-    """Every control can be reached by Tab, in the order of the page, and what has the focus is seen to have it."""
+    """Tab reaches every control in the order of the page, and the focus can be seen."""
     wanted = "a[href], button, select, input, summary, [tabindex='0']"
     count = page.evaluate(
         f"[...document.querySelectorAll({wanted!r})].filter(e => e.checkVisibility()).length"
@@ -326,7 +332,8 @@ def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
 
 def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
     boxes = page.evaluate(
-        "[...document.querySelectorAll('svg.map text')].map(t => t.getBBox()).map(b => [b.x, b.y, b.width, b.height])"
+        "[...document.querySelectorAll('svg.map text')].map(t => t.getBBox())"
+        ".map(b => [b.x, b.y, b.width, b.height])"
     )
     assert len(boxes) == 10
     for i, (x, y, width, height) in enumerate(boxes):
@@ -376,7 +383,8 @@ def test_everything_has_a_name_for_screen_readers(
 
 def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
     page.evaluate(
-        "document.querySelector('[data-filters=mistakes]').closest('details').querySelector('summary').focus()"
+        "document.querySelector('[data-filters=mistakes]').closest('details')"
+        ".querySelector('summary').focus()"
     )
     page.keyboard.press("Enter")  # opens what the summary stands for
     page.keyboard.press("Tab")

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_page import HOSTILE, Parsed, change, change_beliefs, make_hostile, report
+from report_page import ALL_SECTIONS, HOSTILE, Parsed, change, change_beliefs, make_hostile, report
 
 from daso.report.html.page import write_report
 from daso.report.html.run import load_run
@@ -22,8 +22,7 @@ from daso.report.html.template import island
 
 def test_a_complete_run_has_every_section_and_nothing_is_missing(finished_run: Path) -> None:
     page = report(finished_run)
-    wanted = "overview classes pseudo_labels galleries label_next map confusion calibration training about"
-    assert page.sections == wanted.split()
+    assert page.sections == ALL_SECTIONS
     assert "What is missing" not in page.text
     summary = json.loads((finished_run / "summary.json").read_text())
     assert f"{100 * summary['balanced_accuracy']:.1f}" in page.text

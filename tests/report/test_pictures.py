@@ -40,7 +40,7 @@ def test_each_takes_a_folder_and_returns_a_figure_a_notebook_shows(finished_run:
             figure = draw(run)
             assert isinstance(figure, Figure), name
             assert figure.axes[0].has_data(), name
-        assert figure._repr_png_().startswith(b"\x89PNG"), name  # type: ignore[attr-defined]
+        assert figure._repr_png_().startswith(b"\x89PNG"), name
 
 
 def test_what_a_supervised_run_does_not_have_is_an_error_that_names_it(
@@ -100,12 +100,12 @@ def test_reliability_is_of_the_answers_that_the_metrics_measured(
         assert error == pytest.approx(
             100 * metrics["calibration_error"], abs=0.15
         )  # confidences are float16
-        heights = np.array([bar.get_height() for bar in below.patches])  # type: ignore[attr-defined]
+        heights = np.array([bar.get_height() for bar in below.patches])
         assert heights.sum() == read_run(finished_run).data["test"]
         right = sum(
             bar.get_height()
             / 100
-            * heights[round((bar.get_x() + bar.get_width() / 2) * 15 / 100 - 0.5)]  # type: ignore[attr-defined]
+            * heights[round((bar.get_x() + bar.get_width() / 2) * 15 / 100 - 0.5)]
             for bar in above.patches
         )
         assert right / heights.sum() == pytest.approx(metrics["accuracy"])

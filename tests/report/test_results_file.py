@@ -20,7 +20,7 @@ ROW: dict[str, Any] = {"setting": "a", "seed": 1, "method": "fixmatch, of all", 
 
 @contextmanager
 def no_file_longer_than(size: int) -> Iterator[None]:
-    """Let writes fail where a file would grow beyond a size, as on a full disk: part of the last one is written."""
+    """Let writes beyond a file size fail, as on a full disk: part of the last is written."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -184,7 +184,8 @@ def test_plots_that_cannot_be_written_are_a_run_error(finished_run: Path) -> Non
 
 
 def test_reports_and_metrics_need_no_torch() -> None:
-    code = "import daso.report.figures.draw, daso.report.runs, daso.evaluate.metrics, daso.evaluate.summary, sys; "
+    code = "import sys, daso.report.figures.draw, daso.report.runs, daso.evaluate.metrics; "
+    code += "import daso.evaluate.summary; "
     code += "print(sorted({'torch', 'sklearn', 'tyro'} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

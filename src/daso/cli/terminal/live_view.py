@@ -196,8 +196,8 @@ class View:
             lines.append(Text(f"worst recall: {', '.join(names)}"))
         return lines
 
-    def _class_numbers(self) -> dict[str, list[float | None]]:
-        """Return what is known of each class, most labelled images first."""
+    def _class_numbers(self) -> tuple[list[int], dict[str, list[float | None]]]:
+        """Return the classes, most labelled images first, and the numbers of each."""
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
         pseudo_labels = self.evaluation.get("pseudo_labels", {})
@@ -215,17 +215,16 @@ class View:
                 share * part / whole if whole else 0.0
                 for part, whole in zip(confident, final["distribution"], strict=True)
             ]
-        return {
+        return order, {
             name: [
                 None if (value := values[k]) is None or math.isnan(value) else value for k in order
             ]
             for name, values in numbers.items()
             if values is not None
-        } | {"class": [float(k) for k in order]}
+        }
 
     def _class_rows(self, width: int) -> list[Text]:
-        numbers = self._class_numbers()
-        order = [int(k or 0) for k in numbers["class"]]
+        order, numbers = self._class_numbers()
         bars: list[str] = [title for title in ("labelled", "pseudo-labels") if title in numbers]
         shown: list[str] = [title for title in ("truth*", "used", "recall") if title in numbers]
         names = max(5, min(NAME_WIDTH, max(map(cell_len, self.class_names))))
@@ -250,8 +249,8 @@ class View:
         return [*lines, Text("; ".join(notes[t] for t in notes if t in shown), "dim")]
 
     def _class_columns(self, width: int) -> list[Text]:
-        numbers = self._class_numbers()
-        count, room = len(numbers["class"]), max(1, width - NAME_WIDTH)
+        order, numbers = self._class_numbers()
+        count, room = len(order), max(1, width - NAME_WIDTH)
         size = math.ceil(count / room)
         shares = [title for title in ("labelled", "pseudo-labels", "truth*") if title in numbers]
         top = max(value or 0.0 for title in shares for value in numbers[title]) or 1.0
