@@ -40,8 +40,10 @@ def arguments(out: Path, data: Path, *more: str) -> list[str]:
     return [*cells.split(), "--device", "cpu", "--out", str(out), "--data", str(data), *more]
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
+def wait_for(condition: Callable[[], Any], controller: int) -> None:
+    """Wait for something that a job does, as long as the process that controls it lives."""
     while not condition():
+        assert Path(f"/proc/{controller}").exists()
         time.sleep(0.05)
 
 
@@ -102,21 +104,19 @@ def test_a_job_whose_time_is_up_is_saved_and_queued_again(endless: tuple[Campaig
     job = jobs.submit([cell], 1, ["reproduce"])[str(cell)]
     controller = int(job.job_id)
     try:
-        wait_for((folder / "metrics.jsonl").exists)
+        wait_for((folder / "metrics.jsonl").exists, controller)
         assert jobs.submit([cell], 1, ["reproduce"]) == {}  # somebody is at it
         [process] = processes_of(controller)
         os.kill(process, signal.SIGUSR2)  # as Slurm does before it ends a job
-        wait_for(lambda: "resumed" in read_json(folder / "environment.json"))
+        wait_for(lambda: "resumed" in read_json(folder / "environment.json"), controller)
         [resumed] = read_json(folder / "environment.json")["resumed"]
         step = newest_step(folder / "checkpoints")
         assert step is not None
         assert 0 < resumed["from_step"] <= step
         [again] = processes_of(controller)
         assert again != process
-        os.kill(
-            again, signal.SIGTERM
-        )  # cancelled, or the machine taken back: saved, and not ended by itself
-        wait_for(lambda: campaign.state(cell) == "started")
+        os.kill(again, signal.SIGTERM)  # cancelled, or the machine taken back: saved, not ended
+        wait_for(lambda: campaign.state(cell) == "started", controller)
         assert (newest_step(folder / "checkpoints") or 0) > resumed["from_step"]
         assert again in processes_of(controller)
     finally:

@@ -25,21 +25,21 @@ def as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_leaves_at_once(
-    number: signal.Signals, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daso.cli.processes.signals.REPEAT_SECONDS", 0.0)
-    stop = Stop()
-    with stop.listening():
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-        assert stop.status == 128 + number
-        assert "stopping after this step" in capfd.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.signal == number
+    for number in SIGNALS:
+        stop = Stop()
+        with stop.listening():
+            assert not stop()
+            os.kill(os.getpid(), number)
+            assert stop()
+            assert stop.status == 128 + number
+            assert "stopping" in capfd.readouterr().err
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == number
 
 
 def test_what_a_scheduler_and_torchrun_send_one_after_the_other_is_one_request(
@@ -53,7 +53,7 @@ def test_what_a_scheduler_and_torchrun_send_one_after_the_other_is_one_request(
             os.kill(os.getpid(), number)
             now[0] += 0.5
         assert stop.signal == signal.SIGTERM
-        assert capfd.readouterr().err.count("stopping after this step") == 1
+        assert capfd.readouterr().err.count("stopping") == 1
         now[0] += 1.0
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -116,5 +116,6 @@ def test_a_stopped_training_tells_one_number_of_steps(
     )
     assert 0 < saved < 60
     said = capsys.readouterr().err
-    assert f"stopped after step {saved} of 60; 'daso resume {run}' resumes from there" in said
+    assert f"step {saved} of 60" in said
+    assert f"daso resume {run}" in said
     assert " steps in " not in said
