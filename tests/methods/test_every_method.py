@@ -101,6 +101,7 @@ def test_every_loss_is_at_work_and_none_reaches_the_teacher(name: str) -> None:
         # What is kept after a step holds none of its graph.
         assert record is None or not (record.confidence.requires_grad or record.mask.requires_grad)
         assert not any(value.requires_grad for value in method.buffers())
+        assert record is None or record.mask.is_floating_point()
     assert all(loss != 0 for loss in losses.values()), losses
     assert all(p.grad is None for p in networks[1].parameters())
     assert any(
