@@ -49,7 +49,7 @@ def test_a_name_is_looked_for_in_all_places(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / place)
 
 
-def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Path) -> None:
+def test_cifar_by_name_from_parquet_has_the_published_normalization(tmp_path: Path) -> None:
     names = list(CIFAR10.class_names)
     test_parquet.write(
         tmp_path / "train.parquet", test_parquet.values(10), list(range(10)), names=names

@@ -17,10 +17,10 @@ NameOf = Callable[[int], str]
 Pair = tuple[int, int]
 
 DOUBTFUL = {
-    ("train", "train"): "labelled images are copies of others; a hold-out may get one of them",
-    ("validation", "train"): "validation images are also labelled images; numbers are too good",
-    ("validation", "test"): "validation images are also test images; choices favour the test",
-    ("unlabeled", "test"): "unlabelled images are also test images; these are not unseen",
+    ("train", "train"): "labeled images are copies of others; a hold-out may get one of them",
+    ("validation", "train"): "validation images are also labeled images; numbers are too good",
+    ("validation", "test"): "validation images are also test images; choices favor the test",
+    ("unlabeled", "test"): "unlabeled images are also test images; these are not unseen",
 }
 """Notes about copies of images of the first part in the second."""
 
@@ -30,7 +30,7 @@ class Copies:
     """Which images have the same pixels.
 
     Attributes:
-        conflicts: groups of labelled images with the same pixels and several labels.
+        conflicts: groups of labeled images with the same pixels and several labels.
         pairs: by (part, other), images of *part* that are in *other* too: their index and the index of
             the first such image there. For (part, part): the second and later copies in a part.
     """
@@ -89,10 +89,10 @@ def without_copies(
     where: str,
     skip_bad: bool = False,
 ) -> tuple[dict[str, DecodedImages], tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Refuse, or leave out, leaks into the test set and labelled images with several labels.
+    """Refuse, or leave out, leaks into the test set and labeled images with several labels.
 
     Of a leak the test image is left out: labels are scarce, and a test set must be unseen. Of a
-    labelled image with several labels every copy is left out: no one knows which label is right.
+    labeled image with several labels every copy is left out: no one knows which label is right.
 
     Args:
         images: by part.
@@ -117,7 +117,7 @@ def without_copies(
         for index, other in another_label(group, labels)
     }
     leaks = {
-        index: f"is a test image, and the same image as the labelled {names['train'](original)}"
+        index: f"is a test image, and the same image as the labeled {names['train'](original)}"
         for index, original in copies.of("test", "train")
         if original not in conflicts
     }
@@ -130,11 +130,11 @@ def without_copies(
     if skipped and not skip_bad:
         counts = []
         if conflicts:
-            counts.append(f"{len(conflicts)} labelled images have several labels")
+            counts.append(f"{len(conflicts)} labeled images have several labels")
         if leaks:
             counts.append(
-                f"{len(leaks)} test image(s) are also labelled images, so the test would reward "
-                "memorisation"
+                f"{len(leaks)} test image(s) are also labeled images, so the test would reward "
+                "memorization"
             )
         cure = (
             "Remove them, or leave them out: --skip-bad (it drops leaked test images, and every copy "

@@ -40,12 +40,12 @@ class Listing:
         pools: by part, of ``PARTS``; ``train`` is always there.
         skipped: (name, reason) of rows and files left out so far.
         notes: see ``Source``.
-        mean, std: the published normalisation, or None.
+        mean, std: the published normalization, or None.
         published: a benchmark, which is not searched for copies.
         channels: 1 or 3 if all images are decoded to them; None: they decide.
 
     Raises:
-        DataError: a class has no labelled image.
+        DataError: a class has no labeled image.
     """
 
     name: str

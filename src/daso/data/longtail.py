@@ -2,7 +2,7 @@
 
 The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C). A
 class-balanced hold-out is taken first. Then every class gives its first N1 images, in shuffled order,
-to the labelled pool and the next M1 to the unlabelled one, so the two are disjoint. Then each pool is
+to the labeled pool and the next M1 to the unlabeled one, so the two are disjoint. Then each pool is
 thinned to its class counts. Random draws follow the authors' code: their seeds give their index sets.
 """
 
@@ -25,22 +25,22 @@ SHAPES = "consistent, uniform or reversed"
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which images of a source are labelled, unlabelled and held out; the source decides the rest."""
+    """Which images of a source are labeled, unlabeled and held out; the source decides the rest."""
 
     labeled_head: int | None = None
-    """N1: labelled images of the largest class (default: all labelled images of the source)."""
+    """N1: labeled images of the largest class (default: all labeled images of the source)."""
     unlabeled_head: int | None = None
-    """M1: unlabelled images of the largest class (default: the source's own unlabelled images)."""
+    """M1: unlabeled images of the largest class (default: the source's own unlabeled images)."""
     gamma_labeled: float | None = None
-    """Imbalance ratio of the labelled images: largest class over smallest; 1 is balanced."""
+    """Imbalance ratio of the labeled images: largest class over smallest; 1 is balanced."""
     gamma_unlabeled: float | None = None
-    """Imbalance ratio of the unlabelled images."""
+    """Imbalance ratio of the unlabeled images."""
     unlabeled_shape: Shape | None = None
-    """Class distribution of the unlabelled images: as the labelled one, uniform, or reversed."""
+    """Class distribution of the unlabeled images: as the labeled one, uniform, or reversed."""
     holdout: int | None = None
     """Images held out to choose a model on: a total, the same number of each class (0: none)."""
     folds: int | None = None
-    """For cross-validation (daso validate): parts that the labelled images of each class are dealt to."""
+    """For cross-validation (daso validate): parts that the labeled images of each class are dealt to."""
     fold: int | None = None
     """The part that is held out, from 0."""
 
@@ -60,7 +60,7 @@ class SplitOptions:
 
     @property
     def mismatched(self) -> bool:
-        """Whether unlabelled images are drawn from another distribution than the labelled ones."""
+        """Whether unlabeled images are drawn from another distribution than the labeled ones."""
         ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
         differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
@@ -73,7 +73,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint index arrays, int64, into a source's labelled images.
+    """Disjoint index arrays, int64, into a source's labeled images.
 
     Attributes:
         labeled: images whose label training sees.
@@ -130,9 +130,9 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
 
 
 def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) -> Indices:
-    """Return the class counts of the unlabelled images, int64 (K,).
+    """Return the class counts of the unlabeled images, int64 (K,).
 
-    ``consistent`` is long-tailed like the labelled images. ``uniform`` is *head* images of every
+    ``consistent`` is long-tailed like the labeled images. ``uniform`` is *head* images of every
     class, whatever *gamma*. ``reversed`` is the long tail in reversed class order (gamma_u = 1/gamma
     in the paper).
     """
@@ -220,12 +220,12 @@ def longtail_split(
     holdout: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Split images into labelled, unlabelled and held-out ones, disjointly.
+    """Split images into labeled, unlabeled and held-out ones, disjointly.
 
     Args:
         labels: int64, (N,), 0 <= label < K.
-        labeled_counts: int64, (K,), labelled images of each class, at least 1.
-        unlabeled_counts: int64, (K,), unlabelled images of each class, in any distribution, or None.
+        labeled_counts: int64, (K,), labeled images of each class, at least 1.
+        unlabeled_counts: int64, (K,), unlabeled images of each class, in any distribution, or None.
         holdout: images to hold out first, in all: ``holdout // K`` of every class.
         seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
 
@@ -242,12 +242,12 @@ def longtail_split(
             f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}"
         )
     if labeled_counts.min() < 1:
-        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labelled image")
+        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labeled image")
     if unlabeled_counts is not None and (
         len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0
     ):
         raise OptionError(
-            f"unlabelled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}"
+            f"unlabeled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}"
         )
 
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
@@ -268,10 +268,10 @@ def longtail_split(
         if len(members) < labeled_counts[k] + further[k]:
             raise DataError(
                 f"class {k} has {len(members)} images after the hold-out; the split needs "
-                f"{labeled_counts[k]} labelled and {further[k]} unlabelled: use smaller heads or a "
+                f"{labeled_counts[k]} labeled and {further[k]} unlabeled: use smaller heads or a "
                 "smaller hold-out"
             )
-        # As in the authors' code, the first N1 images may be labelled and the next M1 unlabelled. A
+        # As in the authors' code, the first N1 images may be labeled and the next M1 unlabeled. A
         # class with fewer images gives what its own counts need.
         cut = head if len(members) >= head + unlabeled_head else int(labeled_counts[k])
         labeled_pool.append(members[:cut])

@@ -122,7 +122,7 @@ def _choose_layout(
 ) -> tuple[Layout | None, tuple[str, ...]]:
     """Return the layout, None if no image is readable, and notes about it.
 
-    With a cache only the labelled images are read for it, so that not all files need to be opened.
+    With a cache only the labeled images are read for it, so that not all files need to be opened.
     """
     chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
     if chosen is not None and reading.cache is None:
@@ -162,7 +162,7 @@ def _decode_in_memory(
     _check_memory(sum(map(len, pools.values())), layout)
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, pool in pools.items():
-        # If the channels are not known yet, a part is grey until its first image in colour.
+        # If the channels are not known yet, a part is gray until its first image in color.
         shape = (len(pool), layout.channels or 1, layout.height, layout.width)
         images = np.empty(shape, dtype=np.uint8)
         for index, result in enumerate(work_through(pool, layout.decode, set(reasons[part]))):

@@ -25,11 +25,11 @@ class Source:
         name: of the source in a run folder, e.g. ``"cifar10"``.
         class_names: the K class names; a label indexes them.
         train: images with known labels; benchmark splits are drawn from them.
-        unlabeled: the source's own unlabelled images, or None.
+        unlabeled: the source's own unlabeled images, or None.
         validation: the source's own hold-out, or None.
         test: the source's own test set, or None.
         flip: whether a mirrored image keeps its class (false for digits).
-        mean, std: per channel, in [0, 1], the published normalisation; None: computed from the
+        mean, std: per channel, in [0, 1], the published normalization; None: computed from the
             training images.
         place: the file or folder of a named source; None for other sources.
         skipped: (name, reason) of everything that was left out on request.
@@ -94,11 +94,11 @@ def check_labels(
 def refuse_empty_classes(
     labels: npt.NDArray[np.int64], class_names: Sequence[str], where: str, kind: str = ""
 ) -> None:
-    """Refuse a training part in which a class has no image; *kind* qualifies "labelled image"."""
+    """Refuse a training part in which a class has no image; *kind* qualifies "labeled image"."""
     counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
     empty = [class_names[int(label)] for label in np.flatnonzero(counts == 0)]
     if empty:
         raise DataError(
-            f"{where}: no {kind}labelled image of class {listed(empty)}; add some, or remove the "
+            f"{where}: no {kind}labeled image of class {listed(empty)}; add some, or remove the "
             "class"
         )

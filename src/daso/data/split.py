@@ -18,10 +18,10 @@ from daso.errors import OptionError
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
-    """Decide which labelled images of a source are labelled, unlabelled and held out.
+    """Decide which labeled images of a source are labeled, unlabeled and held out.
 
     With ``labeled_head`` the split is long-tailed, with a tenth of the images held out unless the
-    options or the source say otherwise. Without it every labelled image stays labelled, except for
+    options or the source say otherwise. Without it every labeled image stays labeled, except for
     the hold-out: the given number, taken from every class that can spare it; a fold; or, if there is
     nothing else to measure on, a fifth of every class.
 
@@ -39,11 +39,11 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
         ),
         (
             source.unlabeled is not None and options.unlabeled_head is not None,
-            f"{source.name} has its own unlabelled images; leave unlabeled_head out to use them",
+            f"{source.name} has its own unlabeled images; leave unlabeled_head out to use them",
         ),
         (
             folds is not None and (options.labeled_head is not None or holdout),
-            "folds hold labelled images out themselves: leave labeled_head and holdout out",
+            "folds hold labeled images out themselves: leave labeled_head and holdout out",
         ),
         (
             options.labeled_head is None and options.unlabeled_head is not None,

@@ -19,7 +19,7 @@ from daso.data.source import Source
 from daso.data.split import make_split
 
 COUNTED_IMAGES = 20_000
-"""Images that a computed normalisation is based on."""
+"""Images that a computed normalization is based on."""
 CHUNK = 256
 MEMORY_SHARE = 0.5
 """Share of the free memory for decoded images that could be read from a file instead."""
@@ -32,11 +32,11 @@ class TrainingData:
 
     Attributes:
         class_names: K names.
-        class_counts: int64, (K,), labelled images of each class.
+        class_counts: int64, (K,), labeled images of each class.
         labeled, unlabeled, holdout, test: the pools; None where there are no such images.
         mean, std: of each channel, in [0, 1]; of vectors, of each dimension.
         flip: whether a mirrored image keeps its class.
-        split: index arrays into the source's labelled images.
+        split: index arrays into the source's labeled images.
         fingerprint: 16 hexadecimal digits that depend on the split and its labels.
         images_fingerprints: for each pool by name, 16 that depend on its pixels, labels and order;
             None where there is no pool.

@@ -1,4 +1,4 @@
-"""Colour operations that reproduce Pillow's arithmetic, whole groups of images at a time.
+"""Color operations that reproduce Pillow's arithmetic, whole groups of images at a time.
 
 Operations of the same arithmetic are a family and share each pass over their images: with few
 images in a group, calling a kernel costs more than what it computes. A family takes contiguous
@@ -86,13 +86,13 @@ def _smooth(images: Tensor) -> Tensor:
 def blend(images: Tensor, sizes: list[int], variant: Tensor) -> None:
     """Carry out ``BLENDS``: fade to black, a smoothed image, the mean gray, or the gray image."""
     values = images.float()
-    _, sharp, flat, coloured = values.split_with_sizes(sizes)
+    _, sharp, flat, colored = values.split_with_sizes(sizes)
     greys = _grey(values[sizes[0] + sizes[1] :])
     flat_grey, grey = greys.split_with_sizes(sizes[2:])
     total = flat_grey.sum(dim=(1, 2, 3), keepdim=True, dtype=_precise(images.device))
     mean = total.div_(images.shape[2] * images.shape[3]).add_(0.5).floor_().float()
     # A pixel v becomes w + factor · (v - w), in Pillow's order; black is 0.
-    worse = ((sharp, _smooth(sharp)), (flat, mean), (coloured, grey))
+    worse = ((sharp, _smooth(sharp)), (flat, mean), (colored, grey))
     for part, target in worse:
         part.sub_(target)
     values.mul_(_constant("factor", variant))

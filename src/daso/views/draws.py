@@ -44,7 +44,7 @@ class Draws:
     ``weak`` holds the flip and crop. ``operation`` (B, n) holds int64 places in ``OPERATIONS``,
     ``applied`` (B, n) says which of them are carried out, ``level`` (B, n) is int64 from 1 to
     magnitude − 1, ``sign`` (B, n) is −1 or 1, and ``centre`` (B, 2) holds the float64 x and y of
-    the cutout's centre in pixels.
+    the cutout's center in pixels.
     """
 
     weak: WeakDraws
@@ -121,7 +121,7 @@ def draw(
     """Draw everything random in *count* strong views of images of *height* × *width* pixels.
 
     The operations are uniform over the pool, with replacement; each is carried out with
-    *probability*, at a level uniform over 1..magnitude − 1; the cutout's centre is uniform over the
+    *probability*, at a level uniform over 1..magnitude − 1; the cutout's center is uniform over the
     image. All are independent between the images and between the operations of one image. Raises
     ``OptionError`` for *operations* below 0, *magnitude* outside 2..10, *probability* outside 0..1,
     and as :func:`draw_weak` does.

@@ -50,7 +50,7 @@ def strong(
     *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
     result has its shape. Every image gets its own *operations* operations, drawn with replacement,
     each carried out with *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10),
-    and then always a grey square of *cutout* pixels or the part of it within the image (0 for
+    and then always a gray square of *cutout* pixels or the part of it within the image (0 for
     none). *generator* is on the CPU; the same state gives the same view on every device. Raises
     ``DataError`` for unfit images and ``OptionError`` for an option out of range.
 
@@ -185,10 +185,10 @@ def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result:
 
 
 def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
-    """Fill a square of each uint8 image (B, C, H, W) with the grey 127, on any device.
+    """Fill a square of each uint8 image (B, C, H, W) with the gray 127, on any device.
 
     *centre* (B, 2) holds x and y in pixels, on the CPU. The square starts size / 2 before the
-    centre, or at the border of the image, and both its ends are included, so it is up to size + 1
+    center, or at the border of the image, and both its ends are included, so it is up to size + 1
     pixels wide; 0 leaves the images as they are. Raises ``DataError`` for unfit images and
     ``OptionError`` for a negative size.
 

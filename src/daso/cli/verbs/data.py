@@ -45,9 +45,9 @@ class CheckCommand:
     data: Path | None = None
     """Files of a named source; or the folder in which a manifest's paths start and must stay."""
     labeled: Path | None = None
-    """Folder of labelled images, with a folder for each class. Replaces SOURCE."""
+    """Folder of labeled images, with a folder for each class. Replaces SOURCE."""
     unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
-    """Folder or tar shards of unlabelled images, if elsewhere; see daso train --help."""
+    """Folder or tar shards of unlabeled images, if elsewhere; see daso train --help."""
     val: Path | None = None
     """Folder of validation images, if elsewhere."""
     test: Path | None = None
@@ -174,7 +174,7 @@ def _summary(report: Report) -> str:
                 f"(median {middle:g})"
             )
         channels, height, width = report.shape
-        color = "grey" if channels == 1 else "in colour"
+        color = "gray" if channels == 1 else "in color"
         why = " on this machine, which has no accelerator" if report.shrunk else ""
         lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ LARGEST = 2**29
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """The folder, files and keys of a CIFAR data set, and its published normalisation."""
+    """The folder, files and keys of a CIFAR data set, and its published normalization."""
 
     name: str
     folder: str

@@ -12,7 +12,7 @@ TEST_EVERY = 4
 
 
 def read_digits() -> Source:
-    """Read the 1,797 grey 8 x 8 digits, their values 0 to 16 scaled to 0 to 255.
+    """Read the 1,797 gray 8 x 8 digits, their values 0 to 16 scaled to 0 to 255.
 
     There is no published test set. The 4th, 8th, 12th ... image of each class is one here, 445 in all.
     Digits are not flipped.

@@ -37,7 +37,7 @@ def locate_idx(folder: Path) -> Path:
 
 
 def read_fashion_mnist(folder: Path) -> Source:
-    """Read Fashion-MNIST: 60,000 and 10,000 grey 28 x 28 images of 10 classes."""
+    """Read Fashion-MNIST: 60,000 and 10,000 gray 28 x 28 images of 10 classes."""
     return _read(folder, "fashion-mnist", FASHION_CLASSES, flip=True)
 
 

@@ -1,4 +1,4 @@
-"""Semi-Aves as published: lists of bird images, with unlabelled birds of other species."""
+"""Semi-Aves as published: lists of bird images, with unlabeled birds of other species."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LISTS_PAGE = "https://github.com/cvl-umass/ssl-evaluation (data/semi_aves)"
 IMAGES_PAGE = "https://github.com/cvl-umass/semi-inat-2020"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN, MAYBE, ANY = range(CLASSES), range(UNLABELED, CLASSES), range(UNLABELED, 2**31)
-"""Valid labels of labelled images, of unlabelled ones, and of other species."""
+"""Valid labels of labeled images, of unlabeled ones, and of other species."""
 
 Bad = list[tuple[str, str]]
 """File and line of what cannot be used, and the reason."""
@@ -42,22 +42,22 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
 def read_semi_aves(
     folder: Path, reading: Reading | None = None, *, open_set: bool = False
 ) -> Source:
-    """Read Semi-Aves: 5,959 labelled, 8,000 test and 26,640 unlabelled images of 200 bird species.
+    """Read Semi-Aves: 5,959 labeled, 8,000 test and 26,640 unlabeled images of 200 bird species.
 
     Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv
     2103.06937; the lists are those of Su, Cheng, Maji: *A Realistic Evaluation of Semi-Supervised
     Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Its training and validation
-    images together are the labelled ones, as in the DASO paper. A line of a list is an image's path
+    images together are the labeled ones, as in the DASO paper. A line of a list is an image's path
     in *folder* and its label, 0 to 199, or -1 for unknown.
 
-    The normalisation is ImageNet's. If ``u_train_in_oracle.txt`` lies beside the lists, the
-    unlabelled images get its species, for evaluation.
+    The normalization is ImageNet's. If ``u_train_in_oracle.txt`` lies beside the lists, the
+    unlabeled images get its species, for evaluation.
 
     Args:
         folder: with the list files and the image folders, or its parent.
         reading: see ``open_source``; without a size, the shorter side is resized to 224 and the
             central square kept.
-        open_set: add the 122,208 images of other species, without labels, to the unlabelled ones.
+        open_set: add the 122,208 images of other species, without labels, to the unlabeled ones.
 
     Raises:
         DataError: files are missing, lines or images cannot be used, or there is too little memory.

@@ -1,4 +1,4 @@
-"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them unlabelled."""
+"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them unlabeled."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def locate_stl10(folder: Path) -> Path:
 
 
 def read_stl10(folder: Path) -> Source:
-    """Read STL-10: 5,000 labelled, 8,000 test and 100,000 unlabelled images (3, 96, 96).
+    """Read STL-10: 5,000 labeled, 8,000 test and 100,000 unlabeled images (3, 96, 96).
 
     The images are read-only views into the memory-mapped files. They are stored column by column and
-    transposed here, so they are not contiguous. The normalisation is CIFAR-10's, as in the published
+    transposed here, so they are not contiguous. The normalization is CIFAR-10's, as in the published
     protocol.
 
     Raises:

@@ -21,14 +21,14 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
         "test",
         "warning",
         "leak-unlabeled",
-        "remove it from the unlabelled images: test images should be unseen",
+        "remove it from the unlabeled images: test images should be unseen",
     ),
     (
         "validation",
         "test",
         "warning",
         "copies-validation-test",
-        "remove one: choosing by validation images favours the test",
+        "remove one: choosing by validation images favors the test",
     ),
     ("train", "train", "warning", "copies-labeled", "keep one: a hold-out may get the other"),
     ("test", "test", "note", "copies-test", MORE_WEIGHT),
@@ -88,7 +88,7 @@ def _conflicts(
         detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
         bad.append((train.name_of(index), detail))
     if bad:
-        text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
+        text = f"{how_many(bad, 'labeled image')} with the same pixels as one of another class"
         cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
         yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
     if test is None:
@@ -119,7 +119,7 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         return
     hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
     thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
-    # Labelled, test and validation images first among themselves: many unlabelled images of one
+    # Labeled, test and validation images first among themselves: many unlabeled images of one
     # scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)
     pairs = np.concatenate(
@@ -142,7 +142,7 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
             )
             detail = f"looks like {train.name_of(original)}; they are {classes}"
             images.append((train.name_of(index), detail))
-        text = f"{_that_look(images, 'labelled')} like one of another class"
+        text = f"{_that_look(images, 'labeled')} like one of another class"
         yield Finding("warning", "near-conflict", text, "check their labels", tuple(images))
     for (part, other), originals in near.items():
         here, there = scan.parts[part], scan.parts[other]

@@ -1,4 +1,4 @@
-"""Findings about unreadable images, classes, names, sizes, colours and memory."""
+"""Findings about unreadable images, classes, names, sizes, colors and memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from daso.data.images.memory import available_memory
 
 Level = Literal["refused", "warning", "note"]
 CALLED = {
-    "train": "labelled",
-    "unlabeled": "unlabelled",
+    "train": "labeled",
+    "unlabeled": "unlabeled",
     "validation": "validation",
     "test": "test",
 }
 """Names of the parts in messages."""
 FEW = 5
-"""Labelled images below which no fifth of a class can be held out."""
+"""Labeled images below which no fifth of a class can be held out."""
 ENLARGED = 2
 """Images whose side must grow by more than this factor for training are reported."""
 ELONGATED = 2.0
 """Images longer than this times their width are reported: a square shows less than half of them."""
 GREY_SHIFT = 0.5
-"""Difference in the share of grey images by which alone parts can be told apart."""
+"""Difference in the share of gray images by which alone parts can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -74,28 +74,28 @@ def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
 
 
 def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes without a readable labelled image, and a lack of classes."""
+    """Yield classes without a readable labeled image, and a lack of classes."""
     empty = _classes(scan, "train", class_names, range(1))
     if empty:
-        text = f"no readable labelled image of {_named(empty)}"
-        yield Finding("refused", "empty-class", text, "add labelled images, or remove the class")
+        text = f"no readable labeled image of {_named(empty)}"
+        yield Finding("refused", "empty-class", text, "add labeled images, or remove the class")
     if len(class_names) < 2:
         text = f"the only class is {class_names[0]!r}" if class_names else "there is no class"
         yield Finding("refused", "one-class", text, "a classifier needs at least two")
 
 
 def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes with too few images to learn from or measure, and a lack of unlabelled images."""
+    """Yield classes with too few images to learn from or measure, and a lack of unlabeled images."""
     measured = [part for part in ("validation", "test") if part in scan.parts]
     single = _classes(scan, "train", class_names, range(1, 2))
     if single:
-        text = f"only one labelled image of {_named(single)}"
+        text = f"only one labeled image of {_named(single)}"
         yield Finding(
             "warning", "single", text, "label a few more: one image says little of a class"
         )
     few = _classes(scan, "train", class_names, range(1, FEW))
     if few and not measured:
-        text = f"fewer than {FEW} labelled images, too few for a hold-out, of {_named(few)}"
+        text = f"fewer than {FEW} labeled images, too few for a hold-out, of {_named(few)}"
         cure = "label more, or add test images; otherwise these classes are not measured"
         yield Finding("warning", "few", text, cure)
     for part in measured:
@@ -105,8 +105,8 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
             cure = "add some; otherwise their recall is not measured"
             yield Finding("warning", f"unmeasured-{part}", text, cure)
     if "unlabeled" not in scan.parts:
-        cure = "semi-supervised methods learn from unlabelled images"
-        yield Finding("note", "no-unlabeled", "there are no unlabelled images", cure)
+        cure = "semi-supervised methods learn from unlabeled images"
+        yield Finding("note", "no-unlabeled", "there are no unlabeled images", cure)
 
 
 def _classes(scan: Scan, part: str, class_names: Sequence[str], counts: range) -> list[str]:
@@ -155,22 +155,22 @@ def shapes(scan: Scan) -> Iterator[Finding]:
 
 
 def colors(scan: Scan) -> Iterator[Finding]:
-    """Yield a mixture of grey and colour images; worse if it tells the parts apart."""
+    """Yield a mixture of gray and color images; worse if it tells the parts apart."""
     greys = {
         part: [header.grey for header in of_part.headers.values()]
         for part, of_part in scan.parts.items()
         if of_part.headers
     }
-    grey, total = sum(map(sum, greys.values())), sum(map(len, greys.values()))
-    if not 0 < grey < total:
+    gray, total = sum(map(sum, greys.values())), sum(map(len, greys.values()))
+    if not 0 < gray < total:
         return
     shares = {part: sum(of_part) / len(of_part) for part, of_part in greys.items()}
-    text = f"{grey:,} of {total:,} images are grey, the others in colour; all are read in colour"
+    text = f"{gray:,} of {total:,} images are gray, the others in color; all are read in color"
     if max(shares.values()) - min(shares.values()) <= GREY_SHIFT:
         yield Finding("note", "grey", text)
         return
     by_part = ", ".join(f"{share:.0%} of the {CALLED[part]}" for part, share in shares.items())
-    cure = "the parts differ: convert all to grey, or get the others in colour"
+    cure = "the parts differ: convert all to gray, or get the others in color"
     yield Finding("warning", "grey", f"{text}: {by_part} images", cure)
 
 

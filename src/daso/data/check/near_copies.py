@@ -18,7 +18,7 @@ BLOCKS = 8
 NEIGHBORS = 64
 """Following images, in the order of hashes, with which an image is compared."""
 FLAT = 4.0
-"""Grey levels; thumbnails with a smaller deviation have too little contrast to compare."""
+"""Gray levels; thumbnails with a smaller deviation have too little contrast to compare."""
 CHUNK = 4096
 """Thumbnails, or pairs of them, compared at a time."""
 
@@ -30,7 +30,7 @@ _POWERS = (np.uint64(1) << np.arange(63, dtype=np.uint64))[None]
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]:
     """Return an image's thumbnail, uint8 (16, 16, 3), and its perceptual hash of 63 bits.
 
-    A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the grey image, without the
+    A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the gray image, without the
     constant one, is stronger than the median wave. *pixels* are uint8 (C, H, W).
     """
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

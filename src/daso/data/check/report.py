@@ -67,7 +67,7 @@ class Report:
 
     @property
     def imbalance(self) -> float | None:
-        """The largest labelled class over the smallest; None if a class has no image."""
+        """The largest labeled class over the smallest; None if a class has no image."""
         counts = self.class_counts["train"]
         least = min(counts, default=0)
         return max(counts) / least if least else None

@@ -32,15 +32,15 @@ def from_arrays(
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3; uint8, or floats from 0 to 1.
-        labels: integers (N,) or (N, 1), 0 <= label < K; images labelled -1 become unlabelled.
+        labels: integers (N,) or (N, 1), 0 <= label < K; images labeled -1 become unlabeled.
         unlabeled: further images whose class is unknown.
-        validation_images, validation_labels, test_images, test_labels: hold-outs, fully labelled.
+        validation_images, validation_labels, test_images, test_labels: hold-outs, fully labeled.
         class_names: the K names; None: "0" to the largest label.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
 
     Raises:
-        DataError: a shape, type, value or label is invalid, or a class has no labelled image.
+        DataError: a shape, type, value or label is invalid, or a class has no labeled image.
     """
     pixels, targets = as_images(images, "images"), as_labels(labels, "labels")
     _check_lengths(pixels, targets, "images", "labels")
@@ -145,7 +145,7 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
         raise DataError(f"{what}: {array.shape} is ambiguous, channels first or last; enlarge it")
     if not first and not last:
         raise DataError(
-            f"{what} must have 1 (grey) or 3 (RGB) channels, first or last, got {array.shape}"
+            f"{what} must have 1 (gray) or 3 (RGB) channels, first or last, got {array.shape}"
         )
     return array if first else array.transpose(0, 3, 1, 2)
 

@@ -187,7 +187,7 @@ def list_tables(
     name: str,
     where: Path,
 ) -> Listing:
-    """List the parts of a data set; training images without a label join the unlabelled ones.
+    """List the parts of a data set; training images without a label join the unlabeled ones.
 
     Args:
         tables: by part, of ``PARTS``.
@@ -196,7 +196,7 @@ def list_tables(
         name, where: see ``Listing``.
 
     Raises:
-        DataError: a label is out of range or missing in a hold-out, or a class has no labelled image.
+        DataError: a label is out of range or missing in a hold-out, or a class has no labeled image.
     """
     if class_names is None:
         class_names = _metadata_names(tables["train"])

@@ -41,7 +41,7 @@ def is_class_folder(folder: Path) -> bool:
         raise DataError(
             f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. "
             f"The parts are called {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; "
-            "the labelled one is required"
+            "the labeled one is required"
         )
     return len(with_images) > 1
 
@@ -56,13 +56,13 @@ def list_folder(
 
     Args:
         folder: with ``labeled/`` or ``train/`` and perhaps the others; or the folders of the classes.
-        others: places of other parts: "unlabeled", "val", "test". Unlabelled images may be in tar
+        others: places of other parts: "unlabeled", "val", "test". Unlabeled images may be in tar
             shards: a folder of them, a pattern such as ``shards/{000..127}.tar``, or an address.
         skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders, classes
             and parts without images, and test or validation images of unknown classes.
 
     Raises:
-        DataError: a folder is missing or given twice, there is no labelled image, or there is
+        DataError: a folder is missing or given twice, there is no labeled image, or there is
             something that *skip_bad* would leave out.
         OptionError: the name of another part is unknown.
     """
@@ -73,7 +73,7 @@ def list_folder(
         raise DataError(f"{labeled}: {NO_IMAGES}")
     class_names = tuple(in_order(name for name, images in files.items() if images))
     for name in (name for name, images in files.items() if not images):
-        reason = f"no labelled image of class {name!r}; add some, or remove the folder"
+        reason = f"no labeled image of class {name!r}; add some, or remove the folder"
         faults.append((str(labeled / name), reason))
     pools: dict[str, EncodedImages | None] = {"train": _labeled_images(files, class_names)}
     for part in ("validation", "test", "unlabeled"):
@@ -100,7 +100,7 @@ def list_folder(
 
 
 def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, str]]:
-    """Return the folder of the labelled images and the places of the other parts, by folder name."""
+    """Return the folder of the labeled images and the places of the other parts, by folder name."""
     unknown = [name for name in places if name not in FOLDERS.values()]
     if unknown:
         raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
@@ -109,7 +109,7 @@ def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, s
         present = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
         if len(present) > 1:
             raise DataError(
-                f"{folder}: has both 'labeled' and 'train'; keep one for the labelled images"
+                f"{folder}: has both 'labeled' and 'train'; keep one for the labeled images"
             )
         labeled = present[0]
         inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
@@ -162,7 +162,7 @@ def _known_classes(
         images = files.pop(name)
         if images:
             reason = (
-                f"class {name!r} has no labelled image to learn from ({len(images):,} here); known "
+                f"class {name!r} has no labeled image to learn from ({len(images):,} here); known "
                 f"classes: {', '.join(map(repr, class_names))}.{nearest(name, class_names)}"
             )
             faults.append((str(folder / name), reason))

@@ -29,7 +29,7 @@ def is_saved(folder: Path) -> bool:
 def list_saved(folder: Path) -> Listing:
     """List the rows of a saved data set, or of the splits of a saved dictionary of them.
 
-    Splits are named as in ``PART_NAMES``; a data set without splits is labelled images. Columns and
+    Splits are named as in ``PART_NAMES``; a data set without splits is labeled images. Columns and
     labels are those of ``list_parquet``. Images must be stored in the files, not as paths.
 
     Raises:

@@ -30,7 +30,7 @@ def is_manifest(path: Path) -> bool:
 def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = False) -> Listing:
     """List the images of a manifest without decoding any.
 
-    A row has a path, a label (empty, or -1 among numbers: unlabelled) and perhaps a split. Labels in
+    A row has a path, a label (empty, or -1 among numbers: unlabeled) and perhaps a split. Labels in
     the split "unlabeled" are the truth against which pseudo-labels are measured.
 
     Args:
@@ -178,13 +178,13 @@ def _without_repeats(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:
 def _of_known_classes(
     entries: Sequence[_Entry], class_names: Sequence[str], bad: Bad
 ) -> list[_Entry]:
-    """Drop validation and test images of classes without labelled images."""
+    """Drop validation and test images of classes without labeled images."""
     known, kept = set(class_names), []
     for entry in entries:
         if entry.part not in ("validation", "test") or entry.label in known:
             kept.append(entry)
             continue
         hint = nearest(entry.label, class_names)
-        reason = f"class {entry.label[:SHOWN]!r} has no labelled image to learn from.{hint}"
+        reason = f"class {entry.label[:SHOWN]!r} has no labeled image to learn from.{hint}"
         bad.append((entry.line, reason))
     return kept

@@ -28,7 +28,7 @@ def list_parquet(folder: Path) -> Listing:
     Column ``img`` or ``image`` holds struct{bytes, path}. Column ``label``, ``fine_label`` or
     ``labels`` holds integers or texts. Names of integers come from the schema's ``huggingface``
     metadata, else they are the numbers. Training images without a label (null, -1 or "") become
-    unlabelled.
+    unlabeled.
 
     Args:
         folder: with the files, or the parent of a ``data`` or ``plain_text`` folder with them.

@@ -87,14 +87,14 @@ def _matching(pattern: str) -> list[str]:
 
 
 def is_tar_folder(folder: Path) -> bool:
-    """Whether a folder holds shards of labelled images: train-*.tar, labeled-*.tar ..."""
+    """Whether a folder holds shards of labeled images: train-*.tar, labeled-*.tar ..."""
     return "train" in _shards_by_part(folder)
 
 
 def list_tars(folder: Path) -> Listing:
     """List the images of a folder of shards: train-000.tar, unlabeled-000.tar, test-000.tar ...
 
-    A labelled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
+    A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
     ``classes.txt``, if present, names the numbers.
 
     Raises:

@@ -28,7 +28,7 @@ TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Height and width in pixels after the EXIF orientation, and whether the image is grey."""
+    """Height and width in pixels after the EXIF orientation, and whether the image is gray."""
 
     height: int
     width: int
@@ -36,7 +36,7 @@ class ImageHeader:
 
 
 def read_header(source: Path | bytes) -> ImageHeader:
-    """Read the size and the colour of an image without decoding its pixels.
+    """Read the size and the color of an image without decoding its pixels.
 
     Raises:
         DataError: the image is unreadable or too large; the message is the reason alone.
@@ -53,12 +53,12 @@ def decode(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 (C, H, W).
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
-    and an animation gives its first frame. Colour profiles are not applied.
+    The EXIF orientation is applied, transparency is laid on white, 16-bit gray is scaled to 8 bits,
+    and an animation gives its first frame. Color profiles are not applied.
 
     Args:
         source: a file, or the bytes of one.
-        channels: 1 (grey) or 3 (RGB); None: as the file has it.
+        channels: 1 (gray) or 3 (RGB); None: as the file has it.
         size: side of the result: the central square is resized to it (bilinear, antialiased);
             None: the image keeps its size.
 
@@ -152,10 +152,10 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
             levels = 255 - levels  # Pillow inverts 8-bit images itself
         return Image.fromarray(levels).convert(mode)
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        coloured = image.convert("RGBA")
-        background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, coloured).convert(mode)
-    # Some modes convert to grey only by way of RGB.
+        colored = image.convert("RGBA")
+        background = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+        return Image.alpha_composite(background, colored).convert(mode)
+    # Some modes convert to gray only by way of RGB.
     return (
         image.convert(mode)
         if image.mode in ("1", "L", "RGB")

@@ -20,7 +20,7 @@ class DecodedImages:
     """N images of one size, or N feature vectors in their place, with their labels.
 
     Attributes:
-        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB), in memory or in a file; or vectors,
+        images: uint8, (N, C, H, W), C = 1 (gray) or 3 (RGB), in memory or in a file; or vectors,
             float32, (N, V, D), in V versions each, the plain one first. Not to be changed.
         labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
         paths: the N paths as given, for images read from files; otherwise empty.

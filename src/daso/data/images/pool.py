@@ -39,7 +39,7 @@ class Pool:
     Attributes:
         images: uint8, (N, C, H, W); or vectors, float32, (N, V, D), in V versions each, the plain one
             first. A tensor on the training device, or rows of files.
-        labels: int64, (N,); of unlabelled images the true class where it is known, for evaluation
+        labels: int64, (N,); of unlabeled images the true class where it is known, for evaluation
             only, else -1.
         paths: of the N images, if they were read from files; otherwise empty.
     """

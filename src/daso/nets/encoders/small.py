@@ -1,4 +1,4 @@
-"""A small convolutional network for small images (8 x 8 digits, 28 x 28 grey ones)."""
+"""A small convolutional network for small images (8 x 8 digits, 28 x 28 gray ones)."""
 
 from __future__ import annotations
 
