@@ -1,4 +1,4 @@
-"""Class names and labels as text: their order, their numbers, and names that are easily confused."""
+"""Class names and labels as text: their order, their numbers, and easily confused names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ INTEGER = re.compile(r"-?[0-9]{1,18}")
 BLANK_LETTERS = "\u115f\u1160\u2800"
 """Characters that count as letters or symbols but are invisible."""
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
-MOST_NUMBERED = 100_000
-"""Classes that may be known by number only."""
 
 
 def without_missing(labels: Iterable[str]) -> list[str]:
@@ -30,12 +28,9 @@ def without_missing(labels: Iterable[str]) -> list[str]:
 def number_labels(
     texts: Mapping[str, Sequence[str]], class_names: Sequence[str], where: str
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Turn the labels of each part into numbers, int64 (N,), -1 where unknown.
+    """Turn labels, ``""`` where missing, into indices of class names, int64 (N,), -1 where unknown.
 
-    Args:
-        texts: labels by part, ``""`` where missing.
-        class_names: K names, or the numbers 0 to K - 1 as text; a label is the index of its name.
-        where: the data set, for the error.
+    *texts* has the labels of each part. *where* names the data set in the error.
     """
     numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
     for part, labels in texts.items():
@@ -54,7 +49,7 @@ def number_labels(
 
 def numbered_names(count: int, where: str) -> tuple[str, ...]:
     """Return the names "0" to "K - 1" of classes that are known by number only."""
-    if count > MOST_NUMBERED:
+    if count > 100_000:
         raise DataError(f"{where}: the largest label is {count - 1}; {NUMBER_CLASSES}")
     return tuple(map(str, range(count)))
 
@@ -74,7 +69,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def alike_names(class_names: Sequence[str]) -> list[list[str]]:
-    """Return groups of names that differ only in case, blanks, underscores, zeros or Unicode form."""
+    """Group names that differ only in case, blanks, underscores, zeros or Unicode form."""
     groups: dict[str, list[str]] = {}
     for name in class_names:
         groups.setdefault(_key(name), []).append(name)

@@ -31,8 +31,8 @@ class Copies:
 
     Attributes:
         conflicts: groups of labeled images with the same pixels and several labels.
-        pairs: by (part, other), images of *part* that are in *other* too: their index and the index of
-            the first such image there. For (part, part): the second and later copies in a part.
+        pairs: by (part, other), the index of each image of *part* that is also in *other*, and the
+            index of the first such image there. For (part, part): the second and later copies.
     """
 
     conflicts: list[list[int]] = field(default_factory=list)
@@ -43,13 +43,8 @@ class Copies:
 
 
 def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copies:
-    """Find images with the same digest, within and across parts.
-
-    Args:
-        digests: of each image, by part; images with an empty one are ignored.
-        labels: by part, int64 (N,).
-    """
-    # Sorting finds what is repeated; only that needs a dictionary.
+    """Find images with the same digest, within and across parts; empty digests are ignored."""
+    # Sorting finds the repeated digests; only they need a dictionary.
     ordered = sorted(value for values in digests.values() for value in values if value)
     repeated = {value for value, following in itertools.pairwise(ordered) if value == following}
     places: dict[bytes, list[tuple[str, int]]] = {}
@@ -91,13 +86,12 @@ def without_copies(
 ) -> tuple[dict[str, DecodedImages], tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Refuse, or leave out, leaks into the test set and labeled images with several labels.
 
-    Of a leak the test image is left out: labels are scarce, and a test set must be unseen. Of a
-    labeled image with several labels every copy is left out: no one knows which label is right.
+    If a labeled image is in the test set, the test image is left out: labels are scarce, and a test
+    set must be unseen. If copies have several labels, all are left out: no one knows the right label.
 
     Args:
         images: by part.
         names: by part, returns the name of image i for messages.
-        class_names: K names.
         where: the origin of the images, for messages.
         skip_bad: leave such images out instead of raising.
 
@@ -133,12 +127,11 @@ def without_copies(
             counts.append(f"{len(conflicts)} labeled images have several labels")
         if leaks:
             counts.append(
-                f"{len(leaks)} test image(s) are also labeled images, so the test would reward "
-                "memorization"
+                f"{len(leaks)} test image(s) are also labeled images: the test rewards memorization"
             )
         cure = (
-            "Remove them, or leave them out: --skip-bad (it drops leaked test images, and every copy "
-            "of an image with several labels). 'daso data check' lists all."
+            "Remove them, or leave out leaked test images and all copies with several labels: "
+            "--skip-bad. 'daso data check' lists all."
         )
         raise DataError(problems(skipped, f"{where}: {'; '.join(counts)}", cure, between=" "))
     notes = []
@@ -149,7 +142,6 @@ def without_copies(
             notes.append(f"{len(pairs)} {text} (e.g. {example})")
     left = {}
     for part, pool in images.items():
-        bad = reasons.get(part)
-        kept = np.array([i for i in range(len(pool)) if i not in bad]) if bad else None
-        left[part] = pool if kept is None else pool.select(kept.astype(np.int64))
+        bad = list(reasons.get(part, ()))
+        left[part] = pool.select(np.delete(np.arange(len(pool)), bad)) if bad else pool
     return left, skipped, tuple(notes)

@@ -18,12 +18,12 @@ from daso.errors import OptionError
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
-    """Decide which labeled images of a source are labeled, unlabeled and held out.
+    """Split a source's labeled images into labeled, unlabeled and held-out ones.
 
     With ``labeled_head`` the split is long-tailed, with a tenth of the images held out unless the
     options or the source say otherwise. Without it every labeled image stays labeled, except for
-    the hold-out: the given number, taken from every class that can spare it; a fold; or, if there is
-    nothing else to measure on, a fifth of every class.
+    the hold-out: the given number, from every class that can spare it; a fold; or, if there are no
+    validation and test images, a fifth of every class.
 
     Raises:
         DataError: a class has too few images.
