@@ -114,7 +114,7 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
     if head < 1:
         raise OptionError(f"the head class needs at least 1 image, got {head}")
     if not gamma >= 1:
-        raise OptionError(f"imbalance ratio {gamma}: must be at least 1; see shape 'reversed'")
+        raise OptionError(f"imbalance ratio must be at least 1, got {gamma}; see 'reversed'")
     last = num_classes - 1.0
     counts = [int(head * ((1.0 / gamma) ** (rank / last))) for rank in range(num_classes)]
     if counts[-1] < 1:
