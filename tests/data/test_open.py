@@ -115,7 +115,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert {path: open_source(path).name for path in found} == found
     assert open_source("pictures", size=4).train.images.shape[2:] == (4, 4)
     assert open_source("some.npz", size=8).name == "some"
-    with pytest.raises(OptionError, match="whose images are 8 x 8"):
+    with pytest.raises(OptionError, match="images are 8 x 8"):
         open_source("some.npz", size=4)
     with pytest.raises(OptionError, match="data applies to"):
         open_source("pictures", data=tmp_path)

@@ -34,7 +34,7 @@ def from_arrays(
         images: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3; uint8, or floats from 0 to 1.
         labels: integers (N,) or (N, 1), 0 <= label < K; images labeled -1 become unlabeled.
         unlabeled: further images whose class is unknown.
-        validation_images, validation_labels, test_images, test_labels: hold-outs, fully labeled.
+        validation_images, validation_labels, test_images, test_labels: fully labeled hold-outs.
         class_names: the K names; None: "0" to the largest label.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
@@ -55,7 +55,7 @@ def from_arrays(
         if part is not None:
             check_labels(part.labels, len(names), f"{name_of_part}_labels:")
     refuse_empty_classes(targets, names, "labels")
-    known = targets != UNLABELED
+    train, known = DecodedImages(pixels, targets), targets != UNLABELED
     without_label = [] if known.all() else [pixels[~known]]
     if unlabeled is not None:
         more = as_images(unlabeled, "unlabeled")
@@ -68,9 +68,7 @@ def from_arrays(
     return Source(
         name=name,
         class_names=names,
-        train=DecodedImages(pixels, targets)
-        if known.all()
-        else DecodedImages(pixels[known], targets[known]),
+        train=train if known.all() else train.select(np.flatnonzero(known)),
         unlabeled=unlabeled_images(np.concatenate(without_label)) if without_label else None,
         validation=held_out["validation"],
         test=held_out["test"],
@@ -90,9 +88,7 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     elif array.ndim == 4:
         array = _channels_first(array, what)
     else:
-        hint = (
-            "; for vectors use daso.DASOClassifier (docs/estimator.md)" if array.ndim == 2 else ""
-        )
+        hint = "; for vectors use daso.DASOClassifier" if array.ndim == 2 else ""
         raise DataError(
             f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{hint}"
         )
@@ -101,9 +97,7 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
-        raise DataError(
-            f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}; convert them"
-        )
+        raise DataError(f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}")
     pixels = np.empty(array.shape, dtype=np.uint8)
     for start in range(0, len(array), CHUNK):
         part = array[start : start + CHUNK].astype(np.float32)
@@ -127,7 +121,7 @@ def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(
-            f"{what} has {array.shape[1]} columns; each image must have one class: several labels "
+            f"{what} has {array.shape[1]} columns; each image must have one label: several labels "
             "per image and one-hot labels are not supported"
         )
     if array.ndim == 2:
@@ -154,9 +148,8 @@ def _check_lengths(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], first: str, second: str
 ) -> None:
     if len(images) != len(labels) or not len(images):
-        raise DataError(
-            f"{len(images)} {first}, but {len(labels)} {second}; the numbers must agree and not be 0"
-        )
+        counts = f"{len(images)} {first}, but {len(labels)} {second}"
+        raise DataError(f"{counts}; the numbers must agree and not be 0")
 
 
 def _held_out(

@@ -9,29 +9,23 @@ from daso.data.formats.arrow import TableFiles, import_pyarrow, list_tables, ope
 from daso.data.listing import PART_NAMES, Listing
 from daso.errors import DataError
 
-SUBFOLDERS = (".", "data", "plain_text")
-
 
 def locate_parquet(folder: Path) -> Path:
     """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
-    for name in SUBFOLDERS:
+    for name in (".", "data", "plain_text"):
         if _files(folder / name, "train"):
             return folder / name
-    raise DataError(
-        f"{folder}: missing train-*.parquet" if folder.is_dir() else f"{folder}: no such folder"
-    )
+    reason = "missing train-*.parquet" if folder.is_dir() else "no such folder"
+    raise DataError(f"{folder}: {reason}")
 
 
 def list_parquet(folder: Path) -> Listing:
     """List the rows of ``train-*.parquet`` and, if present, of the other parts' files.
 
     Column ``img`` or ``image`` holds struct{bytes, path}. Column ``label``, ``fine_label`` or
-    ``labels`` holds integers or texts. Names of integers come from the schema's ``huggingface``
-    metadata, else they are the numbers. Training images without a label (null, -1 or "") become
-    unlabeled.
-
-    Args:
-        folder: with the files, or the parent of a ``data`` or ``plain_text`` folder with them.
+    ``labels`` holds integers or texts. The names of integers are those in the schema's
+    ``huggingface`` metadata, or the numbers. Training images without a label (null, -1 or "")
+    become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``.
 
     Raises:
         DataError: files, columns or labels are missing or wrong.

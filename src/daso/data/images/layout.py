@@ -1,4 +1,4 @@
-"""The one shape that all decoded images of a data set share, and how it is chosen."""
+"""The one shape of all decoded images of a data set, and its choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape that every decoded image gets.
+    """The shape of every decoded image.
 
     Attributes:
         channels: 1 or 3; None: 1 if all images turn out to be gray, else 3.
