@@ -247,7 +247,7 @@ def test_species_names(folder: Path, place: str) -> None:
     names.write_text("".join(f"{label} Genus_species{label}\n" for label in range(200)))
     assert read_semi_aves(folder, size=8).class_names[17] == "Genus species17"
     names.write_text("0 Anas_platyrhynchos\n")
-    with pytest.raises(DataError, match="a line for each label from 0 to 199"):
+    with pytest.raises(DataError, match="for each label from 0 to 199"):
         read_semi_aves(folder, size=8)
 
 

@@ -94,8 +94,8 @@ def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
         for name in unseen_names(class_names)
     )
     return unseen + tuple(
-        f"the class names {' and '.join(map(ascii, group))} differ only in case, blanks or spelling "
-        "of the same characters: if they mean one class, give them one name"
+        f"the class names {' and '.join(map(ascii, group))} differ only in case, blanks or "
+        "spelling of the same characters: if they mean one class, give them one name"
         for group in alike_names(class_names)
     )
 

@@ -87,7 +87,7 @@ def without_copies(
     """Refuse, or leave out, leaks into the test set and labeled images with several labels.
 
     If a labeled image is in the test set, the test image is left out: labels are scarce, and a test
-    set must be unseen. If copies have several labels, all are left out: no one knows the right label.
+    set must be unseen. If copies have several labels, all are left out: the right one is unknown.
 
     Args:
         images: by part.

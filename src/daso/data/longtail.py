@@ -119,8 +119,8 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
     counts = [int(head * ((1.0 / gamma) ** (rank / last))) for rank in range(num_classes)]
     if counts[-1] < 1:
         raise OptionError(
-            f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} empty; "
-            f"use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
+            f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} "
+            f"empty; use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
         )
     return np.array(counts, dtype=np.int64)
 
@@ -262,7 +262,7 @@ def longtail_split(
     labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
     unlabeled = np.empty(0, dtype=np.int64)
     if unlabeled_counts is not None:
-        # The authors visit the classes from head to tail, a rising distribution from its last class.
+        # The authors visit the classes from the largest to the smallest.
         rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
         unlabeled = _thin(
             labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising

@@ -1,4 +1,4 @@
-"""Fetch published data sets into the user's cache folder, checked against their checksums."""
+"""Fetch published data sets into the user's cache folder and verify their checksums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ CHUNK = 2**20
 TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
-STL10_URL = "http://ai.stanford.edu/~acoates/stl10/"
 STL10_MEMBERS = (
     "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
     "class_names.txt", "fold_indices.txt",
@@ -31,10 +30,8 @@ class Remote:
     """A published file.
 
     Attributes:
-        url: an http or https address.
         checksum: ``md5:...`` or ``sha256:...`` in lower-case hexadecimal.
-        members: files to unpack from *folder* in the archive; empty: the file is kept as it is.
-        folder: of the members.
+        members: files to unpack from *folder* in the archive; empty: the file is not unpacked.
     """
 
     url: str
@@ -62,7 +59,7 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
     ),
     "stl10": (
         Remote(
-            STL10_URL + "stl10_binary.tar.gz",
+            "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             "md5:91f7769df0f17e558f3565bffb0c7dfb",
             STL10_MEMBERS,
             "stl10_binary",
@@ -84,13 +81,11 @@ def download(
     progress: Progress | None = None,
     remotes: Mapping[str, tuple[Remote, ...]] = REMOTES,
 ) -> Path:
-    """Fetch a data set by name and return its folder; files already there are kept.
+    """Fetch a data set by name and return its folder; existing files are kept.
 
     Args:
         name: ``fashion-mnist``, ``cifar10``, ``cifar100`` or ``stl10``.
         folder: target; None: the folder *name* in the cache folder.
-        progress: called as bytes arrive.
-        remotes: the published files of each name.
 
     Raises:
         DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
@@ -114,7 +109,7 @@ def download(
 def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Path:
     """Fetch one file into a folder, unless it is there with the right checksum.
 
-    The file appears only when it is complete and its checksum is right.
+    The file appears only when it is complete and verified.
     """
     # pooch imports requests, which most commands do not need.
     import pooch
@@ -144,7 +139,7 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Pat
 
 
 class _ProgressBar:
-    """Passes the calls of pooch, made as for tqdm, on to a function."""
+    """Passes pooch's calls, which are those of tqdm, on to a function."""
 
     total: int | None = None
 
@@ -163,7 +158,6 @@ class _ProgressBar:
 
 
 def _unpack(archive: Path, remote: Remote, folder: Path) -> None:
-    """Unpack the members of an archive into a folder; each appears when it is complete."""
     target = folder / remote.folder
     try:
         target.mkdir(parents=True, exist_ok=True)

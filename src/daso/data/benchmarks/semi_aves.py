@@ -15,13 +15,8 @@ from daso.errors import DataError, problems
 FOLDER = "semi_aves"
 CLASSES = 200
 SIDE = 224
-TRAIN, IN_CLASS, OUT_OF_CLASS, TEST = (
-    "l_train_val.txt",
-    "u_train_in.txt",
-    "u_train_out.txt",
-    "test.txt",
-)
-TRUTH = "u_train_in_oracle.txt"
+TRAIN, TEST = "l_train_val.txt", "test.txt"
+IN_CLASS, OUT_OF_CLASS, TRUTH = "u_train_in.txt", "u_train_out.txt", "u_train_in_oracle.txt"
 NAMES_FILE = "semi_aves_species_names.txt"
 LISTS_PAGE = "https://github.com/cvl-umass/ssl-evaluation (data/semi_aves)"
 IMAGES_PAGE = "https://github.com/cvl-umass/semi-inat-2020"
@@ -30,11 +25,11 @@ KNOWN, MAYBE, ANY = range(CLASSES), range(UNLABELED, CLASSES), range(UNLABELED, 
 """Valid labels of labeled images, of unlabeled ones, and of other species."""
 
 Bad = list[tuple[str, str]]
-"""File and line of what cannot be used, and the reason."""
+"""File and line of unusable entries, and the reason."""
 
 
 def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
-    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files that are read."""
+    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files."""
     names = [TRAIN, IN_CLASS, TEST, *([OUT_OF_CLASS] if open_set else [])]
     return find_folder(folder, FOLDER, names)
 
@@ -46,21 +41,20 @@ def read_semi_aves(
 
     Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv
     2103.06937; the lists are those of Su, Cheng, Maji: *A Realistic Evaluation of Semi-Supervised
-    Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Its training and validation
+    Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Training and validation
     images together are the labeled ones, as in the DASO paper. A line of a list is an image's path
     in *folder* and its label, 0 to 199, or -1 for unknown.
 
-    The normalization is ImageNet's. If ``u_train_in_oracle.txt`` lies beside the lists, the
-    unlabeled images get its species, for evaluation.
+    The normalization is ImageNet's. If ``u_train_in_oracle.txt`` is beside the lists, the unlabeled
+    images get its species, for evaluation.
 
     Args:
-        folder: with the list files and the image folders, or its parent.
-        reading: see ``open_source``; without a size, the shorter side is resized to 224 and the
-            central square kept.
+        folder: folder of the list files and the image folders, or its parent.
+        reading: see ``open_source``; without a size, the central square is resized to 224 pixels.
         open_set: add the 122,208 images of other species, without labels, to the unlabeled ones.
 
     Raises:
-        DataError: files are missing, lines or images cannot be used, or there is too little memory.
+        DataError: files are missing, lines or images are unusable, or memory is too small.
         OptionError: the size is not positive.
     """
     reading = reading or Reading()
@@ -80,8 +74,8 @@ def read_semi_aves(
         images["unlabeled"] |= dict.fromkeys(_read_list(folder, OUT_OF_CLASS, ANY, bad), UNLABELED)
     if bad and not reading.skip_bad:
         cure = (
-            f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\nCorrect them, "
-            "or leave these lines out: --skip-bad."
+            f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\n"
+            "Correct them, or leave these lines out: --skip-bad."
         )
         what = f"{folder}: {len(bad)} line(s) of its lists cannot be used"
         raise DataError(problems(bad, what, cure))
@@ -109,7 +103,6 @@ def read_semi_aves(
 
 
 def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[str, int]:
-    """Return the images of a list, in its order, with their labels; *bad* gets unusable lines."""
     images: dict[str, int] = {}
     found: set[Path] = set()
     first_bad = len(bad)
@@ -117,10 +110,8 @@ def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[st
         top = folder / PurePosixPath(name).parts[0]
         if top != folder / name and top not in found:
             if not top.is_dir():
-                raise DataError(
-                    f"{where}: names {name}, but there is no folder {top}; get its images from "
-                    f"{IMAGES_PAGE}"
-                )
+                what = f"{where}: names {name}, but there is no folder {top}"
+                raise DataError(f"{what}; get its images from {IMAGES_PAGE}")
             found.add(top)
         if not (folder / name).is_file():
             bad.append((where, f"no image {name}"))
@@ -167,15 +158,12 @@ def _stays_inside(name: str) -> bool:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """Return the species if their file lies beside the lists or beside their folder, else numbers."""
     for path in (folder / NAMES_FILE, folder.resolve().parent / NAMES_FILE):
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
             pairs = [line.split() for line in lines if line.strip()]
             names = {pair[0]: pair[1].replace("_", " ") for pair in pairs if len(pair) == 2}
             if len(pairs) != CLASSES or names.keys() != {str(label) for label in range(CLASSES)}:
-                raise DataError(
-                    f"{path}: must have a line for each label from 0 to {CLASSES - 1}, '0 Name'"
-                )
+                raise DataError(f"{path}: needs a line '0 Name' for each label from 0 to {CLASSES - 1}")
             return tuple(names[str(label)] for label in range(CLASSES))
     return tuple(map(str, range(CLASSES)))

@@ -13,21 +13,16 @@ from daso.data.class_names import alike_names, listed, unseen_names
 from daso.data.images.memory import available_memory
 
 Level = Literal["refused", "warning", "note"]
-CALLED = {
-    "train": "labeled",
-    "unlabeled": "unlabeled",
-    "validation": "validation",
-    "test": "test",
-}
+CALLED = {"train": "labeled", "unlabeled": "unlabeled", "validation": "validation", "test": "test"}
 """Names of the parts in messages."""
 FEW = 5
-"""Labeled images below which no fifth of a class can be held out."""
+"""Labeled images needed to hold out a fifth of a class."""
 ENLARGED = 2
-"""Images whose side must grow by more than this factor for training are reported."""
+"""Images that training enlarges by more than this factor are reported."""
 ELONGATED = 2.0
-"""Images longer than this times their width are reported: a square shows less than half of them."""
-GREY_SHIFT = 0.5
-"""Difference in the share of gray images by which alone parts can be told apart."""
+"""Images of a greater aspect ratio are reported: a square shows less than half of them."""
+GRAY_SHIFT = 0.5
+"""Parts whose shares of gray images differ by more can be told apart by color."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,9 @@ class Finding:
     """One problem.
 
     Attributes:
-        level: "refused" (training stops, or with --skip-bad leaves these images out), "warning" or
+        level: "refused" (training stops, or leaves the images out with --skip-bad), "warning" or
             "note".
         code: the kind of finding, for programs.
-        text: what was found.
-        cure: what to do.
         images: the images concerned, each with a detail.
     """
 
@@ -56,7 +49,7 @@ def how_many(things: Sequence[object], one: str, many: str = "") -> str:
 
 
 def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
-    """Yield rows, files and folders that a listing could not use, and unreadable images."""
+    """Yield unusable rows, files and folders, and unreadable images."""
     if rows:
         text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
         cure = "correct them, or leave them out: --skip-bad"
@@ -67,14 +60,13 @@ def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         for index, reason in sorted(part.reasons.items())
     )
     if bad:
+        text = f"{how_many(bad, 'image')} cannot be read"
         cure = "repair or remove them, or leave them out: --skip-bad"
-        yield Finding(
-            "refused", "unreadable", f"{how_many(bad, 'image')} cannot be read", cure, bad
-        )
+        yield Finding("refused", "unreadable", text, cure, bad)
 
 
 def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes without a readable labeled image, and a lack of classes."""
+    """Yield classes without a readable labeled image, or a single class."""
     empty = _classes(scan, "train", class_names, range(1))
     if empty:
         text = f"no readable labeled image of {_named(empty)}"
@@ -85,14 +77,12 @@ def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
 
 
 def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes with too few images to learn from or measure, and a lack of unlabeled images."""
+    """Yield classes with too few images to learn from or measure, or missing unlabeled images."""
     measured = [part for part in ("validation", "test") if part in scan.parts]
     single = _classes(scan, "train", class_names, range(1, 2))
     if single:
         text = f"only one labeled image of {_named(single)}"
-        yield Finding(
-            "warning", "single", text, "label a few more: one image says little of a class"
-        )
+        yield Finding("warning", "single", text, "label a few more")
     few = _classes(scan, "train", class_names, range(1, FEW))
     if few and not measured:
         text = f"fewer than {FEW} labeled images, too few for a hold-out, of {_named(few)}"
@@ -125,12 +115,13 @@ def names(class_names: Sequence[str]) -> Iterator[Finding]:
         text = f"the class name {name!a} has no visible character"
         yield Finding("warning", "unseen-name", text, "rename it")
     for group in alike_names(class_names):
-        text = f"the classes {' and '.join(map(ascii, group))} differ only in case, blanks or Unicode form"
+        which = " and ".join(map(ascii, group))
+        text = f"the classes {which} differ only in case, blanks or Unicode form"
         yield Finding("warning", "alike-names", text, "give them one name if they are one class")
 
 
 def shapes(scan: Scan) -> Iterator[Finding]:
-    """Yield images that training enlarges a lot or crops a lot."""
+    """Yield images that training enlarges or crops a lot."""
     if scan.shape is None:
         return
     height, width = scan.shape[1:]
@@ -143,19 +134,18 @@ def shapes(scan: Scan) -> Iterator[Finding]:
         if height == width and longer > ELONGATED * max(1, shorter):
             long.append(detail)
     if small:
-        text = (
-            f"{how_many(small, 'image')} with less than half the side of {width} x {height} pixels"
-        )
+        side = f"{width} x {height} pixels"
+        text = f"{how_many(small, 'image')} with less than half the side of {side}"
         cure = "training enlarges and blurs them: replace them, or give a smaller --size"
         yield Finding("warning", "small", text, cure, tuple(small))
     if long:
-        text = f"{how_many(long, 'image')} more than {ELONGATED:g} times as long as wide, or vice versa"
-        cure = "only the square in their middle is used: crop them to what matters"
+        text = f"{how_many(long, 'image')} with an aspect ratio above {ELONGATED:g}"
+        cure = "only their central square is used: crop them to what matters"
         yield Finding("warning", "long", text, cure, tuple(long))
 
 
 def colors(scan: Scan) -> Iterator[Finding]:
-    """Yield a mixture of gray and color images; worse if it tells the parts apart."""
+    """Yield a mixture of gray and color images; warn if it tells the parts apart."""
     greys = {
         part: [header.grey for header in of_part.headers.values()]
         for part, of_part in scan.parts.items()
@@ -166,7 +156,7 @@ def colors(scan: Scan) -> Iterator[Finding]:
         return
     shares = {part: sum(of_part) / len(of_part) for part, of_part in greys.items()}
     text = f"{gray:,} of {total:,} images are gray, the others in color; all are read in color"
-    if max(shares.values()) - min(shares.values()) <= GREY_SHIFT:
+    if max(shares.values()) - min(shares.values()) <= GRAY_SHIFT:
         yield Finding("note", "grey", text)
         return
     by_part = ", ".join(f"{share:.0%} of the {CALLED[part]}" for part, share in shares.items())
@@ -175,11 +165,12 @@ def colors(scan: Scan) -> Iterator[Finding]:
 
 
 def memory(scan: Scan) -> Iterator[Finding]:
-    """Yield that the images need more than the available memory."""
+    """Yield a warning if the images need more than the available memory."""
     available = available_memory()
     if scan.shape is None or available is None:
         return
     needed = int(np.prod(scan.shape)) * sum(map(len, scan.parts.values()))
     if needed > available:
-        text = f"the images take {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
+        sizes = f"{needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
+        text = f"the images take {sizes}"
         yield Finding("warning", "memory", text, "give a smaller --size, or keep them with --cache")

@@ -44,9 +44,9 @@ class Cache:
 
     Each part of a data set has its own folder, named by a digest of its files (name, size,
     modification time) and the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order;
-    ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each block
-    of images; and ``complete.json`` once all blocks are there. A killed process loses one block. If a
-    file has changed, its blocks are checked and those that fail are decoded again.
+    ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each
+    block of images; and ``complete.json`` once all blocks are there. A killed process loses one
+    block. If a file has changed, its blocks are checked, and damaged ones are decoded again.
 
     Attributes:
         folder: created if missing.
@@ -76,8 +76,8 @@ class Cache:
                 return ImageFile(folder / IMAGES, shape, blocks.digests()), blocks.reasons()
         except OSError as error:
             raise DataError(
-                f"cannot keep decoded images in {folder}: {error.strerror or error}; images decoded "
-                "so far are used next time"
+                f"cannot keep decoded images in {folder}: {error.strerror or error}; images "
+                "decoded so far are used next time"
             ) from error
 
     def _fill(self, blocks: _Blocks, part: str, images: EncodedImages, layout: Layout) -> None:
@@ -134,9 +134,9 @@ class _Blocks:
         if sum(sizes.values()) - written > free:
             height, width = self.shape[2:]
             raise DataError(
-                f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels take "
-                f"{sum(sizes.values()) / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a smaller "
-                "--size or another --cache"
+                f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels "
+                f"take {sum(sizes.values()) / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
+                "smaller --size or another --cache"
             )
         for name, size in sizes.items():
             with (self.folder / name).open("ab") as file:
