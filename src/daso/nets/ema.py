@@ -19,13 +19,10 @@ class MovingAverage:
 
     Args:
         network: network to follow; it is deep-copied.
-        decay: rho, 0 <= decay < 1.
+        decay: rho, 0 <= decay < 1, else an ``OptionError`` is raised.
 
     Attributes:
         network: averaged copy; its parameters require no gradient.
-
-    Raises:
-        OptionError: the decay is out of range.
     """
 
     def __init__(self, network: Network, decay: float = 0.999) -> None:
@@ -51,7 +48,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
-        """Move the average by a *share*, a number or tensor (), of its distance to the network."""
+        """Move the average by a *share*, a number or tensor (), of the distance to the network."""
         if isinstance(share, Tensor):
             distances = torch._foreach_sub(self._values, self._averages)
             torch._foreach_mul_(distances, share)
