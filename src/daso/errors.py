@@ -52,7 +52,7 @@ def check_range(
     *,
     above: float | None = None,
 ) -> None:
-    """Raise an ``OptionError`` unless *value* is finite, in [least, most] and greater than *above*."""
+    """Raise an ``OptionError`` unless *value* is finite, in [least, most] and > *above*."""
     is_in_range = least <= value <= most and (above is None or value > above)
     if is_in_range and math.isfinite(value):
         return

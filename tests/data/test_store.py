@@ -48,9 +48,9 @@ def test_a_holdout_never_takes_a_classs_last_image() -> None:
 
 
 def test_a_holdout_that_reaches_no_image_of_a_class_is_refused() -> None:
-    with pytest.raises(OptionError, match="3 are too few"):
+    with pytest.raises(OptionError, match="hold-out of 3 is too small"):
         make_split(source(), SplitOptions(holdout=3), 0)
-    with pytest.raises(OptionError, match="3 are too few"):
+    with pytest.raises(OptionError, match="hold-out of 3 is too small"):
         make_split(source(), SplitOptions(1, holdout=3), 0)
 
 

@@ -103,7 +103,6 @@ def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
     # Category Cf: invisible characters, such as the zero-width space.
-    seen = "".join(
-        c for c in folded if not c.isspace() and c != "_" and unicodedata.category(c) != "Cf"
-    )
+    letters = (c for c in folded if not c.isspace() and c != "_")
+    seen = "".join(c for c in letters if unicodedata.category(c) != "Cf")
     return str(int(seen)) if INTEGER.fullmatch(seen) else seen

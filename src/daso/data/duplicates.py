@@ -126,9 +126,7 @@ def without_copies(
         if conflicts:
             counts.append(f"{len(conflicts)} labeled images have several labels")
         if leaks:
-            counts.append(
-                f"{len(leaks)} test image(s) are also labeled images: the test rewards memorization"
-            )
+            counts.append(f"{len(leaks)} test image(s) are also labeled images")
         cure = (
             "Remove them, or leave out leaked test images and all copies with several labels: "
             "--skip-bad. 'daso data check' lists all."

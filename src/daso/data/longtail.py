@@ -222,9 +222,8 @@ def longtail_split(
     """
     num_classes = len(labeled_counts)
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
-        raise DataError(
-            f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}"
-        )
+        found = f"{labels.min()} to {labels.max()}"
+        raise DataError(f"labels must be 0 to {num_classes - 1}, found {found}")
     if labeled_counts.min() < 1:
         raise OptionError(f"class {int(labeled_counts.argmin())} would have no labeled image")
     if unlabeled_counts is not None and (
@@ -235,9 +234,7 @@ def longtail_split(
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     if holdout:
         if holdout < num_classes:
-            raise OptionError(
-                f"a hold-out takes images of each of {num_classes} classes: {holdout} are too few"
-            )
+            raise OptionError(f"a hold-out of {holdout} is too small for {num_classes} classes")
         remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
 
     random = np.random.RandomState(seed)
@@ -264,7 +261,6 @@ def longtail_split(
     if unlabeled_counts is not None:
         # The authors visit the classes from the largest to the smallest.
         rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
-        unlabeled = _thin(
-            labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising
-        )
+        pool = np.concatenate(unlabeled_pool)
+        unlabeled = _thin(labels, pool, unlabeled_counts, seed, reverse=rising)
     return Split(labeled, unlabeled, held)

@@ -167,9 +167,8 @@ def open_source(
         if listing is not None:
             return read_listing(listing, reading)
     if folders:
-        raise OptionError(
-            f"{', '.join(folders)}: further folders apply to image folders only, not to {source!r}"
-        )
+        names = ", ".join(folders)
+        raise OptionError(f"{names}: further folders apply to image folders only, not {source!r}")
     if source in NAMES:
         opened = _open_name(source, data, reading, fetch_missing=download, progress=progress)
     else:

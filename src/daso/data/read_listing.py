@@ -51,9 +51,8 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     )
     if layout is None or not any(map(len, kept.values())):
         raise DataError(_refusal(unreadable, listing.where))
-    images = {
-        part: _decoded(pool, arrays[part], kept[part]) for part, pool in listing.pools.items()
-    }
+    pools = listing.pools.items()
+    images = {part: _decoded(pool, arrays[part], kept[part]) for part, pool in pools}
     names: dict[str, NameOf] = {
         part: lambda index, pool=pool, of=kept[part]: pool.name_of(int(of[index]))  # type: ignore[misc]
         for part, pool in listing.pools.items()

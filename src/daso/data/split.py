@@ -75,9 +75,7 @@ def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
     per_class = np.zeros_like(counts)
     if holdout:
         if holdout < classes:
-            raise OptionError(
-                f"a hold-out takes images of each of {classes} classes: {holdout} are too few"
-            )
+            raise OptionError(f"a hold-out of {holdout} is too small for {classes} classes")
         per_class = np.minimum(holdout // classes, counts - 1)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5

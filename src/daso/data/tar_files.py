@@ -77,9 +77,8 @@ def import_fsspec() -> Any:
     try:
         import fsspec
     except ImportError as error:
-        raise MissingDependencyError(
-            "shards at an address need fsspec: pip install 'daso[stream]'"
-        ) from error
+        text = "shards at an address need fsspec: pip install 'daso[stream]'"
+        raise MissingDependencyError(text) from error
     return fsspec
 
 

@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int | None], None]
 CHUNK = 2**20
 TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+CIFAR = "https://www.cs.toronto.edu/~kriz/"
 STL10_MEMBERS = (
     "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
     "class_names.txt", "fold_indices.txt",
@@ -51,11 +51,9 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         Remote(FASHION_URL + "t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
         Remote(FASHION_URL + "t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    "cifar10": (
-        Remote(CIFAR_URL + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),
-    ),
+    "cifar10": (Remote(CIFAR + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),),
     "cifar100": (
-        Remote(CIFAR_URL + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
+        Remote(CIFAR + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     "stl10": (
         Remote(
@@ -91,9 +89,8 @@ def download(
         DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
     """
     if name not in remotes:
-        raise DataError(
-            f"{name!r} cannot be downloaded; use {', '.join(remotes)}.{nearest(name, remotes)}"
-        )
+        hint = f"use {', '.join(remotes)}.{nearest(name, remotes)}"
+        raise DataError(f"{name!r} cannot be downloaded; {hint}")
     folder = cache_folder() / name if folder is None else folder
     for remote in remotes[name]:
         unpacked = [folder / remote.folder / member for member in remote.members]
@@ -127,9 +124,8 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Pat
     try:
         pooch.retrieve(remote.url, remote.checksum, remote.file_name, folder, downloader=downloader)
     except ValueError as error:
-        raise DataError(
-            f"{remote.url}: {error}. The file was not kept; try again, or fetch it by other means"
-        ) from error
+        cure = "The file was not kept; try again, or fetch it by other means"
+        raise DataError(f"{remote.url}: {error}. {cure}") from error
     except (requests.RequestException, http.client.HTTPException, OSError) as error:
         raise DataError(
             f"{remote.url}: could not be fetched: {error}. Without a network, fetch it elsewhere "

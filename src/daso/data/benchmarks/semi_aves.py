@@ -164,8 +164,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
             pairs = [line.split() for line in lines if line.strip()]
             names = {pair[0]: pair[1].replace("_", " ") for pair in pairs if len(pair) == 2}
             if len(pairs) != CLASSES or names.keys() != {str(label) for label in range(CLASSES)}:
-                raise DataError(
-                    f"{path}: needs a line '0 Name' for each label from 0 to {CLASSES - 1}"
-                )
+                labels = f"each label from 0 to {CLASSES - 1}"
+                raise DataError(f"{path}: needs a line '0 Name' for {labels}")
             return tuple(names[str(label)] for label in range(CLASSES))
     return tuple(map(str, range(CLASSES)))

@@ -48,9 +48,8 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         here, there = scan.parts[part], scan.parts[other]
         images, same_files = [], 0
         for index, original in pairs:
-            is_same_file = bool(here.content[index]) and (
-                here.content[index] == there.content[original]
-            )
+            content = here.content[index]
+            is_same_file = bool(content) and content == there.content[original]
             same_files += is_same_file
             what = "file" if is_same_file else "pixels"
             images.append((here.name_of(index), f"the same {what} as {there.name_of(original)}"))
@@ -106,9 +105,8 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     # Labeled, test and validation images are first compared among themselves: many unlabeled images
     # of one scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)
-    pairs = np.concatenate(
-        [near_pairs(hashes[:measured], thumbnails[:measured]), near_pairs(hashes, thumbnails)]
-    )
+    first_pairs = near_pairs(hashes[:measured], thumbnails[:measured])
+    pairs = np.concatenate([first_pairs, near_pairs(hashes, thumbnails)])
     near: dict[tuple[str, str], dict[int, int]] = {}
     conflicts: dict[int, int] = {}
     for first, second in pairs.tolist():

@@ -60,9 +60,8 @@ def from_arrays(
     if unlabeled is not None:
         more = as_images(unlabeled, "unlabeled")
         if more.shape[1:] != pixels.shape[1:]:
-            raise DataError(
-                f"unlabeled images are {more.shape[1:]}, images {pixels.shape[1:]}; they must agree"
-            )
+            shapes = f"unlabeled images are {more.shape[1:]}, images {pixels.shape[1:]}"
+            raise DataError(f"{shapes}; they must agree")
         if len(more):
             without_label.append(more)
     return Source(
@@ -89,9 +88,8 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
         array = _channels_first(array, what)
     else:
         hint = "; for vectors use daso.DASOClassifier" if array.ndim == 2 else ""
-        raise DataError(
-            f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{hint}"
-        )
+        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W)"
+        raise DataError(f"{what} must be {shapes}, got {array.shape}{hint}")
     if not array[:1].size and len(array):
         raise DataError(f"{what} must not be empty, got {array.shape}")
     if array.dtype == np.uint8:
@@ -138,9 +136,8 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
     if first and last:
         raise DataError(f"{what}: {array.shape} is ambiguous, channels first or last; enlarge it")
     if not first and not last:
-        raise DataError(
-            f"{what} must have 1 (gray) or 3 (RGB) channels, first or last, got {array.shape}"
-        )
+        valid = "1 (gray) or 3 (RGB) channels, first or last"
+        raise DataError(f"{what} must have {valid}, got {array.shape}")
     return array if first else array.transpose(0, 3, 1, 2)
 
 

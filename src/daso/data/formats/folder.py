@@ -17,9 +17,7 @@ from daso.errors import DataError, OptionError, nearest, problems
 
 LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
-NO_IMAGES = (
-    f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
-)
+NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
 Faults = list[tuple[str, str]]
 """Unusable files and folders, with reasons."""
@@ -32,9 +30,7 @@ def is_image_folder(folder: Path) -> bool:
 
 def is_class_folder(folder: Path) -> bool:
     """Whether *folder* holds at least two folders with images, none named like a part."""
-    with_images = [
-        name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None
-    ]
+    with_images = [name for name in _subfolders(folder) if any(_walk(folder / name))]
     parts = [name for name in with_images if part_called(name)]
     if parts:
         raise DataError(

@@ -53,9 +53,8 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     entries = _of_known_classes(entries, class_names, bad)
     if not class_names and (rows or not bad):
         bad.append((0, "no usable row has a label"))
-    skipped = tuple(
-        (where(file, line) if line else str(file), reason) for line, reason in sorted(bad)
-    )
+    bad.sort()
+    skipped = tuple((where(file, line) if line else str(file), reason) for line, reason in bad)
     if skipped and not (skip_bad and class_names):
         cure = "Correct them" + (", or leave them out: --skip-bad." if class_names else ".")
         raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
@@ -159,9 +158,8 @@ def _without_repeats(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:
             if len(labels) > 1:
                 other = next(other for label, other in labels.items() if label != entry.label)
                 says = f"says {entry.label[:SHOWN]!r}" if entry.label else "has no label"
-                reason = (
-                    f"{says}, but line {other.line} says {other.label[:SHOWN]!r} of the same file"
-                )
+                others = f"line {other.line} says {other.label[:SHOWN]!r}"
+                reason = f"{says}, but {others} of the same file"
             bad.append((entry.line, reason))
             dropped.add(id(entry))
     return [entry for entry in entries if id(entry) not in dropped]

@@ -40,9 +40,8 @@ def list_parquet(folder: Path) -> Listing:
             counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
             total = max((int(count[1]) for count in counts if count), default=len(files))
             if total != len(files):
-                raise DataError(
-                    f"{place}: {len(files)} of {total} files like {files[0].name}; fetch them all"
-                )
+                what = f"{len(files)} of {total} files like {files[0].name}"
+                raise DataError(f"{place}: {what}; fetch them all")
             tables[part] = TableFiles(files, open_parquet)
     return list_tables(tables, name=folder.resolve().name, where=place)
 

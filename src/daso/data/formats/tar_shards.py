@@ -66,9 +66,8 @@ def expand(pattern: str) -> list[str]:
         numbers = range(int(first), int(last) + 1) if first else range(texts.count(",") + 1)
         count *= len(numbers)
         if not 0 < count <= MOST_SHARDS:
-            raise DataError(
-                f"{pattern}: {brace.group()} gives {count:,} shards; must be 1 to {MOST_SHARDS:,}"
-            )
+            what = f"{brace.group()} gives {count:,} shards"
+            raise DataError(f"{pattern}: {what}; must be 1 to {MOST_SHARDS:,}")
         choices = [f"{number:0{len(first)}d}" for number in numbers] if first else texts.split(",")
         pieces += [[pattern[end : brace.start()]], choices]
         end = brace.end()

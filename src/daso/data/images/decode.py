@@ -90,10 +90,9 @@ def to_pixels(
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image; every error of Pillow becomes a DataError with the reason."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-        ) as image:
+        with Image.open(file, formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 size = f"{image.width} x {image.height}"

@@ -44,9 +44,8 @@ class DecodedImages:
             )
         if are_vectors and not np.isfinite(vectors := np.asarray(self.images)).all():
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
-            raise DataError(
-                f"{len(bad)} vectors contain NaN or infinity, first at index {bad[0]}; correct them"
-            )
+            what = f"{len(bad)} vectors contain NaN or infinity, first at index {bad[0]}"
+            raise DataError(f"{what}; correct or remove them")
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
             got = f"{self.labels.dtype} {self.labels.shape}"
             raise DataError(f"labels must be int64 of shape ({len(self.images)},), got {got}")

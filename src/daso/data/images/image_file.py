@@ -123,8 +123,6 @@ class ImageFile:
                 except OSError as error:
                     raise DataError(f"{self.path}: {error.strerror or error}") from error
                 if len(content) != count:
-                    raise DataError(
-                        f"{self.path}: was truncated while in use; start again to repair it"
-                    )
+                    raise DataError(f"{self.path}: was truncated while in use; start again")
                 flat[first:last] = np.frombuffer(content, dtype=np.uint8).reshape(-1, self._size)
         return images

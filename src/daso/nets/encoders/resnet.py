@@ -55,7 +55,7 @@ class ResNet(nn.Module):
     Args:
         channels: 1 or 3.
         stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper;
-            ``"small"``, for images up to 64 pixels, a 3 x 3 convolution of stride 1 without pooling.
+            ``"small"``, for up to 64 pixels, a 3 x 3 convolution of stride 1 without pooling.
 
     Attributes:
         dim: D = 512 (18, 34) or 2048 (50), the length of a feature vector.
@@ -66,9 +66,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in _LAYERS:
-            raise OptionError(
-                f"resnet{depth}: the depth must be in {', '.join(map(str, _LAYERS))}"
-            )
+            raise OptionError(f"resnet{depth}: the depth must be in {', '.join(map(str, _LAYERS))}")
         bottleneck = depth >= 50
         self.large = stem == "large"
         self.conv1 = nn.Conv2d(channels, 64, *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
