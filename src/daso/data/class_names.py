@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -87,17 +87,14 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
     return [n for n in class_names if not any(map(visible, unicodedata.normalize("NFKC", n)))]
 
 
-def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return warnings about class names that are easily confused or invisible."""
-    unseen = tuple(
-        f"the class name {name!a} has no visible character: rename it"
-        for name in unseen_names(class_names)
-    )
-    return unseen + tuple(
-        f"the class names {' and '.join(map(ascii, group))} differ only in case, blanks or "
-        "spelling of the same characters: if they mean one class, give them one name"
-        for group in alike_names(class_names)
-    )
+def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield code, text and cure for class names that are easily confused or invisible."""
+    for name in unseen_names(class_names):
+        yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
+    for group in alike_names(class_names):
+        which = " and ".join(map(ascii, group))
+        text = f"the class names {which} differ only in case, blanks or Unicode form"
+        yield "alike-names", text, "give them one name if they are one class"
 
 
 def _key(name: str) -> str:

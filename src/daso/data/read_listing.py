@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import confusable_names
+from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Reasons
 from daso.data.images.decode import ImageHeader
@@ -91,6 +91,7 @@ def checked_for_copies(
         source.parts(), names, source.class_names, where=where, skip_bad=skip_bad
     )
     refuse_empty_classes(images["train"].labels, source.class_names, where, "usable ")
+    confusable = [f"{text}: {cure}" for _, text, cure in name_faults(source.class_names)]
     return dataclasses.replace(
         source,
         train=images["train"],
@@ -98,7 +99,7 @@ def checked_for_copies(
         validation=_unless_empty(images.get("validation")),
         test=_unless_empty(images.get("test")),
         skipped=(*source.skipped, *skipped),
-        notes=(*source.notes, *confusable_names(source.class_names), *notes),
+        notes=(*source.notes, *confusable, *notes),
     )
 
 

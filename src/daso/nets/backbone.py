@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -177,9 +177,8 @@ def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
             raise OptionError(f"{what} must return floats, returned {features.dtype}")
         learning = [p for p in module.parameters() if p.requires_grad]
         if learning and features.requires_grad:
-            gradients: Sequence[Tensor | None] = torch.autograd.grad(
-                features.sum(), learning, allow_unused=True
-            )
+            total = features.sum()
+            gradients: Any = torch.autograd.grad(total, learning, allow_unused=True)
             for parameter, gradient in zip(learning, gradients, strict=True):
                 if gradient is None:
                     parameter.requires_grad_(False)

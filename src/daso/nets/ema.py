@@ -30,13 +30,10 @@ class MovingAverage:
             raise OptionError(f"the decay of a moving average must be in [0, 1), not {decay}")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False)
-        averages, values = list(_tensors(self.network)), list(_tensors(network))
-        floating = [average.is_floating_point() for average in averages]
-        self._averages = [a for a, keep in zip(averages, floating, strict=True) if keep]
-        self._values = [v for v, keep in zip(values, floating, strict=True) if keep]
-        self._copies = [
-            (a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep
-        ]
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        self._copies = [(a, v) for a, v in pairs if not a.is_floating_point()]
+        self._averages = [a for a, _ in pairs if a.is_floating_point()]
+        self._values = [v for a, v in pairs if a.is_floating_point()]
 
     def share(self, step: int) -> float:
         """Return 1 - the decay after step *step*, counted from 0."""

@@ -68,11 +68,9 @@ class Network(nn.Module):
         self.resolution, self.interpolation, self.output = resolution, interpolation, output
         self.encoder_is_frozen = False
         self.processes: Processes | None = None
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
-        )
-        for head in self.heads.values():
-            linear = cast(nn.Linear, head)
+        linears = {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
+        self.heads = nn.ModuleDict(linears)
+        for linear in linears.values():
             if getattr(encoder, "heads_from_zero", False):
                 nn.init.zeros_(linear.weight)
             else:
@@ -171,9 +169,8 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     if name == "probe":
         return Probe(mean, std)
     valid = ["mlp-256", "mlp-128-1", "linear", "probe"]
-    raise OptionError(
-        f"unknown network {name!r} for vectors; valid: {', '.join(valid)}.{nearest(name, valid)}"
-    )
+    hint = f"valid: {', '.join(valid)}.{nearest(name, valid)}"
+    raise OptionError(f"unknown network {name!r} for vectors; {hint}")
 
 
 def build_encoder(name: str, channels: int, size: int) -> Encoder:

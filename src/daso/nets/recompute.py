@@ -73,10 +73,9 @@ class _Again:
     def take(self) -> Tensor:
         if self.value is None:
             # By the statistics of x again: the running ones have moved already.
-            weight, bias, eps = self.norm.weight, self.norm.bias, self.norm.eps
-            self.value = self.activate(
-                F.batch_norm(self.x, None, None, weight, bias, True, 0.0, eps)
-            )
+            norm, x = self.norm, self.x
+            y = F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            self.value = self.activate(y)
         value = self.value
         self.taken += 1
         if self.taken % self.users == 0:

@@ -95,11 +95,9 @@ def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
         for group in _groups([next(ranks) for _ in names], limit)
     ]
     lengths = [*(sum(group) for _, group in groups), next(ranks)]
-    parts = zip(
-        groups, images.split_with_sizes(lengths), variant.split_with_sizes(lengths), strict=False
-    )
-    for (family, group), part, variants in parts:
-        family(part, group, variants)
+    parts, variants = images.split_with_sizes(lengths), variant.split_with_sizes(lengths)
+    for (family, group), part, of_part in zip(groups, parts, variants, strict=False):
+        family(part, group, of_part)
 
 
 def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:

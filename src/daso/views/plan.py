@@ -77,10 +77,8 @@ def plan_rounds(draws: Draws, part: slice) -> tuple[list[Round], Numbers]:
 
     There is at least one round. The first has all images, so that they can be cropped in its order.
     """
-    operation = draws.operation.numpy()[part]
-    variants = (
-        draws.level.numpy()[part] * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
-    )
+    operation, level = draws.operation.numpy()[part], draws.level.numpy()[part]
+    variants = level * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
     changes = draws.applied.numpy()[part] & (operation != IDENTITY)
     # The first change of an image is in the first round, so that later rounds have few images.
     turn = changes.cumsum(axis=1)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from daso.data.check.scan import Scan
-from daso.data.class_names import alike_names, listed, unseen_names
+from daso.data.class_names import listed, name_faults
 from daso.data.images.memory import available_memory
 
 Level = Literal["refused", "warning", "note"]
@@ -111,13 +111,8 @@ def _named(classes: Sequence[str]) -> str:
 
 def names(class_names: Sequence[str]) -> Iterator[Finding]:
     """Yield class names that are easily confused or invisible."""
-    for name in unseen_names(class_names):
-        text = f"the class name {name!a} has no visible character"
-        yield Finding("warning", "unseen-name", text, "rename it")
-    for group in alike_names(class_names):
-        which = " and ".join(map(ascii, group))
-        text = f"the classes {which} differ only in case, blanks or Unicode form"
-        yield Finding("warning", "alike-names", text, "give them one name if they are one class")
+    for code, text, cure in name_faults(class_names):
+        yield Finding("warning", code, text, cure)
 
 
 def shapes(scan: Scan) -> Iterator[Finding]:

@@ -36,10 +36,9 @@ class _Block(Recomputing):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = (
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activate_shortcut:

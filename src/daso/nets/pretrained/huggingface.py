@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import json
@@ -116,9 +117,7 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     side = resolution or preprocessing.resolution or USUAL_SIDE
     encoder = TransformersEncoder(model, side)
     _settle_missing(name, model, encoder, loaded["missing_keys"])
-    preprocessing = Preprocessing(
-        preprocessing.mean, preprocessing.std, side, preprocessing.interpolation
-    )
+    preprocessing = dataclasses.replace(preprocessing, resolution=side)
     recipe = {
         "config": {n: v for n, v in encoder.model.config.to_dict().items() if n != "_name_or_path"},
         "side": side,
@@ -275,9 +274,8 @@ def _ask_hub(name: str, instead: str) -> None:
         ) from error
     except Exception as error:
         # The exceptions of a missing network depend on the HTTP client of huggingface-hub.
-        raise OptionError(
-            f"{name!r} is not cached, and the hub does not answer: {first_line(error)}. {local}"
-        ) from error
+        reason = f"the hub does not answer: {first_line(error)}"
+        raise OptionError(f"{name!r} is not cached, and {reason}. {local}") from error
     files = [file.rfilename for file in found.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
         raise OptionError(

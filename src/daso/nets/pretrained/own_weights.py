@@ -34,16 +34,12 @@ def open_weights(network: str, path: Path) -> Backbone:
         OptionError: the file cannot be read, or its tensors do not fit the network.
     """
     tensors = load_weights(path)
-    prefix = next(
-        (p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors)), None
-    )
     mean: Any = None
     std: Any = None
-    if prefix is not None:
-        found = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
-        mean, std = (
-            None if t is None or not t.numel() else tuple(t.flatten().tolist()) for t in found
-        )
+    prefixes = (p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors))
+    if (prefix := next(prefixes, None)) is not None:
+        stored = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
+        mean, std = (None if t is None else tuple(t.flatten().tolist()) or None for t in stored)
         start = f"{prefix}encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
     tensors = {name: t for name, t in tensors.items() if name not in ("fc.weight", "fc.bias")}
