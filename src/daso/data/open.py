@@ -170,7 +170,7 @@ def open_source(
         names = ", ".join(folders)
         raise OptionError(f"{names}: further folders apply to image folders only, not {source!r}")
     if source in NAMES:
-        opened = _open_name(source, data, reading, fetch_missing=download, progress=progress)
+        opened = _open_name(source, data, reading, download, progress)
     else:
         opened = _open_path(Path(source).expanduser(), reading)
     height, width = opened.train.images.shape[2:]
@@ -244,12 +244,7 @@ def _has(locate: Callable[[Path], Path], path: Path) -> bool:
 
 
 def _open_name(
-    name: str,
-    data: Path | None,
-    reading: Reading,
-    *,
-    fetch_missing: bool,
-    progress: Progress | None,
+    name: str, data: Path | None, reading: Reading, fetch: bool, progress: Progress | None
 ) -> Source:
     if name == "digits":
         if data is not None:
@@ -266,13 +261,13 @@ def _open_name(
         break
     else:
         remotes = REMOTES.get(name, ())
-        if not (fetch_missing and remotes):
+        if not (fetch and remotes):
             files = ", ".join(remote.file_name for remote in remotes) or "its list files"
-            fetch = ", or add --download" if remotes else "; --download cannot fetch them"
+            hint = ", or add --download" if remotes else "; --download cannot fetch them"
             looked = "\n".join(reasons)
             raise DataError(
                 f"{name}: its files were not found. Looked in:\n{looked}\n"
-                f"Get {files} from {PAGES[name]} and give their place with --data{fetch}."
+                f"Get {files} from {PAGES[name]} and give their place with --data{hint}."
             )
         place = download(name, data, progress=progress)
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))

@@ -32,27 +32,14 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     labels, classes = source.train.labels, len(source.class_names)
     refuse_empty_classes(labels, source.class_names, source.name)
     holdout, folds = options.holdout, options.folds
-    conflicts = (
-        (
-            source.validation is not None and holdout,
-            f"{source.name} has its own validation images: leave holdout out to use them",
-        ),
-        (
-            source.unlabeled is not None and options.unlabeled_head is not None,
-            f"{source.name} has its own unlabeled images; leave unlabeled_head out to use them",
-        ),
-        (
-            folds is not None and (options.labeled_head is not None or holdout),
-            "folds hold labeled images out themselves: leave labeled_head and holdout out",
-        ),
-        (
-            options.labeled_head is None and options.unlabeled_head is not None,
-            "unlabeled_head needs labeled_head: a split takes both from the same images",
-        ),
-    )
-    for conflict, message in conflicts:
-        if conflict:
-            raise OptionError(message)
+    if source.validation is not None and holdout:
+        raise OptionError(f"{source.name} has its own validation images; leave holdout out")
+    if source.unlabeled is not None and options.unlabeled_head is not None:
+        raise OptionError(f"{source.name} has its own unlabeled images; leave unlabeled_head out")
+    if folds is not None and (options.labeled_head is not None or holdout):
+        raise OptionError("folds are hold-outs: leave labeled_head and holdout out")
+    if options.labeled_head is None and options.unlabeled_head is not None:
+        raise OptionError("unlabeled_head needs labeled_head: both are drawn from the same images")
     if folds is not None:
         held = deal_folds(labels, folds, seed) == options.fold
         return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from daso.data.benchmarks.locate import find_folder
+from daso.data.class_names import INTEGER
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import read_listing
@@ -136,7 +137,7 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
             where = f"{path}, line {number}"
             name, label = (*line.rsplit(maxsplit=1), "")[:2]
             name = name.strip()
-            if not _is_integer(label):
+            if not INTEGER.fullmatch(label):
                 bad.append((where, f"expected a path and a label, found {line.strip()[:80]!r}"))
             elif not _stays_inside(name):
                 bad.append((where, f"the path {name[:80]!r} leads out of the folder"))
@@ -145,11 +146,6 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
                 bad.append((where, reason))
             else:
                 yield where, name, int(label)
-
-
-def _is_integer(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and len(digits) < 10
 
 
 def _stays_inside(name: str) -> bool:
