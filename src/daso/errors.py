@@ -6,9 +6,6 @@ import difflib
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-NAMED = 20
-"""Problems that an error lists; it counts the others."""
-
 
 class DasoError(Exception):
     """Base of all errors that a user can fix; the command line prints them without a traceback."""
@@ -55,14 +52,7 @@ def check_range(
     *,
     above: float | None = None,
 ) -> None:
-    """Raise an ``OptionError`` unless an option is a finite number in a range.
-
-    Args:
-        name: of the option.
-        value: of the option.
-        least, most: bounds of the range, both allowed.
-        above: a lower bound that is not allowed itself.
-    """
+    """Raise an ``OptionError`` unless *value* is finite, in [least, most] and > *above*."""
     is_in_range = least <= value <= most and (above is None or value > above)
     if is_in_range and math.isfinite(value):
         return
@@ -93,9 +83,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def problems(found: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:
+def problems(items: Sequence[tuple[str, str]], what: str, cure: str, *, between: str = ": ") -> str:
     """Return the text of an error about many items: the first 20 with reasons, and a count."""
-    lines = [f"  {name}{between}{reason}" for name, reason in found[:NAMED]]
-    if len(found) > NAMED:
-        lines.append(f"  and {len(found) - NAMED} more")
+    lines = [f"  {name}{between}{reason}" for name, reason in items[:20]]
+    if len(items) > 20:
+        lines.append(f"  and {len(items) - 20} more")
     return "\n".join([f"{what}:", *lines, cure])

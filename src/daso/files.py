@@ -23,8 +23,8 @@ Row = dict[str, Any]
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path; move what the block writes there to *path*, unless the block fails.
 
-    At any moment, either the old or the new content of *path* is there, on disk. After a failure,
-    the temporary file is removed.
+    At any moment *path* has either its old or its new content on disk. After a failure, the
+    temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,7 +32,16 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _flush_folder(path.parent)
+        # A power cut must not undo the move.
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            # Some file systems cannot flush a folder.
+            if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -44,24 +53,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; nothing is left behind.
     """
+    with _writing(path), replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        yield
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _flush_folder(folder: Path) -> None:
-    """Write a folder's file names to disk: a power cut must not undo a move."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some file systems cannot flush a folder.
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def try_lock(file: io.FileIO) -> bool:
@@ -95,27 +96,16 @@ def append_line(path: Path, row: Row) -> None:
     """Append a row to a file as a line of JSON.
 
     Raises:
-        RunError: the file cannot be written, for example on a full disk; it may end in a partial
-            line.
+        RunError: the file cannot be written, as on a full disk; it may end in a partial line.
     """
-    try:
-        with path.open("ab") as file:
-            file.write(to_line(row).encode())
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    with _writing(path), path.open("ab") as file:
+        file.write(to_line(row).encode())
 
 
 def flush_file(path: Path) -> None:
-    """Flush a file that was appended to, to disk.
-
-    Raises:
-        RunError: the disk is full.
-    """
-    try:
-        with path.open("ab") as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    """Flush a file to disk after appending to it; raise a ``RunError`` if that fails."""
+    with _writing(path), path.open("ab") as file:
+        os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: Path) -> None:

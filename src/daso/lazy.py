@@ -7,12 +7,7 @@ from importlib import import_module
 def offer(
     package: str, places: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the ``__getattr__`` and ``__dir__`` of a package.
-
-    Args:
-        package: its name.
-        places: the module that defines each public name.
-    """
+    """Return a package's ``__getattr__`` and ``__dir__``; *places* maps public names to modules."""
 
     def get(name: str) -> object:
         if name not in places:

@@ -70,10 +70,10 @@ def test_wrong_arrays() -> None:
     cases: list[tuple[object, object, dict[str, object], str]] = [
         (IMAGES, [0, 1, 2, -2], {}, "-2 at index 3"),
         (IMAGES, [0, 1, 2, 3], {"class_names": two}, r"2 at index 2 .*\(2 such\)"),
-        (IMAGES, [0, 2, 2, 0], {}, "no labelled image of class '1'"),
+        (IMAGES, [0, 2, 2, 0], {}, "no labeled image of class '1'"),
         ([IMAGES[0]] * 99, [0, 90] + [1] * 97, {}, "class '2', .*, '11' and 78 more"),
         (IMAGES, [0, 1, 1, 10**9], {}, "number the classes 0, 1, 2"),
-        (IMAGES, [-1] * 4, {"class_names": two}, "no labelled image of class 'a', 'b'"),
+        (IMAGES, [-1] * 4, {"class_names": two}, "no labeled image of class 'a', 'b'"),
         (IMAGES, [0, 0, 0, 0], {}, "two classes"),
         (IMAGES, [0.0, 1.0, 0.0, np.nan], {}, "integers"),
         (IMAGES, np.eye(4, dtype=int), {}, "several labels"),

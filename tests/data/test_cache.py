@@ -169,18 +169,18 @@ def test_unreadable_images_are_named_each_time(
     assert len(decoded) == 15 + 24 + 6 + 12
 
 
-def test_without_a_readable_labelled_image_the_images_are_named(
+def test_without_a_readable_labeled_image_the_images_are_named(
     make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder()
     for path in (folder / "labeled").rglob("*.png"):
         path.write_bytes(b"nothing")
     for cache in (None, Cache(tmp_path)):
-        with pytest.raises(DataError, match=r"15 images|no readable labelled"):
+        with pytest.raises(DataError, match=r"15 images|no readable labeled"):
             open_source(str(folder), cache=cache, skip_bad=True)
 
 
-def test_labelled_images_decide_size_and_colour(
+def test_labeled_images_decide_size_and_color(
     make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder()

@@ -96,11 +96,11 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: near(f, "labeled/dog/near.jpg"),
             {"near-conflict": "warning", "near-labeled-labeled": "note"},
         ),
-        "unlabelled test": (
+        "unlabeled test": (
             lambda f: picture(f / "unlabeled/x.png", zlib.crc32(b"test/cat/0.png")),
             {"leak-unlabeled": "warning"},
         ),
-        "unlabelled twice": (
+        "unlabeled twice": (
             lambda f: [picture(f / f"unlabeled/{n}.png", 5) for n in "ab"],
             {"copies-unlabeled": "note"},
         ),
@@ -138,7 +138,7 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
         "small": (lambda f: picture(f / "unlabeled/x.png", size=(12, 12)), {"small": "warning"}),
         "long": (wide, {"long": "warning"}),
         "grey": (grey, {"grey": "warning"}),
-        "some grey": (lambda f: picture(f / "labeled/cat/g.png", mode="L"), {"grey": "note"}),
+        "some gray": (lambda f: picture(f / "labeled/cat/g.png", mode="L"), {"grey": "note"}),
     }
 
 

@@ -68,15 +68,15 @@ def test_clean_data_has_no_notes(folder: Path) -> None:
     assert (source.notes, source.skipped) == ((), ())
 
 
-def test_a_labelled_image_in_the_test_set_is_refused_and_the_test_copy_left_out(
+def test_a_labeled_image_in_the_test_set_is_refused_and_the_test_copy_left_out(
     folder: Path,
 ) -> None:
     picture(folder / "test" / "dog" / "leak.bmp", 11)
     with pytest.raises(DataError) as caught:
         open_source(str(folder))
-    assert "1 test image(s) are also labelled images" in str(caught.value)
+    assert "1 test image(s) are also labeled images" in str(caught.value)
     assert (
-        f"{folder}/test/dog/leak.bmp is a test image, and the same image as the labelled {folder}/labeled/dog/1.png"
+        f"{folder}/test/dog/leak.bmp is a test image, and the same image as the labeled {folder}/labeled/dog/1.png"
         in str(caught.value)
     )
     assert "--skip-bad" in str(caught.value)
@@ -93,7 +93,7 @@ def test_one_image_with_two_labels_is_refused_and_every_copy_left_out(folder: Pa
     picture(folder / "test" / "cat" / "same.png", 1)
     with pytest.raises(DataError) as caught:
         open_source(str(folder))
-    assert "2 labelled images have several labels" in str(caught.value)
+    assert "2 labeled images have several labels" in str(caught.value)
     assert "labeled/cat/1.png is 'cat', and the same image as" in str(caught.value)
     source = open_source(str(folder), skip_bad=True)
     assert sorted(Path(path).name for path in source.train.paths) == [
@@ -104,14 +104,14 @@ def test_one_image_with_two_labels_is_refused_and_every_copy_left_out(folder: Pa
         "2.png",
     ]
     assert source.test is not None
-    assert len(source.test) == 7  # its labelled copies are gone, so it is no leak
+    assert len(source.test) == 7  # its labeled copies are gone, so it is no leak
     assert len(source.skipped) == 2
 
 
 def test_a_class_whose_images_are_all_left_out_is_named(folder: Path) -> None:
     for index in range(3):
         picture(folder / "labeled" / "dog" / f"{index}.png", index)
-    with pytest.raises(DataError, match="no usable labelled image of class 'cat', 'dog'"):
+    with pytest.raises(DataError, match="no usable labeled image of class 'cat', 'dog'"):
         open_source(str(folder), skip_bad=True)
 
 
@@ -127,10 +127,10 @@ def test_what_is_doubtful_is_told(folder: Path) -> None:
     for words in (
         "'Dog ' and 'dog' differ",
         "the class name ' \\u200b'",
-        "1 labelled images are copies",
-        "1 validation images are also labelled images",
+        "1 labeled images are copies",
+        "1 validation images are also labeled images",
         "1 validation images are also test images",
-        "1 unlabelled images are also test images",
+        "1 unlabeled images are also test images",
         "unlabeled/seen.png",
     ):
         assert words in notes
@@ -143,7 +143,7 @@ def test_arrays_are_looked_through_too(tmp_path: Path) -> None:
     np.savez(file, images=images, labels=labels, test_images=images[2:4], test_labels=labels[2:4])
     with pytest.raises(
         DataError,
-        match="test image 0 is a test image, and the same image as the labelled train image 2",
+        match="test image 0 is a test image, and the same image as the labeled train image 2",
     ):
         open_source(str(file))
     assert open_source(str(file), skip_bad=True).test is None
@@ -186,7 +186,7 @@ def test_unreadable_images_and_copies_are_named_at_once(folder: Path) -> None:
         open_source(str(folder))
     said = str(caught.value)
     assert "1 image could not be read" in said
-    assert "2 labelled images have several labels; 1 test image(s) are also labelled" in said
+    assert "2 labeled images have several labels; 1 test image(s) are also labeled" in said
     for name in ("broken.png", "leak.png", "twice.png"):
         assert name in said
     left = {name for name, _ in open_source(str(folder), skip_bad=True).skipped}

@@ -26,19 +26,19 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def colours(height: int = 6, width: int = 10) -> np.ndarray:
+def colors(height: int = 6, width: int = 10) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_colours_keep_their_values(tmp_path: Path) -> None:
+def test_colors_keep_their_values(tmp_path: Path) -> None:
     path = tmp_path / "image"
     for form in ("PNG", "BMP", "TIFF"):
-        path.write_bytes(encoded(Image.fromarray(colours()), form))
-        assert np.array_equal(decode(path), colours().transpose(2, 0, 1)), form
+        path.write_bytes(encoded(Image.fromarray(colors()), form))
+        assert np.array_equal(decode(path), colors().transpose(2, 0, 1)), form
 
 
-def test_grey_has_one_channel_unless_three_are_wanted() -> None:
-    grey = colours()[:, :, 0]
+def test_gray_has_one_channel_unless_three_are_wanted() -> None:
+    grey = colors()[:, :, 0]
     content = encoded(Image.fromarray(grey), "PNG")
     assert np.array_equal(decode(content), grey[None])
     assert np.array_equal(decode(content, channels=3), np.stack([grey] * 3))
@@ -50,7 +50,7 @@ def test_black_and_white_becomes_0_and_255() -> None:
     assert np.array_equal(decode(content)[0], np.eye(4, dtype=np.uint8) * 255)
 
 
-def test_16_bit_grey_is_scaled_not_clipped() -> None:
+def test_16_bit_gray_is_scaled_not_clipped() -> None:
     for form in ("PNG", "TIFF"):
         content = encoded(Image.fromarray(DEEP), form)
         assert decode(content).tolist() == [[EIGHT]], form
@@ -76,7 +76,7 @@ def test_transparency_is_laid_on_white() -> None:
     assert decode(encoded(grey, "PNG")).tolist() == [[[255, 127, 0]]]
 
 
-def test_palette_and_its_transparent_colour() -> None:
+def test_palette_and_its_transparent_color() -> None:
     image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
     image.putpalette([255, 0, 0, 0, 0, 255])
     assert decode(encoded(image, "PNG"))[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
@@ -94,7 +94,7 @@ def test_cmyk_becomes_rgb() -> None:
 
 
 def test_first_frame_of_an_animation() -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     for form in ("GIF", "WEBP", "PNG"):
         content = encoded(frames[0], form, save_all=True, append_images=frames[1:])
         pixels = decode(content)
@@ -153,7 +153,7 @@ def test_an_extreme_aspect_ratio_needs_little_memory() -> None:
 def test_damaged_files_raise_data_errors_only() -> None:
     generator = np.random.default_rng(1)
     for form in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"):
-        whole = encoded(Image.fromarray(colours(40, 40)), form)
+        whole = encoded(Image.fromarray(colors(40, 40)), form)
         for length in (0, 1, 10, len(whole) // 2):
             with pytest.raises(DataError):
                 decode(whole[:length])
@@ -225,7 +225,7 @@ def tiff(pixels: np.ndarray, photometric: int, **tags: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(fields)) + body + bytes(4) + depths + data
 
 
-def test_16_bits_in_colour_and_with_alpha() -> None:
+def test_16_bits_in_color_and_with_alpha() -> None:
     color, none = np.stack([DEEP] * 3, -1), 0 * DEEP
     with_alpha, inverted = np.stack([none] * 3 + [DEEP], -1), [255, 254, 127, 0]
     for content, grey, expected in (
@@ -288,7 +288,7 @@ def test_every_format_in_every_mode_shows_the_same_picture() -> None:
 
 
 def test_the_pictures_that_phones_pack_into_one_jpeg() -> None:
-    frames = [Image.new("RGB", (400, 300), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (400, 300), color) for color in ("red", "blue")]
     content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     for size in (None, 32):
         pixels = decode(content, size=size)
@@ -296,7 +296,7 @@ def test_the_pictures_that_phones_pack_into_one_jpeg() -> None:
     assert read_header(content).width == 400
 
 
-def test_colours_count_as_colours_even_where_they_are_grey() -> None:
-    grey = Image.fromarray(colours()[:, :, 0])
+def test_colors_count_as_colors_even_where_they_are_gray() -> None:
+    grey = Image.fromarray(colors()[:, :, 0])
     assert not read_header(encoded(grey.convert("RGB"), "PNG")).grey
     assert read_header(encoded(grey, "GIF")).grey

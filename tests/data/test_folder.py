@@ -92,7 +92,7 @@ def test_linked_folders_are_followed_and_loops_end(folder: Path) -> None:
     assert sorted(first_values(read_folder(folder), "unlabeled")) == [10, 11, 12, 100, 101, 102]
 
 
-def test_grey_only_if_all_are_grey(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_gray_only_if_all_are_gray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     grey = tmp_path_factory.mktemp("grey")
     for value, name in enumerate(("a", "b")):
         picture(grey / "labeled" / name / "0.png", value, mode="L")
@@ -159,14 +159,14 @@ def test_nothing_readable_raises_even_when_skipping(tmp_path: Path) -> None:
 def test_a_class_that_loses_all_its_images_is_named(folder: Path) -> None:
     for index in range(3):
         (folder / "labeled" / "dog" / f"{index}.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"no readable labelled image of class 'dog'"):
+    with pytest.raises(DataError, match=r"no readable labeled image of class 'dog'"):
         read_folder(folder, skip_bad=True)
 
 
 def test_empty_classes_are_named(folder: Path) -> None:
     (folder / "labeled" / "emu").mkdir()
     (folder / "labeled" / "emu" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="no labelled image of class 'emu'"):
+    with pytest.raises(DataError, match="no labeled image of class 'emu'"):
         read_folder(folder)
 
 
@@ -258,7 +258,7 @@ def test_parts_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory)
         open_source("digits", folders={"test": str(away / "test")})
 
 
-def test_class_folders_alone_are_labelled_images(folder: Path) -> None:
+def test_class_folders_alone_are_labeled_images(folder: Path) -> None:
     source = open_source(str(folder / "labeled"))
     assert source.class_names == ("cat", "dog")
     assert source.unlabeled is None

@@ -47,7 +47,7 @@ def test_totals_are_the_published_ones() -> None:
         assert (counts.sum(), counts[-1]) == (total, tail)
 
 
-def test_shapes_of_the_unlabelled_distribution() -> None:
+def test_shapes_of_the_unlabeled_distribution() -> None:
     consistent = unlabeled_counts("consistent", 100, 10, 5)
     assert consistent.tolist() == longtail_counts(100, 10, 5).tolist()
     assert unlabeled_counts("reversed", 100, 10, 5).tolist() == consistent[::-1].tolist()
@@ -69,7 +69,7 @@ def test_parts_are_disjoint_and_have_their_counts(counts: list[int]) -> None:
     assert len(np.unique(together)) == len(together)
 
 
-def test_the_labelled_part_does_not_depend_on_the_unlabelled_shape() -> None:
+def test_the_labeled_part_does_not_depend_on_the_unlabeled_shape() -> None:
     labeled = longtail_counts(60, 20, 5)
     splits = [
         longtail_split(LABELS, labeled, unlabeled_counts(shape, 90, 20, 5), seed=1)
@@ -98,7 +98,7 @@ def test_impossible_splits_are_refused() -> None:
         longtail_split(LABELS, longtail_counts(10, 2, 5), None, holdout=1000)
     with pytest.raises(DataError, match="labels must be 0 to 2"):
         longtail_split(LABELS, longtail_counts(10, 2, 3), None)
-    with pytest.raises(OptionError, match="no labelled image"):
+    with pytest.raises(OptionError, match="no labeled image"):
         longtail_split(LABELS, np.array([5, 4, 0, 3, 2]), None)
     with pytest.raises(OptionError, match="leaves class 2 empty"):
         longtail_counts(3, 10, 5)

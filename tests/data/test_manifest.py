@@ -155,7 +155,7 @@ def test_rows_that_cannot_be_used_are_named_or_skipped(folder: Path) -> None:
         ("a.png,,", "names the same file as line 2"),
         ("e.png,cat,other", "split 'other'"),
         ("e.png,,test", "no label"),
-        ("e.png,emu,test", "class 'emu' has no labelled image"),
+        ("e.png,emu,test", "class 'emu' has no labeled image"),
         ("e.png,cta,val", "Did you mean 'cat'"),
         ("e.png,cat", "has 2 fields, the first line 3"),
         ("e.png,cat,,", "has 4 fields"),
@@ -188,7 +188,7 @@ def test_a_file_with_two_labels_is_left_out_altogether(folder: Path) -> None:
     assert values(folder / "m.csv", skip_bad=True) == {"train": [(3, 1), (4, 0)]}
 
 
-def test_of_a_file_in_training_and_test_the_labelled_row_is_kept(folder: Path) -> None:
+def test_of_a_file_in_training_and_test_the_labeled_row_is_kept(folder: Path) -> None:
     rows = [
         ("a.png", "cat", "test"),
         ("a.png", "cat", "train"),

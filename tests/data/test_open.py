@@ -49,7 +49,7 @@ def test_a_name_is_looked_for_in_all_places(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / place)
 
 
-def test_cifar_by_name_from_parquet_has_the_published_normalisation(tmp_path: Path) -> None:
+def test_cifar_by_name_from_parquet_has_the_published_normalization(tmp_path: Path) -> None:
     names = list(CIFAR10.class_names)
     test_parquet.write(
         tmp_path / "train.parquet", test_parquet.values(10), list(range(10)), names=names
@@ -115,7 +115,7 @@ def test_paths_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     assert {path: open_source(path).name for path in found} == found
     assert open_source("pictures", size=4).train.images.shape[2:] == (4, 4)
     assert open_source("some.npz", size=8).name == "some"
-    with pytest.raises(OptionError, match="whose images are 8 x 8"):
+    with pytest.raises(OptionError, match="images are 8 x 8"):
         open_source("some.npz", size=4)
     with pytest.raises(OptionError, match="data applies to"):
         open_source("pictures", data=tmp_path)

@@ -89,7 +89,7 @@ def test_shards_are_read_in_order_and_must_all_be_there(tmp_path: Path) -> None:
     assert source.test is None
 
 
-def test_rows_without_a_label_join_the_unlabelled_pool(tmp_path: Path) -> None:
+def test_rows_without_a_label_join_the_unlabeled_pool(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", values(5), [0, None, 1, -1, 2])
     source = read_parquet(tmp_path)
     assert source.train.labels.tolist() == [0, 1, 2]
@@ -123,7 +123,7 @@ def test_wrong_contents(tmp_path: Path) -> None:
     cases: list[tuple[list[int | None], dict[str, Any], str]] = [
         ([0, 1, 3], {}, "train label 3 at index 2"),
         ([0, 1, -2], {}, "train label -2 at index 2"),
-        ([0, 1, 1], {}, "no labelled image of class 'emu'"),
+        ([0, 1, 1], {}, "no labeled image of class 'emu'"),
         ([0, 1, 2], {"image": "picture"}, "needs a column img or image"),
         ([0, 1, 2], {"label": "target"}, "needs a column img or image"),
         ([0, 1, 2], {"names": ["a", "a", "b"]}, "names a class twice"),
@@ -151,7 +151,7 @@ def test_wrong_types(tmp_path: Path) -> None:
         read_parquet(tmp_path)
     table = pa.table({"img": values(2), "label": [0, 1]})
     pq.write_table(table.replace_schema_metadata({"huggingface": "{"}), path)
-    with pytest.raises(DataError, match="metadata does not describe"):
+    with pytest.raises(DataError, match="metadata lacks column"):
         read_parquet(tmp_path)
     pq.write_table(table.slice(0, 0), path)
     with pytest.raises(DataError, match="no rows"):

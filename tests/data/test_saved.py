@@ -142,7 +142,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
                 b'{"_data_files": [{"filename": "x"}], "_indices_data_files": [1]}',
                 "flatten_indices",
             ),
-            ("dataset_info.json", b'{"features": {}}', "does not describe column label"),
+            ("dataset_info.json", b'{"features": {}}', "metadata lacks column label"),
             (
                 "dataset_info.json",
                 b'{"features": {"label": {"names": ["a", "a", "b"]}}}',

@@ -1,4 +1,4 @@
-"""Semi-Aves from a small folder of the published layout: 200 species, one labelled image of each."""
+"""Semi-Aves from a small folder of the published layout: 200 species, one labeled image of each."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_pools_in_the_order_of_their_lists(published: Path) -> None:
         assert source.unlabeled is not None
         assert source.unlabeled.labels.tolist() == [-1] * IN_CLASS
         assert source.validation is None
-        # JPEG keeps a flat colour to a few levels.
+        # JPEG keeps a flat color to a few levels.
         for part in ("train", "test", "unlabeled"):
             assert all(abs(red - number) <= 4 for number, red in enumerate(reds(source, part)))
 
@@ -189,7 +189,7 @@ def test_unreadable_images_are_named_or_skipped(folder: Path) -> None:
     source = read_semi_aves(folder, size=8, skip_bad=True)
     assert [name for name, _ in source.skipped] == [str(damaged)]
     (folder / "trainval_images/5/4.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match="no readable labelled image of class '5'"):
+    with pytest.raises(DataError, match="no readable labeled image of class '5'"):
         read_semi_aves(folder, size=8, skip_bad=True)
     picture(folder / "trainval_images/5/4.jpg", 5)
     for image in (folder / "test").iterdir():
@@ -210,7 +210,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         read_semi_aves(folder, open_set=True)
     lines = (folder / "l_train_val.txt").read_text().splitlines()
     (folder / "l_train_val.txt").write_text("\n".join(lines[2:]))
-    with pytest.raises(DataError, match=r"l_train_val\.txt: no labelled image of class '0', '1'"):
+    with pytest.raises(DataError, match=r"l_train_val\.txt: no labeled image of class '0', '1'"):
         read_semi_aves(folder, size=8)
     (folder / "test.txt").write_text("test/99.jpg 0\n")
     with pytest.raises(
@@ -247,7 +247,7 @@ def test_species_names(folder: Path, place: str) -> None:
     names.write_text("".join(f"{label} Genus_species{label}\n" for label in range(200)))
     assert read_semi_aves(folder, size=8).class_names[17] == "Genus species17"
     names.write_text("0 Anas_platyrhynchos\n")
-    with pytest.raises(DataError, match="a line for each label from 0 to 199"):
+    with pytest.raises(DataError, match="for each label from 0 to 199"):
         read_semi_aves(folder, size=8)
 
 
@@ -288,9 +288,9 @@ def test_trained_on_from_the_command_line(
     command = ["train", "semi-aves-open", "--data", str(folder), "--skip-bad", "--out", str(run)]
     assert main([*command, *options]) == 0
     told = capsys.readouterr().err
-    assert "200 labelled images 16x16 of 200 classes" in told
-    assert "18 unlabelled, 20 test" in told
-    assert "4 steps of 4 labelled images and 20 unlabelled" in told
+    assert "200 labeled images 16x16 of 200 classes" in told
+    assert "18 unlabeled, 20 test" in told
+    assert "4 steps of 4 labeled images and 20 unlabeled" in told
     assert f"skipped {folder / 'u_train_in.txt'}, line 13: no image u_train_in/40.jpg" in told
     config = json.loads((run / "config.json").read_text())
     assert (config["size"], config["data"]) == (16, str(folder))

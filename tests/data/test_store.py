@@ -1,4 +1,4 @@
-"""From a source to the pools of a run: hold-outs, normalisation, fingerprints."""
+"""From a source to the pools of a run: hold-outs, normalization, fingerprints."""
 
 from dataclasses import replace
 from typing import Any
@@ -48,9 +48,9 @@ def test_a_holdout_never_takes_a_classs_last_image() -> None:
 
 
 def test_a_holdout_that_reaches_no_image_of_a_class_is_refused() -> None:
-    with pytest.raises(OptionError, match="3 are too few"):
+    with pytest.raises(OptionError, match="hold-out of 3 is too small"):
         make_split(source(), SplitOptions(holdout=3), 0)
-    with pytest.raises(OptionError, match="3 are too few"):
+    with pytest.raises(OptionError, match="hold-out of 3 is too small"):
         make_split(source(), SplitOptions(1, holdout=3), 0)
 
 
@@ -74,7 +74,7 @@ def test_a_class_with_few_images_gives_what_its_counts_want() -> None:
     assert not set(split.labeled) & set(split.unlabeled)
 
 
-def test_the_normalisation_sees_all_classes_of_labelled_and_unlabelled_images(
+def test_the_normalization_sees_all_classes_of_labeled_and_unlabeled_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dark, bright = pool((50, 0, 0, 0), shade=0), pool((0, 0, 0, 50), shade=250)
@@ -109,13 +109,13 @@ def test_pixels_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_that_do_not_fit_the_source_are_refused() -> None:
     with pytest.raises(OptionError, match="needs labeled_head"):
         make_split(source(), SplitOptions(unlabeled_head=5), 0)
-    with pytest.raises(OptionError, match="its own unlabelled images"):
+    with pytest.raises(OptionError, match="its own unlabeled images"):
         make_split(source(unlabeled=pool((2, 2, 2, 2))), SplitOptions(5, 5), 0)
-    with pytest.raises(DataError, match="no labelled image of class 'd'"):
+    with pytest.raises(DataError, match="no labeled image of class 'd'"):
         make_split(replace(source(), train=pool((5, 5, 5, 0))), SplitOptions(), 0)
 
 
-def test_unknown_labels_are_for_unlabelled_images_only() -> None:
+def test_unknown_labels_are_for_unlabeled_images_only() -> None:
     train = pool(COUNTS)
     train.labels[3] = -1
     with pytest.raises(DataError, match="label -1 at index 3"):

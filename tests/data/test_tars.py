@@ -90,7 +90,7 @@ def test_numbers_are_the_names_where_nobody_says_others(
 
 
 @pytest.mark.parametrize("place", ["inside", "folder", "pattern", "star", "address", "mixed", "gz"])
-def test_unlabelled_shards_go_with_a_labelled_folder(
+def test_unlabeled_shards_go_with_a_labeled_folder(
     place: str, make_image_folder: MakeFolder, tmp_path: Path
 ) -> None:
     folder = make_image_folder()

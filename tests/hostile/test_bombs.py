@@ -96,7 +96,7 @@ def archive() -> bytes:
 
 
 def shard(kind: bytes, mebibytes: int) -> dict[str, bytes]:
-    """Return labelled images, and a packed shard of unlabelled ones with a member of so many zeros."""
+    """Return labeled images, and a packed shard of unlabeled ones with a member of so many zeros."""
     info = tarfile.TarInfo("0.png")
     info.type, info.size = kind, mebibytes * 2**20
     return {

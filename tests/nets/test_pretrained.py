@@ -163,7 +163,7 @@ def test_a_backbone_that_was_kept_is_the_same_and_needs_its_folder_no_more(
         assert torch.equal(as_network(again)(images), as_network(backbone)(images))
 
 
-def test_loading_is_repeatable_and_grey_images_are_seen_as_colour(vit: Path) -> None:
+def test_loading_is_repeatable_and_gray_images_are_seen_as_color(vit: Path) -> None:
     first, second = (open_transformers("vit", vit, None) for _ in range(2))
     assert first.describe() == second.describe()
     grey = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)

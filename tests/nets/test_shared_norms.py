@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tests.train.shared_training import float64
+from shared_training import float64
 from torch import nn
 
 from daso.nets.distributed import Processes, SharedBatchNorm, share_batch_norms

@@ -63,7 +63,7 @@ def test_equals_one_image_at_a_time_and_leaves_the_input_alone() -> None:
         assert torch.equal(together[::7], torch.cat(alone)), name
 
 
-def test_a_mean_grey_is_exact_for_images_of_many_pixels() -> None:
+def test_a_mean_gray_is_exact_for_images_of_many_pixels() -> None:
     images = torch.full((1, 1, 1000, 1000), 254, dtype=torch.uint8)
     images[..., :500] = 255  # a mean of 254.5 is rounded up, and float32 does not hold the sum
     one = torch.ones(1, dtype=torch.int64)

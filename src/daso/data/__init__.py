@@ -1,8 +1,8 @@
-"""Readers: image folders, arrays and benchmarks, each returned as one ``Source``; and its split."""
+"""Read image folders, arrays and benchmarks as a ``Source``, and split it."""
 
 from daso.lazy import offer
 
-TYPE_CHECKING = False  # that of typing, whose import takes longer than this package's
+TYPE_CHECKING = False  # importing typing takes longer than importing this package
 if TYPE_CHECKING:
     from daso.data.images.decoded import DecodedImages as DecodedImages
     from daso.data.longtail import SplitOptions as SplitOptions

@@ -1,10 +1,10 @@
-"""Class names and labels as text: their order, their numbers, and names that are easily confused."""
+"""Class names and labels as text: their order, their numbers, and easily confused names."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,6 @@ INTEGER = re.compile(r"-?[0-9]{1,18}")
 BLANK_LETTERS = "\u115f\u1160\u2800"
 """Characters that count as letters or symbols but are invisible."""
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
-MOST_NUMBERED = 100_000
-"""Classes that may be known by number only."""
 
 
 def without_missing(labels: Iterable[str]) -> list[str]:
@@ -30,12 +28,9 @@ def without_missing(labels: Iterable[str]) -> list[str]:
 def number_labels(
     texts: Mapping[str, Sequence[str]], class_names: Sequence[str], where: str
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Turn the labels of each part into numbers, int64 (N,), -1 where unknown.
+    """Turn labels, ``""`` where missing, into indices of class names, int64 (N,), -1 where unknown.
 
-    Args:
-        texts: labels by part, ``""`` where missing.
-        class_names: K names, or the numbers 0 to K - 1 as text; a label is the index of its name.
-        where: the data set, for the error.
+    *texts* has the labels of each part. *where* names the data set in the error.
     """
     numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
     for part, labels in texts.items():
@@ -54,7 +49,7 @@ def number_labels(
 
 def numbered_names(count: int, where: str) -> tuple[str, ...]:
     """Return the names "0" to "K - 1" of classes that are known by number only."""
-    if count > MOST_NUMBERED:
+    if count > 100_000:
         raise DataError(f"{where}: the largest label is {count - 1}; {NUMBER_CLASSES}")
     return tuple(map(str, range(count)))
 
@@ -74,7 +69,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def alike_names(class_names: Sequence[str]) -> list[list[str]]:
-    """Return groups of names that differ only in case, blanks, underscores, zeros or Unicode form."""
+    """Group names that differ only in case, blanks, underscores, zeros or Unicode form."""
     groups: dict[str, list[str]] = {}
     for name in class_names:
         groups.setdefault(_key(name), []).append(name)
@@ -92,23 +87,19 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
     return [n for n in class_names if not any(map(visible, unicodedata.normalize("NFKC", n)))]
 
 
-def confusable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return warnings about class names that are easily confused or invisible."""
-    unseen = tuple(
-        f"the class name {name!a} has no visible character: rename it"
-        for name in unseen_names(class_names)
-    )
-    return unseen + tuple(
-        f"the class names {' and '.join(map(ascii, group))} differ only in case, blanks or spelling "
-        "of the same characters: if they mean one class, give them one name"
-        for group in alike_names(class_names)
-    )
+def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield code, text and cure for class names that are easily confused or invisible."""
+    for name in unseen_names(class_names):
+        yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
+    for group in alike_names(class_names):
+        which = " and ".join(map(ascii, group))
+        text = f"the class names {which} differ only in case, blanks or Unicode form"
+        yield "alike-names", text, "give them one name if they are one class"
 
 
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
     # Category Cf: invisible characters, such as the zero-width space.
-    seen = "".join(
-        c for c in folded if not c.isspace() and c != "_" and unicodedata.category(c) != "Cf"
-    )
+    letters = (c for c in folded if not c.isspace() and c != "_")
+    seen = "".join(c for c in letters if unicodedata.category(c) != "Cf")
     return str(int(seen)) if INTEGER.fullmatch(seen) else seen

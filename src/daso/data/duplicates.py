@@ -17,10 +17,10 @@ NameOf = Callable[[int], str]
 Pair = tuple[int, int]
 
 DOUBTFUL = {
-    ("train", "train"): "labelled images are copies of others; a hold-out may get one of them",
-    ("validation", "train"): "validation images are also labelled images; numbers are too good",
-    ("validation", "test"): "validation images are also test images; choices favour the test",
-    ("unlabeled", "test"): "unlabelled images are also test images; these are not unseen",
+    ("train", "train"): "labeled images are copies of others; a hold-out may get one of them",
+    ("validation", "train"): "validation images are also labeled images; numbers are too good",
+    ("validation", "test"): "validation images are also test images; choices favor the test",
+    ("unlabeled", "test"): "unlabeled images are also test images; these are not unseen",
 }
 """Notes about copies of images of the first part in the second."""
 
@@ -30,9 +30,9 @@ class Copies:
     """Which images have the same pixels.
 
     Attributes:
-        conflicts: groups of labelled images with the same pixels and several labels.
-        pairs: by (part, other), images of *part* that are in *other* too: their index and the index of
-            the first such image there. For (part, part): the second and later copies in a part.
+        conflicts: groups of labeled images with the same pixels and several labels.
+        pairs: by (part, other), the index of each image of *part* that is also in *other*, and the
+            index of the first such image there. For (part, part): the second and later copies.
     """
 
     conflicts: list[list[int]] = field(default_factory=list)
@@ -43,13 +43,8 @@ class Copies:
 
 
 def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copies:
-    """Find images with the same digest, within and across parts.
-
-    Args:
-        digests: of each image, by part; images with an empty one are ignored.
-        labels: by part, int64 (N,).
-    """
-    # Sorting finds what is repeated; only that needs a dictionary.
+    """Find images with the same digest, within and across parts; empty digests are ignored."""
+    # Sorting finds the repeated digests; only they need a dictionary.
     ordered = sorted(value for values in digests.values() for value in values if value)
     repeated = {value for value, following in itertools.pairwise(ordered) if value == following}
     places: dict[bytes, list[tuple[str, int]]] = {}
@@ -89,15 +84,14 @@ def without_copies(
     where: str,
     skip_bad: bool = False,
 ) -> tuple[dict[str, DecodedImages], tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Refuse, or leave out, leaks into the test set and labelled images with several labels.
+    """Refuse, or leave out, leaks into the test set and labeled images with several labels.
 
-    Of a leak the test image is left out: labels are scarce, and a test set must be unseen. Of a
-    labelled image with several labels every copy is left out: no one knows which label is right.
+    If a labeled image is in the test set, the test image is left out: labels are scarce, and a test
+    set must be unseen. If copies have several labels, all are left out: the right one is unknown.
 
     Args:
         images: by part.
         names: by part, returns the name of image i for messages.
-        class_names: K names.
         where: the origin of the images, for messages.
         skip_bad: leave such images out instead of raising.
 
@@ -117,7 +111,7 @@ def without_copies(
         for index, other in another_label(group, labels)
     }
     leaks = {
-        index: f"is a test image, and the same image as the labelled {names['train'](original)}"
+        index: f"is a test image, and the same image as the labeled {names['train'](original)}"
         for index, original in copies.of("test", "train")
         if original not in conflicts
     }
@@ -130,15 +124,12 @@ def without_copies(
     if skipped and not skip_bad:
         counts = []
         if conflicts:
-            counts.append(f"{len(conflicts)} labelled images have several labels")
+            counts.append(f"{len(conflicts)} labeled images have several labels")
         if leaks:
-            counts.append(
-                f"{len(leaks)} test image(s) are also labelled images, so the test would reward "
-                "memorisation"
-            )
+            counts.append(f"{len(leaks)} test image(s) are also labeled images")
         cure = (
-            "Remove them, or leave them out: --skip-bad (it drops leaked test images, and every copy "
-            "of an image with several labels). 'daso data check' lists all."
+            "Remove them, or leave out leaked test images and all copies with several labels: "
+            "--skip-bad. 'daso data check' lists all."
         )
         raise DataError(problems(skipped, f"{where}: {'; '.join(counts)}", cure, between=" "))
     notes = []
@@ -149,7 +140,6 @@ def without_copies(
             notes.append(f"{len(pairs)} {text} (e.g. {example})")
     left = {}
     for part, pool in images.items():
-        bad = reasons.get(part)
-        kept = np.array([i for i in range(len(pool)) if i not in bad]) if bad else None
-        left[part] = pool if kept is None else pool.select(kept.astype(np.int64))
+        bad = list(reasons.get(part, ()))
+        left[part] = pool.select(np.delete(np.arange(len(pool)), bad)) if bad else pool
     return left, skipped, tuple(notes)

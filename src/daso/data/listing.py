@@ -1,4 +1,4 @@
-"""What a reader of encoded images returns: their parts, classes and labels, before decoding."""
+"""The parts, classes and labels of a data set, before its images are decoded."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ class Listing:
     Attributes:
         name: of the data in run folders.
         where: the file or folder that they come from, for messages.
-        class_names: the K class names; a label indexes them.
         pools: by part, of ``PARTS``; ``train`` is always there.
         skipped: (name, reason) of rows and files left out so far.
-        notes: see ``Source``.
-        mean, std: the published normalisation, or None.
+        class_names, notes, mean, std: see ``Source``.
         published: a benchmark, which is not searched for copies.
         channels: 1 or 3 if all images are decoded to them; None: they decide.
 
     Raises:
-        DataError: a class has no labelled image.
+        DataError: a class has no labeled image.
     """
 
     name: str

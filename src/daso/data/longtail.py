@@ -1,9 +1,10 @@
 """Long-tailed, semi-supervised splits as pure functions over a label array.
 
 The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C). A
-class-balanced hold-out is taken first. Then every class gives its first N1 images, in shuffled order,
-to the labelled pool and the next M1 to the unlabelled one, so the two are disjoint. Then each pool is
-thinned to its class counts. Random draws follow the authors' code: their seeds give their index sets.
+class-balanced hold-out is taken first. Then every class gives its first N1 images, in shuffled
+order, to the labeled pool and the next M1 to the unlabeled one, so the two are disjoint. Then each
+pool is thinned to its class counts. Random draws follow the authors' code: their seeds give their
+index sets.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ SHAPES = "consistent, uniform or reversed"
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which images of a source are labelled, unlabelled and held out; the source decides the rest."""
+    """Which images of a source are labeled, unlabeled and held out; the source decides the rest."""
 
     labeled_head: int | None = None
-    """N1: labelled images of the largest class (default: all labelled images of the source)."""
+    """N1: labeled images of the largest class (default: all labeled images of the source)."""
     unlabeled_head: int | None = None
-    """M1: unlabelled images of the largest class (default: the source's own unlabelled images)."""
+    """M1: unlabeled images of the largest class (default: the source's own unlabeled images)."""
     gamma_labeled: float | None = None
-    """Imbalance ratio of the labelled images: largest class over smallest; 1 is balanced."""
+    """Imbalance ratio of the labeled images: largest class over smallest; 1 is balanced."""
     gamma_unlabeled: float | None = None
-    """Imbalance ratio of the unlabelled images."""
+    """Imbalance ratio of the unlabeled images."""
     unlabeled_shape: Shape | None = None
-    """Class distribution of the unlabelled images: as the labelled one, uniform, or reversed."""
+    """Class distribution of the unlabeled images: as the labeled one, uniform, or reversed."""
     holdout: int | None = None
     """Images held out to choose a model on: a total, the same number of each class (0: none)."""
     folds: int | None = None
-    """For cross-validation (daso validate): parts that the labelled images of each class are dealt to."""
+    """Number of folds for cross-validation (daso validate)."""
     fold: int | None = None
-    """The part that is held out, from 0."""
+    """The fold that is held out, from 0."""
 
     def __post_init__(self) -> None:
         least = {"holdout": 0, "folds": 2, "fold": 0}
@@ -50,9 +51,7 @@ class SplitOptions:
             if name == "unlabeled_shape" or value is None:
                 continue
             if not least.get(name, 1) <= value < float("inf"):
-                raise OptionError(
-                    f"{name} = {value!r} is out of range: at least {least.get(name, 1)}"
-                )
+                raise OptionError(f"{name} = {value!r}: must be at least {least.get(name, 1)}")
         if self.unlabeled_shape not in (None, "consistent", "uniform", "reversed"):
             raise OptionError(f"unknown unlabeled_shape {self.unlabeled_shape!r}; use {SHAPES}")
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
@@ -60,7 +59,7 @@ class SplitOptions:
 
     @property
     def mismatched(self) -> bool:
-        """Whether unlabelled images are drawn from another distribution than the labelled ones."""
+        """Whether unlabeled images are drawn from a different distribution than labeled ones."""
         ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
         differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
@@ -73,7 +72,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint index arrays, int64, into a source's labelled images.
+    """Disjoint index arrays, int64, into a source's labeled images.
 
     Attributes:
         labeled: images whose label training sees.
@@ -115,26 +114,22 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
     if head < 1:
         raise OptionError(f"the head class needs at least 1 image, got {head}")
     if not gamma >= 1:
-        raise OptionError(
-            f"an imbalance ratio is at least 1, got {gamma}; for a reversed order use shape 'reversed'"
-        )
-    counts = [
-        int(head * ((1.0 / gamma) ** (rank / (num_classes - 1.0)))) for rank in range(num_classes)
-    ]
+        raise OptionError(f"imbalance ratio must be at least 1, got {gamma}; see 'reversed'")
+    last = num_classes - 1.0
+    counts = [int(head * ((1.0 / gamma) ** (rank / last))) for rank in range(num_classes)]
     if counts[-1] < 1:
         raise OptionError(
-            f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} empty; "
-            f"use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
+            f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} "
+            f"empty; use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
         )
     return np.array(counts, dtype=np.int64)
 
 
 def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) -> Indices:
-    """Return the class counts of the unlabelled images, int64 (K,).
+    """Return the class counts of the unlabeled images, int64 (K,).
 
-    ``consistent`` is long-tailed like the labelled images. ``uniform`` is *head* images of every
-    class, whatever *gamma*. ``reversed`` is the long tail in reversed class order (gamma_u = 1/gamma
-    in the paper).
+    ``consistent`` is long-tailed like the labeled images. ``uniform`` is *head* images of every
+    class. ``reversed`` is the long tail in reversed class order (gamma_u = 1/gamma in the paper).
     """
     if shape == "uniform":
         return longtail_counts(head, 1.0, num_classes)
@@ -149,15 +144,10 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
 def split_holdout(
     labels: npt.NDArray[np.int64], per_class: Indices, seed: int
 ) -> tuple[Indices, Indices]:
-    """Hold out random images of every class: return (remaining, held out) indices.
+    """Hold out ``per_class[k]`` random images of class k: return (remaining, held out) indices.
 
-    Both are grouped by class, shuffled within a class, as in the authors' code: later draws depend on
-    that order.
-
-    Args:
-        labels: int64, (N,).
-        per_class: int64, (K,), images to hold out of each class.
-        seed: 0 <= seed < 2**32.
+    Both are grouped by class and shuffled within a class, as in the authors' code: later draws
+    depend on that order.
 
     Raises:
         DataError: a class would have no image left.
@@ -168,8 +158,8 @@ def split_holdout(
         members = np.flatnonzero(labels == k)
         if len(members) <= number:
             raise DataError(
-                f"class {k} has {len(members)} images: a hold-out of {number} per class leaves none; "
-                "use a smaller hold-out (0: none)"
+                f"class {k} has {len(members)} images: a hold-out of {number} per class leaves "
+                "none; use a smaller hold-out (0: none)"
             )
         random.shuffle(members)
         remaining.append(members[number:])
@@ -182,11 +172,6 @@ def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
 
     Folds have almost equal sizes and shares of each class. The only image of a class is in no fold
     (-1): training without it would not know the class.
-
-    Args:
-        labels: int64, (N,).
-        folds: at least 2.
-        seed: 0 <= seed < 2**32.
     """
     random = np.random.RandomState(seed)
     dealt, turn = np.full(len(labels), -1, dtype=np.int64), 0
@@ -202,7 +187,6 @@ def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
 def _thin(
     labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool
 ) -> Indices:
-    """Draw ``counts[k]`` images of every class from *pool*, visiting classes in (reversed) order."""
     random = np.random.RandomState(seed)
     chosen = []
     for k in reversed(range(len(counts))) if reverse else range(len(counts)):
@@ -220,12 +204,12 @@ def longtail_split(
     holdout: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Split images into labelled, unlabelled and held-out ones, disjointly.
+    """Split images into labeled, unlabeled and held-out ones, disjointly.
 
     Args:
         labels: int64, (N,), 0 <= label < K.
-        labeled_counts: int64, (K,), labelled images of each class, at least 1.
-        unlabeled_counts: int64, (K,), unlabelled images of each class, in any distribution, or None.
+        labeled_counts: int64, (K,), at least 1.
+        unlabeled_counts: int64, (K,), in any distribution, or None.
         holdout: images to hold out first, in all: ``holdout // K`` of every class.
         seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
 
@@ -233,29 +217,24 @@ def longtail_split(
         DataError: a class has too few images for its counts, or a label is out of range.
         OptionError: the counts do not fit each other.
 
-    Departure from the authors' code: they silently take fewer images of a class that has too few; here
-    that is an error. Every class with at least N1 + M1 images gives the same images as theirs.
+    Departure from the authors' code: they silently take fewer images of a class that has too few;
+    here that is an error. Every class with at least N1 + M1 images gives the same images as theirs.
     """
     num_classes = len(labeled_counts)
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
-        raise DataError(
-            f"labels must be 0 to {num_classes - 1}, found {labels.min()} to {labels.max()}"
-        )
+        found = f"{labels.min()} to {labels.max()}"
+        raise DataError(f"labels must be 0 to {num_classes - 1}, found {found}")
     if labeled_counts.min() < 1:
-        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labelled image")
+        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labeled image")
     if unlabeled_counts is not None and (
         len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0
     ):
-        raise OptionError(
-            f"unlabelled counts must be {num_classes} numbers >= 0, got {unlabeled_counts}"
-        )
+        raise OptionError(f"need {num_classes} unlabeled counts >= 0, got {unlabeled_counts}")
 
     remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     if holdout:
         if holdout < num_classes:
-            raise OptionError(
-                f"a hold-out takes images of each of {num_classes} classes: {holdout} are too few"
-            )
+            raise OptionError(f"a hold-out of {holdout} is too small for {num_classes} classes")
         remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
 
     random = np.random.RandomState(seed)
@@ -268,11 +247,11 @@ def longtail_split(
         if len(members) < labeled_counts[k] + further[k]:
             raise DataError(
                 f"class {k} has {len(members)} images after the hold-out; the split needs "
-                f"{labeled_counts[k]} labelled and {further[k]} unlabelled: use smaller heads or a "
+                f"{labeled_counts[k]} labeled and {further[k]} unlabeled: use smaller heads or a "
                 "smaller hold-out"
             )
-        # As in the authors' code, the first N1 images may be labelled and the next M1 unlabelled. A
-        # class with fewer images gives what its own counts need.
+        # As in the authors' code, the first N1 images may be labeled and the next M1 unlabeled.
+        # A class with fewer images gives what its own counts need.
         cut = head if len(members) >= head + unlabeled_head else int(labeled_counts[k])
         labeled_pool.append(members[:cut])
         unlabeled_pool.append(members[cut : cut + max(unlabeled_head, int(further[k]))])
@@ -280,9 +259,8 @@ def longtail_split(
     labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
     unlabeled = np.empty(0, dtype=np.int64)
     if unlabeled_counts is not None:
-        # The authors visit the classes from head to tail, a rising distribution from its last class.
+        # The authors visit the classes from the largest to the smallest.
         rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
-        unlabeled = _thin(
-            labels, np.concatenate(unlabeled_pool), unlabeled_counts, seed, reverse=rising
-        )
+        pool = np.concatenate(unlabeled_pool)
+        unlabeled = _thin(labels, pool, unlabeled_counts, seed, reverse=rising)
     return Split(labeled, unlabeled, held)

@@ -44,7 +44,7 @@ USUAL_PLACES = {
     "semi-aves": (Path("data/semi_aves"),),
     "semi-aves-open": (Path("data/semi-aves"), Path("data/semi_aves")),
 }
-"""Where files are looked for besides ``data/NAME`` and the cache folder; the first is Debian's."""
+"""Places of files besides ``data/NAME`` and the cache folder; the first is Debian's."""
 AVES_PAGES = f"{LISTS_PAGE} and its images from {IMAGES_PAGE}"
 PAGES = {
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist "
@@ -70,12 +70,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The reader of a published data set.
-
-    Attributes:
-        locate: looks for its files in a place; raises DataError if they are not there.
-        read: reads it from a place.
-    """
+    """The reader of a published data set; ``locate`` raises a DataError without its files."""
 
     locate: Callable[[Path], Path]
     read: Callable[[Path, Reading], Source]
@@ -86,7 +81,6 @@ def _cifar(layout: CifarLayout) -> Benchmark:
 
 
 def _cifar_or_parquet(layout: CifarLayout) -> Benchmark:
-    """Return the reader of CIFAR's own files, or of the hub's parquet files."""
     pickles = _cifar(layout)
 
     def locate(place: Path) -> Path:
@@ -100,7 +94,7 @@ def _cifar_or_parquet(layout: CifarLayout) -> Benchmark:
         listing = list_parquet(place)
         if len(listing.class_names) != len(layout.class_names):
             raise DataError(
-                f"{place}: these parquet files have {len(listing.class_names)} classes, {layout.name} "
+                f"{place}: has {len(listing.class_names)} classes, {layout.name} "
                 f"has {len(layout.class_names)}; open another data set by the path of its folder"
             )
         published = dataclasses.replace(
@@ -127,9 +121,8 @@ NAMED = {
         partial(locate_semi_aves, open_set=True), partial(read_semi_aves, open_set=True)
     ),
 }
-"""The readers of names with files."""
 IN_FOLDER = (Benchmark(locate_idx, _read_idx), _cifar(CIFAR10), _cifar(CIFAR100), STL10, SEMI_AVES)
-"""The readers that an unnamed folder is tried for, in order."""
+"""The readers that are tried for an unnamed folder, in order."""
 
 
 def open_source(
@@ -147,26 +140,24 @@ def open_source(
     """Read a data set by name or path.
 
     Args:
-        source: one of ``NAMES``; ``hf:NAME`` for a data set of the Hugging Face hub; or the path of an
-            image folder, a manifest, a folder of parquet, Arrow, IDX, CIFAR, STL-10 or Semi-Aves
+        source: one of ``NAMES``; ``hf:NAME`` for a data set of the Hugging Face hub; or the path of
+            an image folder, a manifest, a folder of parquet, Arrow, IDX, CIFAR, STL-10 or Semi-Aves
             files, a CIFAR .tar.gz, or an .npz. A folder that is called like a name is ``./name``.
-        data: for a name, where its files are; None: ``data/NAME``, the usual places, the cache folder.
-            For a manifest, the folder in which its paths start and must stay; None: the manifest's.
+        data: for a name, the folder of its files; None: ``data/NAME``, the usual places, the cache
+            folder. For a manifest, the folder of all its images; None: the manifest's.
         folders: for an image folder, places of further parts: "unlabeled", "val", "test"; see
             ``list_folder``.
         size: for your own images and Semi-Aves, the side of the square to resize to.
-        skip_bad: leave out what cannot be used, and record it in ``Source.skipped``.
-        download: for a name, fetch missing files into *data*, or else into the cache folder; for a
-            data set of the hub, into the cache of ``datasets``.
-        progress: called as bytes of a download arrive.
+        skip_bad: leave out unusable items, and record them in ``Source.skipped``.
+        download: fetch missing files of a name into *data* or the cache folder, and those of a data
+            set of the hub into the cache of ``datasets``.
         cache: keeps decoded images; None: they are decoded into memory. Arrays and benchmarks that
             are stored decoded do not use it.
-        largest_side: for your own images without *size*, the largest side to choose. A note says so
-            if it makes them smaller.
+        largest_side: for your own images without *size*, the largest side to choose. A note says
+            whether it made them smaller.
 
     Raises:
-        DataError: the source or its files are missing (the message says which, where, and how to get
-            them), or invalid.
+        DataError: the source or its files are missing or invalid.
         OptionError: an option does not apply to this source.
         MissingDependencyError: a package is missing, such as pyarrow for parquet files.
     """
@@ -176,18 +167,17 @@ def open_source(
         if listing is not None:
             return read_listing(listing, reading)
     if folders:
-        raise OptionError(
-            f"{', '.join(folders)}: further folders apply to image folders only, not to {source!r}"
-        )
+        names = ", ".join(folders)
+        raise OptionError(f"{names}: further folders apply to image folders only, not {source!r}")
     if source in NAMES:
-        opened = _open_name(source, data, reading, fetch_missing=download, progress=progress)
+        opened = _open_name(source, data, reading, download, progress)
     else:
         opened = _open_path(Path(source).expanduser(), reading)
     height, width = opened.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
-            f"size {size} does not apply to {source!r}, whose images are {width} x {height}: arrays "
-            "and benchmarks of one size are not resized"
+            f"size {size} does not apply to {source!r}: its images are {width} x {height}, and "
+            "arrays and benchmarks of one size are not resized"
         )
     return opened
 
@@ -205,15 +195,10 @@ def list_own(
     skip_bad: bool = False,
     download: bool = False,
 ) -> Listing | None:
-    """List the encoded images of a path or the hub without decoding any.
-
-    Returns:
-        The listing, or None if the path holds arrays or a benchmark.
+    """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
 
     Raises:
-        DataError: the source is missing or invalid.
-        OptionError: an option does not apply to this source.
-        MissingDependencyError: see ``open_source``.
+        DataError, OptionError, MissingDependencyError: see ``open_source``.
     """
     if source.startswith(PREFIX):
         if data is not None or folders:
@@ -222,8 +207,8 @@ def list_own(
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(
-            f"no such source: {source!r}; use an existing file or folder, or the name of a data set "
-            f"({', '.join(NAMES)}).{nearest(source, NAMES)}"
+            f"no such source: {source!r}; use an existing file or folder, or the name of a data "
+            f"set ({', '.join(NAMES)}).{nearest(source, NAMES)}"
         )
     if is_manifest(path) and not folders:
         return list_manifest(path, images=data, skip_bad=skip_bad)
@@ -259,12 +244,7 @@ def _has(locate: Callable[[Path], Path], path: Path) -> bool:
 
 
 def _open_name(
-    name: str,
-    data: Path | None,
-    reading: Reading,
-    *,
-    fetch_missing: bool,
-    progress: Progress | None,
+    name: str, data: Path | None, reading: Reading, fetch: bool, progress: Progress | None
 ) -> Source:
     if name == "digits":
         if data is not None:
@@ -281,15 +261,13 @@ def _open_name(
         break
     else:
         remotes = REMOTES.get(name, ())
-        if not (fetch_missing and remotes):
+        if not (fetch and remotes):
             files = ", ".join(remote.file_name for remote in remotes) or "its list files"
-            fetch = (
-                ", or fetch them with --download" if remotes else "; --download cannot fetch them"
-            )
+            hint = ", or add --download" if remotes else "; --download cannot fetch them"
             looked = "\n".join(reasons)
             raise DataError(
                 f"{name}: its files were not found. Looked in:\n{looked}\n"
-                f"Get {files} from {PAGES[name]} and give their place with --data{fetch}."
+                f"Get {files} from {PAGES[name]} and give their place with --data{hint}."
             )
         place = download(name, data, progress=progress)
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
@@ -305,19 +283,19 @@ def _open_path(path: Path, reading: Reading) -> Source:
         return read_cifar(path, archive_layout(path))
     if path.is_file():
         raise DataError(
-            f"{path}: unknown kind of file; use .npz, .csv, .tsv, .jsonl or .parquet (manifests), or "
-            "CIFAR's .tar.gz; give the folder of parquet, IDX, STL-10 or image files"
+            f"{path}: unknown kind of file; use .npz, .csv, .tsv, .jsonl or .parquet (manifests), "
+            "or CIFAR's .tar.gz; give the folder of parquet, IDX, STL-10 or image files"
         )
     for benchmark in IN_FOLDER:
         if _has(benchmark.locate, path):
             return benchmark.read(path, reading)
     content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise DataError(
-        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. This one holds "
-        f"{content}"
+        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
+        f"This one holds {content}"
     )
 
 
 def array_name(part: str, index: int) -> str:
-    """Return the name of an image in an array, for messages."""
+    """Return the name of an image in an array for messages."""
     return f"{part} image {index}"

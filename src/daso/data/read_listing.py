@@ -1,4 +1,4 @@
-"""Decode a listing into a source: one shape for all images, bad ones named, copies found."""
+"""Decode a listing into a source: one shape for all images, errors named, copies found."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import confusable_names
+from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
-from daso.data.images.cache import Cache, Reasons
+from daso.data.images.cache import Reasons
 from daso.data.images.decode import ImageHeader
 from daso.data.images.decoded import Decoded, DecodedImages
 from daso.data.images.encoded import EncodedImages, no_size_warnings, read_headers, work_through
@@ -22,14 +22,14 @@ from daso.errors import DataError, problems
 
 
 def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
-    """Decode a data set and refuse what would make training worthless.
+    """Decode a data set and refuse unreadable images and copies.
 
-    Copies are looked for unless the data set is a published benchmark. With ``skip_bad`` unreadable
-    images and what ``without_copies`` refuses are left out and recorded in ``Source.skipped``.
+    Published benchmarks are not searched for copies. With ``skip_bad`` unreadable images and those
+    that ``without_copies`` refuses are left out and recorded in ``Source.skipped``.
 
     Raises:
-        DataError: images are unreadable (all are tried; the first 20 are named, with refused copies
-            among the others), a class is left without images, or see ``without_copies``.
+        DataError: images are unreadable (all are tried, the first 20 are named), a class is left
+            without images, or see ``without_copies``.
         OptionError: the size is not positive.
     """
     reading = reading or Reading()
@@ -38,7 +38,9 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
         layout, notes = _choose_layout(listing, reading, reasons)
         arrays: dict[str, Decoded] = {}
         if layout is not None and reading.cache is not None:
-            arrays = _decode_into(reading.cache, listing.pools, layout, reasons)
+            for part, pool in listing.pools.items():
+                arrays[part], more = reading.cache.decode(part, pool, layout)
+                reasons[part].update(more)
         elif layout is not None:
             arrays = {**_decode_in_memory(listing.pools, layout, reasons)}
     kept = {part: _readable(len(pool), reasons[part]) for part, pool in listing.pools.items()}
@@ -49,9 +51,8 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     )
     if layout is None or not any(map(len, kept.values())):
         raise DataError(_refusal(unreadable, listing.where))
-    images = {
-        part: _decoded(pool, arrays[part], kept[part]) for part, pool in listing.pools.items()
-    }
+    pools = listing.pools.items()
+    images = {part: _decoded(pool, arrays[part], kept[part]) for part, pool in pools}
     names: dict[str, NameOf] = {
         part: lambda index, pool=pool, of=kept[part]: pool.name_of(int(of[index]))  # type: ignore[misc]
         for part, pool in listing.pools.items()
@@ -90,6 +91,7 @@ def checked_for_copies(
         source.parts(), names, source.class_names, where=where, skip_bad=skip_bad
     )
     refuse_empty_classes(images["train"].labels, source.class_names, where, "usable ")
+    confusable = [f"{text}: {cure}" for _, text, cure in name_faults(source.class_names)]
     return dataclasses.replace(
         source,
         train=images["train"],
@@ -97,7 +99,7 @@ def checked_for_copies(
         validation=_unless_empty(images.get("validation")),
         test=_unless_empty(images.get("test")),
         skipped=(*source.skipped, *skipped),
-        notes=(*source.notes, *confusable_names(source.class_names), *notes),
+        notes=(*source.notes, *confusable, *notes),
     )
 
 
@@ -120,10 +122,7 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 def _choose_layout(
     listing: Listing, reading: Reading, reasons: dict[str, Reasons]
 ) -> tuple[Layout | None, tuple[str, ...]]:
-    """Return the layout, None if no image is readable, and notes about it.
-
-    With a cache only the labelled images are read for it, so that not all files need to be opened.
-    """
+    # With a cache only the labeled images decide, so that not all files need to be opened.
     chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
     if chosen is not None and reading.cache is None:
         return chosen, ()
@@ -139,30 +138,20 @@ def _choose_layout(
     if chosen is None:
         chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
-        # Images of one square size are left alone by resizing them to it; others are made to fit.
+        # Images of the square size stay unchanged; others are resized to it.
         square = chosen.height if chosen.height == chosen.width else None
         chosen = dataclasses.replace(chosen, channels=natural.channels, square=square)
     return chosen, notes
 
 
-def _decode_into(
-    cache: Cache, pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
-) -> dict[str, Decoded]:
-    arrays: dict[str, Decoded] = {}
-    for part, pool in pools.items():
-        arrays[part], more = cache.decode(part, pool, layout)
-        reasons[part].update(more)
-    return arrays
-
-
 def _decode_in_memory(
     pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
 ) -> dict[str, npt.NDArray[np.uint8]]:
-    """Decode all images; those that cannot be decoded get a reason and undefined pixels."""
+    """Decode all images; unreadable ones get a reason and undefined pixels."""
     _check_memory(sum(map(len, pools.values())), layout)
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, pool in pools.items():
-        # If the channels are not known yet, a part is grey until its first image in colour.
+        # If the channels are not known yet, a part is gray until its first image in color.
         shape = (len(pool), layout.channels or 1, layout.height, layout.width)
         images = np.empty(shape, dtype=np.uint8)
         for index, result in enumerate(work_through(pool, layout.decode, set(reasons[part]))):

@@ -1,4 +1,4 @@
-"""What every reader returns: the decoded parts of a data set and what is known about it."""
+"""The result of every reader: the decoded parts of a data set and its metadata."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ PARTS = ("train", "unlabeled", "validation", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as its reader found it, before any split.
+    """A data set before any split.
 
     Attributes:
         name: of the source in a run folder, e.g. ``"cifar10"``.
         class_names: the K class names; a label indexes them.
         train: images with known labels; benchmark splits are drawn from them.
-        unlabeled: the source's own unlabelled images, or None.
-        validation: the source's own hold-out, or None.
-        test: the source's own test set, or None.
+        unlabeled, validation, test: the source's own unlabeled images, hold-out and test set.
         flip: whether a mirrored image keeps its class (false for digits).
-        mean, std: per channel, in [0, 1], the published normalisation; None: computed from the
+        mean, std: per channel, in [0, 1], the published normalization; None: computed from the
             training images.
         place: the file or folder of a named source; None for other sources.
         skipped: (name, reason) of everything that was left out on request.
-        notes: what a person should know before training, a line each.
+        notes: messages to read before training, one line each.
     """
 
     name: str
@@ -51,10 +49,8 @@ class Source:
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
-            raise DataError(
-                f"{self.name}: a classifier needs at least two classes, found "
-                f"{list(self.class_names)}"
-            )
+            found = list(self.class_names)
+            raise DataError(f"{self.name}: a classifier needs at least two classes, found {found}")
         shape = self.train.images.shape[1:]
         axes = "(channels, height, width)" if len(shape) == 3 else "(versions, dimensions)"
         for part, images in self.parts().items():
@@ -75,14 +71,7 @@ class Source:
 def check_labels(
     labels: npt.NDArray[np.int64], classes: int, where: str, *, unknown: bool = False
 ) -> None:
-    """Refuse labels that are out of range.
-
-    Args:
-        labels: int64 (N,).
-        classes: K; labels must be 0 to K - 1.
-        where: the beginning of the error.
-        unknown: whether -1, for unknown, is allowed.
-    """
+    """Raise a ``DataError`` unless all labels are 0 to K - 1, or -1 if *unknown* is set."""
     bad = np.flatnonzero((labels < (UNLABELED if unknown else 0)) | (labels >= classes))
     if len(bad):
         raise DataError(
@@ -94,11 +83,9 @@ def check_labels(
 def refuse_empty_classes(
     labels: npt.NDArray[np.int64], class_names: Sequence[str], where: str, kind: str = ""
 ) -> None:
-    """Refuse a training part in which a class has no image; *kind* qualifies "labelled image"."""
+    """Refuse a training part in which a class has no image; *kind* qualifies "labeled image"."""
     counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
     empty = [class_names[int(label)] for label in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(
-            f"{where}: no {kind}labelled image of class {listed(empty)}; add some, or remove the "
-            "class"
-        )
+        what = f"no {kind}labeled image of class {listed(empty)}"
+        raise DataError(f"{where}: {what}; add some, or remove the class")

@@ -18,12 +18,12 @@ from daso.errors import OptionError
 
 
 def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
-    """Decide which labelled images of a source are labelled, unlabelled and held out.
+    """Split a source's labeled images into labeled, unlabeled and held-out ones.
 
     With ``labeled_head`` the split is long-tailed, with a tenth of the images held out unless the
-    options or the source say otherwise. Without it every labelled image stays labelled, except for
-    the hold-out: the given number, taken from every class that can spare it; a fold; or, if there is
-    nothing else to measure on, a fifth of every class.
+    options or the source say otherwise. Without it every labeled image stays labeled, except for
+    the hold-out: the given number, from every class that can spare it; a fold; or, if there are no
+    validation and test images, a fifth of every class.
 
     Raises:
         DataError: a class has too few images.
@@ -32,27 +32,14 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     labels, classes = source.train.labels, len(source.class_names)
     refuse_empty_classes(labels, source.class_names, source.name)
     holdout, folds = options.holdout, options.folds
-    conflicts = (
-        (
-            source.validation is not None and holdout,
-            f"{source.name} has its own validation images: leave holdout out to use them",
-        ),
-        (
-            source.unlabeled is not None and options.unlabeled_head is not None,
-            f"{source.name} has its own unlabelled images; leave unlabeled_head out to use them",
-        ),
-        (
-            folds is not None and (options.labeled_head is not None or holdout),
-            "folds hold labelled images out themselves: leave labeled_head and holdout out",
-        ),
-        (
-            options.labeled_head is None and options.unlabeled_head is not None,
-            "unlabeled_head needs labeled_head: a split takes both from the same images",
-        ),
-    )
-    for conflict, message in conflicts:
-        if conflict:
-            raise OptionError(message)
+    if source.validation is not None and holdout:
+        raise OptionError(f"{source.name} has its own validation images; leave holdout out")
+    if source.unlabeled is not None and options.unlabeled_head is not None:
+        raise OptionError(f"{source.name} has its own unlabeled images; leave unlabeled_head out")
+    if folds is not None and (options.labeled_head is not None or holdout):
+        raise OptionError("folds are hold-outs: leave labeled_head and holdout out")
+    if options.labeled_head is None and options.unlabeled_head is not None:
+        raise OptionError("unlabeled_head needs labeled_head: both are drawn from the same images")
     if folds is not None:
         held = deal_folds(labels, folds, seed) == options.fold
         return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))
@@ -75,9 +62,7 @@ def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
     per_class = np.zeros_like(counts)
     if holdout:
         if holdout < classes:
-            raise OptionError(
-                f"a hold-out takes images of each of {classes} classes: {holdout} are too few"
-            )
+            raise OptionError(f"a hold-out of {holdout} is too small for {classes} classes")
         per_class = np.minimum(holdout // classes, counts - 1)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5

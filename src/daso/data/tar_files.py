@@ -13,24 +13,15 @@ from typing import IO, Any, Literal, Self, cast
 from daso.errors import DasoError, DataError, MissingDependencyError
 
 LONG_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 """Members that only describe the next one; tarfile reads them whole."""
 LARGEST_HEADER = 2**20
 """Bytes of such a member."""
 DAMAGE = (
-    tarfile.TarError,
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    zlib.error,
-    lzma.LZMAError,
-)
+    tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 def is_address(place: str) -> bool:
@@ -40,9 +31,9 @@ def is_address(place: str) -> bool:
 
 @contextlib.contextmanager
 def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
-    """Open a shard; whatever damage raises becomes a DataError.
+    """Open a shard; errors from damage become a DataError.
 
-    "r|*" reads it from start to end; "r:*" skips what is not needed, on a disk.
+    "r|*" reads a shard from start to end; "r:*" skips unneeded members on a disk.
     """
     if is_address(shard):  # skipping small members is no faster than reading them
         mode = "r|*"
@@ -56,7 +47,7 @@ def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFil
         raise
     except FileNotFoundError as error:
         raise DataError(f"{shard}: no such file") from error
-    # tarfile lets errors of its parts through, and fsspec those of any storage.
+    # tarfile passes on errors of its parts, and fsspec those of any storage.
     except Exception as error:
         if not isinstance(error, DAMAGE) and not is_address(shard):
             raise
@@ -86,9 +77,8 @@ def import_fsspec() -> Any:
     try:
         import fsspec
     except ImportError as error:
-        raise MissingDependencyError(
-            "shards at an address need fsspec: pip install 'daso[stream]'"
-        ) from error
+        text = "shards at an address need fsspec: pip install 'daso[stream]'"
+        raise MissingDependencyError(text) from error
     return fsspec
 
 
@@ -117,7 +107,7 @@ def regular_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Return the content of a member; one that is cut short is an error."""
+    """Return the content of a member; raise a ``ReadError`` if it is cut short."""
     file = archive.extractfile(member)
     content = b"" if file is None else file.read()
     if len(content) != member.size:

@@ -19,7 +19,7 @@ from daso.data.source import Source
 from daso.data.split import make_split
 
 COUNTED_IMAGES = 20_000
-"""Images that a computed normalisation is based on."""
+"""Images that a computed normalization is based on."""
 CHUNK = 256
 MEMORY_SHARE = 0.5
 """Share of the free memory for decoded images that could be read from a file instead."""
@@ -28,20 +28,20 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a run reads, after its split.
+    """All images that a run reads, after the split.
 
     Attributes:
         class_names: K names.
-        class_counts: int64, (K,), labelled images of each class.
-        labeled, unlabeled, holdout, test: the pools; None where there are no such images.
+        class_counts: int64, (K,), labeled images of each class.
+        labeled, unlabeled, holdout, test: the pools; None if there are no such images.
         mean, std: of each channel, in [0, 1]; of vectors, of each dimension.
         flip: whether a mirrored image keeps its class.
-        split: index arrays into the source's labelled images.
+        split: index arrays into the source's labeled images.
         fingerprint: 16 hexadecimal digits that depend on the split and its labels.
-        images_fingerprints: for each pool by name, 16 that depend on its pixels, labels and order;
-            None where there is no pool.
-        weak_versions: of vectors, how many versions after the plain one are weak views; the others
-            are strong views.
+        images_fingerprints: by pool, 16 hexadecimal digits that depend on its pixels, labels and
+            order; None without a pool.
+        weak_versions: number of a vector's versions, after the plain one, that are weak views; the
+            others are strong views.
     """
 
     class_names: tuple[str, ...]
@@ -78,12 +78,9 @@ def prepare_data(
     """Split a source and put its images on a device.
 
     Args:
-        source: as a reader returned it.
-        options: of the split.
         seed: of the split; the authors' seeds give the authors' splits.
-        device: for the images.
-        memory: GB that images of a cache may take on the device; a pool that needs more is read from
-            its file. None: half of the free memory.
+        memory: GB that images of a cache may take on the device; a pool that needs more is read
+            from its file. None: half of the free memory.
 
     Raises:
         DataError, OptionError: see ``make_split``.
@@ -149,10 +146,7 @@ def _free_bytes(device: torch.device, memory: float | None) -> float:
 
 
 def _channel_statistics(parts: Sequence[Decoded]) -> Statistics:
-    """Return each channel's mean and standard deviation, in [0, 1], over at most 20,000 images.
-
-    The images are spread evenly over all parts, whatever their order.
-    """
+    """Return each channel's mean and deviation, in [0, 1], over at most 20,000 spread images."""
     stride = max(1, -(-sum(map(len, parts)) // COUNTED_IMAGES))
     histogram = torch.zeros(parts[0].shape[1], 256, dtype=torch.float64)
     for images in parts:
@@ -170,7 +164,7 @@ def _channel_statistics(parts: Sequence[Decoded]) -> Statistics:
 
 
 def vector_statistics(parts: Sequence[Decoded]) -> Statistics:
-    """Return each dimension's mean and standard deviation over the plain vectors; 1 if constant."""
+    """Return each dimension's mean and deviation (1 if constant) over the plain vectors."""
     vectors = torch.cat([torch.from_numpy(np.asarray(images)[:, 0]) for images in parts]).double()
     std = vectors.std(0, correction=0)
     return tuple(vectors.mean(0).tolist()), tuple(torch.where(std > 1e-12, std, 1.0).tolist())

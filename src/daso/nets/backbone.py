@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -45,8 +45,8 @@ class Backbone:
 
     Attributes:
         module: maps normalized images, float (B, C, H, W), to features, float (B, dim); has
-            ``dim``. A training copies it.
-        recipe: JSON values that rebuild it; its weights come from a file.
+            ``dim``. Training copies it.
+        recipe: JSON values that rebuild the module without its weights.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Backbone:
 
     @property
     def given(self) -> nn.Module | None:
-        """The custom module that it wraps, if any."""
+        """The wrapped custom module, if any."""
         return self.module.module if isinstance(self.module, ModuleEncoder) else None
 
     def describe(self) -> dict[str, Any]:
@@ -72,19 +72,13 @@ class Backbone:
         }
 
     def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` and, last, ``backbone.json`` into *folder*.
-
-        Raises:
-            RunError: a file cannot be written.
-        """
+        """Write ``weights.safetensors`` and, last, ``backbone.json``, or raise a ``RunError``."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot create {folder}: {error.strerror}") from error
-        state = {
-            name: value.cpu().clone().contiguous()
-            for name, value in self.module.state_dict().items()
-        }
+        tensors = self.module.state_dict().items()
+        state = {name: value.cpu().clone().contiguous() for name, value in tensors}
         write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
         save_json(folder / ABOUT, self.describe())
 
@@ -105,21 +99,15 @@ def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
     Raises:
         TypeError, ValueError: the values are invalid.
     """
-    mean, std = (
-        None if values[name] is None else tuple(map(float, values[name]))
-        for name in ("mean", "std")
-    )
+    stored = (values["mean"], values["std"])
+    mean, std = (None if one is None else tuple(map(float, one)) for one in stored)
     if values["interpolation"] not in get_args(Interpolation):
         raise ValueError(f"unknown interpolation {values['interpolation']!r}")
     return Preprocessing(mean, std, values["resolution"], values["interpolation"])
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        OptionError: the file is missing or is not a safetensors file.
-    """
+    """Read a safetensors file; raise an ``OptionError`` if that fails."""
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"):
         raise OptionError(
             f"{path} looks like a pickle, which can run code when it is opened; daso reads "
@@ -132,10 +120,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module]) -> Backbone:
-    """Read what ``Backbone.save`` wrote.
-
-    Args:
-        build: builds the module from the values of ``Backbone.describe``.
+    """Read the files of ``Backbone.save``; *build* gets the values of ``Backbone.describe``.
 
     Raises:
         RunError: a file is missing or damaged, or does not fit the module.
@@ -145,25 +130,22 @@ def load_backbone(folder: Path, build: Callable[[Mapping[str, Any]], nn.Module])
         module = build(about)
         module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         preprocessing = read_preprocessing(about["preprocessing"])
-        backbone = Backbone(
-            about["name"], about["kind"], module.eval(), preprocessing, about["recipe"]
-        )
         if checksum(module.state_dict()) != about["weights"]:
             raise ValueError("the weights have another checksum")
+        name, kind, recipe = about["name"], about["kind"], about["recipe"]
+    except (OptionError, RunError):
+        raise
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, OptionError | RunError):
-            raise
         raise RunError(f"{folder}: the backbone cannot be read: {first_line(error)}") from error
-    return backbone
+    return Backbone(name, kind, module.eval(), preprocessing, recipe)
 
 
 class ModuleEncoder(nn.Module):
-    """A custom module that maps normalized images, float (B, C, H, W), to features, float (B, D)."""
+    """A custom module that maps normalized images (B, C, H, W) to features, float (B, D)."""
 
     def __init__(self, module: nn.Module, dim: int) -> None:
         super().__init__()
-        self.module = module
-        self.dim = dim
+        self.module, self.dim = module, dim
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.module(x)
@@ -192,14 +174,11 @@ def measure(module: nn.Module, channels: int, height: int, width: int) -> int:
         if len(shape) != 2 or shape[0] != 2:
             raise OptionError(f"{what} must return features of shape (2, D), returned {shape}")
         if not features.is_floating_point():
-            raise OptionError(
-                f"{what} must return floating-point features, returned {features.dtype}"
-            )
+            raise OptionError(f"{what} must return floats, returned {features.dtype}")
         learning = [p for p in module.parameters() if p.requires_grad]
         if learning and features.requires_grad:
-            gradients: Sequence[Tensor | None] = torch.autograd.grad(
-                features.sum(), learning, allow_unused=True
-            )
+            total = features.sum()
+            gradients: Any = torch.autograd.grad(total, learning, allow_unused=True)
             for parameter, gradient in zip(learning, gradients, strict=True):
                 if gradient is None:
                     parameter.requires_grad_(False)

@@ -20,19 +20,14 @@ from daso.errors import DasoError, OptionError, first_line
 from daso.files import write_atomically
 
 WITHIN = ("state_dict", "model", "model_state_dict", "teacher", "module")
-"""Keys under which checkpoints keep a network's tensors, in order of preference."""
+"""Keys of a network's tensors in checkpoints, in order of preference."""
 
 
 def convert(path: Path, out: Path | None = None) -> Path:
     """Write the tensors of a network, or of a checkpoint with a dictionary of them, as safetensors.
 
-    A common prefix ``module.``, which training on several devices adds, is removed.
-
-    Args:
-        out: target; None: beside *path*, with the ending ``.safetensors``.
-
-    Returns:
-        The path of the new file.
+    A common prefix ``module.``, which training on several devices adds, is removed. The new file,
+    whose path is returned, is *out*, or beside *path* with the ending ``.safetensors``.
 
     Raises:
         OptionError: the file cannot be read, or holds no tensors.

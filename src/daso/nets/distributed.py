@@ -38,8 +38,8 @@ class Processes:
 
     Attributes:
         leads: whether this process is the first on its machine.
-        patient: group of the same processes with a timeout of days, for reading and embedding
-            images; None: the default group.
+        patient: group of all processes with a timeout of days, for reading and embedding images;
+            None: the default group.
     """
 
     rank: int
@@ -49,11 +49,10 @@ class Processes:
 
     @classmethod
     def of_group(cls) -> Processes:
-        """Return this process's place in the default group, which must exist."""
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
-        """Leave the groups and end their threads, which may abort the interpreter at its exit."""
+        """Leave the groups and end their threads, which could abort the interpreter at exit."""
         self.patient = None
         dist.destroy_process_group()
 
@@ -75,7 +74,6 @@ class Processes:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients of parameters over the processes."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
@@ -86,21 +84,20 @@ class Processes:
         torch._foreach_copy_(gradients, parts)
 
     def any(self, flag: bool) -> bool:
-        """Return whether the flag is set in any process."""
         number = torch.tensor(int(flag))  # on the host: no process waits for an accelerator
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return bool(number)
 
     def tell(self, value: Any) -> list[tuple[str, Any]]:
-        """Send a picklable value to all processes; return the machine and the value of each.
+        """Exchange picklable values: return the machine and the value of each process.
 
         Raises:
-            TeamError: a process failed instead.
+            TeamError: a process called ``fail`` instead.
         """
         return self._exchange(value, None)
 
     def fail(self, error: Exception) -> NoReturn:
-        """Report a failure to all processes, while each of them sends a value or fails.
+        """Report a failure to processes that call ``tell`` or ``fail``.
 
         Raises:
             TeamError: always; its cause is *error* if all failed alike.
@@ -125,7 +122,7 @@ class Processes:
         return [(host, told) for host, told, _ in answers]
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
-        """Run work in every process whose results on disk spare the others the same work.
+        """Run work in turn, so that later processes can use results on disk.
 
         The first process goes first, then the first of every other machine, then the rest.
 
@@ -144,8 +141,8 @@ class Processes:
     def align(self, tensors: Iterable[Tensor]) -> None:
         """Copy the first process's numbers to all processes.
 
-        They agree already unless an accelerator sums in varying order: then what every process
-        computes for itself, such as heads, would drift apart over a long training.
+        They agree already unless an accelerator sums in varying order; then tensors that every
+        process computes for itself, such as heads, would drift apart over a long training.
         """
         for tensor in tensors:
             if tensor.numel():
@@ -156,7 +153,7 @@ class Processes:
 
     @torch.no_grad()
     def differ(self, tensors: Iterable[Tensor]) -> bool:
-        """Return whether any process has different numbers in its tensors."""
+        """Return whether tensors differ between processes."""
         sums = torch.stack([tensor.double().sum() for tensor in tensors])
         lowest, highest = sums.clone(), sums.clone()
         dist.all_reduce(lowest, dist.ReduceOp.MIN)
@@ -166,7 +163,7 @@ class Processes:
 
 @torch.library.custom_op("daso::gather", mutates_args=())
 def _gather(own: Tensor, size: int) -> Tensor:
-    """Gather a tensor of each process, (size, ...); a custom operator is opaque to the compiler."""
+    """Gather a tensor of each process, (size, ...); custom operators are opaque to the compiler."""
     all_of_them = own.new_empty((size, *own.shape))
     dist.all_gather(list(all_of_them.unbind()), own.contiguous())
     return all_of_them
@@ -190,7 +187,7 @@ def _(own: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Gathers rows; every process computes the same loss of them, so its own gradient is whole."""
+    """Gathers rows; every process computes the same loss, so its own gradient is whole."""
 
     @staticmethod
     def forward(context: Any, share: Tensor, count: int, rank: int, size: int) -> Tensor:
@@ -207,7 +204,7 @@ class _Gather(torch.autograd.Function):
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm, of any number of dimensions, by the statistics of the global batch.
+    """Batch norm of any number of dimensions with the statistics of the global batch.
 
     ``torch.nn.SyncBatchNorm`` is for CUDA devices only and cannot be compiled.
     """
@@ -216,7 +213,6 @@ class SharedBatchNorm(_BatchNorm):
         """Accept any shape (B, C, ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize x, float (B, C, ...); in training, by the statistics of all processes."""
         if not self.training:
             return super().forward(x)
         weight = (
@@ -224,17 +220,14 @@ class SharedBatchNorm(_BatchNorm):
         )
         bias = torch.zeros_like(weight) if self.bias is None else self.bias
         y, mean, variance, count = _Normalize.apply(x, weight, bias, self.eps)  # type: ignore[no-untyped-call]
-        if (
-            self.running_mean is None
-            or self.running_var is None
-            or self.num_batches_tracked is None
-        ):
-            return cast(Tensor, y)
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * (count / (count - 1)), share)
+        running_mean, running_var = self.running_mean, self.running_var
+        steps = self.num_batches_tracked
+        if running_mean is not None and running_var is not None and steps is not None:
+            with torch.no_grad():
+                steps.add_(1)
+                share = 1 / steps if self.momentum is None else self.momentum
+                running_mean.lerp_(mean, share)
+                running_var.lerp_(variance * (count / (count - 1)), share)
         return cast(Tensor, y)
 
 
@@ -260,7 +253,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance, count = context.saved_tensors
-        # With fixed statistics first; then their part, per channel a number and a multiple of x.
+        # First with fixed statistics; then their part, per channel a number and a multiple of x.
         direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, context.eps, [True, True, True]
         )
@@ -274,11 +267,10 @@ class _Normalize(torch.autograd.Function):
 
 
 def share_batch_norms(module: nn.Module, *, compiled: bool = False) -> None:
-    """Make every batch norm of a module take its statistics from all processes.
+    """Make every batch norm take its statistics from all processes.
 
-    Args:
-        module: changed in place; parameters stay the same objects.
-        compiled: whether the module will be compiled.
+    *module* is changed in place; its parameters stay the same objects. *compiled* says whether it
+    will be compiled.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm) and not isinstance(
@@ -287,9 +279,9 @@ def share_batch_norms(module: nn.Module, *, compiled: bool = False) -> None:
             of_torch = child.weight is not None and child.weight.is_cuda and not compiled
             kind = nn.SyncBatchNorm if of_torch else SharedBatchNorm
             shared = kind(child.num_features, child.eps, child.momentum)
-            for attribute in ("weight", "bias"):
-                setattr(shared, attribute, getattr(child, attribute))
-            for attribute in ("running_mean", "running_var", "num_batches_tracked"):
+            for attribute in (
+                "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
+            ):  # fmt: skip
                 setattr(shared, attribute, getattr(child, attribute))
             setattr(module, name, shared.train(child.training))
         else:

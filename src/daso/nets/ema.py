@@ -19,13 +19,10 @@ class MovingAverage:
 
     Args:
         network: network to follow; it is deep-copied.
-        decay: rho, 0 <= decay < 1.
+        decay: rho, 0 <= decay < 1, else an ``OptionError`` is raised.
 
     Attributes:
         network: averaged copy; its parameters require no gradient.
-
-    Raises:
-        OptionError: the decay is out of range.
     """
 
     def __init__(self, network: Network, decay: float = 0.999) -> None:
@@ -33,13 +30,10 @@ class MovingAverage:
             raise OptionError(f"the decay of a moving average must be in [0, 1), not {decay}")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False)
-        averages, values = list(_tensors(self.network)), list(_tensors(network))
-        floating = [average.is_floating_point() for average in averages]
-        self._averages = [a for a, keep in zip(averages, floating, strict=True) if keep]
-        self._values = [v for v, keep in zip(values, floating, strict=True) if keep]
-        self._copies = [
-            (a, v) for a, v, keep in zip(averages, values, floating, strict=True) if not keep
-        ]
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        self._copies = [(a, v) for a, v in pairs if not a.is_floating_point()]
+        self._averages = [a for a, _ in pairs if a.is_floating_point()]
+        self._values = [v for a, v in pairs if a.is_floating_point()]
 
     def share(self, step: int) -> float:
         """Return 1 - the decay after step *step*, counted from 0."""
@@ -51,7 +45,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def move(self, share: float | Tensor) -> None:
-        """Move the average by a *share*, a number or tensor (), of its distance to the network."""
+        """Move the average by a *share*, a number or tensor (), of the distance to the network."""
         if isinstance(share, Tensor):
             distances = torch._foreach_sub(self._values, self._averages)
             torch._foreach_mul_(distances, share)

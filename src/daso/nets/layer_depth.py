@@ -14,7 +14,6 @@ _BLOCK = re.compile(r"(Layer|Block|Bottleneck|Residual)$")
 
 
 def _blocks(module: nn.Module, within_list: bool = False) -> Iterator[nn.Module]:
-    """Yield the outermost blocks in lists or sequences, in order."""
     for child in module.children():
         if within_list and _BLOCK.search(type(child).__name__):
             yield child
@@ -23,7 +22,7 @@ def _blocks(module: nn.Module, within_list: bool = False) -> Iterator[nn.Module]
 
 
 def depths_from_top(encoder: nn.Module) -> dict[str, int]:
-    """Return how many blocks lie between each parameter and the heads, its own block included.
+    """Count the blocks from each parameter to the heads, including its own block.
 
     Parameters after the last block, such as a norm, have depth 0; the last of n blocks has 1, the
     first n, and parameters before it, such as the patch embedding, n + 1. Parameters between two
@@ -36,7 +35,7 @@ def depths_from_top(encoder: nn.Module) -> dict[str, int]:
     if not blocks:
         raise OptionError(
             f"--layer-decay: {type(encoder).__name__} has no recognizable blocks; leave it at 1, "
-            f"or use --backbone-rate"
+            "or use --backbone-rate"
         )
     own = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
     names = [name for name, _ in encoder.named_parameters()]

@@ -35,12 +35,11 @@ class Network(nn.Module):
     The encoder may run in bfloat16; features, heads and everything after them are float32.
 
     Args:
-        encoder: maps normalized float images, or vectors, to features (B, D); its ``dim`` is D.
         heads: outputs of each linear head by name.
         mean, std: per channel of images, in [0, 1]; empty for vectors, which the encoder
             standardizes.
-        precision: precision of the encoder. bfloat16 uses autocast: weights, gradients and the
-            optimizer stay float32.
+        precision: of the encoder. bfloat16 uses autocast: weights, gradients and the optimizer
+            stay float32.
         resolution: side in pixels to which uint8 images are resized, antialiased; None: they keep
             their size. The STL-10 protocol augments at 96 pixels and trains at 32.
 
@@ -65,19 +64,13 @@ class Network(nn.Module):
         super().__init__()
         if precision not in ("float32", "bfloat16"):
             raise OptionError(f"unknown precision {precision!r}; valid: float32, bfloat16")
-        self.encoder = encoder
-        self.dim = encoder.dim
-        self.precision = precision
-        self.resolution = resolution
-        self.interpolation = interpolation
-        self.output = output
+        self.encoder, self.dim, self.precision = encoder, encoder.dim, precision
+        self.resolution, self.interpolation, self.output = resolution, interpolation, output
         self.encoder_is_frozen = False
         self.processes: Processes | None = None
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
-        )
-        for head in self.heads.values():
-            linear = cast(nn.Linear, head)
+        linears = {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
+        self.heads = nn.ModuleDict(linears)
+        for linear in linears.values():
             if getattr(encoder, "heads_from_zero", False):
                 nn.init.zeros_(linear.weight)
             else:
@@ -150,7 +143,6 @@ class Network(nn.Module):
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    """Return images (B, C, H, W) in the channels-last layout."""
     images = images.contiguous(memory_format=torch.channels_last)
     _, channels, height, width = images.shape
     if channels > 1:
@@ -177,9 +169,8 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     if name == "probe":
         return Probe(mean, std)
     valid = ["mlp-256", "mlp-128-1", "linear", "probe"]
-    raise OptionError(
-        f"unknown network {name!r} for vectors; valid: {', '.join(valid)}.{nearest(name, valid)}"
-    )
+    hint = f"valid: {', '.join(valid)}.{nearest(name, valid)}"
+    raise OptionError(f"unknown network {name!r} for vectors; {hint}")
 
 
 def build_encoder(name: str, channels: int, size: int) -> Encoder:
@@ -188,7 +179,7 @@ def build_encoder(name: str, channels: int, size: int) -> Encoder:
     Args:
         name: ``wrn-<depth>-<width>``, ``resnet18``, ``resnet34``, ``resnet50``, ``small`` or
             ``small-<width>``.
-        channels: channels of the images, 1 or 3.
+        channels: 1 or 3.
         size: side of the images in pixels; up to 64, ResNets get a small stem.
 
     Raises:

@@ -32,19 +32,13 @@ class Recomputing(nn.Module):
     def through(
         self, norm: nn.Module, activate: Activation, x: Tensor, use: Callable[[Tensor], Result]
     ) -> Result:
-        """Return ``use(activate(norm(x)))``.
+        """Return ``use(activate(norm(x)))``; *x* must not change later.
 
-        Args:
-            norm: a batch norm; other norms keep their activations.
-            x: input, which must not change later.
+        Only the activations of batch norms are computed again.
         """
         y = norm(x)
-        if not (
-            self.recompute
-            and torch.is_grad_enabled()
-            and self.training
-            and type(norm) is nn.BatchNorm2d
-        ):
+        learns = self.training and torch.is_grad_enabled()
+        if not (self.recompute and learns and type(norm) is nn.BatchNorm2d):
             return use(activate(y))
         again = _Again(norm, activate, x.detach())
         place = y.data_ptr()
@@ -79,11 +73,9 @@ class _Again:
     def take(self) -> Tensor:
         if self.value is None:
             # By the statistics of x again: the running ones have moved already.
-            norm = self.norm
-            normalized = F.batch_norm(
-                self.x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps
-            )
-            self.value = self.activate(normalized)
+            norm, x = self.norm, self.x
+            y = F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            self.value = self.activate(y)
         value = self.value
         self.taken += 1
         if self.taken % self.users == 0:
@@ -92,15 +84,11 @@ class _Again:
 
 
 def recompute_activations(encoder: nn.Module) -> None:
-    """Make all parts of an encoder that support it compute their activations again.
-
-    Raises:
-        OptionError: no part supports it.
-    """
+    """Make an encoder compute activations again; an ``OptionError`` if no part supports it."""
     parts = [part for part in encoder.modules() if isinstance(part, Recomputing)]
     if not parts:
         raise OptionError(
-            f"--recompute is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, not for "
+            "--recompute is for wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50 and small, not for "
             f"{type(encoder).__name__}; leave it out"
         )
     for part in parts:

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     AnyDraws = TypeVar("AnyDraws", bound=DataclassInstance)
 
 POOL_SIZE = 14
-"""The number of operations in the RandAugment pool of FixMatch."""
-
+"""Number of operations in the RandAugment pool of FixMatch."""
 HIGHEST_LEVEL = 9
-"""The highest level of an operation; the lowest that is drawn is 1."""
+"""Highest level of an operation; levels are drawn from 1."""
 
 
 @dataclass(frozen=True)
 class WeakDraws:
-    """The draws of a weak view of B images: flip and place of the crop.
+    """The draws of a weak view of B images.
 
     ``flipped`` is bool; ``top`` and ``left`` are int64 in 0..2·padding, offsets into the image
     padded by ``padding`` pixels on every side.
@@ -41,10 +40,9 @@ class WeakDraws:
 class Draws:
     """The draws of a strong view of B images, with n operations for each.
 
-    ``weak`` holds the flip and crop. ``operation`` (B, n) holds int64 places in ``OPERATIONS``,
-    ``applied`` (B, n) says which of them are carried out, ``level`` (B, n) is int64 from 1 to
-    magnitude − 1, ``sign`` (B, n) is −1 or 1, and ``centre`` (B, 2) holds the float64 x and y of
-    the cutout's centre in pixels.
+    ``operation`` (B, n) holds int64 indices into ``OPERATIONS``, ``applied`` (B, n) says which of
+    them are applied, ``level`` (B, n) is int64 from 1 to magnitude − 1, ``sign`` (B, n) is −1 or 1,
+    and ``centre`` (B, 2) holds the float64 x and y of the cutout's center in pixels.
     """
 
     weak: WeakDraws
@@ -56,21 +54,17 @@ class Draws:
 
 
 def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
-    """Join the draws of several batches to those of one, with the images in the same order.
+    """Concatenate the draws of batches.
 
-    The view of an image does not depend on the rest of its batch, and a large batch takes less time
+    The view of an image does not depend on the rest of its batch, and one large batch is faster
     than several small ones. Raises ``OptionError`` if there are no draws or they differ in padding
     or in the number of operations.
     """
     if not parts:
         raise OptionError("there are no draws to join")
-    return replace(
-        parts[0],
-        **{
-            field.name: _joined([getattr(part, field.name) for part in parts])
-            for field in fields(parts[0])
-        },
-    )
+    names = [field.name for field in fields(parts[0])]
+    joined = {name: _joined([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **joined)
 
 
 def _joined(values: list[Any]) -> Any:
@@ -86,15 +80,15 @@ def check_generator(generator: torch.Generator) -> None:
     """Raise an ``OptionError`` if a generator is not on the CPU."""
     if generator.device.type != "cpu":
         raise OptionError(
-            f"the views draw from a CPU generator, but this one is on {generator.device}; "
-            "use torch.Generator() for images on any device"
+            f"the generator is on {generator.device}, not on the CPU; use torch.Generator() for "
+            "images on any device"
         )
 
 
 def draw_weak(
     count: int, generator: torch.Generator, *, flip: bool = True, padding: int = 4
 ) -> WeakDraws:
-    """Draw the flips (probability one half, or never) and the crop offsets of *count* weak views.
+    """Draw the flips (probability one half) and the crop offsets of *count* weak views.
 
     Raises ``OptionError`` if *generator* is not on the CPU or *padding* is negative.
     """
@@ -118,21 +112,17 @@ def draw(
     magnitude: int = 10,
     probability: float = 0.5,
 ) -> Draws:
-    """Draw everything random in *count* strong views of images of *height* × *width* pixels.
+    """Draw *count* strong views of images of *height* × *width* pixels.
 
-    The operations are uniform over the pool, with replacement; each is carried out with
-    *probability*, at a level uniform over 1..magnitude − 1; the cutout's centre is uniform over the
-    image. All are independent between the images and between the operations of one image. Raises
-    ``OptionError`` for *operations* below 0, *magnitude* outside 2..10, *probability* outside 0..1,
-    and as :func:`draw_weak` does.
+    The operations are uniform over the pool, with replacement; each is applied with *probability*,
+    at a level uniform over 1..magnitude − 1. The cutout's center is uniform over the image. All
+    draws are independent. Raises ``OptionError`` for *operations* below 0, *magnitude* outside
+    2..10, *probability* outside 0..1, and as :func:`draw_weak` does.
     """
     if operations < 0:
         raise OptionError(f"operations must be 0 or more, not {operations}")
     if not 2 <= magnitude <= HIGHEST_LEVEL + 1:
-        raise OptionError(
-            f"magnitude must be in 2..{HIGHEST_LEVEL + 1}, not {magnitude}: "
-            "levels are drawn from 1 to magnitude - 1"
-        )
+        raise OptionError(f"magnitude must be in 2..{HIGHEST_LEVEL + 1}, not {magnitude}")
     if not 0.0 <= probability <= 1.0:
         raise OptionError(f"probability must be in 0..1, not {probability}")
     weak = draw_weak(count, generator, flip=flip, padding=padding)

@@ -1,8 +1,8 @@
 """Geometric operations with nearest resampling, exactly as in Pillow's fixed-point arithmetic.
 
-Each operation has few variants (ten levels, two signs), so where every pixel comes from is worked
-out once for a size and kept. Where whole stretches of a row move together, a view is put together
-from row windows, which copies memory instead of looking up single pixels.
+Each operation has few variants (ten levels, two signs), so the source of every pixel is computed
+once for a size and cached. Where whole rows move, row windows are copied instead of
+single pixels looked up.
 """
 
 from __future__ import annotations
@@ -19,35 +19,29 @@ from daso.views.draws import HIGHEST_LEVEL
 Matrix = tuple[float, float, float, float, float, float]
 
 BY_ROW = ("ShearX", "TranslateX", "TranslateY")
-"""The operations that only move rows, or shift each as a whole."""
-
+"""Operations that move or shift whole rows."""
 BY_PIXEL = ("Rotate", "ShearY")
-"""The other geometric operations."""
-
 VARIANTS = 2 * (HIGHEST_LEVEL + 1)
-"""The number of pairs of a level and a sign."""
-
-_ONE = 65536
+"""Number of pairs of a level and a sign."""
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to *device* without making the host wait."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        # A copy from pageable memory may wait for the device; one from pinned memory does not.
+        # Copies from pageable memory may wait for the device.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def windows(flat: Tensor, starts: Tensor, width: int, out: Tensor) -> None:
     """Copy *width* elements of the 1-d tensor *flat* from each of *starts* to *out*, (B, width)."""
-    # Overlapping views let one index_select copy whole rows from any offset, many times as fast as
-    # a gather.
+    # Overlapping views let one index_select copy whole rows, many times as fast as a gather.
     view = flat.as_strided((flat.numel() - width + 1, width), (1, 1))
     torch.index_select(view, 0, starts, out=out)
 
 
 def _fixed(value: float) -> int:
-    return math.floor(value * _ONE + 0.5)
+    return math.floor(value * 65536 + 0.5)
 
 
 def _rotation(degrees: int, height: int, width: int) -> Matrix:
@@ -92,10 +86,7 @@ def _variants(names: tuple[str, ...], height: int, width: int) -> list[Matrix]:
 
 @lru_cache(maxsize=64)
 def _pixel_table(height: int, width: int, device: torch.device) -> Tensor:
-    """Return the source of every pixel, (variants, 1, height·width) int32.
-
-    The number height·width stands for black.
-    """
+    """Return the source of every pixel, (variants, 1, height·width) int32; the last is black."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     table = torch.empty(len(BY_PIXEL) * VARIANTS, 1, height * width, dtype=torch.int32)
     for index, matrix in enumerate(_variants(BY_PIXEL, height, width)):
@@ -107,10 +98,7 @@ def _pixel_table(height: int, width: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _row_table(height: int, width: int, device: torch.device) -> Tensor:
-    """Return where each row starts in a plane with *width* zeros before every row.
-
-    The result is int64 (variants, 1, height).
-    """
+    """Return row starts, int64 (variants, 1, height), in a plane with *width* zeros before each."""
     rows = torch.arange(height)
     table = torch.empty(len(BY_ROW) * VARIANTS, 1, height, dtype=torch.int64)
     for index, matrix in enumerate(_variants(BY_ROW, height, width)):
@@ -121,7 +109,7 @@ def _row_table(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def by_pixel(images: Tensor, sizes: list[int], variant: Tensor) -> None:
-    """Carry out the operations ``BY_PIXEL`` by looking up every pixel."""
+    """Apply ``BY_PIXEL`` by looking up every pixel."""
     count, channels, height, width = images.shape
     area = height * width
     planes = pad(images.view(count * channels, area), (0, 1))
@@ -132,10 +120,10 @@ def by_pixel(images: Tensor, sizes: list[int], variant: Tensor) -> None:
 
 
 def by_row(images: Tensor, sizes: list[int], variant: Tensor) -> None:
-    """Carry out the operations ``BY_ROW`` by copying whole rows."""
+    """Apply ``BY_ROW`` by copying whole rows."""
     count, channels, height, width = images.shape
     rows = images.view(-1, width)
-    # Each row is followed by the zeros before the next, and the last one by zeros of its own.
+    # Each row is followed by the zeros before the next, and the last one by its own zeros.
     padded = pad(rows, (width, 0, 0, 1))
     plane = 2 * height * width
     base = torch.arange(0, count * channels * plane, plane, device=images.device)

@@ -13,26 +13,11 @@ from daso.views.draws import HIGHEST_LEVEL
 from daso.views.geometry import VARIANTS, move
 
 OPERATIONS = (
-    "AutoContrast",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Equalize",
-    "Identity",
-    "Posterize",
-    "Rotate",
-    "Sharpness",
-    "ShearX",
-    "ShearY",
-    "Solarize",
-    "TranslateX",
-    "TranslateY",
-)
+    "AutoContrast", "Brightness", "Color", "Contrast", "Equalize", "Identity", "Posterize",
+    "Rotate", "Sharpness", "ShearX", "ShearY", "Solarize", "TranslateX", "TranslateY",
+)  # fmt: skip
 """Names of the pool; :class:`Draws` holds indices into it."""
-
 IDENTITY = OPERATIONS.index("Identity")
-"""Index of the operation that changes nothing."""
-
 Family = Callable[[Tensor, list[int], Tensor], None]
 """Overwrites contiguous images, given the number per operation and the variant per image."""
 
@@ -54,9 +39,9 @@ FIRST_VARIANTS = [
 ]
 """Variant of each operation at level 0 and sign 1; a level adds 2, and sign -1 adds 1."""
 
-# On a CPU, temporary arrays stay in its cache, and off the path where every allocation brings fresh
-# pages, with this many elements in a batch and in a group that a family handles at once; smaller
-# ones cost more calls than they save. Elsewhere the limit only keeps 32-bit indices in range.
+# Elements of a batch, and of a group that a family handles at once: on a CPU temporary arrays of
+# this size stay in its cache and need no fresh pages; smaller ones cost more calls than they save.
+# Elsewhere the limit only keeps 32-bit indices in range.
 _BATCH_ON_CPU = 2**22
 _GROUP_ON_CPU = 2**19
 _LIMIT = 2**29
@@ -75,7 +60,6 @@ def check_images(images: Tensor) -> None:
 
 
 def _fitting(images: Tensor, limit_on_cpu: int) -> int:
-    """Return how many of the *images* may be handled at once."""
     limit = limit_on_cpu if images.device.type == "cpu" else _LIMIT
     return max(1, limit // images.shape[1:].numel())
 
@@ -88,7 +72,7 @@ def pieces(images: Tensor) -> Iterator[slice]:
 
 
 def _groups(sizes: list[int], limit: int) -> Iterator[list[int]]:
-    """Split so many images of each operation into groups of up to *limit*, in the same order."""
+    """Split the numbers of images of each operation into groups of up to *limit* images."""
     while any(sizes):
         room, group = limit, []
         for size in sizes:
@@ -111,24 +95,21 @@ def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
         for group in _groups([next(ranks) for _ in names], limit)
     ]
     lengths = [*(sum(group) for _, group in groups), next(ranks)]
-    parts = zip(
-        groups, images.split_with_sizes(lengths), variant.split_with_sizes(lengths), strict=False
-    )
-    for (family, group), part, variants in parts:
-        family(part, group, variants)
+    parts, variants = images.split_with_sizes(lengths), variant.split_with_sizes(lengths)
+    for (family, group), part, of_part in zip(groups, parts, variants, strict=False):
+        family(part, group, of_part)
 
 
 def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Carry out one operation of the pool on every image, each at its own level and sign.
+    """Apply one operation of the pool to every image at its own level and sign.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels and isn't changed; *level* (B,) holds whole
-    numbers in 0..9 and *sign* (B,) holds −1 or 1; both are read where the operation depends on
-    them. On a CPU each result equals Pillow's for the same image, level and sign. Raises
-    ``OptionError`` for an unknown name, levels or signs of another shape, or, if they are on the
-    CPU, out of range, and ``DataError`` for unfit images.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels; *level* (B,) holds whole numbers in 0..9
+    and *sign* (B,) holds −1 or 1. On a CPU each result equals Pillow's for the same image, level
+    and sign. Raises ``OptionError`` for an unknown name, levels or signs of another shape, or, if
+    they are on the CPU, out of range, and ``DataError`` for invalid images.
 
     Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), with the pool and ranges of FixMatch,
-    Sohn et al. 2020. Departure: whole batches of tensors here, single Pillow images there.
+    Sohn et al. 2020.
     """
     check_images(images)
     if name not in OPERATIONS:
@@ -140,7 +121,7 @@ def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
                 f"not have shape {tuple(values.shape)}."
             )
         high = HIGHEST_LEVEL if title == "level" else 1
-        # Values on another device are not looked at: that would make the host wait.
+        # Reading values on another device would make the host wait.
         if values.device.type == "cpu" and ((values < low) | (values > high)).any():
             raise OptionError(f"{title} must lie in {low}..{high}.")
     result = images.clone(memory_format=torch.contiguous_format)

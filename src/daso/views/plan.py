@@ -1,6 +1,6 @@
-"""What to do to each image of a batch, worked out on the host from the draws.
+"""Plan the crops and operations of a batch on the host, from its draws.
 
-All of it is numbers of an image, in numpy: its calls on small arrays cost a third of torch's.
+The plan is in numpy, whose calls on small arrays cost a third of torch's.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from daso.views.operations import FIRST_VARIANTS, IDENTITY, RANKS
 
 Numbers = npt.NDArray[np.int64]
 
-_RANKS = np.array(RANKS, dtype=np.uint8)  # the smaller the type, the quicker numpy sorts
+_RANKS = np.array(RANKS, dtype=np.uint8)  # numpy sorts small types faster
 _FIRST_VARIANTS = np.array(FIRST_VARIANTS)
 
 
 class Crops(NamedTuple):
     """Crops as windows over rows, each joined to its mirror image with a shared pixel.
 
-    Going over the joint is a reflection, so no border has to be padded. ``source`` permutes the
-    images, of which the first ``plain`` ones have their rows first and the others the mirrored
-    rows. Each crop has ``top``, its first row in the padded image, and ``start``, where it would
-    start among all the joined rows if that row were 0.
+    Crossing the joint is a reflection, so no border has to be padded. ``source`` permutes the
+    images; the first ``plain`` ones have their rows first, the others their mirrored rows. ``top``
+    is a crop's first row in the padded image, and ``start`` its start among all the joined rows if
+    that row were 0.
     """
 
     plain: int
@@ -40,9 +40,8 @@ class Crops(NamedTuple):
 class Round(NamedTuple):
     """One operation on each of the ``chosen`` images, which are sorted by its rank.
 
-    ``sizes`` says how many images have each rank, and ``variant`` holds the variant for each image.
-    Images are chosen by place among the results of the rounds so far, in the first round among the
-    crops.
+    ``sizes`` is the number of images of each rank, and ``variant`` the variant of each image.
+    ``chosen`` are indices into the results of the rounds so far, in the first round into the crops.
     """
 
     chosen: Numbers
@@ -51,7 +50,7 @@ class Round(NamedTuple):
 
 
 def send(arrays: list[Numbers], device: torch.device) -> tuple[Tensor, ...]:
-    """Copy arrays of numbers to *device*, all in one go."""
+    """Copy arrays to *device* in one transfer."""
     together = move(torch.from_numpy(np.concatenate(arrays)), device)
     return together.split_with_sizes([array.size for array in arrays])
 
@@ -76,15 +75,12 @@ def plan_crops(
 def plan_rounds(draws: Draws, part: slice) -> tuple[list[Round], Numbers]:
     """Return the rounds of operations for a *part* of a batch, and the index of each last result.
 
-    There is at least one round, and the first is of all images, so that they can be cropped in its
-    order.
+    There is at least one round. The first has all images, so that they can be cropped in its order.
     """
-    operation = draws.operation.numpy()[part]
-    variants = (
-        draws.level.numpy()[part] * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
-    )
+    operation, level = draws.operation.numpy()[part], draws.level.numpy()[part]
+    variants = level * 2 + (draws.sign.numpy()[part] < 0) + _FIRST_VARIANTS[operation]
     changes = draws.applied.numpy()[part] & (operation != IDENTITY)
-    # The first change of an image comes in the first round, so that later rounds are of few images.
+    # The first change of an image is in the first round, so that later rounds have few images.
     turn = changes.cumsum(axis=1)
     place, stop = np.empty(len(operation), int), 0
     rounds: list[Round] = []

@@ -45,23 +45,20 @@ def resized_crop(
 ) -> Tensor:
     """Return a random part of each image, resized and flipped with probability one half.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
-    result is (B, C, size, size), or of the images' own height and width without a *size*. The part
-    takes a share of the image's area that is uniform in *area*, and its width to its height is
-    log-uniform in *ratio*; its place is uniform. Of ten such parts the first that fits into the
-    image is taken, and if none does the largest central part within *ratio*. *generator* is on the
-    CPU; the same state gives the same view on every device. Raises ``DataError`` for unfit images
-    and ``OptionError`` for an option out of range.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result is
+    (B, C, size, size), or of the images' own height and width without a *size*. The part's share of
+    the area is uniform in *area*, its ratio of width to height log-uniform in *ratio*, and its
+    place uniform. The first of ten draws that fits into the image is taken, else the largest
+    central part within *ratio*. *generator* is on the CPU; the same state gives the same view on
+    every device. Raises ``DataError`` for invalid images and ``OptionError`` for an option out of
+    range.
 
-    Source: Szegedy et al. 2015 (arXiv 1409.4842), with the ranges that are customary for ImageNet.
-    Departure: whole batches of tensors; an image is what Pillow makes of the same draws, rows
-    resized first.
+    Source: Szegedy et al. 2015 (arXiv 1409.4842), with the usual ranges for ImageNet. Each image is
+    what Pillow makes of the same draws, rows resized first.
     """
     check_images(images)
-    height, width = images.shape[2:]
-    draws = draw_resized(
-        images.shape[0], height, width, generator, flip=flip, area=area, ratio=ratio
-    )
+    count, _, height, width = images.shape
+    draws = draw_resized(count, height, width, generator, flip=flip, area=area, ratio=ratio)
     return resize_parts(images, draws, height=size or height, width=size or width)
 
 
@@ -77,8 +74,7 @@ def draw_resized(
 ) -> ResizedDraws:
     """Draw the flips and the parts of *count* images of *height* × *width* pixels.
 
-    Raises ``OptionError`` if *generator* is not on the CPU, or a range is not positive and in
-    order, or *area* goes beyond 1.
+    Raises ``OptionError`` if *generator* is not on the CPU or a range is invalid.
     """
     check_generator(generator)
     for name, (low, high), most in (("area", area, 1.0), ("ratio", ratio, math.inf)):
@@ -89,10 +85,8 @@ def draw_resized(
     place = torch.rand((2, count), generator=generator, dtype=torch.float64)
     pixels = height * width * (area[0] + (area[1] - area[0]) * share)
     aspect = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * shape)
-    tall, wide = (
-        torch.sqrt(pixels / aspect).round().long(),
-        torch.sqrt(pixels * aspect).round().long(),
-    )
+    tall = torch.sqrt(pixels / aspect).round().long()
+    wide = torch.sqrt(pixels * aspect).round().long()
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.int().argmax(dim=0, keepdim=True)
     centre = _central_part(height, width, ratio)
@@ -114,16 +108,15 @@ def _central_part(height: int, width: int, ratio: tuple[float, float]) -> tuple[
 def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int) -> Tensor:
     """Return the drawn part of each uint8 image (B, C, H, W), resized to *height* × *width*.
 
-    The resampling equals Pillow's ``BILINEAR`` on the part, cut out first, along rows and then
-    along columns: linear between pixels where it enlarges, a triangle as wide as the reduction
-    where it reduces, which is antialiasing. (Where Pillow resizes both at once, recent versions
-    take the cheaper of the two orders, which moves some pixels by one level.) Each direction is a
-    product with a matrix of its own for each image, so a batch of parts of all sizes takes two
-    batched matrix products. They are of whole numbers that float32 holds, so the result is the same
-    on every device; beyond reductions of 16 times, but for ties.
+    The resampling equals Pillow's antialiased ``BILINEAR`` on the part, cut out first, along rows
+    and then along columns. (Where Pillow resizes both at once, recent versions take the cheaper of
+    the two orders, which moves some pixels by one level.) Each direction is a product with one
+    matrix per image, so a batch of parts of all sizes takes two batched matrix products. They are
+    of whole numbers that float32 holds, so the result is the same on every device; beyond
+    reductions of 16 times, except for ties.
 
-    Raises ``DataError`` for unfit images, and ``OptionError`` if they are not as many as the draws
-    or the size is not positive.
+    Raises ``DataError`` for invalid images, and ``OptionError`` if their number differs from the
+    draws' or the size is not positive.
     """
     check_images(images)
     count, channels = images.shape[:2]
@@ -137,12 +130,9 @@ def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int
     for part in _pieces(images):
         across = _weights(left[part], wide[part], images.shape[3], width, flipped[part])
         down = _weights(top[part], tall[part], images.shape[2], height)
-        lines = _resampled(images[part].flatten(1, 2), across).view(
-            -1, channels, images.shape[2], width
-        )
-        lines = _resampled(lines.transpose(2, 3).flatten(1, 2), down).view(
-            -1, channels, width, height
-        )
+        lines = _resampled(images[part].flatten(1, 2), across)
+        lines = lines.view(-1, channels, images.shape[2], width).transpose(2, 3)
+        lines = _resampled(lines.flatten(1, 2), down).view(-1, channels, width, height)
         result[part] = lines.transpose(2, 3)
     return result
 
@@ -160,8 +150,8 @@ def _weights(
 ) -> Tensor:
     """Return the weights (B, after, before) that resize a stretch of *before* to *after* pixels.
 
-    In whole numbers throughout, so that it does not depend on the device: distances are in parts of
-    2 * *after* to a pixel, weights in parts of 2^-22.
+    Whole numbers keep the result independent of the device: a pixel has 2 * *after* parts of
+    distance, and weights are in units of 2^-22.
     """
     length = length[:, None, None]
     target = torch.arange(after, device=start.device).expand(len(start), after)
@@ -177,8 +167,7 @@ def _weights(
 
 def _resampled(lines: Tensor, weights: Tensor) -> Tensor:
     """Multiply uint8 lines (B, N, before) by weights (B, after, before) and round to uint8."""
-    # Half of a weight's bits at a time, so that products with pixels add up in float32 without
-    # rounding.
+    # Half of a weight's bits at a time, so that sums of products are exact in float32.
     halves = torch.cat((weights >> _HALF, weights & (2**_HALF - 1)), dim=1)
     coarse, fine = (lines.float() @ halves.float().mT).int().chunk(2, dim=2)
     total = coarse.mul_(1 << _HALF).add_(fine).add_(1 << (BITS - 1))

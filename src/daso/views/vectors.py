@@ -30,10 +30,9 @@ class VectorDraws:
 def draw_vectors(
     count: int, dim: int, generator: torch.Generator, *, versions: range, mask: float, mix: float
 ) -> VectorDraws:
-    """Draw everything random in a view of *count* vectors.
+    """Draw a view of *count* vectors from a CPU generator.
 
     Args:
-        generator: on the CPU.
         versions: range of versions to draw from, uniformly.
         mask: probability that a dimension is masked.
         mix: upper bound of the share of another vector, which is uniform from 0.

@@ -19,14 +19,13 @@ def weak(
 ) -> Tensor:
     """Return a weak view of each image: flipped with probability one half, then cropped.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
-    result has its shape. The crop has the size of the image and a random place in the image padded
-    by *padding* reflected pixels, fewer than the height and the width. *generator* is on the CPU;
-    the same state gives the same view on every device. Raises ``DataError`` for unfit images and
-    ``OptionError`` for an unfit padding or generator.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result has its shape.
+    The crop has the size of the image and a random place in the image padded by *padding* reflected
+    pixels, fewer than the height and the width. *generator* is on the CPU; the same state gives the
+    same view on every device. Raises ``DataError`` for invalid images and ``OptionError`` for an
+    invalid padding or generator.
 
-    Source: FixMatch, Sohn et al. 2020. Departure: none in what is drawn; the images stay uint8
-    tensors.
+    Source: FixMatch, Sohn et al. 2020.
     """
     check_images(images)
     _check_padding(images, padding)
@@ -45,25 +44,25 @@ def strong(
     probability: float = 0.5,
     cutout: int = 16,
 ) -> Tensor:
-    """Return a strong view of each image: a weak view of its own, then RandAugment, then a cutout.
+    """Return a strong view of each image: a weak view, then RandAugment, then a cutout.
 
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device, and isn't changed; the
-    result has its shape. Every image gets its own *operations* operations, drawn with replacement,
-    each carried out with *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10),
-    and then always a grey square of *cutout* pixels or the part of it within the image (0 for
-    none). *generator* is on the CPU; the same state gives the same view on every device. Raises
-    ``DataError`` for unfit images and ``OptionError`` for an option out of range.
+    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result has its shape.
+    Every image gets its own *operations* operations, drawn with replacement, each applied with
+    *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10), and then a gray
+    square of *cutout* pixels (0: none), cropped at the border. *generator* is on the CPU; the same
+    state gives the same view on every device. Raises ``DataError`` for invalid images and
+    ``OptionError`` for an option out of range.
 
     Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), as used in FixMatch, Sohn et al.
-    2020; Cutout, DeVries & Taylor 2017. Departure: whole batches of tensors, not single Pillow
-    images; levels and operations are still drawn for each image by itself.
+    2020; Cutout, DeVries & Taylor 2017.
     """
     check_images(images)
     _check_padding(images, padding)
+    count, _, height, width = images.shape
     draws = draw(
-        images.shape[0],
-        images.shape[2],
-        images.shape[3],
+        count,
+        height,
+        width,
         generator,
         flip=flip,
         padding=padding,
@@ -79,24 +78,22 @@ def _check_padding(images: Tensor, padding: int) -> None:
     if not 0 <= padding < min(height, width):
         raise OptionError(
             f"padding must be at least 0 and less than the images' height and width, {height} x "
-            f"{width}, not {padding}: reflection never repeats the border pixel"
+            f"{width}, not {padding}"
         )
 
 
 def _check_draws(images: Tensor, draws: WeakDraws) -> None:
     check_images(images)
     _check_padding(images, draws.padding)
-    if draws.flipped.numel() != images.shape[0]:
-        raise OptionError(
-            f"the draws are for {draws.flipped.numel()} images, not for {images.shape[0]}"
-        )
+    if (count := draws.flipped.numel()) != images.shape[0]:
+        raise OptionError(f"the draws are for {count} images, not for {images.shape[0]}")
 
 
 def crop(images: Tensor, draws: WeakDraws) -> Tensor:
     """Flip and crop uint8 images (B, C, H, W) by *draws*.
 
-    Raises ``DataError`` for unfit images, and ``OptionError`` if the padding of *draws* does not
-    fit them or they are not as many as the draws.
+    Raises ``DataError`` for invalid images, and ``OptionError`` if their size or number does not
+    fit the draws.
     """
     _check_draws(images, draws)
     result = images.new_empty(images.shape)
@@ -105,7 +102,7 @@ def crop(images: Tensor, draws: WeakDraws) -> Tensor:
     return result
 
 
-@torch.inference_mode()  # which makes every call on a tensor cheaper
+@torch.inference_mode()  # makes every call on a tensor cheaper
 def _crop_part(images: Tensor, draws: WeakDraws, part: slice, result: Tensor) -> None:
     plain, *numbers = plan_crops(draws, part, images.shape[1:])
     source, top, start = send(numbers, images.device)
@@ -137,10 +134,8 @@ def _crop(
     chosen = images.index_select(0, source)
     rows, mirrored = chosen.split_with_sizes(sizes), chosen.flip(-1).split_with_sizes(sizes)
     joined = images.new_empty(count, channels, height, 2 * width - 1)
-    left, right = (
-        joined[..., :width].split_with_sizes(sizes),
-        joined[..., width - 1 :].split_with_sizes(sizes),
-    )
+    left = joined[..., :width].split_with_sizes(sizes)
+    right = joined[..., width - 1 :].split_with_sizes(sizes)
     left[0].copy_(rows[0])
     right[0].copy_(mirrored[0])
     left[1].copy_(mirrored[1])
@@ -170,7 +165,7 @@ def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result:
     numbers += [place, *plan_cutout(draws.centre[part], cutout)]
     numbers += [array for one in rounds for array in (one.chosen, one.variant)]
     source, top, start, last, left, above, *controls = send(numbers, images.device)
-    # Every round's results have a place of their own: what a round does not change is not copied.
+    # Every round has its own results, so that images it does not change are not copied.
     results = images.new_empty(sum(one.chosen.size for one in rounds), *images.shape[1:])
     end = len(images)
     _crop(images, plain, source, top, start, draws.weak.padding, results[:end])
@@ -185,15 +180,14 @@ def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result:
 
 
 def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
-    """Fill a square of each uint8 image (B, C, H, W) with the grey 127, on any device.
+    """Fill a square of each uint8 image (B, C, H, W) with the gray 127, on any device.
 
     *centre* (B, 2) holds x and y in pixels, on the CPU. The square starts size / 2 before the
-    centre, or at the border of the image, and both its ends are included, so it is up to size + 1
-    pixels wide; 0 leaves the images as they are. Raises ``DataError`` for unfit images and
+    center, or at the border of the image, and includes both its ends, so it is up to size + 1
+    pixels wide; 0 leaves the images unchanged. Raises ``DataError`` for invalid images and
     ``OptionError`` for a negative size.
 
-    Source: Cutout, DeVries & Taylor 2017, with the rectangle that the code of FixMatch draws with
-    Pillow.
+    Source: Cutout, DeVries & Taylor 2017, with the rectangle of FixMatch's code (Pillow's).
     """
     check_images(images)
     _check_cutout(size)
@@ -213,8 +207,7 @@ def _check_cutout(size: int) -> None:
 def _band_tables(height: int, width: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the rows that a square covers, by its first row, and the columns, by its first one.
 
-    The former is int64 of 0 and 1, (H, H), the latter uint8 of 0 and 128, (W + 1, W), with an empty
-    row before the first column.
+    Rows are int64 0 or 1, (H, H); columns uint8 0 or 128, (W + 1, W), after an empty first row.
     """
     row, column = torch.arange(height), torch.arange(width)
     down = (row >= row[:, None]) & (row <= row[:, None] + size)
@@ -231,6 +224,5 @@ def _hide(images: Tensor, left: Tensor, top: Tensor, size: int) -> None:
     down, patterns = _band_tables(height, width, size, images.device)
     chosen = down.index_select(0, top).mul_((left + 1)[:, None])
     hidden = patterns.index_select(0, chosen.view(-1)).view(count, 1, height, width)
-    # Clamped to 127..127 within the square and 0..255 elsewhere, many times as fast as by a boolean
-    # mask.
+    # Clamped to 127..127 in the square and 0..255 elsewhere, many times as fast as a mask.
     torch.clamp(images, hidden.clamp(max=127), ~hidden, out=images)

@@ -37,23 +37,23 @@ COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
 class CheckCommand:
     """Check a data set before training: classes, sizes, unreadable images, copies, test leaks.
 
-    The exit status is 1 if training would refuse it.
+    The exit status is 1 if training would refuse the data.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
-    """As for daso train: a folder, a manifest, an .npz file or the name of a data set."""
+    """A folder, a manifest, an .npz file or the name of a data set, as for daso train."""
     data: Path | None = None
-    """Files of a named source; or the folder in which a manifest's paths start and must stay."""
+    """Folder of a named source's files, or the folder that holds all images of a manifest."""
     labeled: Path | None = None
-    """Folder of labelled images, with a folder for each class. Replaces SOURCE."""
+    """Folder of labeled images, with a folder for each class. Replaces SOURCE."""
     unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
-    """Folder or tar shards of unlabelled images, if elsewhere; see daso train --help."""
+    """Folder or tar shards of unlabeled images, if elsewhere; see daso train --help."""
     val: Path | None = None
     """Folder of validation images, if elsewhere."""
     test: Path | None = None
     """Folder of test images, if elsewhere."""
     size: int | None = None
-    """Side in pixels, as for daso train; images are compared at that size."""
+    """Side of the images in pixels, as for daso train; images are compared at that size."""
     download: bool = False
     """Fetch missing files of a named source."""
     all: bool = False
@@ -75,16 +75,13 @@ def run(argv: Sequence[str]) -> int:
         raise OptionError("give either SOURCE or --labeled FOLDER")
     source = command.source or str(command.labeled)
     places = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
+    folders = {name: absolute_place(place) for name, place in places.items() if place is not None}
     try:
         with _progress() as progress:
             report = check_data(
                 source,
                 data=command.data,
-                folders={
-                    name: absolute_place(place)
-                    for name, place in places.items()
-                    if place is not None
-                },
+                folders=folders,
                 size=command.size,
                 download=command.download,
                 progress=progress,
@@ -103,7 +100,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _largest_side() -> int | None:
-    """Return the largest side that training chooses on this machine; None: any."""
     # torch is imported only here, to look for an accelerator.
     device = importlib.import_module("daso.train.step.state").choose_device("auto")
     return CPU_SIZE if device.type == "cpu" else None
@@ -112,20 +108,16 @@ def _largest_side() -> int | None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     console = Console(file=sys.stderr)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
+    columns = (
         TextColumn("reading images"),
-        *columns,
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as bar:
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(report: Report, console: Console, shown: int | None) -> None:
@@ -162,9 +154,8 @@ def _summary(report: Report) -> str:
     counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
     lines = [f"{counts} images of {len(report.class_names)} classes"]
     if report.imbalance is not None:
-        lines[0] += (
-            f"; the largest class has {report.imbalance:.3g} times the labels of the smallest"
-        )
+        ratio = f"{report.imbalance:.3g}"
+        lines[0] += f"; the largest class has {ratio} times the labels of the smallest"
     if report.widths and report.heights and report.shape:
         sizes = f"all are {report.widths[0]} x {report.heights[0]} pixels"
         if report.sizes > 1:
@@ -174,7 +165,7 @@ def _summary(report: Report) -> str:
                 f"(median {middle:g})"
             )
         channels, height, width = report.shape
-        color = "grey" if channels == 1 else "in colour"
+        color = "gray" if channels == 1 else "in color"
         why = " on this machine, which has no accelerator" if report.shrunk else ""
         lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
     return "\n".join(lines)

@@ -20,14 +20,13 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
-CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 LARGEST = 2**29
-"""Bytes; a larger file, or an archive that unpacks to more, is refused."""
+"""Maximum bytes of a file, or of an archive's content."""
 
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """The folder, files and keys of a CIFAR data set, and its published normalisation."""
+    """The folder, files and keys of a CIFAR data set, and its published normalization."""
 
     name: str
     folder: str
@@ -43,7 +42,6 @@ class CifarLayout:
 
     @property
     def batches(self) -> tuple[str, ...]:
-        """The required files; the meta file may be missing."""
         return (*self.train, self.test)
 
 
@@ -69,14 +67,14 @@ CIFAR100 = CifarLayout(
     meta="meta",
     label_key="fine_labels",
     names_key="fine_label_names",
-    class_names=tuple(str(label) for label in range(100)),
-    mean=CIFAR100_MEAN,
-    std=CIFAR100_STD,
+    class_names=tuple(map(str, range(100))),
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
 )
 
 
 def locate_cifar(path: Path, layout: CifarLayout) -> Path:
-    """Return the folder of batches (*path* or its published subfolder) or the .tar.gz there."""
+    """Return the folder of batches (*path* or its published subfolder), or the .tar.gz."""
     if path.is_file():
         return path
     try:
@@ -88,14 +86,12 @@ def locate_cifar(path: Path, layout: CifarLayout) -> Path:
 
 
 def read_cifar(path: Path, layout: CifarLayout) -> Source:
-    """Read CIFAR-10 or CIFAR-100 (fine labels): RGB 32 x 32, 50,000 for training, 10,000 for testing.
+    """Read CIFAR-10 or CIFAR-100 (fine labels): 50,000 and 10,000 RGB 32 x 32 images.
 
-    Args:
-        path: the folder of pickles, its parent, or the published .tar.gz, read without unpacking.
-        layout: ``CIFAR10`` or ``CIFAR100``.
+    *path* is the folder of pickles, its parent, or the published .tar.gz, which is not unpacked.
 
     Raises:
-        DataError: a file is missing or damaged, or a pickle needs more than arrays and plain values.
+        DataError: a file is missing or damaged, or a pickle holds more than plain values.
     """
     path = locate_cifar(path, layout)
     batches: dict[str, DecodedImages] = {}
@@ -132,13 +128,12 @@ def archive_layout(path: Path) -> CifarLayout:
         if top == layout.folder:
             return layout
     raise DataError(
-        f"{path}: begins with {top or 'nothing'!r}, not with {CIFAR10.folder} or {CIFAR100.folder}; "
-        "only the two published CIFAR archives are read, unpack any other"
+        f"{path}: begins with {top or 'nothing'!r}, not with {CIFAR10.folder} or "
+        f"{CIFAR100.folder}; unpack any archive that is not CIFAR's"
     )
 
 
 def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str]]:
-    """Yield the name, the content and the place, for messages, of each file."""
     names = (layout.meta, *layout.batches)
     if path.is_file():
         size = 0
@@ -146,9 +141,7 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
             for member in archive:
                 size += member.size
                 if size > LARGEST:
-                    raise DataError(
-                        f"{path}: unpacks to more than {LARGEST:,} bytes; fetch it again"
-                    )
+                    raise DataError(f"{path}: unpacks to over {LARGEST:,} bytes; fetch it again")
                 parts, where = PurePosixPath(member.name).parts, f"{path}, {member.name}"
                 if len(parts) != 2 or parts[0] != layout.folder or parts[1] not in names:
                     continue
@@ -160,9 +153,7 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
         if not file.is_file():
             continue
         if file.stat().st_size > LARGEST:
-            raise DataError(
-                f"{file}: larger than any CIFAR file ({LARGEST:,} bytes); fetch it again"
-            )
+            raise DataError(f"{file}: larger than {LARGEST:,} bytes; fetch it again")
         yield file.name, file.read_bytes(), str(file)
 
 
@@ -171,9 +162,8 @@ def _batch(values: dict[str, object], layout: CifarLayout, where: str) -> Decode
     if not isinstance(data, np.ndarray):
         raise DataError(f"{where}: 'data' must be an array, found {type(data).__name__}")
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        raise DataError(
-            f"{where}: 'data' must be uint8 of shape (N, 3072), found {data.dtype} {data.shape}"
-        )
+        found = f"{data.dtype} {data.shape}"
+        raise DataError(f"{where}: 'data' must be uint8 of shape (N, 3072), found {found}")
     if layout.label_key not in values:
         raise DataError(f"{where}: no {layout.label_key!r} in it, only {', '.join(sorted(values))}")
     labels = _labels(values[layout.label_key], where)

@@ -7,15 +7,11 @@ import numpy as np
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source
 
-TEST_EVERY = 4
-"""Every 4th image of each class, in the published order, is a test image."""
-
 
 def read_digits() -> Source:
-    """Read the 1,797 grey 8 x 8 digits, their values 0 to 16 scaled to 0 to 255.
+    """Read the 1,797 gray 8 x 8 digits, their values 0 to 16 scaled to 0 to 255.
 
-    There is no published test set. The 4th, 8th, 12th ... image of each class is one here, 445 in all.
-    Digits are not flipped.
+    There is no published test set: every 4th image of each class is a test image, 445 in all.
     """
     from sklearn.datasets import load_digits
 
@@ -24,10 +20,10 @@ def read_digits() -> Source:
     labels = np.asarray(published.target).astype(np.int64)
     is_test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
-        is_test[np.flatnonzero(labels == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+        is_test[np.flatnonzero(labels == label)[3::4]] = True
     return Source(
         name="digits",
-        class_names=tuple(str(digit) for digit in range(10)),
+        class_names=tuple(map(str, range(10))),
         train=DecodedImages(images[~is_test], labels[~is_test]),
         test=DecodedImages(images[is_test], labels[is_test]),
         flip=False,

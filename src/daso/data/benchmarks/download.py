@@ -1,4 +1,4 @@
-"""Fetch published data sets into the user's cache folder, checked against their checksums."""
+"""Fetch published data sets into the user's cache folder and verify their checksums."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ Progress = Callable[[str, int, int | None], None]
 CHUNK = 2**20
 TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
-STL10_URL = "http://ai.stanford.edu/~acoates/stl10/"
+CIFAR = "https://www.cs.toronto.edu/~kriz/"
 STL10_MEMBERS = (
     "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
     "class_names.txt", "fold_indices.txt",
@@ -31,10 +30,8 @@ class Remote:
     """A published file.
 
     Attributes:
-        url: an http or https address.
         checksum: ``md5:...`` or ``sha256:...`` in lower-case hexadecimal.
-        members: files to unpack from *folder* in the archive; empty: the file is kept as it is.
-        folder: of the members.
+        members: files to unpack from *folder* in the archive; empty: the file is not unpacked.
     """
 
     url: str
@@ -54,15 +51,13 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         Remote(FASHION_URL + "t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
         Remote(FASHION_URL + "t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    "cifar10": (
-        Remote(CIFAR_URL + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),
-    ),
+    "cifar10": (Remote(CIFAR + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),),
     "cifar100": (
-        Remote(CIFAR_URL + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
+        Remote(CIFAR + "cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     "stl10": (
         Remote(
-            STL10_URL + "stl10_binary.tar.gz",
+            "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             "md5:91f7769df0f17e558f3565bffb0c7dfb",
             STL10_MEMBERS,
             "stl10_binary",
@@ -84,21 +79,18 @@ def download(
     progress: Progress | None = None,
     remotes: Mapping[str, tuple[Remote, ...]] = REMOTES,
 ) -> Path:
-    """Fetch a data set by name and return its folder; files already there are kept.
+    """Fetch a data set by name and return its folder; existing files are kept.
 
     Args:
         name: ``fashion-mnist``, ``cifar10``, ``cifar100`` or ``stl10``.
         folder: target; None: the folder *name* in the cache folder.
-        progress: called as bytes arrive.
-        remotes: the published files of each name.
 
     Raises:
         DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
     """
     if name not in remotes:
-        raise DataError(
-            f"{name!r} cannot be downloaded; use {', '.join(remotes)}.{nearest(name, remotes)}"
-        )
+        hint = f"use {', '.join(remotes)}.{nearest(name, remotes)}"
+        raise DataError(f"{name!r} cannot be downloaded; {hint}")
     folder = cache_folder() / name if folder is None else folder
     for remote in remotes[name]:
         unpacked = [folder / remote.folder / member for member in remote.members]
@@ -114,7 +106,7 @@ def download(
 def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Path:
     """Fetch one file into a folder, unless it is there with the right checksum.
 
-    The file appears only when it is complete and its checksum is right.
+    The file appears only when it is complete and verified.
     """
     # pooch imports requests, which most commands do not need.
     import pooch
@@ -132,9 +124,8 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Pat
     try:
         pooch.retrieve(remote.url, remote.checksum, remote.file_name, folder, downloader=downloader)
     except ValueError as error:
-        raise DataError(
-            f"{remote.url}: {error}. The file was not kept; try again, or fetch it by other means"
-        ) from error
+        cure = "The file was not kept; try again, or fetch it by other means"
+        raise DataError(f"{remote.url}: {error}. {cure}") from error
     except (requests.RequestException, http.client.HTTPException, OSError) as error:
         raise DataError(
             f"{remote.url}: could not be fetched: {error}. Without a network, fetch it elsewhere "
@@ -144,7 +135,7 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Pat
 
 
 class _ProgressBar:
-    """Passes the calls of pooch, made as for tqdm, on to a function."""
+    """Passes pooch's calls, which are those of tqdm, on to a function."""
 
     total: int | None = None
 
@@ -163,7 +154,6 @@ class _ProgressBar:
 
 
 def _unpack(archive: Path, remote: Remote, folder: Path) -> None:
-    """Unpack the members of an archive into a folder; each appears when it is complete."""
     target = folder / remote.folder
     try:
         target.mkdir(parents=True, exist_ok=True)

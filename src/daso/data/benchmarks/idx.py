@@ -17,17 +17,15 @@ from daso.data.source import Source
 from daso.errors import DataError
 
 FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 LARGEST = 2**30
-"""Bytes; files that unpack to more are refused."""
+"""Maximum bytes of an unpacked file."""
 CHUNK = 2**20
 
 
@@ -37,12 +35,12 @@ def locate_idx(folder: Path) -> Path:
 
 
 def read_fashion_mnist(folder: Path) -> Source:
-    """Read Fashion-MNIST: 60,000 and 10,000 grey 28 x 28 images of 10 classes."""
+    """Read Fashion-MNIST: 60,000 and 10,000 gray 28 x 28 images of 10 classes."""
     return _read(folder, "fashion-mnist", FASHION_CLASSES, flip=True)
 
 
 def read_idx(folder: Path) -> Source:
-    """Read any data set in MNIST's four IDX files; classes are named by number and not flipped."""
+    """Read a data set in MNIST's four IDX files; classes are numbers, images are not flipped."""
     return _read(folder, folder.resolve().name, None, flip=False)
 
 
@@ -57,13 +55,13 @@ def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip:
 
 def _labeled(folder: Path, images_name: str, labels_name: str) -> DecodedImages:
     images_path, labels_path = _file(folder, images_name), _file(folder, labels_name)
-    assert images_path is not None
+    assert images_path is not None  # locate_idx found both
     assert labels_path is not None
     images, labels = read_idx_file(images_path, 3), read_idx_file(labels_path, 1)
     if len(images) != len(labels) or not images.size:
         raise DataError(
-            f"{images_path} has {len(images)} images {images.shape[1:]}, {labels_path} {len(labels)} "
-            "labels; the numbers must agree and not be 0"
+            f"{images_path} has {len(images)} images {images.shape[1:]}, {labels_path} "
+            f"{len(labels)} labels; the numbers must agree and not be 0"
         )
     return DecodedImages(images[:, None], labels.astype(np.int64))
 
@@ -75,7 +73,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def read_idx_file(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes with the given number of dimensions, unpacking gzip."""
+    """Read an IDX file of unsigned bytes, gzipped or not, with a number of dimensions."""
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -91,8 +89,8 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uin
     magic = bytes((0, 0, 8, dimensions))
     if header[:4] != magic:
         raise DataError(
-            f"{path}: begins with {header[:4].hex() or 'nothing'}; an IDX file of unsigned bytes in "
-            f"{dimensions} dimension(s) begins with {magic.hex()}"
+            f"{path}: begins with {header[:4].hex() or 'nothing'}; an IDX file of unsigned bytes "
+            f"in {dimensions} dimension(s) begins with {magic.hex()}"
         )
     if len(header) < 4 + 4 * dimensions:
         raise DataError(f"{path}: ends within its header; fetch the file again")
@@ -105,7 +103,5 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int) -> npt.NDArray[np.uin
         content += chunk
     if len(content) < promised or stream.read(1):
         size = "more" if len(content) == promised else f"{len(content):,}"
-        raise DataError(
-            f"{path}: its header promises {promised:,} bytes {shape}, but it has {size}"
-        )
+        raise DataError(f"{path}: its header promises {promised:,} bytes {shape}, it has {size}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -15,14 +15,7 @@ def find_folder(
     *,
     has: Callable[[Path, str], object] = lambda folder, name: (folder / name).is_file(),
 ) -> Path:
-    """Return *folder*, or *subfolder* in it, whichever holds all files.
-
-    Args:
-        folder: to look in.
-        subfolder: the published name of the folder.
-        names: of the files.
-        has: whether a folder has a file.
-    """
+    """Return *folder*, or *subfolder* in it, whichever has all files by ``has(folder, name)``."""
     for candidate in (folder, folder / subfolder):
         if all(has(candidate, name) for name in names):
             return candidate

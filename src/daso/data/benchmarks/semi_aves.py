@@ -1,4 +1,4 @@
-"""Semi-Aves as published: lists of bird images, with unlabelled birds of other species."""
+"""Semi-Aves as published: lists of bird images, with unlabeled birds of other species."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from daso.data.benchmarks.locate import find_folder
+from daso.data.class_names import INTEGER
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import read_listing
@@ -15,26 +16,21 @@ from daso.errors import DataError, problems
 FOLDER = "semi_aves"
 CLASSES = 200
 SIDE = 224
-TRAIN, IN_CLASS, OUT_OF_CLASS, TEST = (
-    "l_train_val.txt",
-    "u_train_in.txt",
-    "u_train_out.txt",
-    "test.txt",
-)
-TRUTH = "u_train_in_oracle.txt"
+TRAIN, TEST = "l_train_val.txt", "test.txt"
+IN_CLASS, OUT_OF_CLASS, TRUTH = "u_train_in.txt", "u_train_out.txt", "u_train_in_oracle.txt"
 NAMES_FILE = "semi_aves_species_names.txt"
 LISTS_PAGE = "https://github.com/cvl-umass/ssl-evaluation (data/semi_aves)"
 IMAGES_PAGE = "https://github.com/cvl-umass/semi-inat-2020"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN, MAYBE, ANY = range(CLASSES), range(UNLABELED, CLASSES), range(UNLABELED, 2**31)
-"""Valid labels of labelled images, of unlabelled ones, and of other species."""
+"""Valid labels of labeled images, of unlabeled ones, and of other species."""
 
 Bad = list[tuple[str, str]]
-"""File and line of what cannot be used, and the reason."""
+"""File and line of unusable entries, and the reason."""
 
 
 def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
-    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files that are read."""
+    """Return *folder*, or ``semi_aves`` in it, whichever holds the list files."""
     names = [TRAIN, IN_CLASS, TEST, *([OUT_OF_CLASS] if open_set else [])]
     return find_folder(folder, FOLDER, names)
 
@@ -42,25 +38,24 @@ def locate_semi_aves(folder: Path, *, open_set: bool = False) -> Path:
 def read_semi_aves(
     folder: Path, reading: Reading | None = None, *, open_set: bool = False
 ) -> Source:
-    """Read Semi-Aves: 5,959 labelled, 8,000 test and 26,640 unlabelled images of 200 bird species.
+    """Read Semi-Aves: 5,959 labeled, 8,000 test and 26,640 unlabeled images of 200 bird species.
 
     Su, Maji: *The Semi-Supervised iNaturalist-Aves Challenge at FGVC7 Workshop*, 2021, arXiv
     2103.06937; the lists are those of Su, Cheng, Maji: *A Realistic Evaluation of Semi-Supervised
-    Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Its training and validation
-    images together are the labelled ones, as in the DASO paper. A line of a list is an image's path
+    Learning for Fine-Grained Classification*, CVPR 2021, arXiv 2104.00679. Training and validation
+    images together are the labeled ones, as in the DASO paper. A line of a list is an image's path
     in *folder* and its label, 0 to 199, or -1 for unknown.
 
-    The normalisation is ImageNet's. If ``u_train_in_oracle.txt`` lies beside the lists, the
-    unlabelled images get its species, for evaluation.
+    The normalization is ImageNet's. If ``u_train_in_oracle.txt`` is beside the lists, the unlabeled
+    images get its species, for evaluation.
 
     Args:
-        folder: with the list files and the image folders, or its parent.
-        reading: see ``open_source``; without a size, the shorter side is resized to 224 and the
-            central square kept.
-        open_set: add the 122,208 images of other species, without labels, to the unlabelled ones.
+        folder: folder of the list files and the image folders, or its parent.
+        reading: see ``open_source``; without a size, the central square is resized to 224 pixels.
+        open_set: add the 122,208 images of other species, without labels, to the unlabeled ones.
 
     Raises:
-        DataError: files are missing, lines or images cannot be used, or there is too little memory.
+        DataError: files are missing, lines or images are unusable, or memory is too small.
         OptionError: the size is not positive.
     """
     reading = reading or Reading()
@@ -80,8 +75,8 @@ def read_semi_aves(
         images["unlabeled"] |= dict.fromkeys(_read_list(folder, OUT_OF_CLASS, ANY, bad), UNLABELED)
     if bad and not reading.skip_bad:
         cure = (
-            f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\nCorrect them, "
-            "or leave these lines out: --skip-bad."
+            f"The lists are those of {LISTS_PAGE}, the images those of {IMAGES_PAGE}.\n"
+            "Correct them, or leave these lines out: --skip-bad."
         )
         what = f"{folder}: {len(bad)} line(s) of its lists cannot be used"
         raise DataError(problems(bad, what, cure))
@@ -109,7 +104,6 @@ def read_semi_aves(
 
 
 def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[str, int]:
-    """Return the images of a list, in its order, with their labels; *bad* gets unusable lines."""
     images: dict[str, int] = {}
     found: set[Path] = set()
     first_bad = len(bad)
@@ -117,10 +111,8 @@ def _read_list(folder: Path, list_name: str, labels: range, bad: Bad) -> dict[st
         top = folder / PurePosixPath(name).parts[0]
         if top != folder / name and top not in found:
             if not top.is_dir():
-                raise DataError(
-                    f"{where}: names {name}, but there is no folder {top}; get its images from "
-                    f"{IMAGES_PAGE}"
-                )
+                what = f"{where}: names {name}, but there is no folder {top}"
+                raise DataError(f"{what}; get its images from {IMAGES_PAGE}")
             found.add(top)
         if not (folder / name).is_file():
             bad.append((where, f"no image {name}"))
@@ -145,7 +137,7 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
             where = f"{path}, line {number}"
             name, label = (*line.rsplit(maxsplit=1), "")[:2]
             name = name.strip()
-            if not _is_integer(label):
+            if not INTEGER.fullmatch(label):
                 bad.append((where, f"expected a path and a label, found {line.strip()[:80]!r}"))
             elif not _stays_inside(name):
                 bad.append((where, f"the path {name[:80]!r} leads out of the folder"))
@@ -156,26 +148,19 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
                 yield where, name, int(label)
 
 
-def _is_integer(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and len(digits) < 10
-
-
 def _stays_inside(name: str) -> bool:
     paths = PurePosixPath(name), PureWindowsPath(name)
     return all(path.parts and not path.anchor and ".." not in path.parts for path in paths)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    """Return the species if their file lies beside the lists or beside their folder, else numbers."""
     for path in (folder / NAMES_FILE, folder.resolve().parent / NAMES_FILE):
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
             pairs = [line.split() for line in lines if line.strip()]
             names = {pair[0]: pair[1].replace("_", " ") for pair in pairs if len(pair) == 2}
             if len(pairs) != CLASSES or names.keys() != {str(label) for label in range(CLASSES)}:
-                raise DataError(
-                    f"{path}: must have a line for each label from 0 to {CLASSES - 1}, '0 Name'"
-                )
+                labels = f"each label from 0 to {CLASSES - 1}"
+                raise DataError(f"{path}: needs a line '0 Name' for {labels}")
             return tuple(names[str(label)] for label in range(CLASSES))
     return tuple(map(str, range(CLASSES)))

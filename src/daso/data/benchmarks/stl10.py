@@ -1,4 +1,4 @@
-"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them unlabelled."""
+"""STL-10 as published: binary files of 96 x 96 RGB images, 100,000 of them unlabeled."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def locate_stl10(folder: Path) -> Path:
 
 
 def read_stl10(folder: Path) -> Source:
-    """Read STL-10: 5,000 labelled, 8,000 test and 100,000 unlabelled images (3, 96, 96).
+    """Read STL-10: 5,000 labeled, 8,000 test and 100,000 unlabeled images (3, 96, 96).
 
-    The images are read-only views into the memory-mapped files. They are stored column by column and
-    transposed here, so they are not contiguous. The normalisation is CIFAR-10's, as in the published
-    protocol.
+    The images are read-only views into the memory-mapped files. They are stored column by column
+    and transposed here, so they are not contiguous. The normalization is CIFAR-10's, as in the
+    published protocol.
 
     Raises:
         DataError: a file is missing, its length is wrong, or a label is not 1 to 10.
@@ -51,16 +51,13 @@ def read_stl10(folder: Path) -> Source:
 def _labeled(folder: Path, part: str) -> DecodedImages:
     images, path = _images(folder / f"{part}_X.bin"), folder / f"{part}_y.bin"
     if path.stat().st_size != len(images):
-        raise DataError(
-            f"{path}: {path.stat().st_size} labels, but {part}_X.bin has {len(images)} images; fetch "
-            "the files again"
-        )
+        counts = f"{path.stat().st_size} labels, but {part}_X.bin has {len(images)} images"
+        raise DataError(f"{path}: {counts}; fetch the files again")
     labels = np.fromfile(path, dtype=np.uint8)
     bad = np.flatnonzero((labels < 1) | (labels > len(CLASSES)))
     if len(bad):
-        raise DataError(
-            f"{path}: label {labels[bad[0]]} at index {bad[0]}; must be 1 to {len(CLASSES)}"
-        )
+        what = f"label {labels[bad[0]]} at index {bad[0]}"
+        raise DataError(f"{path}: {what}; must be 1 to {len(CLASSES)}")
     return DecodedImages(images, labels.astype(np.int64) - 1)
 
 
@@ -81,7 +78,6 @@ def _class_names(path: Path) -> tuple[str, ...]:
     with path.open(encoding="utf-8", errors="replace") as stream:
         names = tuple(stream.read(10_000).split())
     if len(set(names)) != len(CLASSES):
-        raise DataError(
-            f"{path}: must name {len(CLASSES)} different classes, found {list(names)[:20]}"
-        )
+        found = list(names)[:20]
+        raise DataError(f"{path}: must name {len(CLASSES)} different classes, found {found}")
     return names

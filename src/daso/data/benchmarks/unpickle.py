@@ -16,20 +16,10 @@ NUMBER_TYPES = frozenset(f"{kind}{width}" for kind in "iu" for width in (1, 2, 4
 MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 GET_OPCODES = frozenset({"GET", "BINGET", "LONG_BINGET"})
 TUPLE_OPCODES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"})
-REFUSED_OPCODES = frozenset(
-    [
-        "DUP",
-        "EMPTY_SET",
-        "FROZENSET",
-        "ADDITEMS",
-        "PERSID",
-        "BINPERSID",
-        "EXT1",
-        "EXT2",
-        "EXT4",
-        "NEXT_BUFFER",
-    ]
-)
+REFUSED_OPCODES = frozenset({
+    "DUP", "EMPTY_SET", "FROZENSET", "ADDITEMS", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4",
+    "NEXT_BUFFER",
+})  # fmt: skip
 """Not needed for arrays and plain values."""
 LARGEST_INTEGER = 2**63
 
@@ -41,7 +31,7 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
     bytes. Byte strings of Python 2 stay bytes.
 
     Raises:
-        DataError: the pickle is damaged, or needs more than plain values and numpy arrays.
+        DataError: the pickle is damaged, or holds more than plain values and numpy arrays.
     """
     try:
         _check_opcodes(content)
@@ -50,9 +40,8 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
         raise DataError(f"{where}: {error}") from None
     # A damaged pickle raises nearly anything: EOFError, KeyError, UnpicklingError, MemoryError.
     except Exception as error:
-        raise DataError(
-            f"{where}: not a readable pickle: {error or type(error).__name__}"
-        ) from error
+        reason = error or type(error).__name__
+        raise DataError(f"{where}: not a readable pickle: {reason}") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: must be a pickled dictionary, found {type(value).__name__}")
     loaded: dict[str, object] = {}
@@ -70,8 +59,8 @@ def load_dictionary(content: bytes, where: str) -> dict[str, object]:
 def _check_opcodes(content: bytes) -> None:
     """Refuse a pickle that takes time or memory out of proportion to its length.
 
-    pickletools itself refuses lengths beyond the content. A tuple used twice could be nested so that
-    hashing it never ends, and integers beyond 64 bits can be chosen to have equal hashes.
+    pickletools itself refuses lengths beyond the content. A tuple used twice could be nested so
+    that hashing it never ends, and integers beyond 64 bits can be chosen to have equal hashes.
     """
     memory: set[int] = set()
     tuples: set[int] = set()
@@ -95,7 +84,7 @@ def _check_opcodes(content: bytes) -> None:
 
 
 def _text(value: object) -> str:
-    """Return a short text; anything else is refused without formatting it."""
+    """Return a short text; refuse anything else without formatting it."""
     if not isinstance(value, bytes | str) or len(value) > 16:
         raise DataError("an array's type and byte order must be short texts")
     return value.decode("latin1") if isinstance(value, bytes) else value

@@ -16,38 +16,26 @@ MORE_WEIGHT = "they count more than others"
 COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
     ("test", "train", "refused", "leak", f"{ONE_LEAK}; --skip-bad leaves the test image out"),
     ("validation", "train", "warning", "leak-validation", f"{ONE_LEAK}: its numbers are too good"),
-    (
-        "unlabeled",
-        "test",
-        "warning",
-        "leak-unlabeled",
-        "remove it from the unlabelled images: test images should be unseen",
-    ),
+    ("unlabeled", "test", "warning", "leak-unlabeled", "remove the unlabeled ones"),
     (
         "validation",
         "test",
         "warning",
         "copies-validation-test",
-        "remove one: choosing by validation images favours the test",
+        f"{ONE_LEAK}: the choice is biased",
     ),
     ("train", "train", "warning", "copies-labeled", "keep one: a hold-out may get the other"),
     ("test", "test", "note", "copies-test", MORE_WEIGHT),
     ("validation", "validation", "note", "copies-validation", MORE_WEIGHT),
     ("unlabeled", "unlabeled", "note", "copies-unlabeled", "they are seen more often than others"),
     ("unlabeled", "train", "note", "copies-unlabeled-labeled", "harmless"),
-    (
-        "unlabeled",
-        "validation",
-        "note",
-        "copies-unlabeled-validation",
-        "remove it if validation images should be unseen",
-    ),
+    ("unlabeled", "validation", "note", "copies-unlabeled-validation", "remove the unlabeled ones"),
 )
-"""Images of the first part that are copies of images in the second: level, code, and cure."""
+"""Level, code and cure for images of the first part with copies in the second."""
 
 
 def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
-    """Yield conflicting labels and exact copies; published data (not *own*) is never refused."""
+    """Yield conflicting labels and exact copies; a benchmark (not *own*) is never refused."""
     exact = find_copies(
         {part: of_part.pixels for part, of_part in scan.parts.items()},
         {part: of_part.labels for part, of_part in scan.parts.items()},
@@ -60,9 +48,8 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         here, there = scan.parts[part], scan.parts[other]
         images, same_files = [], 0
         for index, original in pairs:
-            is_same_file = bool(here.content[index]) and (
-                here.content[index] == there.content[original]
-            )
+            content = here.content[index]
+            is_same_file = bool(content) and content == there.content[original]
             same_files += is_same_file
             what = "file" if is_same_file else "pixels"
             images.append((here.name_of(index), f"the same {what} as {there.name_of(original)}"))
@@ -81,14 +68,13 @@ def _conflicts(
 ) -> Iterator[Finding]:
     train, test = scan.parts["train"], scan.parts.get("test")
     bad = []
-    for index, other in (
-        pair for group in exact.conflicts for pair in another_label(group, train.labels)
-    ):
-        mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, other))
-        detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
-        bad.append((train.name_of(index), detail))
+    for group in exact.conflicts:
+        for index, other in another_label(group, train.labels):
+            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, other))
+            detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
+            bad.append((train.name_of(index), detail))
     if bad:
-        text = f"{how_many(bad, 'labelled image')} with the same pixels as one of another class"
+        text = f"{how_many(bad, 'labeled image')} with the same pixels as one of another class"
         cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
         yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
     if test is None:
@@ -99,15 +85,12 @@ def _conflicts(
         if test.labels[index] != test.labels[other]
     )
     if wrong:
-        count = how_many(wrong, "test image")
-        text = f"{count} with the same pixels as a test image of another class"
-        yield Finding(
-            "warning", "test-conflict", text, "one of the labels is wrong: correct it", wrong
-        )
+        text = f"{how_many(wrong, 'test image')} with the same pixels as one of another class"
+        yield Finding("warning", "test-conflict", text, "correct the wrong label", wrong)
 
 
 def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield near copies that are not exact copies, by the parts they are in."""
+    """Yield near copies that are not exact copies, by part."""
     places: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for part in ("train", "test", "validation", "unlabeled"):
@@ -119,17 +102,16 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         return
     hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
     thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
-    # Labelled, test and validation images first among themselves: many unlabelled images of one
-    # scene between two of them must not hide a leak.
+    # Labeled, test and validation images are first compared among themselves: many unlabeled images
+    # of one scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)
-    pairs = np.concatenate(
-        [near_pairs(hashes[:measured], thumbnails[:measured]), near_pairs(hashes, thumbnails)]
-    )
+    first_pairs = near_pairs(hashes[:measured], thumbnails[:measured])
+    pairs = np.concatenate([first_pairs, near_pairs(hashes, thumbnails)])
     near: dict[tuple[str, str], dict[int, int]] = {}
     conflicts: dict[int, int] = {}
     for first, second in pairs.tolist():
         (part, index), (other, original) = places[second], places[first]
-        # One pair for each image: in a burst of one scene each looks like hundreds.
+        # One pair for each image: in a burst of one scene each resembles hundreds.
         near.setdefault((part, other), {}).setdefault(index, original)
         labels = scan.parts[part].labels[index], scan.parts[other].labels[original]
         if part == other == "train" and labels[0] != labels[1]:
@@ -137,12 +119,10 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     if conflicts:
         train, images = scan.parts["train"], []
         for index, original in sorted(conflicts.items()):
-            classes = " and ".join(
-                repr(class_names[int(train.labels[i])]) for i in (index, original)
-            )
-            detail = f"looks like {train.name_of(original)}; they are {classes}"
+            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, original))
+            detail = f"looks like {train.name_of(original)}; they are {mine} and {others}"
             images.append((train.name_of(index), detail))
-        text = f"{_that_look(images, 'labelled')} like one of another class"
+        text = f"{_that_look(images, 'labeled')} like one of another class"
         yield Finding("warning", "near-conflict", text, "check their labels", tuple(images))
     for (part, other), originals in near.items():
         here, there = scan.parts[part], scan.parts[other]
@@ -160,8 +140,8 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         article = "an" if CALLED[other][0] in "aeiou" else "a"
         which = "another" if part == other else f"{article} {CALLED[other]} one"
         text = (
-            f"{_that_look(images, CALLED[part])} like {which} (hashes within {NEAR_BITS} of 63 bits, "
-            f"thumbnails with a correlation of at least {NEAR_CORRELATION:.2f})"
+            f"{_that_look(images, CALLED[part])} like {which} (hashes within {NEAR_BITS} of 63 "
+            f"bits, thumbnails with a correlation of at least {NEAR_CORRELATION:.2f})"
         )
         yield Finding(level, code, text, cure, tuple(images))
 

@@ -1,4 +1,4 @@
-"""Findings about unreadable images, classes, names, sizes, colours and memory."""
+"""Findings about unreadable images, classes, names, sizes, colors and memory."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from typing import Literal
 import numpy as np
 
 from daso.data.check.scan import Scan
-from daso.data.class_names import alike_names, listed, unseen_names
+from daso.data.class_names import listed, name_faults
 from daso.data.images.memory import available_memory
 
 Level = Literal["refused", "warning", "note"]
-CALLED = {
-    "train": "labelled",
-    "unlabeled": "unlabelled",
-    "validation": "validation",
-    "test": "test",
-}
+CALLED = {"train": "labeled", "unlabeled": "unlabeled", "validation": "validation", "test": "test"}
 """Names of the parts in messages."""
 FEW = 5
-"""Labelled images below which no fifth of a class can be held out."""
+"""Labeled images needed to hold out a fifth of a class."""
 ENLARGED = 2
-"""Images whose side must grow by more than this factor for training are reported."""
+"""Images that training enlarges by more than this factor are reported."""
 ELONGATED = 2.0
-"""Images longer than this times their width are reported: a square shows less than half of them."""
-GREY_SHIFT = 0.5
-"""Difference in the share of grey images by which alone parts can be told apart."""
+"""Images of a greater aspect ratio are reported: a square shows less than half of them."""
+GRAY_SHIFT = 0.5
+"""Parts whose shares of gray images differ by more can be told apart by color."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,9 @@ class Finding:
     """One problem.
 
     Attributes:
-        level: "refused" (training stops, or with --skip-bad leaves these images out), "warning" or
+        level: "refused" (training stops, or leaves the images out with --skip-bad), "warning" or
             "note".
         code: the kind of finding, for programs.
-        text: what was found.
-        cure: what to do.
         images: the images concerned, each with a detail.
     """
 
@@ -56,7 +49,7 @@ def how_many(things: Sequence[object], one: str, many: str = "") -> str:
 
 
 def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
-    """Yield rows, files and folders that a listing could not use, and unreadable images."""
+    """Yield unusable rows, files and folders, and unreadable images."""
     if rows:
         text = f"{how_many(rows, 'row, file or folder', 'rows, files or folders')} cannot be used"
         cure = "correct them, or leave them out: --skip-bad"
@@ -67,35 +60,32 @@ def unusable(scan: Scan, rows: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         for index, reason in sorted(part.reasons.items())
     )
     if bad:
+        text = f"{how_many(bad, 'image')} cannot be read"
         cure = "repair or remove them, or leave them out: --skip-bad"
-        yield Finding(
-            "refused", "unreadable", f"{how_many(bad, 'image')} cannot be read", cure, bad
-        )
+        yield Finding("refused", "unreadable", text, cure, bad)
 
 
 def empty_classes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes without a readable labelled image, and a lack of classes."""
+    """Yield classes without a readable labeled image, or a single class."""
     empty = _classes(scan, "train", class_names, range(1))
     if empty:
-        text = f"no readable labelled image of {_named(empty)}"
-        yield Finding("refused", "empty-class", text, "add labelled images, or remove the class")
+        text = f"no readable labeled image of {_named(empty)}"
+        yield Finding("refused", "empty-class", text, "add labeled images, or remove the class")
     if len(class_names) < 2:
         text = f"the only class is {class_names[0]!r}" if class_names else "there is no class"
         yield Finding("refused", "one-class", text, "a classifier needs at least two")
 
 
 def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
-    """Yield classes with too few images to learn from or measure, and a lack of unlabelled images."""
+    """Yield classes with too few images to learn from or measure, or missing unlabeled images."""
     measured = [part for part in ("validation", "test") if part in scan.parts]
     single = _classes(scan, "train", class_names, range(1, 2))
     if single:
-        text = f"only one labelled image of {_named(single)}"
-        yield Finding(
-            "warning", "single", text, "label a few more: one image says little of a class"
-        )
+        text = f"only one labeled image of {_named(single)}"
+        yield Finding("warning", "single", text, "label a few more")
     few = _classes(scan, "train", class_names, range(1, FEW))
     if few and not measured:
-        text = f"fewer than {FEW} labelled images, too few for a hold-out, of {_named(few)}"
+        text = f"fewer than {FEW} labeled images, too few for a hold-out, of {_named(few)}"
         cure = "label more, or add test images; otherwise these classes are not measured"
         yield Finding("warning", "few", text, cure)
     for part in measured:
@@ -105,8 +95,8 @@ def class_sizes(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
             cure = "add some; otherwise their recall is not measured"
             yield Finding("warning", f"unmeasured-{part}", text, cure)
     if "unlabeled" not in scan.parts:
-        cure = "semi-supervised methods learn from unlabelled images"
-        yield Finding("note", "no-unlabeled", "there are no unlabelled images", cure)
+        cure = "semi-supervised methods learn from unlabeled images"
+        yield Finding("note", "no-unlabeled", "there are no unlabeled images", cure)
 
 
 def _classes(scan: Scan, part: str, class_names: Sequence[str], counts: range) -> list[str]:
@@ -121,16 +111,12 @@ def _named(classes: Sequence[str]) -> str:
 
 def names(class_names: Sequence[str]) -> Iterator[Finding]:
     """Yield class names that are easily confused or invisible."""
-    for name in unseen_names(class_names):
-        text = f"the class name {name!a} has no visible character"
-        yield Finding("warning", "unseen-name", text, "rename it")
-    for group in alike_names(class_names):
-        text = f"the classes {' and '.join(map(ascii, group))} differ only in case, blanks or Unicode form"
-        yield Finding("warning", "alike-names", text, "give them one name if they are one class")
+    for code, text, cure in name_faults(class_names):
+        yield Finding("warning", code, text, cure)
 
 
 def shapes(scan: Scan) -> Iterator[Finding]:
-    """Yield images that training enlarges a lot or crops a lot."""
+    """Yield images that training enlarges or crops a lot."""
     if scan.shape is None:
         return
     height, width = scan.shape[1:]
@@ -143,43 +129,43 @@ def shapes(scan: Scan) -> Iterator[Finding]:
         if height == width and longer > ELONGATED * max(1, shorter):
             long.append(detail)
     if small:
-        text = (
-            f"{how_many(small, 'image')} with less than half the side of {width} x {height} pixels"
-        )
+        side = f"{width} x {height} pixels"
+        text = f"{how_many(small, 'image')} with less than half the side of {side}"
         cure = "training enlarges and blurs them: replace them, or give a smaller --size"
         yield Finding("warning", "small", text, cure, tuple(small))
     if long:
-        text = f"{how_many(long, 'image')} more than {ELONGATED:g} times as long as wide, or vice versa"
-        cure = "only the square in their middle is used: crop them to what matters"
+        text = f"{how_many(long, 'image')} with an aspect ratio above {ELONGATED:g}"
+        cure = "only their central square is used: crop them to what matters"
         yield Finding("warning", "long", text, cure, tuple(long))
 
 
 def colors(scan: Scan) -> Iterator[Finding]:
-    """Yield a mixture of grey and colour images; worse if it tells the parts apart."""
+    """Yield a mixture of gray and color images; warn if it tells the parts apart."""
     greys = {
         part: [header.grey for header in of_part.headers.values()]
         for part, of_part in scan.parts.items()
         if of_part.headers
     }
-    grey, total = sum(map(sum, greys.values())), sum(map(len, greys.values()))
-    if not 0 < grey < total:
+    gray, total = sum(map(sum, greys.values())), sum(map(len, greys.values()))
+    if not 0 < gray < total:
         return
     shares = {part: sum(of_part) / len(of_part) for part, of_part in greys.items()}
-    text = f"{grey:,} of {total:,} images are grey, the others in colour; all are read in colour"
-    if max(shares.values()) - min(shares.values()) <= GREY_SHIFT:
+    text = f"{gray:,} of {total:,} images are gray, the others in color; all are read in color"
+    if max(shares.values()) - min(shares.values()) <= GRAY_SHIFT:
         yield Finding("note", "grey", text)
         return
     by_part = ", ".join(f"{share:.0%} of the {CALLED[part]}" for part, share in shares.items())
-    cure = "the parts differ: convert all to grey, or get the others in colour"
+    cure = "the parts differ: convert all to gray, or get the others in color"
     yield Finding("warning", "grey", f"{text}: {by_part} images", cure)
 
 
 def memory(scan: Scan) -> Iterator[Finding]:
-    """Yield that the images need more than the available memory."""
+    """Yield a warning if the images need more than the available memory."""
     available = available_memory()
     if scan.shape is None or available is None:
         return
     needed = int(np.prod(scan.shape)) * sum(map(len, scan.parts.values()))
     if needed > available:
-        text = f"the images take {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
+        sizes = f"{needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
+        text = f"the images take {sizes}"
         yield Finding("warning", "memory", text, "give a smaller --size, or keep them with --cache")

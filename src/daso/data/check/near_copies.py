@@ -18,7 +18,7 @@ BLOCKS = 8
 NEIGHBORS = 64
 """Following images, in the order of hashes, with which an image is compared."""
 FLAT = 4.0
-"""Grey levels; thumbnails with a smaller deviation have too little contrast to compare."""
+"""Gray levels; thumbnails with a smaller deviation have too little contrast to compare."""
 CHUNK = 4096
 """Thumbnails, or pairs of them, compared at a time."""
 
@@ -30,14 +30,14 @@ _POWERS = (np.uint64(1) << np.arange(63, dtype=np.uint64))[None]
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int]:
     """Return an image's thumbnail, uint8 (16, 16, 3), and its perceptual hash of 63 bits.
 
-    A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the grey image, without the
-    constant one, is stronger than the median wave. *pixels* are uint8 (C, H, W).
+    A bit of the hash says whether one of the 8 x 8 lowest cosine waves of the gray image, without
+    the constant one, is stronger than the median wave. *pixels* are uint8 (C, H, W).
     """
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     small = image.convert("RGB").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     grey = image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR)
     waves = (_COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T).ravel()[1:]
-    # Rounding keeps arithmetic noise around zero from deciding a bit.
+    # Without rounding, arithmetic noise around zero would decide a bit.
     waves = np.round(waves, 6)
     value = int(((waves > np.median(waves)) * _POWERS[0]).sum(dtype=np.uint64))
     return np.asarray(small, dtype=np.uint8), value
@@ -48,19 +48,18 @@ def near_pairs(
 ) -> npt.NDArray[np.int64]:
     """Return pairs of near copies: hashes within 6 of 63 bits, thumbnails with correlation 0.99.
 
-    Such hashes agree in at least two of eight blocks, so only images that do are compared. For each of
-    the 28 pairs of blocks the images are sorted by them, and each is compared with at most the next 64
-    that agree. If more than 64 images agree, some pairs are missed.
+    Such hashes agree in at least two of eight blocks, so only images that do are compared. For each
+    of the 28 pairs of blocks the images are sorted by them, and each is compared with at most the
+    next 64 that agree. If more than 64 images agree, some pairs are missed.
 
     Args:
-        hashes: uint64 (N,), of ``thumbnail``.
-        thumbnails: uint8 (N, 16, 16, 3).
+        hashes, thumbnails: uint64 (N,) and uint8 (N, 16, 16, 3), of ``thumbnail``.
 
     Returns:
         int64 (P, 2), pairs (i, j) with i < j, in ascending order.
     """
     count = len(hashes)
-    # Pair (i, j) is kept as i * N + j: a burst of one scene gives hundreds of pairs per image.
+    # Pair (i, j) is stored as i * N + j: a burst of one scene has hundreds of pairs per image.
     pairs = np.empty(0, dtype=np.int64)
     bounds = [round(63 * block / BLOCKS) for block in range(BLOCKS + 1)]
     masks = [(1 << last) - (1 << first) for first, last in itertools.pairwise(bounds)]

@@ -36,15 +36,12 @@ class Report:
     """The result of ``check_data``.
 
     Attributes:
-        source: as it was given.
-        class_names: K names.
         class_counts: by part ("train", "validation", "test"), readable images of each class.
         counts: by part, all images.
         widths, heights: ranges in pixels; None if nothing can be read.
-        sizes: the number of different sizes.
+        sizes: number of different sizes.
         shape: (C, H, W) that training uses, unless other options are given.
         findings: the worst first.
-        notes: of the reader.
         shrunk: whether *largest_side* of ``check_data`` decided the size.
     """
 
@@ -62,12 +59,11 @@ class Report:
 
     @property
     def refused(self) -> bool:
-        """Whether training refuses this data."""
         return any(finding.level == "refused" for finding in self.findings)
 
     @property
     def imbalance(self) -> float | None:
-        """The largest labelled class over the smallest; None if a class has no image."""
+        """The largest labeled class over the smallest; None if a class has no image."""
         counts = self.class_counts["train"]
         least = min(counts, default=0)
         return max(counts) / least if least else None
@@ -111,25 +107,21 @@ def check_data(
     progress: Callable[[int, int], None] = lambda done, total: None,
     largest_side: int | None = None,
 ) -> Report:
-    """Read every image of a data set and report what would hurt a training.
+    """Read every image of a data set and report problems for training.
 
-    Args:
-        source, data, folders, size, download, largest_side: see ``open_source``.
-        progress: called with the images done and the total.
+    *progress* is called with the images done and the total; see ``open_source`` for the others.
 
     Raises:
         DataError: there are no images or classes, or a file that lists them cannot be read.
-        OptionError: an option does not apply to this source.
-        MissingDependencyError: parquet and Arrow files need pyarrow.
+        OptionError, MissingDependencyError: see ``open_source``.
     """
     listing = None
     if source not in NAMES:
         listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
     if listing is not None:
         scan = scan_listing(listing, Reading(size, largest_side), progress)
-        return _report(
-            source, listing.class_names, scan, listing.notes, own=True, rows=listing.skipped
-        )
+        notes, rows = listing.notes, listing.skipped
+        return _report(source, listing.class_names, scan, notes, own=True, rows=rows)
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
     opened = (
@@ -150,7 +142,6 @@ def _report(
     own: bool,
     rows: tuple[tuple[str, str], ...] = (),
 ) -> Report:
-    """Make the report on your own images, or on a benchmark, which is trained on as it is."""
     findings = [
         *unusable(scan, rows),
         *empty_classes(scan, class_names),

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Look:
-    """What is kept of one image: digests of its file and pixels, its thumbnail and hash."""
+    """Digests of an image's file and pixels, its thumbnail and its perceptual hash."""
 
     content: bytes
     pixels: bytes
@@ -39,15 +38,14 @@ class Look:
 
 @dataclass
 class PartScan:
-    """What is kept of the N images of a part.
+    """The scan of a part with N images.
 
     Attributes:
         labels: int64 (N,), -1 where unknown.
-        name_of: returns the name of image i.
         headers: by index, of readable images.
         reasons: by index, why an image cannot be read.
-        content: the digest of each file, b"" without one.
-        pixels: the digest of each image's pixels as training gets them, b"" if unreadable.
+        content: digests of the files, b"" without one.
+        pixels: digests of the pixels that training uses, b"" if unreadable.
         thumbnails: uint8 (N, 16, 16, 3).
         hashes: uint64 (N,), perceptual.
     """
@@ -83,12 +81,9 @@ class PartScan:
 
 @dataclass(frozen=True)
 class Scan:
-    """The scan of all parts.
+    """The scan of all parts; ``shape`` (C, H, W) is that of training, None if nothing is readable.
 
-    Attributes:
-        parts: by name.
-        shape: (C, H, W) that training uses; None if nothing can be read.
-        shrunk: whether ``largest_side`` decided it.
+    ``shrunk`` says whether ``largest_side`` decided it.
     """
 
     parts: Mapping[str, PartScan]
@@ -103,7 +98,7 @@ class Scan:
 
 
 def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan:
-    """Read every image of a listing, once for its header and once for its pixels, and keep none."""
+    """Read every image of a listing, once for its header and once for its pixels; keep none."""
     resized = None if reading.size is None else square_layout(reading.size)
     parts: dict[str, PartScan] = {}
     with no_size_warnings():
@@ -138,15 +133,14 @@ def _file_digest(source: Encoded) -> bytes:
     if isinstance(source, bytes):
         return hashlib.blake2b(source, digest_size=16).digest()
     try:
-        with Path(source).open("rb") as file:
-            kind = partial(hashlib.blake2b, digest_size=16)
-            return hashlib.file_digest(file, kind).digest()
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
 
 
 def scan_source(source: Source, progress: Progress) -> Scan:
-    """Look at every image of a decoded source."""
+    """Scan every image of a decoded source."""
     channels, height, width = source.train.images.shape[1:]
     header = ImageHeader(height, width, channels == 1)
     total, done = sum(map(len, source.parts().values())), 0

@@ -32,15 +32,15 @@ def from_arrays(
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3; uint8, or floats from 0 to 1.
-        labels: integers (N,) or (N, 1), 0 <= label < K; images labelled -1 become unlabelled.
+        labels: integers (N,) or (N, 1), 0 <= label < K; images labeled -1 become unlabeled.
         unlabeled: further images whose class is unknown.
-        validation_images, validation_labels, test_images, test_labels: hold-outs, fully labelled.
+        validation_images, validation_labels, test_images, test_labels: fully labeled hold-outs.
         class_names: the K names; None: "0" to the largest label.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
 
     Raises:
-        DataError: a shape, type, value or label is invalid, or a class has no labelled image.
+        DataError: a shape, type, value or label is invalid, or a class has no labeled image.
     """
     pixels, targets = as_images(images, "images"), as_labels(labels, "labels")
     _check_lengths(pixels, targets, "images", "labels")
@@ -55,22 +55,19 @@ def from_arrays(
         if part is not None:
             check_labels(part.labels, len(names), f"{name_of_part}_labels:")
     refuse_empty_classes(targets, names, "labels")
-    known = targets != UNLABELED
+    train, known = DecodedImages(pixels, targets), targets != UNLABELED
     without_label = [] if known.all() else [pixels[~known]]
     if unlabeled is not None:
         more = as_images(unlabeled, "unlabeled")
         if more.shape[1:] != pixels.shape[1:]:
-            raise DataError(
-                f"unlabeled images are {more.shape[1:]}, images {pixels.shape[1:]}; they must agree"
-            )
+            shapes = f"unlabeled images are {more.shape[1:]}, images {pixels.shape[1:]}"
+            raise DataError(f"{shapes}; they must agree")
         if len(more):
             without_label.append(more)
     return Source(
         name=name,
         class_names=names,
-        train=DecodedImages(pixels, targets)
-        if known.all()
-        else DecodedImages(pixels[known], targets[known]),
+        train=train if known.all() else train.select(np.flatnonzero(known)),
         unlabeled=unlabeled_images(np.concatenate(without_label)) if without_label else None,
         validation=held_out["validation"],
         test=held_out["test"],
@@ -90,20 +87,15 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     elif array.ndim == 4:
         array = _channels_first(array, what)
     else:
-        hint = (
-            "; for vectors use daso.DASOClassifier (docs/estimator.md)" if array.ndim == 2 else ""
-        )
-        raise DataError(
-            f"{what} must be (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.shape}{hint}"
-        )
+        hint = "; for vectors use daso.DASOClassifier" if array.ndim == 2 else ""
+        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W)"
+        raise DataError(f"{what} must be {shapes}, got {array.shape}{hint}")
     if not array[:1].size and len(array):
         raise DataError(f"{what} must not be empty, got {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
-        raise DataError(
-            f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}; convert them"
-        )
+        raise DataError(f"{what} must be uint8, or floats from 0 to 1, got {array.dtype}")
     pixels = np.empty(array.shape, dtype=np.uint8)
     for start in range(0, len(array), CHUNK):
         part = array[start : start + CHUNK].astype(np.float32)
@@ -127,7 +119,7 @@ def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(
-            f"{what} has {array.shape[1]} columns; each image must have one class: several labels "
+            f"{what} has {array.shape[1]} columns; each image must have one label: several labels "
             "per image and one-hot labels are not supported"
         )
     if array.ndim == 2:
@@ -144,9 +136,8 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
     if first and last:
         raise DataError(f"{what}: {array.shape} is ambiguous, channels first or last; enlarge it")
     if not first and not last:
-        raise DataError(
-            f"{what} must have 1 (grey) or 3 (RGB) channels, first or last, got {array.shape}"
-        )
+        valid = "1 (gray) or 3 (RGB) channels, first or last"
+        raise DataError(f"{what} must have {valid}, got {array.shape}")
     return array if first else array.transpose(0, 3, 1, 2)
 
 
@@ -154,9 +145,8 @@ def _check_lengths(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], first: str, second: str
 ) -> None:
     if len(images) != len(labels) or not len(images):
-        raise DataError(
-            f"{len(images)} {first}, but {len(labels)} {second}; the numbers must agree and not be 0"
-        )
+        counts = f"{len(images)} {first}, but {len(labels)} {second}"
+        raise DataError(f"{counts}; the numbers must agree and not be 0")
 
 
 def _held_out(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ Opener = Callable[[Path], AbstractContextManager[Table]]
 
 
 def import_pyarrow(what: str) -> Any:
-    """Import pyarrow."""
+    """Import pyarrow; *what* begins the error without it."""
     try:
         import pyarrow
     except ImportError as error:
@@ -68,7 +69,7 @@ def open_arrow(file: Path) -> Iterator[Table]:
 
             def column(name: str) -> Iterator[Any]:
                 for batch in opened:
-                    # Offsets in a damaged file may point outside it: check before anything is read.
+                    # Offsets in a damaged file may point outside it.
                     batch.validate(full=True)
                     yield batch.column(name)
 
@@ -90,23 +91,22 @@ def _damage_named(file: Path, kind: str) -> Iterator[None]:
         KeyError,
         MemoryError,
         RecursionError,
-    ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise DataError(f"{file}: not a readable {kind} file: {reason}; fetch it again") from error
+    ) as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
+        raise DataError(f"{file}: not a readable {kind} file: {reason}; fetch it again") from e
 
 
 class TableFiles:
-    """The table files of one part, opened again for every pass, which holds few images at a time.
+    """The table files of one part; each pass opens them again and holds few images at a time.
 
     Args:
         files: at least one; all must have the same columns.
-        opener: opens one.
         with_paths: whether rows may hold the path of an image file instead of its bytes.
 
     Attributes:
         image, label: the names of the columns.
         metadata: of the first file's schema.
-        rows: of each file, once its labels have been read.
+        rows: number of rows of each file, after its labels have been read.
 
     Raises:
         DataError: a file is damaged, lacks the columns, or differs from the first.
@@ -126,7 +126,7 @@ class TableFiles:
         self.image, self.label = columns[0]
 
     def labels(self) -> list[Any]:
-        """Read the labels of all rows: integers or texts, None where missi"""
+        """Read the labels of all rows: integers or texts, None where missing."""
         labels: list[Any] = []
         self.rows = []
         for file in self.files:
@@ -141,13 +141,8 @@ class TableFiles:
 
     def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
         """Return the images of all rows; ``labels()`` must have been called."""
-        return EncodedImages(
-            labels,
-            self._name_of,
-            self._chunks,
-            from_files=False,
-            origins=lambda: map(origin_of, self.files),
-        )
+        origins = partial(map, origin_of, self.files)
+        return EncodedImages(labels, self._name_of, self._chunks, False, origins)
 
     def _chunks(self) -> Iterator[Sequence[Encoded]]:
         for file, rows in zip(self.files, self.rows, strict=True):
@@ -187,16 +182,16 @@ def list_tables(
     name: str,
     where: Path,
 ) -> Listing:
-    """List the parts of a data set; training images without a label join the unlabelled ones.
+    """List the parts of a data set; training images without a label join the unlabeled ones.
 
     Args:
         tables: by part, of ``PARTS``.
-        class_names: of integer labels; None: those in the metadata of the training images; empty:
-            the classes are named by number. Labels that are texts are the names.
+        class_names: for integer labels; None: those in the metadata of the training images; empty:
+            the numbers. Text labels are the names.
         name, where: see ``Listing``.
 
     Raises:
-        DataError: a label is out of range or missing in a hold-out, or a class has no labelled image.
+        DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
     """
     if class_names is None:
         class_names = _metadata_names(tables["train"])
@@ -250,13 +245,9 @@ def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
         feature = features[label]  # type: ignore[index]
         names = tuple(str(name) for name in feature.get("names") or ())
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(
-            f"{where}: its 'huggingface' metadata does not describe column {label}"
-        ) from error
+        raise DataError(f"{where}: 'huggingface' metadata lacks column {label}") from error
     if len(set(names)) != len(names):
-        raise DataError(
-            f"{where}: its 'huggingface' metadata names a class twice: {list(names)[:20]}"
-        )
+        raise DataError(f"{where}: 'huggingface' metadata names a class twice: {names[:20]}")
     return names
 
 
@@ -277,9 +268,8 @@ def _find_columns(schema: Any, file: Path) -> tuple[str, str]:
     if types.is_struct(content) and (index := content.get_field_index("bytes")) >= 0:
         content = content.field(index).type
     if not (types.is_binary(content) or types.is_large_binary(content)):
-        raise DataError(
-            f"{file}: column {image} must be struct{{bytes, path}}, found {schema.field(image).type}"
-        )
+        kind = schema.field(image).type
+        raise DataError(f"{file}: column {image} must be struct{{bytes, path}}, found {kind}")
     kind = schema.field(label).type
     if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
         raise DataError(f"{file}: column {label} must be integers or texts, found {kind}")

@@ -17,13 +17,10 @@ from daso.errors import DataError, OptionError, nearest, problems
 
 LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
-"""The folder names of the other parts."""
-NO_IMAGES = (
-    f"no images in it (images end in {', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
-)
+NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
 Faults = list[tuple[str, str]]
-"""Files and folders that cannot be used, with the reason."""
+"""Unusable files and folders, with reasons."""
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -33,15 +30,13 @@ def is_image_folder(folder: Path) -> bool:
 
 def is_class_folder(folder: Path) -> bool:
     """Whether *folder* holds at least two folders with images, none named like a part."""
-    with_images = [
-        name for name in _subfolders(folder) if next(_walk(folder / name), None) is not None
-    ]
+    with_images = [name for name in _subfolders(folder) if any(_walk(folder / name))]
     parts = [name for name in with_images if part_called(name)]
     if parts:
         raise DataError(
             f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. "
-            f"The parts are called {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; "
-            "the labelled one is required"
+            f"Name the parts {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; "
+            "the labeled one is required"
         )
     return len(with_images) > 1
 
@@ -51,19 +46,19 @@ def list_folder(
 ) -> Listing:
     """List image folders without decoding any image.
 
-    Class names are the sorted folder names. Images are in the order of their paths. Hidden files and
-    files without an image suffix are ignored.
+    Class names are the sorted folder names. Images are in the order of their paths. Hidden files
+    and files without an image suffix are ignored.
 
     Args:
-        folder: with ``labeled/`` or ``train/`` and perhaps the others; or the folders of the classes.
-        others: places of other parts: "unlabeled", "val", "test". Unlabelled images may be in tar
+        folder: has ``labeled/`` or ``train/`` and possibly other parts, or the class folders.
+        others: places of other parts: "unlabeled", "val", "test". Unlabeled images may be in tar
             shards: a folder of them, a pattern such as ``shards/{000..127}.tar``, or an address.
-        skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders, classes
-            and parts without images, and test or validation images of unknown classes.
+        skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders,
+            classes and parts without images, and test or validation images of unknown classes.
 
     Raises:
-        DataError: a folder is missing or given twice, there is no labelled image, or there is
-            something that *skip_bad* would leave out.
+        DataError: a folder is missing or given twice, there is no labeled image, or *skip_bad*
+            would leave something out.
         OptionError: the name of another part is unknown.
     """
     labeled, places = _find_parts(folder, dict(others or {}))
@@ -73,7 +68,7 @@ def list_folder(
         raise DataError(f"{labeled}: {NO_IMAGES}")
     class_names = tuple(in_order(name for name, images in files.items() if images))
     for name in (name for name, images in files.items() if not images):
-        reason = f"no labelled image of class {name!r}; add some, or remove the folder"
+        reason = f"no labeled image of class {name!r}; add some, or remove the folder"
         faults.append((str(labeled / name), reason))
     pools: dict[str, EncodedImages | None] = {"train": _labeled_images(files, class_names)}
     for part in ("validation", "test", "unlabeled"):
@@ -100,7 +95,6 @@ def list_folder(
 
 
 def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, str]]:
-    """Return the folder of the labelled images and the places of the other parts, by folder name."""
     unknown = [name for name in places if name not in FOLDERS.values()]
     if unknown:
         raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
@@ -108,15 +102,12 @@ def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, s
     if is_image_folder(folder):
         present = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
         if len(present) > 1:
-            raise DataError(
-                f"{folder}: has both 'labeled' and 'train'; keep one for the labelled images"
-            )
+            raise DataError(f"{folder}: has both 'labeled' and 'train'; keep one of them")
         labeled = present[0]
         inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
         for name in sorted(inside.keys() & places.keys()):
-            raise DataError(
-                f"{folder / name} exists, and --{name} {places[name]} is given; use one of them"
-            )
+            given = f"--{name} {places[name]}"
+            raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
         places |= inside
     else:
         is_class_folder(folder)
@@ -134,13 +125,12 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
-    """Return the images of each class folder, by its name; images beside these folders are faults."""
     names = _subfolders(folder)
     stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
     if not names and stray:
         raise DataError(
-            f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; move "
-            "each into the folder of its class"
+            f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; "
+            "move each into the folder of its class"
         )
     if not names:
         is_part = folder.name in LABELED_FOLDERS or folder.name in FOLDERS.values()
@@ -156,13 +146,12 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
 def _known_classes(
     folder: Path, class_names: Sequence[str], faults: Faults
 ) -> dict[str, list[Path]]:
-    """Return the validation or test images of known classes; images of other classes are faults."""
     files = _class_files(folder, faults)
     for name in sorted(files.keys() - set(class_names)):
         images = files.pop(name)
         if images:
             reason = (
-                f"class {name!r} has no labelled image to learn from ({len(images):,} here); known "
+                f"class {name!r} has no labeled image to learn from ({len(images):,} here); known "
                 f"classes: {', '.join(map(repr, class_names))}.{nearest(name, class_names)}"
             )
             faults.append((str(folder / name), reason))
@@ -180,21 +169,17 @@ def _labeled_images(
 
 
 def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
-    """Return the images, and those of tar shards, in a folder; None if there are none."""
     if is_shards(place):
         return unlabeled_tars(place)
     paths = _image_files(Path(place), faults)
-    shards = sorted(
-        str(path) for path in Path(place).iterdir() if is_shards(path.name) and path.is_file()
-    )
+    files = sorted(path for path in Path(place).iterdir() if path.is_file())
+    shards = [str(path) for path in files if is_shards(path.name)]
     parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
     parts += map(unlabeled_tars, shards)
     return functools.reduce(EncodedImages.followed_by, parts) if parts else None
 
 
 def _image_files(folder: Path, faults: Faults) -> list[Path]:
-    """Return all images below *folder*, by path; folders that cannot be read are faults."""
-
     def note(error: OSError) -> None:
         reason = error.strerror or str(error)
         faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
@@ -222,7 +207,7 @@ def require_readable(folder: Path) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a path has an image suffix and is a file, a broken link or not permitted to be read."""
+    """Whether a path has an image suffix and is a file, a broken link or unreadable."""
     if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
         return False
     try:

@@ -17,13 +17,13 @@ PREFIX = "hf:"
 
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
-    """List a data set of the hub; splits without a known name are left out.
+    """List a data set of the hub; splits with unknown names are left out.
 
     Columns, labels and splits are those of ``list_saved``.
 
     Args:
         name: with or without ``PREFIX``; may be a folder in one of the hub's layouts.
-        download: fetch what is not in the cache yet; without it no connection is made.
+        download: fetch missing files into the cache; without it no connection is made.
 
     Raises:
         DataError: the data set cannot be loaded, or its columns or labels are wrong.
@@ -32,10 +32,8 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     name = name.removeprefix(PREFIX)
     where = Path(f"{PREFIX}{name}")
     repository, _, configuration = name.partition(":")
-    splits = {
-        str(split): data
-        for split, data in _load(repository, configuration or None, name, download=download).items()
-    }
+    loaded = _load(repository, configuration or None, name, download=download)
+    splits = {str(split): data for split, data in loaded.items()}
     tables: dict[str, TableFiles] = {}
     for split, data in splits.items():
         part = part_called(split)
@@ -56,9 +54,8 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         import datasets
         import huggingface_hub.constants as hub
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'"
-        ) from error
+        text = f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'"
+        raise MissingDependencyError(text) from error
     modules: tuple[Any, ...] = (datasets.config, hub)
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
@@ -68,14 +65,10 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
     # The package, its readers and its connections raise nearly anything.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        cure = (
-            "check the spelling and the network."
-            if download
-            else "--download fetches what is not there yet."
-        )
+        cure = "check the spelling and the network" if download else "add --download to fetch it"
         raise DataError(
-            f"{PREFIX}{name} cannot be loaded: {reason}; {cure} Without a network: save_to_disk() it "
-            "elsewhere, copy the folder, and train on that"
+            f"{PREFIX}{name} cannot be loaded: {reason}; {cure}. Without a network: save_to_disk() "
+            "it elsewhere, copy the folder, and train on that"
         ) from error
     finally:
         for module, offline in zip(modules, before, strict=True):
@@ -83,8 +76,6 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
 
 
 def _opener(data: Any) -> Opener:
-    """Return a function that opens a loaded split as ``open_arrow`` opens a file."""
-
     @contextmanager
     def opener(_: Path) -> Iterator[Table]:
         table = data.flatten_indices().data.table if data._indices is not None else data.data.table

@@ -17,8 +17,7 @@ from daso.data.listing import Listing, part_called, unknown_part
 from daso.errors import DataError
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
-LARGEST_JSON = 2**26
-"""Bytes; larger JSON files are refused."""
+LARGEST_JSON_BYTES = 2**26
 
 
 def is_saved(folder: Path) -> bool:
@@ -27,13 +26,13 @@ def is_saved(folder: Path) -> bool:
 
 
 def list_saved(folder: Path) -> Listing:
-    """List the rows of a saved data set, or of the splits of a saved dictionary of them.
+    """List the rows of a saved data set, or of a saved dictionary of splits.
 
-    Splits are named as in ``PART_NAMES``; a data set without splits is labelled images. Columns and
-    labels are those of ``list_parquet``. Images must be stored in the files, not as paths.
+    Splits are named as in ``PART_NAMES``; without splits all images are labeled. Columns and labels
+    are those of ``list_parquet``. Images must be stored in the files, not as paths.
 
     Raises:
-        DataError: files are missing or damaged, a split or a label is unknown, or see ``list_tables``.
+        DataError: files are missing or damaged, a split is unknown, or see ``list_tables``.
         MissingDependencyError: pyarrow is not installed.
     """
     import_pyarrow("data sets saved by Hugging Face's datasets")
@@ -68,9 +67,8 @@ def _files(folder: Path) -> list[Path]:
     file = folder / STATE
     state = _read_json(file)
     if state.get("_indices_data_files"):
-        raise DataError(
-            f"{folder}: holds a selection of rows; call flatten_indices() and save_to_disk() again"
-        )
+        cure = "call flatten_indices() and save_to_disk() again"
+        raise DataError(f"{folder}: holds a selection of rows; {cure}")
     entries = state.get("_data_files")
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{file}: must list '_data_files'")
@@ -86,7 +84,6 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _plain_name(name: str, where: Path) -> str:
-    """Return a file name that contains no folder and does not lead elsewhere."""
     for kind in (PurePosixPath, PureWindowsPath):
         if "\0" in name or kind(name).name != name or name in ("", ".", ".."):
             raise DataError(f"{where}: {name[:80]!r} is not the name of a file beside it")
@@ -95,7 +92,7 @@ def _plain_name(name: str, where: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > LARGEST_JSON:
+        if path.stat().st_size > LARGEST_JSON_BYTES:
             raise DataError(f"{path}: {path.stat().st_size:,} bytes are too many; fetch it again")
         value = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -17,9 +17,9 @@ from daso.data.source import PARTS
 from daso.errors import DataError, nearest, problems
 
 WHOLE = re.compile(r"(-?[0-9]{1,18})\.0+")
-"""A whole number as tables with gaps write it."""
+"""A whole number as tables with gaps store it."""
 PRECEDENCE = ("train", "test", "validation", "unlabeled")
-"""If several rows name one file, the row of the first of these parts is kept."""
+"""Of several rows for one file, the row of the first of these parts is kept."""
 
 
 def is_manifest(path: Path) -> bool:
@@ -30,14 +30,14 @@ def is_manifest(path: Path) -> bool:
 def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = False) -> Listing:
     """List the images of a manifest without decoding any.
 
-    A row has a path, a label (empty, or -1 among numbers: unlabelled) and perhaps a split. Labels in
-    the split "unlabeled" are the truth against which pseudo-labels are measured.
+    A row has a path, a label (empty, or -1 among numbers: unlabeled) and possibly a split. Labels
+    in the split "unlabeled" are used to measure pseudo-labels.
 
     Args:
         file: CSV, TSV, JSON lines or parquet; for the columns see ``manifest_rows.COLUMNS``.
         images: the folder in which paths start and must stay, links included; None: the manifest's.
-        skip_bad: leave out, and record in ``Listing.skipped``, rows that cannot be read, name no file
-            or one outside the folder, repeat a file, or give it several labels.
+        skip_bad: leave out, and record in ``Listing.skipped``, rows that are unreadable, name no
+            file or one outside the folder, repeat a file, or contradict its label.
 
     Raises:
         DataError: the file cannot be read, or has such rows; the first 20 are named.
@@ -53,9 +53,8 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     entries = _of_known_classes(entries, class_names, bad)
     if not class_names and (rows or not bad):
         bad.append((0, "no usable row has a label"))
-    skipped = tuple(
-        (where(file, line) if line else str(file), reason) for line, reason in sorted(bad)
-    )
+    bad.sort()
+    skipped = tuple((where(file, line) if line else str(file), reason) for line, reason in bad)
     if skipped and not (skip_bad and class_names):
         cure = "Correct them" + (", or leave them out: --skip-bad." if class_names else ".")
         raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
@@ -73,7 +72,7 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row whose image exists: its part, its path, and the file the path finally leads to."""
+    """A row with an existing image; ``real`` is its path without links."""
 
     line: int
     part: str
@@ -105,7 +104,6 @@ def _labels(rows: Sequence[ManifestRow]) -> list[str]:
 
 
 def _part(row: ManifestRow, label: str) -> str:
-    """Return the part of a row; raise a ``ValueError`` with what is wrong with it."""
     part = part_called(row.split) if row.split else "train"
     if part is None:
         raise ValueError(unknown_part(row.split))
@@ -117,14 +115,7 @@ def _part(row: ManifestRow, label: str) -> str:
 def _path_inside(
     text: str, folder: Path, top: str, real_folder: Callable[[str], str]
 ) -> tuple[Path, str]:
-    """Return the path of a row and the file it leads to; a ``ValueError`` says why it is refused.
-
-    Args:
-        text: from the row.
-        folder: where the path starts and must stay.
-        top: *folder* without links.
-        real_folder: resolves the links of a folder.
-    """
+    """Return the path of a row, with and without links; refuse one that leads out of *top*."""
     shown = text[:SHOWN]
     path = folder / text
     try:
@@ -167,9 +158,8 @@ def _without_repeats(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:
             if len(labels) > 1:
                 other = next(other for label, other in labels.items() if label != entry.label)
                 says = f"says {entry.label[:SHOWN]!r}" if entry.label else "has no label"
-                reason = (
-                    f"{says}, but line {other.line} says {other.label[:SHOWN]!r} of the same file"
-                )
+                others = f"line {other.line} says {other.label[:SHOWN]!r}"
+                reason = f"{says}, but {others} of the same file"
             bad.append((entry.line, reason))
             dropped.add(id(entry))
     return [entry for entry in entries if id(entry) not in dropped]
@@ -178,13 +168,12 @@ def _without_repeats(entries: Sequence[_Entry], bad: Bad) -> list[_Entry]:
 def _of_known_classes(
     entries: Sequence[_Entry], class_names: Sequence[str], bad: Bad
 ) -> list[_Entry]:
-    """Drop validation and test images of classes without labelled images."""
     known, kept = set(class_names), []
     for entry in entries:
         if entry.part not in ("validation", "test") or entry.label in known:
             kept.append(entry)
             continue
         hint = nearest(entry.label, class_names)
-        reason = f"class {entry.label[:SHOWN]!r} has no labelled image to learn from.{hint}"
+        reason = f"class {entry.label[:SHOWN]!r} has no labeled image to learn from.{hint}"
         bad.append((entry.line, reason))
     return kept

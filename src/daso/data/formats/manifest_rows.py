@@ -15,29 +15,18 @@ from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
-"""Endings of manifests."""
-
 COLUMNS = {
     "path": (
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image",
-        "image_path",
-        "img",
-        "img_path",
+        "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path",
+        "img", "img_path",
     ),
     "label": ("label", "class", "class_name", "classname", "category", "target", "y"),
     "split": ("split", "part", "subset"),
-}
+}  # fmt: skip
 """Names of the columns, in any case; the first one present is used."""
-
 USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
-"""Bytes; longer lines are refused."""
+"""Maximum bytes of a line."""
 MOST_ROWS = 5_000_000
 SHOWN = 80
 """Characters of a value that a message quotes."""
@@ -61,20 +50,15 @@ class ManifestRow:
 
 
 Bad = list[tuple[int, str]]
-"""Line and reason of rows that cannot be used."""
+"""Line and reason of unusable rows."""
 Records = Iterator[tuple[int, dict[str, Any] | str]]
-"""Line, and its values by column or the reason why it has none."""
+"""Line, and its values by column or the reason why it is unusable."""
 
 
 def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
-    """Read all rows of a manifest.
+    """Return a manifest's usable rows and the columns of "path", "label" and "split".
 
-    Args:
-        file: its ending decides its format.
-        bad: gets the rows that cannot be used.
-
-    Returns:
-        The rows, and for "path", "label" and "split" the column each was read from.
+    The unusable rows are added to *bad*.
     """
     records: list[tuple[int, dict[str, Any]]] = []
     names: dict[str, None] = {}
@@ -148,7 +132,7 @@ def _no_column(file: Path, role: str, names: Sequence[str]) -> DataError:
 
 
 def choose_columns(names: Sequence[str]) -> dict[str, str]:
-    """Return the columns that hold the path, the label and the split."""
+    """Return the columns of the path, the label and the split."""
     by_name = {name.strip().lower(): name for name in reversed(names)}
     return {
         role: by_name[first]
@@ -158,7 +142,7 @@ def choose_columns(names: Sequence[str]) -> dict[str, str]:
 
 
 def where(file: Path, line: int) -> str:
-    """Return the name of a row for messages."""
+    """Name a row for messages."""
     return f"{file}, {'row' if file.suffix.lower() == '.parquet' else 'line'} {line}"
 
 
@@ -172,54 +156,41 @@ def _text(value: Any, role: str) -> str:
         if abs(value) < 2**53 and int(value) == value:
             return str(int(value))
         raise ValueError(f"the label {str(value)[:SHOWN]} is neither a whole number nor a text")
-    raise ValueError(
-        f"the {role} must be a text, found {type(value).__name__} {str(value)[:SHOWN]!r}"
-    )
+    kind = type(value).__name__
+    raise ValueError(f"the {role} must be a text, found {kind} {str(value)[:SHOWN]!r}")
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a text file; their length is bounded."""
+    cure = "save it as UTF-8 (in spreadsheets: CSV UTF-8)"
     with file.open("rb") as stream:
         number = 0
         while content := stream.readline(LONGEST_LINE + 1):
             number += 1
+            place = where(file, number)
             if number == 1:
                 if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise DataError(
-                        f"{file}: is UTF-16; save it as UTF-8 (in spreadsheets: CSV UTF-8)"
-                    )
+                    raise DataError(f"{file}: is UTF-16; {cure}")
                 content = content.removeprefix(b"\xef\xbb\xbf")
             if len(content) > LONGEST_LINE:
-                raise DataError(
-                    f"{where(file, number)}: longer than {LONGEST_LINE:,} bytes; not a manifest"
-                )
+                raise DataError(f"{place}: longer than {LONGEST_LINE:,} bytes; not a manifest")
             if b"\0" in content:
-                raise DataError(
-                    f"{where(file, number)}: has a NUL character; save it as plain UTF-8 text"
-                )
+                raise DataError(f"{place}: has a NUL character; save it as plain UTF-8 text")
             try:
                 yield content.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{where(file, number)}: is not UTF-8 (byte {content[error.start]:#04x} at "
-                    f"{error.start + 1}); save it as UTF-8 (in spreadsheets: CSV UTF-8)"
-                ) from None
+                byte = f"byte {content[error.start]:#04x} at {error.start + 1}"
+                raise DataError(f"{place}: is not UTF-8 ({byte}); {cure}") from None
 
 
 def _csv(file: Path) -> Records:
     lines = _lines(file)
     first = next(lines, "")
     if not first.strip():
-        raise DataError(
-            f"{file}: its first line is empty; it must name the columns, such as path,label"
-        )
+        raise DataError(f"{file}: its first line is empty; name the columns, such as path,label")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    reader = csv.reader(
-        itertools.chain([first], lines),
-        delimiter=delimiter,
-        skipinitialspace=delimiter != "\t",
-        strict=True,
-    )
+    text = itertools.chain([first], lines)
+    skip = delimiter != "\t"
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=skip, strict=True)
     try:
         names = [name.strip() for name in next(reader)]
         repeated = [name for name in names if name and names.count(name) > 1]

@@ -24,27 +24,21 @@ KEYS = {
     "test_labels": ("test_labels", "y_test"),
     "class_names": ("class_names",),
 }
-"""For each argument of ``from_arrays``, the keys it may be stored under."""
+"""For each argument of ``from_arrays``, its valid keys."""
 MOST_PACKED = 1100
 """Deflate packs at most about 1,030 bytes into one."""
 READING_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    MemoryError,
-    RuntimeError,
-)
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, MemoryError, RuntimeError,
+)  # fmt: skip
 
 
 def read_npz(path: Path) -> Source:
-    """Read an ``.npz`` file; ``KEYS`` lists its arrays, ``from_arrays`` says what each must be.
+    """Read an ``.npz`` file with the arrays in ``KEYS``, as described in ``from_arrays``.
 
     Pickled objects are never loaded.
 
     Raises:
-        DataError: the file is damaged, a key is missing, duplicate or unknown, or an array is invalid.
+        DataError: the file is damaged, a key is missing, duplicate or unknown, or an array invalid.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,14 +77,12 @@ def _choose_keys(stored: list[str]) -> dict[str, str]:
 
 
 def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo, packed: int) -> None:
-    """Refuse an array whose header promises more than the file holds, before memory is allocated."""
+    """Refuse an array whose header promises more than the file holds, before allocation."""
     name = member.filename
     with archive.open(member) as stream:
         # Later versions allow headers of any length; numpy writes them for structured arrays only.
         if np.lib.format.read_magic(stream) != (1, 0):
-            raise DataError(
-                f"{name}: only version 1.0 of numpy's format is read; store plain numbers"
-            )
+            raise DataError(f"{name}: must have version 1.0 of numpy's format; store numbers")
         try:
             shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         # The header is a Python literal; an invalid one raises nearly anything.
@@ -108,6 +100,5 @@ def _texts(names: npt.NDArray[np.generic] | None) -> list[str] | None:
         return None
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise DataError(f"class_names must be a list of texts, got {names.dtype} {names.shape}")
-    return [
-        n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names.tolist()
-    ]
+    texts = names.tolist()
+    return [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in texts]

@@ -9,29 +9,23 @@ from daso.data.formats.arrow import TableFiles, import_pyarrow, list_tables, ope
 from daso.data.listing import PART_NAMES, Listing
 from daso.errors import DataError
 
-SUBFOLDERS = (".", "data", "plain_text")
-
 
 def locate_parquet(folder: Path) -> Path:
     """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
-    for name in SUBFOLDERS:
+    for name in (".", "data", "plain_text"):
         if _files(folder / name, "train"):
             return folder / name
-    raise DataError(
-        f"{folder}: missing train-*.parquet" if folder.is_dir() else f"{folder}: no such folder"
-    )
+    reason = "missing train-*.parquet" if folder.is_dir() else "no such folder"
+    raise DataError(f"{folder}: {reason}")
 
 
 def list_parquet(folder: Path) -> Listing:
     """List the rows of ``train-*.parquet`` and, if present, of the other parts' files.
 
     Column ``img`` or ``image`` holds struct{bytes, path}. Column ``label``, ``fine_label`` or
-    ``labels`` holds integers or texts. Names of integers come from the schema's ``huggingface``
-    metadata, else they are the numbers. Training images without a label (null, -1 or "") become
-    unlabelled.
-
-    Args:
-        folder: with the files, or the parent of a ``data`` or ``plain_text`` folder with them.
+    ``labels`` holds integers or texts. The names of integers are those in the schema's
+    ``huggingface`` metadata, or the numbers. Training images without a label (null, -1 or "")
+    become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``.
 
     Raises:
         DataError: files, columns or labels are missing or wrong.
@@ -46,9 +40,8 @@ def list_parquet(folder: Path) -> Listing:
             counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
             total = max((int(count[1]) for count in counts if count), default=len(files))
             if total != len(files):
-                raise DataError(
-                    f"{place}: {len(files)} of {total} files like {files[0].name}; fetch them all"
-                )
+                what = f"{len(files)} of {total} files like {files[0].name}"
+                raise DataError(f"{place}: {what}; fetch them all")
             tables[part] = TableFiles(files, open_parquet)
     return list_tables(tables, name=folder.resolve().name, where=place)
 

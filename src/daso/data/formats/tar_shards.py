@@ -25,20 +25,19 @@ from daso.errors import DataError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 CLASSES = "classes.txt"
-"""File beside the shards with the names of numbered classes, a line each."""
+"""File beside the shards with the names of numbered classes, one per line."""
 BRACE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 LARGEST_MEMBER = 2**28
-"""Bytes; larger members are refused."""
+"""Maximum bytes of a member."""
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Consecutive members of a tar file with one key: the name up to its first point.
+    """Consecutive members of a tar file with one key, the name up to its first point.
 
     Attributes:
-        key: with its folders.
         image: the encoded image; b"" if only keys are read.
         label: the text of ``.cls``, or "label" in ``.json``; "" if missing.
     """
@@ -49,17 +48,17 @@ class Sample:
 
 
 def is_shards(place: str) -> bool:
-    """Whether a text names tar shards: a tar file, a pattern of tar files, or an address."""
+    """Whether a text is a tar file, a pattern of tar files, or an address."""
     return is_address(place) or place.lower().endswith(ENDINGS)
 
 
 def absolute_place(place: Path | str) -> str:
-    """Return an absolute path, or an address as it is."""
+    """Make a path absolute; leave an address unchanged."""
     return str(place) if is_address(str(place)) else str(Path(place).expanduser().resolve())
 
 
 def expand(pattern: str) -> list[str]:
-    """Return the shards of a pattern: {000..127} counts, {a,b} lists, * matches files on disk."""
+    """Expand a pattern: {000..127} counts, {a,b} lists, * matches files on disk."""
     pieces: list[Sequence[str]] = []
     count, end = 1, 0
     for brace in BRACE.finditer(pattern):
@@ -67,9 +66,8 @@ def expand(pattern: str) -> list[str]:
         numbers = range(int(first), int(last) + 1) if first else range(texts.count(",") + 1)
         count *= len(numbers)
         if not 0 < count <= MOST_SHARDS:
-            raise DataError(
-                f"{pattern}: {brace.group()} gives {count:,} shards; must be 1 to {MOST_SHARDS:,}"
-            )
+            what = f"{brace.group()} gives {count:,} shards"
+            raise DataError(f"{pattern}: {what}; must be 1 to {MOST_SHARDS:,}")
         choices = [f"{number:0{len(first)}d}" for number in numbers] if first else texts.split(",")
         pieces += [[pattern[end : brace.start()]], choices]
         end = brace.end()
@@ -87,14 +85,14 @@ def _matching(pattern: str) -> list[str]:
 
 
 def is_tar_folder(folder: Path) -> bool:
-    """Whether a folder holds shards of labelled images: train-*.tar, labeled-*.tar ..."""
+    """Whether a folder holds shards of labeled images, such as train-*.tar."""
     return "train" in _shards_by_part(folder)
 
 
 def list_tars(folder: Path) -> Listing:
-    """List the images of a folder of shards: train-000.tar, unlabeled-000.tar, test-000.tar ...
+    """List the images of a folder of shards, such as train-000.tar and unlabeled-000.tar.
 
-    A labelled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
+    A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
     ``classes.txt``, if present, names the numbers.
 
     Raises:
@@ -112,13 +110,11 @@ def list_tars(folder: Path) -> Listing:
                 f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls, or "
                 "move them to unlabeled-*.tar"
             )
+    class_names = classes = tuple(in_order(texts["train"]))
     if all(INTEGER.fullmatch(text) for text in texts["train"]):
-        count = max(map(int, texts["train"]), default=-1) + 1
-        class_names = _class_names(folder, count)
-        numbers = number_labels(texts, tuple(map(str, range(len(class_names)))), str(folder))
-    else:
-        class_names = tuple(in_order(texts["train"]))
-        numbers = number_labels(texts, class_names, str(folder))
+        class_names = _class_names(folder, max(map(int, texts["train"]), default=-1) + 1)
+        classes = tuple(map(str, range(len(class_names))))
+    numbers = number_labels(texts, classes, str(folder))
     pools = {
         part: _encoded(of_part, [len(one) for one in labels[part]], numbers[part])
         for part, of_part in shards.items()
@@ -127,7 +123,7 @@ def list_tars(folder: Path) -> Listing:
 
 
 def unlabeled_tars(place: str) -> EncodedImages:
-    """Return all images of the shards of a pattern; their labels are ignored."""
+    """List all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
     counts = [sum(1 for _ in read_samples(shard, contents=False)) for shard in shards]
     if not sum(counts):
@@ -138,17 +134,14 @@ def unlabeled_tars(place: str) -> EncodedImages:
 def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
     """Yield the samples of a shard that have an image; without *contents* the image is empty."""
     with open_tar(shard, "r|*" if contents else "r:*") as archive:
-        for key, members in itertools.groupby(
-            regular_members(archive), lambda member: _split(member.name)[0]
-        ):
+        files = regular_members(archive)
+        for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
             for member in members:
                 ending = _split(member.name)[1]
                 if member.size > LARGEST_MEMBER:
-                    raise DataError(
-                        f"{shard}: {member.name[:200]!r} has {member.size:,} bytes; at most "
-                        f"{LARGEST_MEMBER:,} are read"
-                    )
+                    what = f"{member.name[:200]!r} has {member.size:,} bytes"
+                    raise DataError(f"{shard}: {what}; at most {LARGEST_MEMBER:,} are read")
                 if f".{ending}" in SUFFIXES and not has_image:
                     has_image = True
                     image = read_member(archive, member) if contents else b""
@@ -161,7 +154,6 @@ def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return a member's key and its ending in lower case."""
     folder, _, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}/{stem}", ending.lower()
@@ -202,7 +194,6 @@ def _class_names(folder: Path, count: int) -> tuple[str, ...]:
 def _encoded(
     shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]
 ) -> EncodedImages:
-    """Return all images of some shards; *counts* are the images of each."""
     remote_origin = functools.cache(_remote_origin)  # once, not for the name of every image
 
     def origin(shard: str) -> str:
@@ -225,9 +216,7 @@ def _encoded(
             index -= count
         raise IndexError(index)
 
-    return EncodedImages(
-        labels, name_of, chunks, from_files=False, origins=lambda: map(origin, shards)
-    )
+    return EncodedImages(labels, name_of, chunks, False, lambda: map(origin, shards))
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""A folder of decoded images: decoded once, read from there by every later training."""
+"""A folder of decoded images, which every later training reads."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from daso.files import lock_holder, save_json, try_lock, write_atomically
 
 VERSION = 1
 BLOCK_BYTES = 2**24
-"""Bytes of images that are written, flushed and entered into the journal together."""
+"""Bytes of images that are written and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
 WAIT_NOTICE_SECONDS = 1.0
-"""Waiting for another process longer than this is logged."""
+"""A longer wait for another process is logged."""
 POLL_SECONDS = 0.05
 
 Reasons = dict[int, str]
@@ -44,9 +44,9 @@ class Cache:
 
     Each part of a data set has its own folder, named by a digest of its files (name, size,
     modification time) and the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order;
-    ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each block
-    of images; and ``complete.json`` once all blocks are there. A killed process loses one block. If a
-    file has changed, its blocks are checked and those that fail are decoded again.
+    ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each
+    block of images; and ``complete.json`` once all blocks are there. A killed process loses one
+    block. If a file has changed, its blocks are checked, and damaged ones are decoded again.
 
     Attributes:
         folder: created if missing.
@@ -57,12 +57,9 @@ class Cache:
     progress: Callable[[str, int, int], None] | None = None
 
     def decode(self, part: str, images: EncodedImages, layout: Layout) -> tuple[ImageFile, Reasons]:
-        """Return the decoded images, black where unreadable, and why these cannot be read.
+        """Return decoded images, black where unreadable, and the reasons of unreadable ones.
 
-        Args:
-            part: passed on to *progress*.
-            images: to decode.
-            layout: the shape; its channels must be known.
+        *part* is passed on to ``progress``. The channels of *layout* must be known.
 
         Raises:
             DataError: the disk is full, or the folder cannot be written.
@@ -79,8 +76,8 @@ class Cache:
                 return ImageFile(folder / IMAGES, shape, blocks.digests()), blocks.reasons()
         except OSError as error:
             raise DataError(
-                f"cannot keep decoded images in {folder}: {error.strerror or error}; images decoded "
-                "so far are used next time"
+                f"cannot keep decoded images in {folder}: {error.strerror or error}; images "
+                "decoded so far are used next time"
             ) from error
 
     def _fill(self, blocks: _Blocks, part: str, images: EncodedImages, layout: Layout) -> None:
@@ -100,7 +97,7 @@ class Cache:
 
 
 class _Blocks:
-    """The files of one part, and the blocks that they hold; contains the indices of decoded images.
+    """The files and blocks of one part; contains the indices of decoded images.
 
     Attributes:
         rows: images in a block.
@@ -129,7 +126,7 @@ class _Blocks:
         return np.fromfile(self.folder / DIGESTS, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
     def allocate(self) -> None:
-        """Give the files their final siz"""
+        """Give the files their final sizes; raise a ``DataError`` if the disk lacks the space."""
         (self.folder / SEAL).unlink(missing_ok=True)
         sizes = {IMAGES: self.shape[0] * self.size, DIGESTS: self.shape[0] * DIGEST_BYTES}
         written = sum(len(self._range(number)) for number in self.done) * self.size
@@ -137,9 +134,9 @@ class _Blocks:
         if sum(sizes.values()) - written > free:
             height, width = self.shape[2:]
             raise DataError(
-                f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels take "
-                f"{sum(sizes.values()) / 1e9:,.1f} GB; the disk has {free / 1e9:,.1f} GB left; give "
-                "a smaller --size, or another folder as --cache"
+                f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels "
+                f"take {sum(sizes.values()) / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
+                "smaller --size or another --cache"
             )
         for name, size in sizes.items():
             with (self.folder / name).open("ab") as file:
@@ -173,7 +170,6 @@ class _Blocks:
         self.done[number] = entry
 
     def seal(self) -> None:
-        """Record the state of the complete files."""
         save_json(self.folder / SEAL, self._state())
 
     def _sealed(self) -> bool:
@@ -214,7 +210,6 @@ class _Blocks:
 
 
 def _key(images: EncodedImages, layout: Layout) -> str:
-    """Return the name of a part's folder."""
     shape = (len(images), layout.channels, layout.height, layout.width, layout.square)
     key = hashlib.blake2b(repr((VERSION, *shape)).encode(), digest_size=16)
     for origin in images.origins():
@@ -235,7 +230,6 @@ def _line(number: int, checksum: str, reasons: Reasons) -> bytes:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Wait for any other process that decodes into a folder, then hold its lock."""
     with (folder / ".lock").open("ab+", buffering=0) as lock:
         started = time.monotonic()
         notified = False

@@ -16,11 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-"""Endings of image files, in lower case."""
-
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
-
 ORIENTATION_TAG = 0x0112
 PALETTE_BYTES = {"RGB": 3, "BGR": 3, "RGBX": 4, "BGRX": 4}
 TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
@@ -28,7 +25,7 @@ TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Height and width in pixels after the EXIF orientation, and whether the image is grey."""
+    """Height and width in pixels after the EXIF orientation, and whether the image is gray."""
 
     height: int
     width: int
@@ -36,7 +33,7 @@ class ImageHeader:
 
 
 def read_header(source: Path | bytes) -> ImageHeader:
-    """Read the size and the colour of an image without decoding its pixels.
+    """Read the size and the color of an image without decoding its pixels.
 
     Raises:
         DataError: the image is unreadable or too large; the message is the reason alone.
@@ -53,54 +50,53 @@ def decode(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 (C, H, W).
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
-    and an animation gives its first frame. Colour profiles are not applied.
+    The EXIF orientation is applied, transparency is laid on white, 16-bit gray is scaled to 8 bits,
+    and an animation gives its first frame. Color profiles are not applied.
 
     Args:
-        source: a file, or the bytes of one.
-        channels: 1 (grey) or 3 (RGB); None: as the file has it.
-        size: side of the result: the central square is resized to it (bilinear, antialiased);
-            None: the image keeps its size.
+        channels: 1 (gray) or 3 (RGB); None: as in the file.
+        size: side to which the central square is resized (bilinear, antialiased); None: the image
+            keeps its size.
 
     Raises:
         DataError: the image is damaged, truncated or too large; the message is the reason alone.
     """
     with _opened(source) as image:
-        if size is not None:
-            _reduce_while_decoding(image, size)
+        shorter = min(image.size)
+        if size is not None and shorter > size:
+            # Lets the JPEG decoder reduce the image while it decodes.
+            scale = size / shorter
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         return to_pixels(image, channels=channels, size=size)
 
 
 def to_pixels(
     image: Image.Image, *, channels: int | None = None, size: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does; *image* is turned upright.
-
-    Errors are Pillow's.
-    """
+    """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does; *image* is turned upright."""
     image.load()
     grey = _is_grey(image) if channels is None else channels == 1
     ImageOps.exif_transpose(image, in_place=True)
     plain = _to_eight_bits(image, "L" if grey else "RGB")
     if size is not None:
-        plain = _central_square(plain, size)
+        shorter = min(plain.size)
+        left, top = (plain.width - shorter) / 2, (plain.height - shorter) / 2
+        box = (left, top, left + shorter, top + shorter)
+        plain = plain.resize((size, size), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(plain, dtype=np.uint8)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    """Open an image; every error that Pillow raises becomes a DataError with the reason."""
+    """Open an image; every error of Pillow becomes a DataError with the reason."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-        ) as image:
+        with Image.open(file, formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
-                raise DataError(
-                    f"{image.width} x {image.height} pixels are over the limit of {limit:,}; "
-                    "make it smaller"
-                )
+                size = f"{image.width} x {image.height}"
+                raise DataError(f"{size} pixels are over the limit of {limit:,}; make it smaller")
             yield image
     except DataError:
         raise
@@ -131,13 +127,6 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _reduce_while_decoding(image: Image.Image, size: int) -> None:
-    shorter = min(image.size)
-    if shorter > size:
-        scale = size / shorter
-        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-
-
 def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
@@ -152,20 +141,8 @@ def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
             levels = 255 - levels  # Pillow inverts 8-bit images itself
         return Image.fromarray(levels).convert(mode)
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        coloured = image.convert("RGBA")
-        background = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, coloured).convert(mode)
-    # Some modes convert to grey only by way of RGB.
-    return (
-        image.convert(mode)
-        if image.mode in ("1", "L", "RGB")
-        else image.convert("RGB").convert(mode)
-    )
-
-
-def _central_square(image: Image.Image, size: int) -> Image.Image:
-    shorter = min(image.size)
-    left, top = (image.width - shorter) / 2, (image.height - shorter) / 2
-    return image.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + shorter, top + shorter)
-    )
+        colored = image.convert("RGBA")
+        background = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+        return Image.alpha_composite(background, colored).convert(mode)
+    # Some modes convert to gray only by way of RGB.
+    return (image if image.mode in ("1", "L", "RGB") else image.convert("RGB")).convert(mode)

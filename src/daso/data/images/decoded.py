@@ -1,4 +1,4 @@
-"""Decoded images on the host, all of one shape: an array, or a file that is read on demand."""
+"""Decoded images on the host, all of one shape, in an array or a file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DecodedImages:
     """N images of one size, or N feature vectors in their place, with their labels.
 
     Attributes:
-        images: uint8, (N, C, H, W), C = 1 (grey) or 3 (RGB), in memory or in a file; or vectors,
-            float32, (N, V, D), in V versions each, the plain one first. Not to be changed.
+        images: uint8, (N, C, H, W), C = 1 (gray) or 3 (RGB), in memory or in a file; or vectors,
+            float32, (N, V, D), in V versions each, the plain one first. Read-only.
         labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
-        paths: the N paths as given, for images read from files; otherwise empty.
+        paths: the N paths of images that were read from files; otherwise empty.
 
     Raises:
         DataError: the types or shapes differ, or a vector is not finite.
@@ -44,15 +44,11 @@ class DecodedImages:
             )
         if are_vectors and not np.isfinite(vectors := np.asarray(self.images)).all():
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
-            raise DataError(
-                f"{len(bad)} vectors contain NaN or infinity, first at index {bad[0]}; "
-                "correct or remove them"
-            )
+            what = f"{len(bad)} vectors contain NaN or infinity, first at index {bad[0]}"
+            raise DataError(f"{what}; correct or remove them")
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
-            raise DataError(
-                f"labels must be int64 of shape ({len(self.images)},), "
-                f"got {self.labels.dtype} {self.labels.shape}"
-            )
+            got = f"{self.labels.dtype} {self.labels.shape}"
+            raise DataError(f"labels must be int64 of shape ({len(self.images)},), got {got}")
         if self.paths and len(self.paths) != len(self.images):
             raise DataError(f"{len(self.paths)} paths for {len(self.images)} images")
 
@@ -61,14 +57,13 @@ class DecodedImages:
 
     @functools.cached_property
     def digests(self) -> npt.NDArray[np.uint8]:
-        """A digest of each image's pixels, uint8 (N, 16), computed once."""
+        """Digests of the images' pixels, uint8 (N, 16)."""
         if isinstance(self.images, ImageFile):
             return self.images.digests
         joined = b"".join(map(digest, self.images))
         return np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
     def select(self, indices: npt.NDArray[np.int64]) -> DecodedImages:
-        """Return some of the images; images in a file are not read."""
         paths = tuple(self.paths[index] for index in indices) if self.paths else ()
         chosen = DecodedImages(select_images(self.images, indices), self.labels[indices], paths)
         if "digests" in vars(self):
@@ -77,7 +72,7 @@ class DecodedImages:
 
 
 def unlabeled_images(images: Decoded) -> DecodedImages:
-    """Return images whose classes are unknown."""
+    """Return images with unknown classes."""
     return DecodedImages(images, np.full(len(images), -1, dtype=np.int64))
 
 

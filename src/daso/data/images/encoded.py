@@ -1,4 +1,4 @@
-"""Images that are not decoded yet, and threads that work through them."""
+"""Encoded images, and threads that process them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daso.errors import DataError
 
 WORKERS = min(8, os.cpu_count() or 1)
 BATCH = 16
-"""Images that a thread takes at a time."""
+"""Images that a thread processes at a time."""
 CHUNK = 256
 """Paths that a pass over image files yields at a time."""
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """N images as files or bytes, not decoded yet.
+    """N encoded images, as files or bytes.
 
     Attributes:
         labels: int64 (N,), -1 where unknown.
@@ -51,7 +51,6 @@ class EncodedImages:
 
     @classmethod
     def of_files(cls, paths: Sequence[Path], labels: npt.ArrayLike) -> EncodedImages:
-        """Return the images of some files; labels int64 (N,), -1 where unknown."""
         return cls(
             np.asarray(labels, dtype=np.int64).reshape(len(paths)),
             name_of=lambda index: str(paths[index]),
@@ -84,7 +83,6 @@ class EncodedImages:
         )
 
     def followed_by(self, other: EncodedImages) -> EncodedImages:
-        """Return these images and then those of *other*."""
         count = len(self)
         return EncodedImages(
             np.concatenate([self.labels, other.labels]),
@@ -106,14 +104,14 @@ def origin_of(file: Path) -> str:
 
 @contextmanager
 def no_size_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about large images; ``decode`` raises an error for them."""
+    """Silence Pillow's warnings about large images, which ``decode`` refuses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 
 
 def read_headers(images: EncodedImages) -> tuple[dict[int, ImageHeader], dict[int, str]]:
-    """Read every header: return the headers, and why others are unreadable, by index."""
+    """Return the headers of readable images and the reasons of unreadable ones, by index."""
     headers: dict[int, ImageHeader] = {}
     reasons: dict[int, str] = {}
     for index, header in enumerate(work_through(images, read_header)):
@@ -129,8 +127,7 @@ def work_through(
 ) -> Iterator[Result | str]:
     """Yield the result of *work* for each image in order, computed by threads.
 
-    An image for which *work* raises a ``DataError`` gives the error's text. Images in *skip* are
-    not worked on and give ``""``.
+    A ``DataError`` of *work* yields its text. Images in *skip* yield ``""``.
     """
 
     def batch(items: Sequence[tuple[int, Encoded]]) -> list[Result | str]:

@@ -14,20 +14,19 @@ from daso.errors import DataError
 
 DIGEST_BYTES = 16
 READ_BYTES = 2**24
-"""Bytes that one read or one step of a pass holds at most."""
+"""Maximum bytes of one read or one step of a pass."""
 
 
 class ImageFile:
     """Images of one shape in a file, indexed like a NumPy array of shape (N, C, H, W).
 
-    The file is read, not mapped. Pixels do not stay in the process, and a file that is truncated
+    The file is read, not mapped: pixels do not stay in the process, and a file that is truncated
     during training raises an error instead of ending the process.
 
     Args:
-        path: of the file.
         shape: (N, C, H, W) of the whole file.
         digests: uint8 (N, 16), one digest for each image.
-        rows: int64 (n,), which images of the file this array has, in order; None: all.
+        rows: int64 (n,), indices into the file; None: all images.
 
     Raises:
         DataError: the file is missing or its size does not match the shape.
@@ -50,11 +49,9 @@ class ImageFile:
             size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise DataError(f"{path}: {error.strerror or error}") from error
-        if size != shape[0] * self._size:
-            raise DataError(
-                f"{path}: has {size:,} bytes; {shape[0]} images of {shape[1:]} need "
-                f"{shape[0] * self._size:,}"
-            )
+        if size != (needed := shape[0] * self._size):
+            what = f"{shape[0]} images of {shape[1:]}"
+            raise DataError(f"{path}: has {size:,} bytes; {what} need {needed:,}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -86,7 +83,6 @@ class ImageFile:
         return self._read(self._places(index))
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield every image, holding a few at a time."""
         step = max(1, READ_BYTES // self._size)
         for start in range(0, len(self), step):
             yield from self[start : start + step]
@@ -94,7 +90,6 @@ class ImageFile:
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
-        """Read all images; called by NumPy."""
         return np.asarray(self[:], dtype=dtype)
 
     def select(self, index: npt.ArrayLike) -> ImageFile:
@@ -102,7 +97,6 @@ class ImageFile:
         return ImageFile(self.path, self._whole, self._digests, self._places(index))
 
     def _places(self, index: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Return the positions of images in the file."""
         numbers, count = np.asarray(index), len(self)
         if numbers.dtype == np.bool_:
             if numbers.shape != (count,):
@@ -129,8 +123,6 @@ class ImageFile:
                 except OSError as error:
                     raise DataError(f"{self.path}: {error.strerror or error}") from error
                 if len(content) != count:
-                    raise DataError(
-                        f"{self.path}: the file was truncated while in use; start again to repair it"
-                    )
+                    raise DataError(f"{self.path}: was truncated while in use; start again")
                 flat[first:last] = np.frombuffer(content, dtype=np.uint8).reshape(-1, self._size)
         return images

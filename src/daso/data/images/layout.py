@@ -1,4 +1,4 @@
-"""The one shape that all decoded images of a data set share, and how it is chosen."""
+"""The one shape of all decoded images of a data set, and its choice."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape that every decoded image gets.
+    """The shape of every decoded image.
 
     Attributes:
-        channels: 1 or 3; None: 1 if all images turn out to be grey, else 3.
+        channels: 1 or 3; None: 1 if all images turn out to be gray, else 3.
         height, width: in pixels.
         square: side to resize the central square to; None: images keep their size.
     """
@@ -60,7 +60,7 @@ def square_layout(size: int, channels: int | None = None) -> Layout:
 def choose_layout(headers: Sequence[ImageHeader]) -> Layout:
     """Choose one shape for images of any sizes.
 
-    It is grey only if all images are. Images that share one size of at most 96 x 96 keep it. Others
+    It is gray only if all images are. Images that share one size of at most 96 x 96 keep it. Others
     become squares of the median shorter side, rounded to a multiple of 8, from 8 to 224.
     """
     channels = 1 if all(header.grey for header in headers) else 3

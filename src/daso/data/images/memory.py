@@ -1,4 +1,4 @@
-"""How much memory is available, according to the system."""
+"""Available memory, according to the system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP_LIMITS = (
 
 
 def available_memory() -> int | None:
-    """Return the bytes a process can take without swapping; None if the system does not say.
+    """Return the bytes a process can use without swapping; None if unknown.
 
     A container's limit counts in full: its usage would include cached files.
     """

@@ -1,4 +1,4 @@
-"""Images with labels on the training device, or in files that are read batch by batch."""
+"""Images with labels, on the training device or in files that are read batch by batch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from daso.data.images.image_file import ImageFile
 
 
 class ImageRows(Protocol):
-    """Images, or vectors, indexed by their first dimension; a tensor is one.
+    """Images, or vectors, indexed by their first dimension, such as a tensor.
 
     Indexing by an integer, a slice, integers or a mask returns a tensor on ``device``.
     """
 
     @property
-    def shape(self) -> Any:
-        """(N, ...)."""
-        ...
-
+    def shape(self) -> Any: ...
     @property
     def device(self) -> torch.device: ...
     def dim(self) -> int: ...
@@ -37,11 +34,10 @@ class Pool:
     """N images, or vectors in their place, with labels.
 
     Attributes:
-        images: uint8, (N, C, H, W); or vectors, float32, (N, V, D), in V versions each, the plain one
-            first. A tensor on the training device, or rows of files.
-        labels: int64, (N,); of unlabelled images the true class where it is known, for evaluation
-            only, else -1.
-        paths: of the N images, if they were read from files; otherwise empty.
+        images: uint8, (N, C, H, W); or vectors, float32, (N, V, D), in V versions each, the plain
+            one first. A tensor on the training device, or rows of files.
+        labels: int64, (N,); for unlabeled images the true class, for evaluation only, or -1.
+        paths: the N paths of images that were read from files; otherwise empty.
     """
 
     images: ImageRows
@@ -53,12 +49,12 @@ class Pool:
 
 
 class FileRows:
-    """Images in files, perhaps together with images on the device, indexed like one tensor.
+    """Images in files, and possibly on the device, indexed like one tensor.
 
     Args:
-        parts: where the images are, one after the other.
-        device: where indexing puts them.
-        places: int64 (n,), on the host, which images of all parts these are, in order; None: all.
+        parts: tensors and files of images, in order.
+        device: device of the tensors that indexing returns.
+        places: int64 (n,), on the host, indices into all parts; None: all images.
     """
 
     def __init__(
@@ -74,7 +70,6 @@ class FileRows:
 
     @property
     def folder(self) -> Path:
-        """The folder of the first file."""
         return next(part.path for part in self.parts if isinstance(part, ImageFile)).parent
 
     def dim(self) -> int:
@@ -88,7 +83,6 @@ class FileRows:
         return self._read(places[None])[0] if places.dim() == 0 else self._read(places)
 
     def select(self, index: Tensor) -> FileRows:
-        """Return some of the images, by a mask or integers, without reading any."""
         return FileRows(self.parts, self.device, self.places[index.cpu()])
 
     def _read(self, places: Tensor) -> Tensor:
@@ -99,7 +93,7 @@ class FileRows:
             inside = ((places >= start) & (places < start + len(part))).nonzero()[:, 0]
             read.append(self._images(part, places[inside] - start))
             order.append(inside)
-        # The parts' images come one after the other; back to the order of *places*.
+        # Back from the order of parts to that of *places*.
         return torch.cat(read).index_select(0, _put(torch.cat(order).argsort(), self.device))
 
     def _images(self, part: Tensor | ImageFile, places: Tensor) -> Tensor:
@@ -114,7 +108,7 @@ def _put(values: Tensor, device: torch.device) -> Tensor:
 
 
 def join_rows(first: ImageRows, second: ImageRows) -> ImageRows:
-    """Return the images of both; those in files stay there."""
+    """Concatenate images; those in files stay there."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
     one, other = _as_file_rows(first), _as_file_rows(second)

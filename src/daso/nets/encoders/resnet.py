@@ -36,37 +36,28 @@ class _Residual(Recomputing):
             self.add_module(f"bn{number}", nn.BatchNorm2d(o))
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.get_submodule("conv1")(x)
         for number in range(1, self.depth):
-            norm, convolution = (
-                self.get_submodule(f"bn{number}"),
-                self.get_submodule(f"conv{number + 1}"),
-            )
-            out = self.through(norm, _rectify, out, convolution)
+            norm, conv = self.get_submodule(f"bn{number}"), self.get_submodule(f"conv{number + 1}")
+            out = self.through(norm, _rectify, out, conv)
         out = self.get_submodule(f"bn{self.depth}")(out)
         return _rectify(out.add_(self.downsample(x)))
 
 
 class ResNet(nn.Module):
-    """A residual network of *depth* 18, 34 or 50.
+    """A residual network of *depth* 18, 34 or 50; others raise an ``OptionError``.
 
     Args:
-        depth: 18, 34 or 50.
-        channels: channels of the images, 1 or 3.
+        channels: 1 or 3.
         stem: ``"large"`` is the 7 x 7 convolution of stride 2 and the pooling of the paper;
-            ``"small"``, for images up to 64 pixels, is a 3 x 3 convolution of stride 1 without
-            pooling.
+            ``"small"``, for up to 64 pixels, a 3 x 3 convolution of stride 1 without pooling.
 
     Attributes:
         dim: D = 512 (18, 34) or 2048 (50), the length of a feature vector.
-
-    Raises:
-        OptionError: the depth is invalid.
     """
 
     def __init__(
@@ -74,17 +65,14 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in _LAYERS:
-            raise OptionError(
-                f"resnet{depth}: the depth must be one of {', '.join(map(str, _LAYERS))}"
-            )
+            raise OptionError(f"resnet{depth}: the depth must be in {', '.join(map(str, _LAYERS))}")
         bottleneck = depth >= 50
         self.large = stem == "large"
         self.conv1 = nn.Conv2d(channels, 64, *((7, 2, 3) if self.large else (3, 1, 1)), bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         inputs = 64
-        for group, (width, blocks) in enumerate(
-            zip((64, 128, 256, 512), _LAYERS[depth], strict=True)
-        ):
+        for group, blocks in enumerate(_LAYERS[depth]):
+            width = 64 * 2**group
             layer: list[nn.Module] = []
             for index in range(blocks):
                 layer.append(_Residual(inputs, width, 2 if group and not index else 1, bottleneck))

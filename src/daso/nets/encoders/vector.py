@@ -20,14 +20,11 @@ class VectorEncoder(nn.Module):
 
     Args:
         mean, std: per dimension; std > 0.
-        width: outputs of every layer.
+        width: outputs of every layer, at least 1, else an ``OptionError`` is raised.
         depth: number of layers; 0: the features are the standardized vectors.
 
     Attributes:
         dim: length of a feature vector: *width*, or D without layers.
-
-    Raises:
-        OptionError: the width is less than 1.
     """
 
     mean: Tensor
@@ -66,9 +63,6 @@ class Probe(nn.Module):
 
     Args:
         mean, std: per dimension; std > 0, and 1 where a dimension does not vary.
-
-    Attributes:
-        heads_from_zero: makes the network's heads start from zero.
     """
 
     heads_from_zero = True

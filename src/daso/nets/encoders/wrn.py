@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from daso.errors import OptionError
 from daso.nets.recompute import Recomputing
 
-LEAKY_SLOPE = 0.1
-
 
 def initialise_convolutions(module: nn.Module) -> None:
     """Draw every convolution from He's normal distribution with fan-out."""
@@ -20,7 +18,7 @@ def initialise_convolutions(module: nn.Module) -> None:
 
 def activate(x: Tensor) -> Tensor:
     """Apply the leaky ReLU in place; the batch norm before it does not need its output again."""
-    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+    return F.leaky_relu(x, 0.1, inplace=True)
 
 
 def average_pixels(x: Tensor) -> Tensor:
@@ -38,10 +36,9 @@ class _Block(Recomputing):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = (
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else nn.Identity()
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activate_shortcut:
@@ -55,11 +52,9 @@ class _Block(Recomputing):
 
 
 class WideResNet(Recomputing):
-    """WRN-depth-width with leaky ReLU 0.1.
+    """WRN-depth-width (Zagoruyko & Komodakis, 2016) in the form of Oliver et al., 2018.
 
-    Zagoruyko & Komodakis, 2016, in the form of Oliver et al., 2018.
-
-    Bias-free convolutions, batch norm with momentum 0.1, global average pooling.
+    Leaky ReLU 0.1, bias-free convolutions, batch norm with momentum 0.1, global average pooling.
 
     Args:
         depth: 10, 16, 22, 28, 40, ...: 6 n + 4, three groups of n blocks.
@@ -78,7 +73,7 @@ class WideResNet(Recomputing):
         if depth < 10 or (depth - 4) % 6 or width < 1:
             raise OptionError(
                 f"wrn-{depth}-{width}: the depth must be 6 n + 4 (10, 16, 22, 28, ...) and the "
-                f"width at least 1"
+                "width at least 1"
             )
         blocks_per_group = (depth - 4) // 6
         self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)

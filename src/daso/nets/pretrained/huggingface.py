@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import json
@@ -25,15 +26,14 @@ POOLED = (
     "efficientnet", "focalnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet",
     "siglip_vision_model", "siglip2_vision_model", "swin", "swinv2",
 )  # fmt: skip
-"""Model types with a trained pooling layer. The features of others are the mean over all
-tokens or pixels."""
+"""Model types with a trained pooling layer; others are averaged over all tokens or pixels."""
 ANY_SIDE = (
     *FIRST_TOKEN, "clip", "clip_vision_model", "convnext", "convnextv2", "dinov3_convnext",
     "efficientnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet",
 )  # fmt: skip
 """Model types that accept images of any side, some by interpolated position embeddings."""
 STRIDE = 16
-"""Multiple that the side of images should be for encoders without patches."""
+"""For encoders without patches, the side of images should be a multiple of this."""
 REFUSED = {"vit_mae": "it masks patches at random; use an encoder saved as ViT"}
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -51,22 +51,18 @@ class TransformersEncoder(nn.Module):
         model: model from ``AutoModel``; its vision part is used.
         side: side of the images in pixels; position embeddings of another size are interpolated.
 
-    Attributes:
-        dim: D, the length of a feature vector.
-
     Raises:
-        OptionError: the model type is unsupported, or the size of the images.
+        OptionError: the model type or the size of the images is unsupported.
     """
 
     def __init__(self, model: nn.Module, side: int) -> None:
         super().__init__()
-        self.model: Any = getattr(model, "vision_model", model)
+        self.model = _vision(model)
         config = self.model.config
         self.model_type = str(config.model_type)
         if self.model_type in REFUSED:
-            raise OptionError(
-                f"models of type {self.model_type!r} are unsupported: {REFUSED[self.model_type]}"
-            )
+            reason = REFUSED[self.model_type]
+            raise OptionError(f"models of type {self.model_type!r} are unsupported: {reason}")
         self._arguments: dict[str, Any] = {}
         parameters = inspect.signature(inspect.unwrap(type(self.model).forward)).parameters
         if "pixel_values" not in parameters:
@@ -95,13 +91,12 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     """Load the vision part of a pretrained model.
 
     Args:
-        folder: folder with ``config.json`` and safetensors; None: the hub or its cache.
+        folder: has ``config.json`` and safetensors; None: the hub or its cache.
         resolution: side of the images in pixels; None: the model's own.
 
     Raises:
         MissingDependencyError: transformers is not installed.
-        OptionError: the model cannot be fetched or read, lacks safetensors or weights, or takes no
-            images.
+        OptionError: the model cannot be loaded, lacks safetensors or weights, or takes no images.
     """
     # The hub comes first: transformers takes seconds to import.
     where, local = (name, _is_cached(name)) if folder is None else (str(folder), True)
@@ -122,9 +117,7 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
     side = resolution or preprocessing.resolution or USUAL_SIDE
     encoder = TransformersEncoder(model, side)
     _settle_missing(name, model, encoder, loaded["missing_keys"])
-    preprocessing = Preprocessing(
-        preprocessing.mean, preprocessing.std, side, preprocessing.interpolation
-    )
+    preprocessing = dataclasses.replace(preprocessing, resolution=side)
     recipe = {
         "config": {n: v for n, v in encoder.model.config.to_dict().items() if n != "_name_or_path"},
         "side": side,
@@ -136,12 +129,9 @@ def open_transformers(name: str, folder: Path | None, resolution: int | None) ->
 
 
 def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
-    """Return a model's own side in pixels, and the number that other sides should be multiples of.
+    """Return a model's own side in pixels and the divisor of other sides.
 
     Returns None if the model accepts no other side, or the folder has no transformers model.
-
-    Args:
-        name, folder: see ``open_transformers``.
 
     Raises:
         OptionError: a file of the model cannot be fetched or read.
@@ -159,14 +149,13 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
     if kind not in ANY_SIDE:
         return None
     side = from_processor(_read_processor(name, folder, local=True), size).resolution
-    known = (
-        isinstance(patch, int) and patch > 0 and kind in (*FIRST_TOKEN, "clip", "clip_vision_model")
-    )
+    has_patches = kind in (*FIRST_TOKEN, "clip", "clip_vision_model")
+    known = has_patches and isinstance(patch, int) and patch > 0
     return None if side is None else (side, patch if known else STRIDE)
 
 
 def build_transformers(recipe: Mapping[str, Any]) -> nn.Module:
-    """Build the encoder of a recipe of ``open_transformers``; its weights are random.
+    """Build the encoder of a recipe of ``open_transformers`` with random weights.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -189,46 +178,33 @@ def from_processor(values: Mapping[str, Any], image_size: Any) -> Preprocessing:
     """Return the preprocessing of a model's ``preprocessor_config.json``.
 
     The whole square image is resized to the model's side. Some processors resize to a little more
-    and crop the border; here nothing is cropped.
-
-    Args:
-        values: content of the file; if empty, ImageNet's mean and standard deviation are used.
-        image_size: side in the model's configuration, for files without one.
+    and crop the border; here nothing is cropped. Files without mean and deviation get ImageNet's.
+    *image_size* is the side in the model's configuration, for files without one.
 
     Raises:
         OptionError: the preprocessing is unsupported.
     """
     if values.get("do_flip_channel_order"):
-        raise OptionError(
-            "the model expects the channels blue, green, red, which daso does not support"
-        )
+        raise OptionError("the model expects the channels blue, green, red, which is unsupported")
     crop = values.get("crop_size") if values.get("do_center_crop", "crop_size" in values) else None
     size = crop or values.get("size") or image_size or USUAL_SIDE
     if isinstance(size, Mapping):
-        size = (
-            size.get("height")
-            or size.get("shortest_edge")
-            or size.get("longest_edge")
-            or USUAL_SIDE
-        )
+        sides = (size.get(name) for name in ("height", "shortest_edge", "longest_edge"))
+        size = next(filter(None, sides), USUAL_SIDE)
     if isinstance(size, list | tuple):
         size = size[-1]
     mean, std = (values.get("image_mean"), values.get("image_std"))
     if not values.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
-    # The file's numbers are for images times a factor, mostly 1 / 255; a few models also subtract
-    # 1.
-    factor = 255 * float(
-        values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
-    )
+    # The file's numbers are for images times a factor, mostly 1 / 255, and sometimes minus 1.
+    rescale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
+    factor = 255 * float(rescale)
     factor = 1.0 if math.isclose(factor, 1.0) else factor
     offset = 1.0 if values.get("rescale_offset") else 0.0
     resample = values.get("resample", 2)
     if resample not in _INTERPOLATIONS:
-        raise OptionError(
-            f"the model needs a method of resizing that daso does not support: {resample!r}"
-        )
+        raise OptionError(f"the model needs an unsupported method of resizing: {resample!r}")
     return Preprocessing(
         tuple((float(m) + offset) / factor for m in mean),
         tuple(float(s) / factor for s in std),
@@ -259,11 +235,9 @@ def _vision(model: nn.Module) -> Any:
 
 def _is_cached(name: str) -> bool:
     hub = _import("huggingface_hub")
-    found = [
-        isinstance(hub.try_to_load_from_cache(name, file), str)
-        for file in ("config.json", "model.safetensors", "model.safetensors.index.json")
-    ]
-    return found[0] and any(found[1:])
+    files = ("config.json", "model.safetensors", "model.safetensors.index.json")
+    cached = [isinstance(hub.try_to_load_from_cache(name, file), str) for file in files]
+    return cached[0] and any(cached[1:])
 
 
 def fetch(name: str, file: str) -> Path:
@@ -283,7 +257,6 @@ def fetch(name: str, file: str) -> Path:
 
 
 def _ask_hub(name: str, instead: str) -> None:
-    """Raise an ``OptionError`` if the hub does not answer or has no such model."""
     hub = _import("huggingface_hub")
     local = (
         "On a computer with network access, run "
@@ -296,18 +269,18 @@ def _ask_hub(name: str, instead: str) -> None:
         raise OptionError(f"{name!r} is not a valid model name: {error}") from error
     except hub.errors.RepositoryNotFoundError as error:
         raise OptionError(
-            f"the hub has no model {name!r}, or it requires a login (hf auth login): {first_line(error)}"
+            f"the hub has no model {name!r}, or it requires a login (hf auth login): "
+            f"{first_line(error)}"
         ) from error
     except Exception as error:
         # The exceptions of a missing network depend on the HTTP client of huggingface-hub.
-        raise OptionError(
-            f"{name!r} is not cached, and the hub does not answer: {first_line(error)}. {local}"
-        ) from error
+        reason = f"the hub does not answer: {first_line(error)}"
+        raise OptionError(f"{name!r} is not cached, and {reason}. {local}") from error
     files = [file.rfilename for file in found.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
         raise OptionError(
             f"{name!r} has its weights as pickles only, which can run code when they are opened; "
-            f"daso reads safetensors only"
+            "daso reads safetensors only"
         )
 
 
@@ -316,32 +289,26 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{name!r} needs more than transformers: {first_line(error)}"
-        ) from error
+        text = f"{name!r} needs more than transformers: {first_line(error)}"
+        raise MissingDependencyError(text) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise OptionError(
-            f"{name!r} cannot be loaded: {first_line(error)}. It must have config.json and safetensors "
-            f"of a model type in transformers; pickles and models with custom code are refused"
+            f"{name!r} cannot be loaded: {first_line(error)}. It must have config.json and "
+            "safetensors of a model type in transformers; pickles and custom code are refused"
         ) from error
 
 
 def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str, Any]:
     """Read a model's ``preprocessor_config.json`` or ``processor_config.json``; {} without both."""
-    for name, key in (
-        ("preprocessor_config.json", None),
-        ("processor_config.json", "image_processor"),
-    ):
+    keys = {"preprocessor_config.json": None, "processor_config.json": "image_processor"}
+    for name, key in keys.items():
         if folder is not None:
             path = folder / name
         else:
             hub = _import("huggingface_hub")
             try:
-                path = Path(
-                    hub.hf_hub_download(
-                        where, name, local_files_only=local, etag_timeout=HUB_TIMEOUT_SECONDS
-                    )
-                )
+                options = {"local_files_only": local, "etag_timeout": HUB_TIMEOUT_SECONDS}
+                path = Path(hub.hf_hub_download(where, name, **options))
             except (OSError, hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError):
                 continue
         if not path.is_file():
@@ -358,21 +325,14 @@ def _read_processor(where: str, folder: Path | None, local: bool) -> Mapping[str
 
 
 def _settle_missing(name: str, model: nn.Module, encoder: nn.Module, missing: Any) -> None:
-    """Set tensors that the weights lack to zero, so that loading is repeatable.
-
-    Raises:
-        OptionError: the features depend on one of them.
-    """
-    used = {id(p) for p in encoder.parameters() if p.requires_grad} | {
-        id(b) for b in encoder.buffers()
-    }
+    """Set tensors that the weights lack to zero; refuse them if the features depend on one."""
+    learning = (p for p in encoder.parameters() if p.requires_grad)
+    used = {id(tensor) for tensor in (*learning, *encoder.buffers())}
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     lacking = sorted(key for key in missing if key in own and id(own[key]) in used)
     if lacking:
-        raise OptionError(
-            f"the weights of {name!r} lack {len(lacking)} tensors that its features need, the "
-            f"first is {lacking[0]!r}"
-        )
+        tensors = f"{len(lacking)} tensors that its features need, the first is {lacking[0]!r}"
+        raise OptionError(f"the weights of {name!r} lack {tensors}")
     for key in missing:
         if key in own:
             own[key].data.zero_()

@@ -26,43 +26,32 @@ def open_weights(network: str, path: Path) -> Backbone:
     """Build a network of daso and load weights into it; every tensor must be present.
 
     The weights determine the channels and a ResNet's stem. Accepted are the tensors of an encoder,
-    of a whole network (``encoder.*``, with mean and standard deviation), of a checkpoint (its
-    moving average), and of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Without a
-    mean and a standard deviation, those of ImageNet are used for 3 channels, those of the data for
-    1.
+    of a whole network (``encoder.*``, with mean and deviation), of a checkpoint (its moving
+    average), and of torchvision's ResNets, whose last layer (``fc.*``) is dropped. Without a mean
+    and a deviation, those of ImageNet are used for 3 channels, those of the data for 1.
 
     Raises:
         OptionError: the file cannot be read, or its tensors do not fit the network.
     """
     tensors = load_weights(path)
-    prefix = next(
-        (p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors)), None
-    )
     mean: Any = None
     std: Any = None
-    if prefix is not None:
-        found = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
-        mean, std = (
-            None if t is None or not t.numel() else tuple(t.flatten().tolist()) for t in found
-        )
+    prefixes = (p for p in ("average.", "") if any(n.startswith(f"{p}encoder.") for n in tensors))
+    if (prefix := next(prefixes, None)) is not None:
+        stored = [tensors.get(f"{prefix}{name}") for name in ("mean", "std")]
+        mean, std = (None if t is None else tuple(t.flatten().tolist()) or None for t in stored)
         start = f"{prefix}encoder."
         tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
     tensors = {name: t for name, t in tensors.items() if name not in ("fc.weight", "fc.bias")}
-    first = next(
-        (t for _, t in sorted(tensors.items(), key=_first_convolution) if t.dim() == 4), None
-    )
+    in_order = sorted(tensors.items(), key=_first_convolution)
+    first = next((tensor for _, tensor in in_order if tensor.dim() == 4), None)
     if first is None:
         raise OptionError(f"{path} has no weights of convolutions; it does not fit {network!r}")
     channels = first.shape[1]
-    recipe = {
-        "network": network,
-        "channels": channels,
-        "size": LARGE if first.shape[2] == 7 else SMALL,
-    }
+    size = LARGE if first.shape[2] == 7 else SMALL
+    recipe = {"network": network, "channels": channels, "size": size}
     if channels not in (1, 3):
-        raise OptionError(
-            f"{path}: the first convolution has {channels} channels; images have 1 or 3"
-        )
+        raise OptionError(f"{path}: the first convolution has {channels} channels, not 1 or 3")
     module = build_own(recipe)
     load_strictly(module, tensors, f"{path} does not fit {network!r}")
     if mean is None and channels == 3:
@@ -88,7 +77,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     shapes = [
         f"{n!r}: {_shape(tensors[n])} in the file, {_shape(own[n])} in the network" for n in other
     ]
-    told = [
+    faults = [
         f"{len(names)} of {total} tensors {how}, for example {'; '.join(names[:2])}"
         for how, names, total in (
             ("of the network are missing", [repr(n) for n in missing], len(own)),
@@ -97,8 +86,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
         )
         if names
     ]
-    if told:
-        raise OptionError(f"{what}: {'. '.join(told)}")
+    if faults:
+        raise OptionError(f"{what}: {'. '.join(faults)}")
     module.load_state_dict(dict(tensors), strict=False)
 
 

@@ -48,10 +48,8 @@ class _StandInFinder(MetaPathFinder, Loader):
 def import_timm() -> Any:
     """Import timm, even if torchvision is missing or was built for another torch.
 
-    Without torchvision, timm's transforms and data sets do not work; its models do.
-
-    Raises:
-        MissingDependencyError: timm cannot be imported.
+    Without torchvision, timm's transforms and data sets do not work; its models do. Raises a
+    ``MissingDependencyError`` if timm cannot be imported.
     """
     try:
         return importlib.import_module("timm")
@@ -80,6 +78,5 @@ def _forget(*packages: str) -> None:
 
 
 def _missing(error: BaseException) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"timm:NAME needs timm: pip install 'daso[timm]' ({first_line(error)})"
-    )
+    reason = first_line(error)
+    return MissingDependencyError(f"timm:NAME needs timm: pip install 'daso[timm]' ({reason})")

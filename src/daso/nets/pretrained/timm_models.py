@@ -17,19 +17,11 @@ from daso.nets.pretrained.own_weights import load_strictly
 from daso.nets.pretrained.timm_import import import_timm
 from daso.nets.pretrained.timm_names import to_timm_names
 
-WEIGHTS_FILE = "model.safetensors"
-
 
 class TimmEncoder(nn.Module):
-    """A timm model without its classifier.
+    """A timm model without its classifier, from ``timm.create_model`` with ``num_classes=0``.
 
-    Args:
-        model: result of ``timm.create_model`` with ``num_classes=0``; maps images to pooled
-            features.
-        side: side of the images in pixels.
-
-    Attributes:
-        dim: D, the length of a feature vector.
+    *side* is that of the images in pixels.
     """
 
     def __init__(self, model: nn.Module, side: int) -> None:
@@ -59,36 +51,26 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     own = _create(timm, name, None)
     about: dict[str, Any] = own.pretrained_cfg
     side = resolution or int(about["input_size"][-1])
-    recipe = {
-        "model": name,
-        "side": side if side != about["input_size"][-1] else None,
-        "timm": timm.__version__,
-    }
+    other_side = side if side != about["input_size"][-1] else None
+    recipe = {"model": name, "side": other_side, "timm": timm.__version__}
     if weights is None:
         if not about.get("hf_hub_id"):
-            raise OptionError(
-                f"timm has no weights on the hub for {name!r}; use --weights FILE.safetensors"
-            )
-        weights = fetch(about["hf_hub_id"], WEIGHTS_FILE)
+            raise OptionError(f"the hub has no weights of timm's {name!r}; use --weights FILE")
+        weights = fetch(about["hf_hub_id"], "model.safetensors")
     model = own if recipe["side"] is None else _create(timm, name, side)
     tensors = to_timm_names(load_weights(weights), model)
     last = about.get("classifier") or ()
-    last = (last,) if isinstance(last, str) else tuple(last)
-    tensors = {
-        n: t for n, t in tensors.items() if not n.startswith(tuple(f"{layer}." for layer in last))
-    }
+    dropped = tuple(f"{layer}." for layer in ((last,) if isinstance(last, str) else last))
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(dropped)}
     load_strictly(model, tensors, f"{weights} does not fit {name!r}")
     encoder = TimmEncoder(model, side)
     return Backbone(f"timm:{name}", "timm", encoder.eval(), timm_preprocessing(about, side), recipe)
 
 
 def timm_side(name: str) -> tuple[int, int] | None:
-    """Return a model's own side in pixels, and the number that other sides should be multiples of.
+    """Return a model's own side in pixels and the divisor of other sides.
 
     Returns None if the model is unknown or accepts no other side.
-
-    Raises:
-        MissingDependencyError: timm cannot be imported.
     """
     about = import_timm().get_pretrained_cfg(name)
     if about is None:
@@ -100,21 +82,15 @@ def timm_side(name: str) -> tuple[int, int] | None:
 
 
 def timm_preprocessing(about: Mapping[str, Any], side: int | None) -> Preprocessing:
-    """Return the preprocessing in a timm model's ``pretrained_cfg``.
-
-    Args:
-        about: ``mean``, ``std``, ``input_size`` and ``interpolation``.
-        side: side of the images in pixels; None: the model's own.
-    """
-    interpolation: Interpolation = (
-        "bilinear" if about.get("interpolation") == "bilinear" else "bicubic"
-    )
+    """Return the preprocessing in a timm model's ``pretrained_cfg``; *side* overrides its side."""
+    is_bilinear = about.get("interpolation") == "bilinear"
+    interpolation: Interpolation = "bilinear" if is_bilinear else "bicubic"
     mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
     return Preprocessing(mean, std, side or int(about["input_size"][-1]), interpolation)
 
 
 def build_timm(recipe: Mapping[str, Any]) -> nn.Module:
-    """Build the encoder of a recipe of ``open_timm``; its weights are random."""
+    """Build the encoder of a recipe of ``open_timm`` with random weights."""
     timm = import_timm()
     model = _create(timm, recipe["model"], recipe["side"])
     return TimmEncoder(model, recipe["side"] or int(model.pretrained_cfg["input_size"][-1]))

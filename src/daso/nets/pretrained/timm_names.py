@@ -11,28 +11,20 @@ from typing import Any
 from torch import Tensor, nn
 
 _OUTSIDE = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
     "_fc": "classifier",
-}
+}  # fmt: skip
 _WITHIN = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_se_reduce": "se.conv_reduce",
-    "_se_expand": "se.conv_expand",
-    "_project_conv": "conv_pwl",
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl",
     "_bn2": "bn3",
-}
+}  # fmt: skip
 _WITHIN_UNEXPANDED = {**_WITHIN, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 """For blocks that do not widen their input: they lack one convolution and one batch norm."""
 
 
 def to_timm_names(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Return tensors by a timm model's names; unknown tensors keep their names.
+    """Rename tensors to a timm model's names; unknown tensors keep their names.
 
     Accepted are timm's own names, those that timm converts for this model (mostly of the weights'
     original repository, such as DINOv2 and ConvNeXt), and for EfficientNet and EfficientNet-Lite
