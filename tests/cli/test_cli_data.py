@@ -34,8 +34,8 @@ def test_check_shows_a_table_and_a_verdict(
     folder = make_image_folder()
     assert main(["data", "check", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert "15 labelled, 24 unlabelled, 6 validation, 12 test images of 3 classes" in shown
-    assert "all are 12 x 12 pixels; training uses 12 x 12, in colour" in shown
+    assert "15 labeled, 24 unlabeled, 6 validation, 12 test images of 3 classes" in shown
+    assert "all are 12 x 12 pixels; training uses 12 x 12, in color" in shown
     assert shown.rstrip().splitlines()[-1] == "No problems found."
 
 
@@ -141,7 +141,7 @@ def test_leaks_stop_a_training_unless_told_to_skip_them(
         (folder / "labeled" / "red" / "000.png").read_bytes()
     )
     assert main(["train", str(folder), *TRAIN, "--out", str(run)]) == 1
-    assert "leak.png is a test image, and the same image as the labelled" in capsys.readouterr().err
+    assert "leak.png is a test image, and the same image as the labeled" in capsys.readouterr().err
     assert not run.exists()
     assert main(["train", str(folder), *TRAIN, "--out", str(run), "--skip-bad"]) == 0
     told = capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_check_tells_the_size_that_training_takes_here(
     photos = str(tmp_path / "photos")
     assert main(["data", "check", photos]) == 0
     said = capsys.readouterr().out
-    assert f"training uses {side} x {side}, in colour" in said
+    assert f"training uses {side} x {side}, in color" in said
     assert ("no accelerator" in said) == (side == 32)
     assert main(["data", "check", photos, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["training_shape"] == [3, side, side]

@@ -46,7 +46,7 @@ def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(
     assert "single images is as of step 15" in page.text
     for said in (
         "test images, at step 15. Rows:",
-        "unlabelled images at step 15",
+        "unlabeled images at step 15",
         "Agreement at step 15",
     ):
         assert said in page.text

@@ -57,7 +57,7 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     """Return the temperature T for which the softmax of logits / T fits the labels best.
 
     Guo, Pleiss, Sun, Weinberger: *On Calibration of Modern Neural Networks*, ICML 2017, arXiv
-    1706.04599, section 4.2, minimise the negative log-likelihood of held-out images. A normal prior
+    1706.04599, section 4.2, minimize the negative log-likelihood of held-out images. A normal prior
     on log T adds (log T)^2 / (2 SPREAD^2): without it, a network without mistakes on a small
     hold-out gets T = 0.
 

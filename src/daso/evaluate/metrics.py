@@ -55,7 +55,7 @@ def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
 
 
 def class_groups(class_counts: Array) -> dict[str, list[int]]:
-    """Split the classes into thirds by their number of labelled images: many, medium, few.
+    """Split the classes into thirds by their number of labeled images: many, medium, few.
 
     The usual thresholds of 100 and 20 images suit ImageNet-LT, not the few labels of
     semi-supervised learning. Ties are broken by class index. With fewer than three classes, some
@@ -88,7 +88,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
     Args:
         logits: float, (N, K).
         labels: int64, (N,), 0 <= label < K.
-        class_counts: int64, (K,), labelled training images, which define the groups.
+        class_counts: int64, (K,), labeled training images, which define the groups.
 
     Returns:
         ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if
@@ -116,7 +116,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
 
 
 def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> Array:
-    """Subtract the log prior of the labelled images from logits (N, K).
+    """Subtract the log prior of the labeled images from logits (N, K).
 
     Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9, for balanced test classes.
     """

@@ -163,7 +163,7 @@ def _other_sizes(facts: ModelFacts) -> str:
             f"the central square and resize it to {width} x {height} (bilinear, antialiased: "
             f"Pillow's `resize(({width}, {height}), Image.Resampling.BILINEAR, box=...)`)"
         )
-    scaled = "The model scales and normalises pixel values itself."
+    scaled = "The model scales and normalizes pixel values itself."
     return f"\n{scaled} For images of another size: {resize}.\n"
 
 
@@ -238,7 +238,7 @@ def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
         return
     missed, unsure = recall_precision(counts)[0] < LOW_RECALL, counts.sum(1) < FEW_TESTED
     if missed.any():
-        yield f"Recognised less than half of the time: {names(missed)}."
+        yield f"Recognized less than half of the time: {names(missed)}."
     if unsure.any():
         few = f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough estimate"
         yield f"{few}: {names(unsure)}."

@@ -124,7 +124,7 @@ class ModelFacts:
         for which C q is nearest to the mean of the probabilities, where C is the confusion on the
         hold-out (Lipton, Wang, Smola, ICML 2018, with probabilities in place of answers). It allows
         for a network that hardly ever names a rare class. Otherwise it comes from the
-        expectation-maximisation of Saerens et al., 2002, which takes the probabilities at face
+        expectation-maximization of Saerens et al., 2002, which takes the probabilities at face
         value and may lose such a class.
 
         Args:
@@ -135,7 +135,7 @@ class ModelFacts:
             DataError: there is no row.
         """
         if self.confusion is None:
-            return estimate_prior(chunks, self.prior), "expectation-maximisation"
+            return estimate_prior(chunks, self.prior), "expectation-maximization"
         total, count = np.zeros(len(self.class_names)), 0
         for probs in chunks():
             total, count = total + probs.sum(0, dtype=np.float64), count + len(probs)

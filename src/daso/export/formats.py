@@ -64,7 +64,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
         )
         assert exported is not None
         proto = exported.model_proto
-    _anonymise(proto)
+    _anonymize(proto)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(proto, facts.to_metadata())
@@ -74,7 +74,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     return lambda inputs: np.asarray(session.run(None, {"images": inputs})[0])
 
 
-def _anonymise(proto: Any) -> None:
+def _anonymize(proto: Any) -> None:
     """Remove lines and paths of source files, which the exporter notes for every operation."""
     graph = proto.graph
     nodes = [node for part in (graph, *proto.functions) for node in part.node]

@@ -70,7 +70,7 @@ def export_run(
     out = out or folder / f"model{SUFFIXES[kind]}"
     if out.suffix != SUFFIXES[kind]:
         raise OptionError(
-            f"{out}: the suffix must be {SUFFIXES[kind]}, by which the format is recognised"
+            f"{out}: the suffix must be {SUFFIXES[kind]}, by which the format is recognized"
         )
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
     trained_in = model.network.precision

@@ -1,7 +1,7 @@
 """What each chart shows: titles, labels and numbers, without a way to draw them.
 
 ``daso.report.html.svg`` draws charts for the pages, ``daso.report.figures.draw`` with Matplotlib.
-Shares are between 0 and 1. Classes are ordered by their labelled images, most first. A function
+Shares are between 0 and 1. Classes are ordered by their labeled images, most first. A function
 returns None if the runs have nothing to show; groups that have nothing are left out.
 """
 
@@ -21,7 +21,7 @@ from daso.report.wording import POOLS
 
 Groups = Mapping[str, Sequence[RunFolder]]
 """Name of each method and its runs, which differ in the seed."""
-CLASSES = "class, most labelled images first"
+CLASSES = "class, most labeled images first"
 FEW_CLASSES = 20
 """Up to this many classes are named below a chart."""
 PARTS = ("linear", "semantic", "final")
@@ -36,7 +36,7 @@ class Series:
         name: for the legend.
         x, y: of the points; NaN leaves a gap.
         style: ``"labeled"``, ``"linear"``, ``"semantic"``, ``"final"``, ``"adjusted"`` or
-            ``"truth"``, which decides the colour; ``""`` for a method, whose place decides it.
+            ``"truth"``, which decides the color; ``""`` for a method, whose place decides it.
         spread: standard deviation of y, or None.
     """
 
@@ -58,7 +58,7 @@ class Chart:
         log: the vertical axis is logarithmic.
         high: upper end of the vertical axis; None for the largest value.
         names: of the classes on the horizontal axis.
-        counts: labelled images of these classes, shown behind their names.
+        counts: labeled images of these classes, shown behind their names.
         marks: steps at which a stage begins.
         reference: value of a dotted line.
         note: what to know about the chart.
@@ -96,12 +96,12 @@ def _classes(
 def class_counts(
     run: RunFolder, pseudo_labels: Array | None = None, note: str = "Logarithmic."
 ) -> Chart | None:
-    """Chart labelled, pseudo-labelled and, where known, unlabelled images of each class."""
+    """Chart labeled, pseudo-labeled and, where known, unlabeled images of each class."""
     truth = vector(run.data.get("unlabeled_counts"), run.num_classes)
     series = {
-        "labelled": ("labeled", run.labeled_counts),
+        "labeled": ("labeled", run.labeled_counts),
         "pseudo-labels": ("final", pseudo_labels),
-        "unlabelled (truth)": ("truth", truth),
+        "unlabeled (truth)": ("truth", truth),
     }
     look: dict[str, Any] = {"y_label": "images", "percent": False, "log": True, "note": note}
     return _classes(run, "Images per class", series, **look)
@@ -110,21 +110,21 @@ def class_counts(
 def recall_of(run: RunFolder, recall: Array | None, adjusted: Array | None) -> Chart | None:
     """Chart recall per class of a run, and recall after logit adjustment, (K,) each.
 
-    Many classes are placed by their number of labelled images.
+    Many classes are placed by their number of labeled images.
     """
     series = {"recall": ("final", recall), "logit-adjusted": ("adjusted", adjusted)}
     counts = run.labeled_counts
     look: dict[str, Any] = {"y_label": "recall", "high": 1.0}
     if counts is None or run.num_classes <= FEW_CLASSES:
         look["counts"] = None if counts is None else counts[run.order]
-        look["note"] = "" if counts is None else "In brackets: number of labelled images."
+        look["note"] = "" if counts is None else "In brackets: number of labeled images."
         return _classes(run, "Recall per class, most labels first", series, **look)
-    chart = _classes(run, "Recall against the number of labelled images", series, **look)
+    chart = _classes(run, "Recall against the number of labeled images", series, **look)
     if chart is None:
         return None
     placed = tuple(replace(one, x=counts[run.order]) for one in chart.series)
     note = "One point per class."
-    return replace(chart, series=placed, kind="points", x_label="labelled images", note=note)
+    return replace(chart, series=placed, kind="points", x_label="labeled images", note=note)
 
 
 def blending_weight(run: RunFolder) -> Chart | None:

@@ -97,12 +97,12 @@ class RunFolder:
 
     @cached_property
     def labeled_counts(self) -> Array | None:
-        """Labelled images of each class, (K,)."""
+        """Labeled images of each class, (K,)."""
         return vector(self.data.get("labeled_counts"), self.num_classes)
 
     @cached_property
     def order(self) -> list[int]:
-        """The class indices, most labelled images first."""
+        """The class indices, most labeled images first."""
         counts = self.labeled_counts
         if counts is None:
             return list(range(self.num_classes))
@@ -110,7 +110,7 @@ class RunFolder:
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
-        """The classes in thirds by labelled images: many, medium, few."""
+        """The classes in thirds by labeled images: many, medium, few."""
         parts = np.array_split(np.array(self.order, dtype=int), 3)
         return dict(zip(("many", "medium", "few"), (part.tolist() for part in parts), strict=True))
 

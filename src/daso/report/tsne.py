@@ -130,7 +130,7 @@ def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float,
     """Place the names of points (N, 2) beside, above or below them, with little overlap.
 
     Returns:
-        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centred.
+        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centered.
     """
     marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
     taken: list[Box] = []

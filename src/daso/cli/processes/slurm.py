@@ -36,7 +36,7 @@ class CellJob:
     """A cell as a job.
 
     The scheduler sends SIGUSR2 some time before it ends a job: the run is saved and the job queued
-    again. SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job
+    again. SIGTERM, sent when a job is canceled or its machine taken back, saves the run; the job
     then waits for its end.
 
     The campaign must have absolute paths. The command is that which submitted the job, for

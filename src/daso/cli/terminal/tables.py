@@ -74,7 +74,7 @@ def summary_table(
             )
     if not balanced_by:
         captions.append(
-            "adjusted: logits minus the log of the labelled class frequencies, for images with "
+            "adjusted: logits minus the log of the labeled class frequencies, for images with "
             "balanced classes"
         )
     return Group(table, *captions, *([""] if captions else []))
@@ -83,9 +83,9 @@ def summary_table(
 def class_table(
     class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]
 ) -> Table:
-    """Show recall and precision of each class, beside its number of labelled images."""
+    """Show recall and precision of each class, beside its number of labeled images."""
     table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("class", "labelled", "recall", "precision"):
+    for column in ("class", "labeled", "recall", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for k, name in enumerate(class_names):
         recall, precision = metrics["recall"][k], metrics["precision"][k]

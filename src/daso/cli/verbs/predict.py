@@ -77,7 +77,7 @@ class PredictCommand:
     prior: str | None = None
     """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
     from at least some hundred of these images (from the confusion on the hold-out; if that has
-    fewer than ten images of a class, by the expectation-maximisation of Saerens et al., 2002, which
+    fewer than ten images of a class, by the expectation-maximization of Saerens et al., 2002, which
     may lose a rare class); or a JSON file with the share of each class by name (default: the
     distribution that the model learned)."""
     logit_adjusted: bool = False
@@ -216,7 +216,7 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     first = next(reader, None)
     if first is None:
         raise DataError(
-            f"no image in {', '.join(inputs.places)}; recognised suffixes: "
+            f"no image in {', '.join(inputs.places)}; recognized suffixes: "
             f"{', '.join(sorted(SUFFIXES))}"
         )
     return itertools.chain([first], reader)

@@ -55,8 +55,8 @@ def describe(preset: Preset) -> dict[str, Any]:
         "title": preset.title,
         "source": preset.source,
         "classes": preset.num_classes,
-        "labelled": _count(preset.labeled_counts()),
-        "unlabelled": _count(preset.unlabeled_counts()),
+        "labeled": _count(preset.labeled_counts()),
+        "unlabeled": _count(preset.unlabeled_counts()),
         "mismatched": preset.mismatched,
         "tables": _tables_of(preset),
         **split,
@@ -90,8 +90,8 @@ def _print_one(preset: Preset, method: str) -> None:
         "title",
         "source",
         "classes",
-        "labelled",
-        "unlabelled",
+        "labeled",
+        "unlabeled",
         "mismatched",
         "tables",
     ):
@@ -140,13 +140,13 @@ def _table() -> Table:
     table = Table(box=SIMPLE_HEAD)
     for column in ("preset", "source"):
         table.add_column(column)
-    for column in ("labelled", "unlabelled", "gamma_l", "gamma_u", "T_dist", "steps"):
+    for column in ("labeled", "unlabeled", "gamma_l", "gamma_u", "T_dist", "steps"):
         table.add_column(column, justify="right")
     for column in ("network", "tables"):
         table.add_column(column)
     for preset in PRESETS.values():
         described = describe(preset)
-        totals = [described[pool] for pool in ("labelled", "unlabelled")]
+        totals = [described[pool] for pool in ("labeled", "unlabeled")]
         table.add_row(
             preset.name,
             preset.source,

@@ -139,9 +139,9 @@ class Compared:
         return lines
 
     def class_table(self) -> list[list[str]]:
-        """Return recall of each class in %, most labelled images first, and differences."""
+        """Return recall of each class in %, most labeled images first, and differences."""
         data, groups = self.setting.first.data, self.setting.groups
-        lines = [["class", "labelled", *(group.name for group in groups)]]
+        lines = [["class", "labeled", *(group.name for group in groups)]]
         lines[0] += [f"{group.name}: difference" for group in self.others]
         for k in self.setting.first.order:
             value = partial(class_recall, k=k)
@@ -162,7 +162,7 @@ class Compared:
         if balanced:
             notes.append(
                 f"No logit-adjusted numbers of {', '.join(balanced)}: these classifiers were "
-                f"balanced in training; adjusting them again would favour the rare classes."
+                f"balanced in training; adjusting them again would favor the rare classes."
             )
         if not self.others:
             return notes

@@ -33,7 +33,7 @@ STYLES = {
     "adjusted": "#CC79A7",
     "truth": "#E69F00",
 }
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which color-blind readers can tell apart."""
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES, HATCHES = ("-", "--", ":"), ("", "//", "..")
 OTHER_SCRIPTS = (
@@ -139,7 +139,7 @@ def _legend(axis: Axes, chart: Chart, scale: float) -> None:
 
 
 def _look(series: Series, place: int) -> tuple[str, int]:
-    """Return the colour of a series, and the number of its dashes or hatches."""
+    """Return the color of a series, and the number of its dashes or hatches."""
     if series.style:
         return STYLES[series.style], 0
     turn = place // len(METHOD_COLORS) % len(DASHES)

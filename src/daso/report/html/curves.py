@@ -50,7 +50,7 @@ def pseudo_labels(run: Run) -> Row | None:
     expected, expected_name = truth, "truth"
     if truth is None and run.labeled_counts is not None:
         share = run.labeled_counts / max(run.labeled_counts.sum(), 1)
-        expected, expected_name = (steps, np.tile(share, (len(steps), 1))), "labelled images"
+        expected, expected_name = (steps, np.tile(share, (len(steps), 1))), "labeled images"
     picks = {
         f"group:{name}": (f"{words} of the classes", run.groups[name])
         for name, words in GROUPS.items()
@@ -119,7 +119,7 @@ class _Picker:
                     for steps, v in thinned.values()
                 ]
             )
-        styles = {"truth": "truth", "labelled images": "truth", "weight": "semantic"}
+        styles = {"truth": "truth", "labeled images": "truth", "weight": "semantic"}
         series = [(name, styles.get(name, name)) for name in curves]
         body = svg.axes(self._x, y, "step", "", percent=True)
         for (name, style), path in zip(series, self.paths[next(iter(self.picks))][-1], strict=True):
@@ -145,7 +145,7 @@ def _heat(run: Run, shares: dict[str, Curve], expected: Curve | None) -> list[Ro
 
 
 def agreement(run: Run) -> Row | None:
-    """Return how often classifier and similarity agree on the unlabelled images."""
+    """Return how often classifier and similarity agree on the unlabeled images."""
     linear, semantic = run.arrays.get("pool.linear"), run.arrays.get("pool.semantic")
     if linear is None or semantic is None or not len(linear):
         return None

@@ -75,7 +75,7 @@ def picture(pixels: npt.NDArray[np.uint8]) -> str:
 def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup:
     """Return over- (blue) and under-representation (orange) of each class over time.
 
-    *ratio*, (T, K), is 1 without bias; the colours deepen from 1/4 to 4.
+    *ratio*, (T, K), is 1 without bias; the colors deepen from 1/4 to 4.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.nan_to_num(np.clip(np.log2(ratio) / 2, -1, 1)).T

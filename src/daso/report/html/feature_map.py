@@ -1,4 +1,4 @@
-"""Section: the map of the features as an SVG whose colours the reader can choose."""
+"""Section: the map of the features as an SVG whose colors the reader can choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_NAMES = 40
 
 
 def frequency_color(rank: int, count: int) -> str:
-    """Return a colour by rank in frequency: blue the most frequent, grey, orange the rarest."""
+    """Return a color by rank in frequency: blue the most frequent, gray, orange the rarest."""
     at = rank / max(count - 1, 1)
     first, second, share = (FREQUENT, MIDDLE, 2 * at) if at < 0.5 else (MIDDLE, RARE, 2 * at - 1)
     mixed = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
@@ -21,7 +21,7 @@ def frequency_color(rank: int, count: int) -> str:
 
 
 def feature_map(run: Run) -> Row | None:
-    """Return a map of unlabelled images, labelled images and prototypes."""
+    """Return a map of unlabeled images, labeled images and prototypes."""
     names = run.class_names
     placed = place(run.arrays, len(names))
     if placed is None:
@@ -45,7 +45,7 @@ def feature_map(run: Run) -> Row | None:
         dots.append(f"{circle}<title>{escape(title)}</title></circle>")
     for (x, y), k in zip(placed.labeled, island["label"], strict=True):
         place_of = f'x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"'
-        title = f"<title>labelled {escape(names[k])}</title>"
+        title = f"<title>labeled {escape(names[k])}</title>"
         squares.append(f'<rect {place_of} fill="{colors[k]}">{title}</rect>')
     for (x, y), name, color in zip(placed.prototypes, names, colors, strict=True):
         diamond = f"M{x:.1f} {y - MARK:.1f}l{MARK} {MARK}-{MARK} {MARK}-{MARK}-{MARK}z"
@@ -58,7 +58,7 @@ def feature_map(run: Run) -> Row | None:
     images, labeled = len(dots), len(squares)
     drawing = Markup(
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of '
-        f'{images:,} unlabelled images, {labeled} labelled images and the prototypes">'
+        f'{images:,} unlabeled images, {labeled} labeled images and the prototypes">'
         f'<g class="points">{"".join(dots)}</g><g class="squares">{"".join(squares)}</g>'
         f'<g class="prototypes">{"".join(marks)}</g></svg>'
     )

@@ -195,5 +195,5 @@ def _beliefs(
             f"the last checkpoint."
         )
     if "pool.index" not in arrays:
-        problems.append("The run has no unlabelled images: no map and no gallery.")
+        problems.append("The run has no unlabeled images: no map and no gallery.")
     return arrays, beliefs

@@ -1,4 +1,4 @@
-"""Draw charts as inline SVG. Colours are classes of the style sheet, so they follow the theme."""
+"""Draw charts as inline SVG. Colors are classes of the style sheet, so they follow the theme."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _thin(values: Array) -> Array:
-    """Return at most 300 values: means of neighbours."""
+    """Return at most 300 values: means of neighbors."""
     if len(values) <= MOST_POINTS:
         return values
     return np.array([part.mean() for part in np.array_split(values, MOST_POINTS)])
@@ -258,7 +258,7 @@ def _points(chart: Chart, values: Array) -> Markup:
     for place, one in enumerate(chart.series):
         marks = [
             f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.8"><title>{escape(name)}: '
-            f"{count:.0f} labelled, {escape(one.name)} {_number(value, chart.percent)}"
+            f"{count:.0f} labeled, {escape(one.name)} {_number(value, chart.percent)}"
             "</title></circle>"
             for name, count, value in zip(chart.names, one.x, one.y, strict=True)
             if math.isfinite(value)
