@@ -1,4 +1,4 @@
-"""Temperature scaling: make probabilities as often right as they say."""
+"""Temperature scaling of probabilities."""
 
 from __future__ import annotations
 

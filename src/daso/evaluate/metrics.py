@@ -58,8 +58,8 @@ def class_groups(class_counts: Array) -> dict[str, list[int]]:
     """Split the classes into thirds by their number of labeled images: many, medium, few.
 
     The usual thresholds of 100 and 20 images suit ImageNet-LT, not the few labels of
-    semi-supervised learning. Ties are broken by class index. With fewer than three classes, some
-    groups are empty.
+    semi-supervised learning. Ties are broken by class index. Below three classes, some groups are
+    empty.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     parts = np.array_split(order, 3)
@@ -70,14 +70,12 @@ def class_groups(class_counts: Array) -> dict[str, list[int]]:
 
 
 def _softmax(logits: Array) -> tuple[Array, Array]:
-    """Return probabilities and log-probabilities in double precision."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return np.exp(log_probs), log_probs
 
 
 def _mean(values: Array) -> float:
-    """Return the mean over the classes that have images; NaN if none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 

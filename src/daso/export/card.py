@@ -1,4 +1,4 @@
-"""Write the card of an exported model: what it is, how good, and its limits."""
+"""Write the model card of an exported file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ class Check:
     """The comparison of an exported file with the original.
 
     Attributes:
-        images: number compared.
-        what: their kind, such as "test images".
+        images, what: number and kind of the images compared.
         difference: largest difference of a probability.
-        runtime: that read the file.
         from_run: largest difference from the run, if that computes in another precision than the
             file; else None.
         same_class: number of images to which file and run give the same class; else None.
@@ -67,7 +65,7 @@ probabilities = daso.load("{name}").predict(images).probabilities""",
 def model_card(
     folder: Path, model: Model, facts: ModelFacts, kind: str, name: str, check: Check
 ) -> str:
-    """Return the card of a run's model, exported to a file of some kind: ``card.md``, filled in."""
+    """Return ``card.md``, filled in for a run's model exported to a file."""
     data = read_json(folder / "data.json")
     summary, confusion = _read(folder / "summary.json"), _read(folder / "confusion.json")
     counts = np.array(confusion["counts"]) if confusion else None
@@ -110,7 +108,6 @@ def model_card(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the object in a file of the run folder, {} if it is missing or damaged."""
     try:
         return read_json(path)
     except RunError:

@@ -88,9 +88,7 @@ def _anonymize(proto: Any) -> None:
 def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
     """Write a model as a ``torch.export`` program; return a function that runs it.
 
-    The program runs without daso.
-
-    Its extra file ``facts.json`` holds the facts.
+    The program runs without daso. Its extra file ``facts.json`` holds the facts.
 
     Raises:
         RunError: the network cannot be traced.
@@ -111,7 +109,9 @@ def write_safetensors(
 
     Auxiliary heads and the location of the data are omitted.
 
-    *data* is the run's ``data.json``. *encoder* is a module like the run's, if that came from Python.
+    Args:
+        data: the run's ``data.json``.
+        encoder: a module like the run's, if that came from Python.
     """
     network = model.network
     unused = tuple(f"heads.{name}." for name in network.heads if name != network.output)
@@ -151,7 +151,6 @@ def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _export_errors(tool: str) -> Iterator[None]:
-    """Silence an exporter's warnings and turn its errors into a RunError."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -35,7 +35,7 @@ RUNTIMES = {"onnx": "onnxruntime", "torch": "torch.export", "safetensors": "daso
 
 @dataclass(frozen=True)
 class Exported:
-    """The exported model, the card beside it, and the result of the comparison."""
+    """An exported model, its card, and its comparison with the original."""
 
     path: Path
     card: Path
@@ -129,13 +129,7 @@ def _prepare(classifier: Classifier, images: Iterable[Any]) -> Array:
 
 
 def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]:
-    """Return some of a run's own images or vectors as the model takes them, and what they are.
-
-    The first part that exists is used: test images, held-out ones, labeled ones.
-
-    Raises:
-        DataError: the run's data was moved, or none of these images can be read.
-    """
+    """Return test, held-out or labeled images of a run as the model takes them, and their name."""
     names = {"test": "test", "validation": "hold-out", "train": "labeled"}
     try:
         listing = None

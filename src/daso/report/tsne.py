@@ -105,10 +105,7 @@ def read_embedding(run: RunFolder) -> Embedding | None:
 
 
 def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
-    """Return places (N, 2) of points (N, D) by t-SNE, each axis from 0 to 1.
-
-    Van der Maaten and Hinton, 2008.
-    """
+    """Place points (N, D) by t-SNE (van der Maaten, Hinton, 2008), (N, 2) from 0 to 1."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
@@ -152,7 +149,6 @@ def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float,
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Return the area that two boxes share."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     return max(wide, 0.0) * max(high, 0.0)

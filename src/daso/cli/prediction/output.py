@@ -1,8 +1,8 @@
 """Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
-While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line. Its first line
-identifies the model and the options. At the end, OUT is written from it in one go. After a kill,
-``--resume`` continues from it.
+While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, below a line that identifies
+the model and the options. At the end, OUT is written from it in one go. After a kill, ``--resume``
+continues from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class Table:
     """The columns of the output.
 
     Attributes:
-        class_names: K names.
         top: number of classes to name.
         probabilities: whether all probabilities are shown.
         unsure: confidence below which the class is "unknown".
@@ -59,7 +58,6 @@ class Table:
         return (*names, "error")
 
     def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
-        """Return the row of an input, given its probabilities (K,)."""
         best = np.argsort(-probs, kind="stable")[: self.top].tolist()
         row: Cells = [name]
         for label in best:
@@ -71,7 +69,6 @@ class Table:
         return [*row, None]
 
     def failure(self, name: str, reason: str) -> Cells:
-        """Return the row of an input that could not be read."""
         return [name, *[None] * (len(self.columns) - 2), reason]
 
 
@@ -135,9 +132,7 @@ def check_output(out: Path) -> None:
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
-    """Write rows to a file in the format of its suffix.
-
-    An old file stays until the new one is complete.
+    """Write rows to a file in the format of its suffix; an old file stays until then.
 
     Raises:
         DataError: the file cannot be written.
@@ -161,7 +156,6 @@ class Journal:
     """The rows of a running prediction, in a file that outlives the process.
 
     Args:
-        path: of the file.
         task: describes the model and the options; a journal of another task is refused.
         resume: continue an existing journal.
 
@@ -224,7 +218,6 @@ class Journal:
         self._file.truncate()
 
     def write(self, rows: Sequence[Cells]) -> None:
-        """Append rows."""
         try:
             self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
             self._file.flush()
@@ -234,17 +227,14 @@ class Journal:
         self.failed += sum(row[-1] is not None for row in rows)
 
     def read(self) -> Iterator[Cells]:
-        """Yield all rows from the first one."""
         self._file.seek(len(self._header))
         for line in self._file:
             yield json.loads(line)
 
     def remove_if_empty(self) -> None:
-        """Delete the file if it holds no row."""
         if self.path.stat().st_size <= len(self._header):
             self.remove()
 
     def remove(self) -> None:
-        """Close and delete the file."""
         self._file.close()
         self.path.unlink(missing_ok=True)

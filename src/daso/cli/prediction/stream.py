@@ -70,7 +70,6 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | str]:
-    """Return each input as the model takes it, or the reason why it cannot be read."""
     prepared: list[Array | str] = []
     for item in inputs:
         try:

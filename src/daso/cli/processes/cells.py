@@ -61,7 +61,6 @@ def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
 
 
 def _comparison_table(comparison: Comparison) -> Table:
-    """Return a table of own numbers, each above the paper's."""
     table = Table(box=SIMPLE_HEAD, leading=1)
     table.add_column("")
     for column in comparison.columns:
@@ -155,10 +154,10 @@ def submit_all(
     *,
     wait: bool,
 ) -> list[str]:
-    """Submit the cells that are incomplete and have no job, some in *parallel*; print the jobs.
+    """Submit the incomplete cells without a job, at most *parallel* at a time; print the jobs.
 
     *words* is the command that submits them. With *wait*, wait until all jobs have ended, and
-    return the cells that failed meanwhile with their logs.
+    return the cells that failed, with their logs.
     """
     incomplete = {str(cell): cell for cell in cells if campaign.state(cell) != "complete"}
     submitted = jobs.submit([*incomplete.values()], parallel, words)

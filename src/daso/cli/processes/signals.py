@@ -20,18 +20,13 @@ NOTICE = (
 
 
 class Stop:
-    """Records a request to stop; calling it tells whether there was one.
-
-    Attributes:
-        signal: the first signal received, or None.
-    """
+    """Records a request to stop by ``signal``, None before; calling it tells if there was one."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since = 0.0
 
     def __call__(self) -> bool:
-        """Tell whether a signal was received."""
         return self.signal is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Progress of work that may take minutes before a training: decoding and embedding images."""
+"""Print the progress of decoding and embedding images, which may take minutes."""
 
 from __future__ import annotations
 

@@ -52,9 +52,7 @@ class View:
     """The state of a training, rendered as text.
 
     Attributes:
-        label: name of the run.
         total, step: steps of the run, and steps done.
-        stages: number of stages.
         class_names: K names; empty to leave out the classes.
         labeled: labeled images of each class.
         fold: whether the run is a fold of a cross-validation, measured on its hold-out.
@@ -83,7 +81,6 @@ class View:
         self.started = self.clock()
 
     def see(self, row: Row) -> None:
-        """Update the view with a row of the run."""
         self.step = row["step"]
         if "seconds" in row:
             self.speed.append((row["step"], row["seconds"]))
@@ -116,7 +113,6 @@ class View:
         return [f"{name} {value:.3f}" for name, value in losses.items()] if len(losses) > 1 else []
 
     def numbers(self) -> list[str]:
-        """Return the latest numbers for a line of a log."""
         parts = [f"loss {self.train['loss']:.3f}"] if self.train else []
         if losses := self.losses():
             parts.append(f"({' '.join(losses)})")
@@ -129,7 +125,6 @@ class View:
         return parts
 
     def worst(self, count: int = 3) -> list[tuple[str, float]]:
-        """Return the classes with the lowest measured recall."""
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
@@ -197,7 +192,6 @@ class View:
         return lines
 
     def _class_numbers(self) -> tuple[list[int], dict[str, list[float | None]]]:
-        """Return the classes, most labeled images first, and the numbers of each."""
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
         pseudo_labels = self.evaluation.get("pseudo_labels", {})
@@ -266,5 +260,4 @@ class View:
         return [*lines, Text(note, "dim")]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the view one line lower than the terminal."""
         yield from self.lines(options.max_width, max(1, console.height - 1))

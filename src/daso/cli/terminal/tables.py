@@ -35,7 +35,6 @@ def summary_table(
     """Show the results of a run's summary side by side.
 
     Args:
-        summary: content of ``summary.json``.
         balanced_by: parts that balanced the classifier in training. With any, logit-adjusted
             numbers, which would correct twice, are left out.
         measured: evaluated images of each class, (K,); None if unknown.

@@ -54,7 +54,6 @@ class DemoCommand:
 
 
 def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:
-    """Train one run of the demonstration; called in a process of its own."""
     import torch
 
     from daso.report.figures.draw import draw_run
@@ -118,7 +117,7 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
 
 
 def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
-    """Return mean ± standard deviation of recall per class, rarest last, and of balanced accuracy."""
+    """Return mean ± standard deviation of recall per class, and of balanced accuracy."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

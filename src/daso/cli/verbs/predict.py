@@ -89,7 +89,6 @@ class PredictCommand:
     exported file)."""
 
     def check(self) -> None:
-        """Reject invalid combinations with an ``OptionError``."""
         if not self.images:
             raise OptionError("no images given; name files or folders")
         if not 0 <= self.unsure <= 1:
@@ -153,8 +152,6 @@ def run(argv: Sequence[str]) -> int:
 def _predict_twice(
     command: PredictCommand, classifier: Classifier, inputs: Inputs, table: Table
 ) -> int:
-    """Predict all, estimate the class distribution, then shift the probabilities to it."""
-
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
             return table.failure(name, answer)
@@ -174,7 +171,6 @@ def _predict_twice(
 
 
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
-    """Return the class distribution of a name or of a JSON file."""
     path = Path(prior)
     if path.suffix.lower() != ".json" and not path.is_file():
         if prior not in ("uniform", "labeled"):
@@ -207,11 +203,6 @@ def _open_journal(
 
 
 def _reader(inputs: Inputs) -> Iterator[Input]:
-    """Start a pass over the inputs.
-
-    Raises:
-        DataError: there is none.
-    """
     reader = iter(inputs)
     first = next(reader, None)
     if first is None:
@@ -232,7 +223,6 @@ def _predict(
     bar: bool | None = None,
     done: int = 0,
 ) -> Counter:
-    """Classify what a reader yields, and write a batch of rows at a time."""
     with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
         for answers in predict_inputs(classifier, reader):
             rows = [to_row(*answer) for answer in answers]
@@ -249,7 +239,6 @@ def _fill(
     *,
     resumable: bool = True,
 ) -> None:
-    """Classify the inputs that a journal does not hold yet."""
     try:
         reader = _reader(inputs)
         journal.skip(reader)
@@ -270,7 +259,6 @@ def _fill(
 
 
 def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterator[Cells]:
-    """Yield a journal's rows, shifted to the class distribution estimated from all of them."""
     readable = journal.count - journal.failed
     estimate = facts.prior
     if readable:
@@ -313,7 +301,6 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
 
 
 def _conclude(count: int, failed: int, out: Path | None) -> int:
-    """Print the number of images and return the exit status."""
     if out is not None:
         print(f"{count:,} images: {out}", file=sys.stderr)
     if failed:

@@ -67,11 +67,6 @@ class ReproduceCommand:
     """Print and write the tables with the runs there are; run nothing."""
 
     def seed_numbers(self) -> tuple[int, ...]:
-        """Return the seeds.
-
-        Raises:
-            OptionError: one is not a whole number, negative, or given twice.
-        """
         words = _split(self.seeds)
         shown = f"--seeds {' '.join(self.seeds)}"
         if not all(word.removeprefix("-").isdecimal() for word in words):
@@ -85,7 +80,6 @@ class ReproduceCommand:
 
 
 def _split(words: Iterable[str]) -> tuple[str, ...]:
-    """Split words at commas."""
     return tuple(part for word in words for part in word.split(",") if part)
 
 

@@ -58,8 +58,7 @@ Value = Callable[[RunFolder], float]
 def value_of(run: RunFolder, measure: str) -> float:
     """Return a number of a run in %; NaN if there is none.
 
-    A classifier that was balanced in training has no logit-adjusted number, which would balance it
-    twice.
+    Logit adjustment would balance a classifier twice that was balanced in training.
     """
     if measure == ADJUSTED and run.balanced_by:
         return math.nan
@@ -83,23 +82,16 @@ def choose_baseline(setting: Setting, name: str | None) -> Group:
 
 @dataclass(frozen=True)
 class Compared:
-    """The numbers of a setting.
-
-    Attributes:
-        setting: the groups to compare.
-        baseline: the group that the others are compared with.
-    """
+    """The groups of a setting, compared with one of them, the baseline."""
 
     setting: Setting
     baseline: Group
 
     @property
     def others(self) -> list[Group]:
-        """All groups but the baseline."""
         return [group for group in self.setting.groups if group is not self.baseline]
 
     def measures(self) -> list[str]:
-        """Return the names of the numbers that any run has."""
         runs = [run for group in self.setting.groups for run in group.runs.values()]
         return [n for n in MEASURES if any(not math.isnan(value_of(run, n)) for run in runs)]
 
@@ -120,7 +112,6 @@ class Compared:
         return lines
 
     def difference_table(self) -> list[list[str]]:
-        """Return the differences to the baseline, with their tests."""
         lines = [DIFFERENCES]
         for measure in TESTED:
             value = partial(value_of, measure=measure)
@@ -151,7 +142,6 @@ class Compared:
         return lines
 
     def notes(self) -> list[str]:
-        """Return how to read the numbers, and warnings."""
         measured_on = self.setting.first.summary["measured_on"]
         notes = [
             f"In %, on {measured_on} images: mean ± standard deviation over seeds; medians of the "

@@ -49,11 +49,6 @@ def as_groups(runs: Runs) -> Groups:
 
 
 def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
-    """Draw a chart.
-
-    Raises:
-        RunError: the runs have nothing to show.
-    """
     from daso.report.figures.draw import draw
 
     if chart is None:
@@ -89,14 +84,14 @@ def over_threshold(runs: Runs) -> Figure:
 def rare_pseudo_labels(runs: Runs) -> Figure:
     """Draw the share of the rare third of the classes among the pseudo-labels over time.
 
-    Relative to the share that it should have, where the truth is known.
+    Where the truth is known, it is relative to the share that it should have.
     """
     groups = as_groups(runs)
     return _draw(charts.rare_pseudo_labels(groups), groups, NO_PSEUDO_LABELS)
 
 
 def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
-    """Draw that share for linear, semantic and final pseudo-labels of runs of one method."""
+    """Draw the rare third's share of linear, semantic and final pseudo-labels."""
     members = _read(runs)
     return _draw(charts.pseudo_label_bias(members), {"": members}, NO_PSEUDO_LABELS)
 
@@ -145,11 +140,10 @@ def embedding_map(
     """Draw a map of the features: unlabeled and labeled images, and named prototypes.
 
     The features are placed by t-SNE: neighbors are similar; distances between groups mean little.
-    Up to 42 classes have a color and a shape of their own; more are colored by their number of
-    labeled images.
+    Up to 42 classes have their own color and shape; more are colored by their number of labeled
+    images.
 
     Args:
-        run: the run, complete or not.
         by: class that colors the unlabeled images.
         classes: names of those to highlight, the others are pale (default: all).
 
@@ -175,10 +169,7 @@ def embedding_map(
 
 
 def blending_weights(run: OneRun) -> Figure:
-    """Draw over time how much each class's pseudo-labels depend on the prototypes, 0 to 1.
-
-    These are the weights v_k of DASO.
-    """
+    """Draw each class's weight of the prototypes, DASO's v_k from 0 to 1, over time."""
     from daso.report.figures.draw import draw_blending_weights
 
     (one,) = _read(run)

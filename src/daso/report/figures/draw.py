@@ -253,10 +253,7 @@ def _save(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Pa
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """Draw the pictures of a run into its ``plots`` folder; return their paths.
-
-    These are ``classes.png`` and, if there is something to show, ``training.png``, ``recall.png``
-    and ``pseudo_labels.png``.
+    """Draw the pictures of a run, as far as it has numbers, into its ``plots`` folder.
 
     Raises:
         RunError: the path is not a run folder, or nothing can be written.
@@ -288,13 +285,10 @@ def draw_comparison(groups: Groups, path: Path) -> None:
 def draw_figures(guessing: Groups, answering: Groups, stem: Path) -> list[Path]:
     """Draw the paper's figures; return the paths of the files written.
 
-    These are ``STEM-pseudo-labels.png``, ``STEM-confusion.png`` and ``STEM-accuracy.png``.
-
     Args:
-        guessing: name of a method to its runs, which differ in the seed, to compare by their
-            pseudo-labels, if truth is known, and over time.
-        answering: the same, to compare by their answers on test images.
-        stem: of the paths.
+        guessing: runs by method, to compare by their pseudo-labels and over time.
+        answering: runs by method, to compare by their answers on test images.
+        stem: begins the paths: ``STEM-pseudo-labels.png``, ``-confusion.png``, ``-accuracy.png``.
 
     Raises:
         RunError: a run is damaged, or nothing can be written.

@@ -105,8 +105,6 @@ def _legend(
     styles: Sequence[Style],
     mine: set[int],
 ) -> None:
-    """Explain size, edge, color and shape beside the map."""
-
     def entry(label: str, style: Style, kind: str, edge: float) -> Line2D:
         line = Line2D([], [], linestyle="", marker=style[1], label=label)
         line.set(markersize=math.sqrt(SIZES[kind]), markerfacecolor=style[0])

@@ -66,7 +66,6 @@ def pseudo_counts(run: Run) -> tuple[Array | None, str]:
 
 
 def _quality(run: Run) -> dict[str, Array | None]:
-    """Return recall and precision of the final pseudo-labels at the end, if truth is known."""
     for row in reversed(run.evaluations()):
         final = at(row, "pseudo_labels", "final")
         if isinstance(final, dict):

@@ -39,7 +39,7 @@ def _thinned(steps: Array, values: Array) -> Curve:
 def pseudo_labels(run: Run) -> Row | None:
     """Return linear, semantic and final pseudo-labels, by class and over time.
 
-    The curves of each class and of the thirds are path data, for the reader to pick from.
+    The curves of each class and of the thirds are path data, from which the reader picks.
     """
     shares = _curves(run, "distribution")
     if not shares:
@@ -130,7 +130,6 @@ class _Picker:
 
 
 def _heat(run: Run, shares: dict[str, Curve], expected: Curve | None) -> list[Row]:
-    """Return, for each part, its shares over the expected ones."""
     pictures = []
     for part, (steps, share) in shares.items():
         if expected is None or len(expected[0]) != len(steps):

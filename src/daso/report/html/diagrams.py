@@ -1,4 +1,4 @@
-"""Diagrams of their own kind as inline SVG: bars, reliability, shares over time."""
+"""Draw reliability diagrams and shares over time as inline SVG."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ SECTIONS: tuple[Section, ...] = (
 
 
 def build_sections(run: Run) -> dict[str, Row]:
-    """Return the content of each section that can be drawn; others become problems of the run."""
+    """Return the sections that can be drawn; others become problems of the run."""
     contents: dict[str, Row] = {}
     for name, title, build in SECTIONS:
         if name == "label_next" and "galleries" not in contents:

@@ -34,9 +34,7 @@ class Run(RunFolder):
     """The readable files of a run folder; objects are {} if missing or damaged.
 
     Attributes:
-        confusion, calibration: JSON objects.
-        arrays: of ``beliefs.safetensors``.
-        beliefs: the object in its header.
+        arrays, beliefs: of ``beliefs.safetensors``, and the object in its header.
         problems: sentences about what is missing or damaged.
     """
 
@@ -62,20 +60,17 @@ class Run(RunFolder):
 
     @property
     def believed_when(self) -> str:
-        """When ``beliefs.safetensors`` was written."""
         step = number(self.beliefs.get("step"))
         ended = bool(self.summary) and step in (None, self.step)
         return "at the end" if ended or step is None else f"at step {step:,.0f}"
 
     @property
     def steps(self) -> int | None:
-        """Steps of the whole run."""
         value = number(at(self.config, "train", "steps"))
         return None if value is None else int(value)
 
     @property
     def step(self) -> int:
-        """The last step with a row."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
 
@@ -166,7 +161,6 @@ def _rows(problems: list[str], path: Path) -> list[Row]:
 def _beliefs(
     problems: list[str], folder: Path, complete: bool
 ) -> tuple[dict[str, npt.NDArray[Any]], Row]:
-    """Return the arrays and the header of ``beliefs.safetensors``; empty if it cannot be read."""
     path = folder / "beliefs.safetensors"
     lost = "no map, no gallery, no reliability diagram and no list of what to label next"
     refresh = f"'daso report {folder} --refresh'"

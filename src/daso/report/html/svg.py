@@ -34,7 +34,6 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value."""
         low, high, v = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
             low, high, v = math.log(low), math.log(high), math.log(v)
@@ -145,7 +144,6 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _thin(values: Array) -> Array:
-    """Return at most 300 values: means of neighbors."""
     if len(values) <= MOST_POINTS:
         return values
     return np.array([part.mean() for part in np.array_split(values, MOST_POINTS)])
@@ -205,7 +203,7 @@ def class_scale(count: int) -> Scale:
 
 
 def _classes(chart: Chart, values: Array) -> Markup:
-    """Draw dots per class, joined by a line; means over runs stand side by side with whiskers."""
+    """Draw dots per class, joined by a line; means over runs are side by side with whiskers."""
     base, names = TOP + CLASSES_HEIGHT, chart.names
     below, space = class_axis(names, chart.counts, base)
     top = chart.high or float(values.max()) or 1.0

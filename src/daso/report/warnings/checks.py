@@ -1,6 +1,6 @@
-"""Checks of a training's rows, each for a silent failure of imbalanced semi-supervised learning.
+"""Check a training for silent failures of imbalanced semi-supervised learning.
 
-The true classes of the unlabeled images are not used, since own data has none.
+The true classes of the unlabeled images are not used: users' data has none.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
 def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     """Warn of classes with almost no confident pseudo-labels for long, if others have some.
 
-    A class should have its share of the labeled images, or an equal share if that is less. Below 2%
-    of that it is starved; nothing is reported before 20 pseudo-labels were to be expected.
+    A class is starved below 2% of its share of the labeled images (or of an equal share, if less).
+    Nothing is reported before 20 pseudo-labels were to be expected.
     """
     window = latest(run, evaluations)
     if window is None or window.mean("share_confident") < EMPTY_SHARE:
@@ -114,10 +114,10 @@ def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
 
 
 def swallowing_class(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
-    """Warn if one class has most of the pseudo-labels, far beyond its share of the labeled images.
+    """Warn if one class has most of the pseudo-labels, far beyond its share of the labels.
 
-    The limit is its share of the labeled images plus half of the rest; or, if lower, ten times its
-    share (or an equal share), but at least a fifth of all pseudo-labels.
+    The limit is its share of the labels plus half of the rest; or, if lower, ten times its share
+    (or an equal share), but at least a fifth of all pseudo-labels.
     """
     window = latest(run, evaluations)
     if window is None:
@@ -155,10 +155,9 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     labels are imbalanced (0.15 or more from balance).
 
     It is judged after a third of the training, or 50,000 steps, and ten passes over the unlabeled
-    images, and only if the classifier is good enough: pseudo-labels of a bad one repeat the labels,
-    whatever the images are. So its latest balanced accuracy must be 0.5 or more and, for near, its
-    mean recall of the rarest third 0.25 or more. Runs of a cross-validation are not judged, since
-    they repeat another run.
+    images. Pseudo-labels of a bad classifier repeat the labels, so balanced accuracy must be 0.5 or
+    more and, for near, the mean recall of the rarest third 0.25 or more. Runs of a cross-validation
+    repeat another run and are not judged.
     """
     temperature = run.options.get("dist_temperature")
     if (
@@ -195,8 +194,7 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
 def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     """Warn if there are too few images to measure on to tell methods apart.
 
-    The width of the interval changes with every evaluation, and is reported at the end. Runs of a
-    cross-validation are measured together.
+    Runs of a cross-validation are measured together.
     """
     measured = evaluations[-1].get(run.measured_on)
     if not measured or run.measured is None or run.fold:
@@ -208,8 +206,8 @@ def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     what = {"test": "test", "holdout": "held-out"}[run.measured_on]
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) are "
-        f"too few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
+        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) are too "
+        f"few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
         "Smaller differences mean nothing: "
         + (
             "daso validate measures every labeled image; a test folder is better still."

@@ -1,4 +1,4 @@
-"""A run under watch: its settings and its latest evaluations, by which warnings are judged."""
+"""The settings of a watched run and the window of evaluations that warnings judge."""
 
 from __future__ import annotations
 
@@ -29,18 +29,15 @@ class WatchedRun:
     """The settings of a run that warnings need.
 
     Attributes:
-        class_names: K names.
         labeled: share of each class among the labeled images, (K,).
-        steps: of the whole run.
         images_per_step: unlabeled images per step.
         unlabeled: number of unlabeled images.
         options: hyper-parameters of the method.
         slots: arguments of the method that take other parts; () if the run does not record them.
-        balanced_by: what balances the classifier in training, see ``balanced_by``.
+        balanced_by: parts that balance the classifier in training.
         drawn: whether the unlabeled images were drawn with a chosen class distribution; otherwise
             their distribution is unknown.
         fold: whether the run is part of a cross-validation.
-        measured_on: ``"test"`` or ``"holdout"``.
         measured: images of each class to measure on, (K,); None if the run does not record them.
     """
 
@@ -64,7 +61,7 @@ class WatchedRun:
 
 
 def watched_run(config: Row, data: Row) -> WatchedRun:
-    """Return the settings of a run, from the content of its ``config.json`` and ``data.json``."""
+    """Return the settings of a run from its ``config.json`` and ``data.json``."""
     train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
     split = config.get("split", {})
     measured_on = "test" if data.get("test") else "holdout"
