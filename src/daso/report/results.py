@@ -15,13 +15,8 @@ from daso.files import Row
 from daso.report.runs import RunFolder
 
 QUOTED = (
-    "accuracy",
-    "balanced_accuracy",
-    "geometric_mean",
-    "recall_many",
-    "recall_medium",
-    "recall_few",
-    "calibration_error",
+    *("accuracy", "balanced_accuracy", "geometric_mean", "recall_many", "recall_medium"),
+    *("recall_few", "calibration_error"),
 )
 
 

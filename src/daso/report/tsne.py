@@ -24,6 +24,7 @@ MARK = 8
 LETTER = 7.6
 """Approximate width of a letter."""
 NAME_LENGTH = 24
+"""Longer names are cut on the map."""
 OFFSETS = (
     (4, ""),
     (4, "end"),
@@ -116,11 +117,6 @@ def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
     low, high = placed.min(0), placed.max(0)
     scaled: Array = (placed - low) / np.maximum(high - low, 1e-9)
     return scaled
-
-
-def short_name(name: str) -> str:
-    """Return a class name that fits on the map."""
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
 def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:

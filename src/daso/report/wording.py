@@ -8,6 +8,11 @@ POOLS = {"test": "test", "holdout": "held-out"}
 """What the images are called that a run is measured on."""
 
 
+def shortened(name: str, most: int = 14) -> str:
+    """Return a class name of at most *most* characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def percent(value: float | None, missing: str = "-") -> str:
     """Return a share in percent with one decimal; *missing* for None, NaN and infinity."""
     return missing if value is None or not math.isfinite(value) else f"{100 * value:.1f}"

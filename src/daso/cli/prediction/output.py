@@ -90,17 +90,15 @@ def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Cells]) 
     import pyarrow
     import pyarrow.parquet
 
-    text = {
-        name: name in ("path", "class", "error") or name.startswith("class_") for name in columns
-    }
-    schema = pyarrow.schema(
-        [(name, pyarrow.string() if text[name] else pyarrow.float64()) for name in columns]
-    )
+    def kind(name: str) -> Any:
+        text = name in ("path", "class", "error") or name.startswith("class_")
+        return pyarrow.string() if text else pyarrow.float64()
+
+    schema = pyarrow.schema([(name, kind(name)) for name in columns])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while chunk := list(itertools.islice(rows, ROW_GROUP)):
-            values = {
-                name: [_unicode(row[place]) for row in chunk] for place, name in enumerate(columns)
-            }
+            cells = zip(*(map(_unicode, row) for row in chunk), strict=True)
+            values = {name: list(column) for name, column in zip(columns, cells, strict=True)}
             writer.write_table(pyarrow.table(values, schema=schema))
 
 
@@ -132,7 +130,9 @@ def check_output(out: Path) -> None:
 
 
 def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> None:
-    """Write rows to a file in the format of its suffix; an old file stays until then.
+    """Write rows to a file in the format of its suffix.
+
+    An old file stays until the new one is complete.
 
     Raises:
         DataError: the file cannot be written.

@@ -103,14 +103,10 @@ class Jobs:
             ) from error
         self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
         requeues = {f"{name}_max_num_timeout": MAX_REQUEUES for name in ("slurm", "local")}
-        defaults = {
-            "name": "daso",
-            "timeout_min": DEFAULT_TIMEOUT_MINUTES,
-            "stderr_to_stdout": True,
-        }
+        defaults = {"timeout_min": DEFAULT_TIMEOUT_MINUTES, "stderr_to_stdout": True}
         try:
             self._executor: AutoExecutor = AutoExecutor(self.folder, cluster=engine, **requeues)
-            self._executor.update_parameters(**{**defaults, **values})
+            self._executor.update_parameters(**{"name": "daso", **defaults, **values})
         except (RuntimeError, NameError, ValueError, AssertionError) as error:
             raise OptionError(f"--engine {engine}: {error}") from error
 

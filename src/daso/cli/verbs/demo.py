@@ -83,16 +83,11 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     # One thread per process: more would wait for one another on the same processors.
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
         Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
+            *bar, console=console, disable=not console.is_terminal, transient=True
         ) as progress,
     ):
         task = progress.add_task("training", total=len(cells))
@@ -144,17 +139,13 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     table.add_section()
 
     def by_seed(name: str) -> dict[int, float]:
-        return {
-            run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in groups[name]
-        }
+        runs = groups[name]
+        return {run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in runs}
 
     gains = [pair(by_seed(name), by_seed(BASELINE)) for name in groups]
     cells = [f"{spread(gain.values)} ({gain.better} of {len(gain.values)})" for gain in gains]
-    table.add_row(
-        f"gain over {BASELINE}",
-        "",
-        *("" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)),
-    )
+    cells = ["" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)]
+    table.add_row(f"gain over {BASELINE}", "", *cells)
     return table
 
 

@@ -132,9 +132,8 @@ def run(argv: Sequence[str]) -> int:
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
             return table.failure(name, answer)
-        return table.row(
-            name, answer if target is None else shift(answer[None], facts.prior, target)[0]
-        )
+        probs = answer if target is None else shift(answer[None], facts.prior, target)[0]
+        return table.row(name, probs)
 
     if command.out is None:
         reader = _reader(inputs)

@@ -39,11 +39,8 @@ def _tables_of(preset: Preset) -> list[int]:
 def _count(counts: Indices | None) -> dict[str, int] | None:
     if counts is None:
         return None
-    return {
-        "images": int(counts.sum()),
-        "largest": int(counts.max()),
-        "smallest": int(counts.min()),
-    }
+    numbers = {"images": counts.sum(), "largest": counts.max(), "smallest": counts.min()}
+    return {name: int(number) for name, number in numbers.items()}
 
 
 def describe(preset: Preset) -> dict[str, Any]:
@@ -85,16 +82,8 @@ def describe_training(preset: Preset, method: str) -> dict[str, Any]:
 def _print_one(preset: Preset, method: str) -> None:
     described = describe(preset)
     training = describe_training(preset, method)
-    for key in (
-        "name",
-        "title",
-        "source",
-        "classes",
-        "labeled",
-        "unlabeled",
-        "mismatched",
-        "tables",
-    ):
+    keys = ("name", "title", "source", "classes", "labeled", "unlabeled", "mismatched", "tables")
+    for key in keys:
         value = described[key]
         if isinstance(value, dict):
             value = ", ".join(f"{number:,} {what}" for what, number in value.items())
@@ -168,16 +157,13 @@ def run(argv: Sequence[str]) -> None:
             print(json.dumps([describe(preset) for preset in PRESETS.values()], indent=1))
             return
         wide_console(145).print(_table())
-        print(
-            "own: images of the source. tables: of the DASO paper that have the setting as a column."
-        )
+        print("own: images of the source. tables: those of the DASO paper with the setting.")
         return
     if command.name not in PRESETS:
         raise OptionError(f"unknown preset {command.name!r}.{meant(command.name)}")
     preset = PRESETS[command.name]
     if command.json:
-        print(
-            json.dumps({**describe(preset), **describe_training(preset, command.method)}, indent=1)
-        )
-        return
-    _print_one(preset, command.method)
+        training = describe_training(preset, command.method)
+        print(json.dumps({**describe(preset), **training}, indent=1))
+    else:
+        _print_one(preset, command.method)

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 
 from daso.report.figures.draw import make_figure
 from daso.report.runs import Array
-from daso.report.tsne import HEIGHT, WIDTH, Embedding, place_names, short_name
+from daso.report.tsne import HEIGHT, NAME_LENGTH, WIDTH, Embedding, place_names
+from daso.report.wording import shortened
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444")
 """Okabe and Ito's palette, with dark gray instead of yellow, which is hard to see on white."""
@@ -85,7 +86,7 @@ def draw_map(
         edge = {"edgecolors": "black", "linewidths": 1.0 if k in mine else 0.3}
         scatter(placed.prototypes[[k]], "prototype", (styles[k][0], "*"), **edge)
     named = [k for k in order if k in mine] if len(mine) <= MOST_SHAPES else []
-    shown = [short_name(names[k]) for k in named]
+    shown = [shortened(names[k], NAME_LENGTH) for k in named]
     sides = {"": "left", "end": "right", "mid": "center"}
     places = place_names(placed.prototypes[named], shown)
     for (x, y, side), name in zip(places, shown, strict=True):

@@ -59,12 +59,8 @@ def pseudo_labels(run: Run) -> Row | None:
     picker = _Picker(float(steps.max()) or 1.0, picks)
     smallest = min(float(v[v > 0].min(initial=1)) for _, v in shares.values())
     reference = {} if expected is None else {expected_name: expected}
-    picker.add(
-        "Share of the pseudo-labels",
-        "Logarithmic.",
-        shares | reference,
-        lowest=max(LEAST_SHARE, min(smallest, 0.01)),
-    )
+    lowest = max(LEAST_SHARE, min(smallest, 0.01))
+    picker.add("Share of the pseudo-labels", "Logarithmic.", shares | reference, lowest)
     for what in ("recall", "precision"):
         if measured := _curves(run, what):
             picker.add(f"{what.capitalize()} of the pseudo-labels", "Against the truth.", measured)
@@ -108,17 +104,12 @@ class _Picker:
         y = svg.Scale(lowest, 1, svg.HEIGHT - svg.BOTTOM, svg.TOP, log)
         thinned = {name: _thinned(*curve) for name, curve in curves.items()}
         for key, (_, members) in self.picks.items():
-            self.paths[key].append(
-                [
-                    svg.path_of(
-                        self._x,
-                        y,
-                        steps,
-                        v[:, members].sum(1) if log else mean_known(v[:, members], 1),
-                    )
-                    for steps, v in thinned.values()
-                ]
-            )
+            paths = []
+            for steps, values in thinned.values():
+                picked = values[:, members]
+                drawn_values = picked.sum(1) if log else mean_known(picked, 1)
+                paths.append(svg.path_of(self._x, y, steps, drawn_values))
+            self.paths[key].append(paths)
         styles = {"truth": "truth", "labeled images": "truth", "weight": "semantic"}
         series = [(name, styles.get(name, name)) for name in curves]
         body = svg.axes(self._x, y, "step", "", percent=True)

@@ -6,7 +6,8 @@ from markupsafe import Markup, escape
 
 from daso.files import Row
 from daso.report.html.run import Run
-from daso.report.tsne import HEIGHT, MARK, WIDTH, place, place_names, short_name
+from daso.report.tsne import HEIGHT, MARK, NAME_LENGTH, WIDTH, place, place_names
+from daso.report.wording import shortened
 
 FREQUENT, MIDDLE, RARE = (0, 114, 178), (120, 120, 120), (213, 94, 0)
 MOST_NAMES = 40
@@ -52,7 +53,7 @@ def feature_map(run: Run) -> Row | None:
         title = f"<title>prototype of {escape(name)}</title>"
         marks.append(f'<path d="{diamond}" fill="{color}">{title}</path>')
     if len(names) <= MOST_NAMES:
-        shown = [short_name(name) for name in names]
+        shown = [shortened(name, NAME_LENGTH) for name in names]
         for (x, y, style), name in zip(place_names(placed.prototypes, shown), shown, strict=True):
             marks.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(name)}</text>')
     images, labeled = len(dots), len(squares)

@@ -76,13 +76,8 @@ def items(run: Run) -> list[Row]:
             "confidence": round(float(arrays["pool.confidence"][row]), 3),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
-                [
-                    label,
-                    thumbs.get((1, n), -1),
-                    round(cosine, 3),
-                    str(labeled_paths.get(str(n), "")),
-                ]
-                for n, label, cosine in neighbors
+                [label, thumbs.get((1, n), -1), round(cos, 3), str(labeled_paths.get(str(n), ""))]
+                for n, label, cos in neighbors
                 if n >= 0
             ],
         }

@@ -17,16 +17,8 @@ from daso.errors import RunError
 from daso.files import Row
 from daso.report.runs import RunFolder, at, number
 
-UNREADABLE = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    ZeroDivisionError,
-    OverflowError,
-)
-"""What a file raises that is JSON but has unexpected contents."""
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Raised by valid JSON with unexpected contents."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Series
 from daso.report.runs import Array
+from daso.report.wording import shortened
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
@@ -19,7 +20,6 @@ RIGHT_END = WIDTH - RIGHT
 MOST_POINTS = 300
 """Longer curves are thinned out."""
 CLASSES_HEIGHT = 186.0
-NAME_LENGTH = 14
 METHOD_STYLES = 6
 
 
@@ -60,11 +60,6 @@ def short(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"
-
-
-def short_name(name: str) -> str:
-    """Return a class name for an axis."""
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
 def style_of(series: Series, place: int) -> str:
@@ -186,7 +181,7 @@ def class_axis(names: Sequence[str], counts: Array | None, base: float) -> tuple
     """Return the class names under a chart, if there are few, and the height that they take."""
     if len(names) > FEW_CLASSES:
         return text((LEFT + RIGHT_END) / 2, base + 16, CLASSES, "label mid"), 24
-    labels = [short_name(name) for name in names]
+    labels = [shortened(name) for name in names]
     if counts is not None:
         labels = [f"{name} ({count:.0f})" for name, count in zip(labels, counts, strict=True)]
     x = class_scale(len(names))

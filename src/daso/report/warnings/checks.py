@@ -12,6 +12,7 @@ import numpy as np
 from daso.files import Row
 from daso.report.uncertainty import interval
 from daso.report.warnings.run_facts import Array, WatchedRun, latest
+from daso.report.wording import POOLS
 
 HALFWAY = (1 / 3, 50_000)
 """Time before T_dist is judged: a share of the steps, or steps if that is fewer."""
@@ -36,12 +37,8 @@ UNCERTAIN = 0.05
 
 
 def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
-    return {
-        "kind": kind,
-        "message": message,
-        "advice": advice,
-        "classes": [int(k) for k in classes],
-    }
+    indices = [int(k) for k in classes]
+    return {"kind": kind, "message": message, "advice": advice, "classes": indices}
 
 
 def additions(run: WatchedRun) -> str:
@@ -61,9 +58,8 @@ def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     window = latest(run, evaluations)
     if window is None or window.mean("share_confident") >= EMPTY_SHARE:
         return None
-    before = [
-        row["pseudo_labels"]["share_confident"] for row in evaluations if "pseudo_labels" in row
-    ]
+    rows = (row["pseudo_labels"] for row in evaluations if "pseudo_labels" in row)
+    before = [row["share_confident"] for row in rows]
     advice = "Lower --threshold" if "threshold" in run.options else "Train longer"
     if "prototype_temperature" in run.options and max(before) >= 10 * EMPTY_SHARE:
         advice += (
@@ -160,11 +156,8 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     repeat another run and are not judged.
     """
     temperature = run.options.get("dist_temperature")
-    if (
-        temperature is None
-        or run.options.get("blend", "distribution") != "distribution"
-        or run.fold
-    ):
+    blend = run.options.get("blend", "distribution")
+    if temperature is None or blend != "distribution" or run.fold:
         return None
     if evaluations[-1]["step"] * run.images_per_step < PASSES * run.unlabeled:
         return None
@@ -199,15 +192,14 @@ def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     measured = evaluations[-1].get(run.measured_on)
     if not measured or run.measured is None or run.fold:
         return None
-    images = run.measured
+    images, what = run.measured, POOLS[run.measured_on]
     half = interval(np.array(measured["recall"], dtype=np.float64), images)
     if half is None or half < UNCERTAIN:
         return None
-    what = {"test": "test", "holdout": "held-out"}[run.measured_on]
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) are too "
-        f"few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
+        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) "
+        f"are too few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
         "Smaller differences mean nothing: "
         + (
             "daso validate measures every labeled image; a test folder is better still."

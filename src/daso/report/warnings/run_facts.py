@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,12 +98,7 @@ class Window:
 
     def mean(self, *path: str) -> Array:
         """Return the mean over the steps of the numbers at *path*."""
-        values = []
-        for row in self.rows:
-            value: Any = row
-            for name in path:
-                value = value[name]
-            values.append(value)
+        values = [functools.reduce(operator.getitem, path, row) for row in self.rows]
         return np.average(np.array(values, dtype=np.float64), axis=0, weights=self.steps)
 
 
