@@ -193,10 +193,9 @@ TRACKERS: dict[str, Callable[[Path, Row, Row, int], Any]] = {
     "wandb": WandB,
     "mlflow": MLflow,
 }
-"""Made of run folder, configuration, state and the step at which a resumed run continues.
+"""Called with the run folder, configuration, state and the step at which a resumed run continues.
 
-Its ``state``, JSON values, identifies the tracker's run for a later process; ``place`` says where
-to see it.
+``state``, JSON values, identifies a tracker's run for a later process; ``place`` is its address.
 """
 
 

@@ -204,7 +204,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
 def test_what_is_no_model(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         daso.load(tmp_path / "gone")
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         daso.load(tmp_path)
     checkpoint = max((finished_run / "checkpoints").glob("*.safetensors"))
     with pytest.raises(RunError, match="not exported by daso"):

@@ -26,9 +26,7 @@ from daso.files import replacing
 Cells = list[Any]
 """The values of a row: the path first, the error, or None, last."""
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", "": "csv"}
-"""Formats by the suffix of the output."""
 ROW_GROUP = 10_000
-"""Rows of a parquet row group."""
 UNKNOWN = "unknown"
 """Class of an input with too little confidence."""
 

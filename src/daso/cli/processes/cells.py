@@ -15,7 +15,7 @@ from daso.cli.processes.signals import Stop
 from daso.cli.processes.slurm import POLL_SECONDS, Jobs
 from daso.cli.processes.workers import Workers
 from daso.cli.terminal.follow import follow
-from daso.cli.terminal.tables import wide_console
+from daso.cli.terminal.tables import make_table, wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
@@ -61,10 +61,7 @@ def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
 
 
 def _comparison_table(comparison: Comparison) -> Table:
-    table = Table(box=SIMPLE_HEAD, leading=1)
-    table.add_column("")
-    for column in comparison.columns:
-        table.add_column(column, justify="right")
+    table = make_table(["", *comparison.columns], leading=1)
     for label, _, entries in comparison.rows:
         cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
         table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)

@@ -107,7 +107,7 @@ class Team:
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
                     raise TeamError(
-                        f"the processes do not agree. {name}: {first[name]} in process 0 on "
+                        f"the processes disagree about {name}: {first[name]} in process 0 on "
                         f"{here}, {other[name]} in process {rank} on {host}; use the same "
                         "versions, options and files in all"
                     )

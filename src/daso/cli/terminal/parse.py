@@ -213,10 +213,9 @@ def check_run_folder(name: str, folder: Path) -> None:
     """
     if not (folder / "config.json").exists():
         reason = "it has no config.json" if folder.exists() else "it does not exist"
-        raise RunError(f"{folder} is no run folder: {reason}")
+        raise RunError(f"{folder} is not a run folder: {reason}")
 
 
 RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN"), Checked(check_run_folder)
 ]
-"""The first argument of a verb that reads a run."""

@@ -113,18 +113,12 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
 
 def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     """Return mean ± standard deviation of recall per class, and of balanced accuracy."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+    from daso.cli.terminal.tables import make_table
     from daso.report.compare.statistics import pair, spread
     from daso.report.compare.tables import value_of
 
     first = next(iter(groups.values()))[0]
-    table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("class")
-    table.add_column("labeled", justify="right")
-    for name in groups:
-        table.add_column(name, justify="right")
+    table = make_table(["class", "labeled", *groups], "recall on test images, in %")
     for k in first.order:
         cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)

@@ -40,8 +40,7 @@ if TYPE_CHECKING:  # help and wrong options need no torch
 
 Array = npt.NDArray[Any]
 ToRow = Callable[[str, Array | str], Cells]
-"""Returns the row of an input's name with its probabilities, (K,), or the reason why it cannot be
-read."""
+"""Returns a row from an input's name and its probabilities, (K,), or why it cannot be read."""
 
 MAX_NAMED = 20
 """Classes of an estimated distribution that are printed."""

@@ -24,7 +24,7 @@ class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """Show all values of this one, and who decides each."""
+    """Show all values of this preset, and what decides each."""
     method: str = "fixmatch+daso"
     """Method whose training is shown."""
     json: bool = False

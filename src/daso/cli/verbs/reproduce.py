@@ -141,7 +141,7 @@ def run(argv: Sequence[str]) -> int:
             return stop.status
         left = refused + failed
     show(campaign, parts)
-    for names, what in ((busy, "left to other processes, which run them"), (left, "not done")):
+    for names, what in ((busy, "left to other processes that run them"), (left, "not done")):
         if names:
             print(f"{len(names)} {what}:", *names, sep="\n  ", file=sys.stderr)
     return 1 if left else 0

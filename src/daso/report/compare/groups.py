@@ -40,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Setting:
-    """Groups with the same source, split and kind of measured images; notes come first."""
+    """Groups with the same source, split and kind of measured images, and notes about them."""
 
     title: str
     groups: tuple[Group, ...]
@@ -68,7 +68,7 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            raise RunError(f"{path} is no run folder and contains none")
+            raise RunError(f"{path} is not a run folder and contains none")
         found |= below
     return list(found)
 

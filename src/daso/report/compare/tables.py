@@ -34,10 +34,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "accuracy of pseudo-labels": ("pseudo_labels", "final", "accuracy"),
     "accuracy of those over threshold": ("pseudo_labels", "confident", "accuracy"),
 }
-"""Path of each number in the summary or in the last evaluation.
-
-Medians of the last evaluations, unless the name says otherwise.
-"""
+"""Path of each number, a median unless its name says otherwise, in summary or last evaluation."""
 TESTED = ("balanced accuracy", ADJUSTED, "accuracy", "recall, few labels")
 BASELINES = ("fixmatch", "supervised")
 COLUMNS = (

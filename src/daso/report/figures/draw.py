@@ -83,12 +83,11 @@ def draw(*drawn: Chart) -> Figure:
     """Return a figure of charts."""
     figure, axes = make_figure(len(drawn))
     for axis, chart in zip(axes, drawn, strict=True):
-        draw_chart(axis, chart)
+        _draw_chart(axis, chart)
     return figure
 
 
-def draw_chart(axis: Axes, chart: Chart) -> None:
-    """Draw a chart on axes."""
+def _draw_chart(axis: Axes, chart: Chart) -> None:
     scale = 100 if chart.percent else 1
     plot = _bars if chart.kind == "classes" and len(chart.names) <= FEW_CLASSES else _lines
     for place, series in enumerate(chart.series):

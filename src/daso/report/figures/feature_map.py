@@ -24,10 +24,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#44
 """Okabe and Ito's palette, with dark gray instead of yellow, which is hard to see on white."""
 SHAPES = "o^sPvX"
 MOST_SHAPES = len(COLORS) * len(SHAPES)
-"""Up to this many classes have a color and a shape of their own; more are colored by frequency.
-
-6 and 7 have no common factor, so neighbors in frequency differ in both.
-"""
+"""More classes are colored by frequency. 6 and 7 are coprime: neighbors differ in both."""
 BY_COUNT = ListedColormap(colormaps["cividis"](np.linspace(0, 0.85, 256)))
 """Cividis without the light yellow at its end."""
 OTHERS = "#C4C8CC"

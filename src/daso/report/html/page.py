@@ -16,7 +16,7 @@ from daso.report.runs import at, number
 
 MOST_ITEMS = 20
 SMALL_SIDE = 32
-"""Images of at most so many pixels a side are shown with visible pixels."""
+"""Images of at most this many pixels a side are shown with visible pixels."""
 
 
 def about(run: Run) -> Row:

@@ -15,7 +15,7 @@ from daso.report.html.run import Run
 GALLERIES = ("disagreeing", "confident", "uncertain")
 PARTS = ("score", "uncertainty", "rarity", "novelty")
 SUMMARIZED = 20
-"""First images of the list of what to label next that the summary is about."""
+"""Number of images to label next that the summary covers."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings that a spreadsheet takes for a formula."""
 KEYS = (

@@ -82,7 +82,7 @@ def load_run(path: Path) -> Run:
     files = {name: path / f"{name}.{'jsonl' if name == 'metrics' else 'json'}" for name in names}
     if not any(file.exists() for file in files.values()):
         listed = ", ".join(file.name for file in files.values())
-        raise RunError(f"{path} is no run folder: it has none of {listed}")
+        raise RunError(f"{path} is not a run folder: it has none of {listed}")
     problems: list[str] = []
     read: dict[str, Row] = {}
     for name in ("config", "data", "environment"):
@@ -160,7 +160,7 @@ def _beliefs(
         often = "" if complete else " The training writes it too, in at most 2% of its time."
         problems.append(
             f"There is no beliefs.safetensors: {lost}. {refresh} makes it from the last "
-            f"checkpoint, if the data is still in its place.{often}"
+            f"checkpoint, if the data has not moved.{often}"
         )
         return {}, {}
     try:
@@ -177,8 +177,8 @@ def _beliefs(
     step = number(beliefs.get("step"))
     if not complete and step is not None:
         problems.append(
-            f"What is shown of single images is as of step {step:,.0f}: {refresh} updates it to "
-            f"the last checkpoint."
+            f"Predictions for single images are those of step {step:,.0f}; {refresh} updates "
+            f"them to the last checkpoint."
         )
     if "pool.index" not in arrays:
         problems.append("The run has no unlabeled images: no map and no gallery.")

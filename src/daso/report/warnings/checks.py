@@ -27,9 +27,9 @@ STARVED_SHARE = 0.02
 FAR, NEAR = 0.25, 0.12
 """Total variation distances: the share of pseudo-labels that would have to change class."""
 IMBALANCE = 0.15
-"""Distance of the labels from balance that is needed to judge what is distributed like them."""
+"""Least distance of the labels from balance at which closeness to them means anything."""
 LEAST_ACCURACY, LEAST_RARE_RECALL = 0.5, 0.25
-"""Balanced accuracy, and recall of rare classes, from which pseudo-labels can be trusted."""
+"""Least balanced accuracy, and recall of rare classes, for pseudo-labels to be trusted."""
 MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
 """The paper's T_dist for labeled and unlabeled images of equal and of different distributions."""
 UNCERTAIN = 0.05
@@ -128,7 +128,7 @@ def swallowing_class(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
         "swallowing class",
         f"{share[top]:.0%} of the pseudo-labels are {run.class_names[top]}, but only "
         f"{labeled:.0%} of the labeled images",
-        "If the unlabeled images are not so many of this class: check some of them (daso predict)"
+        "If fewer unlabeled images belong to this class: check some of them (daso predict)"
         + (", raise --threshold" if "threshold" in run.options else "")
         + (f", try {more}" if more else "")
         + " or lower --learning-rate.",
