@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -106,6 +107,9 @@ def export_run(
         write_atomically(card, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return Exported(out, card, check)
 
 
