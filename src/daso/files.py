@@ -129,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunError(f"{path.parent} is no run folder: it has no {path.name}") from error
+        raise RunError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Trackers: the rows of a run for TensorBoard, Weights & Biases and MLflow.
+"""Send the rows of a run to TensorBoard, Weights & Biases and MLflow.
 
 A tracker that fails is dropped; the training continues. The trackers' own libraries send the
 numbers in the background and decide how long to wait for a server.
@@ -41,8 +41,8 @@ REQUEST_TIMEOUT_SECONDS = 10
 def numbers_of(row: Row, class_names: Sequence[str]) -> Numbers:
     """Return the finite numbers of a row by path, e.g. ``"test/balanced_accuracy"``.
 
-    Of the lists per class, recall and distribution are kept for up to 50 classes, as
-    ``"test/recall/CLASS"``. Numbers of a training row begin with ``"train/"``.
+    Recall and distribution per class are kept for up to 50 classes, as ``"test/recall/CLASS"``.
+    Numbers of a training row begin with ``"train/"``.
     """
     skipped = ("event", "step", "warnings")
     content = {name: value for name, value in row.items() if name not in skipped}
@@ -193,10 +193,9 @@ TRACKERS: dict[str, Callable[[Path, Row, Row, int], Any]] = {
     "wandb": WandB,
     "mlflow": MLflow,
 }
-"""Made of run folder, configuration, state and the step at which a resumed run continues.
+"""Called with the run folder, configuration, state and the step at which a resumed run continues.
 
-Its ``state``, JSON values, identifies the tracker's run for a later process; ``place`` says where
-to see it.
+``state``, JSON values, identifies a tracker's run for a later process; ``place`` is its address.
 """
 
 
@@ -243,7 +242,6 @@ class Tracking:
     """Sends the rows of a run to trackers; one that fails is dropped.
 
     Args:
-        kinds: names of the trackers.
         folder: of the run; it holds ``config.json`` and ``data.json`` once there is a row.
         say: called with where to see the run, and with what is wrong with a tracker.
         step: at which a resumed run continues.

@@ -56,7 +56,7 @@ def _trained_folder(
 
 @pytest.fixture
 def trained_folder(_trained_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Return copies of an image folder and of a run that has learnt its three colours."""
+    """Return copies of an image folder and of a run that has learned its three colors."""
     folder = shutil.copytree(_trained_folder, tmp_path / "trained")
     return folder / "images", folder / "run"
 
@@ -250,7 +250,7 @@ def test_two_classes_leave_a_group_empty(
             "000.png",
         ),
         (lambda images: shutil.rmtree(images / "labeled"), "labeled"),
-        (lambda images: shutil.rmtree(images / "unlabeled"), "unlabelled images"),
+        (lambda images: shutil.rmtree(images / "unlabeled"), "unlabeled images"),
     ],
     ids=[
         "a class without images",
@@ -317,7 +317,7 @@ def test_evaluate(finished_run: Path, capsys: Capture) -> None:
         "on test images, after 20 steps",
         "on held-out images, after 20 steps",
         "balanced accuracy",
-        "labelled",
+        "labeled",
         "precision",
     ):
         assert text in table
@@ -424,13 +424,13 @@ def test_predict_goes_on_past_an_unreadable_image(
     assert list(rows[0].values())[1:-1] == [""] * 5
 
 
-def test_predict_takes_images_of_any_size_and_colour(
+def test_predict_takes_images_of_any_size_and_color(
     trained_folder: tuple[Path, Path], tmp_path: Path, capsys: Capture
 ) -> None:
     _, run = trained_folder
-    Image.new("L", (100, 40), 128).save(tmp_path / "grey.jpg")
+    Image.new("L", (100, 40), 128).save(tmp_path / "gray.jpg")
     Image.new("RGBA", (5, 9), (200, 40, 30, 255)).save(tmp_path / "red, or so.png")
-    status, rows, _ = predict(capsys, run, tmp_path / "grey.jpg", tmp_path / "red, or so.png")
+    status, rows, _ = predict(capsys, run, tmp_path / "gray.jpg", tmp_path / "red, or so.png")
     assert status == 0
     assert rows[1]["path"].endswith("red, or so.png")
 

@@ -100,8 +100,8 @@ WITHOUT_TORCH = {
     "train digits --test nowhere": (1, "--test nowhere"),
     "train digits --device gpu": (2, "Did you mean 'cuda'?"),
     "resume . --device gpu": (1, "no config.json"),
-    "train --like nowhere": (1, "nowhere is no run folder"),
-    "resume nowhere": (1, "nowhere is no run folder"),
+    "train --like nowhere": (1, "nowhere is not a run folder"),
+    "resume nowhere": (1, "nowhere is not a run folder"),
     "train digits --method supervised --queue-length 7 --threshold 0.8": (
         2,
         "supervised has no --queue-length and no --threshold; methods and parts that have it: "
@@ -321,7 +321,7 @@ def test_a_method_without_the_unlabeled_images_it_needs(tmp_path: Path, capsys: 
 @pytest.mark.parametrize("verb", ["resume", "evaluate", "plot"])
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_no_run_folder(verb: str, folder: str, tmp_path: Path, capsys: Capture) -> None:
-    assert "is no run folder" in refused([verb, str(tmp_path / folder)], capsys)
+    assert "is not a run folder" in refused([verb, str(tmp_path / folder)], capsys)
 
 
 def test_interrupted_by_the_keyboard(

@@ -28,7 +28,7 @@ def run_folder(make_image_folder: MakeFolder, tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_labelled_image_is_measured_and_what_is_done_is_not_done_again(
+def test_every_labeled_image_is_measured_and_what_is_done_is_not_done_again(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (run_folder / "summary.json").read_bytes()

@@ -115,7 +115,7 @@ def test_a_job_whose_time_is_up_is_saved_and_queued_again(endless: tuple[Campaig
         assert 0 < resumed["from_step"] <= step
         [again] = processes_of(controller)
         assert again != process
-        os.kill(again, signal.SIGTERM)  # cancelled, or the machine taken back: saved, not ended
+        os.kill(again, signal.SIGTERM)  # canceled, or the machine taken back: saved, not ended
         wait_for(lambda: campaign.state(cell) == "started", controller)
         assert (newest_step(folder / "checkpoints") or 0) > resumed["from_step"]
         assert again in processes_of(controller)

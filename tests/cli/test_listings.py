@@ -50,7 +50,7 @@ def test_one_preset(capsys: Capture) -> None:
     assert lines["momentum"] == ["0.9", "general", "default"]
     assert lines["cutout"] == ["16", "images", "of", "32", "pixels"]
     found = printed_json(capsys, "presets", "stl10-n150-g10")
-    assert (found["unlabelled"], found["holdout"], found["resolution"]) == (None, 500, 32)
+    assert (found["unlabeled"], found["holdout"], found["resolution"]) == (None, 500, 32)
     assert found["tables"] == [2, 5, 6, 7, 8, 11, 12, 13, 15, 16, 17]
     assert found["resolved"]["method"]["warmup_steps"] == {
         "value": 5000,

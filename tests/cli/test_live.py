@@ -169,7 +169,7 @@ def test_bars_grow_by_eighths() -> None:
     assert lengths == sorted(lengths)
 
 
-def test_columns_show_roots_and_means_of_neighbours() -> None:
+def test_columns_show_roots_and_means_of_neighbors() -> None:
     assert columns([1.0, 0.25, 1e-9, 0.0], 1.0, 10, False) == "█▄▁ "
     assert columns([1.0, 0.0, 0.25, 0.25], 1.0, 2, False) == "▆▄"
     assert len(columns([0.1] * 200, 0.1, 64, False)) == 50

@@ -184,7 +184,7 @@ def test_an_estimated_prior_is_a_fixed_point(
     plain, _ = predict(capsys, finished_run, images, "--probabilities", status=1)
     arguments = (finished_run, images, "--prior", "estimated", "--probabilities")
     rows, said = predict(capsys, *arguments, status=1)
-    assert f"{COUNT} images, estimated by expectation-maximisation" in said
+    assert f"{COUNT} images, estimated by expectation-maximization" in said
     assert sum(row["error"] != "" for row in rows) == 1
     before, after = (
         probabilities([row for row in answers if not row["error"]]) for answers in (plain, rows)

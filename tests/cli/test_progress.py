@@ -145,7 +145,7 @@ def test_a_real_training_in_a_real_terminal(tmp_path: Path) -> None:
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
     assert "40 steps in " in plain
     assert "━" in plain
-    assert "labelled" in plain
+    assert "labeled" in plain
     # Going up over a view of 24 lines would scroll the terminal: it must be lower than that.
     up = "\x1b[1A\x1b[2K"
     assert 0 < max(map(len, re.findall(rf"(?:{re.escape(up)})+", text))) < 24 * len(up)

@@ -42,7 +42,7 @@ def test_a_class_that_does_not_exist_is_never_named() -> None:
     np.testing.assert_allclose(shift(sure, TRAINED, absent), [absent])
 
 
-def test_the_distribution_of_unlabelled_images_is_found() -> None:
+def test_the_distribution_of_unlabeled_images_is_found() -> None:
     random = np.random.default_rng(0)
     classes = random.choice(3, 20_000, p=REAL)
     seen = np.array([random.choice(4, p=DENSITY[k]) for k in classes])

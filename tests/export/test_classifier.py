@@ -128,7 +128,7 @@ def test_a_class_that_the_network_hardly_knows_is_not_lost_by_the_estimate() -> 
     np.testing.assert_allclose(estimate, [0.3, 0.3, 0.4], atol=0.03)
     alone = dataclasses.replace(facts, confusion=None)
     by_words, how = alone.estimate_distribution(lambda: [answers[classes]])
-    assert how == "expectation-maximisation"
+    assert how == "expectation-maximization"
     assert abs(by_words - [0.3, 0.3, 0.4]).sum() > 0.3
     model = Classifier(lambda x: answers[x[:, 0].astype(int)], facts)
     shifted = model.predict(classes[:, None].astype(np.float32), prior="estimated").probabilities
@@ -204,7 +204,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
 def test_what_is_no_model(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         daso.load(tmp_path / "gone")
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         daso.load(tmp_path)
     checkpoint = max((finished_run / "checkpoints").glob("*.safetensors"))
     with pytest.raises(RunError, match="not exported by daso"):

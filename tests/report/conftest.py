@@ -45,7 +45,7 @@ def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def many_classes(
     tiny_config: MakeConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a run of 40 classes, turned digits, whose unlabelled images have no truth."""
+    """Return a run of 40 classes, turned digits, whose unlabeled images have no truth."""
     assert digits.test is not None
     images = np.concatenate(
         [np.rot90(digits.train.images[:400], turn, (2, 3)) for turn in range(4)]

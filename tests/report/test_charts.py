@@ -1,4 +1,4 @@
-"""What charts are computed from: bins, intervals, ticks, places and colours."""
+"""What charts are computed from: bins, intervals, ticks, places and colors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_map_keeps_groups_together() -> None:
     assert (groups[distance.argmin(1)] == groups).mean() == 1
 
 
-def test_colours_run_from_the_frequent_to_the_rare() -> None:
+def test_colors_run_from_the_frequent_to_the_rare() -> None:
     assert frequency_color(0, 10) == "#0072b2"
     assert frequency_color(9, 10) == "#d55e00"
     assert len({frequency_color(rank, 100) for rank in range(100)}) == 100

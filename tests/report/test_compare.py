@@ -133,7 +133,7 @@ def test_a_method_that_training_balanced_has_no_logit_adjusted_numbers(campaign:
 def test_classes_come_by_falling_number_of_labels_with_all_methods(campaign: Path) -> None:
     compared = only(campaign)
     head, *rows = compared.class_table()
-    assert head == ["class", "labelled", "fixmatch+daso", "supervised", "fixmatch+daso: difference"]
+    assert head == ["class", "labeled", "fixmatch+daso", "supervised", "fixmatch+daso: difference"]
     counts = [int(row[1]) for row in rows]
     assert counts == sorted(counts, reverse=True)
     row = next(row for row in rows if row[0] == "3")

@@ -1,4 +1,4 @@
-"""The map of the embedding as a picture: what stands where, in which colour and shape."""
+"""The map of the embedding as a picture: what stands where, in which color and shape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def drawn(figure: Figure, kind: str) -> Counter[str]:
-    """Return how many marks of a kind there are of each colour."""
+    """Return how many marks of a kind there are of each color."""
     found: Counter[str] = Counter()
     for one in figure.axes[0].collections:
         if one.get_sizes()[0] == SIZES[kind] and len(one.get_offsets()):
@@ -49,26 +49,26 @@ def expected(folder: Path, classes: np.ndarray) -> Counter[str]:
     return Counter(colors[k] for k in classes if k >= 0)
 
 
-def test_every_image_and_prototype_stands_there_in_the_colour_of_its_class(
+def test_every_image_and_prototype_stands_there_in_the_color_of_its_class(
     finished_run: Path,
 ) -> None:
     arrays = arrays_of(finished_run)
     rows = arrays["map.place"]
     figure = figures.embedding_map(finished_run)
-    assert drawn(figure, "unlabelled") == expected(finished_run, arrays["pool.final"][rows])
-    assert drawn(figure, "labelled") == expected(finished_run, arrays["map.label"])
+    assert drawn(figure, "unlabeled") == expected(finished_run, arrays["pool.final"][rows])
+    assert drawn(figure, "labeled") == expected(finished_run, arrays["map.label"])
     assert drawn(figure, "prototype") == expected(finished_run, np.arange(10))
     truth = figures.embedding_map(finished_run, by="truth")
-    assert drawn(truth, "unlabelled") == expected(finished_run, arrays["pool.truth"][rows])
+    assert drawn(truth, "unlabeled") == expected(finished_run, arrays["pool.truth"][rows])
     assert {text.get_text() for text in figure.axes[0].texts} == {str(k) for k in range(10)}
 
 
-def test_the_legend_names_each_class_with_its_labelled_images(finished_run: Path) -> None:
+def test_the_legend_names_each_class_with_its_labeled_images(finished_run: Path) -> None:
     counts = json.loads((finished_run / "data.json").read_text())["labeled_counts"]
     legend = figures.embedding_map(finished_run).axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
-    assert said[:3] == ["unlabelled image", "labelled image", "prototype of a class"]
+    assert said[:3] == ["unlabeled image", "labeled image", "prototype of a class"]
     assert sorted(said[3:]) == [f"{k} ({counts[k]})" for k in range(10)]
 
 
@@ -76,7 +76,7 @@ def test_classes_can_be_singled_out(finished_run: Path) -> None:
     arrays = arrays_of(finished_run)
     final = arrays["pool.final"][arrays["map.place"]]
     figure = figures.embedding_map(finished_run, classes=["3", "0"])
-    found = drawn(figure, "unlabelled")
+    found = drawn(figure, "unlabeled")
     assert (found[COLORS[0]], found[COLORS[1]]) == tuple((final == k).sum() for k in (0, 3))
     assert found[OTHERS] == len(final) - found[COLORS[0]] - found[COLORS[1]]
     assert {text.get_text() for text in figure.axes[0].texts} == {"0", "3"}
@@ -85,7 +85,7 @@ def test_classes_can_be_singled_out(finished_run: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 10, MOST_SHAPES])
-def test_classes_differ_in_colour_or_shape_and_neighbours_in_both(count: int) -> None:
+def test_classes_differ_in_color_or_shape_and_neighbors_in_both(count: int) -> None:
     counts = np.arange(count, 0, -1, dtype=float)
     styles = class_styles(range(count), range(count), counts)
     assert len(set(styles)) == count
@@ -94,7 +94,7 @@ def test_classes_differ_in_colour_or_shape_and_neighbours_in_both(count: int) ->
         assert shape != other_shape
 
 
-def test_more_classes_are_coloured_by_their_number_of_labelled_images(finished_run: Path) -> None:
+def test_more_classes_are_colored_by_their_number_of_labeled_images(finished_run: Path) -> None:
     count = MOST_SHAPES + 8
     data = json.loads((finished_run / "data.json").read_text())
     data |= {
@@ -110,7 +110,7 @@ def test_more_classes_are_coloured_by_their_number_of_labelled_images(finished_r
     (finished_run / FILE).write_bytes(safetensors.numpy.save(arrays, {"beliefs": "{}"}))
     figure = figures.embedding_map(finished_run)
     assert len(drawn(figure, "prototype")) > 40
-    assert figure.axes[1].get_ylabel() == "labelled images of the class"
+    assert figure.axes[1].get_ylabel() == "labeled images of the class"
     assert not list(figure.axes[0].texts)
     one = figures.embedding_map(finished_run, classes=["class 49"])
     assert [text.get_text() for text in one.axes[0].texts] == ["class 49"]

@@ -140,7 +140,7 @@ def test_keys_alone_reach_and_use_a_column_head(page: Page) -> None:
     page.evaluate("document.querySelector('[data-filters=class-table]').focus()")
     for _ in range(3):  # the region of the table, its first head, its second
         page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "labelled"
+    assert page.evaluate("document.activeElement.textContent") == "labeled"
     page.keyboard.press("Enter")
     values = [int(value) for value in column(page, "class-table", 1)]
     assert values == sorted(values, reverse=True)

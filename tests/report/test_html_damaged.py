@@ -43,10 +43,10 @@ def test_a_running_training_shows_what_it_believed_when_it_last_wrote_it(
     change_beliefs(finished_run, {"step": 15})
     page = report(finished_run)
     assert page.sections == ALL_SECTIONS
-    assert "single images is as of step 15" in page.text
+    assert "single images are those of step 15" in page.text
     for said in (
         "test images, at step 15. Rows:",
-        "unlabelled images at step 15",
+        "unlabeled images at step 15",
         "Agreement at step 15",
     ):
         assert said in page.text
@@ -76,10 +76,10 @@ def test_a_complete_run_without_beliefs_says_how_to_get_them(finished_run: Path)
 
 
 def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         write_report(tmp_path)
     assert main(["report", str(tmp_path)]) == 1
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
 
 
 FILES = (

@@ -188,8 +188,8 @@ def test_the_temperature_is_told(finished_run: Path) -> None:
 def test_a_supervised_run(finished_supervised_run: Path) -> None:
     page = report(finished_supervised_run)
     assert "pseudo_labels" not in page.sections
-    assert "galleries" in page.sections  # by the mean features of the labelled images
-    assert "mean features of each class's labelled images" in page.text
+    assert "galleries" in page.sections  # by the mean features of the labeled images
+    assert "mean features of each class's labeled images" in page.text
     assert "What is missing" not in page.text
 
 

@@ -118,7 +118,7 @@ def test_comparison(finished_run: Path, finished_supervised_run: Path, tmp_path:
         assert min(image.size) > 600
 
 
-def test_more_groups_than_colours_can_be_told_apart(finished_run: Path) -> None:
+def test_more_groups_than_colors_can_be_told_apart(finished_run: Path) -> None:
     groups = {f"method {n}": [read_run(finished_run)] for n in range(9)}
     lines = draw(charts.accuracy(groups)).axes[0].lines
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9

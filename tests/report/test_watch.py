@@ -64,7 +64,7 @@ def test_a_resumed_run_says_nothing_twice() -> None:
 
 @pytest.fixture(scope="module")
 def long_tailed_runs(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> dict[str, Path]:
-    """Return runs of fixmatch+daso on digits whose unlabelled images are distributed like the labelled, or not."""
+    """Return runs of fixmatch+daso on digits whose unlabeled images are distributed like the labeled, or not."""
     from daso.train.options import TrainOptions
 
     folders = {}

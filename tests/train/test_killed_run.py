@@ -237,7 +237,7 @@ def test_killed_before_the_configuration_was_written(
         == -signal.SIGKILL
     )
     assert main(["resume", str(folder)]) == 1
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     # It has not begun: the same command begins it.
     assert finish(start(killed_runs.command, arguments("fixmatch+daso", folder))) == 0
     assert_same_end(folder, undisturbed["fixmatch+daso"])

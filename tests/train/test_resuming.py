@@ -130,7 +130,7 @@ def test_a_run_whose_vouchers_are_all_lost_does_not_start_anew(finished_run: Pat
 
 @pytest.mark.parametrize("folder", ["missing", ""])
 def test_no_run_folder(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         resume_run(tmp_path / folder)
 
 

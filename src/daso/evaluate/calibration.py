@@ -1,4 +1,4 @@
-"""Temperature scaling: make probabilities as often right as they say."""
+"""Temperature scaling of probabilities."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     """Return the temperature T for which the softmax of logits / T fits the labels best.
 
     Guo, Pleiss, Sun, Weinberger: *On Calibration of Modern Neural Networks*, ICML 2017, arXiv
-    1706.04599, section 4.2, minimise the negative log-likelihood of held-out images. A normal prior
+    1706.04599, section 4.2, minimize the negative log-likelihood of held-out images. A normal prior
     on log T adds (log T)^2 / (2 SPREAD^2): without it, a network without mistakes on a small
     hold-out gets T = 0.
 
@@ -91,8 +91,12 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
     """
     if len(labels) == 0:
         return Calibration(1.0, step, 0, note="there is no hold-out to fit a temperature on")
-    few = len(labels) < FEWEST_IMAGES
-    temperature = 1.0 if few else fit_temperature(logits, labels)
+    note, temperature = None, 1.0
+    if len(labels) >= FEWEST_IMAGES:
+        temperature = fit_temperature(logits, labels)
+    else:
+        note = f"{len(labels)} held-out images are too few to fit a temperature: at least "
+        note += f"{FEWEST_IMAGES} are needed"
     after = np.asarray(logits, dtype=np.float64) / temperature
     probs = np.exp(_log_softmax(after))
     return Calibration(
@@ -103,10 +107,7 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
         _loss(after, labels),
         calibration_error(np.exp(_log_softmax(logits)), labels),
         calibration_error(probs, labels),
-        f"{len(labels)} held-out images are too few to fit a temperature: at least {FEWEST_IMAGES} "
-        "are needed"
-        if few
-        else None,
+        note,
         _confusion(probs, labels),
     )
 

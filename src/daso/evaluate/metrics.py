@@ -55,11 +55,11 @@ def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
 
 
 def class_groups(class_counts: Array) -> dict[str, list[int]]:
-    """Split the classes into thirds by their number of labelled images: many, medium, few.
+    """Split the classes into thirds by their number of labeled images: many, medium, few.
 
     The usual thresholds of 100 and 20 images suit ImageNet-LT, not the few labels of
-    semi-supervised learning. Ties are broken by class index. With fewer than three classes, some
-    groups are empty.
+    semi-supervised learning. Ties are broken by class index. Below three classes, some groups are
+    empty.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     parts = np.array_split(order, 3)
@@ -70,14 +70,12 @@ def class_groups(class_counts: Array) -> dict[str, list[int]]:
 
 
 def _softmax(logits: Array) -> tuple[Array, Array]:
-    """Return probabilities and log-probabilities in double precision."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return np.exp(log_probs), log_probs
 
 
 def _mean(values: Array) -> float:
-    """Return the mean over the classes that have images; NaN if none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
@@ -88,7 +86,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
     Args:
         logits: float, (N, K).
         labels: int64, (N,), 0 <= label < K.
-        class_counts: int64, (K,), labelled training images, which define the groups.
+        class_counts: int64, (K,), labeled training images, which define the groups.
 
     Returns:
         ``accuracy``, ``balanced_accuracy`` (mean recall), ``geometric_mean`` (of the recalls; 0 if
@@ -116,7 +114,7 @@ def classification_metrics(logits: Array, labels: Array, class_counts: Array) ->
 
 
 def adjust_logits(logits: Array, class_counts: Array, strength: float = 1.0) -> Array:
-    """Subtract the log prior of the labelled images from logits (N, K).
+    """Subtract the log prior of the labeled images from logits (N, K).
 
     Post-hoc logit adjustment, Menon et al., ICLR 2021, equation 9, for balanced test classes.
     """

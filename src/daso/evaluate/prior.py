@@ -38,9 +38,9 @@ def estimate_prior(
     rounds: int = 1000,
     tolerance: float = 1e-6,
 ) -> Array:
-    """Estimate the class distribution of unlabelled images, float64 (K,), from probabilities.
+    """Estimate the class distribution of unlabeled images, float64 (K,), from probabilities.
 
-    The expectation-maximisation algorithm of Saerens et al., 2002, equation 2.9, starts at
+    The expectation-maximization algorithm of Saerens et al., 2002, equation 2.9, starts at
     *from_prior*: shift the probabilities to the current estimate; their mean is the next. Each
     round raises the likelihood. The probabilities must be calibrated, and the images of each class
     must look the same in training and use.

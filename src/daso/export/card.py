@@ -1,4 +1,4 @@
-"""Write the card of an exported model: what it is, how good, and its limits."""
+"""Write the model card of an exported file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ class Check:
     """The comparison of an exported file with the original.
 
     Attributes:
-        images: number compared.
-        what: their kind, such as "test images".
+        images, what: number and kind of the images compared.
         difference: largest difference of a probability.
-        runtime: that read the file.
         from_run: largest difference from the run, if that computes in another precision than the
             file; else None.
         same_class: number of images to which file and run give the same class; else None.
@@ -67,7 +65,7 @@ probabilities = daso.load("{name}").predict(images).probabilities""",
 def model_card(
     folder: Path, model: Model, facts: ModelFacts, kind: str, name: str, check: Check
 ) -> str:
-    """Return the card of a run's model, exported to a file of some kind: ``card.md``, filled in."""
+    """Return ``card.md``, filled in for a run's model exported to a file."""
     data = read_json(folder / "data.json")
     summary, confusion = _read(folder / "summary.json"), _read(folder / "confusion.json")
     counts = np.array(confusion["counts"]) if confusion else None
@@ -85,6 +83,9 @@ def model_card(
             f"run itself gives the same class to {check.same_class} of these images, with "
             f"probabilities up to {check.from_run:.2g} apart."
         )
+    prior = "the class frequencies of the labeled images"
+    if facts.balanced_by:
+        prior = "balanced classes"
     sizes = {name: f"{data.get(name) or 0:,}" for name in ("unlabeled", "holdout", "test")}
     template = files("daso.export").joinpath("card.md").read_text(encoding="utf-8")
     return template.format(
@@ -99,9 +100,7 @@ def model_card(
         **sizes,
         quality=quality,
         calibration=_calibration(folder, facts),
-        prior="balanced classes"
-        if facts.balanced_by
-        else "the class frequencies of the labeled images",
+        prior=prior,
         limits="".join(f"* {point}\n" for point in _limits(facts, counts)),
         origin=_origin(facts.provenance),
         trained=trained,
@@ -110,7 +109,6 @@ def model_card(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the object in a file of the run folder, {} if it is missing or damaged."""
     try:
         return read_json(path)
     except RunError:
@@ -138,16 +136,13 @@ def _head(facts: ModelFacts, kind: str, name: str) -> str:
     inputs = f"float32 vectors, N x {shape}"
     if facts.takes_images:
         inputs = f"uint8 images, N x {shape} ({'RGB' if facts.input_shape[0] == 3 else 'gray'})"
-    classes, origin = len(facts.class_names), facts.provenance
+    classes, network = len(facts.class_names), _text(facts.provenance.get("network"))
     rows = [
         ["", ""],
         ["file", f"`{name}`, {kind}"],
         ["input", inputs],
         ["output", f"probabilities of {classes} classes, N x {classes}, float32"],
-        [
-            "method",
-            f"{_text(facts.method)}, network {_text(origin.get('network'))}, {facts.step:,} steps",
-        ],
+        ["method", f"{_text(facts.method)}, network {network}, {facts.step:,} steps"],
     ]
     return _table(rows)
 
@@ -163,7 +158,7 @@ def _other_sizes(facts: ModelFacts) -> str:
             f"the central square and resize it to {width} x {height} (bilinear, antialiased: "
             f"Pillow's `resize(({width}, {height}), Image.Resampling.BILINEAR, box=...)`)"
         )
-    scaled = "The model scales and normalises pixel values itself."
+    scaled = "The model scales and normalizes pixel values itself."
     return f"\n{scaled} For images of another size: {resize}.\n"
 
 
@@ -185,44 +180,31 @@ def _quality(
         lines.append(
             f"The hold-out was also used to {' and to '.join(uses)}: new images may score lower."
         )
-    rows: list[list[object]] = [
-        ["class", "labels", "recall %", "precision %", "tested on", "most often confused with"]
-    ]
+    head = ("class", "labels", "recall %", "precision %", "tested on", "most often confused with")
+    rows: list[Sequence[object]] = [head]
     for k, name in enumerate(facts.class_names):
         wrong = counts[k].copy()
         wrong[k] = 0
         other = facts.class_names[int(wrong.argmax())]
-        rows.append(
-            [
-                _text(name),
-                facts.labeled_counts[k],
-                _percent(recall[k]),
-                _percent(precision[k]),
-                int(counts[k].sum()),
-                f"{_text(other)} ({int(wrong.max())})" if wrong.sum() else "",
-            ]
-        )
+        confused = f"{_text(other)} ({int(wrong.max())})" if wrong.sum() else ""
+        shares = _percent(recall[k]), _percent(precision[k])
+        rows.append([_text(name), facts.labeled_counts[k], *shares, counts[k].sum(), confused])
     return " ".join(lines) + "\n\n" + _table(rows)
 
 
 def _calibration(folder: Path, facts: ModelFacts) -> str:
-    found = read_calibration(folder, facts.step)
-    if found.note:
-        text = f"The probabilities are not calibrated: {_text(found.note)}."
-    else:
-        losses = [f"{value:.4f}" for value in (found.loss_before, found.loss_after)]
-        errors = [f"{value:.4f}" for value in (found.error_before, found.error_after)]
-        text = (
-            f"Logits are divided by the temperature {found.temperature:.3f}, fitted on "
-            f"{found.images:,} held-out images; measured on the same images:\n\n"
-        ) + _table(
-            [
-                ["held-out images", "before", "after"],
-                ["negative log-likelihood", *losses],
-                ["expected calibration error", *errors],
-            ]
-        )
-    return text
+    fit = read_calibration(folder, facts.step)
+    if fit.note:
+        return f"The probabilities are not calibrated: {_text(fit.note)}."
+    rows = [
+        ["held-out images", "before", "after"],
+        ["negative log-likelihood", f"{fit.loss_before:.4f}", f"{fit.loss_after:.4f}"],
+        ["expected calibration error", f"{fit.error_before:.4f}", f"{fit.error_after:.4f}"],
+    ]
+    return (
+        f"Logits are divided by the temperature {fit.temperature:.3f}, fitted on {fit.images:,} "
+        f"held-out images; measured on the same images:\n\n{_table(rows)}"
+    )
 
 
 def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
@@ -238,7 +220,7 @@ def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
         return
     missed, unsure = recall_precision(counts)[0] < LOW_RECALL, counts.sum(1) < FEW_TESTED
     if missed.any():
-        yield f"Recognised less than half of the time: {names(missed)}."
+        yield f"Recognized less than half of the time: {names(missed)}."
     if unsure.any():
         few = f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough estimate"
         yield f"{few}: {names(unsure)}."

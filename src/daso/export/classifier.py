@@ -35,7 +35,6 @@ class Predictions:
 
     Attributes:
         probabilities: float64, (N, K), rows sum to 1.
-        class_names: K names.
     """
 
     probabilities: Array
@@ -66,7 +65,6 @@ class Classifier:
     Args:
         answer: returns probabilities, (N, K), of inputs as in training: uint8 (N, C, H, W), or
             float32 (N, D) for a model of vectors.
-        facts: of the model.
     """
 
     def __init__(self, answer: Callable[[Array], Array], facts: ModelFacts) -> None:
@@ -81,12 +79,10 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The K class names."""
         return self.facts.class_names
 
     @property
     def batch(self) -> int:
-        """Number of inputs to process at a time."""
         if not self.facts.takes_images:
             return VECTOR_BATCH
         _, height, width = self.facts.input_shape
@@ -159,14 +155,11 @@ class Classifier:
         return pixels
 
     def prepare_all(self, images: Sequence[Any], first: int = 0) -> Array:
-        """Return inputs as one array, decoded by several threads.
-
-        Args:
-            images: what ``prepare`` takes, at least one.
-            first: number of the first one, for errors.
+        """Return inputs, at least one, as one array, decoded by several threads.
 
         Raises:
-            DataError: one cannot be read; the message names the file, or the number of the input.
+            DataError: one cannot be read; the message names the file, or counts inputs from
+                *first*.
         """
         with ThreadPoolExecutor() as executor:
             numbers = range(first, first + len(images))
@@ -195,7 +188,6 @@ class Classifier:
         return vector
 
     def _batches(self, images: Any) -> Iterator[Array]:
-        """Yield the inputs as in training, a batch at a time."""
         if isinstance(images, str | PathLike | bytes | Image.Image):
             images = [images]
         ready = False
@@ -214,7 +206,6 @@ class Classifier:
 
 
 def _picture(image: Array | Image.Image) -> Image.Image:
-    """Return a copy of an image for Pillow."""
     if isinstance(image, Image.Image):
         return image.copy()
     if image.ndim not in (2, 3):

@@ -1,4 +1,4 @@
-"""What a trained model knows about itself, and the class distributions that follow from it."""
+"""Facts about a trained model, and the class distributions that follow from them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,12 @@ Array = npt.NDArray[Any]
 class ModelFacts:
     """What is known about a classifier besides its weights.
 
-    It is read from a run folder, or from an exported file's metadata.
-
     Attributes:
-        class_names: K names.
         labeled_counts: labeled training images of each class.
         input_shape: channels, height and width of an image; for vectors their length alone.
         temperature: divisor of the logits before the softmax.
         calibration_note: why the temperature was not fitted, or None.
         balanced_by: parts of the method that balanced the classifier.
-        method: as it was named.
         step: number of training steps.
         confusion: see ``Calibration``, or None.
         provenance: version, commit, data and seed, as JSON values.
@@ -57,15 +53,13 @@ class ModelFacts:
 
     @property
     def takes_images(self) -> bool:
-        """Whether the model takes images rather than vectors."""
         return len(self.input_shape) == 3
 
     @property
     def prior(self) -> Array:
         """Class distribution that the model's probabilities assume, float64 (K,).
 
-        That of the labeled images, from which the network learned; uniform if the method balanced
-        it.
+        That of the labeled images; uniform if the method balanced the classifier.
         """
         return self.uniform if self.balanced_by else self.labeled
 
@@ -124,7 +118,7 @@ class ModelFacts:
         for which C q is nearest to the mean of the probabilities, where C is the confusion on the
         hold-out (Lipton, Wang, Smola, ICML 2018, with probabilities in place of answers). It allows
         for a network that hardly ever names a rare class. Otherwise it comes from the
-        expectation-maximisation of Saerens et al., 2002, which takes the probabilities at face
+        expectation-maximization of Saerens et al., 2002, which takes the probabilities at face
         value and may lose such a class.
 
         Args:
@@ -135,7 +129,7 @@ class ModelFacts:
             DataError: there is no row.
         """
         if self.confusion is None:
-            return estimate_prior(chunks, self.prior), "expectation-maximisation"
+            return estimate_prior(chunks, self.prior), "expectation-maximization"
         total, count = np.zeros(len(self.class_names)), 0
         for probs in chunks():
             total, count = total + probs.sum(0, dtype=np.float64), count + len(probs)
@@ -144,15 +138,14 @@ class ModelFacts:
         return nearest_distribution(confusion, mean).numpy(), "the confusion on the hold-out"
 
     def to_metadata(self) -> dict[str, str]:
-        """Return every fact as JSON by its name."""
         return {name: json.dumps(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str) -> ModelFacts:
-        """Read facts back.
+        """Read facts back from the metadata of the file *where*.
 
         Raises:
-            RunError: facts are missing or damaged; *where* names the file.
+            RunError: facts are missing or damaged.
         """
         try:
             values = {

@@ -64,7 +64,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
         )
         assert exported is not None
         proto = exported.model_proto
-    _anonymise(proto)
+    _anonymize(proto)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(proto, facts.to_metadata())
@@ -74,7 +74,7 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     return lambda inputs: np.asarray(session.run(None, {"images": inputs})[0])
 
 
-def _anonymise(proto: Any) -> None:
+def _anonymize(proto: Any) -> None:
     """Remove lines and paths of source files, which the exporter notes for every operation."""
     graph = proto.graph
     nodes = [node for part in (graph, *proto.functions) for node in part.node]
@@ -88,9 +88,7 @@ def _anonymise(proto: Any) -> None:
 def write_torch(model: Model, facts: ModelFacts, path: Path) -> Answer:
     """Write a model as a ``torch.export`` program; return a function that runs it.
 
-    The program runs without daso.
-
-    Its extra file ``facts.json`` holds the facts.
+    The program runs without daso. Its extra file ``facts.json`` holds the facts.
 
     Raises:
         RunError: the network cannot be traced.
@@ -111,7 +109,9 @@ def write_safetensors(
 
     Auxiliary heads and the location of the data are omitted.
 
-    *data* is the run's ``data.json``. *encoder* is a module like the run's, if that came from Python.
+    Args:
+        data: the run's ``data.json``.
+        encoder: a module like the run's, if that came from Python.
     """
     network = model.network
     unused = tuple(f"heads.{name}." for name in network.heads if name != network.output)
@@ -151,7 +151,6 @@ def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _export_errors(tool: str) -> Iterator[None]:
-    """Silence an exporter's warnings and turn its errors into a RunError."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

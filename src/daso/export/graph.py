@@ -12,16 +12,13 @@ from daso.nets.network import Network
 
 
 class Deployed(nn.Module):
-    """A module from uint8 images (N, C, H, W) to probabilities (N, K).
+    """A module from uint8 images (N, C, H, W) of a fixed size to probabilities (N, K).
 
-    It holds preprocessing, network, temperature and softmax.
-
-    The size of the images is fixed. Resizing to the network's resolution is a product with two
-    matrices, taken from torch's own resizing: runtimes differ in how they resize, but not in how
-    they multiply. Everything is computed in float32, whatever the precision of the training.
+    It holds preprocessing, network, temperature and softmax, all in float32. Resizing to the
+    network's resolution is a product with two matrices, taken from torch's own resizing: runtimes
+    differ in how they resize, but not in how they multiply.
 
     Args:
-        network: of a run.
         input_shape: channels, height and width of the images; for a model of vectors their length.
         temperature: divisor of the logits, > 0.
     """

@@ -126,12 +126,11 @@ def network_answer(network: Network, temperature: float) -> Callable[[Array], Ar
 
 
 def without_folders(name: str) -> str:
-    """Return a name, or the last part of a path: the rest may tell more than its owner wants."""
+    """Return a name, or the last part of a path: the rest may be private."""
     return name if name.startswith(("hf:", "timm:", "python:")) else Path(name).name
 
 
 def _provenance(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return the origin of a model as JSON values."""
     environment, data = read_json(folder / "environment.json"), read_json(folder / "data.json")
     return {
         **{key: environment.get(key) for key in ("daso", "commit", "torch", "python")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -35,7 +36,7 @@ RUNTIMES = {"onnx": "onnxruntime", "torch": "torch.export", "safetensors": "daso
 
 @dataclass(frozen=True)
 class Exported:
-    """The exported model, the card beside it, and the result of the comparison."""
+    """An exported model, its card, and its comparison with the original."""
 
     path: Path
     card: Path
@@ -70,7 +71,7 @@ def export_run(
     out = out or folder / f"model{SUFFIXES[kind]}"
     if out.suffix != SUFFIXES[kind]:
         raise OptionError(
-            f"{out}: the suffix must be {SUFFIXES[kind]}, by which the format is recognised"
+            f"{out}: the suffix must be {SUFFIXES[kind]}, by which the format is recognized"
         )
     model, facts = load_run(folder, torch.device("cpu"), warn, encoder)
     trained_in = model.network.precision
@@ -106,6 +107,9 @@ def export_run(
         write_atomically(card, text.encode())
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return Exported(out, card, check)
 
 
@@ -129,13 +133,7 @@ def _prepare(classifier: Classifier, images: Iterable[Any]) -> Array:
 
 
 def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]:
-    """Return some of a run's own images or vectors as the model takes them, and what they are.
-
-    The first part that exists is used: test images, held-out ones, labeled ones.
-
-    Raises:
-        DataError: the run's data was moved, or none of these images can be read.
-    """
+    """Return test, held-out or labeled images of a run as the model takes them, and their name."""
     names = {"test": "test", "validation": "hold-out", "train": "labeled"}
     try:
         listing = None

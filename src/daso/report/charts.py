@@ -1,7 +1,6 @@
-"""What each chart shows: titles, labels and numbers, without a way to draw them.
+"""Compute what each chart shows; ``html.svg`` and ``figures.draw`` draw it.
 
-``daso.report.html.svg`` draws charts for the pages, ``daso.report.figures.draw`` with Matplotlib.
-Shares are between 0 and 1. Classes are ordered by their labelled images, most first. A function
+Shares are between 0 and 1. Classes are ordered by their labeled images, most first. A function
 returns None if the runs have nothing to show; groups that have nothing are left out.
 """
 
@@ -21,7 +20,7 @@ from daso.report.wording import POOLS
 
 Groups = Mapping[str, Sequence[RunFolder]]
 """Name of each method and its runs, which differ in the seed."""
-CLASSES = "class, most labelled images first"
+CLASSES = "class, most labeled images first"
 FEW_CLASSES = 20
 """Up to this many classes are named below a chart."""
 PARTS = ("linear", "semantic", "final")
@@ -33,10 +32,9 @@ class Series:
     """A curve, or the marks of a series.
 
     Attributes:
-        name: for the legend.
-        x, y: of the points; NaN leaves a gap.
+        y: values; NaN leaves a gap.
         style: ``"labeled"``, ``"linear"``, ``"semantic"``, ``"final"``, ``"adjusted"`` or
-            ``"truth"``, which decides the colour; ``""`` for a method, whose place decides it.
+            ``"truth"``, which decides the color; ``""`` for a method, whose place decides it.
         spread: standard deviation of y, or None.
     """
 
@@ -52,16 +50,14 @@ class Chart:
     """A chart of at least one series.
 
     Attributes:
-        kind: ``"lines"`` over the steps, ``"classes"`` side by side (dots or bars), or
-            ``"points"`` over numbers of images.
+        kind: ``"lines"`` over the steps, ``"classes"`` side by side (dots or bars), or ``"points"``
+            over numbers of images.
         percent: values are shares.
         log: the vertical axis is logarithmic.
         high: upper end of the vertical axis; None for the largest value.
-        names: of the classes on the horizontal axis.
-        counts: labelled images of these classes, shown behind their names.
+        names, counts: of the classes on the horizontal axis, and their labeled images.
         marks: steps at which a stage begins.
         reference: value of a dotted line.
-        note: what to know about the chart.
     """
 
     title: str
@@ -82,7 +78,6 @@ class Chart:
 def _classes(
     run: RunFolder, title: str, series: Mapping[str, tuple[str, Array | None]], **more: Any
 ) -> Chart | None:
-    """Chart series of a run: name to style and values (K,) by class index."""
     places = np.arange(run.num_classes, dtype=float)
     drawn = tuple(
         Series(name, places, values[run.order], style)
@@ -96,12 +91,12 @@ def _classes(
 def class_counts(
     run: RunFolder, pseudo_labels: Array | None = None, note: str = "Logarithmic."
 ) -> Chart | None:
-    """Chart labelled, pseudo-labelled and, where known, unlabelled images of each class."""
+    """Chart labeled, pseudo-labeled and, where known, unlabeled images of each class."""
     truth = vector(run.data.get("unlabeled_counts"), run.num_classes)
     series = {
-        "labelled": ("labeled", run.labeled_counts),
+        "labeled": ("labeled", run.labeled_counts),
         "pseudo-labels": ("final", pseudo_labels),
-        "unlabelled (truth)": ("truth", truth),
+        "unlabeled (truth)": ("truth", truth),
     }
     look: dict[str, Any] = {"y_label": "images", "percent": False, "log": True, "note": note}
     return _classes(run, "Images per class", series, **look)
@@ -110,21 +105,21 @@ def class_counts(
 def recall_of(run: RunFolder, recall: Array | None, adjusted: Array | None) -> Chart | None:
     """Chart recall per class of a run, and recall after logit adjustment, (K,) each.
 
-    Many classes are placed by their number of labelled images.
+    Above ``FEW_CLASSES``, classes are placed by their number of labeled images.
     """
     series = {"recall": ("final", recall), "logit-adjusted": ("adjusted", adjusted)}
     counts = run.labeled_counts
     look: dict[str, Any] = {"y_label": "recall", "high": 1.0}
     if counts is None or run.num_classes <= FEW_CLASSES:
         look["counts"] = None if counts is None else counts[run.order]
-        look["note"] = "" if counts is None else "In brackets: number of labelled images."
+        look["note"] = "" if counts is None else "In brackets: number of labeled images."
         return _classes(run, "Recall per class, most labels first", series, **look)
-    chart = _classes(run, "Recall against the number of labelled images", series, **look)
+    chart = _classes(run, "Recall against the number of labeled images", series, **look)
     if chart is None:
         return None
     placed = tuple(replace(one, x=counts[run.order]) for one in chart.series)
     note = "One point per class."
-    return replace(chart, series=placed, kind="points", x_label="labelled images", note=note)
+    return replace(chart, series=placed, kind="points", x_label="labeled images", note=note)
 
 
 def blending_weight(run: RunFolder) -> Chart | None:
@@ -141,7 +136,6 @@ def blending_weight(run: RunFolder) -> Chart | None:
 def _by_class(
     title: str, groups: Groups, values: Callable[[RunFolder], Array | None], y_label: str
 ) -> Chart | None:
-    """Chart a number per class of each group: mean and standard deviation over its runs."""
     series, runs = [], [run for members in groups.values() for run in members]
     for name, members in groups.items():
         rows = [v[runs[0].order] for run in members if (v := values(run)) is not None]
@@ -170,10 +164,9 @@ def recall(groups: Groups) -> Chart | None:
 
 
 def pseudo_label_quality(run: RunFolder, what: str) -> Array | None:
-    """Return recall or precision of the pseudo-labels per class (K,); None if truth is unknown.
+    """Return recall or precision of the pseudo-labels, (K,); None if the truth is unknown.
 
-    The mean over the evaluations that the run's summary quotes; NaN for a class with nothing to
-    measure.
+    The mean over the evaluations that the summary quotes; NaN if a class has nothing to measure.
     """
     _, values = run.classes_over_time("pseudo_labels", "final", what)
     return mean_known(values[-int(run.summary.get("evaluations", 1)) :]) if len(values) else None
@@ -196,10 +189,7 @@ def pseudo_labels_by_class(groups: Groups, what: str) -> Chart | None:
 def _over_time(
     title: str, groups: Groups, value: Callable[[Row], float | None], y_label: str, **more: Any
 ) -> Chart | None:
-    """Chart a number of the evaluations: mean and standard deviation over the runs of a group.
-
-    Only steps at which all runs of a group have the number are drawn.
-    """
+    """Chart mean and standard deviation at the steps at which all runs have the number."""
     series = []
     for name, runs in groups.items():
         rows = [{row["step"]: value(row) for row in run.evaluations()} for run in runs]
@@ -260,7 +250,7 @@ def rare_pseudo_labels(groups: Groups, part: str = "final") -> Chart | None:
 
 
 def pseudo_label_bias(runs: Sequence[RunFolder]) -> Chart | None:
-    """Chart that share among linear, semantic and final pseudo-labels, as the mean over runs."""
+    """Chart the rare third's share of linear, semantic and final pseudo-labels."""
     charts = {part: rare_pseudo_labels({part: runs}, part) for part in PARTS}
     drawn = {part: chart for part, chart in charts.items() if chart is not None}
     if not drawn:
@@ -274,7 +264,7 @@ def training(run: RunFolder) -> list[Chart]:
     """Chart what changed while one run trained; charts without numbers are left out."""
 
     def lines(title: str, *curves: tuple[str, ...], event: str = "evaluate", **more: Any) -> None:
-        """Add a chart of curves, each a name, a style and the path of its numbers in a row."""
+        """Add a chart of curves, each a name, a style and the path of its numbers."""
         series = [
             Series(name, *run.over_time(*path, event=event), style) for name, style, *path in curves
         ]

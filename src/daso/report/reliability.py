@@ -43,13 +43,7 @@ class Bins(NamedTuple):
 
 
 def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> Bins:
-    """Return the bins of answers.
-
-    Args:
-        confidence: (N,), in [0, 1].
-        correct: bool (N,).
-        bins: how many; 15 as for the calibration error of the metrics.
-    """
+    """Return bins of answers with their confidence, (N,), and whether they are right, (N,)."""
     place = np.clip((confidence * bins).astype(int), 0, bins - 1)
     counts = np.bincount(place, minlength=bins).astype(float)
     filled = np.maximum(counts, 1)
@@ -64,7 +58,6 @@ def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, A
     On the test images, or the hold-out without any. None if the run has not written its answers.
 
     Args:
-        run: the run, complete or not.
         logit_adjusted: after post-hoc logit adjustment.
 
     Raises:

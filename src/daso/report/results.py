@@ -15,18 +15,12 @@ from daso.files import Row
 from daso.report.runs import RunFolder
 
 QUOTED = (
-    "accuracy",
-    "balanced_accuracy",
-    "geometric_mean",
-    "recall_many",
-    "recall_medium",
-    "recall_few",
-    "calibration_error",
+    *("accuracy", "balanced_accuracy", "geometric_mean", "recall_many", "recall_medium"),
+    *("recall_few", "calibration_error"),
 )
 
 
 def _percent(values: Any) -> Any:
-    """Return a share, or a list of shares, in percent; None stays."""
     if isinstance(values, list):
         return [_percent(value) for value in values]
     return None if values is None else round(100 * values, 2)
@@ -81,10 +75,7 @@ def result_row(run: RunFolder) -> Row:
 
 
 def _whole_rows(content: bytes) -> tuple[int, csv.DictReader[str]]:
-    """Return the size in bytes of a CSV file's whole rows, and these rows.
-
-    A killed process may leave half a row.
-    """
+    """Return the size in bytes of a CSV file's whole rows, and these rows."""
     size = content.rfind(b"\n") + 1
     return size, csv.DictReader(io.StringIO(content[:size].decode(), newline=""))
 
@@ -99,13 +90,8 @@ def has_row(path: Path, key: Mapping[str, str]) -> bool:
 def append_row(path: Path, row: Row, key: Mapping[str, str] | None = None) -> None:
     """Append a row to a CSV file, after a header if the file is new.
 
-    The file is locked. The row is written as a whole or not at all; half a row at the end of the
-    file is removed.
-
-    Args:
-        path: of the file.
-        row: column to value.
-        key: nothing is appended if a row has these values.
+    The file is locked. The row is written as a whole or not at all; half a row, left by a killed
+    process, is removed. Nothing is appended if a row has the values of *key*.
 
     Raises:
         RunError: the file has other columns, or cannot be written.

@@ -37,10 +37,7 @@ def number(value: Any) -> float | None:
 
 
 def vector(value: Any, length: int) -> Array | None:
-    """Return a list of *length* numbers as float64, null as NaN.
-
-    None for anything else, and for a list without any number.
-    """
+    """Return a list of *length* numbers as float64, null as NaN; None without any number."""
     if not isinstance(value, list) or len(value) != length or not length:
         return None
     values = np.array([np.nan if (v := number(item)) is None else v for item in value])
@@ -59,7 +56,6 @@ class RunFolder:
     """The files of a run folder.
 
     Attributes:
-        path: of the folder.
         config, data, environment: as written when the run began.
         rows: of ``metrics.jsonl``.
         summary: {} until the run is complete.
@@ -74,7 +70,6 @@ class RunFolder:
 
     @property
     def method(self) -> str:
-        """Name of the method."""
         return str(self.config["method"])
 
     @cached_property
@@ -87,22 +82,20 @@ class RunFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The K class names."""
         return list(self.data["class_names"])
 
     @property
     def num_classes(self) -> int:
-        """K."""
         return len(self.class_names)
 
     @cached_property
     def labeled_counts(self) -> Array | None:
-        """Labelled images of each class, (K,)."""
+        """Labeled images of each class, (K,)."""
         return vector(self.data.get("labeled_counts"), self.num_classes)
 
     @cached_property
     def order(self) -> list[int]:
-        """The class indices, most labelled images first."""
+        """The class indices, most labeled images first."""
         counts = self.labeled_counts
         if counts is None:
             return list(range(self.num_classes))
@@ -110,7 +103,7 @@ class RunFolder:
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
-        """The classes in thirds by labelled images: many, medium, few."""
+        """The classes in thirds by labeled images: many, medium, few."""
         parts = np.array_split(np.array(self.order, dtype=int), 3)
         return dict(zip(("many", "medium", "few"), (part.tolist() for part in parts), strict=True))
 
@@ -123,7 +116,6 @@ class RunFolder:
         return next((n for n in ("test", "holdout") if isinstance(last.get(n), dict)), None)
 
     def evaluations(self) -> list[Row]:
-        """Return the ``"evaluate"`` rows in order."""
         return [row for row in self.rows if row["event"] == "evaluate"]
 
     def recall(self) -> Array:

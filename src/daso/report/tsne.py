@@ -24,6 +24,7 @@ MARK = 8
 LETTER = 7.6
 """Approximate width of a letter."""
 NAME_LENGTH = 24
+"""Longer names are cut on the map."""
 OFFSETS = (
     (4, ""),
     (4, "end"),
@@ -105,10 +106,7 @@ def read_embedding(run: RunFolder) -> Embedding | None:
 
 
 def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
-    """Return places (N, 2) of points (N, D) by t-SNE, each axis from 0 to 1.
-
-    Van der Maaten and Hinton, 2008.
-    """
+    """Place points (N, D) by t-SNE (van der Maaten, Hinton, 2008), (N, 2) from 0 to 1."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(2.0, (len(points) - 1) / 4))
@@ -121,16 +119,11 @@ def embed(points: npt.NDArray[np.floating[Any]]) -> Array:
     return scaled
 
 
-def short_name(name: str) -> str:
-    """Return a class name that fits on the map."""
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
-
-
 def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float, str]]:
     """Place the names of points (N, 2) beside, above or below them, with little overlap.
 
     Returns:
-        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centred.
+        x, y of the baseline, and the alignment: ``""`` starts there, ``"end"``, ``"mid"`` centered.
     """
     marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in points]
     taken: list[Box] = []
@@ -152,7 +145,6 @@ def place_names(points: Array, names: Sequence[str]) -> list[tuple[float, float,
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Return the area that two boxes share."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     return max(wide, 0.0) * max(high, 0.0)

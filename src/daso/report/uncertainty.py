@@ -15,7 +15,7 @@ def interval(recall: Array, counts: Array) -> float | None:
     difference between seeds is not included.
 
     Args:
-        recall: of each class, (K,); NaN if it was not measured.
+        recall: (K,); NaN if a class was not measured.
         counts: measured images of each class, (K,).
     """
     there = (counts > 0) & np.isfinite(recall)

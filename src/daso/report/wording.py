@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 
 POOLS = {"test": "test", "holdout": "held-out"}
-"""What the images are called that a run is measured on."""
+"""Names of the images that a run is measured on."""
+
+
+def shortened(name: str, most: int = 14) -> str:
+    """Return a class name of at most *most* characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def percent(value: float | None, missing: str = "-") -> str:

@@ -81,13 +81,9 @@ class Inputs:
 
 
 def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
-    """Yield the images of a folder at any depth, sorted by path.
+    """Yield the images of a folder at any depth, sorted by path, without hidden names.
 
-    Links are followed, hidden names skipped.
-
-    Args:
-        folder: to search.
-        parents: device and inode of the folders above; a link back to one of them is not followed.
+    Links are followed, except back to one of *parents*, the device and inode of each folder above.
     """
     try:
         status = Path(folder).stat()
@@ -118,7 +114,6 @@ def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
 
 
 def _manifest(file: Path) -> Iterator[Input]:
-    """Yield the files that a manifest names; paths are relative to its folder."""
     for line, name in read_paths(file):
         if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
             name = DataError(f"{name!a} is not a valid path: it holds half a character")
@@ -129,7 +124,6 @@ def _manifest(file: Path) -> Iterator[Input]:
 
 
 def _arrays(file: Path) -> Iterator[Input]:
-    """Yield the rows of an array, each an image or a vector."""
     try:
         stored = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(stored, np.ndarray):

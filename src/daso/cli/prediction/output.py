@@ -1,8 +1,8 @@
 """Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
-While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, one a line. Its first line
-identifies the model and the options. At the end, OUT is written from it in one go. After a kill,
-``--resume`` continues from it.
+While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, below a line that identifies
+the model and the options. At the end, OUT is written from it in one go. After a kill, ``--resume``
+continues from it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from daso.files import replacing
 Cells = list[Any]
 """The values of a row: the path first, the error, or None, last."""
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", "": "csv"}
-"""Formats by the suffix of the output."""
 ROW_GROUP = 10_000
-"""Rows of a parquet row group."""
 UNKNOWN = "unknown"
 """Class of an input with too little confidence."""
 
@@ -38,7 +36,6 @@ class Table:
     """The columns of the output.
 
     Attributes:
-        class_names: K names.
         top: number of classes to name.
         probabilities: whether all probabilities are shown.
         unsure: confidence below which the class is "unknown".
@@ -59,7 +56,6 @@ class Table:
         return (*names, "error")
 
     def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
-        """Return the row of an input, given its probabilities (K,)."""
         best = np.argsort(-probs, kind="stable")[: self.top].tolist()
         row: Cells = [name]
         for label in best:
@@ -71,7 +67,6 @@ class Table:
         return [*row, None]
 
     def failure(self, name: str, reason: str) -> Cells:
-        """Return the row of an input that could not be read."""
         return [name, *[None] * (len(self.columns) - 2), reason]
 
 
@@ -93,17 +88,15 @@ def _write_parquet(path: Path, columns: tuple[str, ...], rows: Iterator[Cells]) 
     import pyarrow
     import pyarrow.parquet
 
-    text = {
-        name: name in ("path", "class", "error") or name.startswith("class_") for name in columns
-    }
-    schema = pyarrow.schema(
-        [(name, pyarrow.string() if text[name] else pyarrow.float64()) for name in columns]
-    )
+    def kind(name: str) -> Any:
+        text = name in ("path", "class", "error") or name.startswith("class_")
+        return pyarrow.string() if text else pyarrow.float64()
+
+    schema = pyarrow.schema([(name, kind(name)) for name in columns])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while chunk := list(itertools.islice(rows, ROW_GROUP)):
-            values = {
-                name: [_unicode(row[place]) for row in chunk] for place, name in enumerate(columns)
-            }
+            cells = zip(*(map(_unicode, row) for row in chunk), strict=True)
+            values = {name: list(column) for name, column in zip(columns, cells, strict=True)}
             writer.write_table(pyarrow.table(values, schema=schema))
 
 
@@ -161,7 +154,6 @@ class Journal:
     """The rows of a running prediction, in a file that outlives the process.
 
     Args:
-        path: of the file.
         task: describes the model and the options; a journal of another task is refused.
         resume: continue an existing journal.
 
@@ -224,7 +216,6 @@ class Journal:
         self._file.truncate()
 
     def write(self, rows: Sequence[Cells]) -> None:
-        """Append rows."""
         try:
             self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
             self._file.flush()
@@ -234,17 +225,14 @@ class Journal:
         self.failed += sum(row[-1] is not None for row in rows)
 
     def read(self) -> Iterator[Cells]:
-        """Yield all rows from the first one."""
         self._file.seek(len(self._header))
         for line in self._file:
             yield json.loads(line)
 
     def remove_if_empty(self) -> None:
-        """Delete the file if it holds no row."""
         if self.path.stat().st_size <= len(self._header):
             self.remove()
 
     def remove(self) -> None:
-        """Close and delete the file."""
         self._file.close()
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Show the progress of a prediction: a bar on a terminal, otherwise a line every few seconds."""
+"""Show the progress of a prediction: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,6 @@ class Counter:
         inputs: counted first if a bar is shown.
         bar: whether a bar may be shown; not while the rows themselves are printed there.
         done: inputs that were classified before.
-
-    Attributes:
-        count: inputs added.
-        failed: those that could not be read.
     """
 
     def __init__(self, inputs: Inputs, *, bar: bool, done: int = 0) -> None:

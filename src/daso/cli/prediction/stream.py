@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Answer = tuple[str, Array | str]
-"""The name of an input with its probabilities, float64 (K,), or the reason why it cannot be
-read."""
+"""Name of an input, and its probabilities, float64 (K,), or why it cannot be read."""
 
 TASK_IMAGES = 16
-"""Images that a thread decodes in one task: switching threads for each image costs more than it
-gains."""
+"""Images that a thread decodes in one task; one by one, switching threads costs too much."""
 BATCHES_AHEAD = 3
 """Batches that are decoded while the network computes another."""
 
@@ -70,7 +68,6 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | str]:
-    """Return each input as the model takes it, or the reason why it cannot be read."""
     prepared: list[Array | str] = []
     for item in inputs:
         try:

@@ -15,7 +15,7 @@ from daso.cli.processes.signals import Stop
 from daso.cli.processes.slurm import POLL_SECONDS, Jobs
 from daso.cli.processes.workers import Workers
 from daso.cli.terminal.follow import follow
-from daso.cli.terminal.tables import wide_console
+from daso.cli.terminal.tables import make_table, wide_console
 from daso.errors import OptionError, RunError, nearest
 from daso.files import Row
 from daso.presets.benchmarks import PRESETS
@@ -61,11 +61,7 @@ def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
 
 
 def _comparison_table(comparison: Comparison) -> Table:
-    """Return a table of own numbers, each above the paper's."""
-    table = Table(box=SIMPLE_HEAD, leading=1)
-    table.add_column("")
-    for column in comparison.columns:
-        table.add_column(column, justify="right")
+    table = make_table(["", *comparison.columns], leading=1)
     for label, _, entries in comparison.rows:
         cells = [f"{entry.own_text}\n[dim]{entry.paper_text}[/dim]" for entry in entries]
         table.add_row(f"{escape(label)}\n[dim]  paper[/dim]", *cells)
@@ -155,10 +151,10 @@ def submit_all(
     *,
     wait: bool,
 ) -> list[str]:
-    """Submit the cells that are incomplete and have no job, some in *parallel*; print the jobs.
+    """Submit the incomplete cells without a job, at most *parallel* at a time; print the jobs.
 
     *words* is the command that submits them. With *wait*, wait until all jobs have ended, and
-    return the cells that failed meanwhile with their logs.
+    return the cells that failed, with their logs.
     """
     incomplete = {str(cell): cell for cell in cells if campaign.state(cell) != "complete"}
     submitted = jobs.submit([*incomplete.values()], parallel, words)

@@ -12,26 +12,20 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEAT_SECONDS = 2.0
-"""Further signals within this time are ignored: torchrun forwards what a scheduler or Ctrl-C has
-sent to all."""
+"""Signals repeated within this time are ignored: torchrun forwards what was sent to all."""
 NOTICE = (
     b"daso: stopping after this step, with a checkpoint; send the signal again to stop at once\n"
 )
 
 
 class Stop:
-    """Records a request to stop; calling it tells whether there was one.
-
-    Attributes:
-        signal: the first signal received, or None.
-    """
+    """Records the first ``signal`` that asks to stop; calling it tells whether there was one."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since = 0.0
 
     def __call__(self) -> bool:
-        """Tell whether a signal was received."""
         return self.signal is not None
 
     @property

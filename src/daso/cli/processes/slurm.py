@@ -36,11 +36,12 @@ class CellJob:
     """A cell as a job.
 
     The scheduler sends SIGUSR2 some time before it ends a job: the run is saved and the job queued
-    again. SIGTERM, sent when a job is cancelled or its machine taken back, saves the run; the job
+    again. SIGTERM, sent when a job is canceled or its machine taken back, saves the run; the job
     then waits for its end.
 
-    The campaign must have absolute paths. The command is that which submitted the job, for
-    ``environment.json``.
+    Attributes:
+        campaign: with absolute paths.
+        command: that submitted the job, for ``environment.json``.
     """
 
     campaign: Campaign
@@ -48,7 +49,6 @@ class CellJob:
     command: tuple[str, ...] = ()
 
     def __call__(self) -> str:
-        """Run or resume the cell; return its accuracy."""
         keep_freed_memory()
         sys.argv = ["daso", *self.command]
         received: list[int] = []
@@ -66,7 +66,7 @@ class CellJob:
         return outcome.message
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what submitit runs when the job is started again: the rest of the cell."""
+        """Return what submitit runs when the job starts again: the rest of the cell."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -83,10 +83,8 @@ class Jobs:
     """The jobs of a campaign in a scheduler's queue, recorded in ``OUT/jobs/queue.json``.
 
     Args:
-        campaign: of the jobs.
         engine: ``"slurm"``, or ``"local"``: processes on this machine, all at once, to try it.
-        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node,
-            slurm_partition, ...
+        options: of submitit's executor, as ``name=value``: timeout_min, gpus_per_node, ...
 
     Raises:
         MissingDependencyError: submitit is not installed.
@@ -105,14 +103,10 @@ class Jobs:
             ) from error
         self._kind: type[Job[str]] = SlurmJob if engine == "slurm" else LocalJob
         requeues = {f"{name}_max_num_timeout": MAX_REQUEUES for name in ("slurm", "local")}
-        defaults = {
-            "name": "daso",
-            "timeout_min": DEFAULT_TIMEOUT_MINUTES,
-            "stderr_to_stdout": True,
-        }
+        defaults = {"timeout_min": DEFAULT_TIMEOUT_MINUTES, "stderr_to_stdout": True}
         try:
             self._executor: AutoExecutor = AutoExecutor(self.folder, cluster=engine, **requeues)
-            self._executor.update_parameters(**{**defaults, **values})
+            self._executor.update_parameters(**{"name": "daso", **defaults, **values})
         except (RuntimeError, NameError, ValueError, AssertionError) as error:
             raise OptionError(f"--engine {engine}: {error}") from error
 
@@ -121,7 +115,7 @@ class Jobs:
     ) -> dict[str, Job[str]]:
         """Submit, as one array, the cells that have no job and that no other process runs.
 
-        *command* is noted in the runs. At most *parallel* jobs run at a time.
+        At most *parallel* jobs run at a time. *command* is noted in the runs.
 
         Returns:
             New and existing jobs by the names of their cells.

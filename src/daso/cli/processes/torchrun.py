@@ -66,8 +66,8 @@ class Team:
     def folder(self, run: Path, *, resumed: bool = False) -> Iterator[Path]:
         """Yield the folder that this process writes to: the run folder in the first one.
 
-        All processes would write the same files, so the others write to a temporary folder. For a
-        *resumed* run that starts as a copy of the run folder.
+        The others write the same files to a temporary folder. For a *resumed* run that starts as a
+        copy of the run folder.
         """
         if self.processes is None:
             yield run
@@ -107,7 +107,7 @@ class Team:
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
                     raise TeamError(
-                        f"the processes do not agree. {name}: {first[name]} in process 0 on "
+                        f"the processes disagree about {name}: {first[name]} in process 0 on "
                         f"{here}, {other[name]} in process {rank} on {host}; use the same "
                         "versions, options and files in all"
                     )
@@ -115,7 +115,6 @@ class Team:
 
 
 def _shared_facts(prepared: Prepared) -> dict[str, Any]:
-    """Return what must be the same in all processes."""
     environment = describe_environment(prepared.data.labeled.labels.device, prepared.config.method)
     images = prepared.data.images_fingerprints
     sums = [float(tensor.double().sum()) for tensor in prepared.tensors().values()]
@@ -175,7 +174,6 @@ def team(device: str) -> Iterator[Team]:
 
 
 def _device_of(device: str, local: int, size: int) -> str:
-    """Return the device of a process, given its number on its machine."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
         count = torch.cuda.device_count()
         if local >= count:
@@ -195,10 +193,7 @@ def _device_of(device: str, local: int, size: int) -> str:
 
 
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
-    """Exit with an error, which only the first process to fail prints.
-
-    The errors of the others follow from it.
-    """
+    """Exit with the error of the first process to fail; those of the others follow from it."""
     me = f"process {rank} on {platform.node()}"
     shared = isinstance(error, TeamError)  # known to all processes; its cause if all failed alike
     cause = error.__cause__ if shared and error.__cause__ is not None else error
@@ -224,10 +219,7 @@ def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn
 
 
 def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Exit; the first process, which may hold the store, goes last.
-
-    Without the store, each of the others would print its error.
-    """
+    """Exit; the first process goes last: without its store the others would print errors."""
     shared = isinstance(error, TeamError)
     holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with contextlib.suppress(RuntimeError):

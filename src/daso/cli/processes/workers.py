@@ -26,7 +26,6 @@ POLL_SECONDS = 0.2
 
 
 def _work(connection: Connection, campaign: Campaign) -> None:
-    """Run the cells that a connection delivers until it is closed."""
     stop = threading.Event()
     # A terminal signals the whole group; the parent decides, and stops this process by SIGTERM.
     for number in SIGNALS:
@@ -63,10 +62,7 @@ def _follow_parent(stop: threading.Event) -> None:
 class Workers:
     """Worker processes of a campaign; leaving the ``with`` block kills those that still run.
 
-    Args:
-        campaign: of the cells.
-        count: of processes.
-        stop: polled for a request to stop: then no cell is started, and running ones are saved.
+    Once *stop* returns True, no cell is started and running ones are saved.
     """
 
     def __init__(self, campaign: Campaign, count: int, stop: Callable[[], bool] = never) -> None:
@@ -91,7 +87,7 @@ class Workers:
     def attempts(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
         """Run cells and yield each outcome as soon as it is there.
 
-        Cells that were not started when a request to stop came have no outcome.
+        Cells that a request to stop kept from starting have no outcome.
         """
         waiting = deque(cells)
         idle = list(self._processes)

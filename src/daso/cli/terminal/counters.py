@@ -1,4 +1,4 @@
-"""Progress of work that may take minutes before a training: decoding and embedding images."""
+"""Print notices, and the progress of decoding and embedding images, on standard error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ PERIOD_SECONDS = 5.0
 """Time between two lines."""
 
 Clock = Callable[[], float]
+
+
+def notice(message: str) -> None:
+    """Print a message on standard error."""
+    print(f"daso: {message}", file=sys.stderr)
 
 
 def embedding_progress(clock: Clock = time.monotonic) -> Callable[[int, int], None]:

@@ -57,12 +57,9 @@ def follow(
     """Consume the rows of a training while showing its progress; return them.
 
     Args:
-        rows: of ``train_run``.
-        total: steps of the whole run.
-        done: steps done before, for a resumed run.
+        total, done: steps of the whole run, and steps done before.
         label: name of the run.
         data: content of ``data.json``, to show the classes.
-        stages: number of stages of the run.
         fold: whether it is a fold of a cross-validation, measured on its hold-out.
         quiet: show warnings only.
         console: to write to (default: standard error).

@@ -33,7 +33,7 @@ def bar(share: float, width: int, plain: bool) -> str:
 
 
 def columns(shares: Sequence[float], top: float, width: int, plain: bool) -> str:
-    """Return a cell for each share; neighbours are averaged if there are more than *width*.
+    """Return a cell for each share; neighbors are averaged if there are more than *width*.
 
     The height is the square root of the share over *top*, so small shares stay visible; only 0 is
     empty.
@@ -52,11 +52,9 @@ class View:
     """The state of a training, rendered as text.
 
     Attributes:
-        label: name of the run.
         total, step: steps of the run, and steps done.
-        stages: number of stages.
         class_names: K names; empty to leave out the classes.
-        labeled: labelled images of each class.
+        labeled: labeled images of each class.
         fold: whether the run is a fold of a cross-validation, measured on its hold-out.
         plain: use ASCII only.
         clock: returns the time in seconds.
@@ -83,7 +81,6 @@ class View:
         self.started = self.clock()
 
     def see(self, row: Row) -> None:
-        """Update the view with a row of the run."""
         self.step = row["step"]
         if "seconds" in row:
             self.speed.append((row["step"], row["seconds"]))
@@ -116,7 +113,6 @@ class View:
         return [f"{name} {value:.3f}" for name, value in losses.items()] if len(losses) > 1 else []
 
     def numbers(self) -> list[str]:
-        """Return the latest numbers for a line of a log."""
         parts = [f"loss {self.train['loss']:.3f}"] if self.train else []
         if losses := self.losses():
             parts.append(f"({' '.join(losses)})")
@@ -129,7 +125,6 @@ class View:
         return parts
 
     def worst(self, count: int = 3) -> list[tuple[str, float]]:
-        """Return the classes with the lowest measured recall."""
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
@@ -197,13 +192,12 @@ class View:
         return lines
 
     def _class_numbers(self) -> tuple[list[int], dict[str, list[float | None]]]:
-        """Return the classes, most labelled images first, and the numbers of each."""
         order = sorted(range(len(self.labeled)), key=lambda k: -self.labeled[k])
         total = max(1, sum(self.labeled))
         pseudo_labels = self.evaluation.get("pseudo_labels", {})
         final = pseudo_labels.get("final", {})
         numbers: dict[str, Sequence[float | None] | None] = {
-            "labelled": [count / total for count in self.labeled],
+            "labeled": [count / total for count in self.labeled],
             "pseudo-labels": final.get("distribution"),
             "truth*": final.get("truth"),
             "recall": self.measured()[1].get("recall"),
@@ -225,7 +219,7 @@ class View:
 
     def _class_rows(self, width: int) -> list[Text]:
         order, numbers = self._class_numbers()
-        bars: list[str] = [title for title in ("labelled", "pseudo-labels") if title in numbers]
+        bars: list[str] = [title for title in ("labeled", "pseudo-labels") if title in numbers]
         shown: list[str] = [title for title in ("truth*", "used", "recall") if title in numbers]
         names = max(5, min(NAME_WIDTH, max(map(cell_len, self.class_names))))
         while shown and width - names - 2 - 8 * len(shown) < 15 * len(bars):
@@ -252,9 +246,9 @@ class View:
         order, numbers = self._class_numbers()
         count, room = len(order), max(1, width - NAME_WIDTH)
         size = math.ceil(count / room)
-        shares = [title for title in ("labelled", "pseudo-labels", "truth*") if title in numbers]
+        shares = [title for title in ("labeled", "pseudo-labels", "truth*") if title in numbers]
         top = max(value or 0.0 for title in shares for value in numbers[title]) or 1.0
-        styles = {"labelled": "bright_black", "pseudo-labels": "green", "recall": "cyan"}
+        styles = {"labeled": "bright_black", "pseudo-labels": "green", "recall": "cyan"}
         lines = []
         for title in (*shares, *(["recall"] if "recall" in numbers else [])):
             values = [value or 0.0 for value in numbers[title]]
@@ -266,5 +260,4 @@ class View:
         return [*lines, Text(note, "dim")]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the view one line lower than the terminal."""
         yield from self.lines(options.max_width, max(1, console.height - 1))

@@ -1,7 +1,7 @@
 """Parse a verb's arguments once: a dataclass describes its options, tyro parses what was given.
 
-tyro is shown a ``TypedDict`` whose keys may be missing, so its result holds the given options and
-nothing else. Defaults are filled in afterwards, by the dataclass or by ``daso.presets.layers``.
+tyro gets a ``TypedDict`` whose keys may be missing, so its result holds only the given options.
+The dataclass or ``daso.presets.layers`` fills in defaults afterwards.
 """
 
 from __future__ import annotations
@@ -79,8 +79,6 @@ def parse_given(
 
     Args:
         kind: dataclass of the verb's own options.
-        argv: the arguments.
-        prog: name of the verb in help and errors.
         groups: further options.
         refuse_unknown: called with the names of unknown options; may raise an error that explains
             them better than tyro does.
@@ -111,10 +109,9 @@ def parse_given(
 
 
 def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the options that the fields of a dataclass describe.
+    """Return the options of a dataclass, each described below its field.
 
     Args:
-        kind: the dataclass; a description stands below each field.
         decided: how help names the defaults of some of them.
     """
     hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
@@ -146,7 +143,7 @@ def _typed_dict(group: Group, nested: Mapping[str, Any] | None = None) -> Any:
 
 
 def _unchecked(annotation: Any) -> Any:
-    """Return a type with its choices as plain text: ``parse_given`` checks them, tyro has no hints."""
+    """Return a type with its choices as plain text, which ``parse_given`` checks."""
     if choices_of(annotation) and get_origin(annotation) is Literal:
         return str
     if get_origin(annotation) is Annotated:
@@ -171,7 +168,7 @@ def default_text(default: Any) -> str:
 
 
 def placeholder(annotation: Any) -> str | None:
-    """Return what stands for the value of an option in help; None: what tyro shows."""
+    """Return what stands for an option's value in help; None: what tyro shows."""
     if any(getattr(mark, "metavar", None) for mark in getattr(annotation, "__metadata__", ())):
         return None
     if choices := choices_of(annotation):
@@ -216,10 +213,9 @@ def check_run_folder(name: str, folder: Path) -> None:
     """
     if not (folder / "config.json").exists():
         reason = "it has no config.json" if folder.exists() else "it does not exist"
-        raise RunError(f"{folder} is no run folder: {reason}")
+        raise RunError(f"{folder} is not a run folder: {reason}")
 
 
 RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN"), Checked(check_run_folder)
 ]
-"""The first argument of a verb that reads a run."""

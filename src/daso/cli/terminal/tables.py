@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,13 +30,20 @@ def wide_console(least: int = 100) -> Console:
     return Console(width=max(least, Console().width))
 
 
+def make_table(columns: Sequence[str], title: str | None = None, **look: Any) -> Table:
+    """Return an empty table whose first column is aligned to the left, the others to the right."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, **look)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left")
+    return table
+
+
 def summary_table(
     summary: dict[str, Any], balanced_by: Sequence[str] = (), measured: Sequence[int] | None = None
 ) -> Group:
     """Show the results of a run's summary side by side.
 
     Args:
-        summary: content of ``summary.json``.
         balanced_by: parts that balanced the classifier in training. With any, logit-adjusted
             numbers, which would correct twice, are left out.
         measured: evaluated images of each class, (K,); None if unknown.
@@ -46,12 +54,9 @@ def summary_table(
         "best_on_holdout": "best on hold-out",
     }
     shown = [name for name in titles if name in summary]
+    pairs = ([titles[name], *([] if balanced_by else ["adjusted"])] for name in shown)
     title = f"on {POOLS[summary['measured_on']]} images, in %"
-    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in shown:
-        table.add_column(titles[name], justify="right")
-        if not balanced_by:
-            table.add_column("adjusted", justify="right")
+    table = make_table(["", *itertools.chain(*pairs)], title)
     for key, label in ROWS.items():
         cells = []
         for name in shown:
@@ -74,7 +79,7 @@ def summary_table(
             )
     if not balanced_by:
         captions.append(
-            "adjusted: logits minus the log of the labelled class frequencies, for images with "
+            "adjusted: logits minus the log of the labeled class frequencies, for images with "
             "balanced classes"
         )
     return Group(table, *captions, *([""] if captions else []))
@@ -83,10 +88,8 @@ def summary_table(
 def class_table(
     class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]
 ) -> Table:
-    """Show recall and precision of each class, beside its number of labelled images."""
-    table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("class", "labelled", "recall", "precision"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    """Show recall and precision of each class, beside its number of labeled images."""
+    table = make_table(("class", "labeled", "recall", "precision"), "per class, in %")
     for k, name in enumerate(class_names):
         recall, precision = metrics["recall"][k], metrics["precision"][k]
         table.add_row(escape(name), str(labeled_counts[k]), percent(recall), percent(precision))

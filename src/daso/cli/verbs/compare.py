@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -48,13 +48,8 @@ def _terminal_table(rows: list[list[str]], columns: Sequence[str], title: str) -
     for name, *cells in zip(*rows, strict=True):
         if name in columns:
             longest = min(36, max(map(len, cells))) if name == "method" else None
-            left = name in ("method", "number")
-            table.add_column(
-                escape(name),
-                justify="left" if left else "right",
-                overflow="fold",
-                min_width=longest,
-            )
+            side: Literal["left", "right"] = "left" if name in ("method", "number") else "right"
+            table.add_column(escape(name), justify=side, overflow="fold", min_width=longest)
     for row in rows[1:]:
         cells = [cell for name, cell in zip(rows[0], row, strict=True) if name in columns]
         table.add_row(*map(escape, cells))
@@ -65,20 +60,14 @@ def run(argv: Sequence[str]) -> None:
     """Compare the runs."""
     command = parse(CompareCommand, argv, "daso compare")
     from daso.cli.terminal.tables import wide_console
+    from daso.report.compare import tables
     from daso.report.compare.groups import group_runs, read_runs
     from daso.report.compare.page import to_html
-    from daso.report.compare.tables import (
-        Compared,
-        choose_baseline,
-        leave_out_damaged,
-        to_csv,
-        to_markdown,
-    )
 
     if not command.paths:
         raise OptionError("no RUN given: name run folders, or folders that contain some")
     runs, problems = read_runs(command.paths)
-    runs, damaged = leave_out_damaged(runs)
+    runs, damaged = tables.leave_out_damaged(runs)
     problems += damaged
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -92,7 +81,7 @@ def run(argv: Sequence[str]) -> None:
         raise OptionError(
             f"--baseline {baseline}: no such row; choose from {listed}.{nearest(baseline, names)}"
         )
-    compared = [Compared(setting, choose_baseline(setting, baseline)) for setting in settings]
+    compared = [tables.Compared(one, tables.choose_baseline(one, baseline)) for one in settings]
     free = (Path("runs") / f"compare-{n}" for n in itertools.count(1))
     out = command.out or next(path for path in free if not path.exists())
     try:
@@ -100,8 +89,8 @@ def run(argv: Sequence[str]) -> None:
     except OSError as error:
         raise RunError(f"cannot create {out}: {error.strerror}") from error
     files = {
-        "comparison.md": to_markdown(compared, problems),
-        "comparison.csv": to_csv(compared),
+        "comparison.md": tables.to_markdown(compared, problems),
+        "comparison.csv": tables.to_csv(compared),
         "comparison.html": to_html(compared, problems),
     }
     for name, text in files.items():

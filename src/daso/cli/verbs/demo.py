@@ -54,7 +54,6 @@ class DemoCommand:
 
 
 def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:
-    """Train one run of the demonstration; called in a process of its own."""
     import torch
 
     from daso.report.figures.draw import draw_run
@@ -84,16 +83,11 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     # One thread per process: more would wait for one another on the same processors.
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
         Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
+            *bar, console=console, disable=not console.is_terminal, transient=True
         ) as progress,
     ):
         task = progress.add_task("training", total=len(cells))
@@ -118,19 +112,13 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
 
 
 def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
-    """Return mean ± standard deviation of recall per class, rarest last, and of balanced accuracy."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+    """Return mean ± standard deviation of recall per class, and of balanced accuracy."""
+    from daso.cli.terminal.tables import make_table
     from daso.report.compare.statistics import pair, spread
     from daso.report.compare.tables import value_of
 
     first = next(iter(groups.values()))[0]
-    table = Table(title="recall on test images, in %", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("class")
-    table.add_column("labeled", justify="right")
-    for name in groups:
-        table.add_column(name, justify="right")
+    table = make_table(["class", "labeled", *groups], "recall on test images, in %")
     for k in first.order:
         cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
@@ -145,17 +133,13 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     table.add_section()
 
     def by_seed(name: str) -> dict[int, float]:
-        return {
-            run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in groups[name]
-        }
+        runs = groups[name]
+        return {run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in runs}
 
     gains = [pair(by_seed(name), by_seed(BASELINE)) for name in groups]
     cells = [f"{spread(gain.values)} ({gain.better} of {len(gain.values)})" for gain in gains]
-    table.add_row(
-        f"gain over {BASELINE}",
-        "",
-        *("" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)),
-    )
+    cells = ["" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)]
+    table.add_row(f"gain over {BASELINE}", "", *cells)
     return table
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
 
 
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)
-    model = load_model(command.folder, device, lambda message: _print(f"daso: {message}"))
+    model = load_model(command.folder, device, notice)
     config = moved(RunConfig.read(command.folder), command.data)
     source = open_configured(config)
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)
@@ -53,13 +54,13 @@ def run(argv: Sequence[str]) -> None:
             )
     for pool, fingerprint in (saved.get("images_fingerprints") or {}).items():
         if current["images_fingerprints"][pool] != fingerprint:
-            _print(f"note: the {pool} images are not those of the run")
+            print(f"note: the {pool} images are not those of the run", file=sys.stderr)
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
     note = not_adjusted(config, saved)
     if note is not None:
-        _print(f"note: {note}")
+        print(f"note: {note}", file=sys.stderr)
         numbers = {name: {**metrics, "logit_adjusted": None} for name, metrics in numbers.items()}
     if command.json:
         print(json.dumps(plain({"step": model.step, **numbers}), indent=1))
@@ -76,7 +77,3 @@ def run(argv: Sequence[str]) -> None:
             line += f" ({percent(adjusted['balanced_accuracy'])}% logit-adjusted)"
         console.print(line)
         console.print(class_table(model.class_names, model.labeled_counts, metrics))
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr)

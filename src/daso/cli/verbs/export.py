@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
 from daso.errors import DataError
 
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
         command.format,
         command.out,
         images=_values(command.images) if command.images else None,
-        warn=lambda message: print(f"daso: {message}", file=sys.stderr),
+        warn=notice,
     )
     size = exported.path.stat().st_size / 1e6
     check = exported.check

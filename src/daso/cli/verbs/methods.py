@@ -55,13 +55,13 @@ class MethodsCommand:
 
 
 def describe_part(part: type[Any]) -> dict[str, str]:
-    """Return the name of a part's class, the first line of its docstring and its paper."""
+    """Return class, summary and paper of a part."""
     summary = (inspect.getdoc(part) or "").partition("\n")[0]
     return {"class": part.__name__, "description": summary, "paper": part.paper}
 
 
 def refusal(method: str, addition: str) -> str | None:
-    """Return why an addition does not go with a method; None if it does, alone or with another."""
+    """Return why an addition does not go with a method; None if it does, perhaps with another."""
     reason = None
     for name in (addition, *(f"{addition}+{other}" for other in ADDITIONS)):
         try:
@@ -74,7 +74,7 @@ def refusal(method: str, addition: str) -> str | None:
 
 
 def describe_all() -> dict[str, Any]:
-    """Return all parts by kind and name, further options, and the additions that methods refuse."""
+    """Return all parts by kind and name, further options, and what methods refuse."""
     kinds: dict[str, Any] = defaultdict(dict)
     for name, place in (METHODS | ADDITIONS).items():
         part = outline(place)
@@ -148,7 +148,6 @@ def _print_all(described: dict[str, Any]) -> None:
 
 
 def _refusals(refused: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return a line for each method and reason, with the additions that are refused for it."""
     lines = []
     for method, reasons in refused.items():
         additions = defaultdict(list)

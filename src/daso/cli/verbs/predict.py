@@ -40,8 +40,7 @@ if TYPE_CHECKING:  # help and wrong options need no torch
 
 Array = npt.NDArray[Any]
 ToRow = Callable[[str, Array | str], Cells]
-"""Returns the row of an input's name with its probabilities, (K,), or the reason why it cannot be
-read."""
+"""Returns a row from an input's name and its probabilities, (K,), or why it cannot be read."""
 
 MAX_NAMED = 20
 """Classes of an estimated distribution that are printed."""
@@ -77,7 +76,7 @@ class PredictCommand:
     prior: str | None = None
     """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
     from at least some hundred of these images (from the confusion on the hold-out; if that has
-    fewer than ten images of a class, by the expectation-maximisation of Saerens et al., 2002, which
+    fewer than ten images of a class, by the expectation-maximization of Saerens et al., 2002, which
     may lose a rare class); or a JSON file with the share of each class by name (default: the
     distribution that the model learned)."""
     logit_adjusted: bool = False
@@ -89,7 +88,6 @@ class PredictCommand:
     exported file)."""
 
     def check(self) -> None:
-        """Reject invalid combinations with an ``OptionError``."""
         if not self.images:
             raise OptionError("no images given; name files or folders")
         if not 0 <= self.unsure <= 1:
@@ -133,9 +131,8 @@ def run(argv: Sequence[str]) -> int:
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
             return table.failure(name, answer)
-        return table.row(
-            name, answer if target is None else shift(answer[None], facts.prior, target)[0]
-        )
+        probs = answer if target is None else shift(answer[None], facts.prior, target)[0]
+        return table.row(name, probs)
 
     if command.out is None:
         reader = _reader(inputs)
@@ -153,8 +150,6 @@ def run(argv: Sequence[str]) -> int:
 def _predict_twice(
     command: PredictCommand, classifier: Classifier, inputs: Inputs, table: Table
 ) -> int:
-    """Predict all, estimate the class distribution, then shift the probabilities to it."""
-
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
             return table.failure(name, answer)
@@ -174,7 +169,6 @@ def _predict_twice(
 
 
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
-    """Return the class distribution of a name or of a JSON file."""
     path = Path(prior)
     if path.suffix.lower() != ".json" and not path.is_file():
         if prior not in ("uniform", "labeled"):
@@ -207,16 +201,11 @@ def _open_journal(
 
 
 def _reader(inputs: Inputs) -> Iterator[Input]:
-    """Start a pass over the inputs.
-
-    Raises:
-        DataError: there is none.
-    """
     reader = iter(inputs)
     first = next(reader, None)
     if first is None:
         raise DataError(
-            f"no image in {', '.join(inputs.places)}; recognised suffixes: "
+            f"no image in {', '.join(inputs.places)}; recognized suffixes: "
             f"{', '.join(sorted(SUFFIXES))}"
         )
     return itertools.chain([first], reader)
@@ -232,7 +221,6 @@ def _predict(
     bar: bool | None = None,
     done: int = 0,
 ) -> Counter:
-    """Classify what a reader yields, and write a batch of rows at a time."""
     with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
         for answers in predict_inputs(classifier, reader):
             rows = [to_row(*answer) for answer in answers]
@@ -249,7 +237,6 @@ def _fill(
     *,
     resumable: bool = True,
 ) -> None:
-    """Classify the inputs that a journal does not hold yet."""
     try:
         reader = _reader(inputs)
         journal.skip(reader)
@@ -270,7 +257,6 @@ def _fill(
 
 
 def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterator[Cells]:
-    """Yield a journal's rows, shifted to the class distribution estimated from all of them."""
     readable = journal.count - journal.failed
     estimate = facts.prior
     if readable:
@@ -313,7 +299,6 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
 
 
 def _conclude(count: int, failed: int, out: Path | None) -> int:
-    """Print the number of images and return the exit status."""
     if out is not None:
         print(f"{count:,} images: {out}", file=sys.stderr)
     if failed:

@@ -24,7 +24,7 @@ class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """Show all values of this one, and who decides each."""
+    """Show all values of this preset, and what decides each."""
     method: str = "fixmatch+daso"
     """Method whose training is shown."""
     json: bool = False
@@ -39,11 +39,8 @@ def _tables_of(preset: Preset) -> list[int]:
 def _count(counts: Indices | None) -> dict[str, int] | None:
     if counts is None:
         return None
-    return {
-        "images": int(counts.sum()),
-        "largest": int(counts.max()),
-        "smallest": int(counts.min()),
-    }
+    numbers = {"images": counts.sum(), "largest": counts.max(), "smallest": counts.min()}
+    return {name: int(number) for name, number in numbers.items()}
 
 
 def describe(preset: Preset) -> dict[str, Any]:
@@ -55,8 +52,8 @@ def describe(preset: Preset) -> dict[str, Any]:
         "title": preset.title,
         "source": preset.source,
         "classes": preset.num_classes,
-        "labelled": _count(preset.labeled_counts()),
-        "unlabelled": _count(preset.unlabeled_counts()),
+        "labeled": _count(preset.labeled_counts()),
+        "unlabeled": _count(preset.unlabeled_counts()),
         "mismatched": preset.mismatched,
         "tables": _tables_of(preset),
         **split,
@@ -85,16 +82,8 @@ def describe_training(preset: Preset, method: str) -> dict[str, Any]:
 def _print_one(preset: Preset, method: str) -> None:
     described = describe(preset)
     training = describe_training(preset, method)
-    for key in (
-        "name",
-        "title",
-        "source",
-        "classes",
-        "labelled",
-        "unlabelled",
-        "mismatched",
-        "tables",
-    ):
+    keys = ("name", "title", "source", "classes", "labeled", "unlabeled", "mismatched", "tables")
+    for key in keys:
         value = described[key]
         if isinstance(value, dict):
             value = ", ".join(f"{number:,} {what}" for what, number in value.items())
@@ -140,13 +129,13 @@ def _table() -> Table:
     table = Table(box=SIMPLE_HEAD)
     for column in ("preset", "source"):
         table.add_column(column)
-    for column in ("labelled", "unlabelled", "gamma_l", "gamma_u", "T_dist", "steps"):
+    for column in ("labeled", "unlabeled", "gamma_l", "gamma_u", "T_dist", "steps"):
         table.add_column(column, justify="right")
     for column in ("network", "tables"):
         table.add_column(column)
     for preset in PRESETS.values():
         described = describe(preset)
-        totals = [described[pool] for pool in ("labelled", "unlabelled")]
+        totals = [described[pool] for pool in ("labeled", "unlabeled")]
         table.add_row(
             preset.name,
             preset.source,
@@ -168,16 +157,13 @@ def run(argv: Sequence[str]) -> None:
             print(json.dumps([describe(preset) for preset in PRESETS.values()], indent=1))
             return
         wide_console(145).print(_table())
-        print(
-            "own: images of the source. tables: of the DASO paper that have the setting as a column."
-        )
+        print("own: images of the source. tables: those of the DASO paper with the setting.")
         return
     if command.name not in PRESETS:
         raise OptionError(f"unknown preset {command.name!r}.{meant(command.name)}")
     preset = PRESETS[command.name]
     if command.json:
-        print(
-            json.dumps({**describe(preset), **describe_training(preset, command.method)}, indent=1)
-        )
-        return
-    _print_one(preset, command.method)
+        training = describe_training(preset, command.method)
+        print(json.dumps({**describe(preset), **training}, indent=1))
+    else:
+        _print_one(preset, command.method)

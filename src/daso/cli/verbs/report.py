@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,20 +38,16 @@ def run(argv: Sequence[str]) -> None:
                 f"--{name} goes with --refresh; without it, a report reads only the run folder"
             )
     if command.refresh:
-        from daso.cli.terminal.counters import embedding_progress
+        from daso.cli.terminal.counters import embedding_progress, notice
         from daso.train.beliefs.schedule import refresh_beliefs
 
         step = refresh_beliefs(
             command.folder,
-            _notice,
+            notice,
             data=command.data,
             device=command.device,
             progress=embedding_progress(),
         )
-        _notice(f"predicted the images with the checkpoint of step {step:,}")
+        notice(f"predicted the images with the checkpoint of step {step:,}")
     for path in write_report(command.folder, command.out):
         print(path)
-
-
-def _notice(message: str) -> None:
-    print(f"daso: {message}", file=sys.stderr)

@@ -67,11 +67,6 @@ class ReproduceCommand:
     """Print and write the tables with the runs there are; run nothing."""
 
     def seed_numbers(self) -> tuple[int, ...]:
-        """Return the seeds.
-
-        Raises:
-            OptionError: one is not a whole number, negative, or given twice.
-        """
         words = _split(self.seeds)
         shown = f"--seeds {' '.join(self.seeds)}"
         if not all(word.removeprefix("-").isdecimal() for word in words):
@@ -85,7 +80,6 @@ class ReproduceCommand:
 
 
 def _split(words: Iterable[str]) -> tuple[str, ...]:
-    """Split words at commas."""
     return tuple(part for word in words for part in word.split(",") if part)
 
 
@@ -147,7 +141,7 @@ def run(argv: Sequence[str]) -> int:
             return stop.status
         left = refused + failed
     show(campaign, parts)
-    for names, what in ((busy, "left to other processes, which run them"), (left, "not done")):
+    for names, what in ((busy, "left to other processes that run them"), (left, "not done")):
         if names:
             print(f"{len(names)} {what}:", *names, sep="\n  ", file=sys.stderr)
     return 1 if left else 0

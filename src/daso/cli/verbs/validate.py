@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
+from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
-from daso.cli.terminal.tables import percent, wide_console
+from daso.cli.terminal.tables import make_table, percent, wide_console
 from daso.errors import RunError
 from daso.files import read_json, save_json
 from daso.report.uncertainty import interval
@@ -32,9 +30,9 @@ class ValidateCommand:
     The run's training is repeated for each part of the labeled images, without that part, and
     tested on it.
 
-    Every labeled image is tested once, so classes with a handful of images are measured too. Only
-    the single image of a class is never tested. The run does not change; the result is written to
-    its folder. A stopped validation continues where it was.
+    Every labeled image is tested once, so classes with a handful of images are measured too. The
+    only image of a class is never tested. The run does not change; the result is written to its
+    folder. Repeat the command to resume a stopped validation.
     """
 
     folder: RunArgument
@@ -42,8 +40,8 @@ class ValidateCommand:
     folds: int = 5
     """Number of parts, at least 2; each takes one training."""
     steps: int | None = None
-    """Steps of each training (default: as many as the run). Fewer steps are faster and tell
-    less."""
+    """Steps of each training (default: as many as the run). Fewer steps are faster but
+    less accurate."""
     data: Path | None = None
     """New location of the run's images, if they were moved."""
     device: str | None = None
@@ -74,11 +72,11 @@ def run(argv: Sequence[str]) -> int:
     for number, (folder, fold) in enumerate(zip(folders, configs, strict=True), 1):
         if (folder / ANSWERS).exists():
             continue
-        _notice(f"fold {number} of {command.folds}: {folder}")
+        notice(f"fold {number} of {command.folds}: {folder}")
         status = _train_fold(command, fold, source, folder)
         if status:
             again = f" --steps {steps}" if suffix else ""
-            _notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
+            notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
             return status
     labels = source.train.labels
     counts = [int((labels == k).sum()) for k in range(len(source.class_names))]
@@ -103,12 +101,12 @@ def _train_fold(command: ValidateCommand, config: RunConfig, source: Source, fol
     stop = Stop()
     if (folder / "config.json").exists():
         prepared, rows = resume_run(
-            folder, _notice, data=command.data, device=command.device, stop=stop
+            folder, notice, data=command.data, device=command.device, stop=stop
         )
     else:
         folder.parent.mkdir(exist_ok=True)
         prepared = prepare(config, source)
-        rows = train_run(prepared, folder, stop, warn=_notice)
+        rows = train_run(prepared, folder, stop, warn=notice)
     status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
     if not status:
         answer_fold(folder, prepared.data)
@@ -124,10 +122,6 @@ def _check_classes(folder: Path, source: Source) -> None:
         )
 
 
-def _notice(message: str) -> None:
-    print(f"daso: {message}", file=sys.stderr)
-
-
 def _show(result: dict[str, Any], steps: int) -> None:
     console = wide_console()
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
@@ -141,9 +135,8 @@ def _show(result: dict[str, Any], steps: int) -> None:
     )
     if result["steps"] != steps:
         console.print(f"each training had {result['steps']:,} steps; the run has {steps:,}")
-    table = Table(title="per class, in %", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("class", "labeled", "tested", "recall", "95% interval", "precision"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    columns = ("class", "labeled", "tested", "recall", "95% interval", "precision")
+    table = make_table(columns, "per class, in %")
     for k, name in enumerate(result["class_names"]):
         bounds = result["recall_interval"][k]
         table.add_row(

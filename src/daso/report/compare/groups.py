@@ -40,13 +40,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Setting:
-    """Groups with the same source, split options and kind of measured images.
-
-    Attributes:
-        title: of the data.
-        groups: in the order of their folders.
-        notes: what to know before reading the numbers.
-    """
+    """Groups with the same source, split and kind of measured images, and notes about them."""
 
     title: str
     groups: tuple[Group, ...]
@@ -54,7 +48,6 @@ class Setting:
 
     @property
     def first(self) -> RunFolder:
-        """A run of the setting."""
         return next(iter(self.groups[0].runs.values()))
 
 
@@ -75,7 +68,7 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = dict.fromkeys(_below(path))
         if not below:
-            raise RunError(f"{path} is no run folder and contains none")
+            raise RunError(f"{path} is not a run folder and contains none")
         found |= below
     return list(found)
 
@@ -113,7 +106,6 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
 
 
 def _options(run: RunFolder) -> dict[str, Any]:
-    """Return the options of a run except data, method and seed."""
     values = flatten(
         {name: value for name, value in run.config.items() if name not in DATA_OPTIONS}
     )
@@ -181,7 +173,6 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
 
 
 def _split_notes(groups: Sequence[Group]) -> list[str]:
-    """Note the seeds for which the methods saw different data."""
     notes = []
     for seed in sorted({seed for group in groups for seed in group.runs}):
         seen: dict[str, list[str]] = {}
@@ -201,7 +192,6 @@ def _split_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def _option_notes(groups: Sequence[Group]) -> list[str]:
-    """Note the options of training and views in which the methods differ."""
     several = [_options(next(iter(group.runs.values()))) for group in groups]
     names = [name for name in _differing(several) if not name.startswith("method_options.")]
     notes = []

@@ -41,17 +41,14 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Mean over the pairs; NaN without any."""
         return float(np.mean(self.values)) if self.values else math.nan
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the sample; NaN with fewer than two pairs."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
 
     @property
     def better(self) -> int:
-        """Pairs in which the method has the greater number."""
         return sum(value > 0 for value in self.values)
 
     @property

@@ -34,10 +34,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "accuracy of pseudo-labels": ("pseudo_labels", "final", "accuracy"),
     "accuracy of those over threshold": ("pseudo_labels", "confident", "accuracy"),
 }
-"""Path of each number in the summary or in the last evaluation.
-
-Medians of the last evaluations, unless the name says otherwise.
-"""
+"""Path of each number, a median unless its name says otherwise, in summary or last evaluation."""
 TESTED = ("balanced accuracy", ADJUSTED, "accuracy", "recall, few labels")
 BASELINES = ("fixmatch", "supervised")
 COLUMNS = (
@@ -58,8 +55,7 @@ Value = Callable[[RunFolder], float]
 def value_of(run: RunFolder, measure: str) -> float:
     """Return a number of a run in %; NaN if there is none.
 
-    A classifier that was balanced in training has no logit-adjusted number, which would balance it
-    twice.
+    Logit adjustment would balance a classifier twice that was balanced in training.
     """
     if measure == ADJUSTED and run.balanced_by:
         return math.nan
@@ -83,23 +79,16 @@ def choose_baseline(setting: Setting, name: str | None) -> Group:
 
 @dataclass(frozen=True)
 class Compared:
-    """The numbers of a setting.
-
-    Attributes:
-        setting: the groups to compare.
-        baseline: the group that the others are compared with.
-    """
+    """The groups of a setting, compared with one of them, the baseline."""
 
     setting: Setting
     baseline: Group
 
     @property
     def others(self) -> list[Group]:
-        """All groups but the baseline."""
         return [group for group in self.setting.groups if group is not self.baseline]
 
     def measures(self) -> list[str]:
-        """Return the names of the numbers that any run has."""
         runs = [run for group in self.setting.groups for run in group.runs.values()]
         return [n for n in MEASURES if any(not math.isnan(value_of(run, n)) for run in runs)]
 
@@ -120,7 +109,6 @@ class Compared:
         return lines
 
     def difference_table(self) -> list[list[str]]:
-        """Return the differences to the baseline, with their tests."""
         lines = [DIFFERENCES]
         for measure in TESTED:
             value = partial(value_of, measure=measure)
@@ -139,9 +127,9 @@ class Compared:
         return lines
 
     def class_table(self) -> list[list[str]]:
-        """Return recall of each class in %, most labelled images first, and differences."""
+        """Return recall of each class in %, most labeled images first, and differences."""
         data, groups = self.setting.first.data, self.setting.groups
-        lines = [["class", "labelled", *(group.name for group in groups)]]
+        lines = [["class", "labeled", *(group.name for group in groups)]]
         lines[0] += [f"{group.name}: difference" for group in self.others]
         for k in self.setting.first.order:
             value = partial(class_recall, k=k)
@@ -151,7 +139,6 @@ class Compared:
         return lines
 
     def notes(self) -> list[str]:
-        """Return how to read the numbers, and warnings."""
         measured_on = self.setting.first.summary["measured_on"]
         notes = [
             f"In %, on {measured_on} images: mean ± standard deviation over seeds; medians of the "
@@ -162,7 +149,7 @@ class Compared:
         if balanced:
             notes.append(
                 f"No logit-adjusted numbers of {', '.join(balanced)}: these classifiers were "
-                f"balanced in training; adjusting them again would favour the rare classes."
+                f"balanced in training; adjusting them again would favor the rare classes."
             )
         if not self.others:
             return notes

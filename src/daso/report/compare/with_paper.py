@@ -29,24 +29,20 @@ class Entry:
 
     @property
     def mean(self) -> float | None:
-        """Mean over seeds; None without any."""
         return float(np.mean(list(self.values.values()))) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over seeds, of the sample; None with fewer than two."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) > 1 else None
 
     @property
     def own_text(self) -> str:
-        """Mean ± standard deviation (number of seeds)."""
         if not self.values:
             return MISSING
         return f"{spread(list(self.values.values()), 1, 2)} ({len(self.values)})"
 
     @property
     def paper_text(self) -> str:
-        """Published mean ± standard deviation."""
         if self.paper is None:
             return MISSING
         mean, std = self.paper
@@ -58,10 +54,8 @@ class Comparison:
     """A table.
 
     Attributes:
-        title: of the table.
         notes: sentences above it.
-        columns: names of the settings.
-        rows: label and method of each row, and its cells.
+        rows: label, method and cells of each row.
     """
 
     title: str

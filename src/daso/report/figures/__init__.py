@@ -49,11 +49,6 @@ def as_groups(runs: Runs) -> Groups:
 
 
 def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
-    """Draw a chart.
-
-    Raises:
-        RunError: the runs have nothing to show.
-    """
     from daso.report.figures.draw import draw
 
     if chart is None:
@@ -63,13 +58,13 @@ def _draw(chart: charts.Chart | None, groups: Groups, lack: str) -> Figure:
 
 
 def class_counts(run: OneRun) -> Figure:
-    """Draw how many images of each class are labelled and, where known, unlabelled."""
+    """Draw how many images of each class are labeled and, where known, unlabeled."""
     (one,) = _read(run)
-    return _draw(charts.class_counts(one), {"": [one]}, "no labelled images")
+    return _draw(charts.class_counts(one), {"": [one]}, "no labeled images")
 
 
 def recall(runs: Runs) -> Figure:
-    """Draw recall per class of complete runs, most labelled class first."""
+    """Draw recall per class of complete runs, most labeled class first."""
     groups = as_groups(runs)
     return _draw(charts.recall(groups), groups, "not complete, or nothing was measured")
 
@@ -89,14 +84,14 @@ def over_threshold(runs: Runs) -> Figure:
 def rare_pseudo_labels(runs: Runs) -> Figure:
     """Draw the share of the rare third of the classes among the pseudo-labels over time.
 
-    Relative to the share that it should have, where the truth is known.
+    Where the truth is known, it is relative to the share that it should have.
     """
     groups = as_groups(runs)
     return _draw(charts.rare_pseudo_labels(groups), groups, NO_PSEUDO_LABELS)
 
 
 def pseudo_label_bias(runs: OneRun | Sequence[OneRun]) -> Figure:
-    """Draw that share for linear, semantic and final pseudo-labels of runs of one method."""
+    """Draw the rare third's share of linear, semantic and final pseudo-labels."""
     members = _read(runs)
     return _draw(charts.pseudo_label_bias(members), {"": members}, NO_PSEUDO_LABELS)
 
@@ -142,15 +137,14 @@ def embedding_map(
     by: Literal["pseudo-label", "truth"] = "pseudo-label",
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw a map of the features: unlabelled and labelled images, and named prototypes.
+    """Draw a map of the features: unlabeled and labeled images, and named prototypes.
 
-    The features are placed by t-SNE: neighbours are similar; distances between groups mean little.
-    Up to 42 classes have a colour and a shape of their own; more are coloured by their number of
-    labelled images.
+    The features are placed by t-SNE: neighbors are similar; distances between groups mean little.
+    Up to 42 classes have their own color and shape; more are colored by their number of labeled
+    images.
 
     Args:
-        run: the run, complete or not.
-        by: class that colours the unlabelled images.
+        by: class that colors the unlabeled images.
         classes: names of those to highlight, the others are pale (default: all).
 
     Raises:
@@ -165,20 +159,17 @@ def embedding_map(
     placed = read_embedding(one)
     if placed is None:
         raise RunError(
-            f"{one.path}: no map in beliefs.safetensors: not written yet, or no unlabelled images"
+            f"{one.path}: no map in beliefs.safetensors: not written yet, or no unlabeled images"
         )
     if by == "truth" and not (placed.truth >= 0).any():
-        raise RunError(f"{one.path}: no truth: the classes of the unlabelled images are unknown")
+        raise RunError(f"{one.path}: no truth: the classes of the unlabeled images are unknown")
     shown = placed.final if by == "pseudo-label" else placed.truth
     highlighted = [k for k, name in enumerate(names) if classes is None or name in classes]
     return draw_map(placed, shown, names, as_array(one.data["labeled_counts"]), highlighted)
 
 
 def blending_weights(run: OneRun) -> Figure:
-    """Draw over time how much each class's pseudo-labels depend on the prototypes, 0 to 1.
-
-    These are the weights v_k of DASO.
-    """
+    """Draw each class's weight of the prototypes, DASO's v_k from 0 to 1, over time."""
     from daso.report.figures.draw import draw_blending_weights
 
     (one,) = _read(run)

@@ -33,21 +33,13 @@ STYLES = {
     "adjusted": "#CC79A7",
     "truth": "#E69F00",
 }
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which color-blind readers can tell apart."""
 METHOD_COLORS = ("#999999", "#D55E00", "#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES, HATCHES = ("-", "--", ":"), ("", "//", "..")
 OTHER_SCRIPTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "WenQuanYi Micro Hei",
-    "Arial Unicode MS",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "PingFang SC", "Hiragino Sans", "Microsoft YaHei"),
+    *("Yu Gothic", "Malgun Gothic", "WenQuanYi Micro Hei", "Arial Unicode MS"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari"),
 )
 """Fonts for letters that Matplotlib's own font lacks, the preferred one first."""
 
@@ -91,12 +83,11 @@ def draw(*drawn: Chart) -> Figure:
     """Return a figure of charts."""
     figure, axes = make_figure(len(drawn))
     for axis, chart in zip(axes, drawn, strict=True):
-        draw_chart(axis, chart)
+        _draw_chart(axis, chart)
     return figure
 
 
-def draw_chart(axis: Axes, chart: Chart) -> None:
-    """Draw a chart on axes."""
+def _draw_chart(axis: Axes, chart: Chart) -> None:
     scale = 100 if chart.percent else 1
     plot = _bars if chart.kind == "classes" and len(chart.names) <= FEW_CLASSES else _lines
     for place, series in enumerate(chart.series):
@@ -139,7 +130,7 @@ def _legend(axis: Axes, chart: Chart, scale: float) -> None:
 
 
 def _look(series: Series, place: int) -> tuple[str, int]:
-    """Return the colour of a series, and the number of its dashes or hatches."""
+    """Return the color of a series, and the number of its dashes or hatches."""
     if series.style:
         return STYLES[series.style], 0
     turn = place // len(METHOD_COLORS) % len(DASHES)
@@ -253,10 +244,7 @@ def _save(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Pa
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """Draw the pictures of a run into its ``plots`` folder; return their paths.
-
-    These are ``classes.png`` and, if there is something to show, ``training.png``, ``recall.png``
-    and ``pseudo_labels.png``.
+    """Draw the pictures of a run, as far as it has numbers, into its ``plots`` folder.
 
     Raises:
         RunError: the path is not a run folder, or nothing can be written.
@@ -288,13 +276,10 @@ def draw_comparison(groups: Groups, path: Path) -> None:
 def draw_figures(guessing: Groups, answering: Groups, stem: Path) -> list[Path]:
     """Draw the paper's figures; return the paths of the files written.
 
-    These are ``STEM-pseudo-labels.png``, ``STEM-confusion.png`` and ``STEM-accuracy.png``.
-
     Args:
-        guessing: name of a method to its runs, which differ in the seed, to compare by their
-            pseudo-labels, if truth is known, and over time.
-        answering: the same, to compare by their answers on test images.
-        stem: of the paths.
+        guessing: runs by method, to compare by their pseudo-labels and over time.
+        answering: runs by method, to compare by their answers on test images.
+        stem: begins the paths: ``STEM-pseudo-labels.png``, ``-confusion.png``, ``-accuracy.png``.
 
     Raises:
         RunError: a run is damaged, or nothing can be written.

@@ -17,29 +17,27 @@ from matplotlib.lines import Line2D
 
 from daso.report.figures.draw import make_figure
 from daso.report.runs import Array
-from daso.report.tsne import HEIGHT, WIDTH, Embedding, place_names, short_name
+from daso.report.tsne import HEIGHT, NAME_LENGTH, WIDTH, Embedding, place_names
+from daso.report.wording import shortened
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444")
-"""Okabe and Ito's palette, with dark grey instead of yellow, which is hard to see on white."""
+"""Okabe and Ito's palette, with dark gray instead of yellow, which is hard to see on white."""
 SHAPES = "o^sPvX"
 MOST_SHAPES = len(COLORS) * len(SHAPES)
-"""Up to this many classes have a colour and a shape of their own; more are coloured by frequency.
-
-6 and 7 have no common factor, so neighbours in frequency differ in both.
-"""
+"""More classes are colored by frequency. 6 and 7 are coprime: neighbors differ in both."""
 BY_COUNT = ListedColormap(colormaps["cividis"](np.linspace(0, 0.85, 256)))
 """Cividis without the light yellow at its end."""
 OTHERS = "#C4C8CC"
 LEGEND_ROWS = 22
-SIZES = {"unlabelled": 14, "labelled": 42, "prototype": 190}
+SIZES = {"unlabeled": 14, "labeled": 42, "prototype": 190}
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 
 Style = tuple[Any, str]
-"""Colour and shape."""
+"""Color and shape."""
 
 
 def class_styles(order: Sequence[int], highlighted: Sequence[int], counts: Array) -> list[Style]:
-    """Return colour and shape of each of the K classes; those not highlighted are pale."""
+    """Return color and shape of each of the K classes; those not highlighted are pale."""
     if len(highlighted) > MOST_SHAPES:
         norm = _norm(counts)
         return [(BY_COUNT(norm(max(count, 1))), "o") for count in counts]
@@ -60,9 +58,9 @@ def draw_map(
     counts: Array,
     highlighted: Sequence[int],
 ) -> Figure:
-    """Return a map: small marks are unlabelled images, edged ones labelled, stars prototypes.
+    """Return a map: small marks are unlabeled images, edged ones labeled, stars prototypes.
 
-    *classes* are those of the unlabelled images, (N,), -1 if unknown; *counts* are the labelled
+    *classes* are those of the unlabeled images, (N,), -1 if unknown; *counts* are the labeled
     images of each class, (K,).
     """
     figure, (axis,) = make_figure(1, (10, 5.8))
@@ -77,15 +75,15 @@ def draw_map(
 
     for k in (*pale_first, -1):
         style = styles[k] if k >= 0 else (OTHERS, "o")
-        scatter(placed.unlabeled[classes == k], "unlabelled", style, alpha=0.6, linewidths=0)
+        scatter(placed.unlabeled[classes == k], "unlabeled", style, alpha=0.6, linewidths=0)
     for k in pale_first:
         edge = {"edgecolors": "black", "linewidths": 0.9 if k in mine else 0.3}
-        scatter(placed.labeled[placed.label == k], "labelled", styles[k], **edge)
+        scatter(placed.labeled[placed.label == k], "labeled", styles[k], **edge)
     for k in pale_first:
         edge = {"edgecolors": "black", "linewidths": 1.0 if k in mine else 0.3}
         scatter(placed.prototypes[[k]], "prototype", (styles[k][0], "*"), **edge)
     named = [k for k in order if k in mine] if len(mine) <= MOST_SHAPES else []
-    shown = [short_name(names[k]) for k in named]
+    shown = [shortened(names[k], NAME_LENGTH) for k in named]
     sides = {"": "left", "end": "right", "mid": "center"}
     places = place_names(placed.prototypes[named], shown)
     for (x, y, side), name in zip(places, shown, strict=True):
@@ -105,8 +103,6 @@ def _legend(
     styles: Sequence[Style],
     mine: set[int],
 ) -> None:
-    """Explain size, edge, colour and shape beside the map."""
-
     def entry(label: str, style: Style, kind: str, edge: float) -> Line2D:
         line = Line2D([], [], linestyle="", marker=style[1], label=label)
         line.set(markersize=math.sqrt(SIZES[kind]), markerfacecolor=style[0])
@@ -114,23 +110,23 @@ def _legend(
         return line
 
     entries = [
-        entry("unlabelled image", (OTHERS, "o"), "unlabelled", 0),
-        entry("labelled image", (OTHERS, "o"), "labelled", 0.9),
+        entry("unlabeled image", (OTHERS, "o"), "unlabeled", 0),
+        entry("labeled image", (OTHERS, "o"), "labeled", 0.9),
         entry("prototype of a class", (OTHERS, "*"), "prototype", 1.0),
     ]
     look: dict[str, Any] = {"bbox_to_anchor": (0.0, 0.0), "ncols": 3}
     if len(mine) <= MOST_SHAPES:
         entries += [
-            entry(f"{names[k]} ({counts[k]:,.0f})", styles[k], "labelled", 0.4)
+            entry(f"{names[k]} ({counts[k]:,.0f})", styles[k], "labeled", 0.4)
             for k in order
             if k in mine
         ]
         if len(mine) < len(order):
-            entries.append(entry("other classes", (OTHERS, "o"), "labelled", 0))
+            entries.append(entry("other classes", (OTHERS, "o"), "labeled", 0))
         look = {"bbox_to_anchor": (1.0, 1.0), "ncols": math.ceil(len(entries) / LEGEND_ROWS)}
     else:
         bar = axis.figure.colorbar(ScalarMappable(_norm(counts), BY_COUNT), ax=axis, shrink=0.6)
-        bar.set_label("labelled images of the class")
+        bar.set_label("labeled images of the class")
     legend = axis.legend(handles=entries, loc="upper left", frameon=False, fontsize=8, **look)
     for text in legend.get_texts():
         text.set_parse_math(False)

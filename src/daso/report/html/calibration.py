@@ -56,7 +56,6 @@ def _bias(over: float) -> str:
 
 
 def _temperature(run: Run) -> str:
-    """Return the effect of the temperature that was fitted on the hold-out."""
     names = ("temperature", "images", "error_before", "error_after")
     values = [number(run.calibration.get(name)) for name in names]
     if None in values or not values[1]:

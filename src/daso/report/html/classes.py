@@ -49,14 +49,14 @@ def classes(run: Run) -> Row | None:
 
 
 def pseudo_counts(run: Run) -> tuple[Array | None, str]:
-    """Return the unlabelled images with each pseudo-label, (K,), and how they were counted."""
+    """Return the unlabeled images with each pseudo-label, (K,), and how they were counted."""
     label = run.arrays.get("pool.final")
     total = number(run.beliefs.get("unlabeled"))
     if label is not None and len(label) and total:
         label = np.clip(label, 0, run.num_classes - 1)
         counts = np.bincount(label, minlength=run.num_classes) * total / len(label)
         if total <= len(label):
-            return counts, f"of all unlabelled images {run.believed_when}"
+            return counts, f"of all unlabeled images {run.believed_when}"
         return counts, f"{run.believed_when}, scaled up from a sample of {len(label):,}"
     steps, shares = run.classes_over_time("pseudo_labels", "final", "distribution")
     total = number(run.data.get("unlabeled"))
@@ -66,7 +66,6 @@ def pseudo_counts(run: Run) -> tuple[Array | None, str]:
 
 
 def _quality(run: Run) -> dict[str, Array | None]:
-    """Return recall and precision of the final pseudo-labels at the end, if truth is known."""
     for row in reversed(run.evaluations()):
         final = at(row, "pseudo_labels", "final")
         if isinstance(final, dict):

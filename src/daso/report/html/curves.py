@@ -39,7 +39,7 @@ def _thinned(steps: Array, values: Array) -> Curve:
 def pseudo_labels(run: Run) -> Row | None:
     """Return linear, semantic and final pseudo-labels, by class and over time.
 
-    The curves of each class and of the thirds are path data, for the reader to pick from.
+    The curves of each class and of the thirds are path data, from which the reader picks.
     """
     shares = _curves(run, "distribution")
     if not shares:
@@ -50,7 +50,7 @@ def pseudo_labels(run: Run) -> Row | None:
     expected, expected_name = truth, "truth"
     if truth is None and run.labeled_counts is not None:
         share = run.labeled_counts / max(run.labeled_counts.sum(), 1)
-        expected, expected_name = (steps, np.tile(share, (len(steps), 1))), "labelled images"
+        expected, expected_name = (steps, np.tile(share, (len(steps), 1))), "labeled images"
     picks = {
         f"group:{name}": (f"{words} of the classes", run.groups[name])
         for name, words in GROUPS.items()
@@ -59,12 +59,8 @@ def pseudo_labels(run: Run) -> Row | None:
     picker = _Picker(float(steps.max()) or 1.0, picks)
     smallest = min(float(v[v > 0].min(initial=1)) for _, v in shares.values())
     reference = {} if expected is None else {expected_name: expected}
-    picker.add(
-        "Share of the pseudo-labels",
-        "Logarithmic.",
-        shares | reference,
-        lowest=max(LEAST_SHARE, min(smallest, 0.01)),
-    )
+    lowest = max(LEAST_SHARE, min(smallest, 0.01))
+    picker.add("Share of the pseudo-labels", "Logarithmic.", shares | reference, lowest)
     for what in ("recall", "precision"):
         if measured := _curves(run, what):
             picker.add(f"{what.capitalize()} of the pseudo-labels", "Against the truth.", measured)
@@ -108,18 +104,13 @@ class _Picker:
         y = svg.Scale(lowest, 1, svg.HEIGHT - svg.BOTTOM, svg.TOP, log)
         thinned = {name: _thinned(*curve) for name, curve in curves.items()}
         for key, (_, members) in self.picks.items():
-            self.paths[key].append(
-                [
-                    svg.path_of(
-                        self._x,
-                        y,
-                        steps,
-                        v[:, members].sum(1) if log else mean_known(v[:, members], 1),
-                    )
-                    for steps, v in thinned.values()
-                ]
-            )
-        styles = {"truth": "truth", "labelled images": "truth", "weight": "semantic"}
+            paths = []
+            for steps, values in thinned.values():
+                picked = values[:, members]
+                drawn_values = picked.sum(1) if log else mean_known(picked, 1)
+                paths.append(svg.path_of(self._x, y, steps, drawn_values))
+            self.paths[key].append(paths)
+        styles = {"truth": "truth", "labeled images": "truth", "weight": "semantic"}
         series = [(name, styles.get(name, name)) for name in curves]
         body = svg.axes(self._x, y, "step", "", percent=True)
         for (name, style), path in zip(series, self.paths[next(iter(self.picks))][-1], strict=True):
@@ -130,7 +121,6 @@ class _Picker:
 
 
 def _heat(run: Run, shares: dict[str, Curve], expected: Curve | None) -> list[Row]:
-    """Return, for each part, its shares over the expected ones."""
     pictures = []
     for part, (steps, share) in shares.items():
         if expected is None or len(expected[0]) != len(steps):
@@ -145,7 +135,7 @@ def _heat(run: Run, shares: dict[str, Curve], expected: Curve | None) -> list[Ro
 
 
 def agreement(run: Run) -> Row | None:
-    """Return how often classifier and similarity agree on the unlabelled images."""
+    """Return how often classifier and similarity agree on the unlabeled images."""
     linear, semantic = run.arrays.get("pool.linear"), run.arrays.get("pool.semantic")
     if linear is None or semantic is None or not len(linear):
         return None

@@ -1,4 +1,4 @@
-"""Diagrams of their own kind as inline SVG: bars, reliability, shares over time."""
+"""Draw reliability diagrams and shares over time as inline SVG."""
 
 from __future__ import annotations
 
@@ -12,20 +12,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from daso.report.charts import FEW_CLASSES
-from daso.report.html.svg import (
-    LEFT,
-    RIGHT,
-    RIGHT_END,
-    TOP,
-    Scale,
-    axes,
-    frame,
-    short,
-    short_name,
-    text,
-)
+from daso.report.html.svg import LEFT, RIGHT, RIGHT_END, TOP, Scale, axes, frame, short, text
 from daso.report.reliability import FEW_IMAGES, Bins
 from daso.report.runs import Array
+from daso.report.wording import shortened
 
 HEAT_WIDTH = 330
 
@@ -75,7 +65,7 @@ def picture(pixels: npt.NDArray[np.uint8]) -> str:
 def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup:
     """Return over- (blue) and under-representation (orange) of each class over time.
 
-    *ratio*, (T, K), is 1 without bias; the colours deepen from 1/4 to 4.
+    *ratio*, (T, K), is 1 without bias; the colors deepen from 1/4 to 4.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.nan_to_num(np.clip(np.log2(ratio) / 2, -1, 1)).T
@@ -94,7 +84,7 @@ def heat(title: str, names: Sequence[str], steps: Array, ratio: Array) -> Markup
     if few:
         style = "tick end" if row > 10 else "tick end tiny"
         for place, name in enumerate(names):
-            body += text(left - 5, TOP + row * (place + 0.5) + 3.5, short_name(name), style)
+            body += text(left - 5, TOP + row * (place + 0.5) + 3.5, shortened(name), style)
     else:
         body += text(left - 5, TOP + 9, "many", "tick end")
         body += text(left - 5, TOP + height, "few", "tick end")

@@ -1,4 +1,4 @@
-"""Section: the map of the features as an SVG whose colours the reader can choose."""
+"""Section: the map of the features as an SVG whose colors the reader can choose."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from markupsafe import Markup, escape
 
 from daso.files import Row
 from daso.report.html.run import Run
-from daso.report.tsne import HEIGHT, MARK, WIDTH, place, place_names, short_name
+from daso.report.tsne import HEIGHT, MARK, NAME_LENGTH, WIDTH, place, place_names
+from daso.report.wording import shortened
 
 FREQUENT, MIDDLE, RARE = (0, 114, 178), (120, 120, 120), (213, 94, 0)
 MOST_NAMES = 40
 
 
 def frequency_color(rank: int, count: int) -> str:
-    """Return a colour by rank in frequency: blue the most frequent, grey, orange the rarest."""
+    """Return a color by rank in frequency: blue the most frequent, gray, orange the rarest."""
     at = rank / max(count - 1, 1)
     first, second, share = (FREQUENT, MIDDLE, 2 * at) if at < 0.5 else (MIDDLE, RARE, 2 * at - 1)
     mixed = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
@@ -21,7 +22,7 @@ def frequency_color(rank: int, count: int) -> str:
 
 
 def feature_map(run: Run) -> Row | None:
-    """Return a map of unlabelled images, labelled images and prototypes."""
+    """Return a map of unlabeled images, labeled images and prototypes."""
     names = run.class_names
     placed = place(run.arrays, len(names))
     if placed is None:
@@ -45,20 +46,20 @@ def feature_map(run: Run) -> Row | None:
         dots.append(f"{circle}<title>{escape(title)}</title></circle>")
     for (x, y), k in zip(placed.labeled, island["label"], strict=True):
         place_of = f'x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6"'
-        title = f"<title>labelled {escape(names[k])}</title>"
+        title = f"<title>labeled {escape(names[k])}</title>"
         squares.append(f'<rect {place_of} fill="{colors[k]}">{title}</rect>')
     for (x, y), name, color in zip(placed.prototypes, names, colors, strict=True):
         diamond = f"M{x:.1f} {y - MARK:.1f}l{MARK} {MARK}-{MARK} {MARK}-{MARK}-{MARK}z"
         title = f"<title>prototype of {escape(name)}</title>"
         marks.append(f'<path d="{diamond}" fill="{color}">{title}</path>')
     if len(names) <= MOST_NAMES:
-        shown = [short_name(name) for name in names]
+        shown = [shortened(name, NAME_LENGTH) for name in names]
         for (x, y, style), name in zip(place_names(placed.prototypes, shown), shown, strict=True):
             marks.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(name)}</text>')
     images, labeled = len(dots), len(squares)
     drawing = Markup(
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of '
-        f'{images:,} unlabelled images, {labeled} labelled images and the prototypes">'
+        f'{images:,} unlabeled images, {labeled} labeled images and the prototypes">'
         f'<g class="points">{"".join(dots)}</g><g class="squares">{"".join(squares)}</g>'
         f'<g class="prototypes">{"".join(marks)}</g></svg>'
     )

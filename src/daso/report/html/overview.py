@@ -155,11 +155,11 @@ def _measured(
     if run.balanced_by:
         lines.append(
             f"No logit-adjusted numbers: {', '.join(run.balanced_by)} balanced the classifier in "
-            f"training; adjusting it again would favour the rare classes."
+            f"training; adjusting it again would favor the rare classes."
         )
     elif number(at(metrics, "logit_adjusted", "balanced_accuracy")) is not None:
         lines.append(
-            "Logit-adjusted: logits minus the logarithm of each class's share of the labelled "
+            "Logit-adjusted: logits minus the logarithm of each class's share of the labeled "
             "images. Use it if the images to classify have about balanced classes."
         )
     return lines
@@ -181,8 +181,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [("classes", f"{run.num_classes:,}" if run.num_classes else "")]
     if counts is not None:
         span = f"{counts.max():,.0f} to {counts.min():,.0f} per class"
-        facts.append(("labelled", f"{counts.sum():,.0f}, from {span}"))
-    for key, name in (("unlabeled", "unlabelled"), ("holdout", "hold-out"), ("test", "test")):
+        facts.append(("labeled", f"{counts.sum():,.0f}, from {span}"))
+    for key, name in (("unlabeled", "unlabeled"), ("holdout", "hold-out"), ("test", "test")):
         size = number(run.data.get(key))
         facts.append((name, f"{size:,.0f}" if size else ""))
     facts.append(("network", str(at(run.config, "train", "network") or "")))

@@ -16,7 +16,7 @@ from daso.report.runs import at, number
 
 MOST_ITEMS = 20
 SMALL_SIDE = 32
-"""Images of at most so many pixels a side are shown with visible pixels."""
+"""Images of at most this many pixels a side are shown with visible pixels."""
 
 
 def about(run: Run) -> Row:
@@ -54,7 +54,7 @@ SECTIONS: tuple[Section, ...] = (
 
 
 def build_sections(run: Run) -> dict[str, Row]:
-    """Return the content of each section that can be drawn; others become problems of the run."""
+    """Return the sections that can be drawn; others become problems of the run."""
     contents: dict[str, Row] = {}
     for name, title, build in SECTIONS:
         if name == "label_next" and "galleries" not in contents:

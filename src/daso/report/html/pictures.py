@@ -15,7 +15,7 @@ from daso.report.html.run import Run
 GALLERIES = ("disagreeing", "confident", "uncertain")
 PARTS = ("score", "uncertainty", "rarity", "novelty")
 SUMMARIZED = 20
-"""First images of the list of what to label next that the summary is about."""
+"""Number of images to label next that the summary covers."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings that a spreadsheet takes for a formula."""
 KEYS = (
@@ -59,7 +59,7 @@ def items(run: Run) -> list[Row]:
     shown = []
     for place, row in enumerate(arrays["shown.place"].tolist()):
         index = int(arrays["pool.index"][row])
-        neighbours = zip(
+        neighbors = zip(
             *(arrays[f"shown.{n}"][place].tolist() for n in ("near", "near_label", "near_cosine")),
             strict=True,
         )
@@ -76,13 +76,8 @@ def items(run: Run) -> list[Row]:
             "confidence": round(float(arrays["pool.confidence"][row]), 3),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
-                [
-                    label,
-                    thumbs.get((1, n), -1),
-                    round(cosine, 3),
-                    str(labeled_paths.get(str(n), "")),
-                ]
-                for n, label, cosine in neighbours
+                [label, thumbs.get((1, n), -1), round(cos, 3), str(labeled_paths.get(str(n), ""))]
+                for n, label, cos in neighbors
                 if n >= 0
             ],
         }
@@ -143,11 +138,11 @@ def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
     else:
         second = names[pair[1] if pair[0] == says else pair[0]]
         text = (
-            f"Classifier and similarity both favour {names[says]}, without confidence "
+            f"Classifier and similarity both favor {names[says]}, without confidence "
             f"({p:.0f}% and {q:.0f}%); {second} comes next."
         )
     if labeled is not None:
-        text += f" Labelled images of {names[rarer]}: {labeled[rarer]:,.0f}."
+        text += f" Labeled images of {names[rarer]}: {labeled[rarer]:,.0f}."
     return text
 
 
@@ -158,7 +153,7 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
     for k in (k for k in np.argsort(-rarer, kind="stable")[:4] if rarer[k]):
         text = f"{rarer[k]} may be {run.class_names[k]}"
         if labeled is not None:
-            text += f" ({labeled[k]:,.0f} labelled image{'' if labeled[k] == 1 else 's'})"
+            text += f" ({labeled[k]:,.0f} labeled image{'' if labeled[k] == 1 else 's'})"
         parts.append(text)
     lines = [f"Of the first {len(first)}, {', '.join(parts)}."]
     truths = np.array([row["item"]["truth"] for row in rows])
@@ -169,7 +164,7 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
         wrong_all = 100 * (run.arrays["pool.final"] != pool).mean()
         lines.append(
             f"The truth is known here: {rare_here:.0f}% of the {len(rows)} belong to the rarest "
-            f"third of the classes, against {rare_all:.0f}% of all unlabelled images. The "
+            f"third of the classes, against {rare_all:.0f}% of all unlabeled images. The "
             f"pseudo-label is wrong for {wrong_here:.0f}%, against {wrong_all:.0f}%."
         )
     return lines

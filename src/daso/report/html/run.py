@@ -17,16 +17,8 @@ from daso.errors import RunError
 from daso.files import Row
 from daso.report.runs import RunFolder, at, number
 
-UNREADABLE = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    ZeroDivisionError,
-    OverflowError,
-)
-"""What a file raises that is JSON but has unexpected contents."""
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""Raised by valid JSON with unexpected contents."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +26,7 @@ class Run(RunFolder):
     """The readable files of a run folder; objects are {} if missing or damaged.
 
     Attributes:
-        confusion, calibration: JSON objects.
-        arrays: of ``beliefs.safetensors``.
-        beliefs: the object in its header.
+        arrays, beliefs: of ``beliefs.safetensors``, and the object in its header.
         problems: sentences about what is missing or damaged.
     """
 
@@ -62,20 +52,17 @@ class Run(RunFolder):
 
     @property
     def believed_when(self) -> str:
-        """When ``beliefs.safetensors`` was written."""
         step = number(self.beliefs.get("step"))
         ended = bool(self.summary) and step in (None, self.step)
         return "at the end" if ended or step is None else f"at step {step:,.0f}"
 
     @property
     def steps(self) -> int | None:
-        """Steps of the whole run."""
         value = number(at(self.config, "train", "steps"))
         return None if value is None else int(value)
 
     @property
     def step(self) -> int:
-        """The last step with a row."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
 
@@ -95,7 +82,7 @@ def load_run(path: Path) -> Run:
     files = {name: path / f"{name}.{'jsonl' if name == 'metrics' else 'json'}" for name in names}
     if not any(file.exists() for file in files.values()):
         listed = ", ".join(file.name for file in files.values())
-        raise RunError(f"{path} is no run folder: it has none of {listed}")
+        raise RunError(f"{path} is not a run folder: it has none of {listed}")
     problems: list[str] = []
     read: dict[str, Row] = {}
     for name in ("config", "data", "environment"):
@@ -166,7 +153,6 @@ def _rows(problems: list[str], path: Path) -> list[Row]:
 def _beliefs(
     problems: list[str], folder: Path, complete: bool
 ) -> tuple[dict[str, npt.NDArray[Any]], Row]:
-    """Return the arrays and the header of ``beliefs.safetensors``; empty if it cannot be read."""
     path = folder / "beliefs.safetensors"
     lost = "no map, no gallery, no reliability diagram and no list of what to label next"
     refresh = f"'daso report {folder} --refresh'"
@@ -174,7 +160,7 @@ def _beliefs(
         often = "" if complete else " The training writes it too, in at most 2% of its time."
         problems.append(
             f"There is no beliefs.safetensors: {lost}. {refresh} makes it from the last "
-            f"checkpoint, if the data is still in its place.{often}"
+            f"checkpoint, if the data has not moved.{often}"
         )
         return {}, {}
     try:
@@ -191,9 +177,9 @@ def _beliefs(
     step = number(beliefs.get("step"))
     if not complete and step is not None:
         problems.append(
-            f"What is shown of single images is as of step {step:,.0f}: {refresh} updates it to "
-            f"the last checkpoint."
+            f"Predictions for single images are those of step {step:,.0f}; {refresh} updates "
+            f"them to the last checkpoint."
         )
     if "pool.index" not in arrays:
-        problems.append("The run has no unlabelled images: no map and no gallery.")
+        problems.append("The run has no unlabeled images: no map and no gallery.")
     return arrays, beliefs

@@ -1,4 +1,4 @@
-"""Draw charts as inline SVG. Colours are classes of the style sheet, so they follow the theme."""
+"""Draw charts as inline SVG. Colors are classes of the style sheet, so they follow the theme."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Series
 from daso.report.runs import Array
+from daso.report.wording import shortened
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
@@ -19,7 +20,6 @@ RIGHT_END = WIDTH - RIGHT
 MOST_POINTS = 300
 """Longer curves are thinned out."""
 CLASSES_HEIGHT = 186.0
-NAME_LENGTH = 14
 METHOD_STYLES = 6
 
 
@@ -34,7 +34,6 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value."""
         low, high, v = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
             low, high, v = math.log(low), math.log(high), math.log(v)
@@ -61,11 +60,6 @@ def short(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"
-
-
-def short_name(name: str) -> str:
-    """Return a class name for an axis."""
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 
 def style_of(series: Series, place: int) -> str:
@@ -145,7 +139,6 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _thin(values: Array) -> Array:
-    """Return at most 300 values: means of neighbours."""
     if len(values) <= MOST_POINTS:
         return values
     return np.array([part.mean() for part in np.array_split(values, MOST_POINTS)])
@@ -188,7 +181,7 @@ def class_axis(names: Sequence[str], counts: Array | None, base: float) -> tuple
     """Return the class names under a chart, if there are few, and the height that they take."""
     if len(names) > FEW_CLASSES:
         return text((LEFT + RIGHT_END) / 2, base + 16, CLASSES, "label mid"), 24
-    labels = [short_name(name) for name in names]
+    labels = [shortened(name) for name in names]
     if counts is not None:
         labels = [f"{name} ({count:.0f})" for name, count in zip(labels, counts, strict=True)]
     x = class_scale(len(names))
@@ -205,7 +198,7 @@ def class_scale(count: int) -> Scale:
 
 
 def _classes(chart: Chart, values: Array) -> Markup:
-    """Draw dots per class, joined by a line; means over runs stand side by side with whiskers."""
+    """Draw dots per class, joined by a line; means over runs are side by side with whiskers."""
     base, names = TOP + CLASSES_HEIGHT, chart.names
     below, space = class_axis(names, chart.counts, base)
     top = chart.high or float(values.max()) or 1.0
@@ -258,7 +251,7 @@ def _points(chart: Chart, values: Array) -> Markup:
     for place, one in enumerate(chart.series):
         marks = [
             f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.8"><title>{escape(name)}: '
-            f"{count:.0f} labelled, {escape(one.name)} {_number(value, chart.percent)}"
+            f"{count:.0f} labeled, {escape(one.name)} {_number(value, chart.percent)}"
             "</title></circle>"
             for name, count, value in zip(chart.names, one.x, one.y, strict=True)
             if math.isfinite(value)

@@ -1,6 +1,6 @@
-"""Checks of a training's rows, each for a silent failure of imbalanced semi-supervised learning.
+"""Check a training for silent failures of imbalanced semi-supervised learning.
 
-The true classes of the unlabeled images are not used, since own data has none.
+The true classes of the unlabeled images are not used: users' data has none.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from daso.files import Row
 from daso.report.uncertainty import interval
 from daso.report.warnings.run_facts import Array, WatchedRun, latest
+from daso.report.wording import POOLS
 
 HALFWAY = (1 / 3, 50_000)
 """Time before T_dist is judged: a share of the steps, or steps if that is fewer."""
@@ -26,9 +27,9 @@ STARVED_SHARE = 0.02
 FAR, NEAR = 0.25, 0.12
 """Total variation distances: the share of pseudo-labels that would have to change class."""
 IMBALANCE = 0.15
-"""Distance of the labels from balance that is needed to judge what is distributed like them."""
+"""Least distance of the labels from balance at which closeness to them means anything."""
 LEAST_ACCURACY, LEAST_RARE_RECALL = 0.5, 0.25
-"""Balanced accuracy, and recall of rare classes, from which pseudo-labels can be trusted."""
+"""Least balanced accuracy, and recall of rare classes, for pseudo-labels to be trusted."""
 MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
 """The paper's T_dist for labeled and unlabeled images of equal and of different distributions."""
 UNCERTAIN = 0.05
@@ -36,12 +37,8 @@ UNCERTAIN = 0.05
 
 
 def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
-    return {
-        "kind": kind,
-        "message": message,
-        "advice": advice,
-        "classes": [int(k) for k in classes],
-    }
+    indices = [int(k) for k in classes]
+    return {"kind": kind, "message": message, "advice": advice, "classes": indices}
 
 
 def additions(run: WatchedRun) -> str:
@@ -61,9 +58,8 @@ def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     window = latest(run, evaluations)
     if window is None or window.mean("share_confident") >= EMPTY_SHARE:
         return None
-    before = [
-        row["pseudo_labels"]["share_confident"] for row in evaluations if "pseudo_labels" in row
-    ]
+    rows = (row["pseudo_labels"] for row in evaluations if "pseudo_labels" in row)
+    before = [row["share_confident"] for row in rows]
     advice = "Lower --threshold" if "threshold" in run.options else "Train longer"
     if "prototype_temperature" in run.options and max(before) >= 10 * EMPTY_SHARE:
         advice += (
@@ -81,8 +77,8 @@ def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
 def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     """Warn of classes with almost no confident pseudo-labels for long, if others have some.
 
-    A class should have its share of the labeled images, or an equal share if that is less. Below 2%
-    of that it is starved; nothing is reported before 20 pseudo-labels were to be expected.
+    A class is starved below 2% of its share of the labeled images (or of an equal share, if less).
+    Nothing is reported before 20 pseudo-labels were to be expected.
     """
     window = latest(run, evaluations)
     if window is None or window.mean("share_confident") < EMPTY_SHARE:
@@ -114,10 +110,10 @@ def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
 
 
 def swallowing_class(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
-    """Warn if one class has most of the pseudo-labels, far beyond its share of the labeled images.
+    """Warn if one class has most of the pseudo-labels, far beyond its share of the labels.
 
-    The limit is its share of the labeled images plus half of the rest; or, if lower, ten times its
-    share (or an equal share), but at least a fifth of all pseudo-labels.
+    The limit is its share of the labels plus half of the rest; or, if lower, ten times its share
+    (or an equal share), but at least a fifth of all pseudo-labels.
     """
     window = latest(run, evaluations)
     if window is None:
@@ -132,7 +128,7 @@ def swallowing_class(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
         "swallowing class",
         f"{share[top]:.0%} of the pseudo-labels are {run.class_names[top]}, but only "
         f"{labeled:.0%} of the labeled images",
-        "If the unlabeled images are not so many of this class: check some of them (daso predict)"
+        "If fewer unlabeled images belong to this class: check some of them (daso predict)"
         + (", raise --threshold" if "threshold" in run.options else "")
         + (f", try {more}" if more else "")
         + " or lower --learning-rate.",
@@ -155,17 +151,13 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
     labels are imbalanced (0.15 or more from balance).
 
     It is judged after a third of the training, or 50,000 steps, and ten passes over the unlabeled
-    images, and only if the classifier is good enough: pseudo-labels of a bad one repeat the labels,
-    whatever the images are. So its latest balanced accuracy must be 0.5 or more and, for near, its
-    mean recall of the rarest third 0.25 or more. Runs of a cross-validation are not judged, since
-    they repeat another run.
+    images. Pseudo-labels of a bad classifier repeat the labels, so balanced accuracy must be 0.5 or
+    more and, for near, the mean recall of the rarest third 0.25 or more. Runs of a cross-validation
+    repeat another run and are not judged.
     """
     temperature = run.options.get("dist_temperature")
-    if (
-        temperature is None
-        or run.options.get("blend", "distribution") != "distribution"
-        or run.fold
-    ):
+    blend = run.options.get("blend", "distribution")
+    if temperature is None or blend != "distribution" or run.fold:
         return None
     if evaluations[-1]["step"] * run.images_per_step < PASSES * run.unlabeled:
         return None
@@ -195,21 +187,19 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
 def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     """Warn if there are too few images to measure on to tell methods apart.
 
-    The width of the interval changes with every evaluation, and is reported at the end. Runs of a
-    cross-validation are measured together.
+    Runs of a cross-validation are measured together.
     """
     measured = evaluations[-1].get(run.measured_on)
     if not measured or run.measured is None or run.fold:
         return None
-    images = run.measured
+    images, what = run.measured, POOLS[run.measured_on]
     half = interval(np.array(measured["recall"], dtype=np.float64), images)
     if half is None or half < UNCERTAIN:
         return None
-    what = {"test": "test", "holdout": "held-out"}[run.measured_on]
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) are "
-        f"too few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
+        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) "
+        f"are too few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
         "Smaller differences mean nothing: "
         + (
             "daso validate measures every labeled image; a test folder is better still."

@@ -1,7 +1,9 @@
-"""A run under watch: its settings and its latest evaluations, by which warnings are judged."""
+"""The settings of a watched run and the window of evaluations that warnings judge."""
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,18 +31,15 @@ class WatchedRun:
     """The settings of a run that warnings need.
 
     Attributes:
-        class_names: K names.
         labeled: share of each class among the labeled images, (K,).
-        steps: of the whole run.
         images_per_step: unlabeled images per step.
         unlabeled: number of unlabeled images.
         options: hyper-parameters of the method.
         slots: arguments of the method that take other parts; () if the run does not record them.
-        balanced_by: what balances the classifier in training, see ``balanced_by``.
+        balanced_by: parts that balance the classifier in training.
         drawn: whether the unlabeled images were drawn with a chosen class distribution; otherwise
             their distribution is unknown.
         fold: whether the run is part of a cross-validation.
-        measured_on: ``"test"`` or ``"holdout"``.
         measured: images of each class to measure on, (K,); None if the run does not record them.
     """
 
@@ -64,7 +63,7 @@ class WatchedRun:
 
 
 def watched_run(config: Row, data: Row) -> WatchedRun:
-    """Return the settings of a run, from the content of its ``config.json`` and ``data.json``."""
+    """Return the settings of a run from its ``config.json`` and ``data.json``."""
     train, labeled = config["train"], np.array(data["labeled_counts"], dtype=np.float64)
     split = config.get("split", {})
     measured_on = "test" if data.get("test") else "holdout"
@@ -99,12 +98,7 @@ class Window:
 
     def mean(self, *path: str) -> Array:
         """Return the mean over the steps of the numbers at *path*."""
-        values = []
-        for row in self.rows:
-            value: Any = row
-            for name in path:
-                value = value[name]
-            values.append(value)
+        values = [functools.reduce(operator.getitem, path, row) for row in self.rows]
         return np.average(np.array(values, dtype=np.float64), axis=0, weights=self.steps)
 
 

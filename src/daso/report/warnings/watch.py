@@ -1,4 +1,4 @@
-"""Warnings about a training, from its rows: while it writes them, and afterwards."""
+"""Watch a training's rows for warnings, during the run or afterwards."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from daso.report.warnings.run_facts import WatchedRun, watched_run
 class Watch:
     """Checks the rows of a run, in order, and gives each warning once.
 
-    The warning about starved classes is repeated when their number has doubled.
-
-    Args:
-        run: its settings.
-        rows: earlier rows, whose warnings are not repeated.
+    The warning about starved classes is repeated when their number has doubled. Warnings about the
+    earlier *rows* are not repeated.
     """
 
     def __init__(self, run: WatchedRun, rows: Iterable[Row] = ()) -> None:

@@ -43,7 +43,7 @@
     const card = (item) => {
       const box = make("li");
       const said = names[item[FINAL]];
-      if (item[THUMB] >= 0) box.append(picture(item[THUMB], "main", `unlabelled image ${item[INDEX]}, pseudo-label ${said}`));
+      if (item[THUMB] >= 0) box.append(picture(item[THUMB], "main", `unlabeled image ${item[INDEX]}, pseudo-label ${said}`));
       const says = make("div", "says");
       const line = (what, k, end) => {
         says.append(make("i", "", what), make("b", "", names[k]), make("span", "", end));
@@ -54,14 +54,14 @@
       if (item[TRUTH] >= 0) line("truth", item[TRUTH], item[TRUTH] === item[FINAL] ? "✓" : "✗");
       box.append(says);
       const path = make("div", "path", item[PATH] ? "\u200e" + item[PATH] : `image ${item[INDEX]}`);
-      path.title = item[PATH] || `image ${item[INDEX]} of the unlabelled ones`;
+      path.title = item[PATH] || `image ${item[INDEX]} of the unlabeled ones`;
       box.append(path);
       if (item[NEAR].length) {
         const near = make("div", "near");
         for (const [label, place, cosine, where] of item[NEAR]) {
           const one = make("span");
-          one.title = `labelled ${names[label]}, cosine ${cosine}` + (where ? `, ${where}` : "");
-          if (place >= 0) one.append(picture(place, "", `labelled ${names[label]}`));
+          one.title = `labeled ${names[label]}, cosine ${cosine}` + (where ? `, ${where}` : "");
+          if (place >= 0) one.append(picture(place, "", `labeled ${names[label]}`));
           one.append(names[label]);
           near.append(one);
         }
@@ -101,7 +101,7 @@
     draw();
   }
 
-  // The map: colours and a class to single out.
+  // The map: colors and a class to single out.
   if (data.map) {
     const { final, truth, linear, semantic, label, colors } = data.map;
     const map = document.querySelector("svg.map");
