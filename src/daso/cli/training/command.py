@@ -184,11 +184,7 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
 
 def _source(command: TrainCommand, run: RunConfig | None) -> str:
     """Return the source, which is named in one of three ways."""
-    ways = {
-        "SOURCE": command.source,
-        "--labeled": command.labeled,
-        "--like": command.like,
-    }
+    ways = {"SOURCE": command.source, "--labeled": command.labeled, "--like": command.like}
     given = [way for way, value in ways.items() if value]
     if not given:
         raise OptionError(

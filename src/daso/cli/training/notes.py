@@ -12,12 +12,7 @@ from daso.files import Row
 from daso.nets.backbone import Backbone
 from daso.train.config import RunConfig
 
-STRONG_VIEW_OPTIONS = (
-    "strong_operations",
-    "strong_magnitude",
-    "strong_probability",
-    "cutout",
-)
+STRONG_VIEW_OPTIONS = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
 FEW_LABELS = 100
 """Labels per class, on average, below which a pretrained encoder is recommended."""
 
