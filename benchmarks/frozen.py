@@ -161,7 +161,6 @@ def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConf
 def run_cell(
     options: Frozen, source: Source, setting: str, variant: str, seed: int
 ) -> dict[str, Any]:
-    """Train one cell and return its numbers."""
     config = configure(options, setting, variant, seed)
     started = time.perf_counter()
     prepared = prepare(config, source)
@@ -220,7 +219,6 @@ def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
 
 
 def campaign(options: Frozen) -> None:
-    """Run the missing cells."""
     source = read(options)
     about = provenance()
     del about["load"]

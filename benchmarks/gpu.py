@@ -94,14 +94,7 @@ class Gpu:
 
 @dataclass
 class Report:
-    """The numbers so far, and the time that is left.
-
-    Attributes:
-        out: JSON file.
-        until: end of the time, on the monotonic clock.
-        numbers: by section.
-        wrong: what is not as it should be.
-    """
+    """The numbers so far, and the time that is left."""
 
     out: Path
     until: float
@@ -109,10 +102,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
-        """Measure if *minutes* are left, and write all numbers.
-
-        A section that fails leaves the others.
-        """
+        """Measure if *minutes* are left, and write all numbers; a failure does not stop other sections."""
         if self.until - time.monotonic() < 60 * minutes:
             print(f"\n{name}: skipped, it may take {minutes:g} minutes")
             self.numbers.setdefault("skipped", []).append(name)
@@ -136,12 +126,10 @@ class Loop:
         self.prepared = case.prepare(variant, case.source())
 
     def step(self) -> Tensor:
-        """Train a step and return its loss."""
         training = self.prepared.training
         return training.advance(self.prepared.batches(training.step))[1]
 
     def seconds(self, steps: int) -> float:
-        """Return the mean time of some steps."""
         self.variant.set_tf32()
         wait()
         start = time.perf_counter()
@@ -165,7 +153,6 @@ class Loop:
         return sum("synchronizing" in str(warning.message) for warning in caught) / steps
 
     def flops(self) -> int:
-        """Count the floating-point operations of a step."""
         with FlopCounterMode(display=False) as counter:
             self.step()
         return int(counter.get_total_flops())
@@ -287,7 +274,6 @@ def measure_steps(
 
 
 def result_row(case: Case, variant: Variant, numbers: Numbers) -> Numbers:
-    """Return a row of results/gpu.csv."""
     environment = describe_environment(torch.device(case.device))
     spread = spread_of([1000 * seconds for seconds in numbers["seconds"]])
     return {
@@ -321,12 +307,10 @@ def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
 
 
 def start_daso(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a daso command."""
     return subprocess.Popen([sys.executable, "-m", "daso", *arguments], stdout=subprocess.DEVNULL)
 
 
 def how(gpu: Gpu) -> list[str]:
-    """Return the options of a fast training."""
     recorded = ["--cuda-graph"] if gpu.device.startswith("cuda") else []
     return ["--device", gpu.device, "--precision", "bfloat16", *recorded, "--quiet"]
 

@@ -153,7 +153,6 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def main(options: LabelNext) -> None:
-    """Print a row for each way to choose."""
     gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for folder in options.runs:
         for row in measure(folder):

@@ -118,7 +118,6 @@ def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, f
 
 
 def child(arguments: list[str]) -> None:
-    """Train and print what it took."""
     import torch  # noqa: F401 - its own memory is what the rest is compared with
 
     import daso.cli.verbs.train as command

@@ -330,7 +330,6 @@ def measure_views(speed: Speed) -> dict[str, Spread]:
 def row(
     measured: str, spread: Spread, *, rounds: int, clock: str, threads: int, **columns: Any
 ) -> dict[str, Any]:
-    """Return a row of results/speed.csv."""
     names = ("setting", "method", "classes", "precision", "batch_norm", "way")
     return {
         "measured": measured,

@@ -52,15 +52,7 @@ SLOTS = {"labeled loss": "supervised", "refiner": "refine", "term": "terms"}
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A keyword-only argument of a part's constructor.
-
-    Attributes:
-        name: of the argument.
-        annotation: its type.
-        default: its default value.
-        part: name of the part's class.
-        help: its description in the docstring of the class.
-    """
+    """A keyword-only argument of a part's constructor, with its help from the class's docstring."""
 
     name: str
     annotation: Any
@@ -72,9 +64,6 @@ class Hyperparameter:
 @cache
 def hyperparameters(part: type) -> tuple[Hyperparameter, ...]:
     """Return the hyper-parameters of a part: the keyword-only arguments that are not slots.
-
-    Args:
-        part: a class, or its outline.
 
     Raises:
         OptionError: an argument has no default, or no type that is known where it stands.

@@ -35,11 +35,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Checked:
-    """Marks a type, in ``Annotated``, whose values are checked when they are parsed.
-
-    Attributes:
-        check: takes the option's name and value; raises a ``DasoError``.
-    """
+    """Marks a type, in ``Annotated``, whose values *check* gets, with their names, when parsed."""
 
     check: Callable[[str, Any], None]
 
@@ -119,11 +115,7 @@ ALIASES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 
 
 def check_device(name: str, device: str) -> None:
-    """Refuse a name that no device has; whether the device is there is checked when it is used.
-
-    Raises:
-        OptionError: the name is unknown.
-    """
+    """Raise an ``OptionError`` for a name that no device has; whether it exists is checked on use."""
     kind = str(device).partition(":")[0]
     if kind not in DEVICES:
         alias = ALIASES.get(kind.lower())

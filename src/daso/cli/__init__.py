@@ -50,14 +50,11 @@ def _help() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: of the command line; None: those of the process.
+    """Run the command line, by default that of the process.
 
     Returns:
-        The exit status: 0 success, 1 an error that the user can correct or a reader that closed
-        the output early (``daso methods | head -1``), 2 wrong usage.
+        The exit status: 0 success, 1 an error that the user can correct or a reader that closed the
+            output early (``daso methods | head -1``), 2 wrong usage.
     """
     try:
         try:

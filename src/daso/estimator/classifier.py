@@ -264,13 +264,11 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.network if isinstance(self.network, nn.Module) else None
 
     def _strength(self) -> float:
-        """Return the strength of logit adjustment in use."""
         if self.logit_adjustment is not None:
             return self.logit_adjustment
         return 0.0 if self._is_balanced else 1.0
 
     def _logits(self, rows: Array) -> Array:
-        """Return the adjusted logits, float64 (N, K)."""
         logits = log_probabilities(self.networks_, self._inputs(rows))
         return adjust_logits(logits, self.class_counts_, self._strength())
 

@@ -25,7 +25,6 @@ class Scaling:
 
     @classmethod
     def of(cls, rows: Array) -> Scaling:
-        """Return that of features, float64 (N, D)."""
         mean, scale = rows.mean(0), rows.std(0)
         # A feature that did not vary (but for rounding) has taught nothing: it becomes 0.
         return cls(mean, np.where(scale > 1e-12 * np.abs(mean), scale, np.inf))

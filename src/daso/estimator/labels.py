@@ -19,7 +19,6 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
     means missing, provided that at least two other classes remain: -1 and 1 are two classes.
 
     Args:
-        y: (N,).
         classes: of a fitted classifier, which decide whether -1 is a class; None: *y* decides.
     """
     if y.dtype.kind == "f":
@@ -40,10 +39,6 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
 
 def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
     """Return the sorted classes, (K,), and the index of each label, int64 (N,), -1 if missing.
-
-    Args:
-        y: the labels, array-like (N,).
-        called: name of the estimator, for errors.
 
     Raises:
         ValueError: there are fewer than two classes, or the labels cannot be classes.

@@ -66,9 +66,6 @@ def rebuild(
 
     Args:
         description: as ``describe`` returned it.
-        weights: of the network, by name.
-        steps: number of training steps.
-        device: a name, or ``"auto"``.
         encoder: the custom module that it was built from.
     """
     try:

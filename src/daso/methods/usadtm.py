@@ -84,7 +84,6 @@ class USADTM(Method):
         self.warmup_steps = warmup_steps
 
     def describe(self) -> dict[str, list[float]]:
-        """Return how many images of each class were queued."""
         return {"queued": self.queue.seen.tolist()}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:

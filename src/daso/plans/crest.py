@@ -83,7 +83,6 @@ class CReST(Plan):
         self.register_buffer("adopted", new_table((num_unlabeled,), dtype=torch.int64).fill_(-1))
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the generations."""
         length = self.total_steps // self.generations
         last = self.total_steps - (self.generations - 1) * length
         return (*[Stage(length)] * (self.generations - 1), Stage(last))
@@ -111,7 +110,6 @@ class CReST(Plan):
         self.adopted.copy_(adopt(confidence, predicted, self.share))
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the number of adopted images of each class."""
         return {"adopted": self._adopted_counts().tolist()}
 
     def _adopted_counts(self) -> Tensor:

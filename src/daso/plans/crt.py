@@ -51,7 +51,6 @@ class CRT(Plan):
         self.retraining_rate = retraining_rate
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training of the network and that of the classifier."""
         second = Stage(
             self.retraining_steps,
             method="supervised",

@@ -59,7 +59,6 @@ class EstimatePrior(Plan):
         self.register_buffer("condition", torch.ones(1))
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training for the estimate and that of the method."""
         return Stage(self.estimate_steps, method="supervised"), Stage(self.total_steps)
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
@@ -82,7 +81,6 @@ class EstimatePrior(Plan):
         return dataclasses.replace(facts, unlabeled_prior=self.prior) if stage else facts
 
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
-        """Estimate the distribution."""
         assert data.unlabeled is not None
         assert data.holdout is not None
         held_out = predict_logits(network, data.holdout.images).double().softmax(1)

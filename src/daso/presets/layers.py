@@ -79,7 +79,6 @@ def configuration(
 
 
 def values_of(decisions: Mapping[str, Decision]) -> dict[str, Any]:
-    """Return the values of decisions."""
     return {name: decision.value for name, decision in decisions.items()}
 
 

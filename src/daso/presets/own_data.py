@@ -22,15 +22,7 @@ EVALUATION_SHARE = 0.15
 
 
 def choose_for(source: Source, device: torch.device) -> SourceDefaults:
-    """Choose length, sizes and network for data that is not a known benchmark.
-
-    Args:
-        source: the data.
-        device: where it is trained.
-
-    Returns:
-        The defaults, with reasons.
-    """
+    """Choose length, sizes and network, with reasons, for data that is not a known benchmark."""
     accelerated = device.type != "cpu"
     labels, classes = source.train.labels, len(source.class_names)
     unlabeled = 0 if source.unlabeled is None else len(source.unlabeled)

@@ -50,14 +50,7 @@ class SourceDefaults:
     def layer(
         self, decided_by: str, method: str, learner: type[Method], split: SplitOptions
     ) -> Layer:
-        """Return what the source decides for a method.
-
-        Args:
-            decided_by: name of the source or the setting.
-            method: name of the method with its parts.
-            learner: the method's class.
-            split: as it is decided, which T_dist depends on.
-        """
+        """Return what the source decides for a method; T_dist depends on the split."""
         values = {name: value for name, value in vars(self.split).items() if value is not None}
         values |= self.options
         values |= self.semi_supervised if learner.unlabeled_views else self.supervised
@@ -70,7 +63,6 @@ class SourceDefaults:
         return Layer(decided_by, values, self.reasons, ONLY_WITH)
 
     def temperature_for(self, split: SplitOptions) -> float:
-        """Return DASO's T_dist in a split."""
         if split.mismatched or split.unlabeled_shape in ("uniform", "reversed"):
             return min(self.dist_temperature, MISMATCH_TEMPERATURE)
         return self.dist_temperature

@@ -62,12 +62,10 @@ class Align(Refiner):
         return self.sums.sum(0) / self.rows.sum().clamp(min=1)
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the mean of the recent guesses."""
         return {"mean_guess": self.mean().tolist()}
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:
-        """Record the guess and align it."""
         slot = (guess.step % self.align_memory).view(1)
         self.sums.index_copy_(0, slot, guess.probs.sum(0, keepdim=True))
         self.rows.index_fill_(0, slot, len(guess.probs))

@@ -174,7 +174,6 @@ class DASO(Refiner):
 
     @property
     def teacher_uses_batch_statistics(self) -> bool:
-        """The option ``queue_batch_statistics``."""
         return self.queue_batch_statistics
 
     @torch.no_grad()

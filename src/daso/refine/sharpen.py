@@ -37,7 +37,6 @@ class Sharpen(Refiner):
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:
-        """Return the sharpened guess."""
         temperature = self.sharpen_temperature
         others = {name: sharpen(probs, temperature) for name, probs in guess.others.items()}
         return guess._replace(probs=sharpen(guess.probs, temperature), others=others)

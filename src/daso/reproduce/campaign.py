@@ -46,10 +46,7 @@ class Campaign:
     """The runs of one scale, in one folder.
 
     Attributes:
-        folder: of the campaign.
-        scale: of its runs.
         data: folder of the data sets' files, or None.
-        device: to train on.
         track: trackers that receive the numbers of a run.
         weights: safetensors file that networks start from in settings where the paper's do; None:
             from random ones.
@@ -105,7 +102,7 @@ class Campaign:
 
         Raises:
             OptionError: another process has just started one of another scale, or from other
-                weights, there.
+                weights.
             RunError: the folder cannot be written.
         """
         try:
@@ -133,11 +130,7 @@ class Campaign:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the lock of the campaign: one process at a time runs such a block.
-
-        Raises:
-            RunError: the file system has no locks.
-        """
+        """Hold the lock of the campaign: one process at a time runs such a block."""
         with (self.folder / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,7 +143,6 @@ class Campaign:
             yield
 
     def configure(self, cell: Cell) -> RunConfig:
-        """Return the configuration of a cell."""
         preset, variant = PRESETS[cell.preset], cell.variant
         config = self.scale.configure(
             preset, variant.method, variant.options, seed=cell.seed, device=self.device
@@ -164,14 +156,12 @@ class Campaign:
         return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))
 
     def folder_of(self, cell: Cell) -> Path:
-        """Return the run folder of a cell."""
         return self.folder / "runs" / cell.preset / cell.variant.name / f"seed-{cell.seed}"
 
     def _lock_of(self, cell: Cell) -> Path:
         return self.folder_of(cell).with_name(f".seed-{cell.seed}.lock")
 
     def state(self, cell: Cell) -> State:
-        """Return the state of a cell."""
         folder = self.folder_of(cell)
         begun = (folder / "config.json").exists()
         if begun:

@@ -21,13 +21,7 @@ from daso.reproduce.paper_tables import (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a campaign.
-
-    Attributes:
-        preset: name of the setting.
-        variant: what is trained.
-        seed: of the split and the training.
-    """
+    """One run of a campaign."""
 
     preset: str
     variant: Variant
@@ -56,7 +50,7 @@ def table_cells(
 
     Args:
         parts: rows and columns of each table.
-        seeds: one run of each cell for each; all cells of a seed come before those of the next.
+        seeds: all cells of a seed come before those of the next.
     """
     variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
@@ -132,10 +126,9 @@ def run_cells(
     attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
     report: Callable[[Cell, Outcome], None],
 ) -> list[tuple[Cell, Outcome]]:
-    """Run cells; those that other processes run are skipped and tried again at the end.
+    """Run cells; try those that other processes run again at the end.
 
     Args:
-        cells: to run.
         attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
             starts no other.
         report: called with the outcome of each cell that completed or failed.

@@ -102,11 +102,7 @@ def _different_data(
 
 
 def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]:
-    """Write whole tables with the runs there are: Markdown, CSV and LaTeX.
-
-    Returns:
-        The Markdown files.
-    """
+    """Write whole tables as Markdown, CSV and LaTeX; return the Markdown files."""
     paths = []
     with campaign.alone():
         for table in tables:

@@ -28,7 +28,6 @@ class TableRow:
     """One method of a table.
 
     Attributes:
-        label: of the row.
         text: the method, its options and ``logit-adjusted``, as in ``paper.md``.
         method: its name; None if daso does not have it.
         options: hyper-parameters that the row varies.
@@ -49,13 +48,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One setting of a table.
-
-    Attributes:
-        text: as in ``paper.md``.
-        preset: name of the setting.
-        measure: the accuracy of a run that is reported.
-    """
+    """One setting of a table, its text in ``paper.md``, and the accuracy that is reported."""
 
     text: str
     preset: str
@@ -67,8 +60,6 @@ class PaperTable:
     """A table of the paper.
 
     Attributes:
-        number, title: of the table.
-        rows, columns: in order.
         numbers: the paper's, by row label and column text; some cells have none.
     """
 
@@ -84,7 +75,6 @@ class Variant:
     """What is trained for a row in a setting.
 
     Attributes:
-        method: its name.
         options: hyper-parameters, those of the setting included.
         name: the method and the options that differ from its defaults in this setting; equal names
             are equal runs.

@@ -21,8 +21,6 @@ class Scale:
     deferred re-weighting, CReST's generations, the supervised schedule.
 
     Attributes:
-        name: of the scale.
-        title: a sentence about it.
         comparable: whether its numbers can be compared with the paper's.
         train: options of the training in place of the setting's.
         split: options of the split in place of those that the setting has.
@@ -47,15 +45,7 @@ class Scale:
     ) -> RunConfig:
         """Return the configuration of a run in a benchmark setting at this scale.
 
-        Args:
-            preset: the setting.
-            method: name of the method.
-            options: its hyper-parameters that are not the setting's or the method's defaults.
-            seed: of the run.
-            device: of the run.
-
-        Raises:
-            OptionError: the method is unknown.
+        *options* are hyper-parameters that differ from the defaults of the setting and the method.
         """
         recipe = Recipe.parse(method)
         known = recipe.hyperparameters()
@@ -79,7 +69,6 @@ class Scale:
         return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the definition as JSON values."""
         return {**vars(self), "train": dict(self.train), "split": dict(self.split)}
 
 

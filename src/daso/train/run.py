@@ -111,9 +111,8 @@ def resume_run(
     Later rows are dropped from ``metrics.jsonl``: the run writes them again.
 
     Args:
-        warn: called with a message about each damaged checkpoint and each changed circumstance.
         on_divergence: replaces the run's option.
-        stop: called after every step; if true, a checkpoint is saved and the training ends.
+        stop: see ``train_run``.
         encoder: the custom module that ``prepare`` was given, if any.
 
     Returns:
@@ -218,7 +217,6 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
 def _finish(
     prepared: Prepared, folder: Path, rows: list[Row], early: bool, warn: Callable[[str], None]
 ) -> None:
-    """Write what describes the trained model."""
     config, training = prepared.config, prepared.training
     last = len(prepared.plan.stages()) - 1
     deployed = prepared.load_best(folder, warn) or prepared.step
@@ -249,10 +247,7 @@ def _train_stage(
     stop: Callable[[], bool],
     beliefs: BeliefsWriter,
 ) -> Iterator[Row]:
-    """Train to the end of a stage, or until *stop*, writing rows with warnings, and checkpoints.
-
-    *rows* are the rows so far; the caller appends to them.
-    """
+    """Train to the end of a stage, or until *stop*; the caller appends to *rows*, those so far."""
     last = len(prepared.plan.stages()) - 1
     facts = watched_run(
         prepared.config.to_dict(), describe_data(prepared.data, recipe=prepared.recipe)
@@ -316,11 +311,7 @@ def _any_process(flag: Callable[[], bool], processes: Processes) -> Callable[[],
 def _roll_back(
     prepared: Prepared, folder: Path, error: DivergedError, warn: Callable[[str], None]
 ) -> tuple[Prepared, list[Row]]:
-    """Take a diverged run back to its newest checkpoint; return it and its rows, the rollback last.
-
-    Raises:
-        DivergedError: no rollback is allowed, or none is left.
-    """
+    """Take a diverged run back to its newest checkpoint; return it and its rows, the rollback last."""
     checkpoints = folder / "checkpoints"
     rows, options = read_rows(folder / "metrics.jsonl"), prepared.config.train
     step = error.step + prepared.first_step

@@ -12,7 +12,7 @@ Crop = Literal["pad", "resized"]
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How images are augmented: RandAugment(2, 10), each operation with probability 0.5, and cutout."""
+    """Views of images: RandAugment(2, 10), each operation with probability 0.5, and cutout."""
 
     flip: bool | None = None
     """Mirror images at random (default: unless the classes forbid it, as digits do)."""

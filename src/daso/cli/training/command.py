@@ -45,11 +45,7 @@ SOURCE_DECIDES = {
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """Refuse a folder that does not exist.
-
-    Raises:
-        DataError: it does not exist.
-    """
+    """Raise a ``DataError`` if a folder does not exist."""
     if not folder.expanduser().is_dir():
         raise DataError(f"{flag(name)} {folder}: there is no such folder")
 
@@ -120,7 +116,6 @@ class TrainRequest:
     """What a ``daso train`` command line asks for.
 
     Attributes:
-        command: the verb's own options.
         method: as given, or the default for the source.
         given: the value of every option that was given, by name.
     """
@@ -141,7 +136,6 @@ class TrainRequest:
         return options
 
     def on_device(self, device: str) -> TrainRequest:
-        """Return the request with a device as if it had been given."""
         return dataclasses.replace(self, given={**self.given, "device": device})
 
 
@@ -183,7 +177,6 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
 
 
 def _source(command: TrainCommand, run: RunConfig | None) -> str:
-    """Return the source, which is named in one of three ways."""
     ways = {"SOURCE": command.source, "--labeled": command.labeled, "--like": command.like}
     given = [way for way, value in ways.items() if value]
     if not given:
@@ -243,7 +236,7 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
 
 
 def _default(name: str, text: str) -> str:
-    """Return how help names a default that may be another one for some data."""
+    """Return the default that help shows."""
     return (
         f"{text}, or chosen for the data and printed" if name in SOURCE_DECIDES and text else text
     )

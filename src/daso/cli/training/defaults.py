@@ -45,12 +45,7 @@ def absolute_method(name: str) -> str:
 def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfig, list[str]]:
     """Return the configuration of a new run, and texts that say what was chosen for it.
 
-    The layers are, from the last word to the first: the command line, the setting (a preset) or
-    the source, the method.
-
-    Args:
-        request: as parsed.
-        defaults: of the setting or the source.
+    The command line overrides the setting (a preset) or the source, which overrides the method.
     """
     command, given = request.command, Layer(GIVEN, request.options)
     # The split decides whether distributions differ, and that decides about the method.
@@ -102,10 +97,6 @@ def configure_like(run: Path, request: TrainRequest) -> RunConfig:
 
     With another method, hyper-parameters that it has too are kept, and what the run's method
     decided for the training is open again.
-
-    Args:
-        run: the folder of the earlier run.
-        request: as parsed.
     """
     command = request.command
     config = moved(RunConfig.read(run), command.data)

@@ -25,12 +25,6 @@ def compare_with(
 
     Another seed, split or size gives other pools of the same images, which is not a difference in
     the data: the images are compared in the split of the earlier run.
-
-    Args:
-        run: folder of the earlier run.
-        prepared: the new run.
-        source: its images, before the split.
-        notice: called with each line.
     """
     config = RunConfig.read(run)
     before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())

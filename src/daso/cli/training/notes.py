@@ -18,12 +18,7 @@ FEW_LABELS = 100
 
 
 def not_adjusted(config: RunConfig, data: Row) -> str | None:
-    """Return why the numbers of a run are not logit-adjusted; None if they are.
-
-    Args:
-        config: of the run.
-        data: the content of its ``data.json``.
-    """
+    """Return why the numbers of a run are not logit-adjusted; None if they are."""
     balancing = balanced_by(config.to_dict(), data)
     if not balancing:
         return None
@@ -34,14 +29,7 @@ def not_adjusted(config: RunConfig, data: Row) -> str | None:
 
 
 def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
-    """Return a note for each option that was given and has no effect.
-
-    Only options that other options turn off for certain are reported.
-
-    Args:
-        config: of the training.
-        given: names of the options on the command line, with underscores.
-    """
+    """Return a note for each option that was given and certainly has no effect."""
     recipe = Recipe.parse(config.method)
     reasons = {name: reason for names, reason in _idle_in_run(config, recipe) for name in names}
     reasons |= recipe.idle_options(config.method_options)

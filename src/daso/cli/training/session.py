@@ -143,14 +143,6 @@ def follow_run(
     """Follow a training and return the exit status, 0 if it was completed.
 
     A first signal ends the training after a checkpoint, a second one at once.
-
-    Args:
-        prepared: the training.
-        rows: of the training, which is computed as they are consumed.
-        folder: of the run.
-        stop: listens to signals meanwhile.
-        quiet: show only warnings.
-        track: trackers that receive the rows too.
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
@@ -198,14 +190,7 @@ def resume(
     on_divergence: Literal["stop", "rollback"] | None = None,
     quiet: bool = False,
 ) -> int:
-    """Resume a run, alone or as one of the processes of torchrun; return the exit status.
-
-    Args:
-        folder: of the run.
-        together: the processes.
-        data, device, on_divergence: in place of the run's, see ``resume_run``.
-        quiet: show only warnings during the training, and the result.
-    """
+    """Resume a run, alone or as one of the processes of torchrun; return the exit status."""
     stop = Stop()
     with together.folder(folder, resumed=True) as own:
         work = partial(

@@ -100,11 +100,7 @@ CHUNK = 1024
 def write_beliefs(
     folder: Path, training: Training, data: TrainingData, seed: int, step: int
 ) -> None:
-    """Write ``beliefs.safetensors`` into a run folder, atomically.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write ``beliefs.safetensors`` into a run folder, atomically."""
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
@@ -177,7 +173,6 @@ def collect_beliefs(
 
 
 def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> Arrays:
-    """Return labels, predictions and confidence, with and without post-hoc logit adjustment."""
     logits = predict_logits(network, pool.images)
     arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
     adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
@@ -189,7 +184,6 @@ def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> 
 
 
 def _sample(size: int, most: int, random: np.random.Generator) -> Indices:
-    """Return a sorted sample of *most* numbers below *size*, or all."""
     if size <= most:
         return np.arange(size)
     return np.sort(random.choice(size, most, replace=False))
@@ -328,5 +322,4 @@ def _map(
 
 
 def _paths(pool: Pool, index: Indices) -> dict[str, str]:
-    """Return the paths of images of a pool by index; {} if they are unknown."""
     return {str(i): pool.paths[i] for i in map(int, index)} if pool.paths else {}

@@ -66,7 +66,6 @@ class EmbeddedData(TrainingData):
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
 
     def describe_embeddings(self) -> dict[str, Any]:
-        """Return the entries for ``data.json``."""
         strong = self.labeled.images.shape[1] - 1 - self.weak_versions
         return {
             "embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}
@@ -76,11 +75,8 @@ class EmbeddedData(TrainingData):
 class EmbeddingStore:
     """Embeddings on disk, each image in V versions, float16, or float32 where a value needs it.
 
-    Args:
-        folder: folder for one way of computing embeddings; created if missing.
-
     Raises:
-        RunError: the folder cannot be created or written.
+        RunError: the folder, which is created if missing, cannot be written.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -111,9 +107,6 @@ class EmbeddingStore:
 
         Returns:
             The number of computed embeddings.
-
-        Raises:
-            RunError: a shard cannot be read, removed or written.
         """
         rows: dict[bytes, list[int]] = {}
         for row, key in enumerate(digests):
@@ -205,9 +198,6 @@ def embed_data(
 
     Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions``
     strong views. Test and hold-out images come plain only.
-
-    Args:
-        data: images, on the device that computes.
 
     Raises:
         DataError: the backbone returns NaN or infinity.

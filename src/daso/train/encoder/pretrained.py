@@ -115,9 +115,6 @@ def prepare_backbone(
     Args:
         data: images; their mean and standard deviation are used if the encoder has none.
         folder: folder of a run that is resumed; the encoder in it is used.
-
-    Raises:
-        DasoError: see ``open_backbone``, ``load_backbone`` and ``build_module``.
     """
     if folder is not None and (folder / FOLDER / ABOUT).is_file():
         return load_backbone(folder / FOLDER, lambda about: build_module(about, encoder))
@@ -210,12 +207,8 @@ def _open_run(folder: Path) -> Backbone:
 def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
     """Build the module of a backbone from the values of ``Backbone.describe``; weights are random.
 
-    Args:
-        given: custom encoder, for a backbone that was one.
-
     Raises:
-        OptionError: the custom encoder is missing, or the kind is unknown.
-        MissingDependencyError: the library of the backbone is not installed.
+        OptionError: the custom encoder, *given*, is missing, or the kind is unknown.
     """
     kind, recipe = about["kind"], about["recipe"]
     if kind == "python":
@@ -252,10 +245,7 @@ def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | Non
 def with_kept_backbone(
     folder: Path, data: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Add the frozen backbone to the state of a network on embeddings.
-
-    Args:
-        state: state of the network; that of other runs is returned unchanged.
+    """Add the frozen backbone to the state of a network on embeddings; other states stay unchanged.
 
     Raises:
         RunError: the weights of the backbone are missing or damaged.

@@ -80,11 +80,7 @@ def save_checkpoint(
     configuration: str = "",
     output: str = "class",
 ) -> Path:
-    """Write a checkpoint and remove older ones but one, and damaged ones of later steps.
-
-    Args:
-        folder: created if missing.
-        tensors: state; copied to the host.
+    """Write a checkpoint; remove older ones but one, and damaged ones of later steps.
 
     Returns:
         The path of the safetensors file.
@@ -123,7 +119,7 @@ def drop_later(folder: Path, step: int) -> None:
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """Read the newest complete checkpoint. Damaged ones are skipped and reported through *warn*.
+    """Read the newest complete checkpoint; report damaged ones through *warn* and skip them.
 
     Raises:
         RunError: there is none.

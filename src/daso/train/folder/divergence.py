@@ -33,9 +33,7 @@ def record_divergence(
 ) -> DivergedError:
     """Write ``divergence.json`` into a run folder; return the error with all details.
 
-    Args:
-        step: step of the run, including earlier stages, counted from 1.
-        batch: indices of the step's images by pool.
+    *step* counts from 1 and includes earlier stages; *batch* has its images by pool.
     """
     message = str(error).replace(f"step {error.step}", f"step {step}", 1)
     details = {

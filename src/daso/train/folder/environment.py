@@ -61,11 +61,7 @@ def _own_files(method: str) -> dict[str, str]:
 
 
 def describe_environment(device: torch.device, method: str = "") -> dict[str, Any]:
-    """Return what is needed to repeat a run, as JSON values.
-
-    Args:
-        method: name of the method; files with custom parts are recorded with their checksums.
-    """
+    """Return what is needed to repeat a run, with checksums of custom parts, as JSON values."""
     program = Path(sys.argv[0]).name.replace("__main__.py", "daso")  # python -m daso
     return {
         "command": shlex.join([program, *sys.argv[1:]]),

@@ -38,9 +38,6 @@ class VectorAugmentation:
     A store may hold several versions of a vector: views of one image through a frozen network. Weak
     views start from the plain version or a weak one, strong views from a strong one if there is
     any.
-
-    Args:
-        data: versions, mean and standard deviation of each dimension.
     """
 
     def __init__(self, options: VectorViewOptions, data: TrainingData) -> None:
@@ -54,7 +51,6 @@ class VectorAugmentation:
         )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
-        """Draw everything random in a view of *count* vectors."""
         if view == "identity":
             return ()
         strong = view == "strong"
@@ -103,7 +99,6 @@ class Augmentation:
         )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
-        """Draw everything random in a view of *count* images."""
         if view == "identity":
             return ()
         if self.options.crop == "pad" and self.side is None and view == "strong":

@@ -42,11 +42,7 @@ def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
 
 
 class PoolReader:
-    """Reads the images of several steps from a pool; prefetches the next ones from a file.
-
-    Args:
-        order: maps a step, counted from 0, to the images that it needs, int64 on the host.
-    """
+    """Reads the images of several steps from a pool; prefetches the next ones from a file."""
 
     def __init__(self, rows: ImageRows, order: Callable[[int], Tensor], ahead: int) -> None:
         self.rows, self.order, self.ahead = rows, order, ahead

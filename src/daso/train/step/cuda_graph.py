@@ -20,11 +20,7 @@ WARM_UP_STEPS = 3
 
 
 def check_recordable(method: Method, device: torch.device, shared: bool) -> None:
-    """Check that every step does the same work, on a device that can record it.
-
-    Raises:
-        OptionError: the step cannot be recorded; the message says why.
-    """
+    """Raise an ``OptionError`` if steps differ in their work or the device cannot record them."""
     uneven = [
         type(part).__name__
         for part in method.modules()

@@ -24,7 +24,6 @@ class PseudoLabelRecord:
     """Counts pseudo-labels by true class, per part and for the confident ones, without a sync.
 
     Args:
-        num_classes: K.
         truth: int64, (N,), true classes of the unlabeled pool, -1 where unknown.
         sums: counts by name; existing counts are continued.
     """
@@ -80,7 +79,6 @@ class Fault:
     Attributes:
         step: step of the fault, counted from 1.
         term: name of the loss, or ``"weights"`` if the losses were finite and the update was not.
-        value: NaN or infinity.
     """
 
     step: int
@@ -89,11 +87,7 @@ class Fault:
 
 
 class LossRecord:
-    """Keeps the losses of each step on the device and copies them to the host together.
-
-    Args:
-        sums: sums of the copied losses by name; existing sums are continued.
-    """
+    """Keeps the losses of each step on the device and copies them to the host together."""
 
     def __init__(self, sums: dict[str, Tensor]) -> None:
         self._sums = sums
@@ -101,16 +95,12 @@ class LossRecord:
         self._names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of steps that have not been checked."""
         return len(self._waiting)
 
     def add(self, step: int, losses: dict[str, Tensor], weights: Tensor) -> None:
-        """Add a step.
+        """Add the scalar losses of a step, counted from 1.
 
-        Args:
-            step: counted from 1.
-            losses: scalars by name.
-            weights: (), a number that is not finite if the update broke the weights.
+        *weights*, (), is not finite if the update broke the weights.
         """
         self._names = tuple(losses)
         self._waiting.append(

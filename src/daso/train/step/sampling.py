@@ -28,8 +28,6 @@ class Order:
     16 million images, indices are computed one by one instead of listed.
 
     Args:
-        count: n, at least 1.
-        batch: images per step, at least 1.
         name: separates the orders of a run's pools.
     """
 
@@ -71,8 +69,6 @@ def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArra
 
     Args:
         places: int64, 0 <= place < count.
-        count: at most 2**62.
-        seed: seed of the shuffle, 0 <= seed < 2**63.
     """
     half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
     low = np.uint64((1 << int(half)) - 1)
@@ -95,8 +91,6 @@ class WeightedOrder:
 
     Args:
         weights: float64, (n,), relative probability of each image.
-        batch: images per step, at least 1.
-        name: separates the draws of a run's pools.
     """
 
     def __init__(self, weights: Tensor, batch: int, seed: int, name: str) -> None:

@@ -91,7 +91,6 @@ class Training:
         )
 
     def rate_of(self, step: int) -> float:
-        """Return the learning rate of step *step*, counted from 0."""
         rate = learning_rate(self.schedule, self.base_rate, step, self.options.steps)
         return self.rate_factor * rate
 
@@ -161,11 +160,7 @@ class Training:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
-        """Load a saved state.
-
-        Raises:
-            RunError: the tensors do not fit the network and the method.
-        """
+        """Load a saved state; raise a ``RunError`` if it does not fit the network and the method."""
         sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
         kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
 
@@ -204,5 +199,4 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:
-    """Return *value*, written into the tensor if *number* is one."""
     return number.fill_(value) if isinstance(number, Tensor) else value
