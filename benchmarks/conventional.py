@@ -2,7 +2,7 @@
 
 Written for comparison only, in the plainest form: worker processes of torch's DataLoader augment
 one image after another with Pillow; the network runs eagerly on contiguous float32 NCHW tensors,
-one joint forward pass over labelled, weak and strong images; DASO keeps a Python list of one tensor
+one joint forward pass over labeled, weak and strong images; DASO keeps a Python list of one tensor
 per class; the moving average is a loop over parameters and buffers. It computes what the package
 computes: tests/test_speed_benchmark.py holds them together.
 """
@@ -40,7 +40,7 @@ class Normalization:
     std: Sequence[float]
 
     def __call__(self, image: Array) -> Tensor:
-        """Turn one uint8 image, (H, W) or (H, W, 3), into a normalised tensor (C, H, W)."""
+        """Turn one uint8 image, (H, W) or (H, W, 3), into a normalized tensor (C, H, W)."""
         pixels = torch.from_numpy(np.array(image if image.ndim == 3 else image[:, :, None]))
         scaled = pixels.permute(2, 0, 1).contiguous().float().div(255)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)

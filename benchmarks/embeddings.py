@@ -14,7 +14,7 @@ setting, with other seeds, and measures on test images that nothing was chosen o
 ``DASOClassifier`` runs with its defaults everywhere: no choice by setting (the rows keep how many
 networks it averaged: earlier ones are of one). So does, beside the chosen one, a
 ``SelfTrainingClassifier`` around logistic regression as both come. Everybody gets the same rows,
-standardised by the labelled and unlabelled ones together. A row that is in the results file is not
+standardized by the labeled and unlabeled ones together. A row that is in the results file is not
 computed again.
 """
 
@@ -200,7 +200,7 @@ def read(name: str, place: Path | None, cache: Path) -> Data:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to fit on, standardised, -1: no label; and rows to measure on."""
+    """Rows to fit on, standardized, -1: no label; and rows to measure on."""
 
     fit: Array
     fit_labels: Array
@@ -237,7 +237,7 @@ class Embeddings:
     data: tuple[str, ...] = tuple(SETTINGS)
     """Which data sets."""
     shapes: tuple[Shape, ...] = ("consistent", "uniform", "reversed")
-    """How the unlabelled rows are distributed over the classes."""
+    """How the unlabeled rows are distributed over the classes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the test stage."""
     methods: tuple[str, ...] = ("fixmatch+daso",)
@@ -258,7 +258,7 @@ def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
     known = labels >= 0 if isinstance(model, LogisticRegression) else slice(None)
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # Of LabelSpreading too where a row's neighbours have no label: it divides 0 by 0 and
+        # Of LabelSpreading too where a row's neighbors have no label: it divides 0 by 0 and
         # answers the first class.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -350,7 +350,7 @@ def table(options: Embeddings) -> None:
     if options.n_networks > 1:
         first += f", {options.n_networks} networks"
     print(
-        "| data, unlabelled | method | seeds | balanced accuracy | rarest third | seconds | "
+        "| data, unlabeled | method | seeds | balanced accuracy | rarest third | seconds | "
         f"{first} ahead by |"
     )
     print("|---|---|---|---|---|---|---|")

@@ -9,7 +9,7 @@
 The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are
 used. What was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300
 further training images of each class. Beside the methods of daso: logistic regression of
-scikit-learn on the plain embeddings of the labelled images, standardised, plain and with weighted
+scikit-learn on the plain embeddings of the labeled images, standardized, plain and with weighted
 classes, at three strengths, of which the table shows the best (chosen by the test images, to its
 advantage). A cell that has its row is not run again.
 """
@@ -56,7 +56,7 @@ SETTINGS = {
     "few": SplitOptions(50, 500, 50, 50, "consistent", holdout=0),
     "few uniform": SplitOptions(50, 300, 50, 1, "uniform", holdout=0),
 }
-"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled
+"""Labeled and unlabeled images of the most frequent class, their imbalance, and the unlabeled
 ones' distribution."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}),
@@ -196,7 +196,7 @@ def percent(share: float | None) -> float | str:
 
 
 def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
-    """Fit logistic regression on the plain embeddings of the labelled images."""
+    """Fit logistic regression on the plain embeddings of the labeled images."""
     data = prepared.data
     assert data.test is not None
     mean, std = np.array(data.mean), np.array(data.std)

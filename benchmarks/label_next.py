@@ -1,4 +1,4 @@
-"""Does labelling what a report proposes help? On runs whose unlabelled images have a known truth.
+"""Does labeling what a report proposes help? On runs whose unlabeled images have a known truth.
 
     for seed in 0 1 2; do
         daso train fashion-mnist --labeled-head 100 --unlabeled-head 2000 --gamma-labeled 50 --gamma-unlabeled 50 \\
@@ -7,8 +7,8 @@
     done
     python benchmarks/label_next.py runs/label-next-* --csv results/label-next.csv
 
-Each way to choose asks for the labels of 25, 50 and 100 unlabelled images. A logistic regression on
-the run's features then learns from the labelled images and these; told is what it gains on the test
+Each way to choose asks for the labels of 25, 50 and 100 unlabeled images. A logistic regression on
+the run's features then learns from the labeled images and these; told is what it gains on the test
 images, as a mean over the runs and the three numbers: balanced accuracy, and recall of the rarest
 third. The CSV file gets a row for each run, way and number of labels.
 """

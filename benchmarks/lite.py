@@ -8,7 +8,7 @@ variants.
 
 A cell (setting, method, seed, precision) that has its row in the results file is not run again, a
 run that was stopped is resumed, so a campaign goes on where it was; several processes may share one
-results file. All methods of a seed see the same split, initial weights and order of labelled
+results file. All methods of a seed see the same split, initial weights and order of labeled
 images.
 """
 

@@ -4,7 +4,7 @@
 
 Writes, for each seed, a folder with ``labeled/<class>/`` (250 images of the most frequent class
 down to 5 of the rarest), ``unlabeled/`` (all others of the training set, about as many of each
-class, unlike the labelled ones) and ``test/<class>/``. Then ``daso train FOLDER`` runs in a process
+class, unlike the labeled ones) and ``test/<class>/``. Then ``daso train FOLDER`` runs in a process
 of its own, and supervised, as long and twice as long. A row of each run goes into the results file,
 with the minutes that the whole command took; what has its row is not run again.
 """
@@ -37,7 +37,7 @@ class OwnImages:
     """Run what is missing and print all."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the choice of labelled images, and of the trainings."""
+    """Of the choice of labeled images, and of the trainings."""
     commands: tuple[str, ...] = ("", "--method supervised", "--method supervised --steps 4000")
     """What is added to the bare command; of one to begin with, write ``--commands " --steps 100"``,
     with a blank."""

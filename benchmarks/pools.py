@@ -3,7 +3,7 @@
     python benchmarks/pools.py --counts 10000 100000 1000000 --csv results/pools.csv
 
 Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ)
-and a folder of labelled ones, decodes them into a cache with ``daso train --cache``, and trains the
+and a folder of labeled ones, decodes them into a cache with ``daso train --cache``, and trains the
 same number of steps with the pool held in memory and read from the cache, in turns, each in a
 process of its own that notes its largest resident memory. Steps per second are those of the
 training rows, the first ones left out; ratios are within a round.
@@ -34,7 +34,7 @@ from daso.report.results import append_row
 
 SHARD = 10_000
 LABELED = 20
-"""Labelled images of each class."""
+"""Labeled images of each class."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Pools:
     """Measure and print."""
 
     counts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    """Unlabelled images."""
+    """Unlabeled images."""
     rounds: int = 3
     steps: int = 300
     method: str = "fixmatch+daso"

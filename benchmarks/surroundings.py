@@ -68,7 +68,7 @@ class OwnWork:
 
             training.network.encoder = encoder()
             training.average.network.encoder = encoder().requires_grad_(False)
-            # Float images pass the normalisation: no work on pixels is left.
+            # Float images pass the normalization: no work on pixels is left.
             labeled, unlabeled = (
                 torch.zeros(count, 1, 1, 1, device=device) for count in (batch, 2 * batch)
             )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 NewTable = Callable[..., Tensor]
-"""Makes an uninitialised tensor of a shape and, if not float32, a ``dtype``, as ``torch.empty``."""
+"""Makes an uninitialized tensor of a shape and, if not float32, a ``dtype``, as ``torch.empty``."""
 IdleOptions = Iterator[tuple[Sequence[str], str]]
 """Groups of hyper-parameters that have no effect, each with the reason."""
 

@@ -15,7 +15,7 @@ class Align(Refiner):
     """Divide a guess by the mean of recent guesses and multiply it with the target distribution.
 
     Berthelot et al.: *ReMixMatch*, ICLR 2020, arXiv 1911.09785, section 3.1:
-    p' = normalise(p * target / mean). Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section
+    p' = normalize(p * target / mean). Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section
     3.3, raise the target to a power below 1, which makes it more balanced.
 
     Args:

@@ -78,7 +78,7 @@ SCALES = {
         Scale("full", "the paper's protocol", comparable=True),
         Scale(
             "lite",
-            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labelled "
+            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labeled "
             "images, bfloat16",
             train={
                 "network": "wrn-10-2",

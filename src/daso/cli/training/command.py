@@ -35,7 +35,7 @@ from daso.train.options import TrainOptions
 DEFAULT_METHOD = "fixmatch+daso"
 """For the named data sets and presets, whose tables it belongs to."""
 OWN_METHOD = "fixmatch+la+daso"
-"""For your own data; it recognises rare classes best there, see LOG.md."""
+"""For your own data; it recognizes rare classes best there, see LOG.md."""
 SOURCE_DECIDES = {
     *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
     *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),

@@ -151,13 +151,13 @@ def collect_beliefs(
         **chosen,
         **_map(features, labeled, labels, prototypes, random),
     }
-    neighbours = np.unique(arrays["shown.near"][known])
+    neighbors = np.unique(arrays["shown.near"][known])
     pictured = data.pictured if isinstance(data, EmbeddedData) else {}
     pictures = [
         pictured.get(name, pool)
         for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
     ]
-    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbours)))
+    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbors)))
     if len(packed["index"]):
         arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
     return arrays, about | {
@@ -168,7 +168,7 @@ def collect_beliefs(
         "blend_weight": training.method.describe().get("blend_weight"),
         "threshold": getattr(training.method, "threshold", None),
         "paths": _paths(data.unlabeled, index[shown]),
-        "labeled_paths": _paths(data.labeled, neighbours),
+        "labeled_paths": _paths(data.labeled, neighbors),
     }
 
 

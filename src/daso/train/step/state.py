@@ -192,7 +192,7 @@ class Training:
 
 def _seed(seed: int, device: torch.device) -> None:
     if device.type == "cpu":
-        # torch.manual_seed also seeds lazily initialised accelerators, which takes time.
+        # torch.manual_seed also seeds lazily initialized accelerators, which takes time.
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
