@@ -48,7 +48,7 @@ class Normalization:
 
 
 class Images(Dataset[tuple[Tensor, ...]]):
-    """Images with their labels in the weak view, or without labels in the weak and the strong view."""
+    """Images with labels in the weak view, or without labels in the weak and the strong view."""
 
     def __init__(
         self,
@@ -126,9 +126,8 @@ class ConventionalDASO:
     def enqueue(self, features: Tensor, labels: Tensor) -> None:
         for k in torch.unique(labels).tolist():
             held, arrived = self.queue[k], features[torch.where(labels == k)[0]]
-            self.queue[k] = (arrived if held is None else torch.cat([held, arrived]))[
-                -self.queue_length :
-            ]
+            queue = arrived if held is None else torch.cat([held, arrived])
+            self.queue[k] = queue[-self.queue_length :]
 
     @torch.no_grad()
     def prototypes(self, like: Tensor) -> Tensor:

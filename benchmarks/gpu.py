@@ -102,7 +102,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
-        """Measure if *minutes* are left, and write all numbers; a failure does not stop other sections."""
+        """Measure if *minutes* are left, and write all numbers; a failure stops no other section."""
         if self.until - time.monotonic() < 60 * minutes:
             print(f"\n{name}: skipped, it may take {minutes:g} minutes")
             self.numbers.setdefault("skipped", []).append(name)
@@ -357,18 +357,9 @@ def train_cell(gpu: Gpu, until: float, numbers: Numbers) -> None:
         command = ["train", gpu.preset, "--method", gpu.method, "--seed", "0", *place, *how(gpu)]
         command += ["--out", str(run)]
         if gpu.quick:
-            command += [
-                "--network",
-                "small-4",
-                "--steps",
-                "8",
-                "--evaluate-every",
-                "4",
-                "--batch",
-                "4",
-            ]
-            command += ["--labeled-head", "10", "--unlabeled-head", "20", "--gamma-labeled", "5"]
-            command += ["--gamma-unlabeled", "5", "--holdout", "10"]
+            split = "--labeled-head 10 --unlabeled-head 20 --gamma-labeled 5 --gamma-unlabeled 5"
+            tiny = f"--network small-4 --steps 8 --evaluate-every 4 --batch 4 {split} --holdout 10"
+            command += tiny.split()
     print("daso " + " ".join(command), flush=True)
     process = start_daso(command)
     left = until - CELL_RESERVE_SECONDS - time.monotonic()

@@ -123,7 +123,7 @@ class Overhead:
         return watch.take()["step"]
 
     def seconds(self, period: int, test: int, images: int) -> dict[str, float]:
-        """Return the seconds of an evaluation of some *images*, and of the rest, per *period* steps.
+        """Return the seconds of an evaluation of some *images*, and of the rest of a *period*.
 
         Evaluations of *test* and of three times as many images separate the two.
         """

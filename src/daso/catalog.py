@@ -104,20 +104,18 @@ def arguments(part: type) -> tuple[str, ...]:
 
 def parts_with(option: str) -> list[str]:
     """Return the methods, and the additions after a ``+``, that have a hyper-parameter."""
-    names = [*METHODS, *(f"+{name}" for name in ADDITIONS)]
-    places = [*METHODS.values(), *ADDITIONS.values()]
+    places = METHODS | {f"+{name}": place for name, place in ADDITIONS.items()}
     return [
         name
-        for name, place in zip(names, places, strict=True)
+        for name, place in places.items()
         if option in {parameter.name for parameter in hyperparameters(outline(place))}
     ]
 
 
 def name_of(part: type) -> str:
     """Return a part's name in the catalog; the name of its class if it is not listed."""
-    place = f"{part.__module__}:{part.__name__}"
     names = {place: name for name, place in (METHODS | ADDITIONS).items()}
-    return names.get(place, part.__name__)
+    return names.get(f"{part.__module__}:{part.__name__}", part.__name__)
 
 
 class Outline(type):

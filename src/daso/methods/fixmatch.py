@@ -33,9 +33,6 @@ class FixMatch(Method):
             their batch-norm statistics, as in the authors' code; ``"apart"``: a pass of its own for
             the weak views, without a gradient, which is faster.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code of DASO: none with ``weak_pass="joint"``.
     """
 

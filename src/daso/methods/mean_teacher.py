@@ -32,9 +32,6 @@ class MeanTeacher(Method):
         unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
             0 to 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the paper, as in the code of DASO's authors: the ramp is linear, and the teacher
     normalizes by the statistics of its batch. That batch is the unlabeled view, joined by the
     labeled images if the refiner observes them.

@@ -31,9 +31,6 @@ class PseudoLabel(Method):
         unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
             0 to 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the paper: the threshold and the length of the ramp are those of the DASO
     authors' code, in which nothing refines these guesses.
     """

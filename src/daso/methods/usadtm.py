@@ -41,9 +41,6 @@ class USADTM(Method):
         warmup_steps: pseudo-labels are used from this step on. Default: 500, as in the code of
             DASO's authors for 250,000 steps, but at most a twentieth of the training.
 
-    Raises:
-        OptionError: a value is out of range.
-
     That code has no configuration of this method; two unlabeled images per labeled image is the
     paper's mu. The mutual information is used from the first step on: the code never reads the
     later start that its configuration names.

@@ -123,17 +123,10 @@ class CReSTPlus(CReST):
     t = 1 - f + f t_min, where f runs from 0 in the first generation to 1 in the last.
 
     Args:
-        class_counts: int64, (K,), labeled images of each class.
-        total_steps: of all generations.
-        num_unlabeled: number of unlabeled images, at least 1.
-        new_table: makes a tensor that has a row for each unlabeled image.
         generations: number of generations of equal length, >= 2; the last one also takes the
             remainder.
         crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.
         align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
-
-    Raises:
-        OptionError: a value is out of range, or there are no unlabeled images.
     """
 
     brings = ("align",)

@@ -108,10 +108,6 @@ def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:
     An active-set method, exact in a finite number of steps. From a valid distribution it moves
     towards the best one on the free classes, stops where a share becomes 0 and fixes that class. At
     the best one it frees the fixed class whose share would grow.
-
-    Args:
-        matrix: float64, (K, K).
-        target: float64, (K,).
     """
     size = len(target)
     gram, linear = matrix.t() @ matrix, matrix.t() @ target

@@ -1,4 +1,4 @@
-"""One place where defaults are decided: layers of values, of which the last one that speaks wins."""
+"""One place where defaults are decided: layers of values, of which the last one wins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
 
 def decide(layers: Sequence[Layer]) -> dict[str, Decision]:
-    """Return the value of every option that a layer decides; later layers go before earlier ones."""
+    """Return the value of every option that a layer decides; later layers override earlier ones."""
     decisions: dict[str, Decision] = {}
     for layer in reversed(layers):
         own = {
@@ -79,6 +79,7 @@ def configuration(
 
 
 def values_of(decisions: Mapping[str, Decision]) -> dict[str, Any]:
+    """Return the values without those who decided them."""
     return {name: decision.value for name, decision in decisions.items()}
 
 

@@ -66,11 +66,9 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
         "the distribution of the unlabeled images is unknown; if it is that of the labeled ones, "
         "1.5 is better"
     )
+    parts = {"daso": daso}
     return SourceDefaults(
-        options=options,
-        parts={"daso": daso},
-        dist_temperature=MISMATCH_TEMPERATURE,
-        reasons=reasons,
+        options=options, parts=parts, dist_temperature=MISMATCH_TEMPERATURE, reasons=reasons
     )
 
 

@@ -62,9 +62,6 @@ class DASO(Refiner):
             statistics of the labeled batch, which also enter its running statistics, as in the
             authors' code; otherwise it uses its running statistics.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code: before the first update of the histogram v is 0 (theirs would
     divide zero by zero if the warm-up were shorter than the period).
     """

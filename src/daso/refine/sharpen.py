@@ -23,9 +23,6 @@ class Sharpen(Refiner):
 
     Args:
         sharpen_temperature: T, > 0; 1 changes nothing, below 1 sharpens.
-
-    Raises:
-        OptionError: the temperature is out of range.
     """
 
     paper = "Berthelot et al., NeurIPS 2019, arXiv 1905.02249"

@@ -147,11 +147,8 @@ class Campaign:
         config = self.scale.configure(
             preset, variant.method, variant.options, seed=cell.seed, device=self.device
         )
-        if (
-            self.weights is None
-            or not preset.pretrained
-            or config.train.network != preset.defaults.options["network"]
-        ):
+        network = preset.defaults.options.get("network")
+        if self.weights is None or not preset.pretrained or config.train.network != network:
             return config
         return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))
 

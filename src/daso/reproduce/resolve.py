@@ -1,4 +1,4 @@
-"""Every hyper-parameter of a method in a benchmark setting, without the data, and who decided it."""
+"""Every hyper-parameter of a method in a benchmark setting, and who decided it; needs no data."""
 
 from __future__ import annotations
 
@@ -21,21 +21,9 @@ from daso.train.view_options import ViewOptions
 SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "semi-aves": SIDE, "semi-aves-open": SIDE}
 """Of the images that are augmented, in pixels."""
 TRAINING = (
-    "steps",
-    "batch",
-    "unlabeled_ratio",
-    "labeled_sampling",
-    "network",
-    "resolution",
-    "optimizer",
-    "learning_rate",
-    "backbone_rate",
-    "schedule",
-    "momentum",
-    "weight_decay",
-    "ema_decay",
-    "precision",
-    "evaluate_every",
+    *("steps", "batch", "unlabeled_ratio", "labeled_sampling", "network", "resolution"),
+    *("optimizer", "learning_rate", "backbone_rate", "schedule", "momentum", "weight_decay"),
+    *("ema_decay", "precision", "evaluate_every"),
 )
 OF_METHOD = ("unlabeled_ratio", "learning_rate", "schedule")
 """What a method has a default of its own for."""

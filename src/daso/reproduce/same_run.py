@@ -15,7 +15,7 @@ SHARED_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a run has a valid summary; one with a damaged summary is resumed and writes it."""
+    """Tell whether a run has a valid summary; a resumed run replaces a damaged one."""
     try:
         return "accuracy" in read_json(folder / "summary.json")
     except RunError:

@@ -1,4 +1,4 @@
-"""The sizes at which the paper's tables can be run: the paper's own, one for a CPU, one for tests."""
+"""The sizes at which the paper's tables can be run: the paper's, one for a CPU, one for tests."""
 
 from __future__ import annotations
 
@@ -72,14 +72,17 @@ class Scale:
         return {**vars(self), "train": dict(self.train), "split": dict(self.split)}
 
 
+SMOKE_TRAIN = {"network": "small-4", "steps": 16, "batch": 8, "evaluate_every": 4, "log_every": 4}
+SMOKE_SPLIT = dict.fromkeys(("gamma_labeled", "gamma_unlabeled"), 5)
+SMOKE_SPLIT |= {"labeled_head": 10, "unlabeled_head": 20}
 SCALES = {
     scale.name: scale
     for scale in (
         Scale("full", "the paper's protocol", comparable=True),
         Scale(
             "lite",
-            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labeled "
-            "images, bfloat16",
+            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 "
+            "labeled images, bfloat16",
             train={
                 "network": "wrn-10-2",
                 "resolution": 16,
@@ -93,19 +96,8 @@ SCALES = {
         Scale(
             "smoke",
             "16 steps of a network of 4 channels: only to see that everything works",
-            train={
-                "network": "small-4",
-                "steps": 16,
-                "batch": 8,
-                "evaluate_every": 4,
-                "log_every": 4,
-            },
-            split={
-                "labeled_head": 10,
-                "unlabeled_head": 20,
-                "gamma_labeled": 5,
-                "gamma_unlabeled": 5,
-            },
+            train=SMOKE_TRAIN,
+            split=SMOKE_SPLIT,
             most_holdout=100,
         ),
     )

@@ -22,18 +22,8 @@ GROUPS: dict[str, type[Any]] = {
 }
 """Parts of a configuration; all their options, and those of the method, have different names."""
 NOT_IN_FINGERPRINT = (
-    "source",
-    "data",
-    "folders",
-    "device",
-    "cuda_graph",
-    "recompute",
-    "embedding_folder",
-    "cache",
-    "memory",
-    "save_minutes",
-    "on_divergence",
-    "rollbacks",
+    *("source", "data", "folders", "embedding_folder", "cache", "memory", "device"),
+    *("cuda_graph", "recompute", "save_minutes", "on_divergence", "rollbacks"),
 )
 """Options that do not change what a training computes."""
 

@@ -351,7 +351,7 @@ def assemble(
 def describe_data(
     data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
 ) -> dict[str, Any]:
-    """Return the content of ``data.json``: with the configuration, enough to rebuild the network."""
+    """Return the content of ``data.json``; with the configuration it can rebuild the network."""
 
     def by_class(pool: Pool | None) -> list[int] | None:
         if pool is None:

@@ -311,7 +311,10 @@ def _any_process(flag: Callable[[], bool], processes: Processes) -> Callable[[],
 def _roll_back(
     prepared: Prepared, folder: Path, error: DivergedError, warn: Callable[[str], None]
 ) -> tuple[Prepared, list[Row]]:
-    """Take a diverged run back to its newest checkpoint; return it and its rows, the rollback last."""
+    """Take a diverged run back to its newest checkpoint; return it and its rows.
+
+    The last row records the rollback. Without a rollback left, the error is raised.
+    """
     checkpoints = folder / "checkpoints"
     rows, options = read_rows(folder / "metrics.jsonl"), prepared.config.train
     step = error.step + prepared.first_step

@@ -37,7 +37,7 @@ RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
 
 
 def absolute_method(name: str) -> str:
-    """Return a method's name with absolute paths of custom parts, so that a run finds them again."""
+    """Return a method's name with absolute paths of custom parts, so a run finds them again."""
     parts = name.split("+")
     return "+".join(str(_absolute(Path(part))) if ".py:" in part else part for part in parts)
 

@@ -121,8 +121,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         print("no test or hold-out images: nothing was measured (--holdout N sets some aside)")
     if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
         _notice(
-            f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are not "
-            f"affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or --holdout N)"
+            f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
+            f"not affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or "
+            f"--holdout N)"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
@@ -176,7 +177,8 @@ def follow_run(
         _notice(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
     else:
         _notice(
-            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' resumes from there"
+            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' "
+            "resumes from there"
         )
     return stop.status
 

@@ -92,9 +92,8 @@ def rank_to_label(
 
     worth = uncertainty * rarity
     considered = np.argsort(-worth, kind="stable")[:CONSIDERED]
-    near = features[considered] / np.maximum(
-        np.linalg.norm(features[considered], axis=1, keepdims=True), 1e-8
-    )
+    lengths = np.linalg.norm(features[considered], axis=1, keepdims=True)
+    near = features[considered] / np.maximum(lengths, 1e-8)
     spacing = _spacing(near)
     novelty = np.ones(len(considered))
     taken: list[int] = []
@@ -108,15 +107,8 @@ def rank_to_label(
         novelty = np.minimum(novelty, np.clip((1 - near @ near[best]) / spacing, 0, 1))
     place = considered[taken]
     novel = np.array(novelties)
-    return Ranking(
-        place,
-        worth[place] * novel,
-        uncertainty[place],
-        rarity[place],
-        novel,
-        likely[place],
-        other[place],
-    )
+    parts = (uncertainty[place], rarity[place], novel, likely[place], other[place])
+    return Ranking(place, worth[place] * novel, *parts)
 
 
 def _spacing(unit: Floats) -> float:

@@ -1,11 +1,9 @@
 """Embeddings of images by a frozen backbone: computed once, kept on disk, trained on as vectors.
 
-A folder of embeddings belongs to one backbone, one preprocessing and one augmentation; its name is
-their checksum. Within it, an embedding is found by the checksum of its image, so runs share
-embeddings across seeds, splits and methods. Shards hold a few hundred images each. A shard is
-written at once and named by the checksum of its content: a killed process loses at most one shard,
-and a damaged shard is removed and computed again. Augmentation depends on the image, not on the
-run's seed.
+A folder belongs to one backbone, preprocessing and augmentation, whose checksum is its name. In it,
+an embedding is found by the checksum of its image, and augmentation depends on the image alone: all
+seeds, splits and methods share them. A shard is written at once and named by its checksum: a killed
+process loses at most one, and a damaged one is computed again.
 """
 
 from __future__ import annotations

@@ -99,9 +99,11 @@ class Training:
 
         The result is valid until the next call: a recorded step reuses its tensors.
         """
-        # Whatever a network (dropout) or a custom method draws depends on the seed and the step
-        # only.
-        _seed(derive_seed(self.options.seed, "method", self.step), self._device)
+        # What a network (dropout) or a custom method draws depends on the seed and the step only.
+        # On a CPU, torch.manual_seed would seed lazily initialized accelerators, which takes time.
+        on_cpu = self._device.type == "cpu"
+        seed = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+        seed(derive_seed(self.options.seed, "method", self.step))
         rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = _renewed(group["lr"], group["factor"] * rate)
@@ -160,7 +162,7 @@ class Training:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
-        """Load a saved state; raise a ``RunError`` if it does not fit the network and the method."""
+        """Load a saved state; raise a ``RunError`` if it does not fit."""
         sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
         kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
 
@@ -188,14 +190,6 @@ class Training:
         load_optimizer(self.optimizer, parameters, kept)
         self._start_recording()  # tensors of the state have moved
         self.step, self.seconds, self.sums = step, seconds, sums
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    if device.type == "cpu":
-        # torch.manual_seed also seeds lazily initialized accelerators, which takes time.
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
 
 
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:
