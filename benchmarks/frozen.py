@@ -234,7 +234,6 @@ def campaign(options: Frozen) -> None:
 
 
 def table(options: Frozen) -> None:
-    """Print balanced accuracies over seeds, and the gain over supervised+la."""
     found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
     for row in read_csv(options.results):
         if row["measured_on"] == options.stage and row["setting"] in options.settings:

@@ -102,7 +102,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
-        """Measure if *minutes* are left, and write all numbers; a failure stops no other section."""
+        """Measure if *minutes* are left, and write all numbers; a failure stops no others."""
         if self.until - time.monotonic() < 60 * minutes:
             print(f"\n{name}: skipped, it may take {minutes:g} minutes")
             self.numbers.setdefault("skipped", []).append(name)
@@ -293,7 +293,6 @@ def result_row(case: Case, variant: Variant, numbers: Numbers) -> Numbers:
 
 
 def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
-    """Print how long the device computes in a step, and with what."""
     variant = RECORDED if gpu.device.startswith("cuda") else BFLOAT16
     loop = Loop(case, variant)
     loop.seconds(WARM_UP_STEPS)
@@ -349,7 +348,6 @@ def measure_seeds(gpu: Gpu, case: Case, numbers: Numbers) -> None:
 
 
 def train_cell(gpu: Gpu, until: float, numbers: Numbers) -> None:
-    """Train a cell of Table 1, or resume it, until the time is up."""
     run = gpu.out / f"{gpu.preset}-{gpu.method}"
     place = [] if gpu.data is None else ["--data", str(gpu.data)]
     command = ["resume", str(run), *place, "--quiet"]

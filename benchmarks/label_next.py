@@ -102,7 +102,6 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
     few = np.argsort(-data.class_counts, kind="stable")[-max(1, len(data.class_counts) // 3) :]
 
     def learn(chosen: Indices) -> Floats:
-        """Return balanced accuracy and the recall of the rarest third."""
         features, targets = np.r_[labeled, pool[chosen]], np.r_[labels, truth[chosen]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -76,7 +76,7 @@ def balanced_accuracy(probs: Array, labels: Array) -> float:
 def temperatures_from_fewer(
     held: Array, held_labels: Array, logits: Array, labels: Array
 ) -> dict[str, Any]:
-    """Return the mean test loss, and the share of draws worse than none, by held-out images."""
+    """Return the mean test loss and the share of draws worse than none, by images."""
     random, found = np.random.default_rng(0), {}
     none = loss(logits, labels, 1)
     for count in (n for n in FEWER if n <= len(held)):

@@ -245,7 +245,6 @@ def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[
 
 
 def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
-    """Return the peak host memory of ``daso train cifar10`` above that of importing torch."""
     alone = peak_of("import torch", threads=speed.threads)
     print(f"\nPeak host memory of 'daso train cifar10' above torch's own import ({alone:.0f}), MB")
     result: dict[str, Any] = {"torch": alone}
@@ -369,7 +368,6 @@ def measured_rows(
 
 
 def median_steps(settings: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds of our DASO steps by variant, in the first measured setting."""
     for cases in settings.values():
         for name, case in cases.items():
             if "daso" in name:

@@ -224,11 +224,9 @@ class Side:
     watch: Stopwatch
 
     def step(self) -> Tensor | None:
-        """Train one step; return its loss if that is at hand."""
         raise NotImplementedError
 
     def features(self) -> None:
-        """Compute the moving average's features of a labeled batch."""
         raise NotImplementedError
 
     def round(self, steps: int) -> dict[str, float]:

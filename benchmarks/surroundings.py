@@ -81,7 +81,6 @@ class OwnWork:
             self.steps["conventional", method] = partial(pipeline.advance, theirs)
 
     def milliseconds(self, rounds: int) -> dict[str, float]:
-        """Return the difference of the medians of both sides."""
         times: dict[tuple[str, str], list[float]] = {key: [] for key in self.steps}
         for number in range(rounds + 3):
             for key, step in self.steps.items():
@@ -134,7 +133,6 @@ class Overhead:
 
 
 def peak_megabytes() -> float:
-    """Return the highest memory use of this process."""
     import pathlib
     import resource
     import sys

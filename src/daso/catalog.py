@@ -1,8 +1,7 @@
 """The methods and parts by name, and what their classes declare, read without importing torch.
 
-Importing a part imports torch, which takes seconds. Lists, help and checks need only what a class
-declares: its docstring, its attributes and the signature of its constructor. ``outline`` reads
-these from the source; ``load`` imports the class itself.
+Importing a part takes seconds. ``outline`` reads what a class declares from its source: its
+docstring, attributes and constructor's signature; ``load`` imports the class itself.
 """
 
 from __future__ import annotations

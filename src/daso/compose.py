@@ -266,7 +266,6 @@ def _find(name: str, places: Mapping[str, str], what: str, within: str) -> Any:
 
 
 def _custom(name: str, what: str) -> type[Part]:
-    """Return the class ``module:Class`` or ``file.py:Class``."""
     from daso.methods.method import Method
     from daso.parts import Part
 

@@ -90,9 +90,8 @@ def _checks(annotation: Any) -> Iterator[Callable[[str, Any], None]]:
     for mark in getattr(annotation, "__metadata__", ()):
         if isinstance(mark, Checked):
             yield mark.check
-    for inner in (
-        get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
-    ):
+    arguments = get_args(annotation)
+    for inner in arguments[:1] if get_origin(annotation) is Annotated else arguments:
         yield from _checks(inner)
 
 

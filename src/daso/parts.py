@@ -78,7 +78,7 @@ class Part(nn.Module):
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
-        """Yield what a user should know about resolved *options* of all parts in a stage's *steps*."""
+        """Yield what a user should know about resolved *options* in a stage of *steps* steps."""
         yield from ()
 
     def parts(self) -> Iterator[Part]:

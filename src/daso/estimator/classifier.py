@@ -293,9 +293,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if "networks_" in state:
             if "_is_balanced" not in state:  # a pickle of daso 0.1.0
                 self._is_balanced = bool(balanced_by({"method": self.method}, {}))
+            common = (self.n_steps_, self.device, self._custom_module())
             self.networks_ = [
-                rebuild(
-                    self._description, weights, self.n_steps_, self.device, self._custom_module()
-                )
-                for weights in state["networks_"]
+                rebuild(self._description, weights, *common) for weights in state["networks_"]
             ]

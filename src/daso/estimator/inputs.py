@@ -52,9 +52,8 @@ def build_source(
     """
 
     def pool(members: Array, labels: Array) -> DecodedImages:
-        return DecodedImages(
-            members.astype(np.float32)[:, None] if members.ndim == 2 else members, labels
-        )
+        images = members.astype(np.float32)[:, None] if members.ndim == 2 else members
+        return DecodedImages(images, labels)
 
     validation = None
     if validation_fraction is not None:
@@ -65,9 +64,7 @@ def build_source(
         counts = np.bincount(codes, minlength=classes)
         taken = np.minimum(np.rint(validation_fraction * counts).astype(np.int64), counts - 1)
         if not taken.any():
-            raise DataError(
-                f"early_stopping: {len(codes)} labeled rows are too few to hold some out"
-            )
+            raise DataError(f"early_stopping: {len(codes)} labeled rows are too few for a hold-out")
         kept, held = split_holdout(codes, taken, seed=0)
         validation = pool(rows[held], codes[held])
         rows, codes = rows[kept], codes[kept]

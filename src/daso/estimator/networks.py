@@ -27,7 +27,6 @@ def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
     """Return the logarithms of the networks' mean probabilities, float64 (N, K).
 
     Args:
-        networks: at least one.
         inputs: images, uint8 (N, C, H, W), or standardized features, float64 (N, D). Features go
             through the networks in double precision, so that the answer for a row does not depend
             on the other rows.
@@ -75,7 +74,6 @@ def rebuild(
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     where = "a pickled DASOClassifier"
     config, output = RunConfig.from_dict(description["config"], where), description["output"]
+    described = (config, description["data"], state, output, steps)
     with torch.random.fork_rng([]):
-        return rebuild_model(
-            config, description["data"], state, output, steps, chosen, where, encoder
-        ).network
+        return rebuild_model(*described, chosen, where, encoder).network

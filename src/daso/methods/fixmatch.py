@@ -85,9 +85,8 @@ class FixMatch(Method):
             others: dict[str, Tensor] = {}
             for term in self.terms:
                 others |= term.beliefs(network, weak)  # type: ignore[operator]
-            guess = self.refine(
-                Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
-            )
+            guess = Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
+            guess = self.refine(guess)
             confidence, pseudo_label = guess.probs.max(1)
             mask = self.weigh(confidence, pseudo_label)
         per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")

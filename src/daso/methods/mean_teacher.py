@@ -78,9 +78,8 @@ class MeanTeacher(Method):
                 features = teacher(teacher_images)
             self.refine.observe(images, labeled.detach(), batch.labels, encode)
             linear = teacher.classify(features).softmax(1)
-            guess = self.refine(
-                Guess(linear, features, batch.indices, batch.step, {"linear": linear})
-            )
+            guess = Guess(linear, features, batch.indices, batch.step, {"linear": linear})
+            guess = self.refine(guess)
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)
         losses = {

@@ -72,9 +72,8 @@ class PseudoLabel(Method):
         self.refine.observe(images, labeled.detach(), batch.labels, teacher)
         with torch.no_grad():
             linear = logits.softmax(1)
-            guess = self.refine(
-                Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
-            )
+            guess = Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
+            guess = self.refine(guess)
             confidence, pseudo_label = guess.probs.max(1)
             mask = (confidence >= self.threshold).float()
         per_image = F.cross_entropy(logits, pseudo_label, reduction="none")

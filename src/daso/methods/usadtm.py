@@ -100,9 +100,7 @@ class USADTM(Method):
         per_image = F.cross_entropy(view_logits[2], pseudo_label, reduction="none")
 
         pairs = combinations((logits.softmax(1) for logits in view_logits), 2)
-        information = torch.stack(
-            [mutual_information(first, second) for first, second in pairs]
-        ).mean()
+        information = torch.stack([mutual_information(*pair) for pair in pairs]).mean()
         losses = {
             "labeled": self.supervised(labeled_logits, batch.labels, batch.step),
             "unlabeled": self.unlabeled_weight * (mask * per_image).mean(),

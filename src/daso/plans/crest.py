@@ -88,7 +88,6 @@ class CReST(Plan):
         return (*[Stage(length)] * (self.generations - 1), Stage(last))
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
-        """Return the data of the run with the adopted images among the labeled ones."""
         assert data.unlabeled is not None
         labels = self.adopted.to(data.labeled.labels.device)
         chosen = labels >= 0
@@ -142,14 +141,8 @@ class CReSTPlus(CReST):
         crest_power: float = 1 / 3,
         align_min: float = 0.5,
     ) -> None:
-        super().__init__(
-            class_counts,
-            total_steps,
-            num_unlabeled,
-            new_table,
-            generations=generations,
-            crest_power=crest_power,
-        )
+        facts = (class_counts, total_steps, num_unlabeled, new_table)
+        super().__init__(*facts, generations=generations, crest_power=crest_power)
         check_range("align_min", align_min, 0, 1)
         self.align_min = align_min
 
@@ -159,7 +152,6 @@ class CReSTPlus(CReST):
             yield ("align_min",), "with --align False nothing is aligned, and CReST+ is CReST"
 
     def facts(self, stage: int, facts: Facts) -> Facts:
-        """Return the facts with the generation's power of the alignment's target."""
         done = stage / (self.generations - 1)
         return dataclasses.replace(facts, align_temperature=1 - done + done * self.align_min)
 

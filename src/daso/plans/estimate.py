@@ -77,7 +77,6 @@ class EstimatePrior(Plan):
         return data
 
     def facts(self, stage: int, facts: Facts) -> Facts:
-        """Return the facts of the method's training with the estimate."""
         return dataclasses.replace(facts, unlabeled_prior=self.prior) if stage else facts
 
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
@@ -96,10 +95,8 @@ class EstimatePrior(Plan):
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimate, and the condition number of C, by which errors of m can grow."""
-        return {
-            "unlabeled_prior": self.prior.tolist(),
-            "confusion_condition": self.condition.tolist(),
-        }
+        prior, condition = self.prior.tolist(), self.condition.tolist()
+        return {"unlabeled_prior": prior, "confusion_condition": condition}
 
 
 def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ class Layer:
 
     Attributes:
         decided_by: a source, a setting, a part of the method, the command line.
-        values: by option.
         reasons: why, for some options.
         only_with: values that hold only while this layer decides another option too: by option,
             the other one.
@@ -66,9 +65,6 @@ def configuration(
     """Return the configuration of a run; what nobody decides has its general default.
 
     Args:
-        source: name or path.
-        method: name.
-        decisions: values of options, hyper-parameters of the method included.
         places: further fields of the configuration.
     """
     values = values_of(decisions)
@@ -95,8 +91,6 @@ def describe(
     """Return decisions as flags of the command line, in texts to print.
 
     Args:
-        decisions: by option.
-        heading: of each text.
         switches: options that are written ``--name`` or ``--no-name``, without a value.
 
     Returns:

@@ -111,7 +111,6 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def _has_matrix_units() -> bool:
-    """Whether the processor has units for bfloat16 matrices, as far as torch says."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     questions = (getattr(torch.cpu, name, None) for name in names)
     return any(question() for question in questions if question is not None)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -217,21 +217,16 @@ class Campaign:
                 prepared = prepare(config, source)
                 self._check_data(cell, prepared)
                 rows = train_run(prepared, folder, stop)
-
-            def warn(text: str) -> None:
-                print(f"{cell}: {text}", file=sys.stderr)
-
+            warn = partial(print, f"{cell}:", file=sys.stderr)
             watch(cell, prepared, tracked(rows, self.track, folder, warn, prepared.step))
             if stop() and not is_complete(folder):
                 step = newest_step(folder / "checkpoints")
-                return Outcome(
-                    "stopped", NOT_STARTED if step is None else f"saved at step {step:,}"
-                )
+                message = NOT_STARTED if step is None else f"saved at step {step:,}"
+                return Outcome("stopped", message)
         self.record(cell)
         return Outcome("complete", f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%")
 
     def _check_data(self, cell: Cell, prepared: Prepared) -> None:
-        """Refuse to train on other data than the other runs of this setting and seed."""
         data = describe_data(prepared.data)
         for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-{cell.seed}")):
             if differences := differing_data(other, data):

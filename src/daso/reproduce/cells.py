@@ -86,6 +86,7 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     Raises:
         OptionError: a table, row or column is unknown; the nearest one is named.
     """
+    asked = {"row": rows, "column": columns}
     by_name = {str(number): table for number, table in paper_tables().items()}
     for name in tables:
         if name not in by_name:
@@ -93,25 +94,18 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     chosen = [by_name[name] for name in dict.fromkeys(tables)]
     row_names = {id(row): _names(row, table) for table in chosen for row in table.rows}
     presets = {column.preset for table in chosen for column in table.columns}
-    wanted = [{name.lower() for name in names} for names in (rows, columns)]
-    for names, valid, kind in (
-        (rows, set().union(*row_names.values()), "row"),
-        (columns, presets, "column"),
-    ):
+    valid = {"row": set().union(*row_names.values()), "column": presets}
+    selected = {kind: {name.lower() for name in names} for kind, names in asked.items()}
+    for kind, names in asked.items():
         for name in names:
-            if name.lower() not in valid:
-                hint = nearest(name.lower(), sorted(valid))
+            if name.lower() not in valid[kind]:
+                hint = nearest(name.lower(), sorted(valid[kind]))
                 raise OptionError(f"unknown {kind} {name!r}; --list shows them all.{hint}")
-    parts = [
-        Selection(
-            table,
-            tuple(row for row in table.rows if not wanted[0] or wanted[0] & row_names[id(row)]),
-            tuple(
-                column for column in table.columns if not wanted[1] or column.preset in wanted[1]
-            ),
-        )
-        for table in chosen
-    ]
+    parts = []
+    for table in chosen:
+        kept_rows = [r for r in table.rows if not rows or selected["row"] & row_names[id(r)]]
+        kept = [c for c in table.columns if not columns or c.preset in selected["column"]]
+        parts.append(Selection(table, tuple(kept_rows), tuple(kept)))
     return [part for part in parts if part.rows and part.columns]
 
 

@@ -44,9 +44,8 @@ def accuracies(
     for seed, folder in runs.items():
         try:
             metrics = read_json(folder / "summary.json")[column.measure]
-            values[seed] = (
-                100 * (metrics["logit_adjusted"] if row.logit_adjusted else metrics)["accuracy"]
-            )
+            chosen = metrics["logit_adjusted"] if row.logit_adjusted else metrics
+            values[seed] = 100 * chosen["accuracy"]
         except (RunError, KeyError, TypeError) as error:
             problems.append(f"{folder / 'summary.json'} is damaged: {error!r}")
     return values, problems
@@ -76,16 +75,13 @@ def compare(
         notes.append(NOT_COMPARABLE)
     if campaign.weights is None and any(PRESETS[column.preset].pretrained for column in columns):
         notes.append(RANDOM_WEIGHTS)
-    texts = tuple(column.text for column in columns)
-    return Comparison(
-        f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)
-    ), problems
+    texts, title = tuple(column.text for column in columns), f"Table {table.number}: {table.title}"
+    return Comparison(title, tuple(notes), texts, tuple(compared)), problems
 
 
 def _different_data(
     campaign: Campaign, rows: Iterable[TableRow], columns: Iterable[TableColumn]
 ) -> Iterator[str]:
-    """Yield problems with runs of one setting and seed that were trained on different data."""
     first: dict[tuple[str, int], Path] = {}
     for column, row in itertools.product(columns, rows):
         for seed, folder in runs_of(campaign, row, column)[0].items():

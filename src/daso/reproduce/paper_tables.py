@@ -96,9 +96,8 @@ def variant(row: TableRow, preset: Preset) -> Variant:
     assert row.method is not None
     method = preset.method_for(row.method)
     setting = preset.options_for(method)
-    standard = {
-        name: p.default for name, p in Recipe.parse(method).hyperparameters().items()
-    } | setting
+    parameters = Recipe.parse(method).hyperparameters()
+    standard = {name: p.default for name, p in parameters.items()} | setting
     changed = {name: value for name, value in row.options.items() if standard.get(name) != value}
     name = ",".join([method, *(f"{name}={value}" for name, value in sorted(changed.items()))])
     return Variant(method, {**setting, **row.options}, name)
@@ -115,10 +114,9 @@ def paper_tables() -> dict[int, PaperTable]:
 def _table(number: int, title: str, body: str) -> PaperTable:
     lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")]
     header, _, *content = [[cell.strip() for cell in line] for line in lines]
+    measures: dict[bool, Measure] = {True: "last", False: "median_of_last"}
     columns = tuple(
-        TableColumn(
-            text, text.removesuffix(" last"), "last" if text.endswith(" last") else "median_of_last"
-        )
+        TableColumn(text, text.removesuffix(" last"), measures[text.endswith(" last")])
         for text in header[2:]
     )
     rows, numbers = [], {}
@@ -135,9 +133,8 @@ def _row(label: str, text: str) -> TableRow:
     method, *words = text.split()
     options = dict(word.split("=") for word in words if "=" in word)
     values = {name: _value(value) for name, value in options.items()}
-    return TableRow(
-        label, text, None if method == "-" else method, values, "logit-adjusted" in words
-    )
+    name = None if method == "-" else method
+    return TableRow(label, text, name, values, "logit-adjusted" in words)
 
 
 def _value(text: str) -> Any:

@@ -52,11 +52,8 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
     layers = [*method_layers(recipe.hyperparameters()), preset.layer(name, recipe.method)]
     config = configuration(preset.source, name, decide(layers))
     learner = {option: getattr(recipe.method, option) for option in OF_METHOD}
-    general = {
-        option.name: option.default
-        for kind in (TrainOptions, ViewOptions)
-        for option in fields(kind)
-    }
+    options = (*fields(TrainOptions), *fields(ViewOptions))
+    general = {option.name: option.default for option in options}
     general["evaluate_every"] = config.train.evaluation_period
     # What a run works out for itself comes below what the setting decides.
     decisions = decide([Layer(GENERAL, general), Layer(recipe.method.__name__, learner), *layers])
@@ -97,9 +94,8 @@ def _parts(
     preset: Preset, recipe: Recipe, config: RunConfig, decisions: Mapping[str, Decision]
 ) -> Iterator[Resolved]:
     counts = preset.labeled_counts()
-    classes = torch.ones(preset.num_classes, dtype=torch.int64)
-    if counts is not None:
-        classes = torch.from_numpy(counts)
+    ones = torch.ones(preset.num_classes, dtype=torch.int64)
+    classes = ones if counts is None else torch.from_numpy(counts)
 
     def facts(steps: int) -> Facts:
         # No default depends on the number of features or unlabeled images: one of each will do.

@@ -73,8 +73,7 @@ class Scale:
 
 
 SMOKE_TRAIN = {"network": "small-4", "steps": 16, "batch": 8, "evaluate_every": 4, "log_every": 4}
-SMOKE_SPLIT = dict.fromkeys(("gamma_labeled", "gamma_unlabeled"), 5)
-SMOKE_SPLIT |= {"labeled_head": 10, "unlabeled_head": 20}
+SMOKE_SPLIT = {"labeled_head": 10, "unlabeled_head": 20, "gamma_labeled": 5, "gamma_unlabeled": 5}
 SCALES = {
     scale.name: scale
     for scale in (

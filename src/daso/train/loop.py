@@ -38,11 +38,8 @@ def count_confusions(network: Network, data: TrainingData) -> Row | None:
         return None
     answers = predict_logits(network, pool.images).argmax(1).numpy()
     counts = confusion_matrix(pool.labels.cpu().numpy(), answers, len(data.class_names))
-    return {
-        "measured_on": measured_on,
-        "class_names": list(data.class_names),
-        "counts": counts.tolist(),
-    }
+    names = list(data.class_names)
+    return {"measured_on": measured_on, "class_names": names, "counts": counts.tolist()}
 
 
 def never() -> bool:

@@ -94,16 +94,8 @@ class Prepared:
     def begin_stage(self, stage: int) -> Prepared:
         """Return another stage, ready to train; it may keep the encoder of this one's average."""
         self.batches.close()
-        return _begin_stage(
-            self.config,
-            self.data,
-            self.recipe,
-            self.plan,
-            stage,
-            self.training,
-            self.processes,
-            self.backbone,
-        )
+        shared = (self.config, self.data, self.recipe, self.plan)
+        return _begin_stage(*shared, stage, self.training, self.processes, self.backbone)
 
     def at(self, checkpoint: Checkpoint) -> Prepared:
         """Return the stage of a checkpoint in its saved state.
@@ -260,13 +252,8 @@ def _begin_stage(
         options = replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
     if stage.method is not None:
         # The stage's learning rate is for SGD and for all parameters.
-        options = replace(
-            options,
-            learning_rate=stage.learning_rate,
-            schedule=stage.schedule,
-            optimizer="sgd",
-            backbone_rate=None,
-        )
+        options = replace(options, learning_rate=stage.learning_rate, schedule=stage.schedule)
+        options = replace(options, optimizer="sgd", backbone_rate=None)
     if stage.sampling is not None:
         options = replace(options, labeled_sampling=stage.sampling)
     stage_data = plan.data(number, data)
@@ -286,17 +273,8 @@ def _begin_stage(
     if stage.keeps_encoder:
         assert before is not None
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
-    training, batches = assemble(
-        method,
-        encoder,
-        stage_data,
-        options,
-        config.augmentation,
-        config.vectors,
-        backbone=backbone,
-        frozen=kept,
-        processes=processes,
-    )
+    parts = (method, encoder, stage_data, options, config.augmentation, config.vectors)
+    training, batches = assemble(*parts, backbone=backbone, frozen=kept, processes=processes)
     return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
 
 

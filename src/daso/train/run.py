@@ -1,10 +1,8 @@
 """Train a run: from a configuration into a folder that explains itself.
 
-The folder holds ``config.json`` (the resolved configuration), ``data.json`` (classes, counts,
-normalization, fingerprint of the split), ``environment.json``, ``metrics.jsonl`` (a row per event)
-and ``checkpoints/``. At the end of the training come ``confusion.json`` (predictions on the test
-images, counted) and ``summary.json``. ``beliefs.safetensors`` (what the model believes about the
-unlabeled images) is written now and then and at the end.
+The folder holds ``config.json`` (resolved), ``data.json``, ``environment.json``, ``metrics.jsonl``
+(a row per event), ``checkpoints/`` and ``beliefs.safetensors`` (about the unlabeled images). A
+finished run adds ``confusion.json`` (predictions on the test images, counted) and ``summary.json``.
 """
 
 from __future__ import annotations
@@ -85,9 +83,8 @@ def train_run(
     with claim_folder(folder):
         environment = _environment(prepared) | ({} if like is None else {"like": like})
         save_json(folder / "environment.json", environment)
-        save_json(
-            folder / "data.json", describe_data(prepared.data, prepared.backbone, prepared.recipe)
-        )
+        data = describe_data(prepared.data, prepared.backbone, prepared.recipe)
+        save_json(folder / "data.json", data)
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
         save_json(folder / "config.json", prepared.config.to_dict())
@@ -249,10 +246,8 @@ def _train_stage(
 ) -> Iterator[Row]:
     """Train to the end of a stage, or until *stop*; the caller appends to *rows*, those so far."""
     last = len(prepared.plan.stages()) - 1
-    facts = watched_run(
-        prepared.config.to_dict(), describe_data(prepared.data, recipe=prepared.recipe)
-    )
-    watch = Watch(facts, rows)
+    data = describe_data(prepared.data, recipe=prepared.recipe)
+    watch = Watch(watched_run(prepared.config.to_dict(), data), rows)
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
 
@@ -293,18 +288,12 @@ def _train_stage(
 
 
 def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
-    save_checkpoint(
-        folder,
-        tensors,
-        prepared.step,
-        prepared.training.seconds,
-        prepared.config.fingerprint(),
-        prepared.training.network.output,
-    )
+    training, fingerprint = prepared.training, prepared.config.fingerprint()
+    output = training.network.output
+    save_checkpoint(folder, tensors, prepared.step, training.seconds, fingerprint, output)
 
 
 def _any_process(flag: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
-    """Return a function that is true in all processes if *flag* is in any."""
     return lambda: processes.any(flag())
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,13 +159,8 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
         run = RunConfig.read(named.like)
     method = named.method or (run.method if run is not None else OWN_METHOD)
     known = Recipe.parse(method).hyperparameters()
-    given = parse_given(
-        TrainCommand,
-        argv,
-        "daso train",
-        _groups(method, known),
-        lambda names: _refuse_others(names, method),
-    )
+    groups, refuse = _groups(method, known), partial(_refuse_others, method=method)
+    given = parse_given(TrainCommand, argv, "daso train", groups, refuse)
     command: TrainCommand = take(TrainCommand, given)
     for kind in GROUPS.values():
         take(kind, given)  # which checks the values
@@ -236,10 +232,8 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
 
 
 def _default(name: str, text: str) -> str:
-    """Return the default that help shows."""
-    return (
-        f"{text}, or chosen for the data and printed" if name in SOURCE_DECIDES and text else text
-    )
+    is_open = name in SOURCE_DECIDES and text
+    return f"{text}, or chosen for the data and printed" if is_open else text
 
 
 def _refuse_others(names: set[str], method: str) -> None:

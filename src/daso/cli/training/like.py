@@ -33,15 +33,11 @@ def compare_with(
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
-    data = (
-        []
-        if config.size != prepared.config.size
-        else _changed_images(run, config, prepared, source)
-    )
+    same_size = config.size == prepared.config.size
+    data = _changed_images(run, config, prepared, source) if same_size else []
     device = prepared.data.labeled.images.device
-    environment = describe_differences(
-        read_json(run / "environment.json"), describe_environment(device, prepared.config.method)
-    )
+    current = describe_environment(device, prepared.config.method)
+    environment = describe_differences(read_json(run / "environment.json"), current)
     differences = {"options": options, "data": data, "environment": environment}
     for kind, changes in differences.items():
         if changes:
@@ -52,7 +48,6 @@ def compare_with(
 
 
 def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: Source) -> list[str]:
-    """Return how the images differ from those of a run, in its split."""
     data, saved = prepared.data, read_json(run / "data.json")
     if (config.split, config.train.seed) != (prepared.config.split, prepared.config.train.seed):
         try:

@@ -41,7 +41,6 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
 
 
 def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[str], str]]:
-    """Yield groups of options that belong to no part of the method and have no effect."""
     learner, split = recipe.method, config.split
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
         yield STRONG_VIEW_OPTIONS, f"{learner.__name__} has no strong views"

@@ -258,13 +258,8 @@ def embed_data(
         if not pool.paths:
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
-    return EmbeddedData(
-        **fields,
-        image_shape=tuple(data.shape),
-        folder=viewed.folder,
-        computed=computed,
-        pictured=pictured,
-    )
+    fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
+    return EmbeddedData(**fields, computed=computed, pictured=pictured)
 
 
 def _ignore(done: int, total: int) -> None:
@@ -291,12 +286,9 @@ def _computer(
     @torch.no_grad()
     def compute(rows: Sequence[int]) -> Tensor:
         chosen = images[torch.tensor(rows, device=images.device)]
-        generators = [
-            torch.Generator().manual_seed(
-                derive_seed(0, "embedding", int.from_bytes(digests[row], "little"))
-            )
-            for row in rows
-        ]
+        numbers = [int.from_bytes(digests[row], "little") for row in rows]
+        seeds = [derive_seed(0, "embedding", number) for number in numbers]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
         for kind in kinds:
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]

@@ -50,7 +50,6 @@ def _commit() -> str | None:
 
 
 def _own_files(method: str) -> dict[str, str]:
-    """Return the checksums of the files of custom parts that a method names, by path."""
     places = [part.rpartition(":")[0] for part in method.split("+") if ":" in part]
     paths = [Path(getattr(sys.modules.get(place), "__file__", None) or place) for place in places]
     return {

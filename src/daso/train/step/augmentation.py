@@ -94,8 +94,8 @@ class Augmentation:
         share = round((self.side or side) * 17 / 32) - 1
         self.cutout = share if options.cutout is None else options.cutout
         self.height, self.width = height, width
-        resolved = {"flip": self.flip, "crop_padding": self.padding, "cutout": self.cutout}
-        self.options = replace(options, **resolved)
+        self.options = replace(options, flip=self.flip, crop_padding=self.padding)
+        self.options = replace(self.options, cutout=self.cutout)
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
         if view == "identity":

@@ -140,6 +140,5 @@ class LossRecord:
 
 
 def _take(sums: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove the sums whose names begin with *prefix*; return them by the rest of their names."""
     names = [name for name in sums if name.startswith(prefix)]
     return {name.removeprefix(prefix): sums.pop(name) for name in names}

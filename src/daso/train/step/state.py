@@ -72,13 +72,12 @@ class Training:
         self.base_rate = base_learning_rate(options, method.learning_rate)
         self.schedule = options.schedule or method.schedule
         self.optimizer = make_optimizer(network, options, self.base_rate)
-        self._forward: Callable[[Network, Network, Batch], Step] = (
-            torch.compile(method, fullgraph=True) if options.compile else method
-        )
-        # A recorded step reads changing numbers from tensors.
-        self._averaging: Tensor | float = (
-            torch.ones((), device=self._device) if options.cuda_graph else 1.0
-        )
+        self._forward: Callable[[Network, Network, Batch], Step] = method
+        if options.compile:
+            self._forward = torch.compile(method, fullgraph=True)
+        self._averaging: Tensor | float = 1.0
+        if options.cuda_graph:  # a recorded step reads changing numbers from tensors
+            self._averaging = torch.ones((), device=self._device)
         self._start_recording()
         self.step = 0
         self.seconds = 0.0
