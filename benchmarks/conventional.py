@@ -1,10 +1,9 @@
 """The usual pipeline of FixMatch and DASO, as the yardstick of benchmarks/speed.py.
 
-Written for comparison only, in the plainest form: worker processes of torch's DataLoader augment
-one image after another with Pillow; the network runs eagerly on contiguous float32 NCHW tensors,
-one joint forward pass over labeled, weak and strong images; DASO keeps a Python list of one tensor
-per class; the moving average is a loop over parameters and buffers. It computes what the package
-computes: tests/test_speed_benchmark.py holds them together.
+Written for comparison only, in the plainest form. Worker processes of torch's DataLoader augment
+one image after another with Pillow. The network runs eagerly on contiguous float32 NCHW tensors, in
+one pass over labeled, weak and strong images. DASO keeps a list of one tensor per class, and the
+moving average is a loop. tests/test_speed_benchmark.py checks that it computes the same numbers.
 """
 
 from __future__ import annotations
@@ -185,13 +184,8 @@ class Conventional:
             parameter.data = parameter.data.contiguous()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.daso, self.threshold, self.ema_decay = daso, threshold, ema_decay
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            learning_rate,
-            momentum,
-            weight_decay=weight_decay,
-            nesterov=True,
-        )
+        parameters, how = self.model.parameters(), {"nesterov": True, "weight_decay": weight_decay}
+        self.optimizer = torch.optim.SGD(parameters, learning_rate, momentum, **how)
         self.model.train()
         self.average.train()
         self.step = 0

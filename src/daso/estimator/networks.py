@@ -26,10 +26,8 @@ Array = npt.NDArray[Any]
 def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
     """Return the logarithms of the networks' mean probabilities, float64 (N, K).
 
-    Args:
-        inputs: images, uint8 (N, C, H, W), or standardized features, float64 (N, D). Features go
-            through the networks in double precision, so that the answer for a row does not depend
-            on the other rows.
+    Images are uint8 (N, C, H, W). Features, float64 (N, D), go through the networks in double
+    precision, so that the answer for a row does not depend on the other rows.
     """
     rows = torch.from_numpy(np.ascontiguousarray(inputs))
     logits = _vector_logits if rows.dim() == 2 else predict_logits
@@ -64,7 +62,6 @@ def rebuild(
     """Rebuild a network on a device, or on the CPU if the device does not exist here.
 
     Args:
-        description: as ``describe`` returned it.
         encoder: the custom module that it was built from.
     """
     try:

@@ -18,7 +18,6 @@ class Layer:
     """Values of options, and who decides them.
 
     Attributes:
-        decided_by: a source, a setting, a part of the method, the command line.
         reasons: why, for some options.
         only_with: values that hold only while this layer decides another option too: by option,
             the other one.

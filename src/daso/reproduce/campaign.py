@@ -46,8 +46,6 @@ class Campaign:
     """The runs of one scale, in one folder.
 
     Attributes:
-        data: folder of the data sets' files, or None.
-        track: trackers that receive the numbers of a run.
         weights: safetensors file that networks start from in settings where the paper's do; None:
             from random ones.
     """

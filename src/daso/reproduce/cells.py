@@ -46,12 +46,7 @@ class Outcome:
 def table_cells(
     parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
 ) -> tuple[list[Cell], list[str]]:
-    """Return the distinct runs that fill cells of tables, and why some rows have none.
-
-    Args:
-        parts: rows and columns of each table.
-        seeds: all cells of a seed come before those of the next.
-    """
+    """Return the distinct runs that fill cells of tables, seed by seed, and why some rows have none."""
     variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
     for rows, columns in parts:

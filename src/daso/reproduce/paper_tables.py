@@ -29,8 +29,6 @@ class TableRow:
 
     Attributes:
         text: the method, its options and ``logit-adjusted``, as in ``paper.md``.
-        method: its name; None if daso does not have it.
-        options: hyper-parameters that the row varies.
         logit_adjusted: whether the accuracy is measured after post-hoc logit adjustment.
     """
 

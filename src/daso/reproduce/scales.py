@@ -22,8 +22,6 @@ class Scale:
 
     Attributes:
         comparable: whether its numbers can be compared with the paper's.
-        train: options of the training in place of the setting's.
-        split: options of the split in place of those that the setting has.
         most_holdout: largest hold-out; a smaller one of the setting is kept.
     """
 

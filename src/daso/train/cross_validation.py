@@ -47,9 +47,9 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
 
 
 def answer_fold(folder: Path, data: TrainingData) -> None:
-    """Write the predictions of a finished run's model on its held-out images.
+    """Write the predictions of a finished run's newest model on its held-out images.
 
-    The newest checkpoint is used: one chosen by the held-out images would be biased.
+    A checkpoint chosen by the held-out images would be biased.
     """
     if data.holdout is None:  # fewer images than folds
         truth, answers = [], []

@@ -63,7 +63,6 @@ def fit(
     into another process, it continues as if nothing had happened.
 
     Args:
-        training: network, method, options and progress.
         batches: maps a step, counted from 0, to its batch.
         pause: called after every step; if true, a ``"pause"`` row follows unless there is an
             evaluation.

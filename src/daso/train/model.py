@@ -78,7 +78,6 @@ def rebuild_model(
     """Build a model from its description and its tensors.
 
     Args:
-        data: content of ``data.json``.
         state: state of the network; heads that are missing are not built.
         where: names the files in errors.
         given: module like the custom encoder that the training was given, if any.

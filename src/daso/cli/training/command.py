@@ -127,7 +127,7 @@ class TrainRequest:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was given of the options of the split, the training, the views and the method."""
+        """Options of the split, the training, the views and the method that were given."""
         return {name: value for name, value in self.given.items() if name not in COMMAND_OPTIONS}
 
     @property

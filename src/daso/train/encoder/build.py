@@ -73,7 +73,6 @@ def build_network(
     """Build the network around an encoder.
 
     Args:
-        heads: outputs of each linear head by name.
         mean, std: of each channel of images; an encoder of vectors has its own.
         preprocessing: complete preprocessing of a pretrained encoder; it overrides the others.
     """
@@ -106,7 +105,6 @@ def trained_encoder(
     """Build the encoder of a trained model, whose weights are loaded afterwards.
 
     Args:
-        data: content of ``data.json``.
         given: the custom encoder that the training was given, if any.
 
     Returns:

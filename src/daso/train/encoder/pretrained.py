@@ -44,7 +44,6 @@ def open_backbone(
     """Return the pretrained encoder that the options name; None if they name none.
 
     Args:
-        shape: shape of an image, (C, H, W).
         encoder: custom module, which overrides the options' network.
 
     Raises:
