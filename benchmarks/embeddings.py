@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import sklearn
 import torch
+import torch.nn.functional as F
 import tyro
 from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.exceptions import ConvergenceWarning
@@ -142,12 +143,8 @@ def embed(images: Array, resolution: int) -> Array:
     parts = []
     with torch.no_grad():
         for chunk in torch.split(torch.from_numpy(images), 64):
-            pixels = torch.nn.functional.interpolate(
-                chunk.float().expand(-1, 3, -1, -1),
-                (resolution, resolution),
-                mode="bilinear",
-                antialias=True,
-            )
+            colored, size = chunk.float().expand(-1, 3, -1, -1), (resolution, resolution)
+            pixels = F.interpolate(colored, size, mode="bilinear", antialias=True)
             parts.append(network.extract_features((pixels - 127) / 128).mean((2, 3)))
     return np.asarray(torch.cat(parts).numpy())
 

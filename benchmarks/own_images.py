@@ -46,7 +46,7 @@ class OwnImages:
 
 
 def write_folders(source: Source, folder: Path, seed: int) -> None:
-    """Write a data set as image folders; what is there already is left."""
+    """Write a data set as image folders, unless they exist."""
     if (folder / "done").exists():
         return
     counts = longtail_counts(HEAD, GAMMA, len(source.class_names))

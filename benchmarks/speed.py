@@ -371,11 +371,8 @@ def median_steps(settings: dict[str, Any]) -> dict[str, float]:
     for cases in settings.values():
         for name, case in cases.items():
             if "daso" in name:
-                return {
-                    label: statistics.median(side["seconds"])
-                    for label, side in case["variants"].items()
-                    if label != CONVENTIONAL
-                }
+                sides = {n: side for n, side in case["variants"].items() if n != CONVENTIONAL}
+                return {n: statistics.median(side["seconds"]) for n, side in sides.items()}
     return {}
 
 

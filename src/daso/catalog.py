@@ -104,11 +104,8 @@ def arguments(part: type) -> tuple[str, ...]:
 def parts_with(option: str) -> list[str]:
     """Return the methods, and the additions after a ``+``, that have a hyper-parameter."""
     places = METHODS | {f"+{name}": place for name, place in ADDITIONS.items()}
-    return [
-        name
-        for name, place in places.items()
-        if option in {parameter.name for parameter in hyperparameters(outline(place))}
-    ]
+    options = {n: {p.name for p in hyperparameters(outline(at))} for n, at in places.items()}
+    return [name for name, known in options.items() if option in known]
 
 
 def name_of(part: type) -> str:
@@ -140,18 +137,11 @@ def outline(place: str) -> Any:
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             with contextlib.suppress(NameError):
                 _execute(statement, names, members)
-    imported = {
-        alias.name: f"{statement.module}:{alias.name}"
-        for statement in tree.body
-        if isinstance(statement, ast.ImportFrom)
-        for alias in statement.names
-    }
-    bases = [
-        outline(imported.get(base.id, f"{module}:{base.id}"))
-        for base in node.bases
-        if isinstance(base, ast.Name)
-    ]
-    return Outline(name, tuple(bases), members)
+    imports = [each for each in tree.body if isinstance(each, ast.ImportFrom)]
+    origins = {alias.name: each.module for each in imports for alias in each.names}
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    outlines = tuple(outline(f"{origins.get(base, module)}:{base}") for base in bases)
+    return Outline(name, outlines, members)
 
 
 @cache

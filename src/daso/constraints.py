@@ -114,7 +114,7 @@ ALIASES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 
 
 def check_device(name: str, device: str) -> None:
-    """Raise an ``OptionError`` for a name that no device has; it may not exist here."""
+    """Raise an ``OptionError`` for an unknown device; a known one may still be missing here."""
     kind = str(device).partition(":")[0]
     if kind not in DEVICES:
         alias = ALIASES.get(kind.lower())

@@ -65,18 +65,13 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
             f"{called}: labels of several types ({', '.join(kinds)}) cannot be sorted"
         ) from error
     if len(classes) < 2:
-        raise ValueError(
-            f"{called} needs labels of at least two classes, got one class: "
-            f"{classes.tolist()[0]!r} (of {len(present)} rows)"
-        )
+        found = f"one class: {classes.tolist()[0]!r} (of {len(present)} rows)"
+        raise ValueError(f"{called} needs labels of at least two classes, got {found}")
     codes = np.full(len(labels), -1, dtype=np.int64)
     codes[~missing] = indices
     return classes, codes
 
 
 def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or type(value).__name__ == "NAType"
-        or (isinstance(value, float) and value != value)
-    )
+    is_nan = isinstance(value, float) and value != value
+    return value is None or type(value).__name__ == "NAType" or is_nan

@@ -1,4 +1,4 @@
-"""One place where defaults are decided: layers of values, of which the last one wins."""
+"""Decide defaults in one place: by layers of values, the last of which wins."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def decide(layers: Sequence[Layer]) -> dict[str, Decision]:
 
 def method_layers(hyperparameters: Mapping[str, Hyperparameter]) -> list[Layer]:
     """Return what the parts of a method decide for their hyper-parameters: the defaults."""
-    return [
-        Layer(parameter.part, {name: parameter.default})
-        for name, parameter in hyperparameters.items()
-    ]
+    return [Layer(known.part, {name: known.default}) for name, known in hyperparameters.items()]
 
 
 def configuration(

@@ -59,12 +59,10 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     if not vectors:
         daso["queue_batch_statistics"] = False
         reasons["queue_batch_statistics"] = (
-            "prototypes by running statistics: with few labels, those of a batch lie apart from "
-            "the unlabeled images"
+            "running statistics: with few labels, a batch's prototypes miss the unlabeled images"
         )
     reasons["dist_temperature"] = (
-        "the distribution of the unlabeled images is unknown; if it is that of the labeled ones, "
-        "1.5 is better"
+        "the unlabeled distribution is unknown; if it is that of the labeled images, 1.5 is better"
     )
     parts = {"daso": daso}
     return SourceDefaults(

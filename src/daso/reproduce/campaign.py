@@ -82,16 +82,14 @@ class Campaign:
             raise RunError(f"{folder / DESCRIPTION} has no valid scale: {error}") from error
         if scale is not None and scale != definition.name:
             raise OptionError(
-                f"{folder} holds a campaign of --scale {definition.name}; use another folder with "
-                "--out"
+                f"{folder} holds a campaign of --scale {definition.name}; use another --out"
             )
         saved_data, saved_weights = (
             None if saved.get(name) is None else Path(saved[name]) for name in ("data", "weights")
         )
         if weights and saved_weights and weights.resolve() != saved_weights:
             raise OptionError(
-                f"{folder} holds a campaign that starts from {saved_weights}; use another folder "
-                "with --out"
+                f"{folder} holds a campaign that starts from {saved_weights}; use another --out"
             )
         return cls(folder, definition, data or saved_data, device, track, saved_weights or weights)
 

@@ -46,7 +46,7 @@ class Outcome:
 def table_cells(
     parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
 ) -> tuple[list[Cell], list[str]]:
-    """Return the distinct runs that fill cells of tables, seed by seed, and why some rows have none."""
+    """Return the distinct runs that fill cells, seed by seed, and why some rows have none."""
     variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
     for rows, columns in parts:
@@ -58,11 +58,8 @@ def table_cells(
                 variants.setdefault((column.preset, trained.name), trained)
             except OptionError as error:
                 refused[f"{row.label}: {error}"] = None
-    cells = [
-        Cell(preset, trained, seed)
-        for seed in dict.fromkeys(seeds)
-        for (preset, _), trained in variants.items()
-    ]
+    chosen = [(preset, trained) for (preset, _), trained in variants.items()]
+    cells = [Cell(*pair, seed) for seed in dict.fromkeys(seeds) for pair in chosen]
     return cells, list(refused)
 
 

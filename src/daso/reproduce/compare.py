@@ -25,7 +25,7 @@ RANDOM_WEIGHTS = (
 def runs_of(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, Path], list[str]]:
-    """Return the folders of the complete runs of a cell, by seed, and what is wrong with others."""
+    """Return the folders of the complete runs of a cell, by seed, and problems with others."""
     if row.method is None:
         return {}, []
     try:
@@ -38,7 +38,7 @@ def runs_of(
 def accuracies(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, float], list[str]]:
-    """Return the accuracies in % of a cell's complete runs, and what is wrong with others."""
+    """Return the accuracies in % of a cell's complete runs, by seed, and problems with others."""
     runs, problems = runs_of(campaign, row, column)
     values = {}
     for seed, folder in runs.items():

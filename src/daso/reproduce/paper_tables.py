@@ -84,7 +84,7 @@ class Variant:
 
 
 def variant(row: TableRow, preset: Preset) -> Variant:
-    """Return what is trained for a row in a setting.
+    """Return the method and options of a row in a setting.
 
     Raises:
         OptionError: the method is unknown.

@@ -19,7 +19,7 @@ from daso.train.step.augmentation import Augmentation
 from daso.train.view_options import ViewOptions
 
 SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "semi-aves": SIDE, "semi-aves-open": SIDE}
-"""Of the images that are augmented, in pixels."""
+"""Side in pixels of the images that are augmented."""
 TRAINING = (
     *("steps", "batch", "unlabeled_ratio", "labeled_sampling", "network", "resolution"),
     *("optimizer", "learning_rate", "backbone_rate", "schedule", "momentum", "weight_decay"),
@@ -60,12 +60,8 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
     split = [
         Resolved("split", n, v, preset.name) for n, v in vars(config.split).items() if v is not None
     ]
-    return name, [
-        *split,
-        *_training(recipe, decisions),
-        *_augmentation(preset, config, decisions),
-        *_parts(preset, recipe, config, decisions),
-    ]
+    training, views = _training(recipe, decisions), _augmentation(preset, config, decisions)
+    return name, [*split, *training, *views, *_parts(preset, recipe, config, decisions)]
 
 
 def _training(recipe: Recipe, decisions: Mapping[str, Decision]) -> Iterator[Resolved]:

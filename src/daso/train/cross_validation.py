@@ -32,8 +32,8 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     """
     if config.split.labeled_head is not None:
         raise OptionError(
-            "the labeled images of this run are drawn from a larger set (--labeled-head): evaluate "
-            "it on a test set, with several values of --seed"
+            "the labeled images are drawn from a larger set (--labeled-head): evaluate the run on "
+            "a test set, with several values of --seed"
         )
     config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
     if steps is None or steps == config.train.steps:

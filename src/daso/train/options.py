@@ -15,7 +15,7 @@ Optimizer = Literal["sgd", "adamw"]
 
 ADAMW_RATE = 1e-3
 PROBE_RATE = 0.1
-"""For probes with every method, whose own rates suit deep networks; 0.03 takes thrice the steps."""
+"""For probes with every method; the methods' own 0.03 takes three times the steps."""
 
 
 @dataclass(frozen=True)

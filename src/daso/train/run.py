@@ -203,10 +203,8 @@ def _environment(prepared: Prepared) -> dict[str, Any]:
 def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], None]) -> None:
     environment, now = read_json(folder / "environment.json"), _environment(prepared)
     if differences := describe_differences(environment, now):
-        warn(
-            f"the circumstances have changed since the run began: {'; '.join(differences)}; the "
-            f"result may differ"
-        )
+        changes = "; ".join(differences)
+        warn(f"the environment has changed since the run began: {changes}; the result may differ")
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
     save_json(folder / "environment.json", environment)
 

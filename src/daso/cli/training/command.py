@@ -34,9 +34,9 @@ from daso.train.config import GROUPS, RunConfig
 from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
-"""For the named data sets and presets, whose tables it belongs to."""
+"""Method for named data sets and presets."""
 OWN_METHOD = "fixmatch+la+daso"
-"""For your own data; it recognizes rare classes best there, see LOG.md."""
+"""Method for your own data, where it recognizes rare classes best (LOG.md)."""
 SOURCE_DECIDES = {
     *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
     *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),
@@ -184,8 +184,7 @@ def _source(command: TrainCommand, run: RunConfig | None) -> str:
         for part in ("labeled", "unlabeled", "val", "test"):
             if getattr(command, part) is not None:
                 raise OptionError(
-                    f"--like trains on the images of {command.like}: leave out --{part}, "
-                    "or name --data"
+                    f"--like trains on the images of {command.like}: omit --{part}, or use --data"
                 )
     if len(given) > 1:
         raise OptionError(f"{' and '.join(given)} both name the images: leave one out, not both")
@@ -219,14 +218,11 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
     for name, parameter in known.items():
         if name in taken:
             raise OptionError(
-                f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: "
-                "rename it"
+                f"{parameter.part}: {name!r} is an option of every training: rename it"
             )
-        options[name] = Option(
-            parameter.annotation,
-            plain_text(f"{parameter.part}: {parameter.help}"),
-            _default(name, default_text(parameter.default)),
-        )
+        help_text = plain_text(f"{parameter.part}: {parameter.help}")
+        default = _default(name, default_text(parameter.default))
+        options[name] = Option(parameter.annotation, help_text, default)
     groups["hyperparameters"] = Group(f"Hyper-parameters of {method}.", options)
     return groups
 

@@ -1,4 +1,4 @@
-"""From a parsed ``daso train`` to the configuration of a run: what is left open is decided."""
+"""Configure a run from a parsed ``daso train``: decide the options that are left open."""
 
 from __future__ import annotations
 

@@ -28,11 +28,9 @@ def compare_with(
     """
     config = RunConfig.read(run)
     before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())
-    options = [
-        f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    names = sorted(before.keys() | now.keys())
+    changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
+    options = [f"{n} {json.dumps(a)}, now {json.dumps(b)}" for n, (a, b) in changed.items()]
     same_size = config.size == prepared.config.size
     data = _changed_images(run, config, prepared, source) if same_size else []
     device = prepared.data.labeled.images.device
@@ -59,10 +57,8 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
     described = json.loads(json.dumps(describe_data(data)))
     differences = [("split", saved.get("split_fingerprint"), described["split_fingerprint"])]
     images = saved.get("images_fingerprints") or {}
-    differences += [
-        (f"{pool} images", images.get(pool), now)
-        for pool, now in described["images_fingerprints"].items()
-    ]
+    current = described["images_fingerprints"]
+    differences += [(f"{pool} images", images.get(pool), now) for pool, now in current.items()]
     return [
         f"fingerprint of the {what} {json.dumps(before)}, now {json.dumps(now)}"
         for what, before, now in differences

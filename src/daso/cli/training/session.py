@@ -47,7 +47,7 @@ def free_folder(source: str, method: str) -> Path:
 
 
 def announce(prepared: Prepared, folder: Path) -> None:
-    """Print, to standard error, what is about to be trained, and notes about the data."""
+    """Print the coming training and notes about its data to standard error."""
     data, config, batches = prepared.data, prepared.config, prepared.batches
     pools = {"unlabeled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
     parameters = sum(p.numel() for p in prepared.training.network.parameters())

@@ -153,11 +153,9 @@ def collect_beliefs(
     }
     neighbors = np.unique(arrays["shown.near"][known])
     pictured = data.pictured if isinstance(data, EmbeddedData) else {}
-    pictures = [
-        pictured.get(name, pool)
-        for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
-    ]
-    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbors)))
+    unlabeled = pictured.get("unlabeled", data.unlabeled)
+    with_label = pictured.get("labeled", data.labeled)
+    packed = pack_thumbnails(((0, unlabeled, index[shown]), (1, with_label, neighbors)))
     if len(packed["index"]):
         arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
     return arrays, about | {
@@ -233,11 +231,8 @@ def _prototypes(
 def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor) -> Tensor:
     """Refine a linear guess by copies of the method's refiners, whose state must not change."""
     method = training.method
-    refiners = [
-        r
-        for name in ("alignment", "refine")
-        if isinstance(r := getattr(method, name, None), Refiner)
-    ]
+    members = (getattr(method, name, None) for name in ("alignment", "refine"))
+    refiners = [member for member in members if isinstance(member, Refiner)]
     index, step = index.to(linear.device), torch.tensor(training.step, device=linear.device)
     parts = []
     for rows in torch.split(torch.arange(len(linear), device=linear.device), CHUNK):
@@ -282,10 +277,8 @@ def _choose(
 
 def _top_two(name: str, probs: Floats) -> Arrays:
     order = np.argsort(-probs, axis=1, kind="stable")[:, :2]
-    return {
-        name: order.astype(np.int16),
-        f"{name}_probs": np.take_along_axis(probs, order, axis=1).astype(np.float16),
-    }
+    top = np.take_along_axis(probs, order, axis=1)
+    return {name: order.astype(np.int16), f"{name}_probs": top.astype(np.float16)}
 
 
 def _nearest(features: Tensor, labeled: Tensor) -> tuple[Indices, Floats]:

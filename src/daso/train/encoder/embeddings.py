@@ -83,8 +83,7 @@ class EmbeddingStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"cannot create {folder}: {error.strerror}; choose another folder with "
-                f"--embedding-folder DIR"
+                f"cannot create {folder}: {error.strerror}; choose another --embedding-folder"
             ) from error
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
@@ -154,10 +153,8 @@ class EmbeddingStore:
         return index
 
     def _write(self, digests: Sequence[bytes], embeddings: np.ndarray) -> None:
-        shard = {
-            "digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST),
-            "embeddings": np.ascontiguousarray(embeddings),
-        }
+        keys = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST)
+        shard = {"digests": keys, "embeddings": np.ascontiguousarray(embeddings)}
         content = safetensors.numpy.save(shard)
         path = self.folder / f"{_checksum(content)}.safetensors"
         write_atomically(path, content)

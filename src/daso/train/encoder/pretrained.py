@@ -96,10 +96,8 @@ def _open(
             raise OptionError("--weights needs their network: --network resnet50, for example")
         return open_weights(name, weights)
     if options.freeze:
-        raise OptionError(
-            "--freeze needs a pretrained network: --network hf:NAME, timm:NAME or a folder, or "
-            "--weights FILE"
-        )
+        needed = "--network hf:NAME, timm:NAME or a folder, or --weights FILE"
+        raise OptionError(f"--freeze needs a pretrained network: {needed}")
     return None
 
 
@@ -166,8 +164,7 @@ def _open_folder(folder: Path, resolution: int | None) -> Backbone:
         config = read_json(folder / "config.json")
     except RunError as error:
         raise OptionError(
-            f"{folder} holds no network: neither a transformers model (config.json and "
-            f"safetensors) nor a run"
+            f"{folder} holds no network, neither a run nor config.json and safetensors"
         ) from error
     if "method" in config and "train" in config:
         return _open_run(folder)
@@ -224,10 +221,8 @@ def require_given(data: Mapping[str, Any], given: nn.Module | None) -> None:
     """Raise an ``OptionError`` if a run, by its ``data.json``, needs a custom encoder."""
     about = data.get("backbone") or {}
     if about.get("kind") == "python" and given is None:
-        raise OptionError(
-            f"the encoder came from Python ({about['recipe']['class']}): pass a module of this "
-            f"class, load_model(..., encoder=...)"
-        )
+        name = about["recipe"]["class"]
+        raise OptionError(f"the encoder came from Python ({name}): pass encoder=, of this class")
 
 
 def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | None) -> None:
@@ -236,8 +231,7 @@ def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | Non
     current = None if backbone is None else checksum(backbone.module.state_dict())
     if saved != current:
         raise RunError(
-            f"the pretrained network of {folder} has changed: its checksum was {saved}, now it is "
-            f"{current}"
+            f"the pretrained network of {folder} has changed: checksum {saved}, now {current}"
         )
 
 

@@ -71,6 +71,5 @@ def refuse_taken(folder: Path) -> None:
     if all(path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()):
         return
     raise RunError(
-        f"{folder} exists and is not empty; resume a run with 'daso resume {folder}', or name "
-        f"another folder with --out"
+        f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another --out"
     )

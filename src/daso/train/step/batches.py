@@ -100,10 +100,8 @@ class Batches:
                 f"an unlabeled folder or --unlabeled-head, or use --method supervised"
             )
         if method.needs_images and data.are_vectors:
-            raise OptionError(
-                f"{type(method).__name__} rotates images and the data are vectors: "
-                f"use --rotation-weight 0"
-            )
+            name = type(method).__name__
+            raise OptionError(f"{name} rotates images, not vectors: use --rotation-weight 0")
         self.device = data.labeled.images.device
         self.seed = options.seed
         self.augmentation = augmentation = augmentation or ViewOptions()

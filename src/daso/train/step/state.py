@@ -138,11 +138,8 @@ class Training:
     @torch.no_grad()
     def broken(self) -> list[str]:
         """Return the names of state tensors that hold NaN or infinity; waits for the device."""
-        floating = {
-            name: value
-            for name, value in self.tensors().items()
-            if value.is_floating_point() and value.numel() and not name.startswith("record.")
-        }
+        state = {n: v for n, v in self.tensors().items() if not n.startswith("record.")}
+        floating = {n: v for n, v in state.items() if v.is_floating_point() and v.numel()}
         if bool(get_total_norm(list(floating.values())).isfinite()):
             return []  # the fast way; finite values beyond 1e19 need the slow one
         return [name for name, value in floating.items() if not bool(value.isfinite().all())]
@@ -166,11 +163,8 @@ class Training:
         kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
 
         def of_modules(named: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {
-                name: value
-                for name, value in named.items()
-                if not name.startswith("record.") and not is_optimizer_state(name)
-            }
+            others = {n: v for n, v in named.items() if not n.startswith("record.")}
+            return {n: v for n, v in others.items() if not is_optimizer_state(n)}
 
         current, saved = of_modules(self.tensors()), of_modules(tensors)
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
@@ -180,10 +174,8 @@ class Training:
         wrong = sorted(shapes.keys() ^ saved_shapes.keys())
         wrong += [n for n, shape in shapes.items() if saved_shapes.get(n, shape) != shape]
         if wrong:
-            raise RunError(
-                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name "
-                f"or shape, the first is {wrong[0]!r}"
-            )
+            count = f"{len(wrong)} tensors differ in name or shape, the first is {wrong[0]!r}"
+            raise RunError(f"the checkpoint is of another configuration: {count}")
         for name, value in current.items():
             value.copy_(saved[name])
         load_optimizer(self.optimizer, parameters, kept)
