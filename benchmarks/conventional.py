@@ -184,8 +184,10 @@ class Conventional:
             parameter.data = parameter.data.contiguous()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.daso, self.threshold, self.ema_decay = daso, threshold, ema_decay
-        parameters, how = self.model.parameters(), {"nesterov": True, "weight_decay": weight_decay}
-        self.optimizer = torch.optim.SGD(parameters, learning_rate, momentum, **how)
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.SGD(
+            parameters, learning_rate, momentum, weight_decay=weight_decay, nesterov=True
+        )
         self.model.train()
         self.average.train()
         self.step = 0

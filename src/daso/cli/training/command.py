@@ -218,7 +218,7 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
     for name, parameter in known.items():
         if name in taken:
             raise OptionError(
-                f"{parameter.part}: {name!r} is an option of every training: rename it"
+                f"{parameter.part} has a hyper-parameter {name!r}, as has every training: rename it"
             )
         help_text = plain_text(f"{parameter.part}: {parameter.help}")
         default = _default(name, default_text(parameter.default))
