@@ -221,7 +221,7 @@ def test_folders_that_hold_no_network_are_refused(
             prepare(tiny_config("supervised", network=name, **options), digits)
         return str(caught.value)
 
-    assert "there is no folder" in refused(str(tmp_path / "nothing"))
+    assert "no such folder" in refused(str(tmp_path / "nothing"))
     (tmp_path / "empty").mkdir()
     assert "holds no network" in refused(str(tmp_path / "empty"))
     color = dataclasses.replace(

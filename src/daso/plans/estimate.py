@@ -23,8 +23,7 @@ class EstimatePrior(Plan):
     sets, m = C q, with the unknown distribution q.
 
     Lipton, Wang, Smola: *Detecting and Correcting for Label Shift with Black Box Predictors*, ICML
-    2018, arXiv 1802.03916, with probabilities in place of answers, as the authors of DASO do it for
-    DARP.
+    2018, arXiv 1802.03916, with probabilities in place of answers, as DASO's authors do for DARP.
 
     Args:
         num_classes: K.

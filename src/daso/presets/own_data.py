@@ -14,7 +14,7 @@ from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 QUEUE_BYTES = 2**26
 """Largest size of DASO's prototype queue."""
 LARGEST_FEATURE = 2048
-"""Numbers of a feature in the usual encoders, at most."""
+"""Largest number of dimensions of a feature in common encoders."""
 ENOUGH_TO_CHOOSE = 200
 """Held-out images to choose the best network by; with fewer, chance would choose."""
 EVALUATION_SHARE = 0.15

@@ -1,4 +1,4 @@
-"""What a source decides for the options that are left open."""
+"""Defaults that a source decides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_SIZE = 32
 MISMATCH_TEMPERATURE = 0.3
 """The paper's T_dist where labeled and unlabeled images are distributed differently."""
 ONLY_WITH = {"evaluate_every": "steps", "warmup_steps": "steps"}
-"""Defaults that go with the length of a training: by option, the one that they go with."""
+"""Defaults that hold only together with another option's: by option, the other one."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from daso.train.step.state import choose_device
 
 DESCRIPTION = "campaign.json"
 BEFORE_CONFIG = ("environment.json", "data.json")
-"""Files that a run writes before its configuration: a run killed before that has not started."""
+"""Files that a run writes before its configuration. Killed in between, it has not started."""
 NOT_STARTED = "not started"
 
 State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]

@@ -26,7 +26,7 @@ TRAINING = (
     *("ema_decay", "precision", "evaluate_every"),
 )
 OF_METHOD = ("unlabeled_ratio", "learning_rate", "schedule")
-"""What a method has a default of its own for."""
+"""Options for which a method has its own defaults."""
 GENERAL = "general default"
 
 
@@ -55,7 +55,7 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
     options = (*fields(TrainOptions), *fields(ViewOptions))
     general = {option.name: option.default for option in options}
     general["evaluate_every"] = config.train.evaluation_period
-    # What a run works out for itself comes below what the setting decides.
+    # The setting's decisions override those of a run.
     decisions = decide([Layer(GENERAL, general), Layer(recipe.method.__name__, learner), *layers])
     split = [
         Resolved("split", n, v, preset.name) for n, v in vars(config.split).items() if v is not None

@@ -48,7 +48,7 @@ SOURCE_DECIDES = {
 def check_folder(name: str, folder: Path) -> None:
     """Raise a ``DataError`` if a folder does not exist."""
     if not folder.expanduser().is_dir():
-        raise DataError(f"{flag(name)} {folder}: there is no such folder")
+        raise DataError(f"{flag(name)} {folder}: no such folder; check the path")
 
 
 Folder = Annotated[Path, Checked(check_folder)]

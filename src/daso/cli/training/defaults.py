@@ -33,7 +33,7 @@ PROBE = Layer(
 )
 """For a linear classifier on embeddings, with ``--freeze``."""
 RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
-"""Options that the method decides where nobody else does."""
+"""Options whose last default is the method's."""
 
 
 def absolute_method(name: str) -> str:

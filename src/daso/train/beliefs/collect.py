@@ -7,32 +7,25 @@ on plain images, in evaluation mode.
 
 For n images of the unlabeled pool (all up to 10,000, else a seeded sample):
 
-====================  ==============================================================================
-``pool.index``        int32 (n,), index of the image in the pool
-``pool.source``       int32 (n,), its index in the images of the source
-``pool.truth``        int16 (n,), its class where known, else -1; never used in training
-``pool.linear``       int16 (n, 2), the two likeliest classes by the head that classifies;
-                      ``pool.linear_probs`` float16 (n, 2)
-``pool.semantic``     the same by the similarity to prototypes, softmax(cosine / temperature)
-``pool.final``        int16 (n,), the pseudo-label: the linear guess after the method's refiners;
-                      ``pool.confidence`` float16 (n,), its probability
-====================  ==============================================================================
+* ``pool.index``, ``pool.source``: int32 (n,), index in the pool, and in the images of the source;
+* ``pool.truth``: int16 (n,), class where known, else -1; never used in training;
+* ``pool.linear``: int16 (n, 2), the two likeliest classes by the head that classifies, with
+  ``pool.linear_probs``, float16 (n, 2);
+* ``pool.semantic``: the same by the similarity to prototypes, softmax(cosine / temperature);
+* ``pool.final``: int16 (n,), the pseudo-label, which is the linear guess after the method's
+  refiners, with its probability ``pool.confidence``, float16 (n,).
 
 For c candidates among them, which galleries show:
 
-====================  ==============================================================================
-``shown.place``       int32 (c,), rows of the arrays above
-``shown.near``        int32 (c, 3), indices of the labeled images nearest by cosine, -1: none;
-                      ``shown.near_label`` int16 (c, 3), ``shown.near_cosine`` float16 (c, 3)
-``confident``,        int32, rows of ``shown``, by gallery; ``next.*``: the parts of the score of
-``disagreeing``,      ``next``
-``uncertain``,
-``next``
-``thumbnails.bytes``  uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
-                      with ``thumbnails.offsets`` int64 (t + 1,), ``thumbnails.pool`` int8 (t,), 0
-                      unlabeled, 1 labeled, and ``thumbnails.index`` int32 (t,). At most 1,600 files
-                      and 5 MB. Embeddings have the pictures of their images, other vectors none.
-====================  ==============================================================================
+* ``shown.place``: int32 (c,), rows of the arrays above;
+* ``shown.near``: int32 (c, 3), indices of the labeled images nearest by cosine, -1 if missing, with
+  ``shown.near_label``, int16 (c, 3), and ``shown.near_cosine``, float16 (c, 3);
+* ``confident``, ``disagreeing``, ``uncertain``, ``next``: int32, rows of ``shown``, by gallery;
+  ``next.*`` are the parts of the score of ``next``;
+* ``thumbnails.bytes``: uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
+  with ``thumbnails.offsets``, int64 (t + 1,), ``thumbnails.pool``, int8 (t,), 0 unlabeled and 1
+  labeled, and ``thumbnails.index``, int32 (t,): at most 1,600 files and 5 MB. Embeddings have the
+  pictures of their images, other vectors none.
 
 For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place``
 (at most 1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled

@@ -155,9 +155,7 @@ def _wrap_module(encoder: nn.Module, shape: Sequence[int], resolution: int | Non
 def _open_folder(folder: Path, resolution: int | None) -> Backbone:
     """Open the folder of a transformers model, of a run, or a run's ``backbone/``."""
     if not folder.is_dir():
-        raise OptionError(
-            f"there is no folder {folder}; models of the hub are hf:NAME or timm:NAME"
-        )
+        raise OptionError(f"no such folder: {folder}; models of a hub are hf:NAME or timm:NAME")
     if (folder / ABOUT).is_file():
         return load_backbone(folder, build_module)
     try:

@@ -10,7 +10,7 @@ from daso.files import lock_holder, try_lock
 
 NAME = ".lock"
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
-"""What a run writes before its configuration; a folder with only these does not count as a run."""
+"""Files written before the configuration; a folder with only these does not count as a run."""
 
 
 def lock_folder(folder: Path) -> io.FileIO:

@@ -1,7 +1,6 @@
-"""Losses and pseudo-labels since the last row, kept on the device and copied now and then.
+"""Losses and pseudo-labels since the last row, kept on the device and copied together.
 
-The counts are a part of the training's state, so a run that stops between two rows loses none of
-them.
+The counts are a part of the training's state, so a run that stops between two rows loses none.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ from torch import Tensor
 
 LARGEST_LISTED = 2**24
 """Images up to which an order is a list; a list of a billion numbers would take 8 GB."""
-ROUNDS = 6
-"""Rounds of the Feistel network."""
+FEISTEL_ROUNDS = 6
 
 
 def derive_seed(seed: int, purpose: str, index: int) -> int:
@@ -72,7 +71,7 @@ def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArra
     """
     half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
     low = np.uint64((1 << int(half)) - 1)
-    keys = np.random.default_rng(seed).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+    keys = np.random.default_rng(seed).integers(0, 2**63, FEISTEL_ROUNDS, dtype=np.uint64)
     values = places.astype(np.uint64)
     outside = np.ones(len(values), dtype=bool)
     while outside.any():
