@@ -66,10 +66,10 @@ class Setting:
     holdout: int
 
 
+EMBEDDED = ("fashion-mnist", "cifar10")
 SETTINGS = {
     "digits": Setting(30, 80, 15, 20),
-    "fashion-mnist": Setting(60, 500, 20, 100),
-    "cifar10": Setting(60, 500, 20, 100),
+    **dict.fromkeys(EMBEDDED, Setting(60, 500, 20, 100)),
 }
 
 
@@ -102,8 +102,7 @@ def label_spreading(n_neighbors: int, alpha: float, unit_length: bool) -> Any:
 
 STRENGTHS = {
     "digits": (0.01, 0.1, 1.0, 10.0),
-    "fashion-mnist": (0.0003, 0.001, 0.01, 0.1),
-    "cifar10": (0.0003, 0.001, 0.01, 0.1),
+    **dict.fromkeys(EMBEDDED, (0.0003, 0.001, 0.01, 0.1)),
 }
 """C of logistic regression."""
 

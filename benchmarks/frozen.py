@@ -142,13 +142,9 @@ def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConf
         embedding_folder=str(options.out / "embeddings"),
         evaluate_every=max(1, options.steps // 5),
     )
-    return RunConfig(
-        "cifar10",
-        method,
-        split=SETTINGS[setting],
-        train=replace(train, **changes.get("train", {})),
-        method_options=changes.get("method", {}),
-    )
+    train, options_of_method = replace(train, **changes.get("train", {})), changes.get("method", {})
+    split = SETTINGS[setting]
+    return RunConfig("cifar10", method, split=split, train=train, method_options=options_of_method)
 
 
 def run_cell(

@@ -210,10 +210,8 @@ def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
         pairs["compiled, eager"] = (dataclasses.replace(PLAIN, compile=True), gpu.device)
         pairs["tf32, float32"] = (TF32, gpu.device)
     pairs["bfloat16, float32"] = (BFLOAT16, gpu.device)
-    print(
-        f"{'largest relative difference after 20 steps':44} {'loss':>12} {'weights':>12} "
-        f"{'average':>12}"
-    )
+    heading = "largest relative difference after 20 steps"
+    print(f"{heading:44} {'loss':>12} {'weights':>12} {'average':>12}")
     for name, (variant, other) in pairs.items():
         try:
             apart = numbers[name] = compare(case, variant, other)
@@ -297,10 +295,8 @@ def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
     loop = Loop(case, variant)
     loop.seconds(WARM_UP_STEPS)
     numbers |= loop.kernels()
-    print(
-        f"{variant}: {numbers['step']:.2f} ms a step, the device computes for "
-        f"{numbers['busy']:.2f} ms"
-    )
+    step, busy = numbers["step"], numbers["busy"]
+    print(f"{variant}: {step:.2f} ms a step, the device computes for {busy:.2f} ms")
     for name, milliseconds in numbers["longest"].items():
         print(f"{milliseconds:10.3f} ms  {name:.100}")
 
@@ -414,11 +410,8 @@ def main(gpu: Gpu) -> None:
     for setting, method, classes, variants, minutes in cases:
         case = Case(setting, method, classes, gpu.device)
         size = f"{setting.batch} + {2 * setting.batch} of {setting.side} x {setting.side}"
-        report.section(
-            f"{setting.network}, {method}, K = {classes}, {size}",
-            minutes,
-            partial(measure_steps, gpu, case, variants, limits),
-        )
+        name = f"{setting.network}, {method}, K = {classes}, {size}"
+        report.section(name, minutes, partial(measure_steps, gpu, case, variants, limits))
     first = Case(cases[0][0], "fixmatch+daso", 10, gpu.device)
     report.section("kernels", 0.4, partial(measure_kernels, gpu, first))
     report.section("seeds side by side", 1.0, partial(measure_seeds, gpu, first))

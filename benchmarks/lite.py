@@ -120,18 +120,11 @@ def main(lite: Lite) -> None:
             continue
         if name not in sources:
             sources[name] = open_source(name, data=lite.data)
-        method_options = json.loads(lite.options)
+        values = json.loads(lite.options)
         if "daso" in method:
-            temperature = SOURCES[name].temperature_for(split)
-            method_options = {"dist_temperature": temperature, **method_options}
-        config = RunConfig(
-            source=name,
-            data=None if lite.data is None else str(lite.data),
-            method=method,
-            method_options=method_options,
-            split=split,
-            train=options,
-        )
+            values = {"dist_temperature": SOURCES[name].temperature_for(split), **values}
+        data = None if lite.data is None else str(lite.data)
+        config = RunConfig(name, method, data, split=split, method_options=values, train=options)
         folder = lite.runs / "-".join(filter(None, key.values()))
         started = time.strftime("%Y-%m-%d")
         train(config, sources[name], folder)

@@ -110,10 +110,8 @@ def fit(
             check_losses()
         if evaluates or pauses or done - sound >= CHECK_EVERY:
             if broken := training.broken():
-                what = (
-                    f"{len(broken)} tensors of the state, the first is {broken[0]!r}, became "
-                    f"infinite or NaN within the last {done - sound} steps"
-                )
+                which = f"{len(broken)} tensors of the state, the first is {broken[0]!r},"
+                what = f"{which} became infinite or NaN within the last {done - sound} steps"
                 raise _diverged(training, what, done, broken[0])
             sound = done
         if reports:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from daso.balance import balanced_by
 from daso.compose import Recipe
+from daso.constraints import flag
 from daso.data.open import NAMES
 from daso.data.training_data import TrainingData
 from daso.files import Row
@@ -33,11 +34,7 @@ def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
     recipe = Recipe.parse(config.method)
     reasons = {name: reason for names, reason in _idle_in_run(config, recipe) for name in names}
     reasons |= recipe.idle_options(config.method_options)
-    return [
-        f"--{name.replace('_', '-')} has no effect: {reason}"
-        for name, reason in reasons.items()
-        if name in given
-    ]
+    return [f"{flag(n)} has no effect: {reason}" for n, reason in reasons.items() if n in given]
 
 
 def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[str], str]]:

@@ -94,10 +94,8 @@ def _notes_on_data(prepared: Prepared) -> Iterator[str]:
             f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
             "(daso validate measures them from two labels)"
         )
-        yield (
-            f"no test images; measured on {len(data.holdout)} labeled images that are held out"
-            + (missing if names else "")
-        )
+        measured = f"no test images; measured on {len(data.holdout)} held-out labeled images"
+        yield measured + (missing if names else "")
 
 
 def conclude(prepared: Prepared, folder: Path) -> None:
