@@ -19,11 +19,7 @@ Spread = dict[str, float]
 
 
 def provenance(threads: int | None = None) -> dict[str, Any]:
-    """Return columns with the place of a measurement: commit, hardware, torch, load, command.
-
-    Args:
-        threads: of the measured processes; None: of this one.
-    """
+    """Return columns with the place of a measurement: commit, hardware, torch, load, command."""
     environment = describe_environment(torch.device("cpu"))
     return {
         "commit": environment["commit"],
@@ -35,7 +31,6 @@ def provenance(threads: int | None = None) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a results file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -1,10 +1,9 @@
 """The usual pipeline of FixMatch and DASO, as the yardstick of benchmarks/speed.py.
 
-Written for comparison only, in the plainest form: worker processes of torch's DataLoader augment
-one image after another with Pillow; the network runs eagerly on contiguous float32 NCHW tensors,
-one joint forward pass over labelled, weak and strong images; DASO keeps a Python list of one tensor
-per class; the moving average is a loop over parameters and buffers. It computes what the package
-computes: tests/test_speed_benchmark.py holds them together.
+Written for comparison only, in the plainest form. Worker processes of torch's DataLoader augment
+one image after another with Pillow. The network runs eagerly on contiguous float32 NCHW tensors, in
+one pass over labeled, weak and strong images. DASO keeps a list of one tensor per class, and the
+moving average is a loop. tests/test_speed_benchmark.py checks that it computes the same numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Normalization:
     std: Sequence[float]
 
     def __call__(self, image: Array) -> Tensor:
-        """Turn one uint8 image, (H, W) or (H, W, 3), into a normalised tensor (C, H, W)."""
+        """Turn one uint8 image, (H, W) or (H, W, 3), into a normalized tensor (C, H, W)."""
         pixels = torch.from_numpy(np.array(image if image.ndim == 3 else image[:, :, None]))
         scaled = pixels.permute(2, 0, 1).contiguous().float().div(255)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
@@ -48,14 +47,7 @@ class Normalization:
 
 
 class Images(Dataset[tuple[Tensor, ...]]):
-    """Images with their labels in the weak view, or without labels in the weak and the strong view.
-
-    Args:
-        images: uint8, (N, H, W) or (N, H, W, 3).
-        labels: int64, (N,), or None.
-        normalization: of both views.
-        padding, cutout: see ``Augmentation``.
-    """
+    """Images with labels in the weak view, or without labels in the weak and the strong view."""
 
     def __init__(
         self,
@@ -110,14 +102,7 @@ def load_batches(
 
 
 class ConventionalDASO:
-    """Queue, similarity classifier, blending and alignment, class by class.
-
-    Args:
-        num_classes: K.
-        queue_length: L.
-        prototype_temperature, dist_temperature: T_proto and T_dist.
-        warmup_steps, histogram_period: as in the paper.
-    """
+    """Queue, similarity classifier, blending and alignment, class by class."""
 
     def __init__(
         self,
@@ -138,12 +123,10 @@ class ConventionalDASO:
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, labels: Tensor) -> None:
-        """Append features (B, D) to the queues of their classes."""
         for k in torch.unique(labels).tolist():
             held, arrived = self.queue[k], features[torch.where(labels == k)[0]]
-            self.queue[k] = (arrived if held is None else torch.cat([held, arrived]))[
-                -self.queue_length :
-            ]
+            queue = arrived if held is None else torch.cat([held, arrived])
+            self.queue[k] = queue[-self.queue_length :]
 
     @torch.no_grad()
     def prototypes(self, like: Tensor) -> Tensor:
@@ -172,20 +155,14 @@ class ConventionalDASO:
         return probs
 
     def align(self, semantic: Tensor, strong: Tensor, prototypes: Tensor, step: int) -> Tensor:
-        """Return the semantic alignment loss."""
         loss = -(semantic * F.log_softmax(self.logits(strong, prototypes), 1)).sum(1).mean()
         return loss if step >= self.warmup_steps else 0 * loss
 
 
 class Conventional:
-    """FixMatch, or FixMatch and DASO, with the optimiser and the moving average.
+    """FixMatch, or FixMatch and DASO, with the optimizer and the moving average.
 
-    Args:
-        encoder: maps images to features; copied, its weights put into the contiguous layout.
-        classifier: maps features to logits; copied.
-        daso: None: plain FixMatch.
-        threshold: tau.
-        learning_rate, momentum, weight_decay, ema_decay: as in the paper.
+    The encoder, its weights in the contiguous layout, and the classifier are copied.
     """
 
     def __init__(
@@ -207,12 +184,9 @@ class Conventional:
             parameter.data = parameter.data.contiguous()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.daso, self.threshold, self.ema_decay = daso, threshold, ema_decay
+        parameters = self.model.parameters()
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            learning_rate,
-            momentum,
-            weight_decay=weight_decay,
-            nesterov=True,
+            parameters, learning_rate, momentum, weight_decay=weight_decay, nesterov=True
         )
         self.model.train()
         self.average.train()
@@ -225,7 +199,6 @@ class Conventional:
         return features
 
     def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """Return the losses of a batch by name."""
         sizes = [len(batch.labeled), len(batch.weak), len(batch.strong)]
         features = self.model["encoder"](torch.cat([batch.labeled, batch.weak, batch.strong]))
         _, weak_features, strong_features = features.split(sizes)
@@ -245,7 +218,6 @@ class Conventional:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average towards the model, tensor by tensor."""
         decay = min(1 - 1 / (self.step + 1), self.ema_decay)
         for average, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.mul_(decay).add_(value, alpha=1 - decay)
@@ -256,7 +228,6 @@ class Conventional:
                 held.copy_(now)
 
     def advance(self, batch: ImageBatch) -> dict[str, Tensor]:
-        """Train one step; return the losses by name."""
         losses = self.losses(batch)
         self.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]

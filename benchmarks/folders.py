@@ -1,6 +1,6 @@
 """How fast image folders are read, against a DataLoader with Pillow.
 
-    python benchmarks/folders.py                      # folders of 32, 224 and 1600 x 1200 pixel JPEGs, made here
+    python benchmarks/folders.py                      # JPEGs of 32 to 1600 pixels, made here
     python benchmarks/folders.py --rounds 9 --workers 8 --csv results/folders.csv
 
 Both sides decode every image of a folder once, resize it to the same side and put it into one uint8
@@ -131,7 +131,6 @@ def write_images(case: Case, folder: Path) -> None:
 
 
 def seconds(read: Callable[[Path, int, int], int], folder: Path, case: Case, workers: int) -> float:
-    """Return how long a side takes for a folder."""
     started = time.perf_counter()
     count = read(folder, case.side, workers)
     if count != case.count:
@@ -140,7 +139,6 @@ def seconds(read: Callable[[Path, int, int], int], folder: Path, case: Case, wor
 
 
 def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
-    """Return the row of a case."""
     times: dict[str, list[float]] = {"store": [], "conventional": []}
     for number in range(options.rounds + 1):
         for name, read in (("store", store), ("conventional", conventional)):
@@ -166,7 +164,6 @@ def measure(case: Case, folder: Path, options: Options) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all cases and print a table."""
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
     print(f"{'images':<22}{'store, images/s':>16}{'DataLoader':>12}{'ratio':>8}  range")

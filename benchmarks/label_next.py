@@ -1,16 +1,15 @@
-"""Does labelling what a report proposes help? On runs whose unlabelled images have a known truth.
+"""Measure whether labeling the images that a report proposes helps, on runs with a known truth.
 
     for seed in 0 1 2; do
-        daso train fashion-mnist --labeled-head 100 --unlabeled-head 2000 --gamma-labeled 50 --gamma-unlabeled 50 \\
-            --network small --steps 600 --method fixmatch+daso --seed $seed --out
-            runs/label-next-$seed
+        daso train fashion-mnist --labeled-head 100 --unlabeled-head 2000 --gamma-labeled 50 \\
+            --gamma-unlabeled 50 --network small --steps 600 --method fixmatch+daso --seed $seed \\
+            --out runs/label-next-$seed
     done
     python benchmarks/label_next.py runs/label-next-* --csv results/label-next.csv
 
-Each way to choose asks for the labels of 25, 50 and 100 unlabelled images. A logistic regression on
-the run's features then learns from the labelled images and these; told is what it gains on the test
-images, as a mean over the runs and the three numbers: balanced accuracy, and recall of the rarest
-third. The CSV file gets a row for each run, way and number of labels.
+Each way to choose asks for the labels of 25, 50 and 100 unlabeled images. A logistic regression on
+the run's features then learns from the labeled images and these. Its gains on the test images are
+printed as means over runs and numbers of labels. The CSV file gets a row for each of them.
 """
 
 from __future__ import annotations
@@ -103,7 +102,6 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
     few = np.argsort(-data.class_counts, kind="stable")[-max(1, len(data.class_counts) // 3) :]
 
     def learn(chosen: Indices) -> Floats:
-        """Return balanced accuracy and the recall of the rarest third."""
         features, targets = np.r_[labeled, pool[chosen]], np.r_[labels, truth[chosen]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -153,7 +151,6 @@ def measure(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def main(options: LabelNext) -> None:
-    """Print a row for each way to choose."""
     gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for folder in options.runs:
         for row in measure(folder):

@@ -6,10 +6,9 @@
 of them. The setting cifar10-consistent is that of its first column, for other precisions and
 variants.
 
-A cell (setting, method, seed, precision) that has its row in the results file is not run again, a
-run that was stopped is resumed, so a campaign goes on where it was; several processes may share one
-results file. All methods of a seed see the same split, initial weights and order of labelled
-images.
+A cell (setting, method, seed, precision) that has its row in the results file is not run again, and
+a run that was stopped is resumed. Several processes may share one results file. All methods of a
+seed see the same split, initial weights and order of labeled images.
 """
 
 from __future__ import annotations
@@ -64,31 +63,26 @@ class Lite:
     """Run the missing cells and append a row of each to the results file."""
 
     settings: tuple[str, ...] = ("fashion-consistent", "fashion-reversed")
-    """Which settings: these, or cifar10-consistent."""
+    """These, or cifar10-consistent."""
     methods: tuple[str, ...] = ("supervised", "fixmatch", "fixmatch+daso")
-    """Which methods."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Which seeds."""
     data: Path | None = None
-    """Where the files of the source are."""
+    """Folder of the source's files."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the encoder."""
     variant: str = ""
     """Name of a variant of the method whose options --options gives; a column of the results."""
     options: str = "{}"
     """Hyper-parameters of the method, as a JSON object."""
     steps: int | None = None
-    """Another length than the setting's."""
+    """Training steps (default: the setting's)."""
     threads: int = 1
     """Threads of torch: two processes of one thread do more than one process of two."""
     results: Path = Path("results/lite.csv")
-    """Rows are appended here."""
     runs: Path = Path("runs/lite")
-    """Run folders go here."""
 
 
 def train(config: RunConfig, source: Source, folder: Path) -> None:
-    """Train into *folder*, or go on with the run that is there."""
+    """Train into *folder*, or resume the run that is there."""
     prepared = prepare(config, source)
     if (folder / "config.json").exists():
         there = RunConfig.read(folder)
@@ -126,18 +120,11 @@ def main(lite: Lite) -> None:
             continue
         if name not in sources:
             sources[name] = open_source(name, data=lite.data)
-        method_options = json.loads(lite.options)
+        values = json.loads(lite.options)
         if "daso" in method:
-            temperature = SOURCES[name].temperature_for(split)
-            method_options = {"dist_temperature": temperature, **method_options}
-        config = RunConfig(
-            source=name,
-            data=None if lite.data is None else str(lite.data),
-            method=method,
-            method_options=method_options,
-            split=split,
-            train=options,
-        )
+            values = {"dist_temperature": SOURCES[name].temperature_for(split), **values}
+        data = None if lite.data is None else str(lite.data)
+        config = RunConfig(name, method, data, split=split, method_options=values, train=options)
         folder = lite.runs / "-".join(filter(None, key.values()))
         started = time.strftime("%Y-%m-%d")
         train(config, sources[name], folder)

@@ -3,10 +3,9 @@
     python benchmarks/own_images.py --seeds 0 1 2 --out runs/own-images
 
 Writes, for each seed, a folder with ``labeled/<class>/`` (250 images of the most frequent class
-down to 5 of the rarest), ``unlabeled/`` (all others of the training set, about as many of each
-class, unlike the labelled ones) and ``test/<class>/``. Then ``daso train FOLDER`` runs in a process
-of its own, and supervised, as long and twice as long. A row of each run goes into the results file,
-with the minutes that the whole command took; what has its row is not run again.
+down to 5 of the rarest), ``unlabeled/`` (all other training images) and ``test/<class>/``. Then
+``daso train FOLDER`` runs, and supervised, as long and twice as long. A row of each run goes into
+the results file, with the minutes of the whole command; a run that has its row is not run again.
 """
 
 from __future__ import annotations
@@ -37,20 +36,17 @@ class OwnImages:
     """Run what is missing and print all."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the choice of labelled images, and of the trainings."""
     commands: tuple[str, ...] = ("", "--method supervised", "--method supervised --steps 4000")
-    """What is added to the bare command; of one to begin with, write ``--commands " --steps 100"``,
-    with a blank."""
+    """Options added to the bare command, each with a leading blank: " --steps 100"."""
     data: Path | None = None
-    """Where Fashion-MNIST's files are."""
+    """Folder of Fashion-MNIST's files."""
     out: Path = Path("runs/own-images")
-    """Image folders and runs go here."""
+    """Folder of image folders and runs."""
     results: Path = Path("results/own-images.csv")
-    """Rows are appended here."""
 
 
 def write_folders(source: Source, folder: Path, seed: int) -> None:
-    """Write a data set as image folders; what is there already is left."""
+    """Write a data set as image folders, unless they exist."""
     if (folder / "done").exists():
         return
     counts = longtail_counts(HEAD, GAMMA, len(source.class_names))

@@ -36,14 +36,7 @@ POOL: tuple[PillowOperation, ...] = (
 
 
 class Augmentation:
-    """Draws views of single images.
-
-    Args:
-        size: side of the images in pixels.
-        padding: reflected pixels around an image before the random crop.
-        cutout: side of the grey square of strong views.
-        generator: of everything random.
-    """
+    """Draws views of single square images of *size* pixels."""
 
     def __init__(self, size: int, padding: int, cutout: int, generator: random.Random) -> None:
         self.size, self.padding, self.cutout = size, padding, cutout

@@ -2,11 +2,10 @@
 
     python benchmarks/pools.py --counts 10000 100000 1000000 --csv results/pools.csv
 
-Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed anew, so that all differ)
-and a folder of labelled ones, decodes them into a cache with ``daso train --cache``, and trains the
-same number of steps with the pool held in memory and read from the cache, in turns, each in a
-process of its own that notes its largest resident memory. Steps per second are those of the
-training rows, the first ones left out; ratios are within a round.
+Writes tar shards of small JPEG images (CIFAR-10's, moved and compressed again, so that all differ)
+and a folder of labeled ones, and decodes them with ``daso train --cache``. Then it trains in turns
+with the pool held in memory and read from the cache, each in a process of its own. Steps per second
+are those of the training rows without the first ones; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from daso.report.results import append_row
 
 SHARD = 10_000
 LABELED = 20
-"""Labelled images of each class."""
+"""Labeled images of each class."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Pools:
     """Measure and print."""
 
     counts: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    """Unlabelled images."""
+    """Unlabeled images."""
     rounds: int = 3
     steps: int = 300
     method: str = "fixmatch+daso"
@@ -52,11 +51,11 @@ class Pools:
     network: str = "wrn-10-1"
     batch: int = 16
     data: Path | None = None
-    """Where CIFAR-10's files are."""
+    """Folder of CIFAR-10's files."""
     out: Path = Path("runs/pools")
-    """Shards, cache and runs go here."""
+    """Folder of shards, cache and runs."""
     csv: Path | None = None
-    """A row of each count is appended here."""
+    """File to append rows to."""
 
 
 def write_shards(options: Pools, images: Any, count: int) -> Path:
@@ -118,7 +117,6 @@ def train(options: Pools, folder: Path, run: Path, memory: float) -> dict[str, f
 
 
 def child(arguments: list[str]) -> None:
-    """Train and print what it took."""
     import torch  # noqa: F401 - its own memory is what the rest is compared with
 
     import daso.cli.verbs.train as command

@@ -76,10 +76,7 @@ def balanced_accuracy(probs: Array, labels: Array) -> float:
 def temperatures_from_fewer(
     held: Array, held_labels: Array, logits: Array, labels: Array
 ) -> dict[str, Any]:
-    """Return losses with temperatures from fewer held-out images.
-
-    For each number of images: the mean loss on test images, and the share of draws worse than none.
-    """
+    """Return the mean test loss and the share of draws worse than none, by images."""
     random, found = np.random.default_rng(0), {}
     none = loss(logits, labels, 1)
     for count in (n for n in FEWER if n <= len(held)):
@@ -96,15 +93,12 @@ def by_prior(probs: Array, labels: Array, facts: ModelFacts) -> dict[str, Any]:
     by_confusion, how = facts.estimate_distribution(lambda: [probs])
     priors = {"none": facts.prior, "labeled": facts.labeled, "truth": truth, how: by_confusion}
     priors["expectation-maximisation"] = estimate_prior(lambda: [probs], facts.prior)
-    return {
-        name: {
-            "balanced_accuracy": round(
-                balanced_accuracy(shift(probs, facts.prior, prior), labels), 4
-            ),
-            "error": round(float(np.abs(prior - truth).sum()), 3),
-        }
-        for name, prior in priors.items()
-    }
+    rows = {}
+    for name, prior in priors.items():
+        accuracy = balanced_accuracy(shift(probs, facts.prior, prior), labels)
+        error = round(float(np.abs(prior - truth).sum()), 3)
+        rows[name] = {"balanced_accuracy": round(accuracy, 4), "error": error}
+    return rows
 
 
 def measure(options: Options, seed: int) -> dict[str, Any]:
@@ -126,10 +120,10 @@ def measure(options: Options, seed: int) -> dict[str, Any]:
     calibration: Calibration = calibrate(held, held_labels, options.steps)
     counts = tuple(data.class_counts.tolist())
     balanced = tuple(Recipe.parse(options.method).balanced_by())
+    about = (calibration.temperature, None, balanced, options.method)
     facts = ModelFacts(
-        data.class_names, counts, data.shape, calibration.temperature, None, balanced, options.method,
-        confusion=calibration.confusion,
-    )  # fmt: skip
+        data.class_names, counts, data.shape, *about, confusion=calibration.confusion
+    )
     probs = softmax(logits / calibration.temperature, axis=1)
     return {
         "source": options.source,
@@ -158,11 +152,8 @@ def main() -> None:
         found = measure(options, seed)
         print(json.dumps(found), flush=True)
         if options.csv is not None:
-            row = {
-                name: json.dumps(value) if isinstance(value, dict) else value
-                for name, value in found.items()
-            }
-            append_row(options.csv, {**row, **provenance()})
+            found |= {n: json.dumps(value) for n, value in found.items() if isinstance(value, dict)}
+            append_row(options.csv, {**found, **provenance()})
 
 
 if __name__ == "__main__":

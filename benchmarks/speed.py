@@ -84,11 +84,7 @@ class Speed:
     classes: tuple[int, ...] = (10,)
     """K of whole steps; DASO's own work is always measured for 10, 100 and 1000."""
     variants: tuple[str, ...] = (
-        "float32",
-        "float32-compiled",
-        "bfloat16",
-        "bfloat16-compiled",
-        "bfloat16-apart",
+        *("float32", "float32-compiled", "bfloat16", "bfloat16-compiled", "bfloat16-apart"),
     )
     """float32 or bfloat16, optionally followed by -apart, -recomputed or -compiled."""
     sections: tuple[Section, ...] = ("steps", "own-work", "overhead", "memory")
@@ -205,8 +201,7 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
     images = f"{setting.batch} + {2 * setting.batch} images"
     print(f"\nDASO on {images} beyond FixMatch and the EMA features, ms")
     print(
-        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of our fastest "
-        "step"
+        f"{'K':>5} {'conventional':>13} {'ours':>8}   times conventional    share of fastest step"
     )
     result: dict[str, Any] = {}
     for classes in (10,) if speed.quick else (10, 100, 1000):
@@ -220,11 +215,8 @@ def measure_own_work(speed: Speed, device: str, step: float | None) -> dict[str,
         conventional, ours = (statistics.median(values) for values in sides.values())
         share = None if step is None else ours / 1000 / step
         times = ratio(sides["conventional"], sides["ours"])
-        result[str(classes)] = {
-            "milliseconds": sides,
-            "times_conventional": times,
-            "share_of_step": share,
-        }
+        numbers = {"milliseconds": sides, "times_conventional": times, "share_of_step": share}
+        result[str(classes)] = numbers
         shown = "" if share is None else f"{share:10.1%}"
         print(f"{classes:5} {conventional:13.2f} {ours:8.2f}   {show(times):19} {shown}")
     return result
@@ -253,7 +245,6 @@ def measure_overhead(speed: Speed, case: Case, steps: dict[str, float]) -> dict[
 
 
 def measure_memory(speed: Speed, device: str) -> dict[str, Any]:
-    """Return the peak host memory of ``daso train cifar10`` above that of importing torch."""
     alone = peak_of("import torch", threads=speed.threads)
     print(f"\nPeak host memory of 'daso train cifar10' above torch's own import ({alone:.0f}), MB")
     result: dict[str, Any] = {"torch": alone}
@@ -330,7 +321,6 @@ def measure_views(speed: Speed) -> dict[str, Spread]:
 def row(
     measured: str, spread: Spread, *, rounds: int, clock: str, threads: int, **columns: Any
 ) -> dict[str, Any]:
-    """Return a row of results/speed.csv."""
     names = ("setting", "method", "classes", "precision", "batch_norm", "way")
     return {
         "measured": measured,
@@ -378,15 +368,11 @@ def measured_rows(
 
 
 def median_steps(settings: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds of our DASO steps by variant, in the first measured setting."""
     for cases in settings.values():
         for name, case in cases.items():
             if "daso" in name:
-                return {
-                    label: statistics.median(side["seconds"])
-                    for label, side in case["variants"].items()
-                    if label != CONVENTIONAL
-                }
+                sides = {n: side for n, side in case["variants"].items() if n != CONVENTIONAL}
+                return {n: statistics.median(side["seconds"]) for n, side in sides.items()}
     return {}
 
 

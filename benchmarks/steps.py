@@ -52,14 +52,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to compute our step.
-
-    Attributes:
-        precision: of the network.
-        weak_pass: ``"apart"``: the weak images pass the network by themselves, without a gradient.
-        compile, recompute, cuda_graph: as options of ``daso train``.
-        tf32: convolutions and matrix products of float32 keep 10 bits (CUDA).
-    """
+    """A way to compute our step."""
 
     precision: str = "float32"
     weak_pass: str = "joint"
@@ -69,7 +62,6 @@ class Variant:
     tf32: bool = False
 
     def columns(self) -> dict[str, str]:
-        """Return the columns of a results file."""
         norm = "joint batch norm" if self.weak_pass == "joint" else "weak view apart"
         ways = {"compiled": self.compile, "recomputed": self.recompute, "recorded": self.cuda_graph}
         way = " and ".join(name for name, chosen in ways.items() if chosen) or "eager"
@@ -80,14 +72,12 @@ class Variant:
         return ", ".join(self.columns().values())
 
     def options(self) -> list[str]:
-        """Return the options of ``daso train``."""
         names = ("compile", "recompute", "cuda_graph")
         switches = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
         apart = ["--weak-pass", self.weak_pass] if self.weak_pass != "joint" else []
         return ["--precision", self.precision, *apart, *switches]
 
     def set_tf32(self) -> None:
-        """Set what counts for the whole process."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
 
 
@@ -123,10 +113,7 @@ class Case:
         options: Mapping[str, Any] | None = None,
         **train: Any,
     ) -> Prepared:
-        """Prepare our training as the command line does.
-
-        DASO acts from the first step on, unless *options* differ.
-        """
+        """Prepare our training as the command line does; DASO acts from the first step on."""
         hyperparameters: dict[str, Any] = {"warmup_steps": 0} if "daso" in self.method else {}
         if variant.weak_pass != "joint":
             hyperparameters |= {"weak_pass": variant.weak_pass}
@@ -159,14 +146,9 @@ def processor_seconds() -> float:
 
 
 class Stopwatch:
-    """Splits time into named parts.
+    """Splits time into named parts; on CUDA by events in the stream, so that no part waits.
 
-    On CUDA it uses events in the stream, so that no part waits for another.
-
-    Args:
-        device: whose time is taken.
-        clock: on a CPU; ``"processor"`` ignores the time that other processes take on a busy
-            machine.
+    The clock ``"processor"`` ignores the time that other processes take on a busy CPU.
     """
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
@@ -184,10 +166,7 @@ class Stopwatch:
             self._marks.append((name, self.now()))
 
     def take(self) -> dict[str, float]:
-        """Return the seconds of each name, and their sum as ``"step"``.
-
-        The first lap only starts the watch.
-        """
+        """Return the seconds of each name since the first lap, and their sum as ``"step"``."""
         if self.cuda:
             torch.cuda.synchronize()
         seconds: dict[str, float] = {}
@@ -198,7 +177,6 @@ class Stopwatch:
         return {"step": sum(seconds.values()), **seconds}
 
     def time(self, function: Callable[[], object]) -> float:
-        """Return the seconds that a function takes."""
         self.lap("")
         function()
         self.lap("work")
@@ -246,11 +224,9 @@ class Side:
     watch: Stopwatch
 
     def step(self) -> Tensor | None:
-        """Train one step; return its loss if that is at hand."""
         raise NotImplementedError
 
     def features(self) -> None:
-        """Compute the moving average's features of a labeled batch."""
         raise NotImplementedError
 
     def round(self, steps: int) -> dict[str, float]:
@@ -262,7 +238,6 @@ class Side:
         return {**seconds, "EMA features": self.watch.time(self.features)}
 
     def flops(self) -> int:
-        """Count the floating-point operations of a step."""
         with FlopCounterMode(display=False) as counter:
             self.step()
         self.watch.take()
@@ -385,13 +360,7 @@ def measure_limits(device: str, clock: Clock, size: int) -> dict[str, float]:
 
 
 class Remote:
-    """An object in a process of its own.
-
-    Its threads, memory and compiled code do not disturb others.
-
-    Args:
-        threads: of torch in that process.
-        make: makes the object there, from *arguments*.
+    """An object, made by *make*, in a process of its own, which does not disturb others.
 
     Raises:
         RuntimeError: it could not be made; the message says why.
@@ -421,12 +390,10 @@ class Remote:
         return result
 
     def call(self, method: str, *arguments: object) -> Any:
-        """Call a method of the object and return its result."""
         self._pipe.send((method, arguments))
         return self._answer()
 
     def close(self) -> None:
-        """End the process."""
         self._pipe.close()
         self._process.join()
 

@@ -63,25 +63,20 @@ def main(summarize: Summarize) -> None:
         settings[setting][name][row["seed"]] = row
     for setting, methods in sorted(settings.items()):
         print(f"\n**{setting}**\n")
-        columns = [
-            "method",
-            "seeds",
-            *COLUMNS.values(),
-            f"difference to {summarize.baseline} ± standard error",
-        ]
+        difference = f"difference to {summarize.baseline} ± standard error"
+        columns = ["method", "seeds", *COLUMNS.values(), difference]
         print(f"| {' | '.join(columns)} |")
         print("|---" * len(columns) + "|")
-        baseline = {
-            s: float(r["balanced_accuracy"]) for s, r in methods.get(summarize.baseline, {}).items()
+        accuracy = {
+            name: {seed: float(row["balanced_accuracy"]) for seed, row in seeds.items()}
+            for name, seeds in methods.items()
         }
         for name, seeds in methods.items():
             cells = [
                 mean_and_deviation([float(row[c]) for row in seeds.values() if row[c]])
                 for c in COLUMNS
             ]
-            difference = paired(
-                {s: float(r["balanced_accuracy"]) for s, r in seeds.items()}, baseline
-            )
+            difference = paired(accuracy[name], accuracy.get(summarize.baseline, {}))
             print(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {difference} |")
 
 

@@ -47,13 +47,10 @@ class FixedFeatures(nn.Module):
 
 
 class OwnWork:
-    """The time that DASO adds to FixMatch beyond the EMA features.
-
-    Measured are steps without an encoder, with and without DASO.
+    """The time that DASO adds to FixMatch beyond the EMA features: steps without an encoder.
 
     Args:
-        case: its method is ignored; its network should be small, and have as many features as the
-            one of interest.
+        case: its network should be small, and have as many features as the one of interest.
     """
 
     def __init__(self, case: Case) -> None:
@@ -71,7 +68,7 @@ class OwnWork:
 
             training.network.encoder = encoder()
             training.average.network.encoder = encoder().requires_grad_(False)
-            # Float images pass the normalisation: no work on pixels is left.
+            # Float images pass the normalization: no work on pixels is left.
             labeled, unlabeled = (
                 torch.zeros(count, 1, 1, 1, device=device) for count in (batch, 2 * batch)
             )
@@ -84,7 +81,6 @@ class OwnWork:
             self.steps["conventional", method] = partial(pipeline.advance, theirs)
 
     def milliseconds(self, rounds: int) -> dict[str, float]:
-        """Return the difference of the medians of both sides."""
         times: dict[tuple[str, str], list[float]] = {key: [] for key in self.steps}
         for number in range(rounds + 3):
             for key, step in self.steps.items():
@@ -99,10 +95,7 @@ class OwnWork:
 
 
 class Overhead:
-    """The time of evaluations, checkpoints and logging.
-
-    The run's steps return the first one's result at once.
-    """
+    """The time of evaluations, checkpoints and logging around steps that take no time."""
 
     def __init__(self, case: Case, variant: Variant) -> None:
         keep_freed_memory()
@@ -129,11 +122,9 @@ class Overhead:
         return watch.take()["step"]
 
     def seconds(self, period: int, test: int, images: int) -> dict[str, float]:
-        """Return the seconds of an evaluation of some *images*, and of the rest.
+        """Return the seconds of an evaluation of some *images*, and of the rest of a *period*.
 
-        Both occur once in every *period* steps.
-
-        Two evaluations, of *test* and of three times as many images, separate the two.
+        Evaluations of *test* and of three times as many images separate the two.
         """
         few, many = self._period(period, test), self._period(period, 3 * test)
         evaluation = max(0.0, many - few) / (2 * test)
@@ -142,7 +133,6 @@ class Overhead:
 
 
 def peak_megabytes() -> float:
-    """Return the highest memory use of this process."""
     import pathlib
     import resource
     import sys
@@ -155,11 +145,7 @@ def peak_megabytes() -> float:
 
 
 def peak_of(code: str, arguments: Sequence[str] = (), *, threads: int = 1) -> float:
-    """Return the peak in MB of a process that runs *code*.
-
-    Raises:
-        RuntimeError: it failed.
-    """
+    """Return the peak in MB of a process that runs *code*."""
     code = f"import sys\n{code}\n{inspect.getsource(peak_megabytes)}\nprint(peak_megabytes())"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -188,18 +174,7 @@ def write_noise(place: Path, *, quick: bool) -> None:
 def peak_of_training(
     folder: Path, variant: Variant, name: str, *, device: str, quick: bool, threads: int
 ) -> float:
-    """Return the peak in MB of ``daso train cifar10`` in the paper's setting.
-
-    The run has six steps and their evaluation.
-
-    Args:
-        folder: with the files of ``write_noise``; the run is written there.
-        variant: of our step.
-        name: of the run folder.
-        device: cpu or cuda.
-        quick: use tiny sizes, to test that it works.
-        threads: of torch.
-    """
+    """Return the peak in MB of six steps of ``daso train cifar10`` and their evaluation."""
     command = ["train", "cifar10", "--data", str(folder), "--out", str(folder / name)]
     command += ["--method", "fixmatch+daso", "--device", device, "--quiet", *variant.options()]
     command += (QUICK_RUN if quick else RUN).split()

@@ -42,7 +42,6 @@ class Model:
     """An exported model: bytes of an image file in, probabilities out."""
 
     def __init__(self, path: str) -> None:
-        """Load a model, or exit with the reason."""
         if not Path(path).is_file():
             raise SystemExit(
                 f"{path} does not exist; write it with daso export RUN --format onnx --out {path}"

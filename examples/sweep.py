@@ -5,8 +5,8 @@
         --vary learning-rate=0.003:0.1:log threshold=0.5:0.98 method=fixmatch+la,fixmatch+la+daso
 
 ``--vary`` takes options with their values: ``LOW:HIGH``, ``LOW:HIGH:log`` or a list ``A,B,C``.
-Other options are passed to every training. A trial is a run folder named by its values. It is judged
-by its balanced accuracy on the hold-out, never on the test images. After the first four trials, one
+Other options are passed to every training. A trial is a run folder named by its values. It is
+judged by its balanced accuracy on the hold-out, never on the test images. After four trials, one
 that is worse than the median of the others at an evaluation is stopped.
 
 The study is a journal in OUT, so the same command can be started on several machines that share the

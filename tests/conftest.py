@@ -187,7 +187,7 @@ def finished_supervised_run(_finished_runs: dict[str, Path], tmp_path: Path) -> 
 
 @pytest.fixture(scope="session")
 def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of CIFAR-10's files with 40 training and 4 test images of each class; a class is a colour."""
+    """Return a folder of CIFAR-10's files with 40 training and 4 test images of each class; a class is a color."""
     folder = tmp_path_factory.mktemp("data") / "cifar10" / CIFAR10.folder
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -202,7 +202,7 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_image_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
-    """Return a function that writes a new image folder in which a class is a colour."""
+    """Return a function that writes a new image folder in which a class is a color."""
     colors = {"blue": (30, 40, 200), "green": (30, 200, 40), "red": (200, 40, 30)}
 
     def write(

@@ -7,5 +7,4 @@ if TYPE_CHECKING:
     from daso.estimator import DASOClassifier as DASOClassifier
     from daso.export import load as load
 
-__all__ = ["DASOClassifier", "load"]
-__getattr__, __dir__ = offer(__name__, {"DASOClassifier": "daso.estimator", "load": "daso.export"})
+__getattr__, __dir__, __all__ = offer(__name__, {"estimator": "DASOClassifier", "export": "load"})

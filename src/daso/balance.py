@@ -16,10 +16,6 @@ def balanced_by(config: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str
 
     The probabilities of such a classifier are those for balanced classes. Post-hoc logit adjustment
     would correct them a second time, in favor of the rare classes.
-
-    Args:
-        config: the content of ``config.json``.
-        data: the content of ``data.json``.
     """
     method, train = data.get("method"), config.get("train")
     recorded = method.get("balanced_by") if isinstance(method, dict) else None

@@ -1,8 +1,7 @@
 """The methods and parts by name, and what their classes declare, read without importing torch.
 
-Importing a part imports torch, which takes seconds. Lists, help and checks need only what a class
-declares: its docstring, its attributes and the signature of its constructor. ``outline`` reads
-these from the source; ``load`` imports the class itself.
+Importing a part takes seconds. ``outline`` reads what a class declares from its source: its
+docstring, attributes and constructor's signature; ``load`` imports the class itself.
 """
 
 from __future__ import annotations
@@ -52,15 +51,7 @@ SLOTS = {"labeled loss": "supervised", "refiner": "refine", "term": "terms"}
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A keyword-only argument of a part's constructor.
-
-    Attributes:
-        name: of the argument.
-        annotation: its type.
-        default: its default value.
-        part: name of the part's class.
-        help: its description in the docstring of the class.
-    """
+    """A keyword-only argument of a part's constructor, with its help from the class's docstring."""
 
     name: str
     annotation: Any
@@ -72,9 +63,6 @@ class Hyperparameter:
 @cache
 def hyperparameters(part: type) -> tuple[Hyperparameter, ...]:
     """Return the hyper-parameters of a part: the keyword-only arguments that are not slots.
-
-    Args:
-        part: a class, or its outline.
 
     Raises:
         OptionError: an argument has no default, or no type that is known where it stands.
@@ -115,20 +103,15 @@ def arguments(part: type) -> tuple[str, ...]:
 
 def parts_with(option: str) -> list[str]:
     """Return the methods, and the additions after a ``+``, that have a hyper-parameter."""
-    names = [*METHODS, *(f"+{name}" for name in ADDITIONS)]
-    places = [*METHODS.values(), *ADDITIONS.values()]
-    return [
-        name
-        for name, place in zip(names, places, strict=True)
-        if option in {parameter.name for parameter in hyperparameters(outline(place))}
-    ]
+    places = METHODS | {f"+{name}": place for name, place in ADDITIONS.items()}
+    options = {n: {p.name for p in hyperparameters(outline(at))} for n, at in places.items()}
+    return [name for name, known in options.items() if option in known]
 
 
 def name_of(part: type) -> str:
     """Return a part's name in the catalog; the name of its class if it is not listed."""
-    place = f"{part.__module__}:{part.__name__}"
     names = {place: name for name, place in (METHODS | ADDITIONS).items()}
-    return names.get(place, part.__name__)
+    return names.get(f"{part.__module__}:{part.__name__}", part.__name__)
 
 
 class Outline(type):
@@ -154,18 +137,11 @@ def outline(place: str) -> Any:
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             with contextlib.suppress(NameError):
                 _execute(statement, names, members)
-    imported = {
-        alias.name: f"{statement.module}:{alias.name}"
-        for statement in tree.body
-        if isinstance(statement, ast.ImportFrom)
-        for alias in statement.names
-    }
-    bases = [
-        outline(imported.get(base.id, f"{module}:{base.id}"))
-        for base in node.bases
-        if isinstance(base, ast.Name)
-    ]
-    return Outline(name, tuple(bases), members)
+    imports = [each for each in tree.body if isinstance(each, ast.ImportFrom)]
+    origins = {alias.name: each.module for each in imports for alias in each.names}
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    outlines = tuple(outline(f"{origins.get(base, module)}:{base}") for base in bases)
+    return Outline(name, outlines, members)
 
 
 @cache

@@ -38,11 +38,8 @@ class Recipe:
     imports the class of one. Custom parts are the classes themselves.
 
     Attributes:
-        name: of the composed method.
-        method: the learner.
         loss: on the labeled images; None: the method's own.
         refiners: of its guesses, in order.
-        terms: further losses.
         plan: how the run is divided into trainings; None: it is one training.
     """
 
@@ -219,11 +216,6 @@ class Recipe:
 def compose(name: str, facts: Facts, options: Mapping[str, Any] | None = None) -> Method:
     """Build the method called *name*, for a run of a single training.
 
-    Args:
-        name: a method, then additions, joined by ``+``: ``fixmatch+daso``.
-        facts: of the run.
-        options: hyper-parameters of any part, by name; the others keep their defaults.
-
     Raises:
         OptionError: a part or an option is unknown, or a value is out of range.
     """
@@ -245,11 +237,7 @@ def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: 
 
 
 def _split(name: str) -> list[str]:
-    """Split a method's name at each ``+``.
-
-    Raises:
-        OptionError: a ``+`` is in the path of a custom part.
-    """
+    """Split a method's name at each ``+``; refuse one in the path of a custom part."""
     pieces = name.split("+")
     for first, last in itertools.combinations(range(len(pieces)), 2):
         place = "+".join(pieces[first : last + 1]).rpartition(":")[0]
@@ -278,7 +266,6 @@ def _find(name: str, places: Mapping[str, str], what: str, within: str) -> Any:
 
 
 def _custom(name: str, what: str) -> type[Part]:
-    """Return the class ``module:Class`` or ``file.py:Class``."""
     from daso.methods.method import Method
     from daso.parts import Part
 

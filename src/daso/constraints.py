@@ -35,11 +35,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Checked:
-    """Marks a type, in ``Annotated``, whose values are checked when they are parsed.
-
-    Attributes:
-        check: takes the option's name and value; raises a ``DasoError``.
-    """
+    """Marks a type, in ``Annotated``, whose values *check* gets, with their names, when parsed."""
 
     check: Callable[[str, Any], None]
 
@@ -94,9 +90,8 @@ def _checks(annotation: Any) -> Iterator[Callable[[str, Any], None]]:
     for mark in getattr(annotation, "__metadata__", ()):
         if isinstance(mark, Checked):
             yield mark.check
-    for inner in (
-        get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
-    ):
+    arguments = get_args(annotation)
+    for inner in arguments[:1] if get_origin(annotation) is Annotated else arguments:
         yield from _checks(inner)
 
 
@@ -119,11 +114,7 @@ ALIASES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}
 
 
 def check_device(name: str, device: str) -> None:
-    """Refuse a name that no device has; whether the device is there is checked when it is used.
-
-    Raises:
-        OptionError: the name is unknown.
-    """
+    """Raise an ``OptionError`` for an unknown device; a known one may still be missing here."""
     kind = str(device).partition(":")[0]
     if kind not in DEVICES:
         alias = ALIASES.get(kind.lower())

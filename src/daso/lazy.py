@@ -5,13 +5,20 @@ from importlib import import_module
 
 
 def offer(
-    package: str, places: Mapping[str, str]
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return a package's ``__getattr__`` and ``__dir__``; *places* maps public names to modules."""
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return the ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
+
+    Args:
+        package: its name.
+        modules: the public names, separated by blanks, that each of its modules defines. Type
+            checkers see them by imports under ``TYPE_CHECKING``.
+    """
+    places = {name: module for module, names in modules.items() for name in names.split()}
 
     def get(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(places[name]), name)
+        return getattr(import_module(f"{package}.{places[name]}"), name)
 
-    return get, lambda: sorted(places)
+    return get, lambda: sorted(places), sorted(places)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 NewTable = Callable[..., Tensor]
-"""Makes an uninitialised tensor of a shape and, if not float32, a ``dtype``, as ``torch.empty``."""
+"""Makes an uninitialized tensor of a shape and, if not float32, a ``dtype``, as ``torch.empty``."""
 IdleOptions = Iterator[tuple[Sequence[str], str]]
 """Groups of hyper-parameters that have no effect, each with the reason."""
 
@@ -54,8 +54,8 @@ class Part(nn.Module):
 
     The positional arguments of a constructor are attributes of ``Facts``, supplied by name. Its
     keyword-only arguments are hyper-parameters: they become command-line options, and are kept
-    under their own names. State is buffers of fixed shape, so that it is checkpointed, moved and
-    compiled without further code.
+    under their own names. A value out of range is an ``OptionError``. State is buffers of fixed
+    shape, so that it is checkpointed, moved and compiled without further code.
 
     Attributes:
         kind: ``"method"``, ``"labeled loss"``, ``"refiner"``, ``"term"`` or ``"plan"``.
@@ -70,22 +70,15 @@ class Part(nn.Module):
 
     @classmethod
     def idle_options(cls, options: Mapping[str, Any], parts: Sequence[type[Any]]) -> IdleOptions:
-        """Yield the hyper-parameters of this part that have no effect, given the other options.
+        """Yield the hyper-parameters of this part that have no effect, given all *options*.
 
-        Args:
-            options: hyper-parameters of all parts, by name.
-            parts: the classes of all parts of the composed method, the learner first.
+        *parts* are the classes of all parts of the composed method, the learner first.
         """
         yield from ()
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
-        """Yield what a user should know about the hyper-parameters in a training of *steps* steps.
-
-        Args:
-            options: hyper-parameters of all parts, by name, with every default resolved.
-            steps: of the stage in which the part takes part.
-        """
+        """Yield what a user should know about resolved *options* in a stage of *steps* steps."""
         yield from ()
 
     def parts(self) -> Iterator[Part]:
@@ -114,10 +107,7 @@ class Part(nn.Module):
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the random numbers of a step, by name, drawn on the host for all devices.
 
-        Args:
-            labeled: B.
-            unlabeled: U.
-            generator: on the host; its state is a function of the seed and the step.
+        The state of *generator* is a function of the seed and the step.
         """
         return {
             name: value

@@ -41,8 +41,8 @@ def real_images(height: int, width: int, channels: int) -> np.ndarray:
     pictures.append(pictures[0].point([40 + value // 3 for value in range(256)] * 3))
     pictures.append(Image.new("RGB", (width, height), (10, 200, 77)))
     for digit in digits().images[:2]:
-        grey = Image.fromarray((digit * 15.9375).astype(np.uint8))
-        pictures.append(grey.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"))
+        gray = Image.fromarray((digit * 15.9375).astype(np.uint8))
+        pictures.append(gray.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"))
     mode = "L" if channels == 1 else "RGB"
     images = np.stack([from_pillow(picture.convert(mode)) for picture in pictures])
     images.flags.writeable = False

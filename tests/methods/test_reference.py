@@ -21,7 +21,7 @@ SEQUENCES = ("daso_k5", "daso_k10_tdist03", "daso_fixed_blend", "daso_logit_adju
 
 
 def labeled_loss(config: dict[str, Any], prior: Tensor) -> LabeledLoss:
-    """Return the reference's loss on labelled images."""
+    """Return the reference's loss on labeled images."""
     if not config["logit_adjustment"]:
         return LabeledLoss()
     counts = (prior.double() * 1e9).round().long()

@@ -32,12 +32,12 @@ def make(**options: Any) -> USADTM:
 
 def make_batch(step: int, labeled: int = 8, unlabeled: int = 12) -> Batch:
     generator = torch.Generator().manual_seed(step)
-    centres = 3 * torch.randn(K, D, generator=torch.Generator().manual_seed(99)).double()
+    centers = 3 * torch.randn(K, D, generator=torch.Generator().manual_seed(99)).double()
     labels = torch.arange(labeled) % (K - (step == 0))
     truth = torch.randint(0, K, (unlabeled,), generator=generator)
 
     def near(classes: Tensor, noise: float) -> Tensor:
-        return centres[classes] + noise * torch.randn(len(classes), D, generator=generator)
+        return centers[classes] + noise * torch.randn(len(classes), D, generator=generator)
 
     views = tuple(near(truth, noise) for noise in (0.5, 1.5, 2.0))
     return Batch((near(labels, 1.0),), labels, views, torch.arange(unlabeled), torch.tensor(step))

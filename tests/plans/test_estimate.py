@@ -1,4 +1,4 @@
-"""The estimate of the unlabelled distribution: its least squares, its network, what it needs."""
+"""The estimate of the unlabeled distribution: its least squares, its network, what it needs."""
 
 import dataclasses
 import itertools

@@ -97,7 +97,7 @@ def test_a_preset_is_trained_by_its_name(cifar10_folder: Path, tmp_path: Path) -
     assert (config["train"]["steps"], config["train"]["network"]) == (2, "small-4")
 
 
-def test_a_misspelt_preset(
+def test_a_misspelled_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

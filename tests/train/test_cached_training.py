@@ -166,7 +166,7 @@ def test_what_comes_next_is_read_by_another_thread(
     for step in range(3 * ahead):
         prepared.batches(step)
     main = threading.main_thread().name
-    assert readers.count(main) == 2  # the first batches, labelled and unlabelled
+    assert readers.count(main) == 2  # the first batches, labeled and unlabeled
     assert len(readers) >= 6
 
 

@@ -91,8 +91,8 @@ def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digit
     assert data.mean == pytest.approx(dimensions.mean(0).tolist())
 
 
-class Colours(nn.Module):
-    """An encoder of one's own of colour images, that says what they must look like."""
+class Colors(nn.Module):
+    """An encoder of one's own of color images, that says what they must look like."""
 
     preprocessing = Preprocessing((0.5, 0.4, 0.3), (0.25, 0.5, 1.0), 12, "bicubic")
 
@@ -106,7 +106,7 @@ class Colours(nn.Module):
         return nn.functional.conv2d(x, self.weight, stride=4).flatten(1)
 
 
-class LikeTimm(Colours):
+class LikeTimm(Colors):
     preprocessing = None  # type: ignore[assignment]
     pretrained_cfg = MappingProxyType(
         {
@@ -118,9 +118,9 @@ class LikeTimm(Colours):
     )
 
 
-@pytest.mark.parametrize("kind", [Colours, LikeTimm])
+@pytest.mark.parametrize("kind", [Colors, LikeTimm])
 def test_an_encoder_of_ones_own_sees_the_images_that_it_asks_for(
-    kind: type[Colours], make: MakeConfig, digits: Source
+    kind: type[Colors], make: MakeConfig, digits: Source
 ) -> None:
     data = embedded(make(weak_versions=0, strong_versions=0), digits, kind())
     assert data.test is not None
@@ -143,7 +143,7 @@ def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:
     for name in ("labeled", "unlabeled", "holdout", "test"):
         before, after = getattr(first, name), getattr(again, name)
         assert torch.equal(before.images, after.images), "what is read is what was computed"
-    # The encoder is normalised by the split's images: a published mean lets all seeds share what is there.
+    # The encoder is normalized by the split's images: a published mean lets all seeds share what is there.
     source = dataclasses.replace(digits, mean=(0.3,), std=(0.4,))
     counts = [embedded(make(seed=seed), source).computed for seed in (1, 1, 2)]
     assert counts[1] == 0

@@ -45,7 +45,7 @@ def test_intervals_are_those_of_scipy() -> None:
 
 @pytest.fixture(scope="module")
 def few_digits(digits: Source) -> Source:
-    """Return 4 to 22 labelled digits of each class, and one of the last."""
+    """Return 4 to 22 labeled digits of each class, and one of the last."""
     keep = np.concatenate(
         [np.flatnonzero(digits.train.labels == k)[: 1 if k == 9 else 22 - 2 * k] for k in range(10)]
     )
@@ -54,7 +54,7 @@ def few_digits(digits: Source) -> Source:
     return dataclasses.replace(digits, train=train)
 
 
-def test_every_labelled_image_is_measured_once_by_a_training_without_it(
+def test_every_labeled_image_is_measured_once_by_a_training_without_it(
     few_digits: Source, tiny_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = tiny_config("supervised", split=SplitOptions(), steps=60, evaluate_every=30)

@@ -125,7 +125,7 @@ def test_no_step_of_other_options_does(
     assert all(is_on_device(value) for value in prepared.training.tensors().values())
 
 
-def test_colour_images_of_other_views_and_sizes(
+def test_color_images_of_other_views_and_sizes(
     cuda: PretendCuda, tiny_config: MakeConfig, make_image_folder: Callable[..., Path]
 ) -> None:
     config = tiny_config("fixmatch+daso", device="cuda", network="wrn-10-1", resolution=8, batch=4)

@@ -166,7 +166,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
-def test_a_checkpoint_of_another_optimiser_is_refused(
+def test_a_checkpoint_of_another_optimizer_is_refused(
     tiny_config: MakeConfig, digits: Source
 ) -> None:
     first = prepare(tiny_config("supervised"), digits)
@@ -221,16 +221,16 @@ def test_folders_that_hold_no_network_are_refused(
             prepare(tiny_config("supervised", network=name, **options), digits)
         return str(caught.value)
 
-    assert "there is no folder" in refused(str(tmp_path / "nothing"))
+    assert "no such folder" in refused(str(tmp_path / "nothing"))
     (tmp_path / "empty").mkdir()
     assert "holds no network" in refused(str(tmp_path / "empty"))
-    colour = dataclasses.replace(
+    color = dataclasses.replace(
         digits, train=dataclasses.replace(digits.train, images=digits.train.images.repeat(3, axis=1)), test=None,
         mean=None, std=None,
     )  # fmt: skip
     config: RunConfig = tiny_config("supervised", network=str(pretrained))
     with pytest.raises(OptionError, match="grayscale"):
-        prepare(config, colour)
+        prepare(config, color)
 
 
 def test_a_name_of_the_hub_is_asked_for_without_its_prefix(

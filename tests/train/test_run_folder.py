@@ -234,7 +234,7 @@ def test_a_lock_that_cannot_be_made_is_a_run_error(finished_run: Path) -> None:
         list(resume_run(finished_run)[1])
 
 
-def test_a_run_with_nothing_to_measure_on_is_summarised(
+def test_a_run_with_nothing_to_measure_on_is_summarized(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     config = tiny_config("supervised", split=SplitOptions(holdout=0), steps=4)

@@ -290,7 +290,7 @@ def test_post_hoc_adjustment_is_by_the_given_labels_in_every_generation(finished
     assert last["test"]["logit_adjusted"]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_a_generation_is_labelled_by_the_head_that_classifies(
+def test_a_generation_is_labeled_by_the_head_that_classifies(
     tiny_config: MakeConfig, digits: Source
 ) -> None:
     first = prepare(tiny_config("fixmatch+abc+crest", method_options=CREST, steps=STEPS), digits)

@@ -28,7 +28,7 @@ VIEWS: tuple[View, ...] = ("identity", "weak", "strong")
 
 
 def pictures(count: int = 20) -> Tensor:
-    """Return smooth images, uint8 (N, 3, 96, 96), of which no pixel is the grey of the cutout once they are resized."""
+    """Return smooth images, uint8 (N, 3, 96, 96), of which no pixel is the gray of the cutout once they are resized."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(140, 250, (count, 3, 6, 6), generator=generator).float()
     return (

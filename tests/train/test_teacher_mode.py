@@ -1,4 +1,4 @@
-"""Which statistics the moving average normalises by while it teaches."""
+"""Which statistics the moving average normalizes by while it teaches."""
 
 from __future__ import annotations
 

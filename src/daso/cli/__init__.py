@@ -18,7 +18,7 @@ VERBS = {
     "train": "Train a classifier: daso train SOURCE --method fixmatch+daso --out RUN",
     "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
-    "validate": "Estimate a run's accuracy by cross-validation, rare classes too: daso validate RUN",
+    "validate": "Estimate accuracy by cross-validation, rare classes included: daso validate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
     "export": "Write the model of a run as one file, with a card: daso export RUN --format onnx",
     "compare": "Compare runs across methods and seeds: daso compare RUN...",
@@ -35,29 +35,20 @@ INTERRUPTED = 130
 
 def _help() -> str:
     width = max(map(len, VERBS)) + 2
-    lines = [f"  {verb:<{width}}{text}" for verb, text in VERBS.items()]
-    return "\n".join(
-        [
-            "daso: train image classifiers from few, imbalanced labels and many unlabeled images.",
-            "",
-            "usage: daso VERB [OPTIONS]",
-            "",
-            *lines,
-            "",
-            "daso VERB --help shows a verb's options. daso --version shows the version.",
-        ]
+    verbs = "\n".join(f"  {verb:<{width}}{text}" for verb, text in VERBS.items())
+    return (
+        "daso: train image classifiers from few, imbalanced labels and many unlabeled images.\n\n"
+        f"usage: daso VERB [OPTIONS]\n\n{verbs}\n\n"
+        "daso VERB --help shows a verb's options. daso --version shows the version."
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: of the command line; None: those of the process.
+    """Run the command line, by default that of the process.
 
     Returns:
-        The exit status: 0 success, 1 an error that the user can correct or a reader that closed
-        the output early (``daso methods | head -1``), 2 wrong usage.
+        The exit status: 0 success, 1 an error that the user can correct or a reader that closed the
+            output early (``daso methods | head -1``), 2 wrong usage.
     """
     try:
         try:

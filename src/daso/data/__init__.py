@@ -11,15 +11,13 @@ if TYPE_CHECKING:
     from daso.data.training_data import TrainingData as TrainingData
     from daso.data.training_data import prepare_data as prepare_data
 
-__all__ = ["DecodedImages", "Source", "SplitOptions", "TrainingData", "open_source", "prepare_data"]
-__getattr__, __dir__ = offer(
+__getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "DecodedImages": "daso.data.images.decoded",
-        "Source": "daso.data.source",
-        "SplitOptions": "daso.data.longtail",
-        "TrainingData": "daso.data.training_data",
-        "open_source": "daso.data.open",
-        "prepare_data": "daso.data.training_data",
+        "images.decoded": "DecodedImages",
+        "longtail": "SplitOptions",
+        "open": "open_source",
+        "source": "Source",
+        "training_data": "TrainingData prepare_data",
     },
 )

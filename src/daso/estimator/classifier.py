@@ -155,13 +155,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labeled, codes = rows[codes >= 0], codes[codes >= 0]
         vectors = self.image_shape_ is None
         self._scaling = Scaling.of(np.concatenate([labeled, unlabeled])) if vectors else None
-        source = build_source(
-            self._inputs(labeled),
-            codes,
-            self._inputs(unlabeled),
-            len(classes),
-            validation_fraction=self.validation_fraction if self.early_stopping else None,
-        )
+        inputs = (self._inputs(labeled), codes, self._inputs(unlabeled), len(classes))
+        fraction = self.validation_fraction if self.early_stopping else None
+        source = build_source(*inputs, validation_fraction=fraction)
         random = check_random_state(self.random_state)
         self._is_balanced = bool(Recipe.parse(self.method).balanced_by())
         if self.logit_adjustment is not None:
@@ -173,13 +169,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.history_: list[Row] = []
         networks, steps = [], []
         for number in range(count):
-            config = configure(
-                self.get_params(deep=False),
-                seed=int(random.randint(2**31 - 1)),
-                vectors=vectors,
-                labeled=len(labeled),
-                unlabeled=len(unlabeled),
-            )
+            sizes = {"labeled": len(labeled), "unlabeled": len(unlabeled)}
+            seed, options = int(random.randint(2**31 - 1)), self.get_params(deep=False)
+            config = configure(options, seed=seed, vectors=vectors, **sizes)
             devices = [] if device.type == "cpu" else [device]
             kind = "cuda" if device.type == "cpu" else device.type
             with _RANDOM_STATE, torch.random.fork_rng(devices, device_type=kind):
@@ -264,13 +256,11 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.network if isinstance(self.network, nn.Module) else None
 
     def _strength(self) -> float:
-        """Return the strength of logit adjustment in use."""
         if self.logit_adjustment is not None:
             return self.logit_adjustment
         return 0.0 if self._is_balanced else 1.0
 
     def _logits(self, rows: Array) -> Array:
-        """Return the adjusted logits, float64 (N, K)."""
         logits = log_probabilities(self.networks_, self._inputs(rows))
         return adjust_logits(logits, self.class_counts_, self._strength())
 
@@ -295,9 +285,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if "networks_" in state:
             if "_is_balanced" not in state:  # a pickle of daso 0.1.0
                 self._is_balanced = bool(balanced_by({"method": self.method}, {}))
+            common = (self.n_steps_, self.device, self._custom_module())
             self.networks_ = [
-                rebuild(
-                    self._description, weights, self.n_steps_, self.device, self._custom_module()
-                )
-                for weights in state["networks_"]
+                rebuild(self._description, weights, *common) for weights in state["networks_"]
             ]

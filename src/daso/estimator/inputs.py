@@ -25,7 +25,6 @@ class Scaling:
 
     @classmethod
     def of(cls, rows: Array) -> Scaling:
-        """Return that of features, float64 (N, D)."""
         mean, scale = rows.mean(0), rows.std(0)
         # A feature that did not vary (but for rounding) has taught nothing: it becomes 0.
         return cls(mean, np.where(scale > 1e-12 * np.abs(mean), scale, np.inf))
@@ -42,9 +41,7 @@ def build_source(
 
     Args:
         rows: labeled images, uint8 (N, C, H, W), or standardized features, (N, D).
-        codes: their classes, int64 (N,), from 0.
         unlabeled: rows without a label, (M, ...); if there are none, the labeled rows are used.
-        classes: K.
         validation_fraction: share of each class's labeled rows that is held out; None: no hold-out.
 
     Raises:
@@ -53,9 +50,8 @@ def build_source(
     """
 
     def pool(members: Array, labels: Array) -> DecodedImages:
-        return DecodedImages(
-            members.astype(np.float32)[:, None] if members.ndim == 2 else members, labels
-        )
+        images = members.astype(np.float32)[:, None] if members.ndim == 2 else members
+        return DecodedImages(images, labels)
 
     validation = None
     if validation_fraction is not None:
@@ -66,9 +62,7 @@ def build_source(
         counts = np.bincount(codes, minlength=classes)
         taken = np.minimum(np.rint(validation_fraction * counts).astype(np.int64), counts - 1)
         if not taken.any():
-            raise DataError(
-                f"early_stopping: {len(codes)} labeled rows are too few to hold some out"
-            )
+            raise DataError(f"early_stopping: {len(codes)} labeled rows are too few for a hold-out")
         kept, held = split_holdout(codes, taken, seed=0)
         validation = pool(rows[held], codes[held])
         rows, codes = rows[kept], codes[kept]

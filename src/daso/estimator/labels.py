@@ -19,7 +19,6 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
     means missing, provided that at least two other classes remain: -1 and 1 are two classes.
 
     Args:
-        y: (N,).
         classes: of a fitted classifier, which decide whether -1 is a class; None: *y* decides.
     """
     if y.dtype.kind == "f":
@@ -40,10 +39,6 @@ def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.boo
 
 def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
     """Return the sorted classes, (K,), and the index of each label, int64 (N,), -1 if missing.
-
-    Args:
-        y: the labels, array-like (N,).
-        called: name of the estimator, for errors.
 
     Raises:
         ValueError: there are fewer than two classes, or the labels cannot be classes.
@@ -70,18 +65,13 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
             f"{called}: labels of several types ({', '.join(kinds)}) cannot be sorted"
         ) from error
     if len(classes) < 2:
-        raise ValueError(
-            f"{called} needs labels of at least two classes, got one class: "
-            f"{classes.tolist()[0]!r} (of {len(present)} rows)"
-        )
+        found = f"one class: {classes.tolist()[0]!r} (of {len(present)} rows)"
+        raise ValueError(f"{called} needs labels of at least two classes, got {found}")
     codes = np.full(len(labels), -1, dtype=np.int64)
     codes[~missing] = indices
     return classes, codes
 
 
 def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or type(value).__name__ == "NAType"
-        or (isinstance(value, float) and value != value)
-    )
+    is_nan = isinstance(value, float) and value != value
+    return value is None or type(value).__name__ == "NAType" or is_nan

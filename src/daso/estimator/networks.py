@@ -26,11 +26,8 @@ Array = npt.NDArray[Any]
 def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
     """Return the logarithms of the networks' mean probabilities, float64 (N, K).
 
-    Args:
-        networks: at least one.
-        inputs: images, uint8 (N, C, H, W), or standardized features, float64 (N, D). Features go
-            through the networks in double precision, so that the answer for a row does not depend
-            on the other rows.
+    Images are uint8 (N, C, H, W). Features, float64 (N, D), go through the networks in double
+    precision, so that the answer for a row does not depend on the other rows.
     """
     rows = torch.from_numpy(np.ascontiguousarray(inputs))
     logits = _vector_logits if rows.dim() == 2 else predict_logits
@@ -65,10 +62,6 @@ def rebuild(
     """Rebuild a network on a device, or on the CPU if the device does not exist here.
 
     Args:
-        description: as ``describe`` returned it.
-        weights: of the network, by name.
-        steps: number of training steps.
-        device: a name, or ``"auto"``.
         encoder: the custom module that it was built from.
     """
     try:
@@ -78,7 +71,6 @@ def rebuild(
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     where = "a pickled DASOClassifier"
     config, output = RunConfig.from_dict(description["config"], where), description["output"]
+    described = (config, description["data"], state, output, steps)
     with torch.random.fork_rng([]):
-        return rebuild_model(
-            config, description["data"], state, output, steps, chosen, where, encoder
-        ).network
+        return rebuild_model(*described, chosen, where, encoder).network

@@ -30,13 +30,7 @@ VECTOR_DEFAULTS = {"threshold": 0.8, "rotation_weight": 0.0}
 def configure(
     arguments: Mapping[str, Any], *, seed: int, vectors: bool, labeled: int, unlabeled: int
 ) -> RunConfig:
-    """Return the configuration of a training.
-
-    Args:
-        arguments: of the estimator, by name.
-        seed: of the training.
-        vectors: whether rows are feature vectors; otherwise they are images.
-        labeled, unlabeled: numbers of rows.
+    """Return the configuration of a training on numbers of labeled and unlabeled rows.
 
     Raises:
         OptionError: an option is unknown or out of range.
@@ -73,11 +67,7 @@ def configure(
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return an argument that must be a whole number of at least 1.
-
-    Raises:
-        OptionError: it is not.
-    """
+    """Return an argument; raise an ``OptionError`` unless it is a whole number of at least 1."""
     if not isinstance(value, Integral) or value < 1:
         raise OptionError(f"{name} = {value!r}: must be a whole number of at least 1")
     return int(value)
@@ -116,13 +106,10 @@ def train(
     With early stopping, its moving average is the best one.
 
     Args:
-        prepared: the first stage.
         history: list to which rows are appended.
-        number: of the network, from 0, for the rows.
         patience: evaluations without a better one after which the last stage ends; None: no early
             stopping.
         adjusted: whether the best one is judged by adjusted logits.
-        verbose: whether rows are printed.
     """
     while True:
         early = patience if prepared.is_last_stage else None
@@ -144,7 +131,6 @@ def _train_stage(
     adjusted: bool,
     verbose: bool,
 ) -> dict[str, Tensor] | None:
-    """Train a stage; return the best state of the network, if there is early stopping."""
     best, since_best, state = -math.inf, 0, None
     for row in fit(prepared.training, prepared.batches, prepared.data):
         row |= {"network": number, "step": row["step"] + prepared.first_step}

@@ -1,4 +1,4 @@
-"""Losses on labeled images, most of which give rare classes more weight."""
+"""Losses on labeled images; most give rare classes more weight."""
 
 from daso.losses.class_balanced import ClassBalanced
 from daso.losses.labeled import LabeledLoss

@@ -91,6 +91,5 @@ class ClassBalanced(LabeledLoss):
             yield ("effective_number_beta",), "--reweight-from 1 never weights the classes"
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
-        """Return the mean over the batch of weight times cross-entropy."""
         weights = torch.where(step >= self.first_weighted_step, self.class_weights, 1.0)
         return (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()

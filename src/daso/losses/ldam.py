@@ -88,7 +88,6 @@ class LDAM(LabeledLoss):
             yield ("max_margin", "logit_scale"), "the margins never act"
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
-        """Return the weighted mean of the cross-entropy with margins."""
         with_margins = logits - F.one_hot(labels, len(self.margins)) * self.margins
         logits = torch.where(
             step >= self.first_step_with_margins, self.logit_scale * with_margins, logits

@@ -38,5 +38,4 @@ class LogitAdjusted(LabeledLoss):
         self.adjustment_strength = adjustment_strength
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the adjusted logits."""
         return F.cross_entropy(logits + self.adjustment_strength * self.prior.log(), labels)

@@ -40,9 +40,6 @@ class BOSS(FixMatch):
             their batch-norm statistics, as in FixMatch; ``"apart"``: a pass of its own for the weak
             views, without a gradient, which is faster.
 
-    Raises:
-        OptionError: a value is out of range.
-
     DASO's authors did not publish their code of BOSS.
     """
 

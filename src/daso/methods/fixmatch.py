@@ -33,9 +33,6 @@ class FixMatch(Method):
             their batch-norm statistics, as in the authors' code; ``"apart"``: a pass of its own for
             the weak views, without a gradient, which is faster.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code of DASO: none with ``weak_pass="joint"``.
     """
 
@@ -88,9 +85,8 @@ class FixMatch(Method):
             others: dict[str, Tensor] = {}
             for term in self.terms:
                 others |= term.beliefs(network, weak)  # type: ignore[operator]
-            guess = self.refine(
-                Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
-            )
+            guess = Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
+            guess = self.refine(guess)
             confidence, pseudo_label = guess.probs.max(1)
             mask = self.weigh(confidence, pseudo_label)
         per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")

@@ -32,9 +32,6 @@ class MeanTeacher(Method):
         unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
             0 to 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the paper, as in the code of DASO's authors: the ramp is linear, and the teacher
     normalizes by the statistics of its batch. That batch is the unlabeled view, joined by the
     labeled images if the refiner observes them.
@@ -81,9 +78,8 @@ class MeanTeacher(Method):
                 features = teacher(teacher_images)
             self.refine.observe(images, labeled.detach(), batch.labels, encode)
             linear = teacher.classify(features).softmax(1)
-            guess = self.refine(
-                Guess(linear, features, batch.indices, batch.step, {"linear": linear})
-            )
+            guess = Guess(linear, features, batch.indices, batch.step, {"linear": linear})
+            guess = self.refine(guess)
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)
         losses = {

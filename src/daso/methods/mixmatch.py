@@ -34,9 +34,6 @@ class MixMatch(Method):
         unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
             0 to 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     As in the code of DASO's authors, a step has one mixing factor, and each of the two guesses is a
     pass of its own, in training mode. The mixed batch goes through the network in parts as large as
     the labeled batch, each with its share of labeled rows and its own batch-norm statistics (in one

@@ -31,9 +31,6 @@ class PseudoLabel(Method):
         unlabeled_ramp: share of the training over which *unlabeled_weight* grows linearly from 0,
             0 to 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the paper: the threshold and the length of the ramp are those of the DASO
     authors' code, in which nothing refines these guesses.
     """
@@ -75,9 +72,8 @@ class PseudoLabel(Method):
         self.refine.observe(images, labeled.detach(), batch.labels, teacher)
         with torch.no_grad():
             linear = logits.softmax(1)
-            guess = self.refine(
-                Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
-            )
+            guess = Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
+            guess = self.refine(guess)
             confidence, pseudo_label = guess.probs.max(1)
             mask = (confidence >= self.threshold).float()
         per_image = F.cross_entropy(logits, pseudo_label, reduction="none")

@@ -130,9 +130,8 @@ class ReMixMatch(Method):
         with torch.no_grad():
             weak = weak.detach()
             linear = network.classify(weak).softmax(1)
-            guess = self.alignment(
-                Guess(linear, weak, batch.indices, batch.step, {"linear": linear})
-            )
+            guess = Guess(linear, weak, batch.indices, batch.step, {"linear": linear})
+            guess = self.alignment(guess)
             guess = self.refine(guess._replace(probs=sharpen(guess.probs, self.temperature)))
 
         one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).float()

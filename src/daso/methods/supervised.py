@@ -31,7 +31,6 @@ class Supervised(Method):
         self.supervised = supervised or LabeledLoss()
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
-        """Return the loss ``"labeled"``."""
         (labeled,) = batch.labeled
         logits = network.classify(network(labeled))
         return Step({"labeled": self.supervised(logits, batch.labels, batch.step)})

@@ -41,9 +41,6 @@ class USADTM(Method):
         warmup_steps: pseudo-labels are used from this step on. Default: 500, as in the code of
             DASO's authors for 250,000 steps, but at most a twentieth of the training.
 
-    Raises:
-        OptionError: a value is out of range.
-
     That code has no configuration of this method; two unlabeled images per labeled image is the
     paper's mu. The mutual information is used from the first step on: the code never reads the
     later start that its configuration names.
@@ -84,7 +81,6 @@ class USADTM(Method):
         self.warmup_steps = warmup_steps
 
     def describe(self) -> dict[str, list[float]]:
-        """Return how many images of each class were queued."""
         return {"queued": self.queue.seen.tolist()}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
@@ -104,9 +100,7 @@ class USADTM(Method):
         per_image = F.cross_entropy(view_logits[2], pseudo_label, reduction="none")
 
         pairs = combinations((logits.softmax(1) for logits in view_logits), 2)
-        information = torch.stack(
-            [mutual_information(first, second) for first, second in pairs]
-        ).mean()
+        information = torch.stack([mutual_information(*pair) for pair in pairs]).mean()
         losses = {
             "labeled": self.supervised(labeled_logits, batch.labels, batch.step),
             "unlabeled": self.unlabeled_weight * (mask * per_image).mean(),

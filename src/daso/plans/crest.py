@@ -83,13 +83,11 @@ class CReST(Plan):
         self.register_buffer("adopted", new_table((num_unlabeled,), dtype=torch.int64).fill_(-1))
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the generations."""
         length = self.total_steps // self.generations
         last = self.total_steps - (self.generations - 1) * length
         return (*[Stage(length)] * (self.generations - 1), Stage(last))
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
-        """Return the data of the run with the adopted images among the labeled ones."""
         assert data.unlabeled is not None
         labels = self.adopted.to(data.labeled.labels.device)
         chosen = labels >= 0
@@ -111,7 +109,6 @@ class CReST(Plan):
         self.adopted.copy_(adopt(confidence, predicted, self.share))
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the number of adopted images of each class."""
         return {"adopted": self._adopted_counts().tolist()}
 
     def _adopted_counts(self) -> Tensor:
@@ -125,17 +122,10 @@ class CReSTPlus(CReST):
     t = 1 - f + f t_min, where f runs from 0 in the first generation to 1 in the last.
 
     Args:
-        class_counts: int64, (K,), labeled images of each class.
-        total_steps: of all generations.
-        num_unlabeled: number of unlabeled images, at least 1.
-        new_table: makes a tensor that has a row for each unlabeled image.
         generations: number of generations of equal length, >= 2; the last one also takes the
             remainder.
         crest_power: alpha, >= 0. Smaller: more images of frequent classes are adopted; 0: all.
         align_min: t_min, power of the alignment's target in the last generation, 0 to 1.
-
-    Raises:
-        OptionError: a value is out of range, or there are no unlabeled images.
     """
 
     brings = ("align",)
@@ -151,14 +141,8 @@ class CReSTPlus(CReST):
         crest_power: float = 1 / 3,
         align_min: float = 0.5,
     ) -> None:
-        super().__init__(
-            class_counts,
-            total_steps,
-            num_unlabeled,
-            new_table,
-            generations=generations,
-            crest_power=crest_power,
-        )
+        facts = (class_counts, total_steps, num_unlabeled, new_table)
+        super().__init__(*facts, generations=generations, crest_power=crest_power)
         check_range("align_min", align_min, 0, 1)
         self.align_min = align_min
 
@@ -168,7 +152,6 @@ class CReSTPlus(CReST):
             yield ("align_min",), "with --align False nothing is aligned, and CReST+ is CReST"
 
     def facts(self, stage: int, facts: Facts) -> Facts:
-        """Return the facts with the generation's power of the alignment's target."""
         done = stage / (self.generations - 1)
         return dataclasses.replace(facts, align_temperature=1 - done + done * self.align_min)
 

@@ -22,9 +22,6 @@ class CRT(Plan):
             ``multistep``: linear warm-up over 2.5% of its steps, x 0.01 at 80% and again at 90%, as
             in supervised training.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code of DASO: there the second training is a separate run that
     starts from the last checkpoint of the first, with the encoder of the trained network rather
     than that of its average; batch normalization stays in training mode, so that its statistics
@@ -51,7 +48,6 @@ class CRT(Plan):
         self.retraining_rate = retraining_rate
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training of the network and that of the classifier."""
         second = Stage(
             self.retraining_steps,
             method="supervised",

@@ -23,8 +23,7 @@ class EstimatePrior(Plan):
     sets, m = C q, with the unknown distribution q.
 
     Lipton, Wang, Smola: *Detecting and Correcting for Label Shift with Black Box Predictors*, ICML
-    2018, arXiv 1802.03916, with probabilities in place of answers, as the authors of DASO do it for
-    DARP.
+    2018, arXiv 1802.03916, with probabilities in place of answers, as DASO's authors do for DARP.
 
     Args:
         num_classes: K.
@@ -59,7 +58,6 @@ class EstimatePrior(Plan):
         self.register_buffer("condition", torch.ones(1))
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the training for the estimate and that of the method."""
         return Stage(self.estimate_steps, method="supervised"), Stage(self.total_steps)
 
     def data(self, stage: int, data: TrainingData) -> TrainingData:
@@ -78,11 +76,9 @@ class EstimatePrior(Plan):
         return data
 
     def facts(self, stage: int, facts: Facts) -> Facts:
-        """Return the facts of the method's training with the estimate."""
         return dataclasses.replace(facts, unlabeled_prior=self.prior) if stage else facts
 
     def conclude(self, stage: int, network: Network, data: TrainingData) -> None:
-        """Estimate the distribution."""
         assert data.unlabeled is not None
         assert data.holdout is not None
         held_out = predict_logits(network, data.holdout.images).double().softmax(1)
@@ -98,10 +94,8 @@ class EstimatePrior(Plan):
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimate, and the condition number of C, by which errors of m can grow."""
-        return {
-            "unlabeled_prior": self.prior.tolist(),
-            "confusion_condition": self.condition.tolist(),
-        }
+        prior, condition = self.prior.tolist(), self.condition.tolist()
+        return {"unlabeled_prior": prior, "confusion_condition": condition}
 
 
 def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:
@@ -110,10 +104,6 @@ def nearest_distribution(matrix: Tensor, target: Tensor) -> Tensor:
     An active-set method, exact in a finite number of steps. From a valid distribution it moves
     towards the best one on the free classes, stops where a share becomes 0 and fixes that class. At
     the best one it frees the fixed class whose share would grow.
-
-    Args:
-        matrix: float64, (K, K).
-        target: float64, (K,).
     """
     size = len(target)
     gram, linear = matrix.t() @ matrix, matrix.t() @ target

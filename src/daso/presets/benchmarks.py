@@ -22,10 +22,6 @@ class Preset:
     """A benchmark setting; on the command line its name stands for its source and its defaults.
 
     Attributes:
-        name: of the setting.
-        title: a sentence about it.
-        source: name of the source.
-        num_classes: K.
         defaults: what the setting decides for open options.
         mismatched: whether labeled and unlabeled images are, or may be, distributed differently.
         pretrained: whether the paper's networks start from ImageNet weights.
@@ -41,7 +37,6 @@ class Preset:
 
     @property
     def dist_temperature(self) -> float:
-        """DASO's T_dist in this setting."""
         return self.defaults.temperature_for(self.defaults.split)
 
     def with_split(self, split: SplitOptions) -> Preset:
@@ -50,7 +45,6 @@ class Preset:
         return replace(self, defaults=replace(self.defaults, split=split), mismatched=mismatched)
 
     def layer(self, method: str, learner: type[Method]) -> Layer:
-        """Return what the setting decides for a method, as ``SourceDefaults.layer`` does."""
         layer = self.defaults.layer(self.name, method, learner, self.defaults.split)
         return replace(layer, values={**layer.values, **self.options_for(method)})
 
@@ -60,12 +54,8 @@ class Preset:
         In mismatched settings with a hold-out, its DARP estimates the unlabeled distribution.
         """
         parts = method.split("+")
-        if (
-            self.mismatched
-            and self.defaults.split.holdout
-            and "darp" in parts
-            and "estimate" not in parts
-        ):
+        can_estimate = self.mismatched and self.defaults.split.holdout
+        if can_estimate and "darp" in parts and "estimate" not in parts:
             parts.insert(parts.index("darp"), "estimate")
         return "+".join(parts)
 
@@ -99,24 +89,14 @@ class Preset:
 
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "stl10": 10, "semi-aves": 200, "semi-aves-open": 200}
-UNLABELED_HEADS = {
-    ("cifar10", 500): 4000,
-    ("cifar10", 1500): 3000,
-    ("cifar100", 50): 400,
-    ("cifar100", 150): 300,
-}
+UNLABELED_HEADS = {"cifar10": {500: 4000, 1500: 3000}, "cifar100": {50: 400, 150: 300}, "stl10": {}}
 """M1 in the paper by N1; STL-10 has its own unlabeled images."""
 HOLDOUTS = {"cifar10": 5000, "cifar100": 5000, "stl10": 500}
 TITLES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "stl10": "STL-10-LT"}
-SHAPES = {
-    "consistent": "",
-    "uniform": ", uniform unlabeled images",
-    "reversed": ", reversed unlabeled images",
-}
 
 
 def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent") -> Preset:
-    unlabeled = UNLABELED_HEADS.get((source, labeled))
+    unlabeled = UNLABELED_HEADS[source].get(labeled)
     split = SplitOptions(labeled, gamma_labeled=gamma, holdout=HOLDOUTS[source])
     heads = f"N1 = {labeled}"
     if unlabeled is not None:
@@ -128,7 +108,8 @@ def _longtail(source: str, labeled: int, gamma: int, shape: Shape = "consistent"
     options = {**defaults.options, "batch": 64, "network": "wrn-28-2"}
     return Preset(
         name=f"{source}-n{labeled}-g{gamma}" + ("" if shape == "consistent" else f"-{shape}"),
-        title=f"{TITLES[source]}: {heads}, gamma = {gamma}{SHAPES[shape]}",
+        title=f"{TITLES[source]}: {heads}, gamma = {gamma}"
+        + ("" if shape == "consistent" else f", {shape} unlabeled images"),
         source=source,
         num_classes=CLASSES[source],
         defaults=replace(defaults, split=split, options=options),

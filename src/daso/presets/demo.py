@@ -13,11 +13,8 @@ STEPS = 800
 SPLIT = SplitOptions(
     labeled_head=10, unlabeled_head=70, gamma_labeled=10, unlabeled_shape="uniform", holdout=0
 )
-DEFAULTS = SourceDefaults(
-    SPLIT,
-    {"steps": STEPS, "batch": 32, "network": "small-16"},
-    dist_temperature=MISMATCH_TEMPERATURE,
-)
+OPTIONS = {"steps": STEPS, "batch": 32, "network": "small-16"}
+DEFAULTS = SourceDefaults(SPLIT, OPTIONS, dist_temperature=MISMATCH_TEMPERATURE)
 
 
 def demo_config(method: str, seed: int, steps: int | None = None) -> RunConfig:

@@ -1,4 +1,4 @@
-"""One place where defaults are decided: layers of values, of which the last one that speaks wins."""
+"""Decide defaults in one place: by layers of values, the last of which wins."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ class Layer:
     """Values of options, and who decides them.
 
     Attributes:
-        decided_by: a source, a setting, a part of the method, the command line.
-        values: by option.
         reasons: why, for some options.
         only_with: values that hold only while this layer decides another option too: by option,
             the other one.
@@ -40,7 +38,7 @@ class Decision(NamedTuple):
 
 
 def decide(layers: Sequence[Layer]) -> dict[str, Decision]:
-    """Return the value of every option that a layer decides; later layers go before earlier ones."""
+    """Return the value of every option that a layer decides; later layers override earlier ones."""
     decisions: dict[str, Decision] = {}
     for layer in reversed(layers):
         own = {
@@ -54,10 +52,7 @@ def decide(layers: Sequence[Layer]) -> dict[str, Decision]:
 
 def method_layers(hyperparameters: Mapping[str, Hyperparameter]) -> list[Layer]:
     """Return what the parts of a method decide for their hyper-parameters: the defaults."""
-    return [
-        Layer(parameter.part, {name: parameter.default})
-        for name, parameter in hyperparameters.items()
-    ]
+    return [Layer(known.part, {name: known.default}) for name, known in hyperparameters.items()]
 
 
 def configuration(
@@ -66,9 +61,6 @@ def configuration(
     """Return the configuration of a run; what nobody decides has its general default.
 
     Args:
-        source: name or path.
-        method: name.
-        decisions: values of options, hyper-parameters of the method included.
         places: further fields of the configuration.
     """
     values = values_of(decisions)
@@ -79,7 +71,7 @@ def configuration(
 
 
 def values_of(decisions: Mapping[str, Decision]) -> dict[str, Any]:
-    """Return the values of decisions."""
+    """Return the values without those who decided them."""
     return {name: decision.value for name, decision in decisions.items()}
 
 
@@ -95,8 +87,6 @@ def describe(
     """Return decisions as flags of the command line, in texts to print.
 
     Args:
-        decisions: by option.
-        heading: of each text.
         switches: options that are written ``--name`` or ``--no-name``, without a value.
 
     Returns:

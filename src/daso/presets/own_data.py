@@ -14,7 +14,7 @@ from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 QUEUE_BYTES = 2**26
 """Largest size of DASO's prototype queue."""
 LARGEST_FEATURE = 2048
-"""Numbers of a feature in the usual encoders, at most."""
+"""Largest number of dimensions of a feature in common encoders."""
 ENOUGH_TO_CHOOSE = 200
 """Held-out images to choose the best network by; with fewer, chance would choose."""
 EVALUATION_SHARE = 0.15
@@ -22,15 +22,7 @@ EVALUATION_SHARE = 0.15
 
 
 def choose_for(source: Source, device: torch.device) -> SourceDefaults:
-    """Choose length, sizes and network for data that is not a known benchmark.
-
-    Args:
-        source: the data.
-        device: where it is trained.
-
-    Returns:
-        The defaults, with reasons.
-    """
+    """Choose length, sizes and network, with reasons, for data that is not a known benchmark."""
     accelerated = device.type != "cpu"
     labels, classes = source.train.labels, len(source.class_names)
     unlabeled = 0 if source.unlabeled is None else len(source.unlabeled)
@@ -67,18 +59,14 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     if not vectors:
         daso["queue_batch_statistics"] = False
         reasons["queue_batch_statistics"] = (
-            "prototypes by running statistics: with few labels, those of a batch lie apart from "
-            "the unlabeled images"
+            "running statistics: with few labels, a batch's prototypes miss the unlabeled images"
         )
     reasons["dist_temperature"] = (
-        "the distribution of the unlabeled images is unknown; if it is that of the labeled ones, "
-        "1.5 is better"
+        "the unlabeled distribution is unknown; if it is that of the labeled images, 1.5 is better"
     )
+    parts = {"daso": daso}
     return SourceDefaults(
-        options=options,
-        parts={"daso": daso},
-        dist_temperature=MISMATCH_TEMPERATURE,
-        reasons=reasons,
+        options=options, parts=parts, dist_temperature=MISMATCH_TEMPERATURE, reasons=reasons
     )
 
 
@@ -121,7 +109,6 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def _has_matrix_units() -> bool:
-    """Whether the processor has units for bfloat16 matrices, as far as torch says."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     questions = (getattr(torch.cpu, name, None) for name in names)
     return any(question() for question in questions if question is not None)

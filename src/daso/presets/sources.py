@@ -1,4 +1,4 @@
-"""What a source decides for the options that are left open."""
+"""Defaults that a source decides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU_SIZE = 32
 MISMATCH_TEMPERATURE = 0.3
 """The paper's T_dist where labeled and unlabeled images are distributed differently."""
 ONLY_WITH = {"evaluate_every": "steps", "warmup_steps": "steps"}
-"""Defaults that go with the length of a training: by option, the one that they go with."""
+"""Defaults that hold only together with another option's: by option, the other one."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,7 @@ class SourceDefaults:
     def layer(
         self, decided_by: str, method: str, learner: type[Method], split: SplitOptions
     ) -> Layer:
-        """Return what the source decides for a method.
-
-        Args:
-            decided_by: name of the source or the setting.
-            method: name of the method with its parts.
-            learner: the method's class.
-            split: as it is decided, which T_dist depends on.
-        """
+        """Return what the source decides for a method; T_dist depends on the split."""
         values = {name: value for name, value in vars(self.split).items() if value is not None}
         values |= self.options
         values |= self.semi_supervised if learner.unlabeled_views else self.supervised
@@ -70,7 +63,6 @@ class SourceDefaults:
         return Layer(decided_by, values, self.reasons, ONLY_WITH)
 
     def temperature_for(self, split: SplitOptions) -> float:
-        """Return DASO's T_dist in a split."""
         if split.mismatched or split.unlabeled_shape in ("uniform", "reversed"):
             return min(self.dist_temperature, MISMATCH_TEMPERATURE)
         return self.dist_temperature

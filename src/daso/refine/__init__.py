@@ -7,13 +7,4 @@ from daso.refine.guess import Guess, Refiner, chain
 from daso.refine.queue import PrototypeQueue
 from daso.refine.sharpen import Sharpen
 
-__all__ = [
-    "DARP",
-    "DASO",
-    "Align",
-    "Guess",
-    "PrototypeQueue",
-    "Refiner",
-    "Sharpen",
-    "chain",
-]
+__all__ = ["DARP", "DASO", "Align", "Guess", "PrototypeQueue", "Refiner", "Sharpen", "chain"]

@@ -15,7 +15,7 @@ class Align(Refiner):
     """Divide a guess by the mean of recent guesses and multiply it with the target distribution.
 
     Berthelot et al.: *ReMixMatch*, ICLR 2020, arXiv 1911.09785, section 3.1:
-    p' = normalise(p * target / mean). Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section
+    p' = normalize(p * target / mean). Wei et al.: *CReST*, CVPR 2021, arXiv 2102.09559, section
     3.3, raise the target to a power below 1, which makes it more balanced.
 
     Args:
@@ -62,12 +62,10 @@ class Align(Refiner):
         return self.sums.sum(0) / self.rows.sum().clamp(min=1)
 
     def describe(self) -> dict[str, list[float]]:
-        """Return the mean of the recent guesses."""
         return {"mean_guess": self.mean().tolist()}
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:
-        """Record the guess and align it."""
         slot = (guess.step % self.align_memory).view(1)
         self.sums.index_copy_(0, slot, guess.probs.sum(0, keepdim=True))
         self.rows.index_fill_(0, slot, len(guess.probs))

@@ -53,9 +53,6 @@ class DARP(Refiner):
         darp_keep: alpha, > 0; the darp_keep * M_k largest entries of each class are kept.
         darp_iterations: coordinate ascents of one refinement, >= 1.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code: the equation of each class is solved to the end and for all
     classes at once, where theirs stops at a change of 0.1 of the dual variable; logarithms keep it
     finite for certain guesses and for classes with hardly any image; without an estimate theirs

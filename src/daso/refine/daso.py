@@ -62,9 +62,6 @@ class DASO(Refiner):
             statistics of the labeled batch, which also enter its running statistics, as in the
             authors' code; otherwise it uses its running statistics.
 
-    Raises:
-        OptionError: a value is out of range.
-
     Departures from the authors' code: before the first update of the histogram v is 0 (theirs would
     divide zero by zero if the warm-up were shorter than the period).
     """
@@ -106,10 +103,8 @@ class DASO(Refiner):
         check_choice("blend", blend, get_args(Blend))
         check_range("fixed_blend", fixed_blend, 0, 1)
         check_choice("queue_encoder", queue_encoder, ("ema", "online"))
-        lengths = (
-            torch.full((num_classes,), queue_length) if balanced_queue else 5 * class_counts.cpu()
-        )
-        self.queue = PrototypeQueue(lengths, dim)
+        equal = torch.full((num_classes,), queue_length)
+        self.queue = PrototypeQueue(equal if balanced_queue else 5 * class_counts.cpu(), dim)
         self.register_buffer("histogram", torch.zeros(num_classes))
         self.register_buffer("distribution", torch.zeros(num_classes))
         self.prototype_temperature = prototype_temperature
@@ -130,26 +125,16 @@ class DASO(Refiner):
         learner, blend = parts[0], options["blend"]
         has_strong_view = "strong" in learner.unlabeled_views
         if not has_strong_view:
-            yield (
-                ("align_weight",),
-                f"its loss compares a weak with a strong view, and {learner.__name__} has none",
-            )
+            reason = f"its loss compares a weak with a strong view, and {learner.__name__} has none"
+            yield ("align_weight",), reason
         if blend != "fixed":
             yield ("fixed_blend",), "it requires --blend fixed"
         if blend != "distribution":
             yield ("dist_temperature", "histogram_period"), "it requires --blend distribution"
         if blend == "linear" and (not has_strong_view or options["align_weight"] == 0):
-            yield (
-                (
-                    "queue_length",
-                    "prototype_temperature",
-                    "balanced_queue",
-                    "queue_encoder",
-                    "queue_batch_statistics",
-                    "warmup_steps",
-                ),
-                "--blend linear without the alignment loss uses no prototypes",
-            )
+            queue = ("queue_length", "balanced_queue", "queue_encoder", "queue_batch_statistics")
+            reason = "--blend linear without the alignment loss uses no prototypes"
+            yield (*queue, "prototype_temperature", "warmup_steps"), reason
         if options["queue_encoder"] == "online" and not learner.uses_teacher:
             reason = "--queue-encoder online does not use the moving average"
             yield ("queue_batch_statistics",), reason
@@ -174,7 +159,6 @@ class DASO(Refiner):
 
     @property
     def teacher_uses_batch_statistics(self) -> bool:
-        """The option ``queue_batch_statistics``."""
         return self.queue_batch_statistics
 
     @torch.no_grad()

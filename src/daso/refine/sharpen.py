@@ -23,9 +23,6 @@ class Sharpen(Refiner):
 
     Args:
         sharpen_temperature: T, > 0; 1 changes nothing, below 1 sharpens.
-
-    Raises:
-        OptionError: the temperature is out of range.
     """
 
     paper = "Berthelot et al., NeurIPS 2019, arXiv 1905.02249"
@@ -37,7 +34,6 @@ class Sharpen(Refiner):
 
     @torch.no_grad()
     def forward(self, guess: Guess) -> Guess:
-        """Return the sharpened guess."""
         temperature = self.sharpen_temperature
         others = {name: sharpen(probs, temperature) for name, probs in guess.others.items()}
         return guess._replace(probs=sharpen(guess.probs, temperature), others=others)

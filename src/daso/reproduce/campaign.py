@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ from daso.train.step.state import choose_device
 
 DESCRIPTION = "campaign.json"
 BEFORE_CONFIG = ("environment.json", "data.json")
-"""Files that a run writes before its configuration: a run killed before that has not started."""
+"""Files that a run writes before its configuration. Killed in between, it has not started."""
 NOT_STARTED = "not started"
 
 State = Literal["complete", "running", "started", "missing", "of another configuration", "damaged"]
@@ -46,11 +46,6 @@ class Campaign:
     """The runs of one scale, in one folder.
 
     Attributes:
-        folder: of the campaign.
-        scale: of its runs.
-        data: folder of the data sets' files, or None.
-        device: to train on.
-        track: trackers that receive the numbers of a run.
         weights: safetensors file that networks start from in settings where the paper's do; None:
             from random ones.
     """
@@ -87,16 +82,14 @@ class Campaign:
             raise RunError(f"{folder / DESCRIPTION} has no valid scale: {error}") from error
         if scale is not None and scale != definition.name:
             raise OptionError(
-                f"{folder} holds a campaign of --scale {definition.name}; use another folder with "
-                "--out"
+                f"{folder} holds a campaign of --scale {definition.name}; use another --out"
             )
         saved_data, saved_weights = (
             None if saved.get(name) is None else Path(saved[name]) for name in ("data", "weights")
         )
         if weights and saved_weights and weights.resolve() != saved_weights:
             raise OptionError(
-                f"{folder} holds a campaign that starts from {saved_weights}; use another folder "
-                "with --out"
+                f"{folder} holds a campaign that starts from {saved_weights}; use another --out"
             )
         return cls(folder, definition, data or saved_data, device, track, saved_weights or weights)
 
@@ -105,7 +98,7 @@ class Campaign:
 
         Raises:
             OptionError: another process has just started one of another scale, or from other
-                weights, there.
+                weights.
             RunError: the folder cannot be written.
         """
         try:
@@ -133,11 +126,7 @@ class Campaign:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the lock of the campaign: one process at a time runs such a block.
-
-        Raises:
-            RunError: the file system has no locks.
-        """
+        """Hold the lock of the campaign: one process at a time runs such a block."""
         with (self.folder / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,28 +139,22 @@ class Campaign:
             yield
 
     def configure(self, cell: Cell) -> RunConfig:
-        """Return the configuration of a cell."""
         preset, variant = PRESETS[cell.preset], cell.variant
         config = self.scale.configure(
             preset, variant.method, variant.options, seed=cell.seed, device=self.device
         )
-        if (
-            self.weights is None
-            or not preset.pretrained
-            or config.train.network != preset.defaults.options["network"]
-        ):
+        network = preset.defaults.options.get("network")
+        if self.weights is None or not preset.pretrained or config.train.network != network:
             return config
         return replace(config, train=replace(config.train, weights=str(self.weights.resolve())))
 
     def folder_of(self, cell: Cell) -> Path:
-        """Return the run folder of a cell."""
         return self.folder / "runs" / cell.preset / cell.variant.name / f"seed-{cell.seed}"
 
     def _lock_of(self, cell: Cell) -> Path:
         return self.folder_of(cell).with_name(f".seed-{cell.seed}.lock")
 
     def state(self, cell: Cell) -> State:
-        """Return the state of a cell."""
         folder = self.folder_of(cell)
         begun = (folder / "config.json").exists()
         if begun:
@@ -230,21 +213,16 @@ class Campaign:
                 prepared = prepare(config, source)
                 self._check_data(cell, prepared)
                 rows = train_run(prepared, folder, stop)
-
-            def warn(text: str) -> None:
-                print(f"{cell}: {text}", file=sys.stderr)
-
+            warn = partial(print, f"{cell}:", file=sys.stderr)
             watch(cell, prepared, tracked(rows, self.track, folder, warn, prepared.step))
             if stop() and not is_complete(folder):
                 step = newest_step(folder / "checkpoints")
-                return Outcome(
-                    "stopped", NOT_STARTED if step is None else f"saved at step {step:,}"
-                )
+                message = NOT_STARTED if step is None else f"saved at step {step:,}"
+                return Outcome("stopped", message)
         self.record(cell)
         return Outcome("complete", f"{100 * read_json(folder / 'summary.json')['accuracy']:.1f}%")
 
     def _check_data(self, cell: Cell, prepared: Prepared) -> None:
-        """Refuse to train on other data than the other runs of this setting and seed."""
         data = describe_data(prepared.data)
         for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-{cell.seed}")):
             if differences := differing_data(other, data):

@@ -21,13 +21,7 @@ from daso.reproduce.paper_tables import (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a campaign.
-
-    Attributes:
-        preset: name of the setting.
-        variant: what is trained.
-        seed: of the split and the training.
-    """
+    """One run of a campaign."""
 
     preset: str
     variant: Variant
@@ -52,12 +46,7 @@ class Outcome:
 def table_cells(
     parts: Iterable[tuple[Iterable[TableRow], Sequence[TableColumn]]], seeds: Iterable[int]
 ) -> tuple[list[Cell], list[str]]:
-    """Return the distinct runs that fill cells of tables, and why some rows have none.
-
-    Args:
-        parts: rows and columns of each table.
-        seeds: one run of each cell for each; all cells of a seed come before those of the next.
-    """
+    """Return the distinct runs that fill cells, seed by seed, and why some rows have none."""
     variants: dict[tuple[str, str], Variant] = {}
     refused: dict[str, None] = {}
     for rows, columns in parts:
@@ -69,11 +58,8 @@ def table_cells(
                 variants.setdefault((column.preset, trained.name), trained)
             except OptionError as error:
                 refused[f"{row.label}: {error}"] = None
-    cells = [
-        Cell(preset, trained, seed)
-        for seed in dict.fromkeys(seeds)
-        for (preset, _), trained in variants.items()
-    ]
+    chosen = [(preset, trained) for (preset, _), trained in variants.items()]
+    cells = [Cell(*pair, seed) for seed in dict.fromkeys(seeds) for pair in chosen]
     return cells, list(refused)
 
 
@@ -92,6 +78,7 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     Raises:
         OptionError: a table, row or column is unknown; the nearest one is named.
     """
+    asked = {"row": rows, "column": columns}
     by_name = {str(number): table for number, table in paper_tables().items()}
     for name in tables:
         if name not in by_name:
@@ -99,25 +86,18 @@ def select(tables: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -
     chosen = [by_name[name] for name in dict.fromkeys(tables)]
     row_names = {id(row): _names(row, table) for table in chosen for row in table.rows}
     presets = {column.preset for table in chosen for column in table.columns}
-    wanted = [{name.lower() for name in names} for names in (rows, columns)]
-    for names, valid, kind in (
-        (rows, set().union(*row_names.values()), "row"),
-        (columns, presets, "column"),
-    ):
+    valid = {"row": set().union(*row_names.values()), "column": presets}
+    selected = {kind: {name.lower() for name in names} for kind, names in asked.items()}
+    for kind, names in asked.items():
         for name in names:
-            if name.lower() not in valid:
-                hint = nearest(name.lower(), sorted(valid))
+            if name.lower() not in valid[kind]:
+                hint = nearest(name.lower(), sorted(valid[kind]))
                 raise OptionError(f"unknown {kind} {name!r}; --list shows them all.{hint}")
-    parts = [
-        Selection(
-            table,
-            tuple(row for row in table.rows if not wanted[0] or wanted[0] & row_names[id(row)]),
-            tuple(
-                column for column in table.columns if not wanted[1] or column.preset in wanted[1]
-            ),
-        )
-        for table in chosen
-    ]
+    parts = []
+    for table in chosen:
+        kept_rows = [r for r in table.rows if not rows or selected["row"] & row_names[id(r)]]
+        kept = [c for c in table.columns if not columns or c.preset in selected["column"]]
+        parts.append(Selection(table, tuple(kept_rows), tuple(kept)))
     return [part for part in parts if part.rows and part.columns]
 
 
@@ -132,10 +112,9 @@ def run_cells(
     attempts: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]],
     report: Callable[[Cell, Outcome], None],
 ) -> list[tuple[Cell, Outcome]]:
-    """Run cells; those that other processes run are skipped and tried again at the end.
+    """Run cells; try those that other processes run again at the end.
 
     Args:
-        cells: to run.
         attempts: runs cells in any order and yields their outcomes; once a cell was stopped, it
             starts no other.
         report: called with the outcome of each cell that completed or failed.

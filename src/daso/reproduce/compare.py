@@ -25,7 +25,7 @@ RANDOM_WEIGHTS = (
 def runs_of(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, Path], list[str]]:
-    """Return the folders of the complete runs of a cell, by seed, and what is wrong with others."""
+    """Return the folders of the complete runs of a cell, by seed, and problems with others."""
     if row.method is None:
         return {}, []
     try:
@@ -38,15 +38,14 @@ def runs_of(
 def accuracies(
     campaign: Campaign, row: TableRow, column: TableColumn
 ) -> tuple[dict[int, float], list[str]]:
-    """Return the accuracies in % of a cell's complete runs, and what is wrong with others."""
+    """Return the accuracies in % of a cell's complete runs, by seed, and problems with others."""
     runs, problems = runs_of(campaign, row, column)
     values = {}
     for seed, folder in runs.items():
         try:
             metrics = read_json(folder / "summary.json")[column.measure]
-            values[seed] = (
-                100 * (metrics["logit_adjusted"] if row.logit_adjusted else metrics)["accuracy"]
-            )
+            chosen = metrics["logit_adjusted"] if row.logit_adjusted else metrics
+            values[seed] = 100 * chosen["accuracy"]
         except (RunError, KeyError, TypeError) as error:
             problems.append(f"{folder / 'summary.json'} is damaged: {error!r}")
     return values, problems
@@ -76,16 +75,13 @@ def compare(
         notes.append(NOT_COMPARABLE)
     if campaign.weights is None and any(PRESETS[column.preset].pretrained for column in columns):
         notes.append(RANDOM_WEIGHTS)
-    texts = tuple(column.text for column in columns)
-    return Comparison(
-        f"Table {table.number}: {table.title}", tuple(notes), texts, tuple(compared)
-    ), problems
+    texts, title = tuple(column.text for column in columns), f"Table {table.number}: {table.title}"
+    return Comparison(title, tuple(notes), texts, tuple(compared)), problems
 
 
 def _different_data(
     campaign: Campaign, rows: Iterable[TableRow], columns: Iterable[TableColumn]
 ) -> Iterator[str]:
-    """Yield problems with runs of one setting and seed that were trained on different data."""
     first: dict[tuple[str, int], Path] = {}
     for column, row in itertools.product(columns, rows):
         for seed, folder in runs_of(campaign, row, column)[0].items():
@@ -102,11 +98,7 @@ def _different_data(
 
 
 def write_tables(campaign: Campaign, tables: Iterable[PaperTable]) -> list[Path]:
-    """Write whole tables with the runs there are: Markdown, CSV and LaTeX.
-
-    Returns:
-        The Markdown files.
-    """
+    """Write whole tables as Markdown, CSV and LaTeX; return the Markdown files."""
     paths = []
     with campaign.alone():
         for table in tables:

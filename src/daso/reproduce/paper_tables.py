@@ -28,10 +28,7 @@ class TableRow:
     """One method of a table.
 
     Attributes:
-        label: of the row.
         text: the method, its options and ``logit-adjusted``, as in ``paper.md``.
-        method: its name; None if daso does not have it.
-        options: hyper-parameters that the row varies.
         logit_adjusted: whether the accuracy is measured after post-hoc logit adjustment.
     """
 
@@ -49,13 +46,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One setting of a table.
-
-    Attributes:
-        text: as in ``paper.md``.
-        preset: name of the setting.
-        measure: the accuracy of a run that is reported.
-    """
+    """One setting of a table, its text in ``paper.md``, and the accuracy that is reported."""
 
     text: str
     preset: str
@@ -67,8 +58,6 @@ class PaperTable:
     """A table of the paper.
 
     Attributes:
-        number, title: of the table.
-        rows, columns: in order.
         numbers: the paper's, by row label and column text; some cells have none.
     """
 
@@ -84,7 +73,6 @@ class Variant:
     """What is trained for a row in a setting.
 
     Attributes:
-        method: its name.
         options: hyper-parameters, those of the setting included.
         name: the method and the options that differ from its defaults in this setting; equal names
             are equal runs.
@@ -96,7 +84,7 @@ class Variant:
 
 
 def variant(row: TableRow, preset: Preset) -> Variant:
-    """Return what is trained for a row in a setting.
+    """Return the method and options of a row in a setting.
 
     Raises:
         OptionError: the method is unknown.
@@ -106,9 +94,8 @@ def variant(row: TableRow, preset: Preset) -> Variant:
     assert row.method is not None
     method = preset.method_for(row.method)
     setting = preset.options_for(method)
-    standard = {
-        name: p.default for name, p in Recipe.parse(method).hyperparameters().items()
-    } | setting
+    parameters = Recipe.parse(method).hyperparameters()
+    standard = {name: p.default for name, p in parameters.items()} | setting
     changed = {name: value for name, value in row.options.items() if standard.get(name) != value}
     name = ",".join([method, *(f"{name}={value}" for name, value in sorted(changed.items()))])
     return Variant(method, {**setting, **row.options}, name)
@@ -125,10 +112,9 @@ def paper_tables() -> dict[int, PaperTable]:
 def _table(number: int, title: str, body: str) -> PaperTable:
     lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")]
     header, _, *content = [[cell.strip() for cell in line] for line in lines]
+    measures: dict[bool, Measure] = {True: "last", False: "median_of_last"}
     columns = tuple(
-        TableColumn(
-            text, text.removesuffix(" last"), "last" if text.endswith(" last") else "median_of_last"
-        )
+        TableColumn(text, text.removesuffix(" last"), measures[text.endswith(" last")])
         for text in header[2:]
     )
     rows, numbers = [], {}
@@ -145,9 +131,8 @@ def _row(label: str, text: str) -> TableRow:
     method, *words = text.split()
     options = dict(word.split("=") for word in words if "=" in word)
     values = {name: _value(value) for name, value in options.items()}
-    return TableRow(
-        label, text, None if method == "-" else method, values, "logit-adjusted" in words
-    )
+    name = None if method == "-" else method
+    return TableRow(label, text, name, values, "logit-adjusted" in words)
 
 
 def _value(text: str) -> Any:

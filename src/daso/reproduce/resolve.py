@@ -1,4 +1,4 @@
-"""Every hyper-parameter of a method in a benchmark setting, without the data, and who decided it."""
+"""Every hyper-parameter of a method in a benchmark setting, and who decided it; needs no data."""
 
 from __future__ import annotations
 
@@ -19,26 +19,14 @@ from daso.train.step.augmentation import Augmentation
 from daso.train.view_options import ViewOptions
 
 SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "semi-aves": SIDE, "semi-aves-open": SIDE}
-"""Of the images that are augmented, in pixels."""
+"""Side in pixels of the images that are augmented."""
 TRAINING = (
-    "steps",
-    "batch",
-    "unlabeled_ratio",
-    "labeled_sampling",
-    "network",
-    "resolution",
-    "optimizer",
-    "learning_rate",
-    "backbone_rate",
-    "schedule",
-    "momentum",
-    "weight_decay",
-    "ema_decay",
-    "precision",
-    "evaluate_every",
+    *("steps", "batch", "unlabeled_ratio", "labeled_sampling", "network", "resolution"),
+    *("optimizer", "learning_rate", "backbone_rate", "schedule", "momentum", "weight_decay"),
+    *("ema_decay", "precision", "evaluate_every"),
 )
 OF_METHOD = ("unlabeled_ratio", "learning_rate", "schedule")
-"""What a method has a default of its own for."""
+"""Options for which a method has its own defaults."""
 GENERAL = "general default"
 
 
@@ -64,23 +52,16 @@ def resolve(preset: Preset, method: str) -> tuple[str, list[Resolved]]:
     layers = [*method_layers(recipe.hyperparameters()), preset.layer(name, recipe.method)]
     config = configuration(preset.source, name, decide(layers))
     learner = {option: getattr(recipe.method, option) for option in OF_METHOD}
-    general = {
-        option.name: option.default
-        for kind in (TrainOptions, ViewOptions)
-        for option in fields(kind)
-    }
+    options = (*fields(TrainOptions), *fields(ViewOptions))
+    general = {option.name: option.default for option in options}
     general["evaluate_every"] = config.train.evaluation_period
-    # What a run works out for itself comes below what the setting decides.
+    # The setting's decisions override those of a run.
     decisions = decide([Layer(GENERAL, general), Layer(recipe.method.__name__, learner), *layers])
     split = [
         Resolved("split", n, v, preset.name) for n, v in vars(config.split).items() if v is not None
     ]
-    return name, [
-        *split,
-        *_training(recipe, decisions),
-        *_augmentation(preset, config, decisions),
-        *_parts(preset, recipe, config, decisions),
-    ]
+    training, views = _training(recipe, decisions), _augmentation(preset, config, decisions)
+    return name, [*split, *training, *views, *_parts(preset, recipe, config, decisions)]
 
 
 def _training(recipe: Recipe, decisions: Mapping[str, Decision]) -> Iterator[Resolved]:
@@ -109,9 +90,8 @@ def _parts(
     preset: Preset, recipe: Recipe, config: RunConfig, decisions: Mapping[str, Decision]
 ) -> Iterator[Resolved]:
     counts = preset.labeled_counts()
-    classes = torch.ones(preset.num_classes, dtype=torch.int64)
-    if counts is not None:
-        classes = torch.from_numpy(counts)
+    ones = torch.ones(preset.num_classes, dtype=torch.int64)
+    classes = ones if counts is None else torch.from_numpy(counts)
 
     def facts(steps: int) -> Facts:
         # No default depends on the number of features or unlabeled images: one of each will do.

@@ -15,10 +15,7 @@ SHARED_DATA = {"split_fingerprint": "split", "images_fingerprints": "images"}
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a run folder has a valid summary.
-
-    A run with a damaged one is resumed and writes it again.
-    """
+    """Tell whether a run has a valid summary; a resumed run replaces a damaged one."""
     try:
         return "accuracy" in read_json(folder / "summary.json")
     except RunError:
@@ -26,11 +23,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def saved_config(folder: Path) -> RunConfig:
-    """Return the configuration of a run folder.
-
-    Raises:
-        RunError: it cannot be read; the message says what to do.
-    """
+    """Return the configuration of a run folder; its errors say what to do."""
     try:
         return RunConfig.read(folder)
     except RunError as error:

@@ -1,4 +1,4 @@
-"""The sizes at which the paper's tables can be run: the paper's own, one for a CPU, one for tests."""
+"""The sizes at which the paper's tables can be run: the paper's, one for a CPU, one for tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ class Scale:
     deferred re-weighting, CReST's generations, the supervised schedule.
 
     Attributes:
-        name: of the scale.
-        title: a sentence about it.
         comparable: whether its numbers can be compared with the paper's.
-        train: options of the training in place of the setting's.
-        split: options of the split in place of those that the setting has.
         most_holdout: largest hold-out; a smaller one of the setting is kept.
     """
 
@@ -47,15 +43,7 @@ class Scale:
     ) -> RunConfig:
         """Return the configuration of a run in a benchmark setting at this scale.
 
-        Args:
-            preset: the setting.
-            method: name of the method.
-            options: its hyper-parameters that are not the setting's or the method's defaults.
-            seed: of the run.
-            device: of the run.
-
-        Raises:
-            OptionError: the method is unknown.
+        *options* are hyper-parameters that differ from the defaults of the setting and the method.
         """
         recipe = Recipe.parse(method)
         known = recipe.hyperparameters()
@@ -79,18 +67,19 @@ class Scale:
         return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the definition as JSON values."""
         return {**vars(self), "train": dict(self.train), "split": dict(self.split)}
 
 
+SMOKE_TRAIN = {"network": "small-4", "steps": 16, "batch": 8, "evaluate_every": 4, "log_every": 4}
+SMOKE_SPLIT = {"labeled_head": 10, "unlabeled_head": 20, "gamma_labeled": 5, "gamma_unlabeled": 5}
 SCALES = {
     scale.name: scale
     for scale in (
         Scale("full", "the paper's protocol", comparable=True),
         Scale(
             "lite",
-            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 labelled "
-            "images, bfloat16",
+            "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 "
+            "labeled images, bfloat16",
             train={
                 "network": "wrn-10-2",
                 "resolution": 16,
@@ -104,19 +93,8 @@ SCALES = {
         Scale(
             "smoke",
             "16 steps of a network of 4 channels: only to see that everything works",
-            train={
-                "network": "small-4",
-                "steps": 16,
-                "batch": 8,
-                "evaluate_every": 4,
-                "log_every": 4,
-            },
-            split={
-                "labeled_head": 10,
-                "unlabeled_head": 20,
-                "gamma_labeled": 5,
-                "gamma_unlabeled": 5,
-            },
+            train=SMOKE_TRAIN,
+            split=SMOKE_SPLIT,
             most_holdout=100,
         ),
     )

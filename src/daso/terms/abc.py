@@ -60,12 +60,10 @@ class ABC(Term):
 
     @property
     def heads(self) -> dict[str, int]:
-        """The auxiliary head."""
         return {"abc": len(self.kept_share)}
 
     @property
     def output(self) -> str:
-        """The auxiliary head."""
         return "abc"
 
     def draw(self, labeled: int, unlabeled: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -77,7 +75,6 @@ class ABC(Term):
 
     @torch.no_grad()
     def beliefs(self, network: Network, weak: Tensor) -> dict[str, Tensor]:
-        """Return the auxiliary head's probabilities of the weak views."""
         return {"abc": network.classify(weak, "abc").softmax(1)}
 
     def forward(self, network: Network, outputs: Outputs) -> dict[str, Tensor]:

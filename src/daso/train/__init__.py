@@ -12,24 +12,13 @@ if TYPE_CHECKING:
     from daso.train.view_options import VectorViewOptions as VectorViewOptions
     from daso.train.view_options import ViewOptions as ViewOptions
 
-__all__ = [
-    "Batches",
-    "TrainOptions",
-    "Training",
-    "VectorViewOptions",
-    "ViewOptions",
-    "evaluate_network",
-    "fit",
-]
-__getattr__, __dir__ = offer(
+__getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "Batches": "daso.train.step.batches",
-        "TrainOptions": "daso.train.options",
-        "Training": "daso.train.step.state",
-        "VectorViewOptions": "daso.train.view_options",
-        "ViewOptions": "daso.train.view_options",
-        "evaluate_network": "daso.train.loop",
-        "fit": "daso.train.loop",
+        "loop": "evaluate_network fit",
+        "options": "TrainOptions",
+        "step.batches": "Batches",
+        "step.state": "Training",
+        "view_options": "VectorViewOptions ViewOptions",
     },
 )

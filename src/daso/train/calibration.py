@@ -23,8 +23,6 @@ def calibrate_run(
 ) -> Calibration:
     """Fit the temperature of a run's model on its hold-out and write it.
 
-    *encoder* is the custom module that the run was given, if any.
-
     Raises:
         RunError: the run has no complete checkpoint, or its folder cannot be written.
     """

@@ -22,18 +22,8 @@ GROUPS: dict[str, type[Any]] = {
 }
 """Parts of a configuration; all their options, and those of the method, have different names."""
 NOT_IN_FINGERPRINT = (
-    "source",
-    "data",
-    "folders",
-    "device",
-    "cuda_graph",
-    "recompute",
-    "embedding_folder",
-    "cache",
-    "memory",
-    "save_minutes",
-    "on_divergence",
-    "rollbacks",
+    *("source", "data", "folders", "embedding_folder", "cache", "memory", "device"),
+    *("cuda_graph", "recompute", "save_minutes", "on_divergence", "rollbacks"),
 )
 """Options that do not change what a training computes."""
 
@@ -85,16 +75,11 @@ class RunConfig:
             raise OptionError(f"folders must be paths, got {self.folders!r:.80}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as JSON values."""
         return asdict(self)
 
     @classmethod
     def read(cls, folder: Path) -> RunConfig:
-        """Read the configuration of a run from its folder.
-
-        Raises:
-            RunError: config.json is missing or invalid.
-        """
+        """Read a run's configuration; raise a ``RunError`` if config.json is missing or invalid."""
         path = folder / "config.json"
         return cls.from_dict(read_json(path), str(path))
 
@@ -115,9 +100,8 @@ class RunConfig:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes the result.
 
-        Paths, device and error handling, which do not change the result, are left out; the data
-        has its own fingerprints. Values that are the general default are left out too, so an
-        option added in a later version changes nothing.
+        Paths, device and error handling are left out, as they do not change it; the data has its
+        own fingerprints. General defaults are left out too: an option added later changes nothing.
         """
         values = self.to_dict()
         for name, kind in GROUPS.items():

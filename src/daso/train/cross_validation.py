@@ -25,7 +25,6 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     """Return a run's configuration with one fold of its labeled images as the hold-out.
 
     Args:
-        fold: the fold that is held out, counted from 0.
         steps: another length than the run's; DASO's warm-up and the evaluations scale with it.
 
     Raises:
@@ -33,8 +32,8 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     """
     if config.split.labeled_head is not None:
         raise OptionError(
-            "the labeled images of this run are drawn from a larger set (--labeled-head): evaluate "
-            "it on a test set, with several values of --seed"
+            "the labeled images are drawn from a larger set (--labeled-head): evaluate the run on "
+            "a test set, with several values of --seed"
         )
     config = dataclasses.replace(config, split=SplitOptions(folds=folds, fold=fold))
     if steps is None or steps == config.train.steps:
@@ -48,9 +47,9 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
 
 
 def answer_fold(folder: Path, data: TrainingData) -> None:
-    """Write the predictions of a finished run's model on its held-out images.
+    """Write the predictions of a finished run's newest model on its held-out images.
 
-    The newest checkpoint is used: one chosen by the held-out images would be biased.
+    A checkpoint chosen by the held-out images would be biased.
     """
     if data.holdout is None:  # fewer images than folds
         truth, answers = [], []
@@ -70,10 +69,10 @@ def summarize_folds(
         labeled: labeled images of each class, in any fold or in none.
 
     Returns:
-        ``folds``, evaluated ``images``, ``class_names``, ``labeled`` and ``measured`` per class,
-        ``accuracy``, ``balanced_accuracy`` (mean recall over the measured classes), ``recall`` and
-        ``precision`` per class (None: not measured, or never predicted), ``recall_interval`` (95%,
-        Wilson), and ``counts`` (row = true class, column = prediction).
+        ``balanced_accuracy`` is the mean recall over the measured classes; ``recall`` and
+            ``precision`` per class are None if not measured, or never predicted;
+            ``recall_interval`` is 95%, Wilson; in ``counts`` rows are true classes, columns
+            predictions.
     """
     read = [read_json(folder / ANSWERS) for folder in folders]
     labels, answers = (

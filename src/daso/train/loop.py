@@ -38,11 +38,8 @@ def count_confusions(network: Network, data: TrainingData) -> Row | None:
         return None
     answers = predict_logits(network, pool.images).argmax(1).numpy()
     counts = confusion_matrix(pool.labels.cpu().numpy(), answers, len(data.class_names))
-    return {
-        "measured_on": measured_on,
-        "class_names": list(data.class_names),
-        "counts": counts.tolist(),
-    }
+    names = list(data.class_names)
+    return {"measured_on": measured_on, "class_names": names, "counts": counts.tolist()}
 
 
 def never() -> bool:
@@ -66,7 +63,6 @@ def fit(
     into another process, it continues as if nothing had happened.
 
     Args:
-        training: network, method, options and progress.
         batches: maps a step, counted from 0, to its batch.
         pause: called after every step; if true, a ``"pause"`` row follows unless there is an
             evaluation.
@@ -114,10 +110,8 @@ def fit(
             check_losses()
         if evaluates or pauses or done - sound >= CHECK_EVERY:
             if broken := training.broken():
-                what = (
-                    f"{len(broken)} tensors of the state, the first is {broken[0]!r}, became "
-                    f"infinite or NaN within the last {done - sound} steps"
-                )
+                which = f"{len(broken)} tensors of the state, the first is {broken[0]!r},"
+                what = f"{which} became infinite or NaN within the last {done - sound} steps"
                 raise _diverged(training, what, done, broken[0])
             sound = done
         if reports:

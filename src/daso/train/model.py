@@ -46,8 +46,8 @@ def load_model(
 ) -> Model:
     """Load the moving-average network that is a run's model; the data is not needed.
 
-    It comes from the newest complete checkpoint. For a run with ``deploy="best"``, it comes from
-    the checkpoint with the highest balanced accuracy on the hold-out so far.
+    It comes from the newest complete checkpoint, or with ``deploy="best"`` from the one with the
+    highest balanced accuracy on the hold-out so far.
 
     Args:
         encoder: module like the custom one that the run was given, if any; the run has its weights.
@@ -78,8 +78,6 @@ def rebuild_model(
     """Build a model from its description and its tensors.
 
     Args:
-        data: content of ``data.json``: ``class_names``, ``labeled_counts``, ``image_shape``,
-            ``mean`` and ``std``; for a pretrained encoder also ``backbone`` and ``embedding``.
         state: state of the network; heads that are missing are not built.
         where: names the files in errors.
         given: module like the custom encoder that the training was given, if any.

@@ -15,7 +15,7 @@ Optimizer = Literal["sgd", "adamw"]
 
 ADAMW_RATE = 1e-3
 PROBE_RATE = 0.1
-"""For probes with every method, whose own rates suit deep networks; 0.03 takes three times the steps."""
+"""For probes with every method; the methods' own 0.03 takes three times the steps."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,6 @@ class TrainOptions:
 
     @property
     def evaluation_period(self) -> int:
-        """Steps between evaluations: the option, or 500, or a fiftieth of a short run."""
         return self.evaluate_every or max(1, min(500, self.steps // 50))
 
 
@@ -149,29 +148,20 @@ def base_learning_rate(options: TrainOptions, of_method: float) -> float:
 
 
 def backbone_rate(options: TrainOptions, of_method: float, pretrained: bool) -> float | None:
-    """Return the encoder's base learning rate: as given, else a tenth of the heads' if pretrained."""
+    """Return the encoder's base rate: as given, else a tenth of the heads' if pretrained."""
     if options.backbone_rate is not None or not pretrained or options.freeze:
         return options.backbone_rate
     return base_learning_rate(options, of_method) / 10
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
-    """Return the learning rate of a step.
+    """Return the learning rate of a step, counted from 0.
 
-    ``constant``; ``cosine``: base * cos(7 pi step / (16 steps)), as in FixMatch; ``multistep``:
-    linear warm-up over the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from
-    90% on, as in the DASO paper for supervised learning; ``thirds``: linear warm-up over the first
-    eighteenth, then base, x 0.1 from one third and x 0.01 from two thirds on, as in the paper for
-    Semi-Aves (5, 30 and 60 of 90 epochs).
-
-    Args:
-        schedule: name of the schedule.
-        base: base learning rate.
-        step: counted from 0.
-        steps: of the training.
-
-    Raises:
-        OptionError: the schedule is unknown.
+    ``cosine``: base * cos(7 pi step / (16 steps)), as in FixMatch; ``multistep``: linear warm-up
+    over the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from 90% on, as in the
+    DASO paper for supervised learning; ``thirds``: linear warm-up over the first eighteenth, then
+    base, x 0.1 from one third and x 0.01 from two thirds on, as in the paper for Semi-Aves (5, 30
+    and 60 of 90 epochs).
     """
     if schedule == "constant":
         return base

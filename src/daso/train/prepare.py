@@ -49,7 +49,6 @@ class Prepared:
     """Everything that one stage of a run needs.
 
     Attributes:
-        plan: stages of the run and what they pass on.
         stage: the stage that is ready, counted from 0.
     """
 
@@ -65,12 +64,10 @@ class Prepared:
 
     @property
     def first_step(self) -> int:
-        """Steps of the earlier stages."""
         return sum(stage.steps for stage in self.plan.stages()[: self.stage])
 
     @property
     def total_steps(self) -> int:
-        """Steps of all stages."""
         return sum(stage.steps for stage in self.plan.stages())
 
     @property
@@ -97,16 +94,8 @@ class Prepared:
     def begin_stage(self, stage: int) -> Prepared:
         """Return another stage, ready to train; it may keep the encoder of this one's average."""
         self.batches.close()
-        return _begin_stage(
-            self.config,
-            self.data,
-            self.recipe,
-            self.plan,
-            stage,
-            self.training,
-            self.processes,
-            self.backbone,
-        )
+        shared = (self.config, self.data, self.recipe, self.plan)
+        return _begin_stage(*shared, stage, self.training, self.processes, self.backbone)
 
     def at(self, checkpoint: Checkpoint) -> Prepared:
         """Return the stage of a checkpoint in its saved state.
@@ -129,8 +118,7 @@ class Prepared:
     def load_best(self, folder: Path, warn: Callable[[str], None]) -> int | None:
         """Load the moving average that was best on the hold-out, if the run deploys it.
 
-        Returns:
-            Its step; None if the run deploys the last network.
+        Returns its step; None if the run deploys the last network.
         """
         best = model_folder(folder, self.config.train.deploy)
         if best.name != BEST:
@@ -149,16 +137,13 @@ def prepare(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Build data, network, method and training from a configuration, and resolve its defaults.
+    """Prepare the first stage of a run from its configuration, and resolve its defaults.
 
     Args:
         source: the opened source; None: it is opened from the configuration.
         encoder: custom module that maps normalized images, float (B, C, H, W), to features, float
             (B, D).
         folder: folder of a run that is resumed.
-
-    Returns:
-        The first stage of the run.
 
     Raises:
         DasoError: an option or the data does not fit; nothing has been written.
@@ -267,13 +252,8 @@ def _begin_stage(
         options = replace(options, seed=derive_seed(options.seed, "stage", number) % 2**32)
     if stage.method is not None:
         # The stage's learning rate is for SGD and for all parameters.
-        options = replace(
-            options,
-            learning_rate=stage.learning_rate,
-            schedule=stage.schedule,
-            optimizer="sgd",
-            backbone_rate=None,
-        )
+        options = replace(options, learning_rate=stage.learning_rate, schedule=stage.schedule)
+        options = replace(options, optimizer="sgd", backbone_rate=None)
     if stage.sampling is not None:
         options = replace(options, labeled_sampling=stage.sampling)
     stage_data = plan.data(number, data)
@@ -293,17 +273,8 @@ def _begin_stage(
     if stage.keeps_encoder:
         assert before is not None
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
-    training, batches = assemble(
-        method,
-        encoder,
-        stage_data,
-        options,
-        config.augmentation,
-        config.vectors,
-        backbone=backbone,
-        frozen=kept,
-        processes=processes,
-    )
+    parts = (method, encoder, stage_data, options, config.augmentation, config.vectors)
+    training, batches = assemble(*parts, backbone=backbone, frozen=kept, processes=processes)
     return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
 
 
@@ -358,13 +329,7 @@ def assemble(
 def describe_data(
     data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
 ) -> dict[str, Any]:
-    """Return the content of ``data.json``: with the configuration, enough to rebuild the network.
-
-    Args:
-        data: of the run.
-        backbone: its pretrained encoder.
-        recipe: its method, of which reports need some facts.
-    """
+    """Return the content of ``data.json``; with the configuration it can rebuild the network."""
 
     def by_class(pool: Pool | None) -> list[int] | None:
         if pool is None:

@@ -1,10 +1,8 @@
 """Train a run: from a configuration into a folder that explains itself.
 
-The folder holds ``config.json`` (the resolved configuration), ``data.json`` (classes, counts,
-normalization, fingerprint of the split), ``environment.json``, ``metrics.jsonl`` (a row per event)
-and ``checkpoints/``. At the end of the training come ``confusion.json`` (predictions on the test
-images, counted) and ``summary.json``. ``beliefs.safetensors`` (what the model believes about the
-unlabeled images) is written now and then and at the end.
+The folder holds ``config.json`` (resolved), ``data.json``, ``environment.json``, ``metrics.jsonl``
+(a row per event), ``checkpoints/`` and ``beliefs.safetensors`` (about the unlabeled images). A
+finished run adds ``confusion.json`` (predictions on the test images, counted) and ``summary.json``.
 """
 
 from __future__ import annotations
@@ -85,9 +83,8 @@ def train_run(
     with claim_folder(folder):
         environment = _environment(prepared) | ({} if like is None else {"like": like})
         save_json(folder / "environment.json", environment)
-        save_json(
-            folder / "data.json", describe_data(prepared.data, prepared.backbone, prepared.recipe)
-        )
+        data = describe_data(prepared.data, prepared.backbone, prepared.recipe)
+        save_json(folder / "data.json", data)
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
         save_json(folder / "config.json", prepared.config.to_dict())
@@ -111,9 +108,8 @@ def resume_run(
     Later rows are dropped from ``metrics.jsonl``: the run writes them again.
 
     Args:
-        warn: called with a message about each damaged checkpoint and each changed circumstance.
         on_divergence: replaces the run's option.
-        stop: called after every step; if true, a checkpoint is saved and the training ends.
+        stop: see ``train_run``.
         encoder: the custom module that ``prepare`` was given, if any.
 
     Returns:
@@ -207,10 +203,8 @@ def _environment(prepared: Prepared) -> dict[str, Any]:
 def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], None]) -> None:
     environment, now = read_json(folder / "environment.json"), _environment(prepared)
     if differences := describe_differences(environment, now):
-        warn(
-            f"the circumstances have changed since the run began: {'; '.join(differences)}; the "
-            f"result may differ"
-        )
+        changes = "; ".join(differences)
+        warn(f"the environment has changed since the run began: {changes}; the result may differ")
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
     save_json(folder / "environment.json", environment)
 
@@ -218,7 +212,6 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
 def _finish(
     prepared: Prepared, folder: Path, rows: list[Row], early: bool, warn: Callable[[str], None]
 ) -> None:
-    """Write what describes the trained model."""
     config, training = prepared.config, prepared.training
     last = len(prepared.plan.stages()) - 1
     deployed = prepared.load_best(folder, warn) or prepared.step
@@ -249,15 +242,10 @@ def _train_stage(
     stop: Callable[[], bool],
     beliefs: BeliefsWriter,
 ) -> Iterator[Row]:
-    """Train to the end of a stage, or until *stop*, writing rows with warnings, and checkpoints.
-
-    *rows* are the rows so far; the caller appends to them.
-    """
+    """Train to the end of a stage, or until *stop*; the caller appends to *rows*, those so far."""
     last = len(prepared.plan.stages()) - 1
-    facts = watched_run(
-        prepared.config.to_dict(), describe_data(prepared.data, recipe=prepared.recipe)
-    )
-    watch = Watch(facts, rows)
+    data = describe_data(prepared.data, recipe=prepared.recipe)
+    watch = Watch(watched_run(prepared.config.to_dict(), data), rows)
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
 
@@ -298,28 +286,21 @@ def _train_stage(
 
 
 def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
-    save_checkpoint(
-        folder,
-        tensors,
-        prepared.step,
-        prepared.training.seconds,
-        prepared.config.fingerprint(),
-        prepared.training.network.output,
-    )
+    training, fingerprint = prepared.training, prepared.config.fingerprint()
+    output = training.network.output
+    save_checkpoint(folder, tensors, prepared.step, training.seconds, fingerprint, output)
 
 
 def _any_process(flag: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
-    """Return a function that is true in all processes if *flag* is in any."""
     return lambda: processes.any(flag())
 
 
 def _roll_back(
     prepared: Prepared, folder: Path, error: DivergedError, warn: Callable[[str], None]
 ) -> tuple[Prepared, list[Row]]:
-    """Take a diverged run back to its newest checkpoint; return it and its rows, the rollback last.
+    """Take a diverged run back to its newest checkpoint; return it and its rows.
 
-    Raises:
-        DivergedError: no rollback is allowed, or none is left.
+    The last row records the rollback. Without a rollback left, the error is raised.
     """
     checkpoints = folder / "checkpoints"
     rows, options = read_rows(folder / "metrics.jsonl"), prepared.config.train

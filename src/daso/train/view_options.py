@@ -12,7 +12,7 @@ Crop = Literal["pad", "resized"]
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How images are augmented: RandAugment(2, 10), each operation with probability 0.5, and cutout."""
+    """Views of images: RandAugment(2, 10), each operation with probability 0.5, and cutout."""
 
     flip: bool | None = None
     """Mirror images at random (default: unless the classes forbid it, as digits do)."""
@@ -30,7 +30,7 @@ class ViewOptions:
     strong_probability: float = 0.5
     """Probability that a drawn operation is applied."""
     cutout: int | None = None
-    """Side in pixels of the grey square of strong views; 0: none (default: 16 at 32 pixels and in
+    """Side in pixels of the gray square of strong views; 0: none (default: 16 at 32 pixels and in
     proportion; 16 for stl10)."""
     strong_side: int | None = None
     """With --resolution: side in pixels to which views are resized right after the crop, so that

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,9 @@ from daso.train.config import GROUPS, RunConfig
 from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
-"""For the named data sets and presets, whose tables it belongs to."""
+"""Method for named data sets and presets."""
 OWN_METHOD = "fixmatch+la+daso"
-"""For your own data; it recognises rare classes best there, see LOG.md."""
+"""Method for your own data, where it recognizes rare classes best (LOG.md)."""
 SOURCE_DECIDES = {
     *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
     *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),
@@ -45,13 +46,9 @@ SOURCE_DECIDES = {
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """Refuse a folder that does not exist.
-
-    Raises:
-        DataError: it does not exist.
-    """
+    """Raise a ``DataError`` if a folder does not exist."""
     if not folder.expanduser().is_dir():
-        raise DataError(f"{flag(name)} {folder}: there is no such folder")
+        raise DataError(f"{flag(name)} {folder}: no such folder; check the path")
 
 
 Folder = Annotated[Path, Checked(check_folder)]
@@ -120,7 +117,6 @@ class TrainRequest:
     """What a ``daso train`` command line asks for.
 
     Attributes:
-        command: the verb's own options.
         method: as given, or the default for the source.
         given: the value of every option that was given, by name.
     """
@@ -131,7 +127,7 @@ class TrainRequest:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was given of the options of the split, the training, the views and the method."""
+        """Options of the split, the training, the views and the method that were given."""
         return {name: value for name, value in self.given.items() if name not in COMMAND_OPTIONS}
 
     @property
@@ -141,7 +137,6 @@ class TrainRequest:
         return options
 
     def on_device(self, device: str) -> TrainRequest:
-        """Return the request with a device as if it had been given."""
         return dataclasses.replace(self, given={**self.given, "device": device})
 
 
@@ -164,13 +159,8 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
         run = RunConfig.read(named.like)
     method = named.method or (run.method if run is not None else OWN_METHOD)
     known = Recipe.parse(method).hyperparameters()
-    given = parse_given(
-        TrainCommand,
-        argv,
-        "daso train",
-        _groups(method, known),
-        lambda names: _refuse_others(names, method),
-    )
+    groups, refuse = _groups(method, known), partial(_refuse_others, method=method)
+    given = parse_given(TrainCommand, argv, "daso train", groups, refuse)
     command: TrainCommand = take(TrainCommand, given)
     for kind in GROUPS.values():
         take(kind, given)  # which checks the values
@@ -183,12 +173,7 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
 
 
 def _source(command: TrainCommand, run: RunConfig | None) -> str:
-    """Return the source, which is named in one of three ways."""
-    ways = {
-        "SOURCE": command.source,
-        "--labeled": command.labeled,
-        "--like": command.like,
-    }
+    ways = {"SOURCE": command.source, "--labeled": command.labeled, "--like": command.like}
     given = [way for way, value in ways.items() if value]
     if not given:
         raise OptionError(
@@ -199,8 +184,7 @@ def _source(command: TrainCommand, run: RunConfig | None) -> str:
         for part in ("labeled", "unlabeled", "val", "test"):
             if getattr(command, part) is not None:
                 raise OptionError(
-                    f"--like trains on the images of {command.like}: leave out --{part}, "
-                    "or name --data"
+                    f"--like trains on the images of {command.like}: omit --{part}, or use --data"
                 )
     if len(given) > 1:
         raise OptionError(f"{' and '.join(given)} both name the images: leave one out, not both")
@@ -234,23 +218,18 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
     for name, parameter in known.items():
         if name in taken:
             raise OptionError(
-                f"{parameter.part} has a hyper-parameter {name!r}, and so has every training: "
-                "rename it"
+                f"{parameter.part} has a hyper-parameter {name!r}, as has every training: rename it"
             )
-        options[name] = Option(
-            parameter.annotation,
-            plain_text(f"{parameter.part}: {parameter.help}"),
-            _default(name, default_text(parameter.default)),
-        )
+        help_text = plain_text(f"{parameter.part}: {parameter.help}")
+        default = _default(name, default_text(parameter.default))
+        options[name] = Option(parameter.annotation, help_text, default)
     groups["hyperparameters"] = Group(f"Hyper-parameters of {method}.", options)
     return groups
 
 
 def _default(name: str, text: str) -> str:
-    """Return how help names a default that may be another one for some data."""
-    return (
-        f"{text}, or chosen for the data and printed" if name in SOURCE_DECIDES and text else text
-    )
+    is_open = name in SOURCE_DECIDES and text
+    return f"{text}, or chosen for the data and printed" if is_open else text
 
 
 def _refuse_others(names: set[str], method: str) -> None:

@@ -1,4 +1,4 @@
-"""From a parsed ``daso train`` to the configuration of a run: what is left open is decided."""
+"""Configure a run from a parsed ``daso train``: decide the options that are left open."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PROBE = Layer(
 )
 """For a linear classifier on embeddings, with ``--freeze``."""
 RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
-"""Options that the method decides where nobody else does."""
+"""Options whose last default is the method's."""
 
 
 def absolute_method(name: str) -> str:
-    """Return a method's name with absolute paths of custom parts, so that a run finds them again."""
+    """Return a method's name with absolute paths of custom parts, so a run finds them again."""
     parts = name.split("+")
     return "+".join(str(_absolute(Path(part))) if ".py:" in part else part for part in parts)
 
@@ -45,12 +45,7 @@ def absolute_method(name: str) -> str:
 def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfig, list[str]]:
     """Return the configuration of a new run, and texts that say what was chosen for it.
 
-    The layers are, from the last word to the first: the command line, the setting (a preset) or
-    the source, the method.
-
-    Args:
-        request: as parsed.
-        defaults: of the setting or the source.
+    The command line overrides the setting (a preset) or the source, which overrides the method.
     """
     command, given = request.command, Layer(GIVEN, request.options)
     # The split decides whether distributions differ, and that decides about the method.
@@ -102,10 +97,6 @@ def configure_like(run: Path, request: TrainRequest) -> RunConfig:
 
     With another method, hyper-parameters that it has too are kept, and what the run's method
     decided for the training is open again.
-
-    Args:
-        run: the folder of the earlier run.
-        request: as parsed.
     """
     command = request.command
     config = moved(RunConfig.read(run), command.data)

@@ -25,29 +25,17 @@ def compare_with(
 
     Another seed, split or size gives other pools of the same images, which is not a difference in
     the data: the images are compared in the split of the earlier run.
-
-    Args:
-        run: folder of the earlier run.
-        prepared: the new run.
-        source: its images, before the split.
-        notice: called with each line.
     """
     config = RunConfig.read(run)
     before, now = flatten(config.to_dict()), flatten(prepared.config.to_dict())
-    options = [
-        f"{name} {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    data = (
-        []
-        if config.size != prepared.config.size
-        else _changed_images(run, config, prepared, source)
-    )
+    names = sorted(before.keys() | now.keys())
+    changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
+    options = [f"{n} {json.dumps(a)}, now {json.dumps(b)}" for n, (a, b) in changed.items()]
+    same_size = config.size == prepared.config.size
+    data = _changed_images(run, config, prepared, source) if same_size else []
     device = prepared.data.labeled.images.device
-    environment = describe_differences(
-        read_json(run / "environment.json"), describe_environment(device, prepared.config.method)
-    )
+    current = describe_environment(device, prepared.config.method)
+    environment = describe_differences(read_json(run / "environment.json"), current)
     differences = {"options": options, "data": data, "environment": environment}
     for kind, changes in differences.items():
         if changes:
@@ -58,7 +46,6 @@ def compare_with(
 
 
 def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: Source) -> list[str]:
-    """Return how the images differ from those of a run, in its split."""
     data, saved = prepared.data, read_json(run / "data.json")
     if (config.split, config.train.seed) != (prepared.config.split, prepared.config.train.seed):
         try:
@@ -70,10 +57,8 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
     described = json.loads(json.dumps(describe_data(data)))
     differences = [("split", saved.get("split_fingerprint"), described["split_fingerprint"])]
     images = saved.get("images_fingerprints") or {}
-    differences += [
-        (f"{pool} images", images.get(pool), now)
-        for pool, now in described["images_fingerprints"].items()
-    ]
+    current = described["images_fingerprints"]
+    differences += [(f"{pool} images", images.get(pool), now) for pool, now in current.items()]
     return [
         f"fingerprint of the {what} {json.dumps(before)}, now {json.dumps(now)}"
         for what, before, now in differences

@@ -6,29 +6,20 @@ from collections.abc import Collection, Iterator, Sequence
 
 from daso.balance import balanced_by
 from daso.compose import Recipe
+from daso.constraints import flag
 from daso.data.open import NAMES
 from daso.data.training_data import TrainingData
 from daso.files import Row
 from daso.nets.backbone import Backbone
 from daso.train.config import RunConfig
 
-STRONG_VIEW_OPTIONS = (
-    "strong_operations",
-    "strong_magnitude",
-    "strong_probability",
-    "cutout",
-)
+STRONG_VIEW_OPTIONS = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
 FEW_LABELS = 100
 """Labels per class, on average, below which a pretrained encoder is recommended."""
 
 
 def not_adjusted(config: RunConfig, data: Row) -> str | None:
-    """Return why the numbers of a run are not logit-adjusted; None if they are.
-
-    Args:
-        config: of the run.
-        data: the content of its ``data.json``.
-    """
+    """Return why the numbers of a run are not logit-adjusted; None if they are."""
     balancing = balanced_by(config.to_dict(), data)
     if not balancing:
         return None
@@ -39,26 +30,14 @@ def not_adjusted(config: RunConfig, data: Row) -> str | None:
 
 
 def idle_options(config: RunConfig, given: Collection[str]) -> list[str]:
-    """Return a note for each option that was given and has no effect.
-
-    Only options that other options turn off for certain are reported.
-
-    Args:
-        config: of the training.
-        given: names of the options on the command line, with underscores.
-    """
+    """Return a note for each option that was given and certainly has no effect."""
     recipe = Recipe.parse(config.method)
     reasons = {name: reason for names, reason in _idle_in_run(config, recipe) for name in names}
     reasons |= recipe.idle_options(config.method_options)
-    return [
-        f"--{name.replace('_', '-')} has no effect: {reason}"
-        for name, reason in reasons.items()
-        if name in given
-    ]
+    return [f"{flag(n)} has no effect: {reason}" for n, reason in reasons.items() if n in given]
 
 
 def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[str], str]]:
-    """Yield groups of options that belong to no part of the method and have no effect."""
     learner, split = recipe.method, config.split
     if "strong" not in {*learner.labeled_views, *learner.unlabeled_views}:
         yield STRONG_VIEW_OPTIONS, f"{learner.__name__} has no strong views"

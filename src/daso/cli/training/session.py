@@ -47,7 +47,7 @@ def free_folder(source: str, method: str) -> Path:
 
 
 def announce(prepared: Prepared, folder: Path) -> None:
-    """Print, to standard error, what is about to be trained, and notes about the data."""
+    """Print the coming training and notes about its data to standard error."""
     data, config, batches = prepared.data, prepared.config, prepared.batches
     pools = {"unlabeled": data.unlabeled, "hold-out": data.holdout, "test": data.test}
     parameters = sum(p.numel() for p in prepared.training.network.parameters())
@@ -94,10 +94,8 @@ def _notes_on_data(prepared: Prepared) -> Iterator[str]:
             f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
             "(daso validate measures them from two labels)"
         )
-        yield (
-            f"no test images; measured on {len(data.holdout)} labeled images that are held out"
-            + (missing if names else "")
-        )
+        measured = f"no test images; measured on {len(data.holdout)} held-out labeled images"
+        yield measured + (missing if names else "")
 
 
 def conclude(prepared: Prepared, folder: Path) -> None:
@@ -121,8 +119,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         print("no test or hold-out images: nothing was measured (--holdout N sets some aside)")
     if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
         _notice(
-            f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are not "
-            f"affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or --holdout N)"
+            f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
+            f"not affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or "
+            f"--holdout N)"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
@@ -143,14 +142,6 @@ def follow_run(
     """Follow a training and return the exit status, 0 if it was completed.
 
     A first signal ends the training after a checkpoint, a second one at once.
-
-    Args:
-        prepared: the training.
-        rows: of the training, which is computed as they are consumed.
-        folder: of the run.
-        stop: listens to signals meanwhile.
-        quiet: show only warnings.
-        track: trackers that receive the rows too.
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
@@ -184,7 +175,8 @@ def follow_run(
         _notice(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
     else:
         _notice(
-            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' resumes from there"
+            f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' "
+            "resumes from there"
         )
     return stop.status
 
@@ -198,14 +190,7 @@ def resume(
     on_divergence: Literal["stop", "rollback"] | None = None,
     quiet: bool = False,
 ) -> int:
-    """Resume a run, alone or as one of the processes of torchrun; return the exit status.
-
-    Args:
-        folder: of the run.
-        together: the processes.
-        data, device, on_divergence: in place of the run's, see ``resume_run``.
-        quiet: show only warnings during the training, and the result.
-    """
+    """Resume a run, alone or as one of the processes of torchrun; return the exit status."""
     stop = Stop()
     with together.folder(folder, resumed=True) as own:
         work = partial(

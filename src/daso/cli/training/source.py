@@ -23,7 +23,9 @@ from daso.train.step.state import choose_device
 def read_source(request: TrainRequest) -> Source:
     """Read the images that a command line names."""
     command = request.command
-    preset = PRESETS.get(command.source)
+    preset, cache = PRESETS.get(command.source), None
+    if command.cache is not None:
+        cache = Cache(command.cache.expanduser(), decoding_progress())
     return open_source(
         command.source if preset is None else preset.source,
         data=command.data,
@@ -32,9 +34,7 @@ def read_source(request: TrainRequest) -> Source:
         skip_bad=command.skip_bad,
         download=command.download,
         progress=_report_download(),
-        cache=None
-        if command.cache is None
-        else Cache(command.cache.expanduser(), decoding_progress()),
+        cache=cache,
         largest_side=CPU_SIZE if _shrinks(request) else None,
     )
 
@@ -89,8 +89,5 @@ def with_resolution(
         f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would take "
         f"{(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better answers"
     )
-    return dataclasses.replace(
-        defaults,
-        options={**options, "resolution": side.chosen},
-        reasons={**defaults.reasons, "resolution": reason},
-    )
+    options, reasons = {**options, "resolution": side.chosen}, {**defaults.reasons}
+    return dataclasses.replace(defaults, options=options, reasons=reasons | {"resolution": reason})

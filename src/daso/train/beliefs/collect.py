@@ -7,32 +7,25 @@ on plain images, in evaluation mode.
 
 For n images of the unlabeled pool (all up to 10,000, else a seeded sample):
 
-====================  ==============================================================================
-``pool.index``        int32 (n,), index of the image in the pool
-``pool.source``       int32 (n,), its index in the images of the source
-``pool.truth``        int16 (n,), its class where known, else -1; never used in training
-``pool.linear``       int16 (n, 2), the two likeliest classes by the head that classifies;
-                      ``pool.linear_probs`` float16 (n, 2)
-``pool.semantic``     the same by the similarity to prototypes, softmax(cosine / temperature)
-``pool.final``        int16 (n,), the pseudo-label: the linear guess after the method's refiners;
-                      ``pool.confidence`` float16 (n,), its probability
-====================  ==============================================================================
+* ``pool.index``, ``pool.source``: int32 (n,), index in the pool, and in the images of the source;
+* ``pool.truth``: int16 (n,), class where known, else -1; never used in training;
+* ``pool.linear``: int16 (n, 2), the two likeliest classes by the head that classifies, with
+  ``pool.linear_probs``, float16 (n, 2);
+* ``pool.semantic``: the same by the similarity to prototypes, softmax(cosine / temperature);
+* ``pool.final``: int16 (n,), the pseudo-label, which is the linear guess after the method's
+  refiners, with its probability ``pool.confidence``, float16 (n,).
 
 For c candidates among them, which galleries show:
 
-====================  ==============================================================================
-``shown.place``       int32 (c,), rows of the arrays above
-``shown.near``        int32 (c, 3), indices of the labeled images nearest by cosine, -1: none;
-                      ``shown.near_label`` int16 (c, 3), ``shown.near_cosine`` float16 (c, 3)
-``confident``,        int32, rows of ``shown``, by gallery; ``next.*``: the parts of the score of
-``disagreeing``,      ``next``
-``uncertain``,
-``next``
-``thumbnails.bytes``  uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
-                      with ``thumbnails.offsets`` int64 (t + 1,), ``thumbnails.pool`` int8 (t,), 0
-                      unlabeled, 1 labeled, and ``thumbnails.index`` int32 (t,). At most 1,600 files
-                      and 5 MB. Embeddings have the pictures of their images, other vectors none.
-====================  ==============================================================================
+* ``shown.place``: int32 (c,), rows of the arrays above;
+* ``shown.near``: int32 (c, 3), indices of the labeled images nearest by cosine, -1 if missing, with
+  ``shown.near_label``, int16 (c, 3), and ``shown.near_cosine``, float16 (c, 3);
+* ``confident``, ``disagreeing``, ``uncertain``, ``next``: int32, rows of ``shown``, by gallery;
+  ``next.*`` are the parts of the score of ``next``;
+* ``thumbnails.bytes``: uint8, PNG (up to 32 pixels) or JPEG files of at most 64 pixels, joined,
+  with ``thumbnails.offsets``, int64 (t + 1,), ``thumbnails.pool``, int8 (t,), 0 unlabeled and 1
+  labeled, and ``thumbnails.index``, int32 (t,): at most 1,600 files and 5 MB. Embeddings have the
+  pictures of their images, other vectors none.
 
 For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place``
 (at most 1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled
@@ -100,11 +93,7 @@ CHUNK = 1024
 def write_beliefs(
     folder: Path, training: Training, data: TrainingData, seed: int, step: int
 ) -> None:
-    """Write ``beliefs.safetensors`` into a run folder, atomically.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write ``beliefs.safetensors`` into a run folder, atomically."""
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
@@ -155,13 +144,11 @@ def collect_beliefs(
         **chosen,
         **_map(features, labeled, labels, prototypes, random),
     }
-    neighbours = np.unique(arrays["shown.near"][known])
+    neighbors = np.unique(arrays["shown.near"][known])
     pictured = data.pictured if isinstance(data, EmbeddedData) else {}
-    pictures = [
-        pictured.get(name, pool)
-        for name, pool in (("unlabeled", data.unlabeled), ("labeled", data.labeled))
-    ]
-    packed = pack_thumbnails(((0, pictures[0], index[shown]), (1, pictures[1], neighbours)))
+    unlabeled = pictured.get("unlabeled", data.unlabeled)
+    with_label = pictured.get("labeled", data.labeled)
+    packed = pack_thumbnails(((0, unlabeled, index[shown]), (1, with_label, neighbors)))
     if len(packed["index"]):
         arrays |= {f"thumbnails.{name}": values for name, values in packed.items()}
     return arrays, about | {
@@ -172,12 +159,11 @@ def collect_beliefs(
         "blend_weight": training.method.describe().get("blend_weight"),
         "threshold": getattr(training.method, "threshold", None),
         "paths": _paths(data.unlabeled, index[shown]),
-        "labeled_paths": _paths(data.labeled, neighbours),
+        "labeled_paths": _paths(data.labeled, neighbors),
     }
 
 
 def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> Arrays:
-    """Return labels, predictions and confidence, with and without post-hoc logit adjustment."""
     logits = predict_logits(network, pool.images)
     arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
     adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
@@ -189,7 +175,6 @@ def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> 
 
 
 def _sample(size: int, most: int, random: np.random.Generator) -> Indices:
-    """Return a sorted sample of *most* numbers below *size*, or all."""
     if size <= most:
         return np.arange(size)
     return np.sort(random.choice(size, most, replace=False))
@@ -239,11 +224,8 @@ def _prototypes(
 def _refine(training: Training, linear: Tensor, features: Tensor, index: Tensor) -> Tensor:
     """Refine a linear guess by copies of the method's refiners, whose state must not change."""
     method = training.method
-    refiners = [
-        r
-        for name in ("alignment", "refine")
-        if isinstance(r := getattr(method, name, None), Refiner)
-    ]
+    members = (getattr(method, name, None) for name in ("alignment", "refine"))
+    refiners = [member for member in members if isinstance(member, Refiner)]
     index, step = index.to(linear.device), torch.tensor(training.step, device=linear.device)
     parts = []
     for rows in torch.split(torch.arange(len(linear), device=linear.device), CHUNK):
@@ -288,10 +270,8 @@ def _choose(
 
 def _top_two(name: str, probs: Floats) -> Arrays:
     order = np.argsort(-probs, axis=1, kind="stable")[:, :2]
-    return {
-        name: order.astype(np.int16),
-        f"{name}_probs": np.take_along_axis(probs, order, axis=1).astype(np.float16),
-    }
+    top = np.take_along_axis(probs, order, axis=1)
+    return {name: order.astype(np.int16), f"{name}_probs": top.astype(np.float16)}
 
 
 def _nearest(features: Tensor, labeled: Tensor) -> tuple[Indices, Floats]:
@@ -328,5 +308,4 @@ def _map(
 
 
 def _paths(pool: Pool, index: Indices) -> dict[str, str]:
-    """Return the paths of images of a pool by index; {} if they are unknown."""
     return {str(i): pool.paths[i] for i in map(int, index)} if pool.paths else {}

@@ -19,13 +19,7 @@ CONSIDERED = 2000
 
 
 def best_per_group(groups: Indices, score: Floats, most: int) -> Indices:
-    """Return the indices of the highest scores of every group, best first; ties by index.
-
-    Args:
-        groups: (N,), group of each image.
-        score: (N,).
-        most: images per group.
-    """
+    """Return the indices of the *most* best scores (N,) of every group (N,); ties by index."""
     by_group = np.lexsort((-score, groups))
     ordered = groups[by_group]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else ordered
@@ -35,12 +29,9 @@ def best_per_group(groups: Indices, score: Floats, most: int) -> Indices:
 
 
 def disagreements(linear: Floats, semantic: Floats, per_pair: int, most: int) -> Indices:
-    """Return the images on which two classifiers disagree, the most confident first.
+    """Return the images on which two classifiers (N, K) disagree, the most confident first.
 
-    Args:
-        linear, semantic: probabilities (N, K).
-        per_pair: images per pair of classes, so that no pair fills the list.
-        most: images in total.
+    There are at most *per_pair* for each pair of classes, so that no pair fills the list.
     """
     first, second = linear.argmax(1), semantic.argmax(1)
     differ = np.flatnonzero(first != second)
@@ -87,8 +78,6 @@ def rank_to_label(
         linear, semantic: probabilities (N, K) by the classifier and by the similarity to
             prototypes.
         features: (N, D).
-        class_counts: (K,), labeled images of each class.
-        most: M at most.
     """
     belief = (linear + semantic) / 2
     rows = np.arange(len(belief))
@@ -103,9 +92,8 @@ def rank_to_label(
 
     worth = uncertainty * rarity
     considered = np.argsort(-worth, kind="stable")[:CONSIDERED]
-    near = features[considered] / np.maximum(
-        np.linalg.norm(features[considered], axis=1, keepdims=True), 1e-8
-    )
+    lengths = np.linalg.norm(features[considered], axis=1, keepdims=True)
+    near = features[considered] / np.maximum(lengths, 1e-8)
     spacing = _spacing(near)
     novelty = np.ones(len(considered))
     taken: list[int] = []
@@ -119,15 +107,8 @@ def rank_to_label(
         novelty = np.minimum(novelty, np.clip((1 - near @ near[best]) / spacing, 0, 1))
     place = considered[taken]
     novel = np.array(novelties)
-    return Ranking(
-        place,
-        worth[place] * novel,
-        uncertainty[place],
-        rarity[place],
-        novel,
-        likely[place],
-        other[place],
-    )
+    parts = (uncertainty[place], rarity[place], novel, likely[place], other[place])
+    return Ranking(place, worth[place] * novel, *parts)
 
 
 def _spacing(unit: Floats) -> float:

@@ -37,11 +37,7 @@ class BeliefsWriter:
         self._cost: float | None = None
 
     def see(self, row: Row, prepared: Prepared) -> None:
-        """Write beliefs if a row is an evaluation and time allows; its checkpoint must be saved.
-
-        Raises:
-            RunError: the file cannot be written.
-        """
+        """Write beliefs if a row is an evaluation and time allows; its checkpoint must be saved."""
         start = self._clock()
         if row["event"] == "evaluate" and prepared.step < prepared.total_steps:
             due = self._affords(prepared, start)
@@ -65,7 +61,6 @@ class BeliefsWriter:
 
 
 def _relative_images(data: TrainingData) -> float:
-    """Return the number of images that beliefs need, relative to that of an evaluation."""
     measured = sum(len(pool) for pool in (data.test, data.holdout) if pool is not None)
     pools = (data.unlabeled, data.labeled)
     others = sum(min(len(pool), MOST_IMAGES) for pool in pools if pool is not None)
@@ -80,12 +75,9 @@ def refresh_beliefs(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write ``beliefs.safetensors`` from a run's newest complete checkpoint, even while it trains.
+    """Write ``beliefs.safetensors`` from a run's newest complete checkpoint; return its step.
 
-    A complete run that deploys its best network uses that one.
-
-    Returns:
-        The step of the checkpoint.
+    The run may be training. A complete run that deploys its best network uses that one.
 
     Raises:
         RunError: the folder is no run, its data has changed, or it has no complete checkpoint.

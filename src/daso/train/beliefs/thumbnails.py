@@ -25,11 +25,7 @@ MOST_BYTES = 5_000_000
 
 
 def encode_thumbnail(image: Tensor) -> bytes:
-    """Encode an image, uint8 (C, H, W) with C = 1 or 3, as a thumbnail.
-
-    Up to 32 pixels a side it is an unchanged PNG file, else a JPEG file of at most 64 pixels a
-    side.
-    """
+    """Encode an image, uint8 (C, H, W) with C = 1 or 3: PNG up to 32 pixels, else JPEG up to 64."""
     pixels = image.cpu().numpy().transpose(1, 2, 0)
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
@@ -56,15 +52,14 @@ def pack_thumbnails(
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Encode images of pools, in order, while they fit the budget.
 
-    Vectors of images that were read from files get the thumbnails of these files, if they still
-    exist.
+    Vectors get the thumbnails of the files that their images were read from, if these still exist.
 
     Args:
         wanted: number of a pool, the pool, and indices of its images.
 
     Returns:
         ``bytes`` uint8, the files joined; ``offsets`` int64 (T + 1,); ``pool`` int8 (T,); ``index``
-        int32 (T,).
+            int32 (T,).
     """
     files: list[bytes] = []
     owners: list[tuple[int, int]] = []

@@ -19,7 +19,6 @@ def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
     32 times, so 16 pixels are too few.
 
     Args:
-        network: on its device, with a trainable encoder.
         shape: shape of an image, (C, H, W), or of a vector, (D,).
     """
     concerned = (
@@ -30,7 +29,6 @@ def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
 
 
 def _has_stride_beyond_input(network: Network, shape: Sequence[int]) -> bool:
-    """Pass an image through the network and check every convolution."""
     exceeds: list[bool] = []
 
     def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -16,11 +16,9 @@ from daso.train.options import TrainOptions
 
 
 def default_network(shape: Sequence[int], resolution: int | None) -> str:
-    """Return the default network.
+    """Return the default network for images, (C, H, W), or vectors, (D,).
 
-    Args:
-        shape: shape of an image, (C, H, W), or of a vector, (D,).
-        resolution: side in pixels to which images are resized; None: they keep their size.
+    Images are resized to *resolution*, unless it is None.
     """
     if len(shape) == 1:
         return "mlp-256"
@@ -75,8 +73,6 @@ def build_network(
     """Build the network around an encoder.
 
     Args:
-        shape: shape of an image, (C, H, W), or of a vector, (D,).
-        heads: outputs of each linear head by name.
         mean, std: of each channel of images; an encoder of vectors has its own.
         preprocessing: complete preprocessing of a pretrained encoder; it overrides the others.
     """
@@ -90,12 +86,7 @@ def build_network(
 
 
 class EmbeddingClassifierEncoder(nn.Module):
-    """A frozen backbone followed by the encoder trained on its embeddings.
-
-    Args:
-        backbone: maps normalized images to embeddings, float (B, E).
-        top: maps embeddings to features, float (B, dim).
-    """
+    """A frozen backbone followed by the encoder trained on its embeddings."""
 
     def __init__(self, backbone: nn.Module, top: Encoder) -> None:
         super().__init__()
@@ -114,8 +105,6 @@ def trained_encoder(
     """Build the encoder of a trained model, whose weights are loaded afterwards.
 
     Args:
-        data: content of ``data.json``, with ``backbone`` and ``embedding`` for a pretrained
-            encoder.
         given: the custom encoder that the training was given, if any.
 
     Returns:

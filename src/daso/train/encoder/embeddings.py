@@ -1,11 +1,9 @@
 """Embeddings of images by a frozen backbone: computed once, kept on disk, trained on as vectors.
 
-A folder of embeddings belongs to one backbone, one preprocessing and one augmentation; its name is
-their checksum. Within it, an embedding is found by the checksum of its image, so runs share
-embeddings across seeds, splits and methods. Shards hold a few hundred images each. A shard is
-written at once and named by the checksum of its content: a killed process loses at most one shard,
-and a damaged shard is removed and computed again. Augmentation depends on the image, not on the
-run's seed.
+A folder belongs to one backbone, preprocessing and augmentation, whose checksum is its name. In it,
+an embedding is found by the checksum of its image, and augmentation depends on the image alone: all
+seeds, splits and methods share them. A shard is written at once and named by its checksum: a killed
+process loses at most one, and a damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -66,7 +64,6 @@ class EmbeddedData(TrainingData):
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
 
     def describe_embeddings(self) -> dict[str, Any]:
-        """Return the entries for ``data.json``."""
         strong = self.labeled.images.shape[1] - 1 - self.weak_versions
         return {
             "embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}
@@ -76,11 +73,8 @@ class EmbeddedData(TrainingData):
 class EmbeddingStore:
     """Embeddings on disk, each image in V versions, float16, or float32 where a value needs it.
 
-    Args:
-        folder: folder for one way of computing embeddings; created if missing.
-
     Raises:
-        RunError: the folder cannot be created or written.
+        RunError: the folder, which is created if missing, cannot be written.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -89,8 +83,7 @@ class EmbeddingStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"cannot create {folder}: {error.strerror}; choose another folder with "
-                f"--embedding-folder DIR"
+                f"cannot create {folder}: {error.strerror}; choose another --embedding-folder"
             ) from error
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
@@ -111,9 +104,6 @@ class EmbeddingStore:
 
         Returns:
             The number of computed embeddings.
-
-        Raises:
-            RunError: a shard cannot be read, removed or written.
         """
         rows: dict[bytes, list[int]] = {}
         for row, key in enumerate(digests):
@@ -163,10 +153,8 @@ class EmbeddingStore:
         return index
 
     def _write(self, digests: Sequence[bytes], embeddings: np.ndarray) -> None:
-        shard = {
-            "digests": np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST),
-            "embeddings": np.ascontiguousarray(embeddings),
-        }
+        keys = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST)
+        shard = {"digests": keys, "embeddings": np.ascontiguousarray(embeddings)}
         content = safetensors.numpy.save(shard)
         path = self.folder / f"{_checksum(content)}.safetensors"
         write_atomically(path, content)
@@ -205,9 +193,6 @@ def embed_data(
 
     Labeled and unlabeled images come plain, in ``weak_versions`` weak and in ``strong_versions``
     strong views. Test and hold-out images come plain only.
-
-    Args:
-        data: images, on the device that computes.
 
     Raises:
         DataError: the backbone returns NaN or infinity.
@@ -270,13 +255,8 @@ def embed_data(
         if not pool.paths:
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
-    return EmbeddedData(
-        **fields,
-        image_shape=tuple(data.shape),
-        folder=viewed.folder,
-        computed=computed,
-        pictured=pictured,
-    )
+    fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
+    return EmbeddedData(**fields, computed=computed, pictured=pictured)
 
 
 def _ignore(done: int, total: int) -> None:
@@ -303,12 +283,9 @@ def _computer(
     @torch.no_grad()
     def compute(rows: Sequence[int]) -> Tensor:
         chosen = images[torch.tensor(rows, device=images.device)]
-        generators = [
-            torch.Generator().manual_seed(
-                derive_seed(0, "embedding", int.from_bytes(digests[row], "little"))
-            )
-            for row in rows
-        ]
+        numbers = [int.from_bytes(digests[row], "little") for row in rows]
+        seeds = [derive_seed(0, "embedding", number) for number in numbers]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         versions = []
         for kind in kinds:
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]

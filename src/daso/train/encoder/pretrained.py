@@ -44,7 +44,6 @@ def open_backbone(
     """Return the pretrained encoder that the options name; None if they name none.
 
     Args:
-        shape: shape of an image, (C, H, W).
         encoder: custom module, which overrides the options' network.
 
     Raises:
@@ -97,10 +96,8 @@ def _open(
             raise OptionError("--weights needs their network: --network resnet50, for example")
         return open_weights(name, weights)
     if options.freeze:
-        raise OptionError(
-            "--freeze needs a pretrained network: --network hf:NAME, timm:NAME or a folder, or "
-            "--weights FILE"
-        )
+        needed = "--network hf:NAME, timm:NAME or a folder, or --weights FILE"
+        raise OptionError(f"--freeze needs a pretrained network: {needed}")
     return None
 
 
@@ -115,9 +112,6 @@ def prepare_backbone(
     Args:
         data: images; their mean and standard deviation are used if the encoder has none.
         folder: folder of a run that is resumed; the encoder in it is used.
-
-    Raises:
-        DasoError: see ``open_backbone``, ``load_backbone`` and ``build_module``.
     """
     if folder is not None and (folder / FOLDER / ABOUT).is_file():
         return load_backbone(folder / FOLDER, lambda about: build_module(about, encoder))
@@ -161,17 +155,14 @@ def _wrap_module(encoder: nn.Module, shape: Sequence[int], resolution: int | Non
 def _open_folder(folder: Path, resolution: int | None) -> Backbone:
     """Open the folder of a transformers model, of a run, or a run's ``backbone/``."""
     if not folder.is_dir():
-        raise OptionError(
-            f"there is no folder {folder}; models of the hub are hf:NAME or timm:NAME"
-        )
+        raise OptionError(f"no such folder: {folder}; models of a hub are hf:NAME or timm:NAME")
     if (folder / ABOUT).is_file():
         return load_backbone(folder, build_module)
     try:
         config = read_json(folder / "config.json")
     except RunError as error:
         raise OptionError(
-            f"{folder} holds no network: neither a transformers model (config.json and "
-            f"safetensors) nor a run"
+            f"{folder} holds no network, neither a run nor config.json and safetensors"
         ) from error
     if "method" in config and "train" in config:
         return _open_run(folder)
@@ -210,12 +201,8 @@ def _open_run(folder: Path) -> Backbone:
 def build_module(about: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
     """Build the module of a backbone from the values of ``Backbone.describe``; weights are random.
 
-    Args:
-        given: custom encoder, for a backbone that was one.
-
     Raises:
-        OptionError: the custom encoder is missing, or the kind is unknown.
-        MissingDependencyError: the library of the backbone is not installed.
+        OptionError: the custom encoder, *given*, is missing, or the kind is unknown.
     """
     kind, recipe = about["kind"], about["recipe"]
     if kind == "python":
@@ -232,10 +219,8 @@ def require_given(data: Mapping[str, Any], given: nn.Module | None) -> None:
     """Raise an ``OptionError`` if a run, by its ``data.json``, needs a custom encoder."""
     about = data.get("backbone") or {}
     if about.get("kind") == "python" and given is None:
-        raise OptionError(
-            f"the encoder came from Python ({about['recipe']['class']}): pass a module of this "
-            f"class, load_model(..., encoder=...)"
-        )
+        name = about["recipe"]["class"]
+        raise OptionError(f"the encoder came from Python ({name}): pass encoder=, of this class")
 
 
 def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | None) -> None:
@@ -244,18 +229,14 @@ def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | Non
     current = None if backbone is None else checksum(backbone.module.state_dict())
     if saved != current:
         raise RunError(
-            f"the pretrained network of {folder} has changed: its checksum was {saved}, now it is "
-            f"{current}"
+            f"the pretrained network of {folder} has changed: checksum {saved}, now {current}"
         )
 
 
 def with_kept_backbone(
     folder: Path, data: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Add the frozen backbone to the state of a network on embeddings.
-
-    Args:
-        state: state of the network; that of other runs is returned unchanged.
+    """Add the frozen backbone to the state of a network on embeddings; other states stay unchanged.
 
     Raises:
         RunError: the weights of the backbone are missing or damaged.

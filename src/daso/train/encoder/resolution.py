@@ -24,14 +24,8 @@ class Resolution(NamedTuple):
 def choose_resolution(options: TrainOptions, side: int) -> Resolution | None:
     """Return a side, smaller than the encoder's own, that saves time on small images.
 
-    Returns None if the encoder's own side is at most four times that of the images, a resolution is
-    given, the encoder is unknown, or it accepts no other side.
-
-    Args:
-        side: longer side of the images in pixels.
-
-    Raises:
-        DasoError: the encoder cannot be found.
+    Returns None if the encoder's own side is at most four times *side*, that of the images, a
+    resolution is given, the encoder is unknown, or it accepts no other side.
     """
     name = options.network or ""
     if options.resolution is not None:

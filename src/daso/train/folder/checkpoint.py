@@ -68,7 +68,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def newest_step(folder: Path) -> int | None:
-    """Return the step of the newest complete checkpoint, unverified; None if there is none."""
+    """Return the step of the newest complete checkpoint, unverified; None without one."""
     return max(map(_step_of, folder.glob("step-*.json")), default=None)
 
 
@@ -80,11 +80,7 @@ def save_checkpoint(
     configuration: str = "",
     output: str = "class",
 ) -> Path:
-    """Write a checkpoint and remove older ones but one, and damaged ones of later steps.
-
-    Args:
-        folder: created if missing.
-        tensors: state; copied to the host.
+    """Write a checkpoint; remove older ones but one, and damaged ones of later steps.
 
     Returns:
         The path of the safetensors file.
@@ -100,14 +96,9 @@ def save_checkpoint(
     plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
     content = safetensors.torch.save(plain)
     write_atomically(path, content)
-    vouch = {
-        "step": step,
-        "seconds": seconds,
-        "configuration": configuration,
-        "output": output,
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    save_json(path.with_suffix(".json"), vouch)
+    vouch = {"step": step, "seconds": seconds, "configuration": configuration, "output": output}
+    checksum = {"sha256": hashlib.sha256(content).hexdigest()}
+    save_json(path.with_suffix(".json"), vouch | checksum)
     files = _tensor_files(folder)
     position = files.index(path)
     for old in files[:position] + files[position + KEPT :]:
@@ -123,10 +114,10 @@ def drop_later(folder: Path, step: int) -> None:
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """Read the newest complete checkpoint. Damaged ones are skipped and reported through *warn*.
+    """Read the newest complete checkpoint; report damaged ones through *warn* and skip them.
 
     Raises:
-        RunError: there is none.
+        RunError: every checkpoint is damaged or none exists.
     """
     damaged = []
     for path in _tensor_files(folder):

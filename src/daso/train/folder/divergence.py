@@ -33,18 +33,11 @@ def record_divergence(
 ) -> DivergedError:
     """Write ``divergence.json`` into a run folder; return the error with all details.
 
-    Args:
-        step: step of the run, including earlier stages, counted from 1.
-        batch: indices of the step's images by pool.
+    *step* counts from 1 and includes earlier stages; *batch* has its images by pool.
     """
     message = str(error).replace(f"step {error.step}", f"step {step}", 1)
-    details = {
-        "step": step,
-        "term": error.term,
-        "message": message,
-        "images": batch,
-        "checkpoint": saved,
-    }
+    details = {"step": step, "term": error.term, "message": message, "images": batch}
+    details["checkpoint"] = saved
     with contextlib.suppress(RunError):  # a full disk must not hide the divergence
         save_json(folder / NAME, details)
     images = "; ".join(

@@ -50,22 +50,14 @@ def _commit() -> str | None:
 
 
 def _own_files(method: str) -> dict[str, str]:
-    """Return the checksums of the files of custom parts that a method names, by path."""
     places = [part.rpartition(":")[0] for part in method.split("+") if ":" in part]
     paths = [Path(getattr(sys.modules.get(place), "__file__", None) or place) for place in places]
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in paths
-        if path.is_file()
-    }
+    contents = {str(path): path.read_bytes() for path in paths if path.is_file()}
+    return {path: hashlib.sha256(content).hexdigest()[:16] for path, content in contents.items()}
 
 
 def describe_environment(device: torch.device, method: str = "") -> dict[str, Any]:
-    """Return what is needed to repeat a run, as JSON values.
-
-    Args:
-        method: name of the method; files with custom parts are recorded with their checksums.
-    """
+    """Return what is needed to repeat a run, with checksums of custom parts, as JSON values."""
     program = Path(sys.argv[0]).name.replace("__main__.py", "daso")  # python -m daso
     return {
         "command": shlex.join([program, *sys.argv[1:]]),
@@ -84,11 +76,9 @@ def describe_environment(device: torch.device, method: str = "") -> dict[str, An
 
 def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Describe the differences of two environments; entries missing from either are skipped."""
-    return [
-        f"{name.replace('_', ' ')} {_text(before[name])}, now {_text(now[name])}"
-        for name in COMPARED
-        if name in before and name in now and before[name] != now[name]
-    ]
+    both = [name for name in COMPARED if name in before and name in now]
+    changed = [name for name in both if before[name] != now[name]]
+    return [f"{n.replace('_', ' ')} {_text(before[n])}, now {_text(now[n])}" for n in changed]
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from daso.files import lock_holder, try_lock
 
 NAME = ".lock"
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
-"""What a run writes before its configuration; a folder with only these does not count as a run."""
+"""Files written before the configuration; a folder with only these does not count as a run."""
 
 
 def lock_folder(folder: Path) -> io.FileIO:
@@ -64,18 +64,12 @@ def claim_folder(folder: Path) -> io.FileIO:
 
 def refuse_taken(folder: Path) -> None:
     """Raise a ``RunError`` if a path is a file or a folder that is not empty."""
-    if not folder.exists() or (folder.is_dir() and is_free(folder)):
+    if not folder.exists():
         return
     if not folder.is_dir():
         raise RunError(f"{folder} is a file: name a folder with --out")
+    if all(path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()):
+        return
     raise RunError(
-        f"{folder} exists and is not empty; resume a run with 'daso resume {folder}', or name "
-        f"another folder with --out"
-    )
-
-
-def is_free(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a run writes before its configuration."""
-    return all(
-        path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()
+        f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another --out"
     )

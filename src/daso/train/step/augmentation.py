@@ -38,9 +38,6 @@ class VectorAugmentation:
     A store may hold several versions of a vector: views of one image through a frozen network. Weak
     views start from the plain version or a weak one, strong views from a strong one if there is
     any.
-
-    Args:
-        data: versions, mean and standard deviation of each dimension.
     """
 
     def __init__(self, options: VectorViewOptions, data: TrainingData) -> None:
@@ -54,7 +51,6 @@ class VectorAugmentation:
         )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
-        """Draw everything random in a view of *count* vectors."""
         if view == "identity":
             return ()
         strong = view == "strong"
@@ -98,12 +94,10 @@ class Augmentation:
         share = round((self.side or side) * 17 / 32) - 1
         self.cutout = share if options.cutout is None else options.cutout
         self.height, self.width = height, width
-        self.options = replace(
-            options, flip=self.flip, crop_padding=self.padding, cutout=self.cutout
-        )
+        self.options = replace(options, flip=self.flip, crop_padding=self.padding)
+        self.options = replace(self.options, cutout=self.cutout)
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
-        """Draw everything random in a view of *count* images."""
         if view == "identity":
             return ()
         if self.options.crop == "pad" and self.side is None and view == "strong":

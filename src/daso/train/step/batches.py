@@ -42,11 +42,7 @@ def sampling_weights(labels: Tensor, sampling: Sampling) -> Tensor:
 
 
 class PoolReader:
-    """Reads the images of several steps from a pool; prefetches the next ones from a file.
-
-    Args:
-        order: maps a step, counted from 0, to the images that it needs, int64 on the host.
-    """
+    """Reads the images of several steps from a pool; prefetches the next ones from a file."""
 
     def __init__(self, rows: ImageRows, order: Callable[[int], Tensor], ahead: int) -> None:
         self.rows, self.order, self.ahead = rows, order, ahead
@@ -104,10 +100,8 @@ class Batches:
                 f"an unlabeled folder or --unlabeled-head, or use --method supervised"
             )
         if method.needs_images and data.are_vectors:
-            raise OptionError(
-                f"{type(method).__name__} rotates images and the data are vectors: "
-                f"use --rotation-weight 0"
-            )
+            name = type(method).__name__
+            raise OptionError(f"{name} rotates images, not vectors: use --rotation-weight 0")
         self.device = data.labeled.images.device
         self.seed = options.seed
         self.augmentation = augmentation = augmentation or ViewOptions()

@@ -20,16 +20,9 @@ WARM_UP_STEPS = 3
 
 
 def check_recordable(method: Method, device: torch.device, shared: bool) -> None:
-    """Check that every step does the same work, on a device that can record it.
-
-    Raises:
-        OptionError: the step cannot be recorded; the message says why.
-    """
-    uneven = [
-        type(part).__name__
-        for part in method.modules()
-        if isinstance(part, Part) and type(part).begin_step is not Part.begin_step
-    ]
+    """Raise an ``OptionError`` if steps differ in their work or the device cannot record them."""
+    parts = {type(part) for part in method.modules() if isinstance(part, Part)}
+    uneven = sorted(part.__name__ for part in parts if part.begin_step is not Part.begin_step)
     reason = None
     if device.type != "cuda":
         reason = f"needs a CUDA device, this training is on {device.type}"
@@ -71,7 +64,7 @@ class RecordedStep(Generic[Result]):
         return self._result
 
     def _warm_up(self, batch: Batch) -> Result:
-        # On the stream of the recording, which may not wait for the default stream.
+        # On the stream of the recording, which must not wait for the default stream.
         current = torch.cuda.current_stream()
         self._aside.wait_stream(current)
         with torch.cuda.stream(self._aside):

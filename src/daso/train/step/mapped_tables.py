@@ -34,9 +34,6 @@ def mapped_table(
 ) -> Tensor:
     """Return a zero tensor that is mapped from an unnamed file, which vanishes with the tensor.
 
-    Args:
-        folder: location of the file; if it is read-only, the folder for temporary files is used.
-
     Raises:
         RunError: the disk is full.
     """

@@ -1,7 +1,6 @@
-"""Losses and pseudo-labels since the last row, kept on the device and copied now and then.
+"""Losses and pseudo-labels since the last row, kept on the device and copied together.
 
-The counts are a part of the training's state, so a run that stops between two rows loses none of
-them.
+The counts are a part of the training's state, so a run that stops between two rows loses none.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ class PseudoLabelRecord:
     """Counts pseudo-labels by true class, per part and for the confident ones, without a sync.
 
     Args:
-        num_classes: K.
         truth: int64, (N,), true classes of the unlabeled pool, -1 where unknown.
         sums: counts by name; existing counts are continued.
     """
@@ -80,7 +78,6 @@ class Fault:
     Attributes:
         step: step of the fault, counted from 1.
         term: name of the loss, or ``"weights"`` if the losses were finite and the update was not.
-        value: NaN or infinity.
     """
 
     step: int
@@ -89,11 +86,7 @@ class Fault:
 
 
 class LossRecord:
-    """Keeps the losses of each step on the device and copies them to the host together.
-
-    Args:
-        sums: sums of the copied losses by name; existing sums are continued.
-    """
+    """Keeps the losses of each step on the device and copies them to the host together."""
 
     def __init__(self, sums: dict[str, Tensor]) -> None:
         self._sums = sums
@@ -101,16 +94,12 @@ class LossRecord:
         self._names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of steps that have not been checked."""
         return len(self._waiting)
 
     def add(self, step: int, losses: dict[str, Tensor], weights: Tensor) -> None:
-        """Add a step.
+        """Add the scalar losses of a step, counted from 1.
 
-        Args:
-            step: counted from 1.
-            losses: scalars by name.
-            weights: (), a number that is not finite if the update broke the weights.
+        *weights*, (), is not finite if the update broke the weights.
         """
         self._names = tuple(losses)
         self._waiting.append(
@@ -150,6 +139,5 @@ class LossRecord:
 
 
 def _take(sums: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove the sums whose names begin with *prefix*; return them by the rest of their names."""
     names = [name for name in sums if name.startswith(prefix)]
     return {name.removeprefix(prefix): sums.pop(name) for name in names}

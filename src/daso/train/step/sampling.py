@@ -11,8 +11,7 @@ from torch import Tensor
 
 LARGEST_LISTED = 2**24
 """Images up to which an order is a list; a list of a billion numbers would take 8 GB."""
-ROUNDS = 6
-"""Rounds of the Feistel network."""
+FEISTEL_ROUNDS = 6
 
 
 def derive_seed(seed: int, purpose: str, index: int) -> int:
@@ -28,8 +27,6 @@ class Order:
     16 million images, indices are computed one by one instead of listed.
 
     Args:
-        count: n, at least 1.
-        batch: images per step, at least 1.
         name: separates the orders of a run's pools.
     """
 
@@ -71,12 +68,10 @@ def shuffled(places: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArra
 
     Args:
         places: int64, 0 <= place < count.
-        count: at most 2**62.
-        seed: seed of the shuffle, 0 <= seed < 2**63.
     """
     half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
     low = np.uint64((1 << int(half)) - 1)
-    keys = np.random.default_rng(seed).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+    keys = np.random.default_rng(seed).integers(0, 2**63, FEISTEL_ROUNDS, dtype=np.uint64)
     values = places.astype(np.uint64)
     outside = np.ones(len(values), dtype=bool)
     while outside.any():
@@ -95,8 +90,6 @@ class WeightedOrder:
 
     Args:
         weights: float64, (n,), relative probability of each image.
-        batch: images per step, at least 1.
-        name: separates the draws of a run's pools.
     """
 
     def __init__(self, weights: Tensor, batch: int, seed: int, name: str) -> None:

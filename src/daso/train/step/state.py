@@ -72,13 +72,12 @@ class Training:
         self.base_rate = base_learning_rate(options, method.learning_rate)
         self.schedule = options.schedule or method.schedule
         self.optimizer = make_optimizer(network, options, self.base_rate)
-        self._forward: Callable[[Network, Network, Batch], Step] = (
-            torch.compile(method, fullgraph=True) if options.compile else method
-        )
-        # A recorded step reads changing numbers from tensors.
-        self._averaging: Tensor | float = (
-            torch.ones((), device=self._device) if options.cuda_graph else 1.0
-        )
+        self._forward: Callable[[Network, Network, Batch], Step] = method
+        if options.compile:
+            self._forward = torch.compile(method, fullgraph=True)
+        self._averaging: Tensor | float = 1.0
+        if options.cuda_graph:  # a recorded step reads changing numbers from tensors
+            self._averaging = torch.ones((), device=self._device)
         self._start_recording()
         self.step = 0
         self.seconds = 0.0
@@ -91,7 +90,6 @@ class Training:
         )
 
     def rate_of(self, step: int) -> float:
-        """Return the learning rate of step *step*, counted from 0."""
         rate = learning_rate(self.schedule, self.base_rate, step, self.options.steps)
         return self.rate_factor * rate
 
@@ -100,9 +98,11 @@ class Training:
 
         The result is valid until the next call: a recorded step reuses its tensors.
         """
-        # Whatever a network (dropout) or a custom method draws depends on the seed and the step
-        # only.
-        _seed(derive_seed(self.options.seed, "method", self.step), self._device)
+        # What a network (dropout) or a custom method draws depends on the seed and the step only.
+        # On a CPU, torch.manual_seed would seed lazily initialized accelerators, which takes time.
+        on_cpu = self._device.type == "cpu"
+        seed = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
+        seed(derive_seed(self.options.seed, "method", self.step))
         rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = _renewed(group["lr"], group["factor"] * rate)
@@ -138,11 +138,8 @@ class Training:
     @torch.no_grad()
     def broken(self) -> list[str]:
         """Return the names of state tensors that hold NaN or infinity; waits for the device."""
-        floating = {
-            name: value
-            for name, value in self.tensors().items()
-            if value.is_floating_point() and value.numel() and not name.startswith("record.")
-        }
+        state = {n: v for n, v in self.tensors().items() if not n.startswith("record.")}
+        floating = {n: v for n, v in state.items() if v.is_floating_point() and v.numel()}
         if bool(get_total_norm(list(floating.values())).isfinite()):
             return []  # the fast way; finite values beyond 1e19 need the slow one
         return [name for name, value in floating.items() if not bool(value.isfinite().all())]
@@ -161,20 +158,13 @@ class Training:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
-        """Load a saved state.
-
-        Raises:
-            RunError: the tensors do not fit the network and the method.
-        """
+        """Load a saved state; raise a ``RunError`` if it does not fit."""
         sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
         kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
 
         def of_modules(named: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {
-                name: value
-                for name, value in named.items()
-                if not name.startswith("record.") and not is_optimizer_state(name)
-            }
+            others = {n: v for n, v in named.items() if not n.startswith("record.")}
+            return {n: v for n, v in others.items() if not is_optimizer_state(n)}
 
         current, saved = of_modules(self.tensors()), of_modules(tensors)
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
@@ -184,10 +174,8 @@ class Training:
         wrong = sorted(shapes.keys() ^ saved_shapes.keys())
         wrong += [n for n, shape in shapes.items() if saved_shapes.get(n, shape) != shape]
         if wrong:
-            raise RunError(
-                f"the checkpoint is of another configuration: {len(wrong)} tensors differ in name "
-                f"or shape, the first is {wrong[0]!r}"
-            )
+            count = f"{len(wrong)} tensors differ in name or shape, the first is {wrong[0]!r}"
+            raise RunError(f"the checkpoint is of another configuration: {count}")
         for name, value in current.items():
             value.copy_(saved[name])
         load_optimizer(self.optimizer, parameters, kept)
@@ -195,14 +183,5 @@ class Training:
         self.step, self.seconds, self.sums = step, seconds, sums
 
 
-def _seed(seed: int, device: torch.device) -> None:
-    if device.type == "cpu":
-        # torch.manual_seed also seeds lazily initialised accelerators, which takes time.
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
-
-
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:
-    """Return *value*, written into the tensor if *number* is one."""
     return number.fill_(value) if isinstance(number, Tensor) else value
