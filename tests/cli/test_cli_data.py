@@ -70,7 +70,7 @@ def test_check_as_json(make_image_folder: MakeFolder, capsys: pytest.CaptureFixt
     assert "no such source" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "chek", "x"]) == 2
     assert "Did you mean 'check'" in capsys.readouterr().err
     assert main(["data"]) == 2
@@ -79,7 +79,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
     assert "--labeled FOLDER" in capsys.readouterr().err
     for verb in (["train"], ["data", "check"]):
-        assert main([*verb, "digits", "--labeled", "x"]) == 2
+        assert main([*verb, "digits", "--labeled", str(tmp_path)]) == 2
         assert "--labeled" in capsys.readouterr().err
 
 

@@ -336,7 +336,7 @@ def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture)
     original = config.read_text()
     config.write_text(original.replace('"labeled_head": 20', '"labeled_head": 19'))
     assert main(["evaluate", str(finished_run)]) == 1
-    assert "other images" in capsys.readouterr().err
+    assert "not the images of the run" in capsys.readouterr().err
     config.write_text(original.replace("small-4", "small-6"))
     assert main(["evaluate", str(finished_run)]) == 1
     assert "do not match" in capsys.readouterr().err

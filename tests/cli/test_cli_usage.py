@@ -259,7 +259,7 @@ MEANT = {
     "evalute run": "'evaluate'",
     "train digits --method fixmach": "'fixmatch'",
     "train digits --method=fixmatch+dazo": "'daso'",
-    "train digits --method daso": "part to add to a method",
+    "train digits --method daso": "addition to a method",
     "train digits --treshold 0.5": "--threshold",
     "train digits --dist-temprature 0.5": "--dist-temperature",
     "train digits --step 5": "--steps",

@@ -136,9 +136,8 @@ def test_the_documented_example_runs(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    for name in ("fixmatch", "fixmatch+daso"):
-        for seed in (0, 1):
-            shutil.copytree(finished_run, tmp_path / "runs" / f"{name}-{seed}")
+    for name in sorted(set(re.findall(r'"runs/([^"]+)"', code))):
+        shutil.copytree(finished_run, tmp_path / "runs" / name)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(DOCUMENT), "exec"), {})
     assert (tmp_path / "recall.pdf").read_bytes().startswith(b"%PDF")
