@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages from the files of the repository's root, and links that work here and there."""
+"""MkDocs hooks: pages made from the files of the root, and links that work in both places."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
     for one in value if isinstance(value, tuple) else (value,):
         if choices and one not in choices:
             raise OptionError(
-                f"{name} = {one!r} ({flag(name)}): invalid choice; choose from {', '.join(choices)}."
+                f"{name} = {one!r} ({flag(name)}): invalid choice; "
+                f"choose from {', '.join(choices)}."
                 f"{nearest(str(one), choices)}"
             )
     for check in _checks(annotation):
