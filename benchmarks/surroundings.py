@@ -22,6 +22,7 @@ from steps import Case, Stopwatch, Variant
 from torch import Tensor, nn
 
 from daso.data.benchmarks.cifar import CIFAR10
+from daso.methods.method import Batch
 from daso.train.allocator import keep_freed_memory
 from daso.train.run import train_run
 
@@ -94,6 +95,19 @@ class OwnWork:
         }
 
 
+class Constant:
+    """Batches that are all the same."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __call__(self, step: int) -> Batch:
+        return self.batch
+
+    def close(self) -> None:
+        pass
+
+
 class Overhead:
     """The time of evaluations, checkpoints and logging around steps that take no time."""
 
@@ -113,7 +127,7 @@ class Overhead:
             return result
 
         setattr(training, "advance", advance)  # noqa: B010 - mypy forbids assigning a method
-        constant: Any = {"batches": lambda step: batch}
+        constant: Any = {"batches": Constant(batch)}
         watch = Stopwatch(batch.labels.device, self.case.clock)
         with tempfile.TemporaryDirectory() as folder:
             for row in train_run(dataclasses.replace(prepared, **constant), Path(folder) / "run"):

@@ -212,7 +212,7 @@ def test_a_method_of_ones_own_that_has_changed_is_told(tmp_path: Path, capsys: C
     ("line", "status", "message"),
     [
         (["--like", "nowhere"], 1, "is not a run folder"),
-        (["--like", "RUN", "--unlabeled", "."], 2, "leave out --unlabeled"),
+        (["--like", "RUN", "--unlabeled", "."], 2, "omit --unlabeled"),
         (["--like", "RUN", "--method", "fixmach"], 2, "fixmatch"),
     ],
 )

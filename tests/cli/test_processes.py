@@ -121,6 +121,7 @@ class Machines:
         """Return the exit statuses and what was said of errors."""
         running = self.start(*arguments)
         said = [process.communicate(timeout=240)[1] for process in running]
+        sys.stderr.write("".join(said))  # shown if the test fails
         lines = [
             line for line in "".join(said).splitlines() if line.startswith(("daso:", "Traceback"))
         ]

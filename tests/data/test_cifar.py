@@ -142,5 +142,5 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
     with pytest.raises(DataError, match="unpacks to over 100,000 bytes"):
         read_cifar(path, CIFAR10)
     monkeypatch.setattr("daso.data.benchmarks.cifar.LARGEST", 10)
-    with pytest.raises(DataError, match="larger than any CIFAR file"):
+    with pytest.raises(DataError, match="larger than"):
         read_cifar(tmp_path, CIFAR10)

@@ -354,7 +354,7 @@ def test_lengths_that_are_told_in_epochs_belong_to_the_full_scale() -> None:
     for name in ("warmup_steps", "histogram_period"):
         assert full[name] != defaults[name].default == lite[name]
     supervised = SCALES["full"].configure(aves, "supervised", {})
-    assert supervised.train.steps == aves.defaults.supervised_steps
+    assert supervised.train.steps == aves.defaults.supervised["steps"]
     assert supervised.train.learning_rate is None
 
 

@@ -198,7 +198,7 @@ def test_the_crop_of_both_views(crop: Literal["pad", "resized"], digits: Source)
         )
     for found, wanted in zip((*batch.labeled, *batch.unlabeled), expected, strict=True):
         assert torch.equal(found, wanted)
-    with pytest.raises(OptionError, match="--crop central"):
+    with pytest.raises(OptionError, match="crop = 'central'"):
         ViewOptions(crop="central")  # type: ignore[arg-type]
 
 

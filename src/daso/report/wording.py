@@ -8,6 +8,11 @@ POOLS = {"test": "test", "holdout": "held-out"}
 """Names of the images that a run is measured on."""
 
 
+def method_label(method: str) -> str:
+    """Return a method's name with custom parts by their files' names instead of their paths."""
+    return "+".join(part.rpartition("/")[2] for part in method.split("+"))
+
+
 def shortened(name: str, most: int = 14) -> str:
     """Return a class name of at most *most* characters."""
     return name if len(name) <= most else name[: most - 1] + "…"

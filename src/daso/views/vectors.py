@@ -66,7 +66,7 @@ def view_vectors(
         return move(torch.cat([getattr(draws, name) for draws in batches]), device)
 
     version = joined("version")
-    chosen = vectors[torch.arange(len(vectors), device=device), version]
-    share = joined("share")[:, None]
+    share = joined("share")[:, None]  # of torch's default type, as all draws
+    chosen = vectors[torch.arange(len(vectors), device=device), version].to(share.dtype)
     mixed = torch.lerp(chosen, chosen[move(torch.cat(partners), device)], share)
     return torch.where(joined("kept"), mixed + noise * std * joined("noise"), mean)

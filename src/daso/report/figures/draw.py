@@ -24,6 +24,7 @@ from daso.report import charts
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Groups, Series, confusion_shares
 from daso.report.reliability import FEW_IMAGES, reliability_bins
 from daso.report.runs import Array, RunFolder, read_run
+from daso.report.wording import method_label
 
 STYLES = {
     "labeled": "#0072B2",
@@ -250,7 +251,7 @@ def draw_run(folder: Path) -> list[Path]:
         RunError: the path is not a run folder, or nothing can be written.
     """
     run = read_run(folder)
-    groups = {run.method: [run]}
+    groups = {method_label(run.method): [run]}
     pictures = {
         "classes": charts.class_counts(run),
         "training": charts.accuracy(groups),
