@@ -78,7 +78,7 @@ class BOSS(FixMatch):
         guesses = F.one_hot(pseudo_label, self.num_classes)
         counts = guesses.sum(0)
         threshold = self.threshold - self.threshold_range * (1 - counts / counts.max())
-        mask = (confidence >= threshold[pseudo_label]).float()
+        mask = (confidence >= threshold[pseudo_label]).to(confidence.dtype)
         if self.weights_count == "confident":
             counts = (guesses * mask[:, None]).sum(0)
         weights = mask / counts[pseudo_label].clamp(min=1)

@@ -63,7 +63,7 @@ class FixMatch(Method):
 
     def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
         """Return the weight of each guess, float (U,): 1 from the threshold on, else 0."""
-        return (confidence >= self.threshold).float()
+        return (confidence >= self.threshold).to(confidence.dtype)
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return ``"labeled"``, ``"unlabeled"``, and the losses of refiner and terms."""

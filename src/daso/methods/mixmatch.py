@@ -90,7 +90,7 @@ class MixMatch(Method):
             sharp = sharpen(linear, self.temperature)
             guess = self.refine(Guess(sharp, first, batch.indices, batch.step, {"linear": linear}))
 
-        one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).float()
+        one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).to(guess.probs.dtype)
         targets = mixup(torch.cat([one_hot, guess.probs, guess.probs]), batch.draws)
         inputs = network.normalize(torch.cat([images, first_images, second_images]))
         size = len(images)

@@ -75,7 +75,7 @@ class PseudoLabel(Method):
             guess = Guess(linear, weak.detach(), batch.indices, batch.step, {"linear": linear})
             guess = self.refine(guess)
             confidence, pseudo_label = guess.probs.max(1)
-            mask = (confidence >= self.threshold).float()
+            mask = (confidence >= self.threshold).to(confidence.dtype)
         per_image = F.cross_entropy(logits, pseudo_label, reduction="none")
 
         weight = self.unlabeled_weight * ramp(batch.step, self.unlabeled_ramp, self.total_steps)

@@ -134,7 +134,7 @@ class ReMixMatch(Method):
             guess = self.alignment(guess)
             guess = self.refine(guess._replace(probs=sharpen(guess.probs, self.temperature)))
 
-        one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).float()
+        one_hot = F.one_hot(batch.labels, guess.probs.shape[1]).to(guess.probs.dtype)
         targets = mixup(torch.cat([one_hot, guess.probs, guess.probs, guess.probs]), batch.draws)
         inputs = network.normalize(torch.cat([images, weak_images, strong_images, other_images]))
         size = len(images)

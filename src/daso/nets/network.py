@@ -111,7 +111,7 @@ class Network(nn.Module):
         """Normalize uint8 images (B, C, H, W) to float; float images pass through unchanged."""
         if images.dtype != torch.uint8:
             return images
-        pixels = images.float()
+        pixels = images.to(self.mean.dtype)
         side = self.resolution
         if side is not None and images.shape[2:] != (side, side):
             pixels = F.interpolate(pixels, (side, side), mode=self.interpolation, antialias=True)
@@ -133,7 +133,7 @@ class Network(nn.Module):
         if x.dim() == 4:
             x = _channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            features = self.encoder(x).float()
+            features = self.encoder(x).to(self.mean.dtype)
         return features if self.processes is None else self.processes.gather(features, count)
 
     def classify(self, features: Tensor, head: str = "class") -> Tensor:
