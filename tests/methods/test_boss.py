@@ -27,10 +27,10 @@ def test_thresholds_and_weights_follow_the_counts_of_the_batch() -> None:
     confident = Counter(k for (_, k), good in zip(pairs, passed, strict=True) if good)
     for weights_count, divisor in (("all", counts), ("confident", confident)):
         rows = zip(passed, labels.tolist(), strict=True)
-        raw = torch.tensor([1 / divisor[k] if good else 0.0 for good, k in rows])
+        raw = confidence.new_tensor([1 / divisor[k] if good else 0.0 for good, k in rows])
         weights = BOSS(K, weights_count=weights_count).weigh(confidence, labels)
         torch.testing.assert_close(weights, raw * sum(passed) / raw.sum())
-        torch.testing.assert_close(weights[weights > 0].mean(), torch.tensor(1.0))
+        torch.testing.assert_close(weights[weights > 0].mean(), confidence.new_tensor(1.0))
 
 
 def test_with_equal_counts_it_is_fixmatch() -> None:
