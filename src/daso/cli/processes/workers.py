@@ -27,10 +27,11 @@ POLL_SECONDS = 0.2
 
 def _work(connection: Connection, campaign: Campaign) -> None:
     stop = threading.Event()
-    # A terminal signals the whole group; the parent decides, and stops this process by SIGTERM.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    # A terminal signals the whole group; the parent decides, and stops this process by SIGTERM,
+    # which is never ignored: that would discard one that was sent before this line.
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    for number in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
 
@@ -43,10 +44,12 @@ def _work(connection: Connection, campaign: Campaign) -> None:
     while True:
         try:
             cell = connection.recv()
-            connection.send(
-                campaign.attempt(cell, lambda cell, run, rows: deque(rows, 0), stop.is_set)
-            )
-        except (EOFError, OSError):  # the parent is gone; the run is saved
+        except (EOFError, OSError):  # the parent is gone
+            return
+        outcome = campaign.attempt(cell, lambda cell, run, rows: deque(rows, 0), stop.is_set)
+        try:
+            connection.send(outcome)
+        except OSError:  # the parent is gone; the run is saved
             return
 
 
