@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,14 +16,32 @@ INTEGER = re.compile(r"-?[0-9]{1,18}")
 BLANK_LETTERS = "\u115f\u1160\u2800"
 """Characters that count as letters or symbols but are invisible."""
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
+MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
+"""Texts that stand for a missing label; "NA" and "none" may be classes."""
+DOUBTFUL = frozenset("nan none null na n/a nil missing unlabeled unlabelled - ?".split())
+"""Class names, in small letters, that may mean a missing label."""
 
 
-def without_missing(labels: Iterable[str]) -> list[str]:
-    """Return labels with ``""`` for those that mean "unknown": -1 among whole numbers."""
-    texts = list(labels)
-    if not all(INTEGER.fullmatch(text) for text in texts if text):
-        return texts
-    return ["" if text == "-1" else text for text in texts]
+def is_missing(label: str) -> bool:
+    """Whether a text is what programs write in the place of a missing label."""
+    return MISSING.fullmatch(label.strip()) is not None
+
+
+def without_missing(labels: Sequence[str]) -> list[str]:
+    """Return labels with ``""`` for those that are missing."""
+    missing = set(filter(is_missing, set(labels)))
+    return ["" if label in missing else label for label in labels] if missing else list(labels)
+
+
+def missing_note(labels: Iterable[str], where: str) -> tuple[str, ...]:
+    """Note which texts were read as missing labels; -1 among whole numbers is the usual one."""
+    counts = Counter(labels)
+    del counts[""]
+    found = {label: count for label, count in counts.items() if is_missing(label)}
+    if not found or (list(found) == ["-1"] and all(map(INTEGER.fullmatch, counts))):
+        return ()
+    which = ", ".join(f"{count:,} are {label!r}" for label, count in sorted(found.items()))
+    return (f"{where}: of the labels {which}: read as unlabeled",)
 
 
 def number_labels(
@@ -39,7 +58,8 @@ def number_labels(
             index = next(i for i, label in enumerate(labels) if label in unknown)
             raise DataError(
                 f"{where}: {part} label {labels[index][:80]!r} (image {index}) is none of the "
-                f"{len(class_names)} classes: {', '.join(class_names)[:300]}"
+                f"{len(class_names)} classes of the labeled images: {listed(class_names)[:300]}; "
+                f"classes of the {part} images: {listed(in_order(set(labels) - {''}))[:300]}"
             )
     return {
         part: np.array([numbers.get(label, -1) for label in labels], dtype=np.int64)
@@ -47,11 +67,25 @@ def number_labels(
     }
 
 
-def numbered_names(count: int, where: str) -> tuple[str, ...]:
-    """Return the names "0" to "K - 1" of classes that are known by number only."""
-    if count > 100_000:
-        raise DataError(f"{where}: the largest label is {count - 1}; {NUMBER_CLASSES}")
-    return tuple(map(str, range(count)))
+def numbered_names(parts: Sequence[npt.NDArray[np.int64]], where: str) -> tuple[str, ...]:
+    """Return the names of classes that are known by number only.
+
+    They are 0 to K - 1, or 1 to K if no label of any part is 0.
+    """
+    largest = max(int(labels.max(initial=-1)) for labels in parts)
+    images = sum(map(len, parts))
+    if largest > min(images, 100_000):
+        what = f"the largest label is {largest}, with {images:,} images"
+        raise DataError(f"{where}: {what}; {NUMBER_CLASSES}")
+    first = 0 if largest < 1 or any((labels == 0).any() for labels in parts) else 1
+    return tuple(map(str, range(first, largest + 1)))
+
+
+def counted_from_zero(
+    labels: npt.NDArray[np.int64], numbered: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Return indices of the classes in ``numbered_names``; negative labels stay."""
+    return labels if numbered[:1] != ("1",) else np.where(labels > 0, labels - 1, labels)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -89,6 +123,10 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
 
 def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield code, text and cure for class names that are easily confused or invisible."""
+    for name in class_names:
+        if is_missing(name) or name.strip().casefold() in DOUBTFUL:
+            cure = "if it means that the class is unknown, leave the label empty"
+            yield "missing-name", f"the class name {name!r} reads like a missing label", cure
     for name in unseen_names(class_names):
         yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
     for group in alike_names(class_names):

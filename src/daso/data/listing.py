@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.source import refuse_empty_classes
@@ -14,9 +15,11 @@ PART_NAMES = {
     "train": ("train", "labeled", "labelled", "training"),
     "unlabeled": ("unlabeled", "unlabelled", "unsupervised"),
     "validation": ("val", "valid", "validation", "dev"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
 """The names of each part in folders, manifests and data sets, in any case."""
+MOST_SPLITS = 50
+"""Different texts of a column that may be one of splits."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,23 @@ class Listing:
 def part_called(name: str) -> str | None:
     """Return the part that a folder or split name stands for, or None."""
     return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
+
+
+def reads_like_split(values: Iterable[object]) -> bool:
+    """Whether a column has the names of several parts among few different texts."""
+    texts: set[str] = set()
+    for value in values:
+        if isinstance(value, str):
+            texts.add(value)
+            if len(texts) > MOST_SPLITS:
+                return False
+    return len({part_called(text) for text in texts} - {None}) > 1
+
+
+def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:
+    """Note the columns of a table that are not read."""
+    named = [name for name in columns if name.strip()]
+    return (f"{where}: columns that are not used: {listed(named)}",) if named else ()
 
 
 def unknown_part(name: str) -> str:

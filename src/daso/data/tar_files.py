@@ -6,7 +6,7 @@ import contextlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self, cast
 
@@ -98,11 +98,19 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-def regular_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the visible regular files of an archive, keeping none in memory."""
+def regular_members(
+    archive: tarfile.TarFile, passed: Callable[[str], None]
+) -> Iterator[tarfile.TarInfo]:
+    """Yield the visible regular files of an archive, keeping none in memory.
+
+    *passed* is called with the name of each link, which is not followed.
+    """
     for member in archive:
-        if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
-            yield member
+        if not PurePosixPath(member.name).name.startswith("."):
+            if member.isreg():
+                yield member
+            elif member.islnk() or member.issym():
+                passed(member.name)
         archive.members = []  # type: ignore[attr-defined] # or it would keep all members
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.benchmarks.locate import find_folder
+from daso.data.class_names import counted_from_zero, numbered_names
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source
 from daso.errors import DataError
@@ -48,8 +50,11 @@ def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip:
     folder = locate_idx(folder)
     train, test = _labeled(folder, *FILES[:2]), _labeled(folder, *FILES[2:])
     if class_names is None:
-        count = 1 + int(max(train.labels.max(), test.labels.max()))
-        class_names = tuple(map(str, range(count)))
+        class_names = numbered_names([train.labels, test.labels], str(folder))
+        train, test = (
+            replace(part, labels=counted_from_zero(part.labels, class_names))
+            for part in (train, test)
+        )
     return Source(name=name, class_names=class_names, train=train, test=test, flip=flip)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import NUMBER_CLASSES
+from daso.data.class_names import counted_from_zero, numbered_names
 from daso.data.images.decoded import DecodedImages, unlabeled_images
 from daso.data.source import UNLABELED, Source, check_labels, refuse_empty_classes
 from daso.errors import DataError
@@ -35,7 +36,7 @@ def from_arrays(
         labels: integers (N,) or (N, 1), 0 <= label < K; images labeled -1 become unlabeled.
         unlabeled: further images whose class is unknown.
         validation_images, validation_labels, test_images, test_labels: fully labeled hold-outs.
-        class_names: the K names; None: "0" to the largest label.
+        class_names: the K names; None: the numbers. Without names labels may be 1 to K, too.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
 
@@ -50,6 +51,12 @@ def from_arrays(
     }
     known_parts = [targets, *(part.labels for part in held_out.values() if part)]
     names = _class_names(class_names, known_parts)
+    if class_names is None:
+        targets = counted_from_zero(targets, names)
+        held_out = {
+            name_of_part: part and replace(part, labels=counted_from_zero(part.labels, names))
+            for name_of_part, part in held_out.items()
+        }
     check_labels(targets, len(names), "labels:", unknown=True)
     for name_of_part, part in held_out.items():
         if part is not None:
@@ -170,8 +177,4 @@ def _class_names(
         if len(set(names)) != len(names):
             raise DataError(f"class_names must be different, got {list(names)}")
         return names
-    count = 1 + max(int(part.max()) for part in labels)
-    images = sum(map(len, labels))
-    if count > images:
-        raise DataError(f"the largest label is {count - 1}, with {images} images; {NUMBER_CLASSES}")
-    return tuple(map(str, range(count)))
+    return numbered_names(labels, "labels")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import NUMBER_CLASSES, in_order, number_labels, numbered_names
+from daso.data.class_names import (
+    NUMBER_CLASSES,
+    counted_from_zero,
+    in_order,
+    missing_note,
+    number_labels,
+    numbered_names,
+    without_missing,
+)
 from daso.data.images.encoded import Encoded, EncodedImages, origin_of
-from daso.data.listing import Listing
+from daso.data.listing import Listing, reads_like_split, unused_note
 from daso.data.source import PARTS, UNLABELED, check_labels
 from daso.errors import DataError, MissingDependencyError
 
@@ -29,7 +38,7 @@ class Table:
     """An open file: its schema, and a function that yields the batches of one column."""
 
     schema: Any
-    column: Callable[[str], Iterator[Any]]
+    column: Callable[[str], Generator[Any]]
 
 
 Opener = Callable[[Path], AbstractContextManager[Table]]
@@ -52,7 +61,7 @@ def open_parquet(file: Path) -> Iterator[Table]:
 
         with pyarrow.parquet.ParquetFile(file) as opened:
 
-            def column(name: str) -> Iterator[Any]:
+            def column(name: str) -> Generator[Any]:
                 for batch in opened.iter_batches(batch_size=CHUNK, columns=[name]):
                     yield batch.column(0)
 
@@ -67,7 +76,7 @@ def open_arrow(file: Path) -> Iterator[Table]:
 
         with pyarrow.memory_map(str(file)) as mapped, pyarrow.ipc.open_stream(mapped) as opened:
 
-            def column(name: str) -> Iterator[Any]:
+            def column(name: str) -> Generator[Any]:
                 for batch in opened:
                     # Offsets in a damaged file may point outside it.
                     batch.validate(full=True)
@@ -102,39 +111,65 @@ class TableFiles:
     Args:
         files: at least one; all must have the same columns.
         with_paths: whether rows may hold the path of an image file instead of its bytes.
+        features: description of the columns, and its file; None: each file's own metadata.
 
     Attributes:
         image, label: the names of the columns.
-        metadata: of the first file's schema.
+        names: for each file, the names of its integer labels; empty without names.
+        unused: names of the other columns.
         rows: number of rows of each file, after its labels have been read.
 
     Raises:
-        DataError: a file is damaged, lacks the columns, or differs from the first.
+        DataError: a file is damaged, lacks the columns, differs from the first, or has a column
+            that reads like a split.
     """
 
-    def __init__(self, files: Sequence[Path], opener: Opener, *, with_paths: bool = False) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        opener: Opener,
+        *,
+        with_paths: bool = False,
+        features: tuple[object, Path] | None = None,
+    ) -> None:
         self.files, self.opener, self.with_paths = list(files), opener, with_paths
         self.rows: list[int] = []
+        self.names: list[tuple[str, ...]] = []
         columns = []
         for file in self.files:
             with opener(file) as table:
                 columns.append(_find_columns(table.schema, file))
-                if len(columns) == 1:
-                    self.metadata: dict[bytes, bytes] = table.schema.metadata or {}
-            if columns[-1] != columns[0]:
-                raise DataError(f"{file}: its columns differ from {self.files[0].name}'s")
-        self.image, self.label = columns[0]
+                if columns[-1] != columns[0]:
+                    raise DataError(f"{file}: its columns differ from {self.files[0].name}'s")
+                self.image, self.label = columns[0]
+                self.names.append(
+                    _metadata_names(table.schema.metadata or {}, self.label, file)
+                    if features is None
+                    else feature_names(features[0], self.label, features[1])
+                )
+                self.unused = [name for name in table.schema.names if name not in columns[0]]
+                if splits := split_columns(table, self.unused):
+                    raise DataError(
+                        f"{file}: the column {splits[0]!r} reads like a split; write each split to "
+                        "files of its own, or remove the column"
+                    )
 
-    def labels(self) -> list[Any]:
-        """Read the labels of all rows: integers or texts, None where missing."""
+    def labels(self, names: Sequence[str] = ()) -> list[Any]:
+        """Read the labels of all rows: integers or texts, None where missing.
+
+        Integers become the names that their file gives them; *names* serves a file without any.
+        """
         labels: list[Any] = []
         self.rows = []
-        for file in self.files:
+        for file, own in zip(self.files, self.names, strict=True):
             before = len(labels)
             with self.opener(file) as table:
                 for column in table.column(self.label):
                     labels += column.to_pylist()
             self.rows.append(len(labels) - before)
+            if named := own or names:
+                for row in range(before, len(labels)):
+                    labels[row] = _named(labels[row], named, f"{file}, row {row - before}")
         if not labels:
             raise DataError(f"{self.files[0]}: no rows in it")
         return labels
@@ -142,7 +177,7 @@ class TableFiles:
     def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
         """Return the images of all rows; ``labels()`` must have been called."""
         origins = partial(map, origin_of, self.files)
-        return EncodedImages(labels, self._name_of, self._chunks, False, origins)
+        return EncodedImages(labels, self.name_of, self._chunks, False, origins)
 
     def _chunks(self) -> Iterator[Sequence[Encoded]]:
         for file, rows in zip(self.files, self.rows, strict=True):
@@ -167,7 +202,7 @@ class TableFiles:
         # A row without bytes is reported like any other unreadable image.
         return [c or (Path(p) if p else b"") for c, p in zip(contents, paths, strict=True)]
 
-    def _name_of(self, index: int) -> str:
+    def name_of(self, index: int) -> str:
         for file, rows in zip(self.files, self.rows, strict=True):
             if index < rows:
                 return f"{file}, row {index}"
@@ -175,30 +210,39 @@ class TableFiles:
         return f"row {index}"
 
 
-def list_tables(
-    tables: Mapping[str, TableFiles],
-    class_names: Sequence[str] | None = None,
-    *,
-    name: str,
-    where: Path,
-) -> Listing:
+def list_tables(tables: Mapping[str, TableFiles], *, name: str, where: Path) -> Listing:
     """List the parts of a data set; training images without a label join the unlabeled ones.
+
+    The classes are those that the files of the training images name, in this order, or their
+    texts, or numbers. Labels of other parts are found among them by name.
 
     Args:
         tables: by part, of ``PARTS``.
-        class_names: for integer labels; None: those in the metadata of the training images; empty:
-            the numbers. Text labels are the names.
         name, where: see ``Listing``.
 
     Raises:
         DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
     """
-    if class_names is None:
-        class_names = _metadata_names(tables["train"])
-    values = {part: tables[part].labels() for part in PARTS if part in tables}
+    class_names = tuple(dict.fromkeys(itertools.chain(*tables["train"].names)))
+    values = {part: tables[part].labels(class_names) for part in PARTS if part in tables}
+    notes = tuple(
+        f"{where}: the {part} labels are numbers without names; they are read as those of train"
+        for part, table in tables.items()
+        if class_names and not all(table.names) and any(isinstance(v, str) for v in values[part])
+    )
     if any(isinstance(label, str) for column in values.values() for label in column):
-        texts = {part: [_text(label) for label in column] for part, column in values.items()}
-        class_names = tuple(in_order(text for text in texts["train"] if text))
+        raw = {
+            part: ["" if label is None else str(label) for label in column]
+            for part, column in values.items()
+        }
+        notes += missing_note(itertools.chain(*raw.values()), str(where))
+        texts = {part: without_missing(column) for part, column in raw.items()}
+        for part in {"validation", "test"} & texts.keys():
+            if "" in texts[part]:
+                place = tables[part].name_of(texts[part].index(""))
+                raise DataError(f"{place}: {part} image without a label; label or remove it")
+        others = in_order(set(texts["train"]) - {"", *class_names})
+        class_names = (*class_names, *others)
         labels = number_labels(texts, class_names, str(where))
     else:
         numbers = {
@@ -206,10 +250,11 @@ def list_tables(
             for part, column in values.items()
         }
         largest = max(map(max, numbers.values()))
-        if largest >= (2**31 if class_names else sum(map(len, numbers.values()))):
+        if largest > 2**31:
             raise DataError(f"{where}: the largest label is {largest}; {NUMBER_CLASSES}")
         labels = {part: np.array(of_part, dtype=np.int64) for part, of_part in numbers.items()}
-        class_names = class_names or numbered_names(largest + 1, str(where))
+        class_names = numbered_names(list(labels.values()), str(where))
+        labels = {part: counted_from_zero(of_part, class_names) for part, of_part in labels.items()}
     pools: dict[str, EncodedImages] = {}
     for part, of_part in labels.items():
         unknown = part in ("train", "unlabeled")
@@ -221,22 +266,46 @@ def list_tables(
         pools["train"] = pools["train"].select(np.flatnonzero(known))
         own = pools.get("unlabeled")
         pools["unlabeled"] = without if own is None else without.followed_by(own)
-    return Listing(name, str(where), tuple(class_names), pools)
+    unused = dict.fromkeys(itertools.chain(*(table.unused for table in tables.values())))
+    notes += unused_note(unused, where)
+    return Listing(name, str(where), class_names, pools, notes=notes)
 
 
-def _text(label: int | str | None) -> str:
-    return "" if label in (None, UNLABELED) else str(label)
+def split_columns(table: Table, names: Sequence[str]) -> list[str]:
+    """Return the columns of texts, out of *names*, that read like a split."""
+    import pyarrow.types as types
+
+    found = []
+    for name in names:
+        kind = table.schema.field(name).type if table.schema.names.count(name) == 1 else None
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if kind is not None and (types.is_string(kind) or types.is_large_string(kind)):
+            with closing(table.column(name)) as columns:  # a text too many ends the reading
+                if reads_like_split(itertools.chain.from_iterable(c.to_pylist() for c in columns)):
+                    found.append(name)
+    return found
 
 
-def _metadata_names(table: TableFiles) -> tuple[str, ...]:
-    stored = table.metadata.get(b"huggingface")
+def _named(label: Any, names: Sequence[str], place: str) -> str | None:
+    if label is None or isinstance(label, str):
+        return label
+    if UNLABELED <= label < len(names):
+        return None if label == UNLABELED else names[label]
+    raise DataError(
+        f"{place}: label {label} is out of range; the {len(names)} classes have the numbers 0 to "
+        f"{len(names) - 1}, and -1 is unknown"
+    )
+
+
+def _metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
+    stored = metadata.get(b"huggingface")
     if stored is None:
         return ()
     try:
         features = json.loads(stored)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
         features = None
-    return feature_names(features, table.label, table.files[0])
+    return feature_names(features, label, file)
 
 
 def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:

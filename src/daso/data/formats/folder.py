@@ -7,15 +7,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from daso.data.class_names import in_order
-from daso.data.formats.tar_shards import is_shards, unlabeled_tars
+from daso.data.class_names import in_order, is_missing, listed
+from daso.data.formats.tar_shards import PassedOver, is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems
 
-LABELED_FOLDERS = ("labeled", "train")
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
@@ -24,8 +23,8 @@ Faults = list[tuple[str, str]]
 
 
 def is_image_folder(folder: Path) -> bool:
-    """Whether *folder* holds a ``labeled`` or ``train`` folder."""
-    return any((folder / name).is_dir() for name in LABELED_FOLDERS)
+    """Whether *folder* holds a folder of labeled images, called like one of ``PART_NAMES``."""
+    return "train" in map(part_called, _subfolders(folder))
 
 
 def is_class_folder(folder: Path) -> bool:
@@ -35,8 +34,8 @@ def is_class_folder(folder: Path) -> bool:
     if parts:
         raise DataError(
             f"{folder}: the folder {parts[0]!r} looks like a part of a data set, not like a class. "
-            f"Name the parts {' (or '.join(LABELED_FOLDERS)}), {', '.join(FOLDERS.values())}; "
-            "the labeled one is required"
+            f"Name the parts labeled (or train), {', '.join(FOLDERS.values())}; the labeled one is "
+            "required"
         )
     return len(with_images) > 1
 
@@ -50,7 +49,7 @@ def list_folder(
     and files without an image suffix are ignored.
 
     Args:
-        folder: has ``labeled/`` or ``train/`` and possibly other parts, or the class folders.
+        folder: has a folder for each part, named as in ``PART_NAMES``, or the class folders.
         others: places of other parts: "unlabeled", "val", "test". Unlabeled images may be in tar
             shards: a folder of them, a pattern such as ``shards/{000..127}.tar``, or an address.
         skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders,
@@ -61,11 +60,16 @@ def list_folder(
             would leave something out.
         OptionError: the name of another part is unknown.
     """
-    labeled, places = _find_parts(folder, dict(others or {}))
+    labeled, places, notes = _find_parts(folder, dict(others or {}))
     faults: Faults = []
+    passed = PassedOver()
     files = _class_files(labeled, faults)
     if not any(files.values()):
         raise DataError(f"{labeled}: {NO_IMAGES}")
+    for name in filter(is_missing, list(files)):
+        if files.pop(name):
+            reason = "reads like a missing label; rename it, or move its images to unlabeled/"
+            faults.append((str(labeled / name), reason))
     class_names = tuple(in_order(name for name, images in files.items() if images))
     for name in (name for name, images in files.items() if not images):
         reason = f"no labeled image of class {name!r}; add some, or remove the folder"
@@ -76,7 +80,7 @@ def list_folder(
             continue
         place, before = places[FOLDERS[part]], len(faults)
         if part == "unlabeled":
-            pools[part] = _unlabeled_images(place, faults)
+            pools[part] = _unlabeled_images(place, faults, passed)
         else:
             files = _known_classes(Path(place), class_names, faults)
             pools[part] = _labeled_images(files, class_names)
@@ -91,24 +95,41 @@ def list_folder(
         class_names,
         {part: images for part, images in pools.items() if images is not None},
         tuple(faults),
+        (*notes, *passed.notes(str(folder))),
     )
 
 
-def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, str]]:
+def _find_parts(
+    folder: Path, places: dict[str, str]
+) -> tuple[Path, dict[str, str], tuple[str, ...]]:
+    """Return the folder of labeled images, those of other parts, and notes."""
     unknown = [name for name in places if name not in FOLDERS.values()]
     if unknown:
         raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
-    labeled = folder
+    labeled, notes = folder, ()
     if is_image_folder(folder):
-        present = [folder / name for name in LABELED_FOLDERS if (folder / name).is_dir()]
-        if len(present) > 1:
-            raise DataError(f"{folder}: has both 'labeled' and 'train'; keep one of them")
-        labeled = present[0]
-        inside = {name: str(folder / name) for name in FOLDERS.values() if (folder / name).is_dir()}
-        for name in sorted(inside.keys() & places.keys()):
-            given = f"--{name} {places[name]}"
-            raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
-        places |= inside
+        inside: dict[str, str] = {}
+        other = []
+        for name in _subfolders(folder):
+            part = part_called(name)
+            if part is None:
+                other += [f"{name}/"] if any(_walk(folder / name)) else []
+            elif part in inside:
+                both = f"{inside[part]!r} and {name!r}"
+                raise DataError(f"{folder}: has both {both} for one part; keep one of them")
+            else:
+                inside[part] = name
+        labeled = folder / inside.pop("train")
+        for part, name in inside.items():
+            option = FOLDERS[part]
+            if option in places:
+                given = f"--{option} {places[option]}"
+                raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
+            places[option] = str(folder / name)
+        other += sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
+        if other:
+            what = "images that are not read, as they are in no folder of a part"
+            notes = (f"{folder}: {what}: {listed(other)}",)
     else:
         is_class_folder(folder)
     for name, place in places.items():
@@ -117,7 +138,7 @@ def _find_parts(folder: Path, places: dict[str, str]) -> tuple[Path, dict[str, s
     for one in (labeled, *map(Path, places.values())):
         if one.is_dir():
             require_readable(one)
-    return labeled, places
+    return labeled, places, notes
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -133,7 +154,7 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
             "move each into the folder of its class"
         )
     if not names:
-        is_part = folder.name in LABELED_FOLDERS or folder.name in FOLDERS.values()
+        is_part = part_called(folder.name) is not None
         raise DataError(
             f"{folder}: no class folders in it; make one folder for each class"
             + ("" if is_part else ", in labeled/, beside unlabeled/ for images without a class")
@@ -168,14 +189,14 @@ def _labeled_images(
     return EncodedImages.of_files(paths, labels) if paths else None
 
 
-def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
+def _unlabeled_images(place: str, faults: Faults, passed: PassedOver) -> EncodedImages | None:
     if is_shards(place):
-        return unlabeled_tars(place)
+        return unlabeled_tars(place, passed)
     paths = _image_files(Path(place), faults)
     files = sorted(path for path in Path(place).iterdir() if path.is_file())
     shards = [str(path) for path in files if is_shards(path.name)]
     parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
-    parts += map(unlabeled_tars, shards)
+    parts += [unlabeled_tars(shard, passed) for shard in shards]
     return functools.reduce(EncodedImages.followed_by, parts) if parts else None
 
 

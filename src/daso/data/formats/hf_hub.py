@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     listing = list_tables(tables, name=repository.rpartition("/")[2], where=where)
     left_out = [split for split in splits if part_called(split) is None]
     notes = (f"{where}: the split(s) {', '.join(left_out)} are left out",) if left_out else ()
-    return dataclasses.replace(listing, notes=notes)
+    return dataclasses.replace(listing, notes=(*listing.notes, *notes))
 
 
 def _load(repository: str, configuration: str | None, name: str, *, download: bool) -> Any:
@@ -80,7 +80,7 @@ def _opener(data: Any) -> Opener:
     def opener(_: Path) -> Iterator[Table]:
         table = data.flatten_indices().data.table if data._indices is not None else data.data.table
 
-        def column(name: str) -> Iterator[Any]:
+        def column(name: str) -> Generator[Any]:
             for batch in table.select([name]).to_batches(max_chunksize=CHUNK):
                 yield batch.column(0)
 

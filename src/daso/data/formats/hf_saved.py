@@ -8,7 +8,6 @@ from typing import Any
 
 from daso.data.formats.arrow import (
     TableFiles,
-    feature_names,
     import_pyarrow,
     list_tables,
     open_arrow,
@@ -39,10 +38,12 @@ def list_saved(folder: Path) -> Listing:
     places = {"train": folder}
     if (folder / SPLITS).is_file():
         places = _split_folders(folder)
-    tables = {part: TableFiles(_files(place), open_arrow) for part, place in places.items()}
-    info = places["train"] / INFO
-    class_names = feature_names(_read_json(info).get("features"), tables["train"].label, info)
-    return list_tables(tables, class_names, name=folder.resolve().name, where=folder)
+    tables = {}
+    for part, place in places.items():
+        info = place / INFO
+        features = (_read_json(info).get("features"), info)
+        tables[part] = TableFiles(_files(place), open_arrow, features=features)
+    return list_tables(tables, name=folder.resolve().name, where=folder)
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:

@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.data.class_names import INTEGER, in_order, number_labels, without_missing
+from daso.data.class_names import (
+    INTEGER,
+    in_order,
+    missing_note,
+    number_labels,
+    without_missing,
+)
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import Listing, part_called, unknown_part
+from daso.data.listing import Listing, part_called, unknown_part, unused_note
 from daso.data.source import PARTS
 from daso.errors import DataError, nearest, problems
 
@@ -30,8 +36,8 @@ def is_manifest(path: Path) -> bool:
 def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = False) -> Listing:
     """List the images of a manifest without decoding any.
 
-    A row has a path, a label (empty, or -1 among numbers: unlabeled) and possibly a split. Labels
-    in the split "unlabeled" are used to measure pseudo-labels.
+    A row has a path, a label (empty, or one of ``class_names.MISSING``: unlabeled) and possibly a
+    split. Labels in the split "unlabeled" are used to measure pseudo-labels.
 
     Args:
         file: CSV, TSV, JSON lines or parquet; for the columns see ``manifest_rows.COLUMNS``.
@@ -47,14 +53,14 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; it must hold the images of {file}")
     bad: Bad = []
-    rows, columns = read_rows(file, bad)
+    rows, columns, unused = read_rows(file, bad)
     entries = _without_repeats(_entries(rows, folder, bad), bad)
     class_names = tuple(in_order(entry.label for entry in entries if entry.part == "train"))
     entries = _of_known_classes(entries, class_names, bad)
-    if not class_names and (rows or not bad):
-        bad.append((0, "no usable row has a label"))
     bad.sort()
-    skipped = tuple((where(file, line) if line else str(file), reason) for line, reason in bad)
+    skipped = tuple((where(file, line), reason) for line, reason in bad)
+    if not class_names and (rows or not bad):
+        skipped = ((str(file), "no usable row has a label"), *skipped)
     if skipped and not (skip_bad and class_names):
         cure = "Correct them" + (", or leave them out: --skip-bad." if class_names else ".")
         raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
@@ -67,7 +73,12 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
         for part, entries in by_part.items()
     }
     taken = ", ".join(f"{role} from column {column!r}" for role, column in columns.items())
-    return Listing(file.stem, str(file), class_names, pools, skipped, (f"{file}: {taken}",))
+    notes = (
+        f"{file}: {taken}",
+        *unused_note(unused, file),
+        *missing_note((row.label for row in rows), str(file)),
+    )
+    return Listing(file.stem, str(file), class_names, pools, skipped, notes)
 
 
 @dataclass(frozen=True)
@@ -97,10 +108,9 @@ def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry
 
 def _labels(rows: Sequence[ManifestRow]) -> list[str]:
     """Return the rows' labels, "" where missing; 3.0 is 3 if all labels are whole numbers."""
-    whole = [WHOLE.sub(r"\1", r.label) if WHOLE.fullmatch(r.label) else r.label for r in rows]
-    if not all(INTEGER.fullmatch(label) for label in whole if label):
-        return [row.label for row in rows]
-    return without_missing(whole)
+    labels = without_missing([row.label for row in rows])
+    whole = [WHOLE.sub(r"\1", label) if WHOLE.fullmatch(label) else label for label in labels]
+    return whole if all(INTEGER.fullmatch(label) for label in whole if label) else labels
 
 
 def _part(row: ManifestRow, label: str) -> str:

@@ -6,12 +6,14 @@ import csv
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import import_pyarrow, open_parquet
+from daso.data.formats.arrow import import_pyarrow, open_parquet, split_columns
+from daso.data.listing import part_called, reads_like_split
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -24,12 +26,15 @@ COLUMNS = {
     "split": ("split", "part", "subset"),
 }  # fmt: skip
 """Names of the columns, in any case; the first one present is used."""
+FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
+"""Beginning of the name of a column such as "is_valid"."""
 USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
 """Maximum bytes of a line."""
 MOST_ROWS = 5_000_000
 SHOWN = 80
 """Characters of a value that a message quotes."""
+QUOTES = 'check its quotes: a field that holds " must be quoted, and the " in it doubled'
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,18 @@ class ManifestRow:
 
 Bad = list[tuple[int, str]]
 """Line and reason of unusable rows."""
+Record = tuple[int, dict[str, Any]]
 Records = Iterator[tuple[int, dict[str, Any] | str]]
 """Line, and its values by column or the reason why it is unusable."""
 
 
-def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
-    """Return a manifest's usable rows and the columns of "path", "label" and "split".
+def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str], list[str]]:
+    """Return a manifest's usable rows, the columns of "path", "label" and "split", and the others.
 
-    The unusable rows are added to *bad*.
+    A column that reads like a split is one, whatever its name. The unusable rows are added to
+    *bad*.
     """
-    records: list[tuple[int, dict[str, Any]]] = []
+    records: list[Record] = []
     names: dict[str, None] = {}
     try:
         for line, record in _records(file):
@@ -80,6 +87,9 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
     for role in ("path", "label"):
         if role not in columns and records:
             raise _no_column(file, role, list(names))
+    unused = [name for name in names if name not in columns.values()]
+    if "split" not in columns:
+        _add_split(file, columns, unused, records)
     rows: list[ManifestRow] = []
     for line, record in records:
         try:
@@ -91,7 +101,22 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str]]:
         except ValueError as error:
             bad.append((line, str(error)))
     bad.sort()
-    return rows, columns
+    return rows, columns, unused
+
+
+def _add_split(
+    file: Path, columns: dict[str, str], unused: list[str], records: Sequence[Record]
+) -> None:
+    """Move the column that reads like a split from the unused ones to the others."""
+    cure = f"name the column of the splits {COLUMNS['split'][0]!r}, with train, val and test in it"
+    splits = [n for n in unused if reads_like_split(record.get(n) for _, record in records)]
+    flags = [n for n in unused if part_called(FLAG.sub("", n.strip())) in ("validation", "test")]
+    if len(splits) > 1 or (flags and not splits):
+        both = " and ".join(map(repr, splits or flags))
+        raise DataError(f"{file}: {both} read like a split; {cure}, or rename it")
+    for name in splits:
+        columns["split"] = name
+        unused.remove(name)
 
 
 def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
@@ -191,6 +216,7 @@ def _csv(file: Path) -> Records:
     text = itertools.chain([first], lines)
     skip = delimiter != "\t"
     reader = csv.reader(text, delimiter=delimiter, skipinitialspace=skip, strict=True)
+    line = 1
     try:
         names = [name.strip() for name in next(reader)]
         repeated = [name for name in names if name and names.count(name) > 1]
@@ -199,13 +225,22 @@ def _csv(file: Path) -> Records:
         line = reader.line_num + 1
         for fields in reader:
             if any(field.strip() for field in fields):
-                if len(fields) == len(names):
+                if reader.line_num > line and _holds_rows(fields, delimiter, len(names)):
+                    yield line, f"has a quote that closes in line {reader.line_num}; {QUOTES}"
+                elif len(fields) == len(names):
                     yield line, dict(zip(names, fields, strict=True))
                 else:
                     yield line, f"has {len(fields)} fields, the first line {len(names)}"
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{where(file, reader.line_num)}: {error}; check its quotes") from None
+        read = f" (read to line {reader.line_num})" if reader.line_num > line else ""
+        raise DataError(f"{where(file, line)}: {error}{read}; {QUOTES}") from None
+
+
+def _holds_rows(fields: Sequence[str], delimiter: str, count: int) -> bool:
+    """Whether a field has, after its first line, one that reads like a row of *count* fields."""
+    lines = (line for field in fields for line in field.splitlines()[1:])
+    return any(line.count(delimiter) >= count - 1 for line in lines)
 
 
 def _json_lines(file: Path) -> Records:
@@ -219,7 +254,10 @@ def _json_lines(file: Path) -> Records:
             continue
         if isinstance(record, dict):
             # Values of other columns may be large.
-            yield number, {k: v if k.strip().lower() in USED else None for k, v in record.items()}
+            yield (
+                number,
+                {k: v if k.strip().lower() in USED else str(v)[:SHOWN] for k, v in record.items()},
+            )
         else:
             kind = type(record).__name__
             yield number, f'must be an object such as {{"path": ..., "label": ...}}, found {kind}'
@@ -232,6 +270,7 @@ def _parquet(file: Path) -> Records:
         if len(set(names)) < len(names):
             raise DataError(f"{file}: has a column twice: {', '.join(names)}")
         used = list(choose_columns(names).values())
+        used += split_columns(table, [name for name in table.schema.names if name not in used])
         columns = (
             (value for part in table.column(name) for value in part.to_pylist()) for name in used
         )

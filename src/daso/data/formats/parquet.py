@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from daso.data.class_names import listed
 from daso.data.formats.arrow import TableFiles, import_pyarrow, list_tables, open_parquet
-from daso.data.listing import PART_NAMES, Listing
+from daso.data.listing import Listing, part_called
 from daso.errors import DataError
 
 
 def locate_parquet(folder: Path) -> Path:
     """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
     for name in (".", "data", "plain_text"):
-        if _files(folder / name, "train"):
+        if "train" in _files_by_part(folder / name)[0]:
             return folder / name
     reason = "missing train-*.parquet" if folder.is_dir() else "no such folder"
     raise DataError(f"{folder}: {reason}")
@@ -34,17 +36,32 @@ def list_parquet(folder: Path) -> Listing:
     import_pyarrow("parquet files")
     place = locate_parquet(folder)
     tables: dict[str, TableFiles] = {}
-    for part, names in PART_NAMES.items():
-        files = next((files for name in names if (files := _files(place, name))), [])
-        if files:
+    present, other = _files_by_part(place)
+    for part, by_name in present.items():
+        if len(by_name) > 1:
+            names = " and ".join(files[0].name for files in by_name.values())
+            raise DataError(f"{place}: {names} are both {part} images; give them one name")
+        for files in by_name.values():
             counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
             total = max((int(count[1]) for count in counts if count), default=len(files))
             if total != len(files):
                 what = f"{len(files)} of {total} files like {files[0].name}"
                 raise DataError(f"{place}: {what}; fetch them all")
             tables[part] = TableFiles(files, open_parquet)
-    return list_tables(tables, name=folder.resolve().name, where=place)
+    listing = list_tables(tables, name=folder.resolve().name, where=place)
+    note = f"{place}: files that are not read, as their names are of no part: {listed(other)}"
+    return replace(listing, notes=(*listing.notes, note)) if other else listing
 
 
-def _files(folder: Path, part: str) -> list[Path]:
-    return sorted({*folder.glob(f"{part}-*.parquet"), *folder.glob(f"{part}.parquet")})
+def _files_by_part(folder: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
+    """Return a folder's parquet files by part and name of the part, and the names of others."""
+    parts: dict[str, dict[str, list[Path]]] = {}
+    other = []
+    for file in sorted(folder.glob("*.parquet")):
+        name = file.stem.partition("-")[0]
+        part = part_called(name)
+        if part is None:
+            other.append(file.name)
+        else:
+            parts.setdefault(part, {}).setdefault(name, []).append(file)
+    return parts, other

@@ -8,13 +8,21 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import INTEGER, in_order, number_labels, numbered_names
+from daso.data.class_names import (
+    INTEGER,
+    in_order,
+    listed,
+    missing_note,
+    number_labels,
+    numbered_names,
+    without_missing,
+)
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
 from daso.data.listing import Listing, part_called
@@ -86,24 +94,33 @@ def _matching(pattern: str) -> list[str]:
 
 def is_tar_folder(folder: Path) -> bool:
     """Whether a folder holds shards of labeled images, such as train-*.tar."""
-    return "train" in _shards_by_part(folder)
+    return "train" in _shards_by_part(folder)[0]
 
 
 def list_tars(folder: Path) -> Listing:
     """List the images of a folder of shards, such as train-000.tar and unlabeled-000.tar.
 
     A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
-    ``classes.txt``, if present, names the numbers.
+    ``classes.txt``, if present, names the numbers. Notes count what is passed over.
 
     Raises:
         DataError: a shard is damaged, or a label is missing or unknown.
     """
-    shards = _shards_by_part(folder)
+    shards, other = _shards_by_part(folder)
+    passed = PassedOver()
     labels = {
-        part: [[sample.label for sample in read_samples(one, contents=False)] for one in of_part]
+        part: [
+            [sample.label for sample in read_samples(one, contents=False, passed=passed)]
+            for one in of_part
+        ]
         for part, of_part in shards.items()
     }
-    texts = {part: list(itertools.chain(*of_part)) for part, of_part in labels.items()}
+    raw = {part: list(itertools.chain(*of_part)) for part, of_part in labels.items()}
+    notes = [*missing_note(itertools.chain(*raw.values()), str(folder)), *passed.notes(str(folder))]
+    if other:
+        what = "shards that are not read, as their names are of no part"
+        notes.append(f"{folder}: {what}: {listed(other)}")
+    texts = {part: without_missing(of_part) for part, of_part in raw.items()}
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
             raise DataError(
@@ -112,32 +129,60 @@ def list_tars(folder: Path) -> Listing:
             )
     class_names = classes = tuple(in_order(texts["train"]))
     if all(INTEGER.fullmatch(text) for text in texts["train"]):
-        class_names = _class_names(folder, max(map(int, texts["train"]), default=-1) + 1)
-        classes = tuple(map(str, range(len(class_names))))
+        class_names, classes = _class_names(folder, texts["train"])
     numbers = number_labels(texts, classes, str(folder))
     pools = {
         part: _encoded(of_part, [len(one) for one in labels[part]], numbers[part])
         for part, of_part in shards.items()
     }
-    return Listing(folder.resolve().name, str(folder), class_names, pools)
+    return Listing(folder.resolve().name, str(folder), class_names, pools, notes=tuple(notes))
 
 
-def unlabeled_tars(place: str) -> EncodedImages:
+def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImages:
     """List all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
-    counts = [sum(1 for _ in read_samples(shard, contents=False)) for shard in shards]
+    counts = [
+        sum(1 for _ in read_samples(shard, contents=False, passed=passed)) for shard in shards
+    ]
     if not sum(counts):
         raise DataError(f"{place}: no images in it")
     return _encoded(shards, counts, np.full(sum(counts), UNLABELED, dtype=np.int64))
 
 
-def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
-    """Yield the samples of a shard that have an image; without *contents* the image is empty."""
+@dataclass
+class PassedOver:
+    """Counts what is not read of shards, and keeps the first name of each kind."""
+
+    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, kind: str, name: str) -> None:
+        count, first = self.kinds.get(kind, (0, name))
+        self.kinds[kind] = (count + 1, first)
+
+    def notes(self, where: str) -> list[str]:
+        return [
+            f"{where}: {count:,} {kind} are not read, such as {name[:200]!r}"
+            for kind, (count, name) in self.kinds.items()
+        ]
+
+
+def read_samples(
+    shard: str, *, contents: bool, passed: PassedOver | None = None
+) -> Iterator[Sample]:
+    """Yield the samples of a shard that have an image; without *contents* the image is empty.
+
+    Raises:
+        DataError: the shard is damaged, a member is too large, or the images of a sample have no
+            ending of their own: those with points in their names.
+    """
+    passed = PassedOver() if passed is None else passed
     with open_tar(shard, "r|*" if contents else "r:*") as archive:
-        files = regular_members(archive)
+        files = regular_members(archive, lambda name: passed.add("links", name))
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
+            first, more = "", []
             for member in members:
+                first = first or member.name
                 ending = _split(member.name)[1]
                 if member.size > LARGEST_MEMBER:
                     what = f"{member.name[:200]!r} has {member.size:,} bytes"
@@ -145,12 +190,23 @@ def read_samples(shard: str, *, contents: bool) -> Iterator[Sample]:
                 if f".{ending}" in SUFFIXES and not has_image:
                     has_image = True
                     image = read_member(archive, member) if contents else b""
+                elif PurePosixPath(member.name).suffix.lower() in SUFFIXES:
+                    more.append(member.name)
                 elif ending == "cls":
-                    label = read_member(archive, member).decode("utf-8", "replace").strip()
+                    label = read_member(archive, member).decode("utf-8-sig", "replace").strip()
                 elif ending == "json" and not label:
                     label = _json_label(read_member(archive, member))
+            if more and not has_image:
+                raise DataError(
+                    f"{shard}: the image {more[0][:200]!r} has a point before its ending, and what "
+                    "follows the first point is the kind of a member; write _ for the other points"
+                )
+            for name in more:
+                passed.add("further images of a sample", name)
             if has_image:
                 yield Sample(key, image, label)
+            else:
+                passed.add("samples without an image of a known ending", first)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -168,27 +224,37 @@ def _json_label(content: bytes) -> str:
     return "" if label is None or isinstance(label, dict | list) else str(label)
 
 
-def _shards_by_part(folder: Path) -> dict[str, list[str]]:
+def _shards_by_part(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Return a folder's shards by part, and the names of those that are of no part."""
     shards: dict[str, list[str]] = {}
+    other = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.name.lower().endswith(ENDINGS) or not path.is_file():
+            continue
         part = part_called(re.split(r"[-_.]", path.name)[0])
-        if part is not None and path.name.lower().endswith(ENDINGS) and path.is_file():
+        if part is None:
+            other.append(path.name)
+        else:
             shards.setdefault(part, []).append(str(path))
-    return shards
+    return shards, other
 
 
-def _class_names(folder: Path, count: int) -> tuple[str, ...]:
+def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of numbered classes, and their numbers as texts."""
     file = folder / CLASSES
     if not file.is_file():
-        return numbered_names(count, str(folder))
+        found = np.array([int(text) for text in numbers], dtype=np.int64)
+        names = numbered_names([found], str(folder))
+        return names, names
+    count = max(map(int, numbers), default=-1) + 1
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < count:
         raise DataError(f"{file}: has {len(names)} names, but there is a label {count - 1}")
-    return names
+    return names, tuple(map(str, range(len(names))))
 
 
 def _encoded(
