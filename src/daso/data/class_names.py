@@ -18,7 +18,9 @@ BLANK_LETTERS = "\u115f\u1160\u2800"
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
 MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
-DOUBTFUL = frozenset("nan none null na n/a nil missing unlabeled unlabelled - ?".split())
+DOUBTFUL = frozenset(
+    ("nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled", "-", "?")
+)
 """Class names, in small letters, that may mean a missing label."""
 
 

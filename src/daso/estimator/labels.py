@@ -9,32 +9,35 @@ import numpy.typing as npt
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from daso.data.class_names import INTEGER, is_missing
+
 Array = npt.NDArray[Any]
 
 
 def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.bool_]:
     """Return which labels are missing, bool (N,).
 
-    These are ``None``, NaN and pandas' NA. If there are none of them and the labels are numbers, -1
-    means missing, provided that at least two other classes remain: -1 and 1 are two classes.
+    These are ``None``, NaN and pandas' NA, also as texts, and -1 beside texts. If there are none of
+    them and the labels are numbers, or texts of numbers, -1 means missing, provided that at least
+    two other classes remain: -1 and 1 are two classes.
 
     Args:
         classes: of a fitted classifier, which decide whether -1 is a class; None: *y* decides.
     """
-    if y.dtype.kind == "f":
-        missing = np.isnan(y)
-    elif y.dtype.kind in "OUS":
+    if y.dtype.kind in "OUS":
         missing = np.fromiter(map(_is_missing, y.tolist()), bool, len(y))
+        marked = np.fromiter(map(_is_minus_one, y.tolist()), bool, len(y))
     else:
-        missing = np.zeros(len(y), dtype=bool)
-    labels = np.array(y[~missing].tolist())
-    if missing.any() or not len(labels) or labels.dtype.kind not in "if":
-        return missing
-    marked = labels == -1
-    others = np.unique(labels[~marked])
-    means_missing = len(others) >= 2 if classes is None else -1 not in classes.tolist()
-    missing[~missing] = marked & means_missing
-    return missing
+        missing = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
+        marked = y == -1
+    others = set(y[~missing & ~marked].tolist())
+    if not all(map(_is_number, others)):
+        means_missing = True
+    elif classes is not None:
+        means_missing = not any(map(_is_minus_one, classes.tolist()))
+    else:
+        means_missing = len(others) >= 2 and not missing.any()
+    return np.asarray(missing | (marked & means_missing))
 
 
 def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -73,5 +76,19 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
 
 
 def _is_missing(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return not _is_minus_one(value) and is_missing(_text(value))
     is_nan = isinstance(value, float) and value != value
-    return value is None or type(value).__name__ == "NAType" or is_nan
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or is_nan
+
+
+def _is_minus_one(value: Any) -> bool:
+    return _text(value) in ("-1", "-1.0") and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, str | bytes) or INTEGER.fullmatch(_text(value)) is not None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +114,14 @@ class Campaign:
             data = None if absolute.data is None else str(absolute.data)
             description = saved or {"scale": self.scale.to_dict(), "data": data}
             if absolute.weights is not None:
-                description = {**description, "weights": str(absolute.weights)}
+                checksum = _checksum(absolute.weights)
+                if saved.get("weights_sha256", checksum) != checksum:
+                    raise OptionError(
+                        f"{absolute.weights} has changed since the campaign began; restore it, or "
+                        "use another --out"
+                    )
+                weights = {"weights": str(absolute.weights), "weights_sha256": checksum}
+                description = {**description, **weights}
             if description != saved:
                 save_json(self.folder / DESCRIPTION, description)
 
@@ -224,11 +232,14 @@ class Campaign:
 
     def _check_data(self, cell: Cell, prepared: Prepared) -> None:
         data = describe_data(prepared.data)
-        for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-{cell.seed}")):
-            if differences := differing_data(other, data):
+        tested = {"images_fingerprints": {"test": data["images_fingerprints"]["test"]}}
+        for other in sorted(self.folder.glob(f"runs/{cell.preset}/*/seed-*")):
+            here = data if other.name == f"seed-{cell.seed}" else tested
+            if differences := differing_data(other, here):
                 raise RunError(
-                    f"its data is not that of {other}: {differences} here. Runs of one setting and "
-                    f"seed must share their data; check the files of {prepared.config.source}"
+                    f"its data is not that of {other}: {differences} here. Runs of one setting "
+                    "must share their test images, and those of one seed all their data; check "
+                    f"the files of {prepared.config.source}"
                 )
 
     def record(self, cell: Cell) -> None:
@@ -251,6 +262,14 @@ class Campaign:
                 except RunError as error:
                     problems.append(str(error))
         return dict(sorted(runs.items())), problems
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=2)

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from daso.data.longtail import SplitOptions
-from daso.data.training_data import TrainingData
-from daso.errors import OptionError
+from daso.data.source import Source
+from daso.data.split import make_split
+from daso.data.training_data import TrainingData, prepare_data
+from daso.errors import OptionError, RunError
 from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_interval
 from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_json
 from daso.train.config import RunConfig
 from daso.train.model import load_model
+from daso.train.prepare import describe_data
 
 ANSWERS = "answers.json"
 """File in a fold's run folder with the predictions on the held-out images."""
@@ -46,10 +50,72 @@ def fold_config(config: RunConfig, folds: int, fold: int, steps: int | None = No
     return dataclasses.replace(config, train=train, method_options=options)
 
 
-def answer_fold(folder: Path, data: TrainingData) -> None:
+def require_data_of_run(folder: Path, config: RunConfig, source: Source) -> dict[str, Any]:
+    """Return the checksums of a run's images; refuse a source that holds others.
+
+    Test images may differ: a validation does not use them.
+
+    Raises:
+        RunError: the classes, images, labels or split differ from those of the run.
+    """
+    saved = read_json(folder / "data.json")
+    data = prepare_data(source, config.split, config.train.seed, torch.device("cpu"), 0)
+    pools = {name: value for name, value in data.images_fingerprints.items() if name != "test"}
+    current = describe_data(data)
+    differences = [
+        f"its {key.replace('_', ' ')} {saved[key]}, here {current[key]}"
+        for key in ("class_names", "image_shape", "labeled_counts")
+        if key in saved and saved[key] != current[key]
+    ]
+    if not differences:
+        before = saved.get("images_fingerprints") or pools
+        changed = [name for name, value in pools.items() if before.get(name) != value]
+        if saved.get("split_fingerprint", data.fingerprint) != data.fingerprint:
+            changed.append("split into labeled and held-out")
+        differences = [f"its {name} images were others" for name in changed]
+    if differences:
+        raise RunError(
+            f"these are other images or labels than those of {folder}: {'; '.join(differences)}. "
+            "Train again on them, or give the place of the run's images with --data"
+        )
+    return pools
+
+
+def check_fold(folder: Path, config: RunConfig, source: Source, images: dict[str, Any]) -> None:
+    """Refuse a fold's folder that is left from another configuration, split or data.
+
+    Args:
+        images: what ``require_data_of_run`` has returned.
+
+    Raises:
+        RunError: it is.
+    """
+    if not (folder / "config.json").exists():
+        return
+    what = ""
+    split = make_split(source, config.split, config.train.seed)
+    fingerprint = split.fingerprint(source.train.labels)
+    if RunConfig.read(folder).fingerprint() != config.fingerprint():
+        what = "configuration"
+    elif read_json(folder / "data.json").get("split_fingerprint", fingerprint) != fingerprint:
+        what = "data"
+    elif (folder / ANSWERS).exists():
+        answers = read_json(folder / ANSWERS)
+        truth = source.train.labels[split.holdout].tolist()
+        if answers["labels"] != truth or answers.get("images", images) != images:
+            what = "data"
+    if what:
+        raise RunError(
+            f"{folder} holds a validation with another {what}; remove {folder.parent}, and the "
+            "folds are trained again"
+        )
+
+
+def answer_fold(folder: Path, data: TrainingData, images: dict[str, Any]) -> None:
     """Write the predictions of a finished run's newest model on its held-out images.
 
-    A checkpoint chosen by the held-out images would be biased.
+    A checkpoint chosen by the held-out images would be biased. *images* are the checksums of the
+    images of the run.
     """
     if data.holdout is None:  # fewer images than folds
         truth, answers = [], []
@@ -57,7 +123,7 @@ def answer_fold(folder: Path, data: TrainingData) -> None:
         model = load_model(folder, data.labeled.images.device, lambda message: None)
         truth = data.holdout.labels.tolist()
         answers = predict_logits(model.network, data.holdout.images).argmax(1).tolist()
-    save_json(folder / ANSWERS, {"labels": truth, "answers": answers})
+    save_json(folder / ANSWERS, {"labels": truth, "answers": answers, "images": images})
 
 
 def summarize_folds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
 from daso.data.images.decode import SUFFIXES as IMAGES
+from daso.data.images.encoded import origin_of
 from daso.errors import DataError
 
 STDIN = "-"
@@ -34,6 +36,24 @@ class Input:
 
     name: str
     value: Path | npt.NDArray[Any] | DataError
+
+    def origin(self) -> str:
+        """Return a text that changes when the input does; that of a file needs no reading."""
+        if isinstance(self.value, Path):
+            return origin_of(self.value)
+        return self.checksum()
+
+    def checksum(self) -> str:
+        """Return a digest of the content, or why there is none."""
+        if isinstance(self.value, DataError):
+            return str(self.value)
+        try:
+            content = (
+                self.value.read_bytes() if isinstance(self.value, Path) else self.value.tobytes()
+            )
+        except OSError as error:
+            return str(error.strerror)
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Inputs:
@@ -71,13 +91,24 @@ class Inputs:
             if place == STDIN:
                 yield from _listed(sys.stdin.buffer)
             elif path.is_dir():
-                yield from _images_below(place, set())
+                yield from _not_empty(place, _images_below(place, set()))
             elif suffix in LISTS:
-                yield from _manifest(path)
+                yield from _not_empty(place, _manifest(path))
             elif suffix in ARRAYS:
-                yield from _arrays(path)
+                yield from _not_empty(place, _arrays(path))
             else:
                 yield Input(place, path)
+
+
+def _not_empty(place: str, inputs: Iterator[Input]) -> Iterator[Input]:
+    """Yield the inputs of a place, or one that says that there are none."""
+    first = next(inputs, None)
+    if first is None:
+        suffixes = ", ".join(sorted(IMAGES))
+        yield Input(place, DataError(f"no image in it; recognized suffixes: {suffixes}"))
+    else:
+        yield first
+        yield from inputs
 
 
 def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
@@ -107,8 +138,10 @@ def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]
 
 
 def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
-    for line in lines:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
+    for number, line in enumerate(lines):
+        if not number and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError("the list on standard input is UTF-16; write it as UTF-8")
+        name = os.fsdecode(line.removeprefix(b"" if number else b"\xef\xbb\xbf").rstrip(b"\r\n"))
         if name:
             yield Input(name, Path(name))
 

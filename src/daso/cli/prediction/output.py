@@ -1,8 +1,8 @@
 """Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
-While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, below a line that identifies
-the model and the options. At the end, OUT is written from it in one go. After a kill, ``--resume``
-continues from it.
+While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, each after two texts that
+tell whether the input has changed, below a line that identifies the model and the options. At the
+end, OUT is written from it in one go. After a kill, ``--resume`` continues from it.
 """
 
 from __future__ import annotations
@@ -105,6 +105,17 @@ def _unicode(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+def weights_checksum(model: Path, step: int) -> str:
+    """Return a digest of an exported file, or of a run's records of the checkpoint of a step."""
+    is_file = model.is_file()
+    files = [model] if is_file else sorted(model.glob(f"checkpoints/**/step-{step:09d}.json"))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def check_output(out: Path) -> None:
     """Check early that a file can be written.
 
@@ -198,16 +209,20 @@ class Journal:
             try:
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
-                name, error = row[0], row[-1]
+                origin, checksum, name, *_, error = json.loads(line)
             except (ValueError, LookupError, TypeError):
                 break
             expected = next(inputs, None)
             if expected is None or expected.name != name:
-                now = "nothing" if expected is None else repr(expected.name)
+                now = f"now it is {'nothing' if expected is None else repr(expected.name)}"
+            elif origin != expected.origin() and checksum != expected.checksum():
+                now = "now it has another content"
+            else:
+                now = ""
+            if expected is None or now:
                 raise DataError(
-                    f"the images have changed: number {self.count + 1} was {name!r}, now it is "
-                    f"{now}; delete {self.path} to start again"
+                    f"the images have changed: number {self.count + 1} was {name!r}, {now}; delete "
+                    f"{self.path} to start again"
                 )
             self.count += 1
             self.failed += error is not None
@@ -215,9 +230,11 @@ class Journal:
         self._file.seek(end)
         self._file.truncate()
 
-    def write(self, rows: Sequence[Cells]) -> None:
+    def write(self, inputs: Sequence[Input], rows: Sequence[Cells]) -> None:
         try:
-            self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+            for item, row in zip(inputs, rows, strict=True):
+                line = json.dumps([item.origin(), item.checksum(), *row])
+                self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
@@ -227,7 +244,7 @@ class Journal:
     def read(self) -> Iterator[Cells]:
         self._file.seek(len(self._header))
         for line in self._file:
-            yield json.loads(line)
+            yield json.loads(line)[2:]
 
     def remove_if_empty(self) -> None:
         if self.path.stat().st_size <= len(self._header):

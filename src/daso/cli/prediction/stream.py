@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from daso.export.classifier import Classifier
 
 Array = npt.NDArray[Any]
-Answer = tuple[str, Array | str]
-"""Name of an input, and its probabilities, float64 (K,), or why it cannot be read."""
+Answer = tuple[Input, Array | str]
+"""An input, and its probabilities, float64 (K,), or why it cannot be read."""
 
 TASK_IMAGES = 16
 """Images that a thread decodes in one task; one by one, switching threads costs too much."""
@@ -50,7 +50,7 @@ def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[
             readable = [one for one in prepared if not isinstance(one, str)]
             probs = iter(classifier.probabilities(np.stack(readable)) if readable else ())
             yield [
-                (item.name, one if isinstance(one, str) else next(probs))
+                (item, one if isinstance(one, str) else next(probs))
                 for item, one in zip(batch, prepared, strict=True)
             ]
 

@@ -24,6 +24,7 @@ from daso.cli.prediction.output import (
     Journal,
     Table,
     check_output,
+    weights_checksum,
     write_csv,
     write_output,
 )
@@ -137,7 +138,7 @@ def run(argv: Sequence[str]) -> int:
     if command.out is None:
         reader = _reader(inputs)
         _print_rows(table.columns, [])
-        write = lambda rows: _print_rows(None, rows)  # noqa: E731
+        write = lambda _, rows: _print_rows(None, rows)  # noqa: E731
         counter = _predict(classifier, inputs, reader, to_row, write)
         return _conclude(counter.count, counter.failed, None)
     journal = _open_journal(command, command.out, facts, target)
@@ -178,7 +179,7 @@ def _read_prior(prior: str, facts: ModelFacts) -> Array:
             )
         return facts.read_prior(prior)
     try:
-        shares = json.loads(path.read_text(encoding="utf-8"))
+        shares = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise OptionError(f"--prior {path} cannot be read: {error}") from error
     if not isinstance(shares, dict | list):
@@ -194,6 +195,7 @@ def _open_journal(
         del options[name]
     task = {
         "facts": facts.to_metadata(),
+        "weights": weights_checksum(command.model, facts.step),
         "options": json.dumps(options, default=str),
         "prior": json.dumps(None if prior is None else prior.tolist()),
     }
@@ -216,15 +218,15 @@ def _predict(
     inputs: Inputs,
     reader: Iterator[Input],
     to_row: ToRow,
-    write: Callable[[list[Cells]], None],
+    write: Callable[[list[Input], list[Cells]], None],
     *,
     bar: bool | None = None,
     done: int = 0,
 ) -> Counter:
     with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
         for answers in predict_inputs(classifier, reader):
-            rows = [to_row(*answer) for answer in answers]
-            write(rows)
+            rows = [to_row(item.name, answer) for item, answer in answers]
+            write([item for item, _ in answers], rows)
             counter.add(rows)
     return counter
 

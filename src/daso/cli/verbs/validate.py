@@ -14,8 +14,7 @@ from rich.markup import escape
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
 from daso.cli.terminal.tables import make_table, percent, wide_console
-from daso.errors import RunError
-from daso.files import read_json, save_json
+from daso.files import save_json
 from daso.report.uncertainty import interval
 
 if TYPE_CHECKING:  # help and wrong options need no torch
@@ -56,7 +55,13 @@ def run(argv: Sequence[str]) -> int:
     """Validate a run; return the exit status."""
     command = parse(ValidateCommand, argv, "daso validate")
     from daso.train.config import RunConfig
-    from daso.train.cross_validation import ANSWERS, fold_config, summarize_folds
+    from daso.train.cross_validation import (
+        ANSWERS,
+        check_fold,
+        fold_config,
+        require_data_of_run,
+        summarize_folds,
+    )
     from daso.train.prepare import moved, open_configured
 
     config = moved(RunConfig.read(command.folder), command.data, command.device)
@@ -64,16 +69,18 @@ def run(argv: Sequence[str]) -> int:
     suffix = "" if steps == config.train.steps else f"-{steps}-steps"
     configs = [fold_config(config, command.folds, fold, steps) for fold in range(command.folds)]
     source = open_configured(config)
-    _check_classes(command.folder, source)
+    images = require_data_of_run(command.folder, config, source)
     folders = [
         command.folder / f"{command.folds}-folds{suffix}" / str(fold)
         for fold in range(command.folds)
     ]
+    for folder, fold in zip(folders, configs, strict=True):
+        check_fold(folder, fold, source, images)
     for number, (folder, fold) in enumerate(zip(folders, configs, strict=True), 1):
         if (folder / ANSWERS).exists():
             continue
         notice(f"fold {number} of {command.folds}: {folder}")
-        status = _train_fold(command, fold, source, folder)
+        status = _train_fold(command, fold, source, folder, images)
         if status:
             again = f" --steps {steps}" if suffix else ""
             notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
@@ -91,7 +98,13 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _train_fold(command: ValidateCommand, config: RunConfig, source: Source, folder: Path) -> int:
+def _train_fold(
+    command: ValidateCommand,
+    config: RunConfig,
+    source: Source,
+    folder: Path,
+    images: dict[str, Any],
+) -> int:
     from daso.cli.processes.signals import Stop
     from daso.cli.training.session import follow_run
     from daso.train.cross_validation import answer_fold
@@ -109,17 +122,8 @@ def _train_fold(command: ValidateCommand, config: RunConfig, source: Source, fol
         rows = train_run(prepared, folder, stop, warn=notice)
     status = follow_run(prepared, rows, folder, stop, quiet=command.quiet)
     if not status:
-        answer_fold(folder, prepared.data)
+        answer_fold(folder, prepared.data, images)
     return status
-
-
-def _check_classes(folder: Path, source: Source) -> None:
-    names = read_json(folder / "data.json").get("class_names")
-    if names != list(source.class_names):
-        raise RunError(
-            f"the images are not those of the run: its classes are {names}, these "
-            f"{list(source.class_names)}; give the right place with --data"
-        )
 
 
 def _show(result: dict[str, Any], steps: int) -> None:

@@ -277,9 +277,11 @@ def split_columns(table: Table, names: Sequence[str]) -> list[str]:
 
     found = []
     for name in names:
-        kind = table.schema.field(name).type if table.schema.names.count(name) == 1 else None
+        if table.schema.names.count(name) > 1:
+            continue
+        kind = table.schema.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        if kind is not None and (types.is_string(kind) or types.is_large_string(kind)):
+        if types.is_string(kind) or types.is_large_string(kind):
             with closing(table.column(name)) as columns:  # a text too many ends the reading
                 if reads_like_split(itertools.chain.from_iterable(c.to_pylist() for c in columns)):
                     found.append(name)

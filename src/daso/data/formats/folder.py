@@ -106,7 +106,7 @@ def _find_parts(
     unknown = [name for name in places if name not in FOLDERS.values()]
     if unknown:
         raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
-    labeled, notes = folder, ()
+    labeled, notes = folder, tuple[str, ...]()
     if is_image_folder(folder):
         inside: dict[str, str] = {}
         other = []

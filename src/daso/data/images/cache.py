@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.images.decoded import digest
-from daso.data.images.encoded import EncodedImages, no_size_warnings, work_through
+from daso.data.images.encoded import Encoded, EncodedImages, no_size_warnings, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
@@ -42,11 +42,12 @@ logger = logging.getLogger(__name__)
 class Cache:
     """Keeps decoded images on disk.
 
-    Each part of a data set has its own folder, named by a digest of its files (name, size,
-    modification time) and the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order;
+    Each part of a data set has its own folder, named by a digest of its files (``origin_of``) and
+    the shape. It holds ``images.u8``, uint8 (N, C, H, W) in C order;
     ``digests.u8``, 16 bytes for each image; ``journal.jsonl``, a line with a checksum for each
     block of images; and ``complete.json`` once all blocks are there. A killed process loses one
-    block. If a file has changed, its blocks are checked, and damaged ones are decoded again.
+    block. If a file has changed, its blocks are checked, and damaged ones are decoded again. A
+    block with a file that could not be read is not entered, and decoded again the next time.
 
     Attributes:
         folder: created if missing.
@@ -84,8 +85,19 @@ class Cache:
         count, rows = len(images), blocks.rows
         blocks.allocate()
         block: dict[int, npt.NDArray[np.uint8] | str] = {}
+
+        def decode(source: Encoded) -> npt.NDArray[np.uint8] | _Unread:
+            try:
+                return layout.decode(source)
+            except DataError as error:
+                cause = error.__cause__
+                # Decoders raise an OSError without a number for damaged images.
+                if isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None:
+                    return _Unread(str(error))
+                raise
+
         with no_size_warnings():
-            for index, result in enumerate(work_through(images, layout.decode, blocks)):
+            for index, result in enumerate(work_through(images, decode, blocks)):
                 block[index] = result
                 if (index + 1) % rows == 0 or index + 1 == count:
                     if index not in blocks:
@@ -94,6 +106,10 @@ class Cache:
                     if self.progress is not None:
                         self.progress(part, index + 1, count)
         blocks.seal()
+
+
+class _Unread(str):
+    """Why a file could not be read this time, whatever its content."""
 
 
 class _Blocks:
@@ -145,7 +161,7 @@ class _Blocks:
         write_atomically(self.folder / JOURNAL, b"".join(lines))
 
     def write(self, number: int, block: dict[int, npt.NDArray[np.uint8] | str]) -> None:
-        """Write a block and, once it is on disk, enter it into the journal."""
+        """Write a block and, once it is on disk, enter it into the journal if all was read."""
         where = self._range(number)
         images = np.zeros((len(where), *self.shape[1:]), dtype=np.uint8)
         digests = np.zeros((len(where), DIGEST_BYTES), dtype=np.uint8)
@@ -162,12 +178,13 @@ class _Blocks:
                 file.write(content.data)
                 file.flush()
                 os.fsync(file.fileno())
-        entry = (_checksum(images, digests), reasons)
+        self.done[number] = entry = (_checksum(images, digests), reasons)
+        if any(isinstance(reason, _Unread) for reason in reasons.values()):
+            return
         with (self.folder / JOURNAL).open("ab") as file:
             file.write(_line(number, *entry))
             file.flush()
             os.fsync(file.fileno())
-        self.done[number] = entry
 
     def seal(self) -> None:
         save_json(self.folder / SEAL, self._state())

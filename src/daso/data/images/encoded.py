@@ -40,7 +40,7 @@ class EncodedImages:
         name_of: returns the name of image i for messages: its path, or its file and row.
         chunks: starts a pass over the images in order; yields some files or bytes at a time.
         from_files: whether ``name_of`` returns paths for ``DecodedImages.paths``.
-        origins: yields texts that change when an image does: names, sizes and times of files.
+        origins: yields texts that change when an image does; see ``origin_of``.
     """
 
     labels: npt.NDArray[np.int64]
@@ -94,12 +94,16 @@ class EncodedImages:
 
 
 def origin_of(file: Path) -> str:
-    """Return a text that changes when a file does: its name, size and modification time."""
+    """Return a text that changes when a file does: its name, size, times and inode.
+
+    Archives restore modification times, but nothing restores the change time.
+    """
     try:
         status = file.stat()
     except OSError:  # a broken link
         return f"{file.name} is not there"
-    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{file.name} {status.st_size} {times} {status.st_ino}"
 
 
 @contextmanager
