@@ -54,6 +54,62 @@ def test_every_labeled_image_is_measured_and_what_is_done_is_not_done_again(
     assert json.loads((run_folder / "cross_validation.json").read_text()) == result
 
 
+def test_other_labels_and_images_than_the_runs_are_refused(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["validate", str(run_folder), "--folds", "2", "--steps", "10", "--quiet"]
+    assert main(line) == 0
+    written = (run_folder / "cross_validation-10-steps.json").read_bytes()
+    images = Path(json.loads((run_folder / "config.json").read_text())["source"])
+    blue, red = (sorted((images / "labeled" / name).iterdir()) for name in ("blue", "red"))
+    place, mended = blue[0], images / "labeled" / "red" / "mended.png"
+    place.rename(mended)
+    capsys.readouterr()
+    assert main(line) == 1
+    assert "labeled counts [7, 6, 5], here [6, 6, 6]" in capsys.readouterr().err
+    mended.rename(place)
+    swap(blue[0], red[0])
+    assert main(line) == 1
+    assert "its labeled images were others" in capsys.readouterr().err
+    swap(blue[0], red[0])
+    new = next((images / "unlabeled").rglob("*.png"))
+    new.rename(images / "kept.png")
+    assert main(line) == 1
+    assert "its unlabeled images were others" in capsys.readouterr().err
+    (images / "kept.png").rename(new)
+    assert main(line) == 0
+    assert (run_folder / "cross_validation-10-steps.json").read_bytes() == written
+
+
+def swap(one: Path, other: Path) -> None:
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def test_folds_of_another_training_are_refused(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["validate", str(run_folder), "--folds", "2", "--steps", "10", "--quiet"]
+    assert main(line) == 0
+    fold = run_folder / "2-folds-10-steps" / "1"
+    for name, change in (
+        ("config.json", lambda saved: saved["train"].update(learning_rate=0.5)),
+        ("data.json", lambda saved: saved.update(split_fingerprint="0" * 16)),
+        ("answers.json", lambda saved: saved["labels"].append(0)),
+        ("answers.json", lambda saved: saved["images"].update(labeled="0" * 16)),
+    ):
+        before = (fold / name).read_bytes()
+        saved = json.loads(before)
+        change(saved)
+        (fold / name).write_text(json.dumps(saved))
+        capsys.readouterr()
+        assert main(line) == 1, name
+        assert "remove" in capsys.readouterr().err
+        (fold / name).write_bytes(before)
+
+
 def test_a_benchmarks_split_is_refused(
     finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from daso.cli import main
@@ -269,6 +273,69 @@ def test_a_killed_prediction_goes_on(
     assert f"resumed after {done:,} images" in said
     assert out.read_bytes() == whole.read_bytes()
     assert not journal.exists()
+
+
+def test_a_stopped_prediction_goes_on_only_with_the_same_contents(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    here, model, out = tmp_path / "images", tmp_path / "run", tmp_path / "out.csv"
+    shutil.copytree(images, here)
+    shutil.copytree(finished_run, model)
+    files = sorted(here.rglob("*.png")) * 60
+    start_and_kill(model, files, out, after=256)
+    journal = tmp_path / "out.csv.partial"
+    listed = tmp_path / "files.csv"
+    listed.write_text("path\n" + "".join(f"{file}\n" for file in files))
+    line = (listed, "--out", out, "--resume")
+    stopped = journal.read_bytes()
+    status = files[1].stat()
+    content, other = files[1].read_bytes(), files[2].read_bytes()
+    files[1].write_bytes(other)
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    _, said = predict(capsys, model, *line, status=1)
+    assert "number 2 " in said
+    assert "another content" in said
+    assert journal.read_bytes() == stopped
+    files[1].write_bytes(content)  # an equal copy is the same image
+    record = max((model / "checkpoints").glob("step-*.json"))
+    checkpoint = record.with_suffix(".safetensors")
+    tensors = safetensors.numpy.load_file(checkpoint)
+    name = next(name for name in tensors if "heads" in name)
+    safetensors.numpy.save_file({**tensors, name: tensors[name] + 1}, checkpoint)
+    save_json(
+        record,
+        {**read_json(record), "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
+    )
+    assert main(["predict", str(model), *map(str, line)]) == 2
+    assert "another model" in capsys.readouterr().err
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = sorted(images.glob("*.png"))[:2]
+    text = "\r\n".join(map(str, files))
+    for encoding, status in (("utf-8-sig", 0), ("utf-16", 1)):
+        listing = io.TextIOWrapper(io.BytesIO(text.encode(encoding)))
+        monkeypatch.setattr(sys, "stdin", listing)
+        rows, said = predict(capsys, finished_run, "-", status=status)
+        assert len(rows) == (0 if status else 2)
+        assert ("UTF-16" in said) == bool(status)
+    (tmp_path / "prior.json").write_text(json.dumps(dict.fromkeys(NAMES, 1)), encoding="utf-8-sig")
+    predict(capsys, finished_run, files[0], "--prior", tmp_path / "prior.json")
+
+
+def test_a_place_without_images_is_answered_too(
+    finished_run: Path, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    rows, _ = predict(capsys, finished_run, images, tmp_path / "empty", status=1)
+    assert len(rows) == COUNT + 1
+    assert "no image in it" in rows[-1]["error"]
 
 
 def test_an_endless_list_is_read_bit_by_bit(finished_run: Path) -> None:

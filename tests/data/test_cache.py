@@ -100,6 +100,51 @@ def test_other_files_and_other_sizes_are_decoded_anew(
     assert_same(open_source(str(folder), size=7, cache=cache), open_source(str(folder), size=7))
 
 
+def test_other_content_under_the_same_name_size_and_time_is_decoded_anew(tmp_path: Path) -> None:
+    cache, times = Cache(tmp_path / "cache"), (1_600_000_000,) * 2
+    for root, values in (("one", (10, 200)), ("two", (200, 10))):
+        for name, value in zip("ab", values, strict=True):
+            file = tmp_path / root / "labeled" / name / "0.bmp"
+            file.parent.mkdir(parents=True)
+            Image.new("L", (12, 12), value).save(file)
+            os.utime(file, times)
+    for root, values in (("one", [10, 200]), ("two", [200, 10])):
+        source = open_source(str(tmp_path / root), cache=cache)
+        assert np.asarray(source.train.images)[:, 0, 0, 0].tolist() == values
+    first, second = (tmp_path / "one" / "labeled" / name / "0.bmp" for name in "ab")
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    source = open_source(str(tmp_path / "one"), cache=cache)
+    assert np.asarray(source.train.images)[:, 0, 0, 0].tolist() == [200, 10]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no memory")])
+def test_a_file_that_could_not_be_read_is_tried_again(
+    make_image_folder: MakeFolder,
+    tmp_path: Path,
+    decoded: Decoded,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    folder, cache = make_image_folder(), Cache(tmp_path)
+    bad = sorted((folder / "unlabeled").rglob("*.png"))[7]
+    plain = Image.open
+
+    def broken(file: Any, *arguments: Any, **options: Any) -> Any:
+        if file == bad:
+            raise error
+        return plain(file, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", broken)
+        source = open_source(str(folder), cache=cache, skip_bad=True)
+        assert [name for name, _ in source.skipped] == [str(bad)]
+    decoded.clear()
+    assert_same(open_source(str(folder), cache=cache), open_source(str(folder)))
+    assert len(decoded) == 5
+
+
 def test_a_process_that_is_stopped_loses_a_block_at_most(
     make_image_folder: MakeFolder, tmp_path: Path, decoded: Decoded
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,12 +265,49 @@ def test_class_folders_alone_are_labeled_images(folder: Path) -> None:
     assert source.unlabeled is None
 
 
-def test_parts_in_another_spelling_are_no_classes(folder: Path) -> None:
-    labeled = folder / "labeled"
-    for name in ("labelled", "Labeled", "Training", "unlabelled"):
-        labeled = labeled.rename(folder / name)
-        with pytest.raises(DataError, match="looks like a part"):
-            open_source(str(folder))
+def test_parts_may_be_called_by_all_their_names(folder: Path) -> None:
+    for part, names in {
+        "labeled": ("labelled", "Labeled", "Training", "TRAIN"),
+        "val": ("valid", "validation", "dev"),
+        "test": ("Test", "testing"),
+        "unlabeled": ("unlabelled", "Unlabeled"),
+    }.items():
+        place = folder / part
+        for name in names:
+            place = place.rename(folder / name)
+            source = read_folder(folder)
+            assert {name: len(pool) for name, pool in source.parts().items()} == {
+                "train": 6, "unlabeled": 3, "validation": 1, "test": 1,
+            }  # fmt: skip
+    picture(folder / "valid" / "dog" / "9.png")
+    with pytest.raises(DataError, match="'dev' and 'valid' for one part"):
+        read_folder(folder)
+    (folder / "TRAIN").rename(folder / "dogs")
+    with pytest.raises(DataError, match="looks like a part"):
+        open_source(str(folder))
+
+
+def test_images_in_no_part_are_named(folder: Path) -> None:
+    assert read_folder(folder).notes == ()
+    (folder / "papers").mkdir()
+    picture(folder / "masks" / "cat" / "0.png")
+    picture(folder / "stray.png")
+    [note] = read_folder(folder).notes
+    assert "'masks/', 'stray.png'" in note
+    assert "papers" not in note
+
+
+def test_a_folder_of_missing_labels_is_no_class(folder: Path) -> None:
+    for name in ("nan", "-1", "None"):
+        picture(folder / "labeled" / name / "0.png")
+        with pytest.raises(DataError, match=f"{name}: reads like a missing label"):
+            read_folder(folder)
+        assert read_folder(folder, skip_bad=True).class_names == ("cat", "dog")
+        shutil.rmtree(folder / "labeled" / name)
+    picture(folder / "labeled" / "NA" / "0.png")
+    source = read_folder(folder)
+    assert source.class_names == ("NA", "cat", "dog")
+    assert any("'NA' reads like a missing label" in note for note in source.notes)
 
 
 def test_numbered_classes_are_in_their_order(tmp_path: Path) -> None:

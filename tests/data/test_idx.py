@@ -44,6 +44,17 @@ def test_any_other_data_set_counts_its_classes_and_is_not_flipped(tmp_path: Path
     assert (source.name, len(source.class_names), source.flip) == ("kana", 10, False)
 
 
+def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
+    folder = write(tmp_path / "letters", packed=False)
+    for name, count in ((FILES[1], 20), (FILES[3], 10)):
+        (folder / name).write_bytes(idx((np.arange(count) % 10 + 1).astype(np.uint8)))
+    source = read_idx(folder)
+    assert source.class_names == tuple(map(str, range(1, 11)))
+    assert source.train.labels.tolist() == [*range(10), *range(10)]
+    assert source.test is not None
+    assert source.test.labels.tolist() == list(range(10))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     (write(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match=r"missing t10k-labels-idx1-ubyte$"):

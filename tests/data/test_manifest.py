@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from daso.data.formats.manifest import list_manifest
+from daso.data.formats.manifest_rows import read_paths
 from daso.data.open import open_source
 from daso.errors import DataError
 
@@ -103,6 +104,83 @@ def test_usual_names_of_columns_and_a_note_of_what_was_taken(folder: Path) -> No
         assert f"path from column {taken[0]!r}, label from column {taken[1]!r}" in listing.notes[0]
 
 
+def write_as(suffix: str, folder: Path, rows: list[dict[str, Any]]) -> Path:
+    file = folder / f"m{suffix}"
+    if suffix == ".csv":
+        return write(file, rows)
+    if suffix == ".jsonl":
+        file.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_column_that_reads_like_a_split_is_one(folder: Path, suffix: str) -> None:
+    for name in ("set", "fold", "Usage"):
+        rows = [
+            {"n": str(n), **{name if key == "split" else key: value for key, value in row.items()}}
+            for n, row in enumerate(ROWS)
+        ]
+        file = write_as(suffix, folder, rows)
+        assert values(file) == EXPECTED
+        notes = list_manifest(file).notes
+        assert f"split from column {name!r}" in notes[0]
+        assert "not used: 'n'" in notes[1]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_that_may_be_splits_are_refused_and_others_named(folder: Path, suffix: str) -> None:
+    plain = [{"path": "a.png", "label": "cat"}, {"path": "d.png", "label": "dog"}]
+    for more, message in (
+        (
+            [{"set": "train", "phase": "test"}, {"set": "test", "phase": "train"}],
+            "'set' and 'phase'",
+        ),
+        ([{"is_valid": "True"}, {"is_valid": "False"}], "'is_valid' read like a split"),
+        ([{"set": "train"}, {"set": "tset"}], None),
+        ([{"fold": "0"}, {"fold": "1"}], None),
+    ):
+        file = write_as(suffix, folder, [a | b for a, b in zip(plain, more, strict=True)])
+        if message is None:
+            assert "not used: " in list_manifest(file).notes[1]
+        else:
+            with pytest.raises(DataError, match=message):
+                list_manifest(file)
+    rows = [{"set": "train"}, {"set": "test"}, {"set": "tset"}]
+    more_rows = [*plain, {"path": "e.png", "label": "cat"}]
+    file = write_as(suffix, folder, [a | b for a, b in zip(more_rows, rows, strict=True)])
+    with pytest.raises(DataError, match="unknown split 'tset'"):
+        list_manifest(file)
+
+
+def test_rows_that_a_quote_hides_are_not_lost(folder: Path) -> None:
+    file = folder / "m.csv"
+    hidden = 'path,label,notes\na.png,cat,\nd.png,dog,"5" wide\ne.png,cat,\nf.png,dog,"\n'
+    for content in (
+        'path,label\na.png,cat\nd.png,"dog\ne.png,cat\nf.png,dog"\n',
+        hidden.replace('5" wide', "5 wide"),
+    ):
+        file.write_text(content)
+        with pytest.raises(DataError, match=r"m\.csv, line 3: has a quote"):
+            list_manifest(file)
+        assert [isinstance(path, str) for _, path in read_paths(file)] == [True, False]
+    file.write_text('path,label,notes\na.png,cat,"two\nlines"\nd.png,dog,\n')
+    assert len(list_manifest(file).pools["train"]) == 2
+
+
+def test_what_was_read_as_a_missing_label_is_counted(folder: Path) -> None:
+    rows = [
+        {"path": path, "label": label}
+        for path, label in (("a.png", "cat"), ("d.png", "dog"), ("e.png", "nan"), ("f.png", "nan"))
+    ]
+    notes = list_manifest(write(folder / "m.csv", rows)).notes
+    assert any("2 are 'nan'" in note for note in notes)
+    rows[2]["label"] = rows[3]["label"] = ""
+    assert len(list_manifest(write(folder / "m.csv", rows)).notes) == 1
+
+
 def test_json_lines_may_leave_the_label_out(folder: Path) -> None:
     lines = [
         {"path": "a.png", "label": 3},
@@ -120,7 +198,11 @@ def test_labels_are_texts_and_numbers_are_in_their_order(folder: Path) -> None:
     for labels, names, unlabeled in (
         (["10", "9", "", "-1"], ("9", "10"), 2),
         (["1.0", "2.0", "", "10.0"], ("1", "2", "10"), 1),
-        (["10", "9", "x", "-1"], ("-1", "10", "9", "x"), 0),
+        (["10", "9", "x", "-1"], ("10", "9", "x"), 1),
+        (["cat", "dog", "nan", "-1"], ("cat", "dog"), 2),
+        (["cat", "<NA>", "None", "null"], ("cat",), 3),
+        (["10", "2", "NaN", "-1.0"], ("2", "10"), 2),
+        (["NA", "cat", "none", "unknown"], ("NA", "cat", "none", "unknown"), 0),
         (["1.5", "2.0", "", ""], ("1.5", "2.0"), 2),
         (["cat ", "Cat", "cat", " "], ("Cat", "cat", "cat "), 1),
     ):
@@ -242,7 +324,9 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
         (b"path,label\na.png,cat\nd.png,d\xe4chs\n", "line 3: is not UTF-8"),
         ("path,label\na.png,cat\n".encode("utf-16"), "UTF-16"),
         (b"path,label\na.png,c\0t\n", "line 2: .*NUL"),
-        (b'path,label\na.png,"cat\nd.png,dog\n', "line 3: unexpected end of data"),
+        (b'path,label\na.png,"cat\nd.png,dog\n', "line 2: unexpected end of data"),
+        (b'path,label\na.png,cat\nd.png,"d"og\ne.png,cat\n', "line 3: "),
+        (b'path,label\na.png,cat\nd.png,"dog\ne.png,cat\nf.png,"dog"\n', "line 3: .*line 5"),
         (b'path,label\na.png,"c"at\n', "line 2: "),
         (b"path,label\na.png," + b"x" * 200_000 + b"\n", "line 2: field larger"),
         (b"path,label\na.png," + b"x" * 2_000_000 + b"\n", "line 2: longer than"),
@@ -291,6 +375,12 @@ def test_parquet_manifests(folder: Path) -> None:
         folder / "m.parquet",
     )
     with pytest.raises(DataError, match=r"m\.parquet, row 1: no file"):
+        list_manifest(folder / "m.parquet")
+    pq.write_table(
+        pa.table({"path": ["no.png", "a.png", "d.png"], "label": [1, 2, 3]}),
+        folder / "m.parquet",
+    )
+    with pytest.raises(DataError, match=r"m\.parquet, row 0: no file"):
         list_manifest(folder / "m.parquet")
     pq.write_table(pa.table({"bytes": [b"x"], "label": [1]}), folder / "m.parquet")
     with pytest.raises(DataError, match="no column for the path; it has 'bytes', 'label'"):

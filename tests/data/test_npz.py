@@ -59,6 +59,22 @@ def test_medmnist(path: Path) -> None:
         read_npz(path)
 
 
+def test_numbers_may_begin_with_1(path: Path) -> None:
+    parts = {f"{part}_images": IMAGES for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": LABELS[:, None] + 1 for part in ("train", "val", "test")}
+    np.savez(path, **parts, **labels)
+    source = read_npz(path)
+    names = tuple(str(label) for label in sorted(set((LABELS + 1).tolist())))
+    assert source.class_names == names
+    assert source.train.labels.tolist() == LABELS.tolist()
+    assert source.test is not None
+    assert source.test.labels.tolist() == LABELS.tolist()
+    labels["test_labels"] = LABELS[:, None]
+    np.savez(path, **parts, **labels)
+    with pytest.raises(DataError, match="no labeled image of class '0'"):
+        read_npz(path)
+
+
 def test_wrong_keys(path: Path) -> None:
     np.savez(path, pictures=IMAGES, labels=LABELS)
     with pytest.raises(DataError, match=r"no 'images' or .* pictures, labels"):

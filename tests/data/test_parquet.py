@@ -97,6 +97,78 @@ def test_rows_without_a_label_join_the_unlabeled_pool(tmp_path: Path) -> None:
     assert source.unlabeled.images[:, 0, 0, 0].tolist() == [1, 3]
 
 
+def test_each_file_names_its_own_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00002.parquet", values(4), [0, 1, 2, -1])
+    write(tmp_path / "train-00001-of-00002.parquet", values(2, 10), [0, 1], names=["emu", "cat"])
+    write(tmp_path / "test.parquet", values(3, 20), [0, 1, 0], names=["dog", "emu"])
+    write(tmp_path / "unlabeled.parquet", values(2, 30), [0, 1], names=["fox", "emu"])
+    source = read_parquet(tmp_path)
+    assert source.class_names == ("cat", "dog", "emu")
+    assert source.train.labels.tolist() == [0, 1, 2, 2, 0]
+    assert source.test is not None
+    assert source.test.labels.tolist() == [1, 2, 1]
+    assert source.unlabeled is not None
+    assert source.unlabeled.labels.tolist() == [-1, -1, 2]
+    write(tmp_path / "test.parquet", values(3, 20), [0, 1, 0], names=["dog", "fox"])
+    with pytest.raises(DataError, match=r"'fox' .*'cat', 'dog', 'emu'.*'dog', 'fox'"):
+        read_parquet(tmp_path)
+    write(tmp_path / "test.parquet", values(3, 20), [0, 1, 2], names=None)
+    assert any("numbers without names" in note for note in read_parquet(tmp_path).notes)
+    for number in range(2):
+        path = tmp_path / f"train-0000{number}-of-00002.parquet"
+        write(path, values(3, 3 * number), [0, 1, 2], names=None)
+    write(tmp_path / "test.parquet", values(3, 20), [0, 1, 2])
+    with pytest.raises(DataError, match=r"'cat' .*'0', '1', '2'.*'cat', 'dog', 'emu'"):
+        read_parquet(tmp_path)
+
+
+def test_texts_that_mean_no_label(tmp_path: Path) -> None:
+    for labels, names, unlabeled in (
+        (["cat", "dog", "-1", "nan", None], ("cat", "dog"), 3),
+        (["10", "9", "NaN", "-1", ""], ("9", "10"), 3),
+    ):
+        table = pa.table({"image": values(5), "label": pa.array(labels, pa.string())})
+        pq.write_table(table, tmp_path / "train.parquet")
+        source = read_parquet(tmp_path)
+        assert source.class_names == names
+        assert source.unlabeled is not None
+        assert len(source.unlabeled) == unlabeled
+
+
+def test_nothing_of_a_folder_is_passed_over_without_a_word(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", values(3), [0, 1, 2])
+    write(tmp_path / "extra-0.parquet", values(3, 10), [0, 1, 2])
+    write(tmp_path / "Test-0.parquet", values(3, 20), [0, 1, 2])
+    source = read_parquet(tmp_path)
+    assert source.test is not None
+    assert any("'extra-0.parquet'" in note for note in source.notes)
+    write(tmp_path / "training.parquet", values(3, 30), [0, 1, 2])
+    with pytest.raises(DataError, match=r"train\.parquet and training\.parquet are both train"):
+        read_parquet(tmp_path)
+
+
+def test_a_column_of_splits_is_refused_and_others_are_named(tmp_path: Path) -> None:
+    table = pa.table({"image": values(3), "label": ["a", "b", "a"], "id": [1, 2, 3]})
+    for name in ("split", "set"):
+        with_split = table.append_column(name, pa.array(["train", "train", "test"]))
+        pq.write_table(with_split, tmp_path / "train.parquet")
+        with pytest.raises(DataError, match=f"column '{name}' reads like a split"):
+            read_parquet(tmp_path)
+    captions = table.append_column("caption", pa.array(["a train", "a test", None]))
+    pq.write_table(captions, tmp_path / "train.parquet")
+    assert any("not used: 'id', 'caption'" in note for note in read_parquet(tmp_path).notes)
+
+
+def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", values(4), [1, 2, -1, 3], names=None)
+    write(tmp_path / "test.parquet", values(2, 10), [3, 1], names=None)
+    source = read_parquet(tmp_path)
+    assert source.class_names == ("1", "2", "3")
+    assert source.train.labels.tolist() == [0, 1, 2]
+    assert source.test is not None
+    assert source.test.labels.tolist() == [2, 0]
+
+
 def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", values(4), [0, 1, 0, 1], names=None)
     assert read_parquet(tmp_path).class_names == ("0", "1")
@@ -121,8 +193,8 @@ def test_unreadable_rows_are_named_or_skipped(tmp_path: Path) -> None:
 
 def test_wrong_contents(tmp_path: Path) -> None:
     cases: list[tuple[list[int | None], dict[str, Any], str]] = [
-        ([0, 1, 3], {}, "train label 3 at index 2"),
-        ([0, 1, -2], {}, "train label -2 at index 2"),
+        ([0, 1, 3], {}, r"train\.parquet, row 2: label 3 is out of range"),
+        ([0, 1, -2], {}, r"train\.parquet, row 2: label -2"),
         ([0, 1, 1], {}, "no labeled image of class 'emu'"),
         ([0, 1, 2], {"image": "picture"}, "needs a column img or image"),
         ([0, 1, 2], {"label": "target"}, "needs a column img or image"),
@@ -137,7 +209,7 @@ def test_wrong_contents(tmp_path: Path) -> None:
 def test_hold_outs_need_labels(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", values(3), [0, 1, 2])
     write(tmp_path / "test.parquet", values(3), [-1, -1, -1])
-    with pytest.raises(DataError, match="test label -1 at index 0"):
+    with pytest.raises(DataError, match=r"test\.parquet, row 0: test image without a label"):
         read_parquet(tmp_path)
 
 

@@ -68,6 +68,15 @@ def test_one_data_set_in_several_files(tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "birds"), size=4).train.images.shape == (5, 3, 4, 4)
 
 
+def test_each_split_names_its_own_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "train", values(3), [0, 1, 2])
+    write(tmp_path / "test", values(3, 20), [0, 1, 2], names=["emu", "dog", "cat"])
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    source = open_source(str(tmp_path))
+    assert source.test is not None
+    assert source.test.labels.tolist() == [2, 1, 0]
+
+
 def test_a_dictionary_of_splits(tmp_path: Path) -> None:
     write(tmp_path / "train", values(4), [0, 1, 2, -1])
     write(tmp_path / "valid", values(2, 10), [0, 1])
@@ -151,7 +160,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
             (
                 "dataset_info.json",
                 b'{"features": {"label": {"names": ["a", "b"]}}}',
-                "label 2 at index 2",
+                "row 2: label 2 is out of range",
             ),
             ("dataset_dict.json", b'{"splits": "train"}', "must have a list 'splits'"),
             ("dataset_dict.json", b'{"splits": ["extra"]}', "split 'extra'"),

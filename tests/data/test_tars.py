@@ -285,10 +285,66 @@ def test_shards_come_from_a_web_server_and_from_any_storage(web: str, tmp_path: 
         unlabeled_tars(f"{web}/page.tar")
 
 
+def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    pack(make_image_folder(), tmp_path)
+    for members in (
+        [("cam1.2024-06-01.0001.png", png(0)), ("cam1.2024-06-01.0001.cls", b"0")],
+        [("a.left.jpg", png(0)), ("a.right.jpg", png(1)), ("a.cls", b"0")],
+    ):
+        for part in ("train", "unlabeled"):
+            write_shard(tmp_path / f"{part}-900.tar", members)
+            with pytest.raises(DataError, match=rf"{part}-900\.tar: .*{members[0][0]}.* point"):
+                open_source(str(tmp_path))
+            (tmp_path / f"{part}-900.tar").unlink()
+    members = [
+        ("a.png", png(0)), ("a.cls", b"0"), ("a.mask.png", png(1)), ("a.jpg", png(2)),
+        ("b.heif2", png(0)), ("b.cls", b"1"), ("c.png", png(3)), ("c.cls", b"\xef\xbb\xbf2"),
+    ]  # fmt: skip
+    write_shard(tmp_path / "train-900.tar", members)
+    write_shard(tmp_path / "extra-000.tar", members)
+    before = (tmp_path / "train-900.tar").stat().st_size
+    with tarfile.open(tmp_path / "train-900.tar", "a") as archive:
+        link = tarfile.TarInfo("d.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        archive.addfile(link)
+    assert before
+    source = open_source(str(tmp_path))
+    assert len(source.train) == 15 + 2
+    notes = "\n".join(source.notes)
+    for words in (
+        "2 further images of a sample", "'a.mask.png'", "1 samples without an image", "'b.heif2'",
+        "1 links", "'d.png'", "'extra-000.tar'",
+    ):  # fmt: skip
+        assert words in notes
+
+
+def test_texts_that_mean_no_label_are_no_class(
+    make_image_folder: MakeFolder, tmp_path: Path
+) -> None:
+    pack(make_image_folder(), tmp_path, labels="json")
+    for label in (b"-1", b"nan", b"None"):
+        write_shard(tmp_path / "train-900.tar", [("a.png", png(0)), ("a.cls", label)])
+        with pytest.raises(DataError, match="1 train images have no label"):
+            open_source(str(tmp_path))
+
+
+def test_numbers_may_begin_with_1(tmp_path: Path) -> None:
+    members = [(f"{n}.{e}", c) for n in (1, 2, 3) for e, c in (("png", png(n)), ("cls", b"%d" % n))]
+    write_shard(tmp_path / "train-0.tar", members)
+    source = open_source(str(tmp_path))
+    assert source.class_names == ("1", "2", "3")
+    assert source.train.labels.tolist() == [0, 1, 2]
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8-sig")
+    with pytest.raises(DataError, match=r"has 3 names.* label 3"):
+        open_source(str(tmp_path))
+
+
 def test_missing_and_unknown_labels(make_image_folder: MakeFolder, tmp_path: Path) -> None:
     pack(make_image_folder(), tmp_path)
     write_shard(tmp_path / "test-900.tar", [("a.png", png(0)), ("a.cls", b"17")])
-    with pytest.raises(DataError, match=r"test label '17' .*0, 1, 2"):
+    with pytest.raises(DataError, match=r"test label '17' .*'0', '1', '2'"):
         open_source(str(tmp_path))
     blank = [("a.png", png(0)), ("a.cls", b" \n"), ("b.png", png(0))]
     write_shard(tmp_path / "test-900.tar", blank)

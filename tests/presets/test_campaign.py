@@ -446,6 +446,12 @@ def test_runs_of_a_setting_and_a_seed_must_share_their_data(
     assert outcome.state == "failed"
     assert f"its data is not that of {here}" in outcome.message
     assert "its labeled images are" in outcome.message
+    change_data(here, "images_fingerprints", {**pools, "test": "0" * 16})
+    other_seed = dataclasses.replace(cell, seed=cell.seed + 1)
+    [(_, outcome)] = run(campaign, [other_seed], train_nothing)
+    assert outcome.state == "failed"
+    assert "its test images are" in outcome.message
+    change_data(here, "images_fingerprints", pools)
     assert not (campaign.folder_of(cell) / "config.json").exists()
     campaign.data = cifar10_folder
     assert run(campaign, [cell]) == []
@@ -560,5 +566,11 @@ def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path:
     )
     with pytest.raises(OptionError, match=r"resnet34\.safetensors"):
         Campaign.open(tmp_path / "out", weights=tmp_path / "other.safetensors")
+    weights.write_bytes(b"the first")
+    Campaign.open(tmp_path / "other", weights=weights).begin()
+    Campaign.open(tmp_path / "other").begin()
+    weights.write_bytes(b"another")
+    with pytest.raises(OptionError, match="has changed"):
+        Campaign.open(tmp_path / "other").begin()
     smoke = Campaign.open(tmp_path / "smoke", "smoke", weights=weights)
     assert {smoke.configure(cell).train.weights for cell in cells} == {None}

@@ -115,7 +115,7 @@ class Campaign:
             description = saved or {"scale": self.scale.to_dict(), "data": data}
             if absolute.weights is not None:
                 checksum = _checksum(absolute.weights)
-                if saved.get("weights_sha256", checksum) != checksum:
+                if checksum != saved.get("weights_sha256", checksum):
                     raise OptionError(
                         f"{absolute.weights} has changed since the campaign began; restore it, or "
                         "use another --out"
@@ -265,11 +265,11 @@ class Campaign:
 
 
 def _checksum(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror or error}") from error
+    """Return a file's SHA-256; "" for a missing file, which fails the runs that need it."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=2)

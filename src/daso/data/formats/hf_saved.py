@@ -40,9 +40,9 @@ def list_saved(folder: Path) -> Listing:
         places = _split_folders(folder)
     tables = {}
     for part, place in places.items():
-        info = place / INFO
+        files, info = _files(place), place / INFO
         features = (_read_json(info).get("features"), info)
-        tables[part] = TableFiles(_files(place), open_arrow, features=features)
+        tables[part] = TableFiles(files, open_arrow, features=features)
     return list_tables(tables, name=folder.resolve().name, where=folder)
 
 
