@@ -39,7 +39,7 @@ def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFil
         mode = "r|*"
     try:
         with (
-            _file(shard) as file,
+            open_file(shard) as file,
             tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive,
         ):
             yield archive
@@ -60,7 +60,8 @@ def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFil
 
 
 @contextlib.contextmanager
-def _file(shard: str) -> Iterator[IO[bytes]]:
+def open_file(shard: str) -> Iterator[IO[bytes]]:
+    """Open a shard on disk or at an address, to be read from its start."""
     if not is_address(shard):
         with Path(shard).open("rb") as file:
             yield file

@@ -130,7 +130,7 @@ def _entries(path: Path, labels: range, bad: Bad) -> Iterator[tuple[str, str, in
     """Yield file and line, image and label of each usable line; nothing if there is no file."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -156,7 +156,7 @@ def _stays_inside(name: str) -> bool:
 def _class_names(folder: Path) -> tuple[str, ...]:
     for path in (folder / NAMES_FILE, folder.resolve().parent / NAMES_FILE):
         if path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
             pairs = [line.split() for line in lines if line.strip()]
             names = {pair[0]: pair[1].replace("_", " ") for pair in pairs if len(pair) == 2}
             if len(pairs) != CLASSES or names.keys() != {str(label) for label in range(CLASSES)}:

@@ -75,7 +75,7 @@ def _images(path: Path) -> npt.NDArray[np.uint8]:
 def _class_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return CLASSES
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         names = tuple(stream.read(10_000).split())
     if len(set(names)) != len(CLASSES):
         found = list(names)[:20]

@@ -28,6 +28,7 @@ COLUMNS = {
 """Names of the columns, in any case; the first one present is used."""
 FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
 """Beginning of the name of a column such as "is_valid"."""
+FLAG_VALUES = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "none", ""})
 USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
 """Maximum bytes of a line."""
@@ -110,7 +111,12 @@ def _add_split(
     """Move the column that reads like a split from the unused ones to the others."""
     cure = f"name the column of the splits {COLUMNS['split'][0]!r}, with train, val and test in it"
     splits = [n for n in unused if reads_like_split(record.get(n) for _, record in records)]
-    flags = [n for n in unused if part_called(FLAG.sub("", n.strip())) in ("validation", "test")]
+    flags = [
+        name
+        for name in unused
+        if part_called(FLAG.sub("", name.strip())) in ("validation", "test")
+        and {str(record.get(name)).lower() for _, record in records} <= FLAG_VALUES
+    ]
     if len(splits) > 1 or (flags and not splits):
         both = " and ".join(map(repr, splits or flags))
         raise DataError(f"{file}: {both} read like a split; {cure}, or rename it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import itertools
 import json
 import re
@@ -27,7 +28,7 @@ from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
 from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
-from daso.data.tar_files import import_fsspec, open_tar, read_member, regular_members
+from daso.data.tar_files import import_fsspec, open_file, open_tar, read_member, regular_members
 from daso.data.tar_files import is_address as is_address
 from daso.errors import DataError
 
@@ -38,6 +39,8 @@ BRACE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 MOST_SHARDS = 1_000_000
 LARGEST_MEMBER = 2**28
 """Maximum bytes of a member."""
+START_BYTES = 2**16
+"""Bytes at the beginning of a shard at an address that identify it."""
 CHUNK = 256
 
 
@@ -295,7 +298,10 @@ def _remote_origin(shard: str) -> str:
     try:
         files, path = import_fsspec().core.url_to_fs(shard)
         about = files.info(path)
+        # Some servers tell neither time nor checksum.
+        with open_file(shard) as file:
+            start = hashlib.blake2b(file.read(START_BYTES), digest_size=16).hexdigest()
     except Exception as error:  # storages raise anything
         raise DataError(f"{shard}: cannot be read: {str(error) or type(error).__name__}") from error
     kept = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-    return repr([shard.rpartition("/")[2], *(str(about.get(key)) for key in kept)])
+    return repr([shard, start, *(str(about.get(key)) for key in kept)])
