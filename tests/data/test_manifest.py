@@ -166,7 +166,7 @@ def test_rows_that_a_quote_hides_are_not_lost(folder: Path) -> None:
         with pytest.raises(DataError, match=r"m\.csv, line 3: has a quote"):
             list_manifest(file)
         assert [isinstance(path, str) for _, path in read_paths(file)] == [True, False]
-    file.write_text('path,label,notes\na.png,cat,"two\nlines"\nd.png,dog,\n')
+    file.write_text('path,label,notes\na.png,cat,"two\nlines, 2.5 m, wide."\nd.png,dog,\n')
     assert len(list_manifest(file).pools["train"]) == 2
 
 

@@ -28,6 +28,7 @@ COLUMNS = {
 """Names of the columns, in any case; the first one present is used."""
 FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
 """Beginning of the name of a column such as "is_valid"."""
+FILE_ENDING = re.compile(r"\.\w{2,5}[\s\"]*$")
 FLAG_VALUES = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "none", ""})
 USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
@@ -244,9 +245,9 @@ def _csv(file: Path) -> Records:
 
 
 def _holds_rows(fields: Sequence[str], delimiter: str, count: int) -> bool:
-    """Whether a field has, after its first line, one that reads like a row of *count* fields."""
-    lines = (line for field in fields for line in field.splitlines()[1:])
-    return any(line.count(delimiter) >= count - 1 for line in lines)
+    """Whether a field has, after its first line, one that reads like a row with a file's name."""
+    lines = (line.split(delimiter) for field in fields for line in field.splitlines()[1:])
+    return any(len(line) >= count and any(map(FILE_ENDING.search, line)) for line in lines)
 
 
 def _json_lines(file: Path) -> Records:
