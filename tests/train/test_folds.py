@@ -67,7 +67,7 @@ def test_every_labeled_image_is_measured_once_by_a_training_without_it(
         seen += split.holdout.tolist()
         folders.append(tmp_path / str(fold))
         list(train_run(prepared, folders[-1]))
-        answer_fold(folders[-1], prepared.data)
+        answer_fold(folders[-1], prepared.data, {})
         rows = (folders[-1] / "metrics.jsonl").read_text().splitlines()
         answers = read_json(folders[-1] / ANSWERS)
         hits = np.array(answers["labels"]) == np.array(answers["answers"])
