@@ -76,19 +76,15 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
 
 
 def _is_missing(value: Any) -> bool:
-    if isinstance(value, str | bytes):
-        return not _is_minus_one(value) and is_missing(_text(value))
+    if isinstance(value, str):
+        return not _is_minus_one(value) and is_missing(value)
     is_nan = isinstance(value, float) and value != value
     return value is None or type(value).__name__ in ("NAType", "NaTType") or is_nan
 
 
 def _is_minus_one(value: Any) -> bool:
-    return _text(value) in ("-1", "-1.0") and not isinstance(value, bool)
+    return str(value).strip() in ("-1", "-1.0")
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, str | bytes) or INTEGER.fullmatch(_text(value)) is not None
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return not isinstance(value, str) or INTEGER.fullmatch(value) is not None
