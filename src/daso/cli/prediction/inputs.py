@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.formats.arrays import refuse_one_image
 from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
 from daso.data.images.decode import SUFFIXES as IMAGES
@@ -83,6 +85,17 @@ class Inputs:
     def count(self) -> int | None:
         """Return the number of inputs; None if standard input is among them."""
         return None if STDIN in self.places else sum(1 for _ in self)
+
+    def refuse_one_image(self, expected: tuple[int, ...]) -> None:
+        """Refuse arrays that read like one image for a model of images of a shape (C, H, W).
+
+        Raises:
+            DataError: see ``daso.data.formats.arrays.refuse_one_image``.
+        """
+        for place in map(Path, self.places):
+            if place.suffix.lower() in ARRAYS and place.is_file():
+                with _errors_of(place):
+                    refuse_one_image(_stored(place).shape, expected, f"{place}: an array")
 
     def __iter__(self) -> Iterator[Input]:
         for place in self.places:
@@ -157,26 +170,37 @@ def _manifest(file: Path) -> Iterator[Input]:
 
 
 def _arrays(file: Path) -> Iterator[Input]:
-    try:
-        stored = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(stored, np.ndarray):
-            with stored:
-                name = next((n for n in ARRAY_NAMES if n in stored.files), None)
-                if name is None and len(stored.files) != 1:
-                    raise DataError(
-                        f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
-                    )
-                stored = stored[name or stored.files[0]]
-        if stored.ndim < 2:
-            raise DataError(
-                f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
-                "(N, D)"
-            )
+    with _errors_of(file):
+        stored = _stored(file)
         for index in range(len(stored)):
             row = np.asarray(stored[index])
             if row.ndim == 3 and row.shape[0] in (1, 3) and row.shape[2] not in (1, 3):
                 row = row.transpose(1, 2, 0)
             yield Input(f"{file}[{index}]", row)
+
+
+def _stored(file: Path) -> npt.NDArray[Any]:
+    stored: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    if not isinstance(stored, np.ndarray):
+        with stored:
+            name = next((n for n in ARRAY_NAMES if n in stored.files), None)
+            if name is None and len(stored.files) != 1:
+                raise DataError(
+                    f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
+                )
+            stored = stored[name or stored.files[0]]
+    if stored.ndim < 2:
+        raise DataError(
+            f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
+            "(N, D)"
+        )
+    return stored
+
+
+@contextlib.contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    try:
+        yield
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, RuntimeError) as error:

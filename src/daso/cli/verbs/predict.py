@@ -112,6 +112,8 @@ def run(argv: Sequence[str]) -> int:
 
     classifier = load(command.model, command.device, precision=command.precision)
     facts, names = classifier.facts, classifier.class_names
+    if facts.takes_images:
+        inputs.refuse_one_image(facts.input_shape)
     if command.top > len(names):
         raise OptionError(f"--top = {command.top} is more than the model's {len(names)} classes")
     if command.unsure and UNKNOWN in names:
