@@ -18,6 +18,7 @@ import numpy.typing as npt
 from daso.data.formats.arrays import refuse_one_image
 from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
+from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES as IMAGES
 from daso.data.images.encoded import origin_of
 from daso.errors import DataError
@@ -65,11 +66,15 @@ class Inputs:
         places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads
             a list of files from standard input, one a line, and can be iterated only once.
 
+    Attributes:
+        passed: files of folders that the last iteration passed over.
+
     Raises:
         DataError: a place does not exist, or matches nothing.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
+        self.passed = PassedOver()
         self.places: list[str] = []
         for place in places:
             if place == STDIN or os.path.lexists(place):
@@ -98,13 +103,14 @@ class Inputs:
                     refuse_one_image(_stored(place).shape, expected, f"{place}: an array")
 
     def __iter__(self) -> Iterator[Input]:
+        self.passed.kinds.clear()
         for place in self.places:
             path = Path(place)
             suffix = path.suffix.lower()
             if place == STDIN:
                 yield from _listed(sys.stdin.buffer)
             elif path.is_dir():
-                yield from _not_empty(place, _images_below(place, set()))
+                yield from _not_empty(place, _images_below(place, set(), self.passed))
             elif suffix in LISTS:
                 yield from _not_empty(place, _manifest(path))
             elif suffix in ARRAYS:
@@ -124,10 +130,13 @@ def _not_empty(place: str, inputs: Iterator[Input]) -> Iterator[Input]:
         yield from inputs
 
 
-def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
+def _images_below(
+    folder: str, parents: set[tuple[int, int]], passed: PassedOver
+) -> Iterator[Input]:
     """Yield the images of a folder at any depth, sorted by path, without hidden names.
 
     Links are followed, except back to one of *parents*, the device and inode of each folder above.
+    Files with other endings are counted in *passed*.
     """
     try:
         status = Path(folder).stat()
@@ -145,9 +154,11 @@ def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]
     for name, is_folder in names:
         path = os.path.join(folder, name)  # noqa: PTH118 - faster for a million of them
         if is_folder:
-            yield from _images_below(path, parents | {identity})
+            yield from _images_below(path, parents | {identity}, passed)
         elif os.path.splitext(name)[1].lower() in IMAGES:  # noqa: PTH122
             yield Input(path, Path(path))
+        else:
+            passed.add_file(path)
 
 
 def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
