@@ -137,6 +137,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def printable(text: str) -> str:
+    r"""Return a name as valid Unicode: bytes that are not UTF-8 become ``\\xe9`` and the like.
+
+    Python holds such bytes of a file's name as halves of characters, which nothing can encode.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other halves, from JSON
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:
     """Return nested values by dotted name: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     flat: Row = {}

@@ -6,10 +6,11 @@ import base64
 import csv
 import io
 import itertools
+from urllib.parse import quote
 
 import numpy as np
 
-from daso.files import Row
+from daso.files import Row, printable
 from daso.report.html.run import Run
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
@@ -56,6 +57,9 @@ def items(run: Run) -> list[Row]:
         value if isinstance(value := run.beliefs.get(key), dict) else {}
         for key in ("paths", "labeled_paths")
     )
+    def labeled_path(n: int) -> str:
+        return printable(str(labeled_paths.get(str(n), "")))
+
     shown = []
     for place, row in enumerate(arrays["shown.place"].tolist()):
         index = int(arrays["pool.index"][row])
@@ -63,10 +67,12 @@ def items(run: Run) -> list[Row]:
             *(arrays[f"shown.{n}"][place].tolist() for n in ("near", "near_label", "near_cosine")),
             strict=True,
         )
+        file = str(paths.get(str(index), ""))
         item = {
             "index": index,
             "source": int(arrays["pool.source"][row]),
-            "path": str(paths.get(str(index), "")),
+            "path": printable(file),
+            "file": file,
             "thumb": thumbs.get((0, index), -1),
             "linear": arrays["pool.linear"][row].tolist(),
             "linear_probs": [round(float(p), 3) for p in arrays["pool.linear_probs"][row]],
@@ -76,7 +82,7 @@ def items(run: Run) -> list[Row]:
             "confidence": round(float(arrays["pool.confidence"][row]), 3),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
-                [label, thumbs.get((1, n), -1), round(cos, 3), str(labeled_paths.get(str(n), ""))]
+                [label, thumbs.get((1, n), -1), round(cos, 3), labeled_path(n)]
                 for n, label, cos in neighbors
                 if n >= 0
             ],
@@ -122,7 +128,8 @@ def label_next(run: Run) -> Row | None:
         rows.append(
             {"rank": rank + 1, "item": shown[place], "rarer": rarer, "reason": reason, **parts}
         )
-    return {"rows": rows, "summary": _summary(run, rows), "csv": to_csv(run, rows)}
+    table = to_csv(run, rows)
+    return {"rows": rows, "summary": _summary(run, rows), "csv": table, "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}"}
 
 
 def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
@@ -181,7 +188,7 @@ def to_csv(run: Run, rows: list[Row]) -> str:
         writer.writerow(
             (
                 row["rank"],
-                "./" + item["path"] if item["path"].startswith(FORMULA) else item["path"],
+                "./" + item["file"] if item["file"].startswith(FORMULA) else item["file"],
                 item["index"],
                 item["source"],
                 *(f"{row[name]:.4f}" for name in PARTS),
