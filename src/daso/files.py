@@ -57,6 +57,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a ``printable`` text through ``replacing``; raise as ``write_atomically``."""
+    write_atomically(path, printable(text).encode())
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

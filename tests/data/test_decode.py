@@ -69,7 +69,7 @@ def test_pixels_without_a_fixed_range_are_refused_with_the_reason() -> None:
     ):
         with pytest.raises(DataError, match=f"{reason} pixels.*8 or 16 bits"):
             decode(content)
-    with pytest.raises(DataError, match="TIFF.*8 or 16 bits"):  # Pillow knows no such depth
+    with pytest.raises(DataError, match=r"TIFF.*8 or 16 bits"):  # Pillow knows no such depth
         decode(tiff(ramp.astype(np.uint64)[..., None], 1))
 
 
@@ -164,7 +164,12 @@ def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
     exif[0x0112] = 6
     plain = encoded(Image.new("RGB", (30, 20)), "PNG")
     data = exif.tobytes().removeprefix(b"Exif\0\0")
-    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    chunk = (
+        struct.pack(">I", len(data))
+        + b"eXIf"
+        + data
+        + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    )
     late = plain[:-12] + chunk + plain[-12:]
     assert decode(late).shape == (3, 30, 20)
     assert (read_header(late).height, read_header(late).width) == (30, 20)
@@ -371,6 +376,9 @@ def test_heic_is_read_by_its_plug_in_or_says_which(tmp_path: Path) -> None:
 def test_a_model_of_another_shape_refuses_what_does_not_fit() -> None:
     content = encoded(Image.fromarray(colors(20, 30)), "PNG")
     assert decode_for_model(content, (3, 20, 30)).tolist() == decode(content).tolist()
-    assert decode_for_model(content, (1, 16, 16)).tolist() == decode(content, channels=1, size=16).tolist()
+    assert (
+        decode_for_model(content, (1, 16, 16)).tolist()
+        == decode(content, channels=1, size=16).tolist()
+    )
     with pytest.raises(DataError, match="takes 20 x 30 only"):
         decode_for_model(content, (3, 30, 20))

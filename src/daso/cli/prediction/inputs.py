@@ -205,7 +205,8 @@ def _stored(file: Path) -> npt.NDArray[Any]:
             f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
             "(N, D)"
         )
-    return stored
+    images: npt.NDArray[Any] = stored
+    return images
 
 
 @contextlib.contextmanager

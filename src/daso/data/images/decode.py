@@ -19,7 +19,11 @@ from daso.data.images.depth import to_eight_bits
 from daso.errors import DasoError, DataError
 
 SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif", ".hif"]
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif"),
+        *("avif", "heic", "heif", "hif"),
+    )
 )
 """Endings of files that are taken for images; what they hold is recognized by their content."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
@@ -110,8 +114,11 @@ def decode_for_model(
         DataError: see ``decode``; or the model takes one size, not squares, and this is another.
     """
     channels, height, width = shape
-    convert = to_pixels if isinstance(source, Image.Image) else decode
-    pixels = convert(source, channels=channels, size=height if height == width else None)  # type: ignore[operator]
+    size = height if height == width else None
+    if isinstance(source, Image.Image):
+        pixels = to_pixels(source, channels=channels, size=size)
+    else:
+        pixels = decode(source, channels=channels, size=size)
     if pixels.shape != shape:
         raise DataError(
             f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on "

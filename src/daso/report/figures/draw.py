@@ -117,7 +117,9 @@ def _draw_chart(axis: Axes, chart: Chart) -> None:
         axis.set_xlim(-0.6, len(chart.names) - 0.4)
         if len(chart.names) <= FEW_CLASSES:
             places = range(len(chart.names))
-            axis.set_xticks(places, [*map(literal, chart.names)], rotation=45, ha="right", fontsize=8)
+            axis.set_xticks(
+                places, [*map(literal, chart.names)], rotation=45, ha="right", fontsize=8
+            )
     _legend(axis, chart, scale)
 
 
@@ -179,7 +181,9 @@ def draw_confusions(groups: Groups) -> Figure:
         counted = [shares for shares in map(confusion_shares, runs) if shares is not None]
         mean = np.mean(counted, axis=0)[np.ix_(order, order)]
         axis.imshow(mean, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_title(f"{literal(name)}: mean recall {100 * np.diag(mean).mean():.1f}%", loc="left")
+        axis.set_title(
+            f"{literal(name)}: mean recall {100 * np.diag(mean).mean():.1f}%", loc="left"
+        )
         axis.set(xlabel="answer", ylabel=CLASSES)
         if len(order) > FEW_CLASSES:
             continue
@@ -232,7 +236,9 @@ def draw_reliability(name: str, answers: Sequence[tuple[Array, Array]]) -> Figur
     # Pooled, the gaps of two runs could cancel out.
     errors = [reliability_bins(*answer).error for answer in answers]
     spread = f" ± {100 * np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
-    above.set_title(f"{literal(name)}: calibration error {100 * np.mean(errors):.1f}{spread}%", loc="left")
+    above.set_title(
+        f"{literal(name)}: calibration error {100 * np.mean(errors):.1f}{spread}%", loc="left"
+    )
     above.set(ylabel="accuracy, %", ylim=(0, 100))
     below.bar(middle, bins.counts / len(answers), width, color="#555555")
     below.set(ylabel="images", xlabel="confidence, %", xlim=(0, 100))

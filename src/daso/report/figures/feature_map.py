@@ -87,7 +87,9 @@ def draw_map(
     sides = {"": "left", "end": "right", "mid": "center"}
     places = place_names(placed.prototypes[named], shown)
     for (x, y, side), name in zip(places, shown, strict=True):
-        text = axis.text(x, y, literal(name), ha=sides[side], va="baseline", fontsize=8, fontweight="bold")
+        text = axis.text(
+            x, y, literal(name), ha=sides[side], va="baseline", fontsize=8, fontweight="bold"
+        )
         text.set(path_effects=HALO)
     axis.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)

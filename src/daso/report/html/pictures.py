@@ -12,6 +12,7 @@ import numpy as np
 
 from daso.files import Row, printable
 from daso.report.html.run import Run
+from daso.report.wording import isolated
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
 PARTS = ("score", "uncertainty", "rarity", "novelty")
@@ -57,6 +58,7 @@ def items(run: Run) -> list[Row]:
         value if isinstance(value := run.beliefs.get(key), dict) else {}
         for key in ("paths", "labeled_paths")
     )
+
     def labeled_path(n: int) -> str:
         return printable(str(labeled_paths.get(str(n), "")))
 
@@ -129,11 +131,16 @@ def label_next(run: Run) -> Row | None:
             {"rank": rank + 1, "item": shown[place], "rarer": rarer, "reason": reason, **parts}
         )
     table = to_csv(run, rows)
-    return {"rows": rows, "summary": _summary(run, rows), "csv": table, "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}"}
+    return {
+        "rows": rows,
+        "summary": _summary(run, rows),
+        "csv": table,
+        "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}",
+    }
 
 
 def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
-    names, labeled = run.class_names, run.labeled_counts
+    names, labeled = [*map(isolated, run.class_names)], run.labeled_counts
     says, like = item["linear"][0], item["semantic"][0]
     p, q = 100 * item["linear_probs"][0], 100 * item["semantic_probs"][0]
     if says != like:
@@ -158,7 +165,7 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
     rarer = np.bincount([row["rarer"] for row in first], minlength=run.num_classes)
     parts = []
     for k in (k for k in np.argsort(-rarer, kind="stable")[:4] if rarer[k]):
-        text = f"{rarer[k]} may be {run.class_names[k]}"
+        text = f"{rarer[k]} may be {isolated(run.class_names[k])}"
         if labeled is not None:
             text += f" ({labeled[k]:,.0f} labeled image{'' if labeled[k] == 1 else 's'})"
         parts.append(text)

@@ -122,7 +122,9 @@ class Training:
             if "more than 1 value per channel" not in str(error):
                 raise
             what = f"batch = {self.options.batch} (--batch, batch_size)"
-            raise OptionError(f"{what}: the network's batch norms need two images or more") from error
+            raise OptionError(
+                f"{what}: the network's batch norms need two images or more"
+            ) from error
         total = torch.stack(list(result.losses.values())).sum()
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
