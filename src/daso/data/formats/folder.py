@@ -15,7 +15,7 @@ from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
-from daso.errors import DataError, OptionError, nearest, problems
+from daso.errors import DataError, OptionError, nearest, problems, same_name
 
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
@@ -177,7 +177,9 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
 def _known_classes(
     folder: Path, class_names: Sequence[str], faults: Faults
 ) -> dict[str, list[Path]]:
-    files = _class_files(folder, faults)
+    files: dict[str, list[Path]] = {}
+    for name, images in _class_files(folder, faults).items():
+        files.setdefault(same_name(name, class_names), []).extend(images)
     for name in sorted(files.keys() - set(class_names)):
         images = files.pop(name)
         if images:
