@@ -1,7 +1,8 @@
-"""Serve an exported model over HTTP, with onnxruntime, Pillow and numpy alone.
+"""Serve an exported model over HTTP, without torch.
 
     daso export runs/birds --format onnx --out birds.onnx
     pip install onnxruntime pillow numpy
+    pip install --no-deps daso          # only its decoder of images is used
     python serve.py birds.onnx --port 8000
     curl --data-binary @photo.jpg http://localhost:8000/predict
 
@@ -13,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
-import math
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,14 +23,16 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
+
+from daso.data.images.decode import LargeImageError, UnknownImageError, decode_for_model
+from daso.errors import DataError
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 50_000_000
 MAX_CONCURRENT = 8
 READ_TIMEOUT_SECONDS = 10
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 class RefusedError(Exception):
@@ -68,38 +69,16 @@ class Model:
         return {"class": best, "confidence": named[best], "probabilities": named}
 
     def _pixels(self, content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Decode as in training: upright, transparency on white, the central square, resized."""
+        """Decode as in training and in ``daso predict``."""
         try:
-            opened: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            too_large = opened.width * opened.height > MAX_PIXELS
-        except Image.DecompressionBombError:
-            too_large = True
-        except Exception as error:  # Pillow raises many classes on hostile bytes
-            reason = f"not a valid image; send {', '.join(FORMATS)}"
-            raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
-        if too_large:
-            raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_PIXELS:,} pixels"
-            )
-        scale = self.height / min(opened.size)
-        if scale < 1:  # shrink a JPEG while it is decoded, as in training
-            opened.draft(None, (math.ceil(opened.width * scale), math.ceil(opened.height * scale)))
-        try:
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if self.channels == 1 else "RGB")
-        except Exception as error:
-            raise RefusedError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"a damaged image: {error}"
-            ) from error
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        square = (left, top, left + side, top + side)
-        image = image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=square)
-        pixels = np.asarray(image, dtype=np.uint8).reshape(self.height, self.width, self.channels)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            return decode_for_model(content, (self.channels, self.height, self.width))
+        except UnknownImageError as error:
+            status, reason = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, error
+        except LargeImageError as error:
+            status, reason = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error
+        except DataError as error:
+            status, reason = HTTPStatus.UNPROCESSABLE_ENTITY, error
+        raise RefusedError(status, str(reason))
 
 
 class Handler(BaseHTTPRequestHandler):

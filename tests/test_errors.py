@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daso.errors import OptionError, check_choice, check_range
+from daso.errors import OptionError, check_choice, check_range, nearest, same_name
 
 
 def test_numbers_out_of_range_are_refused_with_the_range() -> None:
@@ -35,3 +35,12 @@ def test_invalid_choices_are_refused_with_the_choices() -> None:
     check_choice("blend", "fixed", ("linear", "fixed"))
     with pytest.raises(OptionError, match=r"blend = 'fixd': invalid choice.*linear, fixed"):
         check_choice("blend", "fixd", ("linear", "fixed"))
+
+
+def test_names_that_look_alike_are_told_apart() -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert ascii(composed) in nearest(apart, ["dog", composed])
+    assert nearest("dogs", ["dog"]) == " Did you mean 'dog'?"
+    assert same_name(apart, ["dog", composed]) == composed
+    assert same_name(apart, [composed, apart]) == apart
+    assert same_name("emu", [composed]) == "emu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import warnings
 from typing import Any
 
 import joblib
@@ -397,3 +398,21 @@ def test_there_may_be_no_unlabeled_rows_in_the_array_of_them(long_tailed: Any) -
     X, y = long_tailed[0], long_tailed[1]
     model = small(steps=5).fit(X[y >= 0], y[y >= 0], X_unlabeled=X[:0])
     assert len(model.pseudo_labels_) == 0
+
+
+def test_a_score_of_a_data_frame_warns_of_nothing(long_tailed: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    model = DASOClassifier(steps=3, n_networks=1).fit(frame, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.score(frame, np.where(y == 2, -1, y)) == np.mean(
+            model.predict(frame)[y < 2] == y[y < 2]
+        )
+
+
+def test_a_batch_of_one_names_the_option() -> None:
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    with pytest.raises(OptionError, match=r"batch_size.*batch norms"):
+        DASOClassifier("supervised", steps=3, n_networks=1, batch_size=1).fit(X, y)

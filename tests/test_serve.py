@@ -112,6 +112,8 @@ def test_it_answers_as_the_model_does(run_folder: Path, port: int) -> None:
         encoded(clear),
         encoded(wide.convert("P")),
         encoded(wide.convert("L")),
+        encoded(Image.fromarray(np.asarray(wide.convert("L")).astype(np.uint16) * 257)),
+        encoded(wide, "AVIF"),
     ]
     model = daso.load(run_folder, "cpu", warn=lambda _: None)
     expected = model.predict(contents).probabilities
@@ -132,6 +134,7 @@ def test_what_is_no_image_is_refused(port: int) -> None:
         (b"<html>", 415),
         (huge_png(), 413),
         (encoded(Image.new("RGB", (60, 60), "red"))[:-40], 422),
+        (encoded(Image.fromarray(np.zeros((60, 60), np.float32)), "TIFF"), 422),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", 415),
     ):
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -152,6 +155,16 @@ def test_requests_that_lie_are_refused(port: int) -> None:
         lines = "\r\n".join(filter(None, ["POST /predict HTTP/1.1", "Host: x", headers]))
         assert send(port, f"{lines}\r\n\r\nshort".encode())[0] == status, headers
         assert ask(port, encoded(Image.new("RGB", (8, 8))))[0] == 200
+
+
+def test_it_needs_no_torch(run_folder: Path) -> None:
+    code = (
+        "import runpy, sys; sys.modules |= dict.fromkeys(('torch', 'scipy', 'rich', 'tyro')); "
+        f"print(runpy.run_path({str(EXAMPLE)!r})['Model']({str(run_folder.parent / 'model.onnx')!r})"
+        ".channels)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
 
 
 def test_other_paths(port: int) -> None:

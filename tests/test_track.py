@@ -6,6 +6,8 @@ import importlib
 import itertools
 import json
 import multiprocessing
+import os
+import re
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -37,6 +39,14 @@ TINY = [
     "--method",
     "fixmatch",
 ]
+
+
+def test_names_for_mlflow_stay_different() -> None:
+    names = ["$", "$$", "€", "猫", "犬", "a b", "a_b", ".", "..", "[x]"]
+    keys = [_key(f"test/recall/{name}") for name in names]
+    assert len(set(keys)) == len(names)
+    assert all(re.fullmatch(r"[/\w.\- ]+", key) and os.path.normpath(key) == key for key in keys)
+    assert _key("test/recall/cat") == "test/recall/cat"
 
 
 def test_numbers_of_rows() -> None:

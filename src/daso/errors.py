@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 
@@ -75,7 +76,23 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest valid name, ignoring case, or ``""``."""
     lower = {one.lower(): one for one in valid}
     matches = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
-    return f" Did you mean {lower[matches[0]]!r}?" if matches else ""
+    if not matches:
+        return ""
+    match = lower[matches[0]]
+    looks_alike = unicodedata.normalize("NFKC", match) == unicodedata.normalize("NFKC", name)
+    shown = f"{match!a}, which looks like it" if looks_alike else repr(match)
+    return f" Did you mean {shown}?"
+
+
+def same_name(name: str, valid: Collection[str]) -> str:
+    """Return the valid name that is *name* in another Unicode form, as files may have it.
+
+    An exact match comes first; *name* itself is returned if there is none.
+    """
+    if name in valid or name.isascii():
+        return name
+    form = unicodedata.normalize("NFC", name)
+    return next((one for one in valid if unicodedata.normalize("NFC", one) == form), name)
 
 
 def first_line(error: BaseException) -> str:

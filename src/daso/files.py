@@ -57,6 +57,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a ``printable`` text through ``replacing``; raise as ``write_atomically``."""
+    write_atomically(path, printable(text).encode())
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -135,6 +140,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+def printable(text: str) -> str:
+    r"""Return a name as valid Unicode: bytes that are not UTF-8 become ``\\xe9`` and the like.
+
+    Python holds such bytes of a file's name as halves of characters, which nothing can encode.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other halves, from JSON
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:

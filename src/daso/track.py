@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from daso.errors import DasoError, MissingDependencyError
-from daso.files import Row, flatten, read_json, save_json
+from daso.files import Row, flatten, printable, read_json, save_json
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
 Numbers = dict[str, float]
@@ -103,7 +103,7 @@ class WandB:
             project=state.get("project") or os.environ.get("WANDB_PROJECT", "daso"),
             id=state.get("id"),
             resume="allow",
-            name=folder.name,
+            name=printable(folder.name),
             dir=str(folder),
             config=config,
             settings=settings,
@@ -157,7 +157,7 @@ class MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "daso")
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        return str(self._client.create_run(number, run_name=folder.name).info.run_id)
+        return str(self._client.create_run(number, run_name=printable(folder.name)).info.run_id)
 
     def write(self, step: int, numbers: Numbers) -> None:
         now = int(1000 * time.time())
@@ -185,7 +185,9 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
+    """Return a name that MLflow accepts; different names stay different."""
+    parts = (re.sub(r"[^\w\-. ]", lambda c: f"_{ord(c[0]):x}", part) for part in name.split("/"))
+    return "/".join(part if part.strip(".") else f"_{part}" for part in parts)
 
 
 TRACKERS: dict[str, Callable[[Path, Row, Row, int], Any]] = {
@@ -261,7 +263,7 @@ class Tracking:
         for kind in list(self._kinds):
             with self._dropped_if_it_fails(kind):
                 tracker = self._open.get(kind) or self._start(kind)
-                class_names = read_json(self.folder / "data.json")["class_names"]
+                class_names = [*map(printable, read_json(self.folder / "data.json")["class_names"])]
                 tracker.write(row["step"], numbers_of(row, class_names))
                 for warning in row.get("warnings", ()):
                     tracker.note(row["step"], f"{warning['message']}. {warning['advice']}")

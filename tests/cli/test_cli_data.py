@@ -201,3 +201,15 @@ def test_without_an_accelerator_large_images_are_read_small_and_once(
     assert decoded == 10
     assert json.loads((run / "data.json").read_text())["image_shape"] == [3, 32, 32]
     assert json.loads((run / "config.json").read_text())["size"] == 32
+
+
+def test_names_are_shown_as_they_are_written(
+    make_image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_image_folder()
+    for part in ("labeled", "val", "test"):
+        (folder / part / "red").rename(folder / part / ":cat:[b]")
+    assert main(["data", "check", str(folder)]) == 0
+    assert ":cat:[b]" in capsys.readouterr().out
+    assert main(["data", "check", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["endings"] == {".png": 57}

@@ -370,6 +370,7 @@ REFUSED = [
     ("{tmp}/many.npz", "'images'"),
     ("{tmp}/flat.npy", "(N, H, W, C)"),
     ("{tmp}/objects.npy", "cannot be read"),
+    ("{tmp}/one.npy", "like one image"),
 ]
 """Arguments behind the model, and a key word of the error."""
 
@@ -381,6 +382,7 @@ def test_what_is_refused(finished_run: Path, images: Path, tmp_path: Path, capsy
     (tmp_path / "nopath.csv").write_text("label\n1\n")
     np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))
     np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "one.npy", np.zeros((9, 8, 3), np.uint8))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     before = sorted(tmp_path.iterdir())
     violations = []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daso.data.images.decode import decode, read_header
+from daso.data.images.decode import decode, decode_for_model, read_header, to_pixels
 from daso.errors import DataError
 
 DEEP = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
@@ -57,11 +57,28 @@ def test_16_bit_gray_is_scaled_not_clipped() -> None:
         assert read_header(content).grey
 
 
-def test_32_bit_and_floating_point_images_are_refused_with_the_reason() -> None:
-    with pytest.raises(DataError, match="8 or 16 bits"):
-        decode(encoded(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)), "TIFF"))
-    with pytest.raises(DataError, match="floating-point"):
-        decode(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
+def test_pixels_without_a_fixed_range_are_refused_with_the_reason() -> None:
+    ramp = np.array([[0, 100, 255]])
+    for content, reason in (
+        (encoded(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)), "TIFF"), "signed"),
+        (encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
+        (tiff(ramp.astype(np.uint32)[..., None], 1), "32-bit"),
+        (tiff(ramp.astype(np.int32)[..., None], 1, t339=2), "signed"),
+        (tiff(ramp.astype(np.int16)[..., None], 1, t339=2), "signed"),
+        (tiff(ramp.astype(np.uint8)[..., None], 1, t339=2), "signed"),
+    ):
+        with pytest.raises(DataError, match=f"{reason} pixels.*8 or 16 bits"):
+            decode(content)
+    with pytest.raises(DataError, match=r"TIFF.*8 or 16 bits"):  # Pillow knows no such depth
+        decode(tiff(ramp.astype(np.uint64)[..., None], 1))
+
+
+def test_12_bit_gray_is_scaled_by_its_own_range() -> None:
+    content = bytearray(tiff(np.zeros((1, 4, 1), np.uint8), 1))
+    packed = bytes([0x00, 0x00, 0x10, 0x80, 0x8F, 0xFF])  # 0, 16, 2056, 4095
+    place = content.index(struct.pack("<HHIHH", 258, 3, 1, 8, 0))
+    content[place + 8 : place + 10] = struct.pack("<H", 12)
+    assert decode(bytes(content[:-4]) + packed).tolist() == [[[0, 1, 128, 255]]]
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -74,6 +91,15 @@ def test_transparency_is_laid_on_white() -> None:
     grey = Image.fromarray(pixels[:, :, [0, 3]])
     assert grey.mode == "LA"
     assert decode(encoded(grey, "PNG")).tolist() == [[[255, 127, 0]]]
+    for colors_of, extra in (([0, 0, 0], 2), ([0, 64, 0], 1)):
+        # Premultiplied, 64 of 128 is half bright.
+        stored = np.stack([colors_of, [0, 128, 255]], -1).astype(np.uint8)[None]
+        content = tiff(stored, 1, t338=extra)
+        assert read_header(content).grey
+        assert decode(content)[0, 0, 1] in ((127,) if extra == 2 else (190, 191))
+    marked = Image.fromarray(DEEP)
+    content = encoded(marked, "PNG", transparency=257)
+    assert decode(content).tolist() == [[[0, 255, 128, 255]]]
 
 
 def test_palette_and_its_transparent_color() -> None:
@@ -117,16 +143,36 @@ def test_exif_orientation_is_applied() -> None:
         8: lambda a: np.rot90(a, -1),
     }
     wrong = []
-    for form, orientation in itertools.product(("JPEG", "PNG", "TIFF", "WEBP"), undo):
+    formats = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")
+    for form, orientation in itertools.product(formats, undo):
         exif = Image.Exif()
         exif[0x0112] = orientation
         stored = Image.fromarray(np.ascontiguousarray(undo[orientation](seen))).convert("RGB")
         content = encoded(stored, form, exif=exif)
-        pixels, header = decode(content, channels=1), read_header(content)
-        sizes = (pixels.shape, header.height, header.width)
-        if sizes != ((1, 32, 48), 32, 48) or np.abs(pixels[0].astype(int) - seen).mean() >= 3:
+        header, read = read_header(content), [decode(content, channels=1)]
+        with Image.open(io.BytesIO(content)) as image:
+            read += [to_pixels(image, channels=1), to_pixels(image, channels=1)]
+        sizes = (*(pixels.shape for pixels in read), header.height, header.width)
+        expected = ((1, 32, 48),) * 3 + (32, 48)
+        if sizes != expected or np.abs(np.stack(read).astype(int) - seen).mean() >= 3:
             wrong.append((form, orientation, sizes))
     assert not wrong
+
+
+def test_an_orientation_after_the_pixels_of_a_png_counts() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = encoded(Image.new("RGB", (30, 20)), "PNG")
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = (
+        struct.pack(">I", len(data))
+        + b"eXIf"
+        + data
+        + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    )
+    late = plain[:-12] + chunk + plain[-12:]
+    assert decode(late).shape == (3, 30, 20)
+    assert (read_header(late).height, read_header(late).width) == (30, 20)
 
 
 def test_resizing_takes_the_central_square() -> None:
@@ -300,3 +346,39 @@ def test_colors_count_as_colors_even_where_they_are_gray() -> None:
     grey = Image.fromarray(colors()[:, :, 0])
     assert not read_header(encoded(grey.convert("RGB"), "PNG")).grey
     assert read_header(encoded(grey, "GIF")).grey
+
+
+def test_avif_is_read_whatever_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded(Image.new("RGB", (20, 10), "red"), "AVIF"))
+    assert (read_header(path).height, read_header(path).width) == (10, 20)
+    assert np.abs(decode(path).mean(axis=(1, 2)) - (255, 0, 0)).max() < 6
+
+
+def test_heic_is_read_by_its_plug_in_or_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    try:
+        from pillow_heif import from_pillow
+    except ImportError:
+        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(300))
+        with pytest.raises(DataError, match="pillow-heif"):
+            read_header(path)
+        return
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = from_pillow(Image.new("RGB", (40, 20), "red"))
+    image.save(path, exif=exif.tobytes(), format="HEIF")
+    pixels, header = decode(path), read_header(path)
+    assert pixels.shape == (3, 40, 20) == (3, header.height, header.width)
+    assert np.abs(pixels.mean(axis=(1, 2)) - (255, 0, 0)).max() < 6
+
+
+def test_a_model_of_another_shape_refuses_what_does_not_fit() -> None:
+    content = encoded(Image.fromarray(colors(20, 30)), "PNG")
+    assert decode_for_model(content, (3, 20, 30)).tolist() == decode(content).tolist()
+    assert (
+        decode_for_model(content, (1, 16, 16)).tolist()
+        == decode(content, channels=1, size=16).tolist()
+    )
+    with pytest.raises(DataError, match="takes 20 x 30 only"):
+        decode_for_model(content, (3, 30, 20))

@@ -84,7 +84,50 @@ def test_hidden_and_other_files_are_passed_over(folder: Path) -> None:
     (folder / "labeled" / ".cache").mkdir()
     (folder / "labeled" / "list.csv").write_text("x")
     os.mkfifo(folder / "unlabeled" / "pipe.png")
-    assert len(read_folder(folder).train) == 6
+    source = read_folder(folder)
+    assert len(source.train) == 6
+    notes = " ".join(source.notes)
+    assert "1 .txt file" in notes
+    assert "notes.txt" in notes
+    assert ".hidden" not in notes
+
+
+def test_photos_are_known_by_their_content(folder: Path) -> None:
+    place = folder / "labeled" / "cat"
+    for name, kind in (
+        ("a.jfif", "JPEG"),
+        ("b.JPE", "JPEG"),
+        ("c.avif", "AVIF"),
+        ("d.heic", "PNG"),
+    ):
+        with (place / name).open("wb") as file:
+            Image.new("RGB", (8, 8), (9, ord(name[0]), 0)).save(file, kind)
+    (place / "e.dng").write_bytes(b"II*\0")
+    source = read_folder(folder)
+    assert len(source.train) == 10
+    assert any("1 .dng file" in note for note in source.notes)
+    (place / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(300))
+    with pytest.raises(DataError, match=r"photo\.HEIC"):
+        read_folder(folder)
+
+
+def test_class_names_that_are_not_utf_8_are_escaped(folder: Path) -> None:
+    name = os.fsdecode(b"h\xf6nd")
+    (folder / "labeled" / "dog").rename(folder / "labeled" / name)
+    (folder / "val" / "dog").rename(folder / "val" / name)
+    source = read_folder(folder)
+    assert source.class_names == ("cat", r"h\xf6nd")
+    assert source.validation is not None
+    assert source.validation.labels.tolist() == [1]
+
+
+def test_a_name_in_another_unicode_form_is_the_same_class(folder: Path) -> None:
+    (folder / "labeled" / "dog").rename(folder / "labeled" / "caf\u00e9")
+    (folder / "val" / "dog").rename(folder / "val" / "cafe\u0301")
+    source = read_folder(folder)
+    assert source.class_names == ("caf\u00e9", "cat")
+    assert source.validation is not None
+    assert source.validation.labels.tolist() == [0]
 
 
 def test_linked_folders_are_followed_and_loops_end(folder: Path) -> None:
@@ -167,7 +210,7 @@ def test_a_class_that_loses_all_its_images_is_named(folder: Path) -> None:
 def test_empty_classes_are_named(folder: Path) -> None:
     (folder / "labeled" / "emu").mkdir()
     (folder / "labeled" / "emu" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="no labeled image of class 'emu'"):
+    with pytest.raises(DataError, match=r"no labeled image of class 'emu' \(not read: 1 .txt"):
         read_folder(folder)
 
 

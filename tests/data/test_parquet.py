@@ -213,13 +213,38 @@ def test_hold_outs_need_labels(tmp_path: Path) -> None:
         read_parquet(tmp_path)
 
 
+def test_labels_as_pandas_stores_them(tmp_path: Path) -> None:
+    texts = [NAMES[i % 3] for i in range(9)]
+    for labels, names in (
+        (pa.array(texts).dictionary_encode(), NAMES),
+        (pa.array(texts, pa.string_view()), NAMES),
+        (pa.array([float(i % 3) for i in range(8)] + [float("nan")]), ["0", "1", "2"]),
+        (pa.array([float(i % 3) for i in range(8)] + [None]), ["0", "1", "2"]),
+    ):
+        pq.write_table(pa.table({"img": values(9), "label": labels}), tmp_path / "train.parquet")
+        for unlabeled in ({}, {"label": pa.nulls(4)}, {"label": pa.array([None] * 4, pa.int64())}):
+            table = pa.table({"img": values(4, 50), **unlabeled})
+            pq.write_table(table, tmp_path / "unlabeled.parquet")
+            source = read_parquet(tmp_path)
+            assert list(source.class_names) == names
+            assert source.unlabeled is not None
+            assert len(source.train) + len(source.unlabeled) == 13
+
+
+def test_a_row_with_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [None, *values(5)], [0, 1, 2] * 2)
+    with pytest.raises(DataError, match=r"row 0: only the path.*'0.png'.*save_to_disk"):
+        read_parquet(tmp_path)
+    assert len(read_parquet(tmp_path, skip_bad=True).train) == 5
+
+
 def test_wrong_types(tmp_path: Path) -> None:
     path = tmp_path / "train.parquet"
     pq.write_table(pa.table({"img": ["a", "b"], "label": [0, 1]}), path)
     with pytest.raises(DataError, match="must be struct"):
         read_parquet(tmp_path)
     pq.write_table(pa.table({"img": [b"a", b"b"], "label": [0.5, 1.5]}), path)
-    with pytest.raises(DataError, match="must be integers or texts, found double"):
+    with pytest.raises(DataError, match=r"row 0: the label 0\.5 is neither"):
         read_parquet(tmp_path)
     table = pa.table({"img": values(2), "label": [0, 1]})
     pq.write_table(table.replace_schema_metadata({"huggingface": "{"}), path)

@@ -26,6 +26,13 @@ def model(finished_run: Path) -> Classifier:
     return daso.load(finished_run, "cpu")
 
 
+@pytest.fixture
+def rgb_model(model: Classifier) -> Classifier:
+    facts = dataclasses.replace(model.facts, input_shape=(3, 8, 8))
+    classes = len(facts.class_names)
+    return Classifier(lambda images: np.full((len(images), classes), 1 / classes), facts)
+
+
 def test_importing_daso_imports_nothing_heavy() -> None:
     code = "import sys, daso\nprint(sorted({'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)), 'load' in dir(daso))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -63,6 +70,21 @@ def test_every_kind_of_image_gets_the_same_answer(
     assert one.classes == expected.classes[2:3]
     assert one.confidences == pytest.approx(expected.probabilities[2:3].max(1))
     assert len(model.predict([])) == 0
+
+
+def test_an_array_of_one_color_image_is_not_taken_for_gray_ones(
+    model: Classifier, rgb_model: Classifier
+) -> None:
+    for one, shapes in (
+        (model, ((20, 30, 3), (8, 8, 4), (20, 30, 1))),
+        (rgb_model, ((20, 30, 3), (8, 8, 3), (3, 8, 8), (3, 20, 30))),
+    ):
+        for shape in shapes:
+            with pytest.raises(DataError, match=r"one image.*image\[None\]"):
+                one.predict(np.zeros(shape, np.uint8))
+        assert len(one.predict(np.zeros((1, 20, 30, 3), np.uint8))) == 1
+        assert len(one.predict(np.zeros((5, 20, 30), np.uint8))) == 5
+    assert len(model.predict(np.zeros((3, 8, 8), np.uint8))) == 3
 
 
 def test_other_sizes_are_cut_and_resized_as_files_are(model: Classifier, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from report_page import ALL_SECTIONS, HOSTILE, Parsed, change, change_beliefs, make_hostile, report
 
+from daso.report.html.curves import _Picker
 from daso.report.html.page import write_report
 from daso.report.html.run import load_run
-from daso.report.html.template import island
+from daso.report.html.template import island, unbroken
 
 
 def test_a_complete_run_has_every_section_and_nothing_is_missing(finished_run: Path) -> None:
@@ -202,3 +203,30 @@ def test_many_classes_without_truth(many_classes: Path, tmp_path: Path) -> None:
     assert "the truth is unknown" in page.text
     assert "Recall of the pseudo-labels" not in page.text
     assert "The truth is known here" not in page.text
+
+
+def test_names_that_are_not_utf_8(finished_run: Path) -> None:
+    data = json.loads((finished_run / "data.json").read_text())
+    names = ["h\udcf6nd", "שלום", *data["class_names"][2:]]
+    change(finished_run / "data.json", class_names=names)
+    indices = load_run(finished_run).arrays["pool.index"].tolist()
+    change_beliefs(finished_run, {"paths": {str(i): f"caf\udce9-{i}.png" for i in indices}})
+    page, table = write_report(finished_run)
+    text = page.read_text(encoding="utf-8")
+    assert r"h\xf6nd" in text
+    assert r"caf\xe9-" in text
+    assert b"caf\xe9-" in table.read_bytes()  # as the file system has it
+    assert "caf%E9-" in text
+
+
+def test_options_are_not_broken_and_weights_are_no_shares() -> None:
+    assert unbroken("use <b> --skip-bad.") == (
+        'use &lt;b&gt; <span class="option">--skip-bad</span>.'
+    )
+    picker = _Picker(1.0, {"all": ("all", [0])})
+    curve = {"weight": (np.array([0.0, 1.0]), np.array([[0.0], [1.0]]))}
+    picker.add("Share", "", curve)
+    picker.add("Weight", "", curve, percent=False)
+    shares, weights = (str(figure["drawing"]) for figure in picker.figures)
+    assert "100%" in shares
+    assert "%" not in weights

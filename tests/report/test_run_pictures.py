@@ -17,7 +17,7 @@ from PIL import Image
 
 from daso.errors import RunError
 from daso.report import charts
-from daso.report.figures.draw import draw, draw_comparison, draw_run
+from daso.report.figures.draw import draw, draw_comparison, draw_confusions, draw_run
 from daso.report.html import svg
 from daso.report.runs import read_run
 
@@ -60,6 +60,26 @@ def test_an_incomplete_run(finished_run: Path) -> None:
     metrics = finished_run / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-100])
     assert_pictures(finished_run, ["classes.png", "pseudo_labels.png", "training.png"])
+
+
+def test_names_are_drawn_as_they_are_written(finished_run: Path) -> None:
+    names = ["$", "$$", r"\$5-$6", "_x", "a\udce9", "{", "猫", "שלום", "cafe\u0301", "#"]
+    data = json.loads((finished_run / "data.json").read_text())
+    (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
+    assert_pictures(finished_run, ALL)
+    run = read_run(finished_run)
+    figure = draw_confusions({"$a$": [run]})
+    figure.canvas.draw()
+    (axis,) = figure.axes
+    shown = [
+        label
+        for text in axis.get_xticklabels()
+        for label in [text._preprocess_math(text.get_text())]
+    ]
+    assert sorted(label for label, _ in shown) == sorted(
+        ["\N{HAIR SPACE}_x", r"a\xe9", *(name for name in names if name[0] not in "_a")]
+    )
+    assert not any(is_formula for _, is_formula in shown)
 
 
 @pytest.mark.parametrize("remove", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import select
 import sys
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 an error that the user can correct or a reader that closed the
             output early (``daso methods | head -1``), 2 wrong usage.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names need not be in the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(list(sys.argv[1:] if arguments is None else arguments))

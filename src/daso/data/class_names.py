@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from daso.errors import DataError
+from daso.errors import DataError, same_name
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 BLANK_LETTERS = "\u115f\u1160\u2800"
@@ -54,6 +54,11 @@ def number_labels(
     *texts* has the labels of each part. *where* names the data set in the error.
     """
     numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
+    numbers |= {
+        label: numbers[found]
+        for label in set().union(*texts.values()) - numbers.keys()
+        if (found := same_name(label, class_names)) in numbers
+    }
     for part, labels in texts.items():
         unknown = {} if part == "unlabeled" else dict.fromkeys(set(labels) - numbers.keys())
         if unknown:

@@ -10,6 +10,7 @@ from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.source import refuse_empty_classes
 from daso.errors import nearest
+from daso.files import printable
 
 PART_NAMES = {
     "train": ("train", "labeled", "labelled", "training"),
@@ -61,6 +62,7 @@ class Listing:
     channels: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
         refuse_empty_classes(self.pools["train"].labels, self.class_names, self.where)
 
 

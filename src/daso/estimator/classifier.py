@@ -221,9 +221,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labeled = ~unlabeled_rows(labels, self.classes_)
         if not labeled.any():
             raise ValueError(f"{type(self).__name__}.score: no row has a label")
-        rows = X[labeled] if isinstance(X, np.ndarray) else self._read(X, reset=False)[labeled]
+        answers = self._logits(self._read(X, reset=False)[labeled]).argmax(1)
         weights = None if sample_weight is None else np.asarray(sample_weight)[labeled]
-        return float(np.average(self.predict(rows) == labels[labeled], weights=weights))
+        return float(np.average(self.classes_[answers] == labels[labeled], weights=weights))
 
     def _read(self, X: Any, *, reset: bool) -> Array:
         """Return images, uint8 (N, C, H, W), or features, float64 (N, D)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +15,7 @@ import numpy as np
 from daso.errors import RunError
 from daso.evaluate.metrics import recall_precision
 from daso.export.facts import ModelFacts
-from daso.files import read_json
+from daso.files import printable, read_json
 from daso.train.calibration import read_calibration
 from daso.train.model import Model
 
@@ -48,16 +49,16 @@ class Check:
 
 CODE = {
     "onnx": """import json, onnxruntime
-session = onnxruntime.InferenceSession("{name}")
+session = onnxruntime.InferenceSession({name})
 names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 probabilities = session.run(None, {{"images": images}})[0]""",
     "torch": """import json, torch
 files = {{"facts.json": ""}}
-model = torch.export.load("{name}", extra_files=files).module()  # only a file that you trust
+model = torch.export.load({name}, extra_files=files).module()  # only a file that you trust
 names = json.loads(json.loads(files["facts.json"])["class_names"])
 probabilities = model(images)""",
     "safetensors": """import daso
-probabilities = daso.load("{name}").predict(images).probabilities""",
+probabilities = daso.load({name}).predict(images).probabilities""",
 }
 """How a program uses a file, by its format."""
 
@@ -91,7 +92,7 @@ def model_card(
     return template.format(
         data=_text(facts.provenance.get("data")),
         head=_head(facts, kind, name),
-        code=CODE[kind].format(name=name),
+        code=CODE[kind].format(name=json.dumps(printable(name), ensure_ascii=False)),
         other_sizes=_other_sizes(facts) if kind != "safetensors" else "",
         labels=f"{sum(facts.labeled_counts):,}",
         classes=len(facts.class_names),
@@ -117,8 +118,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     """Escape text for Markdown."""
-    plain = html.escape(str(value), quote=False).replace("\n", " ")
-    return "".join(f"\\{c}" if c in "\\`*_[]|#" else c for c in plain)
+    plain = html.escape(printable(str(value)), quote=False).replace("\n", " ")
+    # Some sites draw formulas between dollar signs, even behind backslashes.
+    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain).replace("$", "&#36;")
+
+
+def _code(text: str) -> str:
+    """Return a text as code where Markdown can hold it, else escaped."""
+    return _text(text) if set(text) & set("`|\n") else f"`{printable(text)}`"
 
 
 def _table(rows: Sequence[Sequence[object]]) -> str:
@@ -139,7 +146,7 @@ def _head(facts: ModelFacts, kind: str, name: str) -> str:
     classes, network = len(facts.class_names), _text(facts.provenance.get("network"))
     rows = [
         ["", ""],
-        ["file", f"`{name}`, {kind}"],
+        ["file", f"{_code(name)}, {kind}"],
         ["input", inputs],
         ["output", f"probabilities of {classes} classes, N x {classes}, float32"],
         ["method", f"{_text(facts.method)}, network {network}, {facts.step:,} steps"],
@@ -154,7 +161,8 @@ def _other_sizes(facts: ModelFacts) -> str:
     resize = f"the model was trained on {width} x {height} pixels only"
     if height == width:
         resize = (
-            "rotate the image as its EXIF orientation says, put transparent parts on white, crop "
+            "rotate the image as its EXIF orientation says, scale 16 bits to 8 (divide by 257), "
+            "put transparent parts on white, crop "
             f"the central square and resize it to {width} x {height} (bilinear, antialiased: "
             f"Pillow's `resize(({width}, {height}), Image.Resampling.BILINEAR, box=...)`)"
         )

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from daso.data.formats.arrays import as_images
-from daso.data.images.decode import decode, to_pixels
+from daso.data.formats.arrays import as_images, refuse_one_image
+from daso.data.images.decode import decode_for_model
 from daso.errors import DataError
 from daso.evaluate.prior import shift
 from daso.export.facts import ModelFacts
@@ -131,28 +131,19 @@ class Classifier:
         """
         if not self.facts.takes_images:
             return self._vector(one)
-        channels, height, width = self.facts.input_shape
-        size = height if height == width else None
-        if isinstance(one, str | PathLike | bytes):
-            if not isinstance(one, bytes) and os.path.isdir(one):  # noqa: PTH112
-                raise DataError(
-                    "is a folder, and predict takes images: files, such as "
-                    "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict "
-                    "MODEL FOLDER' takes folders"
-                )
-            pixels = decode(
-                one if isinstance(one, bytes) else Path(one), channels=channels, size=size
-            )
-        elif isinstance(one, np.ndarray | Image.Image):
-            pixels = to_pixels(_picture(one), channels=channels, size=size)
-        else:
-            raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
-        if pixels.shape != self.facts.input_shape:
+        if isinstance(one, str | PathLike) and os.path.isdir(one):  # noqa: PTH112
             raise DataError(
-                f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on "
-                f"squares, and takes {width} x {height} only"
+                "is a folder, and predict takes images: files, such as "
+                "sorted(Path(folder).rglob('*.jpg')), Pillow images or arrays; 'daso predict MODEL "
+                "FOLDER' takes folders"
             )
-        return pixels
+        if isinstance(one, str | PathLike):
+            one = Path(one)
+        elif isinstance(one, np.ndarray):
+            one = _picture(one)
+        elif not isinstance(one, bytes | Image.Image):
+            raise DataError(f"must be a file, a Pillow image or an array, not {type(one).__name__}")
+        return decode_for_model(one, self.facts.input_shape)
 
     def prepare_all(self, images: Sequence[Any], first: int = 0) -> Array:
         """Return inputs, at least one, as one array, decoded by several threads.
@@ -192,6 +183,7 @@ class Classifier:
             images = [images]
         ready = False
         if isinstance(images, np.ndarray) and self.facts.takes_images:
+            refuse_one_image(images.shape, self.facts.input_shape)
             images = as_images(images, "images")
             ready = images.shape[1:] == self.facts.input_shape
             if not ready:
@@ -205,9 +197,7 @@ class Classifier:
             yield part if ready else self.prepare_all(part, start)
 
 
-def _picture(image: Array | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.copy()
+def _picture(image: Array) -> Image.Image:
     if image.ndim not in (2, 3):
         raise DataError(f"an image must be an array (H, W) or (H, W, C), got {image.shape}")
     pixels = as_images(image[None], "an image")[0].transpose(1, 2, 0)

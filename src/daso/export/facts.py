@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from daso.errors import OptionError, RunError, nearest
+from daso.errors import OptionError, RunError, nearest, same_name
 from daso.evaluate.prior import estimate_prior
 from daso.plans.estimate import nearest_distribution
 
@@ -93,6 +93,7 @@ class ModelFacts:
                 )
             return named[prior]
         if isinstance(prior, Mapping):
+            prior = {same_name(str(name), self.class_names): of for name, of in prior.items()}
             for name in map(str, prior.keys() - set(self.class_names)):
                 hint = nearest(name, self.class_names)
                 raise OptionError(f"the prior names an unknown class: {name!r}.{hint}")

@@ -21,7 +21,7 @@ from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
 from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safetensors, write_torch
 from daso.export.loading import load_run, network_answer
-from daso.files import read_json, write_atomically
+from daso.files import read_json, write_text
 from daso.train.config import RunConfig
 from daso.train.prepare import open_configured
 
@@ -104,7 +104,7 @@ def export_run(
         card = out.with_name(f"{out.name}.md")
         text = model_card(folder, model, facts, kind, out.name, check)
         temporary.replace(out)
-        write_atomically(card, text.encode())
+        write_text(card, text)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
     finally:

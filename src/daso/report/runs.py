@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from daso.balance import balanced_by
 from daso.errors import RunError
-from daso.files import Row, read_json, read_rows
+from daso.files import Row, printable, read_json, read_rows
 
 Array = npt.NDArray[np.float64]
 
@@ -82,7 +82,7 @@ class RunFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        return list(self.data["class_names"])
+        return [printable(name) for name in self.data["class_names"]]
 
     @property
     def num_classes(self) -> int:

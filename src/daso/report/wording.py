@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 
 POOLS = {"test": "test", "holdout": "held-out"}
 """Names of the images that a run is measured on."""
@@ -16,6 +17,13 @@ def method_label(method: str) -> str:
 def shortened(name: str, most: int = 14) -> str:
     """Return a class name of at most *most* characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def isolated(name: str) -> str:
+    """Return a name for a sentence, whose order letters from right to left must not change."""
+    right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    first, last = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+    return f"{first}{name}{last}" if right_to_left else name
 
 
 def percent(value: float | None, missing: str = "-") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.formats.arrays import refuse_one_image
 from daso.data.formats.manifest_rows import SUFFIXES as LISTS
 from daso.data.formats.manifest_rows import read_paths, where
+from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES as IMAGES
 from daso.data.images.encoded import origin_of
 from daso.errors import DataError
@@ -63,11 +66,15 @@ class Inputs:
         places: files, folders, globs, manifests, ``.npy`` and ``.npz`` files of arrays; ``-`` reads
             a list of files from standard input, one a line, and can be iterated only once.
 
+    Attributes:
+        passed: files of folders that the last iteration passed over.
+
     Raises:
         DataError: a place does not exist, or matches nothing.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
+        self.passed = PassedOver()
         self.places: list[str] = []
         for place in places:
             if place == STDIN or os.path.lexists(place):
@@ -84,14 +91,26 @@ class Inputs:
         """Return the number of inputs; None if standard input is among them."""
         return None if STDIN in self.places else sum(1 for _ in self)
 
+    def refuse_one_image(self, expected: tuple[int, ...]) -> None:
+        """Refuse arrays that read like one image for a model of images of a shape (C, H, W).
+
+        Raises:
+            DataError: see ``daso.data.formats.arrays.refuse_one_image``.
+        """
+        for place in map(Path, self.places):
+            if place.suffix.lower() in ARRAYS and place.is_file():
+                with _errors_of(place):
+                    refuse_one_image(_stored(place).shape, expected, f"{place}: an array")
+
     def __iter__(self) -> Iterator[Input]:
+        self.passed.kinds.clear()
         for place in self.places:
             path = Path(place)
             suffix = path.suffix.lower()
             if place == STDIN:
                 yield from _listed(sys.stdin.buffer)
             elif path.is_dir():
-                yield from _not_empty(place, _images_below(place, set()))
+                yield from _not_empty(place, _images_below(place, set(), self.passed))
             elif suffix in LISTS:
                 yield from _not_empty(place, _manifest(path))
             elif suffix in ARRAYS:
@@ -111,10 +130,13 @@ def _not_empty(place: str, inputs: Iterator[Input]) -> Iterator[Input]:
         yield from inputs
 
 
-def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]:
+def _images_below(
+    folder: str, parents: set[tuple[int, int]], passed: PassedOver
+) -> Iterator[Input]:
     """Yield the images of a folder at any depth, sorted by path, without hidden names.
 
     Links are followed, except back to one of *parents*, the device and inode of each folder above.
+    Files with other endings are counted in *passed*.
     """
     try:
         status = Path(folder).stat()
@@ -132,9 +154,11 @@ def _images_below(folder: str, parents: set[tuple[int, int]]) -> Iterator[Input]
     for name, is_folder in names:
         path = os.path.join(folder, name)  # noqa: PTH118 - faster for a million of them
         if is_folder:
-            yield from _images_below(path, parents | {identity})
+            yield from _images_below(path, parents | {identity}, passed)
         elif os.path.splitext(name)[1].lower() in IMAGES:  # noqa: PTH122
             yield Input(path, Path(path))
+        else:
+            passed.add_file(path)
 
 
 def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
@@ -157,26 +181,38 @@ def _manifest(file: Path) -> Iterator[Input]:
 
 
 def _arrays(file: Path) -> Iterator[Input]:
-    try:
-        stored = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(stored, np.ndarray):
-            with stored:
-                name = next((n for n in ARRAY_NAMES if n in stored.files), None)
-                if name is None and len(stored.files) != 1:
-                    raise DataError(
-                        f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
-                    )
-                stored = stored[name or stored.files[0]]
-        if stored.ndim < 2:
-            raise DataError(
-                f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
-                "(N, D)"
-            )
+    with _errors_of(file):
+        stored = _stored(file)
         for index in range(len(stored)):
             row = np.asarray(stored[index])
             if row.ndim == 3 and row.shape[0] in (1, 3) and row.shape[2] not in (1, 3):
                 row = row.transpose(1, 2, 0)
             yield Input(f"{file}[{index}]", row)
+
+
+def _stored(file: Path) -> npt.NDArray[Any]:
+    stored: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    if not isinstance(stored, np.ndarray):
+        with stored:
+            name = next((n for n in ARRAY_NAMES if n in stored.files), None)
+            if name is None and len(stored.files) != 1:
+                raise DataError(
+                    f"{file} holds {', '.join(stored.files)}; rename one to {ARRAY_NAMES[0]!r}"
+                )
+            stored = stored[name or stored.files[0]]
+    if stored.ndim < 2:
+        raise DataError(
+            f"{file} holds an array {stored.shape}; it must be images (N, H, W, C) or vectors "
+            "(N, D)"
+        )
+    images: npt.NDArray[Any] = stored
+    return images
+
+
+@contextlib.contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    try:
+        yield
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, RuntimeError) as error:

@@ -28,7 +28,7 @@ class Counter:
     """
 
     def __init__(self, inputs: Inputs, *, bar: bool, done: int = 0) -> None:
-        console = Console(file=sys.stderr)
+        console = Console(file=sys.stderr, emoji=False)
         self._shown = console.is_terminal and bar
         self._progress = Progress(
             TextColumn("predicting"),

@@ -65,7 +65,7 @@ def follow(
         console: to write to (default: standard error).
         clock: returns the time in seconds.
     """
-    console = console or Console(file=sys.stderr)
+    console = console or Console(file=sys.stderr, emoji=False)
     data = data or {"class_names": (), "labeled_counts": ()}
     plain = console.options.ascii_only
     names, counts = data["class_names"], data["labeled_counts"]

@@ -13,7 +13,7 @@ import tyro
 
 from daso.cli.terminal.parse import parse
 from daso.errors import OptionError, RunError, nearest
-from daso.files import write_atomically
+from daso.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> None:
         "comparison.html": to_html(compared, problems),
     }
     for name, text in files.items():
-        write_atomically(out / name, text.encode())
+        write_text(out / name, text)
     console = wide_console()
     for one in compared:
         console.print(_terminal_table(one.table(), SHOWN, f"{one.setting.title}, in %"))

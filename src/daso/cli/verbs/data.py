@@ -107,7 +107,7 @@ def _largest_side() -> int | None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, emoji=False)
     columns = (
         TextColumn("reading images"),
         BarColumn(),

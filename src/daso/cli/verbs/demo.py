@@ -82,7 +82,7 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
     jobs = command.jobs or os.cpu_count() or 1
     # One thread per process: more would wait for one another on the same processors.
     os.environ["OMP_NUM_THREADS"] = "1"
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, emoji=False)
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,

@@ -112,6 +112,8 @@ def run(argv: Sequence[str]) -> int:
 
     classifier = load(command.model, command.device, precision=command.precision)
     facts, names = classifier.facts, classifier.class_names
+    if facts.takes_images:
+        inputs.refuse_one_image(facts.input_shape)
     if command.top > len(names):
         raise OptionError(f"--top = {command.top} is more than the model's {len(names)} classes")
     if command.unsure and UNKNOWN in names:
@@ -140,12 +142,12 @@ def run(argv: Sequence[str]) -> int:
         _print_rows(table.columns, [])
         write = lambda _, rows: _print_rows(None, rows)  # noqa: E731
         counter = _predict(classifier, inputs, reader, to_row, write)
-        return _conclude(counter.count, counter.failed, None)
+        return _conclude(counter.count, counter.failed, None, inputs)
     journal = _open_journal(command, command.out, facts, target)
     _fill(journal, classifier, inputs, to_row)
     write_output(command.out, table.columns, journal.read())
     journal.remove()
-    return _conclude(journal.count, journal.failed, command.out)
+    return _conclude(journal.count, journal.failed, command.out, inputs)
 
 
 def _predict_twice(
@@ -166,7 +168,7 @@ def _predict_twice(
         else:
             write_output(out, table.columns, rows)
         journal.remove()
-    return _conclude(journal.count, journal.failed, command.out)
+    return _conclude(journal.count, journal.failed, command.out, inputs)
 
 
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
@@ -206,9 +208,10 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     reader = iter(inputs)
     first = next(reader, None)
     if first is None:
+        places = ", ".join(inputs.places)
         raise DataError(
-            f"no image in {', '.join(inputs.places)}; recognized suffixes: "
-            f"{', '.join(sorted(SUFFIXES))}"
+            f"no image in {places}; recognized suffixes: {', '.join(sorted(SUFFIXES))}"
+            + "".join(f"\n{note}" for note in inputs.passed.notes(places))
         )
     return itertools.chain([first], reader)
 
@@ -300,7 +303,9 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
     write_csv(sys.stdout, columns, rows)
 
 
-def _conclude(count: int, failed: int, out: Path | None) -> int:
+def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
+    for note in inputs.passed.notes(", ".join(inputs.places)[:200]):
+        print(f"note: {note}", file=sys.stderr)
     if out is not None:
         print(f"{count:,} images: {out}", file=sys.stderr)
     if failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Report:
         shape: (C, H, W) that training uses, unless other options are given.
         findings: the worst first.
         shrunk: whether *largest_side* of ``check_data`` decided the size.
+        endings: images by the ending of their files' names, if they are files.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Report:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     shrunk: bool
+    endings: Mapping[str, int]
 
     @property
     def refused(self) -> bool:
@@ -83,6 +86,7 @@ class Report:
             "width": self.widths,
             "height": self.heights,
             "different_sizes": self.sizes,
+            "endings": dict(self.endings),
             "training_shape": self.shape,
             "notes": list(self.notes),
             "findings": [
@@ -121,7 +125,15 @@ def check_data(
     if listing is not None:
         scan = scan_listing(listing, Reading(size, largest_side), progress)
         notes, rows = listing.notes, listing.skipped
-        return _report(source, listing.class_names, scan, notes, own=True, rows=rows)
+        endings = Counter(
+            Path(pool.name_of(index)).suffix.lower()
+            for pool in listing.pools.values()
+            if pool.from_files
+            for index in range(len(pool))
+        )
+        return _report(
+            source, listing.class_names, scan, notes, own=True, rows=rows, endings=endings
+        )
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
     opened = (
@@ -141,6 +153,7 @@ def _report(
     *,
     own: bool,
     rows: tuple[tuple[str, str], ...] = (),
+    endings: Mapping[str, int] | None = None,
 ) -> Report:
     findings = [
         *unusable(scan, rows),
@@ -171,6 +184,7 @@ def _report(
         findings=tuple(sorted(findings, key=lambda finding: levels.index(finding.level))),
         notes=notes,
         shrunk=scan.shrunk,
+        endings=endings or {},
     )
 
 

@@ -117,6 +117,27 @@ def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
     return pixels
 
 
+def refuse_one_image(
+    shape: tuple[int, ...], expected: tuple[int, ...], what: str = "an array"
+) -> None:
+    """Refuse the shape of one image, (H, W, C) or (C, H, W), where (N, H, W) is expected.
+
+    *expected* is the shape (C, H, W) of the model's images; *what* names the array in the error.
+
+    Raises:
+        DataError: three axes may be those of one image.
+    """
+    if len(shape) != 3:
+        return
+    last = shape[2] in (1, 3, 4) and shape[1:] != expected[1:]
+    if last or shape[0] == expected[0] == 3:
+        axes = "(H, W, C)" if last else "(C, H, W)"
+        raise DataError(
+            f"{what} of shape {shape} reads like one image, {axes}, or like {shape[0]} gray ones; "
+            "give [image] or image[None] for one, and (N, H, W, 1) for gray ones"
+        )
+
+
 def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
     """Convert labels to int64 (N,); *what* names them in errors.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from daso.data.class_names import (
     numbered_names,
     without_missing,
 )
-from daso.data.images.encoded import Encoded, EncodedImages, origin_of
+from daso.data.images.encoded import EncodedImages, Item, origin_of
 from daso.data.listing import Listing, reads_like_split, unused_note
 from daso.data.source import PARTS, UNLABELED, check_labels
 from daso.errors import DataError, MissingDependencyError
@@ -112,9 +113,10 @@ class TableFiles:
         files: at least one; all must have the same columns.
         with_paths: whether rows may hold the path of an image file instead of its bytes.
         features: description of the columns, and its file; None: each file's own metadata.
+        labeled: whether there must be a column of labels.
 
     Attributes:
-        image, label: the names of the columns.
+        image, label: the names of the columns; no label: "".
         names: for each file, the names of its integer labels; empty without names.
         unused: names of the other columns.
         rows: number of rows of each file, after its labels have been read.
@@ -131,6 +133,7 @@ class TableFiles:
         *,
         with_paths: bool = False,
         features: tuple[object, Path] | None = None,
+        labeled: bool = True,
     ) -> None:
         self.files, self.opener, self.with_paths = list(files), opener, with_paths
         self.rows: list[int] = []
@@ -138,15 +141,17 @@ class TableFiles:
         columns = []
         for file in self.files:
             with opener(file) as table:
-                columns.append(_find_columns(table.schema, file))
+                columns.append(_find_columns(table.schema, file, labeled=labeled))
                 if columns[-1] != columns[0]:
                     raise DataError(f"{file}: its columns differ from {self.files[0].name}'s")
                 self.image, self.label = columns[0]
-                self.names.append(
-                    _metadata_names(table.schema.metadata or {}, self.label, file)
-                    if features is None
-                    else feature_names(features[0], self.label, features[1])
-                )
+                if not self.label:
+                    self.names.append(())
+                elif features is None:
+                    metadata = table.schema.metadata or {}
+                    self.names.append(_metadata_names(metadata, self.label, file))
+                else:
+                    self.names.append(feature_names(features[0], self.label, features[1]))
                 self.unused = [name for name in table.schema.names if name not in columns[0]]
                 if splits := split_columns(table, self.unused):
                     raise DataError(
@@ -164,8 +169,10 @@ class TableFiles:
         for file, own in zip(self.files, self.names, strict=True):
             before = len(labels)
             with self.opener(file) as table:
-                for column in table.column(self.label):
-                    labels += column.to_pylist()
+                for column in table.column(self.label or self.image):
+                    values = column.to_pylist() if self.label else [None] * len(column)
+                    first = len(labels) - before
+                    labels += [_label(v, f"{file}, row {n}") for n, v in enumerate(values, first)]
             self.rows.append(len(labels) - before)
             if named := own or names:
                 for row in range(before, len(labels)):
@@ -179,7 +186,7 @@ class TableFiles:
         origins = partial(map, origin_of, self.files)
         return EncodedImages(labels, self.name_of, self._chunks, False, origins)
 
-    def _chunks(self) -> Iterator[Sequence[Encoded]]:
+    def _chunks(self) -> Iterator[Sequence[Item]]:
         for file, rows in zip(self.files, self.rows, strict=True):
             count = 0
             with self.opener(file) as table:
@@ -191,16 +198,24 @@ class TableFiles:
             if count != rows:
                 raise DataError(f"{file}: {rows} labels, but {count} images; fetch it again")
 
-    def _contents(self, column: Any) -> list[Encoded]:
+    def _contents(self, column: Any) -> list[Item]:
         import pyarrow.types
 
         struct = pyarrow.types.is_struct(column.type)
         contents = (column.field("bytes") if struct else column).to_pylist()
         paths = [None] * len(contents)
-        if self.with_paths and struct and column.type.get_field_index("path") >= 0:
+        if struct and column.type.get_field_index("path") >= 0:
             paths = column.field("path").to_pylist()
-        # A row without bytes is reported like any other unreadable image.
-        return [c or (Path(p) if p else b"") for c, p in zip(contents, paths, strict=True)]
+        return [c or self._without_bytes(p) for c, p in zip(contents, paths, strict=True)]
+
+    def _without_bytes(self, path: str | None) -> Item:
+        if path is None or self.with_paths:
+            # A row without bytes is reported like any other unreadable image.
+            return Path(path) if path else b""
+        return DataError(
+            f"only the path of the image, {path[:200]!r}, is in the file; embed the images, as "
+            "Dataset.save_to_disk of datasets does"
+        )
 
     def name_of(self, index: int) -> str:
         for file, rows in zip(self.files, self.rows, strict=True):
@@ -322,17 +337,28 @@ def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
     return names
 
 
-def _find_columns(schema: Any, file: Path) -> tuple[str, str]:
+def _label(value: Any, place: str) -> int | str | None:
+    """Return a label; numbers with gaps are stored as floating-point."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if not value.is_integer():
+            raise DataError(f"{place}: the label {value} is neither a whole number nor a text")
+        return int(value)
+    label: int | str | None = value
+    return label
+
+
+def _find_columns(schema: Any, file: Path, *, labeled: bool) -> tuple[str, str]:
     import pyarrow.types as types
 
     names = list(schema.names)
     image = next((name for name in IMAGE_COLUMNS if name in names), None)
-    label = next((name for name in LABEL_COLUMNS if name in names), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{file}: needs a column {' or '.join(IMAGE_COLUMNS)} and a column "
-            f"{' or '.join(LABEL_COLUMNS)}; it has {', '.join(names)[:500]}"
-        )
+    label = next((name for name in LABEL_COLUMNS if name in names), "")
+    if image is None or (labeled and not label):
+        wanted = [f"a column {' or '.join(IMAGE_COLUMNS)}"]
+        wanted += [f"a column {' or '.join(LABEL_COLUMNS)}"] if labeled else []
+        raise DataError(f"{file}: needs {' and '.join(wanted)}; it has {', '.join(names)[:500]}")
     if names.count(image) > 1 or names.count(label) > 1:
         raise DataError(f"{file}: has two columns {image!r} or two columns {label!r}")
     content = schema.field(image).type
@@ -341,7 +367,14 @@ def _find_columns(schema: Any, file: Path) -> tuple[str, str]:
     if not (types.is_binary(content) or types.is_large_binary(content)):
         kind = schema.field(image).type
         raise DataError(f"{file}: column {image} must be struct{{bytes, path}}, found {kind}")
+    if not label:
+        return image, label
     kind = schema.field(label).type
-    if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
+    value = kind.value_type if types.is_dictionary(kind) else kind  # pandas' categories
+    known = (
+        *(types.is_integer, types.is_floating, types.is_null),
+        *(types.is_string, types.is_large_string, types.is_string_view),
+    )
+    if not any(is_known(value) for is_known in known):
         raise DataError(f"{file}: column {label} must be integers or texts, found {kind}")
     return image, label

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daso.data.class_names import in_order, is_missing, listed
-from daso.data.formats.tar_shards import PassedOver, is_shards, unlabeled_tars
+from daso.data.formats.passed_over import PassedOver
+from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called
 from daso.data.source import UNLABELED
-from daso.errors import DataError, OptionError, nearest, problems
+from daso.errors import DataError, OptionError, nearest, problems, same_name
 
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
-Faults = list[tuple[str, str]]
-"""Unusable files and folders, with reasons."""
+
+
+class Faults(list[tuple[str, str]]):
+    """Unusable files and folders, with reasons; and the files that are no images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others = PassedOver()
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -46,7 +54,7 @@ def list_folder(
     """List image folders without decoding any image.
 
     Class names are the sorted folder names. Images are in the order of their paths. Hidden files
-    and files without an image suffix are ignored.
+    are ignored, and notes count those without an image suffix.
 
     Args:
         folder: has a folder for each part, named as in ``PART_NAMES``, or the class folders.
@@ -61,18 +69,20 @@ def list_folder(
         OptionError: the name of another part is unknown.
     """
     labeled, places, notes = _find_parts(folder, dict(others or {}))
-    faults: Faults = []
-    passed = PassedOver()
+    faults = Faults()
     files = _class_files(labeled, faults)
     if not any(files.values()):
-        raise DataError(f"{labeled}: {NO_IMAGES}")
+        raise DataError("\n".join([f"{labeled}: {NO_IMAGES}", *faults.others.notes(str(labeled))]))
     for name in filter(is_missing, list(files)):
         if files.pop(name):
             reason = "reads like a missing label; rename it, or move its images to unlabeled/"
             faults.append((str(labeled / name), reason))
     class_names = tuple(in_order(name for name, images in files.items() if images))
     for name in (name for name, images in files.items() if not images):
-        reason = f"no labeled image of class {name!r}; add some, or remove the folder"
+        passed = PassedOver()
+        deque(_walk(labeled / name, others=passed), maxlen=0)
+        found = f" (not read: {', '.join(passed.words())})" if passed.kinds else ""
+        reason = f"no labeled image of class {name!r}{found}; add some, or remove the folder"
         faults.append((str(labeled / name), reason))
     pools: dict[str, EncodedImages | None] = {"train": _labeled_images(files, class_names)}
     for part in ("validation", "test", "unlabeled"):
@@ -80,7 +90,7 @@ def list_folder(
             continue
         place, before = places[FOLDERS[part]], len(faults)
         if part == "unlabeled":
-            pools[part] = _unlabeled_images(place, faults, passed)
+            pools[part] = _unlabeled_images(place, faults)
         else:
             files = _known_classes(Path(place), class_names, faults)
             pools[part] = _labeled_images(files, class_names)
@@ -95,7 +105,7 @@ def list_folder(
         class_names,
         {part: images for part, images in pools.items() if images is not None},
         tuple(faults),
-        (*notes, *passed.notes(str(folder))),
+        (*notes, *faults.others.notes(str(folder))),
     )
 
 
@@ -167,7 +177,9 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
 def _known_classes(
     folder: Path, class_names: Sequence[str], faults: Faults
 ) -> dict[str, list[Path]]:
-    files = _class_files(folder, faults)
+    files: dict[str, list[Path]] = {}
+    for name, images in _class_files(folder, faults).items():
+        files.setdefault(same_name(name, class_names), []).extend(images)
     for name in sorted(files.keys() - set(class_names)):
         images = files.pop(name)
         if images:
@@ -189,14 +201,14 @@ def _labeled_images(
     return EncodedImages.of_files(paths, labels) if paths else None
 
 
-def _unlabeled_images(place: str, faults: Faults, passed: PassedOver) -> EncodedImages | None:
+def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
     if is_shards(place):
-        return unlabeled_tars(place, passed)
+        return unlabeled_tars(place, faults.others)
     paths = _image_files(Path(place), faults)
     files = sorted(path for path in Path(place).iterdir() if path.is_file())
     shards = [str(path) for path in files if is_shards(path.name)]
     parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
-    parts += [unlabeled_tars(shard, passed) for shard in shards]
+    parts += [unlabeled_tars(shard, faults.others) for shard in shards]
     return functools.reduce(EncodedImages.followed_by, parts) if parts else None
 
 
@@ -205,11 +217,18 @@ def _image_files(folder: Path, faults: Faults) -> list[Path]:
         reason = error.strerror or str(error)
         faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
 
-    return sorted(_walk(folder, note))
+    return sorted(_walk(folder, note, faults.others))
 
 
-def _walk(folder: Path, note: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield all images below *folder*; links to folders are followed, each folder once."""
+def _walk(
+    folder: Path,
+    note: Callable[[OSError], None] | None = None,
+    others: PassedOver | None = None,
+) -> Iterator[Path]:
+    """Yield all images below *folder*; links to folders are followed, each folder once.
+
+    *others* counts the files with other endings, without hidden ones and tar shards.
+    """
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
         status = Path(parent).stat()
@@ -218,7 +237,11 @@ def _walk(folder: Path, note: Callable[[OSError], None] | None = None) -> Iterat
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(parent) / name for name in names if _is_image(Path(parent) / name))
+        for path in (Path(parent) / name for name in names if not name.startswith(".")):
+            if _is_image(path):
+                yield path
+            elif others is not None and not is_shards(path.name):
+                others.add_file(str(path))
 
 
 def require_readable(folder: Path) -> None:

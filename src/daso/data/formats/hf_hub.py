@@ -40,7 +40,9 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
         if part in tables:
             raise DataError(f"{where}: two splits are {part} images; save one with save_to_disk()")
         if part is not None:
-            tables[part] = TableFiles([where / split], _opener(data), with_paths=True)
+            tables[part] = TableFiles(
+                [where / split], _opener(data), with_paths=True, labeled=part != "unlabeled"
+            )
     if "train" not in tables:
         raise DataError(f"{where}: no split 'train' in it, only {', '.join(splits) or 'nothing'}")
     listing = list_tables(tables, name=repository.rpartition("/")[2], where=where)

@@ -42,7 +42,7 @@ def list_saved(folder: Path) -> Listing:
     for part, place in places.items():
         files, info = _files(place), place / INFO
         features = (_read_json(info).get("features"), info)
-        tables[part] = TableFiles(files, open_arrow, features=features)
+        tables[part] = TableFiles(files, open_arrow, features=features, labeled=part != "unlabeled")
     return list_tables(tables, name=folder.resolve().name, where=folder)
 
 

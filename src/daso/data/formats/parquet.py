@@ -47,7 +47,7 @@ def list_parquet(folder: Path) -> Listing:
             if total != len(files):
                 what = f"{len(files)} of {total} files like {files[0].name}"
                 raise DataError(f"{place}: {what}; fetch them all")
-            tables[part] = TableFiles(files, open_parquet)
+            tables[part] = TableFiles(files, open_parquet, labeled=part != "unlabeled")
     listing = list_tables(tables, name=folder.resolve().name, where=place)
     note = f"{place}: files that are not read, as their names are of no part: {listed(other)}"
     return replace(listing, notes=(*listing.notes, note)) if other else listing

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -24,6 +24,7 @@ from daso.data.class_names import (
     numbered_names,
     without_missing,
 )
+from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
 from daso.data.listing import Listing, part_called
@@ -150,23 +151,6 @@ def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImage
     if not sum(counts):
         raise DataError(f"{place}: no images in it")
     return _encoded(shards, counts, np.full(sum(counts), UNLABELED, dtype=np.int64))
-
-
-@dataclass
-class PassedOver:
-    """Counts what is not read of shards, and keeps the first name of each kind."""
-
-    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-    def add(self, kind: str, name: str) -> None:
-        count, first = self.kinds.get(kind, (0, name))
-        self.kinds[kind] = (count + 1, first)
-
-    def notes(self, where: str) -> list[str]:
-        return [
-            f"{where}: {count:,} {kind} are not read, such as {name[:200]!r}"
-            for kind, (count, name) in self.kinds.items()
-        ]
 
 
 def read_samples(

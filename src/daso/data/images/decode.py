@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +13,44 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from daso.errors import DataError
+from daso.data.images.depth import to_eight_bits
+from daso.errors import DasoError, DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif"),
+        *("avif", "heic", "heif", "hif"),
+    )
+)
+"""Endings of files that are taken for images; what they hold is recognized by their content."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
+READABLE = ", ".join((*FORMATS, "HEIC"))
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation."""
 PALETTE_BYTES = {"RGB": 3, "BGR": 3, "RGBX": 4, "BGRX": 4}
-TIFF_POLARITY, WHITE_IS_ZERO = 262, 0
+
+
+class UnknownImageError(DataError):
+    """The content is not an image of a known format."""
+
+
+class LargeImageError(DataError):
+    """An image has too many pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,8 @@ def read_header(source: Path | bytes) -> ImageHeader:
     """
     with _opened(source) as image:
         width, height = image.size
+        if image.format == "PNG" and _has_late_orientation(image):
+            image.load()
         if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
         return ImageHeader(height, width, _is_grey(image))
@@ -50,8 +82,8 @@ def decode(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 (C, H, W).
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit gray is scaled to 8 bits,
-    and an animation gives its first frame. Color profiles are not applied.
+    The EXIF orientation is applied, transparency is laid on white, gray of 12 and 16 bits is scaled
+    to 8 bits, and an animation gives its first frame. Color profiles are not applied.
 
     Args:
         channels: 1 (gray) or 3 (RGB); None: as in the file.
@@ -59,25 +91,51 @@ def decode(
             keeps its size.
 
     Raises:
-        DataError: the image is damaged, truncated or too large; the message is the reason alone.
+        UnknownImageError: the content is not an image.
+        LargeImageError: the image is too large.
+        DataError: it is damaged or truncated, or its pixels have no fixed range. The message is the
+            reason alone.
     """
     with _opened(source) as image:
         shorter = min(image.size)
-        if size is not None and shorter > size:
+        if size is not None and shorter > size and image.format in ("JPEG", "MPO"):
             # Lets the JPEG decoder reduce the image while it decodes.
             scale = size / shorter
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         return to_pixels(image, channels=channels, size=size)
 
 
+def decode_for_model(
+    source: Path | bytes | Image.Image, shape: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """Decode one image as a model takes it, that was trained on images of *shape*, (C, H, W).
+
+    Raises:
+        DataError: see ``decode``; or the model takes one size, not squares, and this is another.
+    """
+    channels, height, width = shape
+    size = height if height == width else None
+    if isinstance(source, Image.Image):
+        pixels = to_pixels(source, channels=channels, size=size)
+    else:
+        pixels = decode(source, channels=channels, size=size)
+    if pixels.shape != shape:
+        raise DataError(
+            f"is {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was not trained on "
+            f"squares, and takes {width} x {height} only"
+        )
+    return pixels
+
+
 def to_pixels(
     image: Image.Image, *, channels: int | None = None, size: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does; *image* is turned upright."""
+    """Convert a Pillow image to uint8 (C, H, W), as ``decode`` does."""
     image.load()
     grey = _is_grey(image) if channels is None else channels == 1
-    ImageOps.exif_transpose(image, in_place=True)
-    plain = _to_eight_bits(image, "L" if grey else "RGB")
+    plain = to_eight_bits(image, "L" if grey else "RGB")
+    turn = UPRIGHT.get(_orientation(image))
+    plain = plain if turn is None else plain.transpose(turn)
     if size is not None:
         shorter = min(plain.size)
         left, top = (plain.width - shorter) / 2, (plain.height - shorter) / 2
@@ -92,22 +150,50 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image; every error of Pillow becomes a DataError with the reason."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with _open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 size = f"{image.width} x {image.height}"
-                raise DataError(f"{size} pixels are over the limit of {limit:,}; make it smaller")
+                text = f"{size} pixels are over the limit of {limit:,}; make it smaller"
+                raise LargeImageError(text)
             yield image
-    except DataError:
+    except DasoError:
         raise
-    except UnidentifiedImageError:
-        raise DataError(f"not a readable image ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"too many pixels: {error}") from None
+        raise LargeImageError(f"too many pixels: {error}") from None
     # Damaged bytes make decoders raise nearly anything: OSError, SyntaxError, struct.error.
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(reason or type(error).__name__) from error
+
+
+def _open(file: Path | io.BytesIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                start = opened.read(12)
+        else:
+            start = file.getvalue()[:12]
+    if start[:4] in TIFF_STARTS:
+        kind = "a damaged TIFF file, or of a depth or layout that is not read"
+        raise DataError(f"{kind}; convert it to 8 or 16 bits per channel")
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
+        _prepare_for_heic()
+        return Image.open(file, formats=("HEIF",))
+    raise UnknownImageError(f"not a readable image ({READABLE})")
+
+
+@functools.cache
+def _prepare_for_heic() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise DataError(
+            "HEIC photos need pillow-heif: pip install 'daso[heic]'; or convert it to JPEG"
+        ) from None
+    register_heif_opener()
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -116,33 +202,27 @@ def _is_grey(image: Image.Image) -> bool:
         width = PALETTE_BYTES.get(image.palette.rawmode or image.palette.mode)
         colors = bytes(image.palette.palette)
         return width is not None and colors[0::width] == colors[1::width] == colors[2::width]
-    return image.mode in ("1", "L", "LA", "F", "I") or image.mode.startswith("I;16")
+    return image.mode in ("1", "L", "LA", "La", "F", "I") or image.mode.startswith("I;16")
 
 
 def _orientation(image: Image.Image) -> int:
-    # For PNG, getexif() would decode all pixels to look for a block after them.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    value = image.getexif().get(ORIENTATION_TAG, 1)
+    # A PNG's own getexif() would decode all pixels to look for a block after them.
+    value = Image.Image.getexif(image).get(ORIENTATION_TAG, 1)
     return value if isinstance(value, int) else 1
 
 
-def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode and "transparency" not in image.info:
-        return image
-    if image.mode == "F":
-        raise DataError("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise DataError("32-bit pixels beyond 0 to 65535; convert it to 8 or 16 bits")
-        levels = ((deep * 255 + 32767) // 65535).astype(np.uint8)
-        if getattr(image, "tag_v2", {}).get(TIFF_POLARITY) == WHITE_IS_ZERO:
-            levels = 255 - levels  # Pillow inverts 8-bit images itself
-        return Image.fromarray(levels).convert(mode)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        colored = image.convert("RGBA")
-        background = Image.new("RGBA", colored.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, colored).convert(mode)
-    # Some modes convert to gray only by way of RGB.
-    return (image if image.mode in ("1", "L", "RGB") else image.convert("RGB")).convert(mode)
+def _has_late_orientation(image: Image.Image) -> bool:
+    """Whether a PNG has EXIF or XMP data after its pixels, where it is read last."""
+    file = image.fp  # type: ignore[attr-defined]
+    before, pixels = file.tell(), False
+    file.seek(8)
+    try:
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"iTXt"):
+                return True
+            pixels = pixels or kind == b"IDAT"
+            file.seek(length + 4, io.SEEK_CUR)
+        return False
+    finally:
+        file.seek(before)

@@ -28,6 +28,8 @@ CHUNK = 256
 """Paths that a pass over image files yields at a time."""
 
 Encoded = Path | bytes
+Item = Encoded | DataError
+"""An image, or why a row has none."""
 Result = TypeVar("Result")
 
 
@@ -45,7 +47,7 @@ class EncodedImages:
 
     labels: npt.NDArray[np.int64]
     name_of: Callable[[int], str]
-    chunks: Callable[[], Iterator[Sequence[Encoded]]]
+    chunks: Callable[[], Iterator[Sequence[Item]]]
     from_files: bool
     origins: Callable[[], Iterator[str]]
 
@@ -67,7 +69,7 @@ class EncodedImages:
         chosen = set(indices.tolist())
         order = sorted(chosen)
 
-        def chunks() -> Iterator[Sequence[Encoded]]:
+        def chunks() -> Iterator[Sequence[Item]]:
             start = 0
             for chunk in self.chunks():
                 yield [item for index, item in enumerate(chunk, start) if index in chosen]
@@ -134,10 +136,12 @@ def work_through(
     A ``DataError`` of *work* yields its text. Images in *skip* yield ``""``.
     """
 
-    def batch(items: Sequence[tuple[int, Encoded]]) -> list[Result | str]:
+    def batch(items: Sequence[tuple[int, Item]]) -> list[Result | str]:
         results: list[Result | str] = []
         for index, item in items:
             try:
+                if isinstance(item, DataError):
+                    raise item
                 results.append("" if index in skip else work(item))
             except DataError as error:
                 results.append(str(error))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from daso.files import write_atomically
+from daso.files import write_text
 from daso.report.compare.statistics import MISSING, spread
 
 
@@ -74,7 +74,7 @@ class Comparison:
             (".csv", self.to_csv()),
             (".tex", self.to_latex()),
         ):
-            write_atomically(stem.with_suffix(suffix), text.encode())
+            write_text(stem.with_suffix(suffix), text)
 
     def to_markdown(self) -> str:
         """Return the table with reproduced / published numbers in each cell."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from daso.errors import RunError, nearest
+from daso.errors import RunError, nearest, same_name
 from daso.report import charts
 from daso.report.charts import Groups
 from daso.report.reliability import read_answers
@@ -154,6 +154,7 @@ def embedding_map(
 
     (one,) = _read(run)
     names = one.class_names
+    classes = None if classes is None else [same_name(name, names) for name in classes]
     if missing := [name for name in classes or () if name not in names]:
         raise RunError(f"{one.path}: no class {missing[0]!r}.{nearest(missing[0], names)}")
     placed = read_embedding(one)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from daso.errors import RunError
+from daso.files import printable
 from daso.report import charts
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Groups, Series, confusion_shares
 from daso.report.reliability import FEW_IMAGES, reliability_bins
@@ -43,6 +44,12 @@ OTHER_SCRIPTS = (
     *("Noto Sans Arabic", "Noto Sans Devanagari"),
 )
 """Fonts for letters that Matplotlib's own font lacks, the preferred one first."""
+
+
+def literal(text: str) -> str:
+    """Return a text that Matplotlib draws as it is written, without formulas between ``$``."""
+    text = printable(text).replace("$", r"\$")
+    return f"\N{HAIR SPACE}{text}" if text.startswith("_") else text  # which a legend leaves out
 
 
 @functools.cache
@@ -105,12 +112,14 @@ def _draw_chart(axis: Axes, chart: Chart) -> None:
         axis.set_ylim(0, scale * chart.high)
     axis.set_xlabel(chart.x_label)
     axis.set_ylabel(f"{chart.y_label}, %" if chart.percent else chart.y_label)
-    axis.set_title(chart.title, loc="left")
+    axis.set_title(literal(chart.title), loc="left")
     if chart.kind == "classes":
         axis.set_xlim(-0.6, len(chart.names) - 0.4)
         if len(chart.names) <= FEW_CLASSES:
             places = range(len(chart.names))
-            axis.set_xticks(places, chart.names, rotation=45, ha="right", fontsize=8)
+            axis.set_xticks(
+                places, [*map(literal, chart.names)], rotation=45, ha="right", fontsize=8
+            )
     _legend(axis, chart, scale)
 
 
@@ -148,7 +157,7 @@ def _bars(axis: Axes, chart: Chart, series: Series, place: int, scale: float) ->
         yerr=None if series.spread is None else scale * series.spread,
         color=color,
         hatch=HATCHES[turn],
-        label=series.name,
+        label=literal(series.name),
         error_kw={"ecolor": "#333333", "elinewidth": 0.8},
     )
 
@@ -158,7 +167,7 @@ def _lines(axis: Axes, chart: Chart, series: Series, place: int, scale: float) -
     # Curves that coincide stay visible: the first one is wider.
     width = 3.0 if series.style == "linear" else 1.5
     dash, y = DASHES[turn], scale * series.y
-    axis.plot(series.x, y, color=color, linestyle=dash, label=series.name, linewidth=width)
+    axis.plot(series.x, y, color=color, linestyle=dash, label=literal(series.name), linewidth=width)
     if series.spread is not None:
         spread = scale * series.spread
         axis.fill_between(series.x, y - spread, y + spread, color=color, alpha=0.2, linewidth=0)
@@ -172,11 +181,13 @@ def draw_confusions(groups: Groups) -> Figure:
         counted = [shares for shares in map(confusion_shares, runs) if shares is not None]
         mean = np.mean(counted, axis=0)[np.ix_(order, order)]
         axis.imshow(mean, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_title(f"{name}: mean recall {100 * np.diag(mean).mean():.1f}%", loc="left")
+        axis.set_title(
+            f"{literal(name)}: mean recall {100 * np.diag(mean).mean():.1f}%", loc="left"
+        )
         axis.set(xlabel="answer", ylabel=CLASSES)
         if len(order) > FEW_CLASSES:
             continue
-        ticks = [names[k] for k in order]
+        ticks = [literal(names[k]) for k in order]
         axis.set_xticks(range(len(order)), ticks, rotation=45, ha="right", fontsize=7)
         axis.set_yticks(range(len(order)), ticks, fontsize=7)
         for row, column in itertools.product(range(len(order)), repeat=2):
@@ -199,7 +210,7 @@ def draw_blending_weights(run: RunFolder, steps: Array, weights: Array) -> Figur
     axis.set(xlabel="step", ylabel=CLASSES)
     axis.set_title("Weight of the prototypes per class", loc="left")
     if len(order) <= FEW_CLASSES:
-        axis.set_yticks(range(len(order)), [run.class_names[k] for k in order], fontsize=8)
+        axis.set_yticks(range(len(order)), [literal(run.class_names[k]) for k in order], fontsize=8)
     return figure
 
 
@@ -225,7 +236,9 @@ def draw_reliability(name: str, answers: Sequence[tuple[Array, Array]]) -> Figur
     # Pooled, the gaps of two runs could cancel out.
     errors = [reliability_bins(*answer).error for answer in answers]
     spread = f" ± {100 * np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
-    above.set_title(f"{name}: calibration error {100 * np.mean(errors):.1f}{spread}%", loc="left")
+    above.set_title(
+        f"{literal(name)}: calibration error {100 * np.mean(errors):.1f}{spread}%", loc="left"
+    )
     above.set(ylabel="accuracy, %", ylim=(0, 100))
     below.bar(middle, bins.counts / len(answers), width, color="#555555")
     below.set(ylabel="images", xlabel="confidence, %", xlim=(0, 100))

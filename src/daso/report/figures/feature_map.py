@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from daso.report.figures.draw import make_figure
+from daso.report.figures.draw import literal, make_figure
 from daso.report.runs import Array
 from daso.report.tsne import HEIGHT, NAME_LENGTH, WIDTH, Embedding, place_names
 from daso.report.wording import shortened
@@ -87,8 +87,10 @@ def draw_map(
     sides = {"": "left", "end": "right", "mid": "center"}
     places = place_names(placed.prototypes[named], shown)
     for (x, y, side), name in zip(places, shown, strict=True):
-        text = axis.text(x, y, name, ha=sides[side], va="baseline", fontsize=8, fontweight="bold")
-        text.set(path_effects=HALO, parse_math=False)
+        text = axis.text(
+            x, y, literal(name), ha=sides[side], va="baseline", fontsize=8, fontweight="bold"
+        )
+        text.set(path_effects=HALO)
     axis.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     _legend(axis, order, names, counts, styles, mine)
@@ -117,7 +119,7 @@ def _legend(
     look: dict[str, Any] = {"bbox_to_anchor": (0.0, 0.0), "ncols": 3}
     if len(mine) <= MOST_SHAPES:
         entries += [
-            entry(f"{names[k]} ({counts[k]:,.0f})", styles[k], "labeled", 0.4)
+            entry(f"{literal(names[k])} ({counts[k]:,.0f})", styles[k], "labeled", 0.4)
             for k in order
             if k in mine
         ]
@@ -127,6 +129,4 @@ def _legend(
     else:
         bar = axis.figure.colorbar(ScalarMappable(_norm(counts), BY_COUNT), ax=axis, shrink=0.6)
         bar.set_label("labeled images of the class")
-    legend = axis.legend(handles=entries, loc="upper left", frameon=False, fontsize=8, **look)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    axis.legend(handles=entries, loc="upper left", frameon=False, fontsize=8, **look)

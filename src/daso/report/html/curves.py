@@ -66,7 +66,7 @@ def pseudo_labels(run: Run) -> Row | None:
             picker.add(f"{what.capitalize()} of the pseudo-labels", "Against the truth.", measured)
     if len(weights[0]):
         note = "0: classifier alone; 1: prototypes alone."
-        picker.add("Blending weight", note, {"weight": weights})
+        picker.add("Blending weight", note, {"weight": weights}, percent=False)
     blend = charts.blending_weight(run)
     return {
         "charts": picker.figures,
@@ -98,7 +98,15 @@ class _Picker:
         self.paths: dict[str, list[list[str]]] = {key: [] for key in picks}
         self._x = svg.Scale(0.0, last, svg.LEFT, svg.RIGHT_END)
 
-    def add(self, title: str, note: str, curves: dict[str, Curve], lowest: float = 0.0) -> None:
+    def add(
+        self,
+        title: str,
+        note: str,
+        curves: dict[str, Curve],
+        lowest: float = 0.0,
+        *,
+        percent: bool = True,
+    ) -> None:
         """Add a chart; shares are summed over a third and logarithmic, other numbers averaged."""
         log = lowest > 0
         y = svg.Scale(lowest, 1, svg.HEIGHT - svg.BOTTOM, svg.TOP, log)
@@ -112,7 +120,7 @@ class _Picker:
             self.paths[key].append(paths)
         styles = {"truth": "truth", "labeled images": "truth", "weight": "semantic"}
         series = [(name, styles.get(name, name)) for name in curves]
-        body = svg.axes(self._x, y, "step", "", percent=True)
+        body = svg.axes(self._x, y, "step", "", percent=percent)
         for (name, style), path in zip(series, self.paths[next(iter(self.picks))][-1], strict=True):
             body += f'<path class="line {style}" d="{path}"><title>{name}</title></path>'
         drawn = svg.frame(body, title, note, extra=f'data-picked="{len(self.figures)}"')

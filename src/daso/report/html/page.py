@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from daso.errors import RunError
-from daso.files import Row, flatten, write_atomically
+from daso.files import Row, flatten, write_atomically, write_text
 from daso.report.html import calibration, classes, curves, feature_map, overview, pictures
 from daso.report.html.run import UNREADABLE, Run, load_run
 from daso.report.html.template import island, render_page
@@ -117,9 +117,9 @@ def write_report(folder: Path, out: Path | None = None) -> list[Path]:
     except OSError as error:
         raise RunError(f"cannot create {out.parent}: {error.strerror or error}") from error
     text, table = render(run)
-    write_atomically(out, text.encode("utf-8", "replace"))
+    write_text(out, text)
     written = [out]
     if table is not None:
         written.append(out.with_name(f"{out.stem}-label-next.csv"))
-        write_atomically(written[-1], table.encode("utf-8", "replace"))
+        write_atomically(written[-1], table.encode("utf-8", "surrogateescape"))
     return written

@@ -6,11 +6,13 @@ import base64
 import csv
 import io
 import itertools
+from urllib.parse import quote
 
 import numpy as np
 
-from daso.files import Row
+from daso.files import Row, printable
 from daso.report.html.run import Run
+from daso.report.wording import isolated
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
 PARTS = ("score", "uncertainty", "rarity", "novelty")
@@ -56,6 +58,10 @@ def items(run: Run) -> list[Row]:
         value if isinstance(value := run.beliefs.get(key), dict) else {}
         for key in ("paths", "labeled_paths")
     )
+
+    def labeled_path(n: int) -> str:
+        return printable(str(labeled_paths.get(str(n), "")))
+
     shown = []
     for place, row in enumerate(arrays["shown.place"].tolist()):
         index = int(arrays["pool.index"][row])
@@ -63,10 +69,12 @@ def items(run: Run) -> list[Row]:
             *(arrays[f"shown.{n}"][place].tolist() for n in ("near", "near_label", "near_cosine")),
             strict=True,
         )
+        file = str(paths.get(str(index), ""))
         item = {
             "index": index,
             "source": int(arrays["pool.source"][row]),
-            "path": str(paths.get(str(index), "")),
+            "path": printable(file),
+            "file": file,
             "thumb": thumbs.get((0, index), -1),
             "linear": arrays["pool.linear"][row].tolist(),
             "linear_probs": [round(float(p), 3) for p in arrays["pool.linear_probs"][row]],
@@ -76,7 +84,7 @@ def items(run: Run) -> list[Row]:
             "confidence": round(float(arrays["pool.confidence"][row]), 3),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
-                [label, thumbs.get((1, n), -1), round(cos, 3), str(labeled_paths.get(str(n), ""))]
+                [label, thumbs.get((1, n), -1), round(cos, 3), labeled_path(n)]
                 for n, label, cos in neighbors
                 if n >= 0
             ],
@@ -122,11 +130,17 @@ def label_next(run: Run) -> Row | None:
         rows.append(
             {"rank": rank + 1, "item": shown[place], "rarer": rarer, "reason": reason, **parts}
         )
-    return {"rows": rows, "summary": _summary(run, rows), "csv": to_csv(run, rows)}
+    table = to_csv(run, rows)
+    return {
+        "rows": rows,
+        "summary": _summary(run, rows),
+        "csv": table,
+        "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}",
+    }
 
 
 def _reason(run: Run, item: Row, pair: list[int], rarer: int) -> str:
-    names, labeled = run.class_names, run.labeled_counts
+    names, labeled = [*map(isolated, run.class_names)], run.labeled_counts
     says, like = item["linear"][0], item["semantic"][0]
     p, q = 100 * item["linear_probs"][0], 100 * item["semantic_probs"][0]
     if says != like:
@@ -151,7 +165,7 @@ def _summary(run: Run, rows: list[Row]) -> list[str]:
     rarer = np.bincount([row["rarer"] for row in first], minlength=run.num_classes)
     parts = []
     for k in (k for k in np.argsort(-rarer, kind="stable")[:4] if rarer[k]):
-        text = f"{rarer[k]} may be {run.class_names[k]}"
+        text = f"{rarer[k]} may be {isolated(run.class_names[k])}"
         if labeled is not None:
             text += f" ({labeled[k]:,.0f} labeled image{'' if labeled[k] == 1 else 's'})"
         parts.append(text)
@@ -181,7 +195,7 @@ def to_csv(run: Run, rows: list[Row]) -> str:
         writer.writerow(
             (
                 row["rank"],
-                "./" + item["path"] if item["path"].startswith(FORMULA) else item["path"],
+                "./" + item["file"] if item["file"].startswith(FORMULA) else item["file"],
                 item["index"],
                 item["source"],
                 *(f"{row[name]:.4f}" for name in PARTS),

@@ -14,7 +14,7 @@ import safetensors
 from safetensors import SafetensorError
 
 from daso.errors import RunError
-from daso.files import Row
+from daso.files import Row, printable
 from daso.report.runs import RunFolder, at, number
 
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -42,7 +42,7 @@ class Run(RunFolder):
         for file in (self.data, self.confusion):
             names = file.get("class_names")
             if isinstance(names, list) and names:
-                return [str(name) for name in names]
+                return [printable(str(name)) for name in names]
         for row in reversed(self.evaluations()):
             for part in ("test", "holdout"):
                 recall = at(row, part, "recall")

@@ -12,12 +12,13 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from daso.files import plain
 from daso.report import wording
 
 MISSING = "\N{EN DASH}"
+OPTION = re.compile(r"(--[a-z][\w-]*)")
 LONGEST_NAME = 17
 """Longer names may take several lines."""
 
@@ -43,6 +44,15 @@ def breakable(text: str) -> Markup:
     return Markup("+<wbr>").join(text.split("+"))
 
 
+def unbroken(text: str) -> Markup:
+    """Return a text in which no line ends within an option such as ``--size``."""
+    parts = OPTION.split(text)
+    return Markup("").join(
+        Markup('<span class="option">{}</span>').format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+
+
 def name_width(names: Sequence[str]) -> str:
     """Return the width of a column of names."""
     return f"{min(LONGEST_NAME, max(map(len, names), default=8))}ch"
@@ -58,7 +68,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (percent, count, leading_number, breakable, name_width):
+    for function in (percent, count, leading_number, breakable, name_width, unbroken):
         templates.filters[function.__name__] = function
     return templates
 

@@ -1,0 +1,42 @@
+"""Count what a reader passes over, so that nothing is left out without a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+MOST_KINDS = 20
+"""Kinds that are named in notes."""
+
+
+@dataclass
+class PassedOver:
+    """Counts what is not read, and keeps the first name of each kind."""
+
+    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, kind: str, name: str) -> None:
+        count, first = self.kinds.get(kind, (0, name))
+        self.kinds[kind] = (count + 1, first)
+
+    def add_file(self, name: str) -> None:
+        """Count a file by its ending."""
+        ending = PurePath(name).suffix.lower()
+        self.add(f"{ending} files" if ending else "files without an ending", name)
+
+    def words(self) -> list[str]:
+        """Return count and kind of what is passed over, the most frequent first."""
+        kinds = sorted(self.kinds.items(), key=lambda kind: -kind[1][0])
+        return [
+            f"{count:,} {kind if count > 1 else kind.replace('files', 'file', 1)}"
+            for kind, (count, _) in kinds
+        ]
+
+    def notes(self, where: str) -> list[str]:
+        """Return a sentence for each kind, the most frequent first."""
+        firsts = [first for _, first in sorted(self.kinds.values(), key=lambda kind: -kind[0])]
+        words, more = self.words(), len(firsts) - MOST_KINDS
+        return [
+            f"{where}: not read: {what}, such as {name[:200]!a}"
+            for what, name in zip(words[:MOST_KINDS], firsts, strict=False)
+        ] + ([f"{where}: not read: {more} further kinds of files"] if more > 0 else [])
