@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with _writing(path), replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before long work, that a folder can be created and written; leave nothing behind.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"cannot write into {folder}: {reason}; name another with --out") from error
 
 
 @contextlib.contextmanager

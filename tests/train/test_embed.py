@@ -215,7 +215,7 @@ def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
 
     digests = [bytes([n]) * embed.DIGEST for n in (7, 8, 7, 9)]
     out = np.zeros((4, 1, 1), np.float32)
-    assert store.collect(digests, compute, out, lambda *_: None) == 3
+    assert store.collect(digests, compute, out) == 3
     assert asked == [0, 1, 3]
     assert out[:, 0, 0].tolist() == [0, 1, 0, 3]
 
@@ -224,7 +224,7 @@ def test_a_shard_that_cannot_be_read_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, out = b"x" * embed.DIGEST, np.zeros((1, 1, 2), np.float32)
-    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out, embed._ignore)
+    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out)
     (shard,) = tmp_path.glob("*.safetensors")
 
     def refuse(path: Path) -> bytes:
@@ -232,7 +232,7 @@ def test_a_shard_that_cannot_be_read_is_not_removed(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(RunError, match="Permission denied"):
-        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out, embed._ignore)
+        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out)
     assert shard.exists()
 
 
@@ -256,9 +256,7 @@ def test_each_shard_is_verified_once(
 def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "store", {})
     out = np.zeros((1, 1, 2), np.float32)
-    store.collect(
-        [b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out, lambda *_: None
-    )
+    store.collect([b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out)
     (shard,) = (tmp_path / "store").glob("*.safetensors")
     assert safetensors.numpy.load_file(shard)["embeddings"].dtype == np.float32
     assert out.ravel().tolist() == [1e6, 1.0]
