@@ -29,6 +29,7 @@ from daso.nets.network import Encoder
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
+from daso.report.data_changes import describe_changes
 from daso.train.config import RunConfig
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, default_network, named_encoder
@@ -213,13 +214,11 @@ def prepare_again(
     prepared = prepare(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
-    current = describe_data(prepared.data)
-    for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
-        if saved.get(key) != current[key]:
-            raise RunError(
-                f"the data of {folder} has changed: the fingerprint of its {what} was "
-                f"{saved.get(key)}, the same options now give {current[key]}"
-            )
+    if changes := describe_changes(saved, describe_data(prepared.data)):
+        raise RunError(
+            f"the data of {folder} has changed: {'; '.join(changes)}. 'daso train --like {folder}' "
+            "trains on the present data"
+        )
     refuse_other(folder, saved, prepared.backbone)
     return prepared
 
