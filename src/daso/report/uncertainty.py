@@ -6,6 +6,9 @@ import numpy as np
 
 from daso.report.runs import Array
 
+WIDE = 0.05
+"""Half of a 95% interval of balanced accuracy that is too wide to compare methods."""
+
 
 def interval(recall: Array, counts: Array, weights: Array | None = None) -> float | None:
     """Return half of the 95% interval of balanced accuracy; None if no class was measured.

@@ -18,7 +18,7 @@ from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress
 from daso.cli.terminal.follow import follow
-from daso.cli.terminal.tables import class_table, summary_table, wide_console
+from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
 from daso.cli.training.command import TrainRequest
 from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
@@ -101,7 +101,13 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
         print(f"no test or hold-out images: nothing was measured; {to_hold_out(prepared, 1)}")
-    if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
+    calibration = read_calibration(folder, summary["deployed_step"])
+    if (answered := calibration.answered) is not None:
+        print(
+            f"calibration error of daso predict: {percent(answered['error'])}%, with a temperature "
+            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} held-out images)"
+        )
+    if calibration.note is not None:
         _notice(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
             f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,7 +93,7 @@ class EmbeddingStore:
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
 
-    def missing(self, digests: Sequence[bytes]) -> set[bytes]:
+    def missing(self, digests: Iterable[bytes]) -> set[bytes]:
         """Return the checksums of the images that are not stored."""
         return set(digests) - self.index.keys()
 
@@ -227,9 +227,9 @@ def embed_data(
     for name, several in parts.items():
         for store, _ in several:
             wanted.setdefault(store, set()).update(digests[name])
-    width = {plain: 1, viewed: len(kinds)}
-    total = sum(width[store] * len(keys) for store, keys in wanted.items())
-    done = total - sum(width[store] * len(store.missing(keys)) for store, keys in wanted.items())
+    each = {plain: 1, viewed: len(kinds)}
+    total = sum(each[store] * len(keys) for store, keys in wanted.items())
+    done = total - sum(each[store] * len(store.missing(keys)) for store, keys in wanted.items())
 
     def advance(views: int) -> None:
         nonlocal done
