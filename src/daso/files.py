@@ -70,7 +70,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(f"cannot write into {folder}: {reason}; name another with --out") from error
+        raise RunError(f"cannot write into {folder}: {reason}; choose another folder") from error
 
 
 @contextlib.contextmanager

@@ -161,6 +161,7 @@ def prepare(
     if backbone is not None:
         network = backbone.name
         if options.freeze:
+            _check_method(recipe, config, images, cast(Encoder, backbone.module).dim)
             embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
             data = embed() if processes is None else processes.in_turn(embed)
     # The evaluation period is that of the whole run, in each of its stages.
@@ -233,6 +234,15 @@ def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Fac
         num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
         new_table=tables_of(data),
     )
+
+
+def _check_method(recipe: Recipe, config: RunConfig, data: TrainingData, dim: int) -> None:
+    """Build the method once: what it refuses is to be said before images are embedded."""
+    steps, values = config.train.steps, config.method_options
+    with torch.random.fork_rng(devices=[]):
+        plan = recipe.build_plan(_facts(data, data, steps, dim=0), values)
+        stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
+        recipe.build_method(plan.facts(stage, _facts(data, data, steps, dim)), values)
 
 
 def _begin_stage(

@@ -33,11 +33,12 @@ from daso.cli.training.source import defaults_for, read_source
 from daso.compose import Recipe
 from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
-from daso.files import Row, read_json
+from daso.files import Row, check_writable, read_json
 from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
+from daso.train.encoder.embeddings import embedding_folder
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import CONFIG, refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
@@ -219,6 +220,8 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
+            if request.train.freeze:
+                check_writable(embedding_folder(request.train))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)

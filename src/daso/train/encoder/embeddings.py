@@ -213,7 +213,7 @@ def embed_data(
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
-    base = Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
+    base = embedding_folder(options)
     plain = _store(base, {**about, "views": ["plain"]})
     viewed = _store(base, {**about, "views": kinds, "augmentation": drawn_by})
 
@@ -270,6 +270,11 @@ def embed_data(
             pictured[name] = Pool(images, pool.labels)
     fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
     return EmbeddedData(**fields, computed=computed, pictured=pictured)
+
+
+def embedding_folder(options: TrainOptions) -> Path:
+    """Return the folder of the embeddings of all encoders."""
+    return Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
 
 
 def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
