@@ -58,6 +58,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def check_writable(folder: Path) -> None:
     """Check, before long work, that a folder can be created and written; leave nothing behind.
 
@@ -71,14 +79,6 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise RunError(f"cannot write into {folder}: {reason}; choose another folder") from error
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def try_lock(file: io.FileIO) -> bool:
