@@ -80,4 +80,4 @@ def refuse_taken(folder: Path) -> None:
             f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another "
             "--out"
         )
-    raise RunError(f"{folder} has files of something else than a run; name another --out")
+    raise RunError(f"{folder} is not empty, and it is no run; use another --out")
