@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before long work, that a folder can be created and written; leave nothing behind.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"cannot write into {folder}: {reason}; choose another folder") from error
 
 
 def try_lock(file: io.FileIO) -> bool:

@@ -17,6 +17,7 @@ def test_a_line_now_and_then_with_the_rate_and_the_time_left(
         report(done, 10_000)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "embedded 2,600 of 10,000 images, 100 a second, 1.2 minutes left",
-        "embedded 4,000 of 10,000 images, 100 a second, 1.0 minutes left",
+        "embedded 2,000 of 10,000 views of images",
+        "embedded 2,600 of 10,000 views of images, 100 a second, 1.2 minutes left",
+        "embedded 4,000 of 10,000 views of images, 100 a second, 1.0 minutes left",
     ]

@@ -24,6 +24,7 @@ from PIL import Image
 from daso.cli import main
 from daso.cli.prediction.inputs import Input
 from daso.cli.prediction.stream import predict_inputs
+from daso.cli.verbs.predict import _print_estimate
 from daso.data.source import Source
 from daso.export import load
 from daso.files import read_json, save_json
@@ -178,6 +179,12 @@ def test_priors(finished_run: Path, images: Path, tmp_path: Path, capsys: Captur
     np.testing.assert_allclose(
         with_prior("--prior", tmp_path / "prior.json"), expected(shares), atol=2e-5
     )
+
+
+def test_an_estimate_from_few_images_is_called_uncertain(capsys: Capture) -> None:
+    for images, few in ((14, True), (1400, False)):
+        _print_estimate(np.array([0.5, 0.5]), "a stub", ("cat", "dog"), images)
+        assert ("14 images are few" in capsys.readouterr().err) == few
 
 
 def test_an_estimated_prior_is_a_fixed_point(

@@ -119,3 +119,26 @@ def test_a_stopped_training_tells_one_number_of_steps(
     assert f"step {saved} of 60" in said
     assert f"daso resume {run}" in said
     assert " steps in " not in said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_a_training_ends_a_verb_with_a_word(
+    number: int,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from daso.cli.verbs import methods
+
+    def work(argv: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = ("what is done is kept",)
+            raise
+
+    monkeypatch.setattr(methods, "run", work)
+    assert main(["methods"]) == status
+    assert capsys.readouterr().err == "daso: stopped; what is done is kept\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -7,7 +7,7 @@ import pytest
 
 from daso.balance import balanced_by
 from daso.errors import DataError
-from daso.evaluate.prior import estimate_prior, shift
+from daso.evaluate.prior import FEW_POINTS, estimate_prior, shift, uncertainty
 
 TRAINED = np.array([0.7, 0.2, 0.1])
 REAL = np.array([0.1, 0.3, 0.6])
@@ -92,3 +92,15 @@ def test_what_has_balanced_a_classifier() -> None:
         assert balanced_by(config, {}) == expected, method  # as of a run of daso 0.1.0
     config = {"method": "fixmatch", "train": {"labeled_sampling": "uniform"}}
     assert balanced_by(config, {"method": {"balanced_by": ["la"]}}) == ("la",)
+
+
+def test_how_uncertain_shares_of_few_images_are_against_a_simulation() -> None:
+    random = np.random.default_rng(0)
+    for images in (14, 400):
+        shares = random.multinomial(images, [0.6, 0.4], 20_000)[:, 0] / images
+        expected = 196 * shares.std()
+        assert uncertainty(np.array([0.6, 0.4]), images) == pytest.approx(expected, rel=0.05)
+    assert (
+        uncertainty(np.array([0.6, 0.4]), 14) > FEW_POINTS > uncertainty(np.array([0.6, 0.4]), 400)
+    )
+    assert uncertainty(np.array([1.0, 0.0]), 14) > 0

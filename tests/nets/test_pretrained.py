@@ -20,9 +20,16 @@ from daso.errors import MissingDependencyError, OptionError
 from daso.nets.backbone import Backbone, load_backbone
 from daso.nets.layer_depth import depths_from_top
 from daso.nets.network import Network
-from daso.nets.pretrained.huggingface import IMAGENET_MEAN, from_processor, open_transformers
+from daso.nets.pretrained.huggingface import (
+    IMAGENET_MEAN,
+    from_processor,
+    open_transformers,
+    transformers_side,
+)
 from daso.nets.pretrained.timm_models import open_timm
-from daso.train.encoder.pretrained import build_module
+from daso.train.encoder.pretrained import build_module, open_backbone
+from daso.train.encoder.resolution import choose_resolution
+from daso.train.options import TrainOptions
 
 transformers: Any = pytest.importorskip("transformers")
 
@@ -242,6 +249,24 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         open_transformers("nobody/has-this", None, None)
     assert len(calls) == 1, "asked once"
     assert calls[0] <= 10, "and not for long"
+
+
+def test_what_is_advised_without_a_network_takes_the_downloaded_copy(
+    monkeypatch: pytest.MonkeyPatch, vit: Path, tmp_path: Path
+) -> None:
+    import huggingface_hub
+
+    def unreachable(self: Any, name: str, timeout: float) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    for ask in (transformers_side, lambda name, folder: open_transformers(name, folder, None)):
+        with pytest.raises(OptionError, match=r"--local-dir FOLDER\"; then use --network FOLDER$"):
+            ask("nobody/has-this", None)
+    options = TrainOptions(network=str(vit), freeze=True)
+    choose_resolution(options, 8)
+    assert open_backbone(options, (3, 8, 8)) is not None
 
 
 def test_a_model_of_the_hub_without_safetensors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

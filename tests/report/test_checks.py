@@ -12,8 +12,8 @@ from made_rows import GOOD, LABELED, REVERSED, Row, evaluation, kinds, warnings_
 
 from daso.catalog import METHODS
 from daso.compose import Recipe
-from daso.report.uncertainty import interval
-from daso.report.warnings.checks import UNCERTAIN, additions, distance
+from daso.report.uncertainty import WIDE, interval
+from daso.report.warnings.checks import additions, distance
 from daso.report.warnings.run_facts import watched_run
 
 
@@ -51,6 +51,19 @@ def test_starved_classes_rarest_first_and_again_when_twice_as_many() -> None:
     # The window of the second begins with the first evaluation in which class 2 has none.
     assert second["step"] == 800
     assert "class 3, class 2" in second["message"]
+
+
+def test_where_no_class_has_sure_pseudo_labels_none_is_starved() -> None:
+    for share, expected in ((0.04, "empty mask"), (0.2, "starved classes")):
+        found = warnings_of(
+            watched(), lambda s, share=share: evaluation(s, confident=[0, 0, 0, 1], share=share)
+        )
+        assert expected in kinds(found), share
+        for warning in found:
+            # The most frequent class has the most labels: more of them are not what helps.
+            assert "more labeled images" not in warning["advice"].lower()
+    (warning,) = warnings_of(watched(), lambda s: evaluation(s, confident=[0.5, 0.3, 0.2, 0.0]))
+    assert warning["advice"].startswith("More labeled images")
 
 
 def test_next_to_none_is_none() -> None:
@@ -219,7 +232,7 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
     balanced = (random.binomial(images, recall, (20_000, 3)) / images).mean(1)
     half = interval(recall, images.astype(float))
     assert half == pytest.approx(1.96 * balanced.std(), abs=0.03)
-    assert half > UNCERTAIN
+    assert half > WIDE
     assert "54 held-out images (4 of the rarest class)" in warning["message"]
     (own,) = warnings_of(
         replace(run, drawn=False),
@@ -241,6 +254,19 @@ def test_an_uncertain_measure_against_a_simulation() -> None:
         )
         == []
     )
+
+
+def test_what_is_said_of_few_images_at_the_start_cannot_be_contradicted_at_the_end() -> None:
+    images = np.array([60.0, 60.0, 60.0])
+    first, last = interval(np.full(3, 1 / 3), images), interval(np.full(3, 0.97), images)
+    assert first is not None
+    assert last is not None
+    assert last < WIDE < first
+    run = watched(LABELED[:3], measured={"test": images})
+    rows = warnings_of(
+        run, lambda s: {"event": "evaluate", "step": s, "test": {"recall": [0.3] * 3}}
+    )
+    assert rows == []
 
 
 def test_a_perfect_recall_of_few_images_is_no_certainty_and_unmeasured_classes_are_left_out() -> (

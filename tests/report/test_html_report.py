@@ -184,7 +184,8 @@ def test_the_temperature_is_told(finished_run: Path) -> None:
     fitted = {"temperature": 1.57, "images": 50, "error_before": 0.2, "error_after": 0.1234}
     (finished_run / "calibration.json").write_text(json.dumps(fitted))
     text = report(finished_run).text
-    assert "temperature of 1.57, fitted on 50 hold-out images" in text
+    assert "daso predict divides the logits by a temperature of 1.57" in text
+    assert "fitted on 50 hold-out images" in text
     assert "from 20.0% to 12.3%" in text
 
 

@@ -205,6 +205,58 @@ def test_a_killed_embedding_goes_on_and_damage_is_mended(
     assert embedded(make(), digits).computed == 0, "the damaged shard has been replaced"
 
 
+def test_an_interrupted_embedding_says_what_is_kept_and_the_same_command_goes_on(
+    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "SHARD", 64)
+
+    class Interrupted(Patches):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.calls > 700:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    folder = make().train.embedding_folder
+    with pytest.raises(KeyboardInterrupt, match=f"kept in {folder}; the same command goes on"):
+        embedded(make(), digits, Interrupted())
+    shards = Path(folder or "").rglob("*.safetensors")
+    kept = sum(len(safetensors.numpy.load_file(shard)["digests"]) for shard in shards)
+    whole = embedded(make(embedding_folder=f"{folder}-whole"), digits).computed
+    assert 0 < kept < whole
+    assert embedded(make(), digits).computed == whole - kept
+
+
+def test_progress_counts_views_and_tells_first_what_is_there(
+    make: MakeConfig, digits: Source
+) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def follow(source: Source, encoder: Patches) -> tuple[int, int]:
+        calls.clear()
+        seen = encoder.calls
+        prepare(make(), source, encoder=encoder, progress=lambda *state: calls.append(state))
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+        assert calls[-1][0] == calls[-1][1]
+        assert encoder.calls == seen  # it is copied
+        return calls[0]
+
+    source = dataclasses.replace(digits, mean=(0.3,), std=(0.4,))
+    done, total = follow(source, Patches())
+    assert done == 0
+    steps = np.diff([done for done, _ in calls])
+    assert steps.max() <= max(1, embed.PIXELS_CPU // 64)  # one pass of the encoder
+    assert follow(source, Patches()) == (total, total)
+
+
+def test_a_wrong_hyperparameter_is_refused_before_anything_is_embedded(
+    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daso.train.prepare.embed_data", pytest.fail)
+    config = dataclasses.replace(make(), method_options={"threshold": 7.0})
+    with pytest.raises(OptionError, match="threshold"):
+        prepare(config, digits, encoder=Patches())
+
+
 def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "store", {"a": 1})
     asked: list[int] = []
@@ -215,7 +267,7 @@ def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
 
     digests = [bytes([n]) * embed.DIGEST for n in (7, 8, 7, 9)]
     out = np.zeros((4, 1, 1), np.float32)
-    assert store.collect(digests, compute, out, lambda *_: None) == 3
+    assert store.collect(digests, compute, out) == 3
     assert asked == [0, 1, 3]
     assert out[:, 0, 0].tolist() == [0, 1, 0, 3]
 
@@ -224,7 +276,7 @@ def test_a_shard_that_cannot_be_read_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, out = b"x" * embed.DIGEST, np.zeros((1, 1, 2), np.float32)
-    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out, embed._ignore)
+    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out)
     (shard,) = tmp_path.glob("*.safetensors")
 
     def refuse(path: Path) -> bytes:
@@ -232,7 +284,7 @@ def test_a_shard_that_cannot_be_read_is_not_removed(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(RunError, match="Permission denied"):
-        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out, embed._ignore)
+        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out)
     assert shard.exists()
 
 
@@ -256,9 +308,7 @@ def test_each_shard_is_verified_once(
 def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "store", {})
     out = np.zeros((1, 1, 2), np.float32)
-    store.collect(
-        [b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out, lambda *_: None
-    )
+    store.collect([b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out)
     (shard,) = (tmp_path / "store").glob("*.safetensors")
     assert safetensors.numpy.load_file(shard)["embeddings"].dtype == np.float32
     assert out.ravel().tolist() == [1e6, 1.0]

@@ -7,8 +7,11 @@ import importlib
 import io
 import os
 import select
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NoReturn, TextIO
 
 from daso.errors import DasoError, OptionError, nearest
@@ -32,6 +35,44 @@ VERBS = {
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a verb as Ctrl-C does, with a word on how to go on."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal other than SIGINT asks the process to end.
+
+    Attributes:
+        status: exit status after it, as in shells: 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise ``Ended`` for signals that would otherwise end the process without a word."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    own = threading.current_thread() is threading.main_thread()
+    handled = [n for n in ENDING if own and signal.getsignal(n) is signal.SIG_DFL]
+    try:
+        for number in handled:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def stopped(interrupt: KeyboardInterrupt) -> int:
+    """Say that a verb was stopped, and how to go on; return the exit status."""
+    print("daso: stopped" + "".join(f"; {text}" for text in interrupt.args), file=sys.stderr)
+    return interrupt.status if isinstance(interrupt, Ended) else INTERRUPTED
 
 
 def _help() -> str:
@@ -84,13 +125,13 @@ def _run(argv: Sequence[str]) -> int:
                 f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
             )
         run = importlib.import_module(f"daso.cli.verbs.{verb}").run
-        return int(run(rest) or 0)
+        with _interruptible():
+            return int(run(rest) or 0)
     except DasoError as error:
         print(f"daso: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
-    except KeyboardInterrupt:
-        print("daso: stopped", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return stopped(interrupt)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

@@ -36,6 +36,9 @@ class Calibration:
         confusion: K rows of K numbers; column k is the mean of the calibrated probabilities over
             the held-out images of class k. None if a class has fewer than 10, or there are more
             than 100 classes.
+        answered: reliability of the calibrated probabilities, which ``daso predict`` gives, on the
+            images that the run is measured on: ``measured_on``, ``images``, ``error``, and
+            ``counts``, ``accuracy`` and ``confidence`` of 15 bins. None if nothing was fitted.
     """
 
     temperature: float
@@ -47,6 +50,7 @@ class Calibration:
     error_after: float | None = None
     note: str | None = None
     confusion: list[list[float]] | None = None
+    answered: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -110,6 +114,11 @@ def calibrate(logits: Array, labels: Array, step: int) -> Calibration:
         note,
         _confusion(probs, labels),
     )
+
+
+def calibrated(logits: Array, temperature: float) -> Array:
+    """Return the softmax of logits / temperature, float64 (N, K): what ``daso predict`` gives."""
+    return np.asarray(np.exp(_log_softmax(np.asarray(logits, dtype=np.float64) / temperature)))
 
 
 def _confusion(probs: Array, labels: Array) -> list[list[float]] | None:

@@ -13,6 +13,20 @@ from daso.errors import DataError
 Array = npt.NDArray[Any]
 
 
+FEW_POINTS = 10.0
+"""Half of a share's 95% interval, in points, above which an estimate is called uncertain."""
+
+
+def uncertainty(prior: Array, images: int) -> float:
+    """Return half of the 95% interval of the most uncertain share, in points, at the least.
+
+    1.96 sqrt(p (1 - p) / n) with p nearest to a half: what n images leave open even if each is
+    known. Shares count one image more and one less, so that a share of 0 is not certain.
+    """
+    shares = (np.asarray(prior, dtype=np.float64) * images + 1) / (images + 2)
+    return 196 * float(np.sqrt((shares * (1 - shares)).max() / images))
+
+
 def shift(probs: Array, from_prior: Array, to_prior: Array) -> Array:
     """Return the probabilities, float64 (N, K), for another class distribution.
 

@@ -9,7 +9,7 @@ import safetensors
 from safetensors import SafetensorError
 
 from daso.errors import RunError
-from daso.report.runs import Array, RunFolder
+from daso.report.runs import Array, RunFolder, as_array
 
 FEW_IMAGES = 10
 """Bins with fewer images are pale: their accuracy says little."""
@@ -50,6 +50,23 @@ def reliability_bins(confidence: Array, correct: Any, bins: int = 15) -> Bins:
     accuracy = np.bincount(place, np.asarray(correct, float), minlength=bins) / filled
     mean = np.bincount(place, confidence, minlength=bins) / filled
     return Bins(np.linspace(0, 1, bins + 1), accuracy, mean, counts)
+
+
+def read_calibrated(answered: Any, part: str) -> Bins | None:
+    """Return the bins of the answers of ``daso predict``, from a run's ``calibration.json``.
+
+    None if there are none of this part of the images.
+
+    Raises:
+        ValueError, TypeError: the values do not fit each other.
+    """
+    if not isinstance(answered, dict) or answered.get("measured_on") != part:
+        return None
+    names = ("accuracy", "confidence", "counts")
+    accuracy, confidence, counts = (as_array(answered.get(name)) for name in names)
+    if not accuracy.shape == confidence.shape == counts.shape == (len(counts),):
+        raise ValueError("the bins of calibration.json do not fit each other")
+    return Bins(np.linspace(0, 1, len(counts) + 1), accuracy, confidence, counts)
 
 
 def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, Array] | None:

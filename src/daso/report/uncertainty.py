@@ -6,8 +6,11 @@ import numpy as np
 
 from daso.report.runs import Array
 
+WIDE = 0.05
+"""Half of a 95% interval of balanced accuracy that is too wide to compare methods."""
 
-def interval(recall: Array, counts: Array) -> float | None:
+
+def interval(recall: Array, counts: Array, weights: Array | None = None) -> float | None:
     """Return half of the 95% interval of balanced accuracy; None if no class was measured.
 
     1.96 sqrt(sum_k r_k (1 - r_k) / n_k) / K over the measured classes. The recalls r_k count one
@@ -17,10 +20,13 @@ def interval(recall: Array, counts: Array) -> float | None:
     Args:
         recall: (K,); NaN if a class was not measured.
         counts: measured images of each class, (K,).
+        weights: of the classes in another mean of recalls, (K,); accuracy weights by *counts*.
     """
     there = (counts > 0) & np.isfinite(recall)
+    if weights is not None:
+        there &= weights > 0
     if not there.any():
         return None
-    n = counts[there]
+    n, share = counts[there], np.ones(int(there.sum())) if weights is None else weights[there]
     r = np.clip((recall[there] * n + 1) / (n + 2), 0, 1)
-    return 1.96 * float(np.sqrt((r * (1 - r) / n).sum())) / int(there.sum())
+    return 1.96 * float(np.sqrt((share**2 * r * (1 - r) / n).sum())) / float(share.sum())

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from daso.data.training_data import TrainingData
 from daso.errors import RunError
-from daso.evaluate.calibration import Calibration, calibrate
+from daso.evaluate.calibration import Calibration, calibrate, calibrated
 from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_json
+from daso.report.reliability import reliability_bins
 from daso.train.model import load_model
 
 NAME = "calibration.json"
@@ -32,8 +36,21 @@ def calibrate_run(
         logits = predict_logits(model.network, data.holdout.images).numpy()
         labels = data.holdout.labels.cpu().numpy()
     calibration = calibrate(logits, labels, model.step)
+    if calibration.note is None:
+        part = "holdout"
+        if data.test is not None:
+            part, labels = "test", data.test.labels.cpu().numpy()
+            logits = predict_logits(model.network, data.test.images).numpy()
+        answered = _reliability(calibrated(logits, calibration.temperature), labels)
+        calibration = replace(calibration, answered={"measured_on": part, **answered})
     save_json(folder / NAME, plain(calibration.to_dict()))
     return calibration
+
+
+def _reliability(probs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, Any]:
+    bins = reliability_bins(probs.max(1), probs.argmax(1) == labels)
+    columns = {name: getattr(bins, name).tolist() for name in ("counts", "accuracy", "confidence")}
+    return {"images": len(labels), "error": bins.error, **columns}
 
 
 def read_calibration(folder: Path, step: int) -> Calibration:

@@ -29,6 +29,7 @@ from daso.nets.network import Encoder
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
+from daso.report.data_changes import describe_changes
 from daso.train.config import RunConfig
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, default_network, named_encoder
@@ -160,6 +161,7 @@ def prepare(
     if backbone is not None:
         network = backbone.name
         if options.freeze:
+            _check_method(recipe, config, images, cast(Encoder, backbone.module).dim)
             embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
             data = embed() if processes is None else processes.in_turn(embed)
     # The evaluation period is that of the whole run, in each of its stages.
@@ -213,13 +215,11 @@ def prepare_again(
     prepared = prepare(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
-    current = describe_data(prepared.data)
-    for key, what in (("split_fingerprint", "split"), ("images_fingerprints", "images")):
-        if saved.get(key) != current[key]:
-            raise RunError(
-                f"the data of {folder} has changed: the fingerprint of its {what} was "
-                f"{saved.get(key)}, the same options now give {current[key]}"
-            )
+    if changes := describe_changes(saved, describe_data(prepared.data)):
+        raise RunError(
+            f"the data of {folder} has changed: {'; '.join(changes)}. 'daso train --like {folder}' "
+            "trains on the present data"
+        )
     refuse_other(folder, saved, prepared.backbone)
     return prepared
 
@@ -234,6 +234,15 @@ def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Fac
         num_unlabeled=0 if data.unlabeled is None else len(data.unlabeled),
         new_table=tables_of(data),
     )
+
+
+def _check_method(recipe: Recipe, config: RunConfig, data: TrainingData, dim: int) -> None:
+    """Build the method once: what it refuses is to be said before images are embedded."""
+    steps, values = config.train.steps, config.method_options
+    with torch.random.fork_rng(devices=[]):
+        plan = recipe.build_plan(_facts(data, data, steps, dim=0), values)
+        stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
+        recipe.build_method(plan.facts(stage, _facts(data, data, steps, dim)), values)
 
 
 def _begin_stage(

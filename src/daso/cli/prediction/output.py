@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from daso.cli.prediction.inputs import Input
 from daso.errors import DataError, MissingDependencyError, OptionError
-from daso.files import replacing
+from daso.files import check_writable, replacing
 
 Cells = list[Any]
 """The values of a row: the path first, the error, or None, last."""
@@ -123,10 +123,12 @@ def check_output(out: Path) -> None:
         OptionError: its suffix is unknown.
         MissingDependencyError: parquet needs pyarrow.
         DataError: it is a folder, or its folder does not exist.
+        RunError: its folder cannot be written.
     """
     if out.is_dir() or not out.parent.is_dir():
         reason = "it is a folder" if out.is_dir() else "its folder does not exist"
         raise DataError(f"cannot write {out}: {reason}")
+    check_writable(out.parent)
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: unknown suffix; choose from .csv, .jsonl, .parquet")
     if FORMATS[out.suffix.lower()] == "parquet":

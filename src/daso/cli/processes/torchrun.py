@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from daso.cli import INTERRUPTED, leave
+from daso.cli import INTERRUPTED, leave, stopped
 from daso.errors import DasoError, OptionError
 from daso.nets.distributed import Processes, TeamError
 from daso.train.folder.environment import describe_environment
@@ -167,10 +167,8 @@ def team(device: str) -> Iterator[Team]:
         processes.leave()
     except Exception as error:
         _end(error, store, rank, size)
-    except KeyboardInterrupt:  # a second signal, which does not wait for the others
-        if rank == 0:
-            print("daso: stopped", file=sys.stderr)
-        leave(INTERRUPTED)
+    except KeyboardInterrupt as interrupt:  # a signal that does not wait for the others
+        leave(stopped(interrupt) if rank == 0 else INTERRUPTED)
 
 
 def _device_of(device: str, local: int, size: int) -> str:

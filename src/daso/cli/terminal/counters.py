@@ -18,8 +18,8 @@ def notice(message: str) -> None:
 
 
 def embedding_progress(clock: Clock = time.monotonic) -> Callable[[int, int], None]:
-    """Return a function of the images embedded and their total that prints a line now and then."""
-    return _counter("embedded", clock)
+    """Return a function of the views embedded and their total that prints a line now and then."""
+    return _counter("embedded", "views of images", clock, at_once=True)
 
 
 def decoding_progress(clock: Clock = time.monotonic) -> Callable[[str, int, int], None]:
@@ -27,25 +27,33 @@ def decoding_progress(clock: Clock = time.monotonic) -> Callable[[str, int, int]
     parts: dict[str, Callable[[int, int], None]] = {}
 
     def report(part: str, done: int, total: int) -> None:
-        parts.setdefault(part, _counter(f"{part}: decoded", clock))(done, total)
+        parts.setdefault(part, _counter(f"{part}: decoded", "images", clock))(done, total)
 
     return report
 
 
-def _counter(verb: str, clock: Clock) -> Callable[[int, int], None]:
+def _counter(
+    verb: str, noun: str, clock: Clock, *, at_once: bool = False
+) -> Callable[[int, int], None]:
+    """Return a function that prints counts; *at_once*: the first ones too, if some are left."""
     began: tuple[float, int] | None = None
     shown = 0.0
 
     def report(done: int, total: int) -> None:
         nonlocal began, shown
-        now = clock()
-        if began is None:
-            began, shown = (now, done), now
-        elif now - shown >= PERIOD_SECONDS:
+        now, rate = clock(), 0.0
+        is_first = began is None
+        began = began or (now, done)
+        if is_first:
             shown = now
-            rate = (done - began[1]) / (now - began[0])
-            left = f", {(total - done) / rate / 60:.1f} minutes left" if rate > 0 else ""
-            line = f"{verb} {done:,} of {total:,} images, {rate:.0f} a second{left}"
-            print(line, file=sys.stderr)
+            if not at_once or done == total:
+                return
+        elif now - shown < PERIOD_SECONDS:
+            return
+        else:
+            shown, rate = now, (done - began[1]) / (now - began[0])
+        minutes = (total - done) / rate / 60 if rate else 0
+        left = f", {rate:.0f} a second, {minutes:.1f} minutes left" if rate else ""
+        print(f"{verb} {done:,} of {total:,} {noun}{left}", file=sys.stderr)
 
     return report

@@ -23,6 +23,8 @@ ROWS = {
     "recall_few": "recall, few labels",
     "calibration_error": "calibration error",
 }
+THIRDS = ("recall_many", "recall_medium", "recall_few")
+"""Means over thirds of the classes by labeled images, largest third first."""
 
 
 def wide_console(least: int = 100) -> Console:
@@ -60,7 +62,11 @@ def summary_table(
     pairs = ([titles[name], *([] if balanced_by else ["adjusted"])] for name in shown)
     title = f"on {POOLS[summary['measured_on']]} images, in %"
     table = make_table(["", *itertools.chain(*pairs)], title)
+    classes = len(summary["median_of_last"]["recall"])
     for key, label in ROWS.items():
+        if key in THIRDS:  # as numpy.array_split divides them
+            size = (classes + 2 - THIRDS.index(key)) // 3
+            label = f"{label} ({size} class{'es' * (size != 1)})"
         cells = []
         for name in shown:
             cells.append(percent(summary[name][key]))
@@ -71,7 +77,7 @@ def summary_table(
     if measured is not None:
         import numpy as np  # here, so that lists of methods and presets are quick
 
-        from daso.report.uncertainty import interval
+        from daso.report.uncertainty import WIDE, interval
 
         recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
         half = interval(recall, np.array(measured, dtype=np.float64))
@@ -79,6 +85,7 @@ def summary_table(
             captions.append(
                 f"95% interval of balanced accuracy: ± {100 * half:.1f} points, "
                 f"from {sum(measured):,} images"
+                + ("; smaller differences between runs mean nothing" if half >= WIDE else "")
             )
     if not balanced_by:
         captions.append(

@@ -13,6 +13,7 @@ from daso.data.source import Source
 from daso.data.training_data import prepare_data
 from daso.errors import DasoError
 from daso.files import flatten, read_json
+from daso.report.data_changes import describe_changes
 from daso.train.config import RunConfig
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.prepare import Prepared, describe_data
@@ -54,13 +55,4 @@ def _changed_images(run: Path, config: RunConfig, prepared: Prepared, source: So
             )
         except DasoError as error:
             return [f"these images no longer give the split of {run}: {error}"]
-    described = json.loads(json.dumps(describe_data(data)))
-    differences = [("split", saved.get("split_fingerprint"), described["split_fingerprint"])]
-    images = saved.get("images_fingerprints") or {}
-    current = described["images_fingerprints"]
-    differences += [(f"{pool} images", images.get(pool), now) for pool, now in current.items()]
-    return [
-        f"fingerprint of the {what} {json.dumps(before)}, now {json.dumps(now)}"
-        for what, before, now in differences
-        if before != now
-    ]
+    return describe_changes(saved, json.loads(json.dumps(describe_data(data))))

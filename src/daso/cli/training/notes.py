@@ -4,18 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
+
 from daso.balance import balanced_by
 from daso.compose import Recipe
 from daso.constraints import flag
 from daso.data.open import NAMES
+from daso.data.source import Source
+from daso.data.split import make_split
 from daso.data.training_data import TrainingData
 from daso.files import Row
 from daso.nets.backbone import Backbone
 from daso.train.config import RunConfig
+from daso.train.prepare import Prepared
 
 STRONG_VIEW_OPTIONS = ("strong_operations", "strong_magnitude", "strong_probability", "cutout")
 FEW_LABELS = 100
 """Labels per class, on average, below which a pretrained encoder is recommended."""
+
+
+def notes_on_data(prepared: Prepared) -> Iterator[str]:
+    """Yield notes on batches larger than the data, and on what cannot be measured."""
+    data, train, batches = prepared.data, prepared.config.train, prepared.batches
+    sizes = {"labeled": (data.labeled, train.batch)}
+    if batches.unlabeled_views and data.unlabeled is not None:
+        sizes["unlabeled"] = (data.unlabeled, batches.unlabeled_batch)
+    for name, (pool, batch) in sizes.items():
+        if len(pool) < batch:
+            yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
+    if data.holdout is None:
+        choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
+        for option in (name for name, value in choices.items() if value):
+            yield f"{option} has no effect without a hold-out; {to_hold_out(prepared, 1)}"
+    if data.test is None and data.holdout is None:
+        yield f"no test or hold-out images, so nothing is measured; {to_hold_out(prepared, 1)}"
+    elif data.test is None and data.holdout is not None:
+        held_out = set(data.holdout.labels.tolist())
+        names = [name for k, name in enumerate(data.class_names) if k not in held_out]
+        missing = (
+            f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
+            "(daso validate measures them from two labels)"
+        )
+        measured = f"no test images; measured on {len(data.holdout)} held-out labeled images"
+        yield measured + (missing if names else "")
+
+
+def to_hold_out(prepared: Prepared, images: int) -> str:
+    """Return how to hold out so many labeled images with at least half of each class left."""
+    data, classes = prepared.data, len(prepared.data.class_names)
+    counts, each = data.class_counts, -(-images // classes)
+    if data.holdout is not None:
+        if not len(data.split.holdout):
+            return f"give {images} or more labeled validation images, not {len(data.holdout)}"
+        held = data.holdout.labels.cpu().numpy()
+        counts = counts + np.bincount(held, minlength=classes)
+    if prepared.config.split.labeled_head is not None or counts.min() >= 2 * each:
+        return f"--holdout {each * classes} sets {each} of each class aside"
+    rarest = data.class_names[int(counts.argmin())]
+    return (
+        f"label more images and give {images} or more for validation (--val FOLDER, or as "
+        f"docs/data.md says); {rarest}, with {counts.min()} labeled, "
+        f"cannot spare {each}"
+    )
+
+
+def stripped_classes(config: RunConfig, source: Source) -> list[str]:
+    """Return a note if a hold-out takes more than half of the labels of a class."""
+    if config.split.labeled_head is not None or not config.split.holdout:
+        return []
+    split, classes = make_split(source, config.split, config.train.seed), len(source.class_names)
+    counts = np.bincount(source.train.labels, minlength=classes)
+    left = np.bincount(source.train.labels[split.labeled], minlength=classes)
+    stripped = [k for k in np.argsort(counts, kind="stable") if 2 * left[k] < counts[k]]
+    if not stripped:
+        return []
+    names = ", ".join(f"{left[k]} of {counts[k]} of {source.class_names[k]}" for k in stripped)
+    each = counts.min() // 2
+    instead = f"--holdout {each * classes} leaves at least half of each class"
+    if not each:
+        instead = "daso validate measures all labeled images and sets none aside for good"
+    return [f"--holdout {config.split.holdout} leaves few labels to learn from: {names}; {instead}"]
 
 
 def not_adjusted(config: RunConfig, data: Row) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import signal
@@ -10,31 +11,40 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from daso.balance import balanced_by
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress
 from daso.cli.terminal.follow import follow
-from daso.cli.terminal.tables import class_table, summary_table, wide_console
+from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
 from daso.cli.training.command import TrainRequest
 from daso.cli.training.defaults import configure, configure_like
 from daso.cli.training.like import compare_with
-from daso.cli.training.notes import idle_options, pretrained_may_help
+from daso.cli.training.notes import (
+    idle_options,
+    notes_on_data,
+    pretrained_may_help,
+    stripped_classes,
+    to_hold_out,
+)
 from daso.cli.training.source import defaults_for, read_source
 from daso.compose import Recipe
 from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
-from daso.files import Row, read_json
+from daso.files import Row, check_writable, read_json
 from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
+from daso.train.encoder.embeddings import embedding_folder
 from daso.train.folder.checkpoint import newest_step
-from daso.train.folder.lock import refuse_taken
+from daso.train.folder.lock import CONFIG, refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
 from daso.train.run import resume_run, train_run
+
+REPEAT = "nothing is trained yet, and the same command starts again"
 
 
 def free_folder(source: str, method: str) -> Path:
@@ -69,33 +79,8 @@ def announce(prepared: Prepared, folder: Path) -> None:
         f"on {data.labeled.images.device}, {prepared.training.network.precision}"
     )
     _notice(f"run folder: {folder}")
-    for note in _notes_on_data(prepared):
+    for note in notes_on_data(prepared):
         _notice(f"note: {note}")
-
-
-def _notes_on_data(prepared: Prepared) -> Iterator[str]:
-    data, train, batches = prepared.data, prepared.config.train, prepared.batches
-    sizes = {"labeled": (data.labeled, train.batch)}
-    if batches.unlabeled_views and data.unlabeled is not None:
-        sizes["unlabeled"] = (data.unlabeled, batches.unlabeled_batch)
-    for name, (pool, batch) in sizes.items():
-        if len(pool) < batch:
-            yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
-    if data.holdout is None:
-        choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
-        for option in (name for name, value in choices.items() if value):
-            yield f"{option} has no effect without a hold-out (--holdout N, or val/)"
-    if data.test is None and data.holdout is None:
-        yield "no test or hold-out images, so nothing is measured (--holdout N sets some aside)"
-    elif data.test is None and data.holdout is not None:
-        held_out = set(data.holdout.labels.tolist())
-        names = [name for k, name in enumerate(data.class_names) if k not in held_out]
-        missing = (
-            f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
-            "(daso validate measures them from two labels)"
-        )
-        measured = f"no test images; measured on {len(data.holdout)} held-out labeled images"
-        yield measured + (missing if names else "")
 
 
 def conclude(prepared: Prepared, folder: Path) -> None:
@@ -116,12 +101,17 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
         console.print(class_table(names, counts, summary["median_of_last"]))
     else:
-        print("no test or hold-out images: nothing was measured (--holdout N sets some aside)")
-    if (calibration := read_calibration(folder, summary["deployed_step"])).note is not None:
+        print(f"no test or hold-out images: nothing was measured; {to_hold_out(prepared, 1)}")
+    calibration = read_calibration(folder, summary["deployed_step"])
+    if (answered := calibration.answered) is not None:
+        print(
+            f"calibration error of daso predict: {percent(answered['error'])}%, with a temperature "
+            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} held-out images)"
+        )
+    if calibration.note is not None:
         _notice(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
-            f"not affected. To calibrate, set {FEWEST_IMAGES} or more images aside (val/ or "
-            f"--holdout N)"
+            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
@@ -171,7 +161,9 @@ def follow_run(
     if not stop() or (folder / "summary.json").exists():
         return 0
     saved = newest_step(folder / "checkpoints")
-    if saved is None:
+    if not (folder / CONFIG).exists():
+        _notice(f"stopped before the training began; {REPEAT}")
+    elif saved is None:
         _notice(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
     else:
         _notice(
@@ -228,12 +220,44 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
+            if request.train.freeze:
+                check_writable(embedding_folder(request.train))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)
 
 
+@contextlib.contextmanager
+def _before_training() -> Iterator[None]:
+    """Say how to go on after an interruption, unless what was interrupted says so itself."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = interrupt.args or (REPEAT,)
+        raise
+
+
 def _train(request: TrainRequest, folder: Path, together: Team) -> int:
+    command = request.command
+    with _before_training():
+        prepared, like = _prepare(request, folder, together)
+    stop = Stop()
+    with together.folder(folder) as own:
+        rows = train_run(prepared, own, stop, warn=_notice, like=like)
+        track = command.track if together.is_first else ()
+        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
+        if not status and together.is_first:
+            conclude(prepared, folder)
+    return status
+
+
+def _prepare(
+    request: TrainRequest, folder: Path, together: Team
+) -> tuple[Prepared, dict[str, Any] | None]:
+    """Read the images and prepare the training; print what there is to know about it.
+
+    The source's images that the split does not take are freed on return.
+    """
     command = request.command
     if command.like is not None:
         config = configure_like(command.like, request)
@@ -243,7 +267,7 @@ def _train(request: TrainRequest, folder: Path, together: Team) -> int:
         config, chosen = configure(request, defaults_for(request, source))
         for text in () if command.quiet else chosen:
             _notice(text)
-    for note in idle_options(config, request.options):
+    for note in (*idle_options(config, request.options), *stripped_classes(config, source)):
         _notice(f"note: {note}")
     for path, reason in source.skipped:
         _notice(f"skipped {path}: {reason}")
@@ -261,13 +285,4 @@ def _train(request: TrainRequest, folder: Path, together: Team) -> int:
     if advice := pretrained_may_help(prepared.config, prepared.data, prepared.backbone):
         _notice(f"note: {advice}")
     like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
-    # The split has copied what it takes; the rest would stay in memory for the whole training.
-    del source, work
-    stop = Stop()
-    with together.folder(folder) as own:
-        rows = train_run(prepared, own, stop, warn=_notice, like=like)
-        track = command.track if together.is_first else ()
-        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
-        if not status and together.is_first:
-            conclude(prepared, folder)
-    return status
+    return prepared, like

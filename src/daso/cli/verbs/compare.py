@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
 """Columns of the table in the terminal; the files have all."""
-HIDDEN = ("95% interval", "p (t test)", "p (sign flips)")
+HIDDEN = ("p (t test)", "p (sign flips)")
+MOST_CLASSES = 20
+"""With more, differences by class are in the files only."""
 
 
 @dataclass(frozen=True)
 class CompareCommand:
     """Compare complete runs across methods and seeds, and write tables and a page.
 
-    Runs that differ only in the seed form one row. Differences are between runs with the same seed,
-    split and images.
+    Runs that differ only in the seed form one row. Runs on other images or labels, as before and
+    after labeling more, form rows of their own. Differences are between runs with the same seed,
+    split and images, or between the rows of one method on other data.
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -72,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not runs:
-        raise RunError("no complete run to compare")
+        raise RunError("no run to compare: none of them is complete and measured")
     settings = group_runs(runs)
     names = {group.name for setting in settings for group in setting.groups}
     baseline = command.baseline
@@ -102,6 +105,8 @@ def run(argv: Sequence[str]) -> None:
         if any(row[rows[0].index("pairs")] != "0" for row in rows[1:]):
             columns = [name for name in rows[0] if name not in HIDDEN]
             console.print(_terminal_table(rows, columns, f"differences from {one.baseline.name}"))
+            if len(rows := one.class_table()) <= MOST_CLASSES + 1:
+                console.print(_terminal_table(rows, rows[0], "recall per class, in %"))
         for note in one.notes()[1:]:
             print(f"note: {note}")
         print()

@@ -11,6 +11,9 @@ from pathlib import Path
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
 
+DECISIVE = ("class_names", "image_shape", "split_fingerprint")
+"""What must be as in the run's ``data.json``."""
+
 
 @dataclass(frozen=True)
 class EvaluateCommand:
@@ -34,6 +37,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.data.training_data import prepare_data
     from daso.errors import DataError, RunError
     from daso.files import plain, read_json
+    from daso.report.data_changes import describe_changes
     from daso.train.config import RunConfig
     from daso.train.loop import evaluate_network
     from daso.train.model import load_model
@@ -46,12 +50,12 @@ def run(argv: Sequence[str]) -> None:
     source = open_configured(config)
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)
     saved, current = read_json(command.folder / "data.json"), describe_data(data)
-    for key in ("class_names", "image_shape", "split_fingerprint"):
-        if saved.get(key) != current[key]:
-            raise RunError(
-                f"not the images of the run: {key} was {saved.get(key)}, now {current[key]}; "
-                f"name the run's images with --data"
-            )
+    differ = [key for key in DECISIVE if saved.get(key) != current[key]]
+    if differ:
+        changes = describe_changes(saved, current) or [f"other {key}" for key in differ]
+        raise RunError(
+            f"not the images of the run: {'; '.join(changes)}; name the run's images with --data"
+        )
     for pool, fingerprint in (saved.get("images_fingerprints") or {}).items():
         if current["images_fingerprints"][pool] != fingerprint:
             print(f"note: the {pool} images are not those of the run", file=sys.stderr)

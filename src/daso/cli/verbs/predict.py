@@ -33,7 +33,7 @@ from daso.cli.prediction.stream import predict_inputs
 from daso.cli.terminal.parse import parse
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError
-from daso.evaluate.prior import shift
+from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
 
 if TYPE_CHECKING:  # help and wrong options need no torch
     from daso.export.classifier import Classifier
@@ -287,6 +287,13 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
         f"class distribution of {images:,} images, estimated by {how}: {shares}{more}",
         file=sys.stderr,
     )
+    if (points := uncertainty(estimate, images)) > FEW_POINTS:
+        print(
+            f"note: {images:,} images are few to estimate a distribution from: its shares are "
+            f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
+            "or classify more images at once",
+            file=sys.stderr,
+        )
     lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 1]
     if lost:
         others = " and others" if len(lost) > MAX_NAMED else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from daso.cli.terminal.parse import RunArgument, parse
 from daso.errors import OptionError
+from daso.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def run(argv: Sequence[str]) -> None:
                 f"--{name} goes with --refresh; without it, a report reads only the run folder"
             )
     if command.refresh:
+        for folder in (command.folder, *([command.out.parent] if command.out else [])):
+            check_writable(folder)
         from daso.cli.terminal.counters import embedding_progress, notice
         from daso.train.beliefs.schedule import refresh_beliefs
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
 from daso.cli.terminal.tables import make_table, percent, wide_console
-from daso.files import save_json
+from daso.files import check_writable, save_json
 from daso.report.uncertainty import interval
 
 if TYPE_CHECKING:  # help and wrong options need no torch
@@ -54,6 +54,7 @@ class ValidateCommand:
 def run(argv: Sequence[str]) -> int:
     """Validate a run; return the exit status."""
     command = parse(ValidateCommand, argv, "daso validate")
+    check_writable(command.folder)
     from daso.train.config import RunConfig
     from daso.train.cross_validation import (
         ANSWERS,

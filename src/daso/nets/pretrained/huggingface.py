@@ -137,7 +137,8 @@ def transformers_side(name: str, folder: Path | None) -> tuple[int, int] | None:
         OptionError: a file of the model cannot be fetched or read.
         MissingDependencyError: huggingface-hub is not installed.
     """
-    path = fetch(name, "config.json") if folder is None else folder / "config.json"
+    local = None if folder is None else folder / "config.json"
+    path = local or fetch(name, "config.json", "--network FOLDER")
     if not path.is_file():
         return None
     try:
@@ -240,8 +241,10 @@ def _is_cached(name: str) -> bool:
     return cached[0] and any(cached[1:])
 
 
-def fetch(name: str, file: str) -> Path:
+def fetch(name: str, file: str, instead: str) -> Path:
     """Return the path of a file of a hub repository; fetch it if it is not cached.
+
+    *instead* is the option that takes a downloaded copy, for errors.
 
     Raises:
         OptionError: the file cannot be fetched.
@@ -251,7 +254,7 @@ def fetch(name: str, file: str) -> Path:
     cached = hub.try_to_load_from_cache(name, file)
     if isinstance(cached, str):
         return Path(cached)
-    _ask_hub(name, f"--weights FOLDER/{file}")
+    _ask_hub(name, instead)
     with _loading(name):
         return Path(hub.hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_SECONDS))
 

@@ -56,7 +56,8 @@ def open_timm(name: str, resolution: int | None, weights: Path | None) -> Backbo
     if weights is None:
         if not about.get("hf_hub_id"):
             raise OptionError(f"the hub has no weights of timm's {name!r}; use --weights FILE")
-        weights = fetch(about["hf_hub_id"], "model.safetensors")
+        file = "model.safetensors"
+        weights = fetch(about["hf_hub_id"], file, f"--weights FOLDER/{file}")
     model = own if recipe["side"] is None else _create(timm, name, side)
     tensors = to_timm_names(load_weights(weights), model)
     last = about.get("classifier") or ()

@@ -12,6 +12,7 @@ from typing import Any
 
 from daso.errors import RunError
 from daso.files import flatten
+from daso.report.data_changes import describe_changes
 from daso.report.runs import RunFolder, read_run
 
 PairKey = tuple[int, str]
@@ -26,16 +27,26 @@ class Group:
     """Runs of one method that differ in the seed only.
 
     Attributes:
-        name: of the method, with the options that differ from its other groups.
+        name: of the method, with the options and data that differ from its other groups.
         runs: by seed.
+        kind: text of method and options; groups with the same differ in their data.
     """
 
     name: str
     runs: dict[int, RunFolder]
+    kind: str
 
-    def by_data(self) -> dict[PairKey, RunFolder]:
-        """Return the runs by the key that must be equal in a pair."""
-        return {(seed, data_key(run)): run for seed, run in self.runs.items()}
+    @property
+    def first(self) -> RunFolder:
+        return next(iter(self.runs.values()))
+
+    def keyed(self, other: Group) -> dict[PairKey, RunFolder]:
+        """Return the runs by the key that must be equal in a pair with a run of *other*.
+
+        Runs that are to show what other data changes, such as more labels, need only a seed.
+        """
+        by_seed = self.kind == other.kind
+        return {(seed, "" if by_seed else data_key(r)): r for seed, r in self.runs.items()}
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Setting:
 
     @property
     def first(self) -> RunFolder:
-        return next(iter(self.groups[0].runs.values()))
+        return self.groups[0].first
 
 
 def data_key(run: RunFolder) -> str:
@@ -96,8 +107,13 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
     for path in find_run_folders(paths):
         try:
             run = read_run(path)
-            if "median_of_last" not in run.summary:
-                problems.append(f"left out: {path} is not complete, or nothing was measured")
+            if not run.summary:
+                problems.append(f"left out: {path} is not complete; 'daso resume {path}' goes on")
+            elif "median_of_last" not in run.summary:
+                problems.append(
+                    f"left out: {path} is complete, but has neither test nor hold-out images, so "
+                    "nothing was measured"
+                )
             else:
                 runs.append(run)
         except RunError as error:
@@ -153,37 +169,87 @@ def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
         by_options.setdefault(key, []).append(run)
     notes: list[str] = []
     groups = []
-    for members in by_options.values():
+    for kind, members in by_options.items():
         method, options = members[0].method, _options(members[0])
         alike = [_options(other[0]) for other in by_options.values() if other[0].method == method]
-        name = f"{method} ({_text(options, _differing(alike))})" if len(alike) > 1 else method
-        by_seed: dict[int, RunFolder] = {}
-        for run in members:
-            seed = run.config["train"]["seed"]
-            if seed in by_seed:
-                notes.append(
-                    f"{name}, seed {seed}, occurs twice: {run.path} counts, "
-                    f"{by_seed[seed].path} does not"
-                )
-            by_seed[seed] = run
-        groups.append(Group(name, dict(sorted(by_seed.items()))))
+        several = _by_images(members)
+        for text, same_data in zip(_name_data(several), several, strict=True):
+            differing = (_text(options, _differing(alike)) if len(alike) > 1 else "", text)
+            differences = ", ".join(filter(None, differing))
+            name = f"{method} ({differences})" if differences else method
+            groups.append(Group(name, _by_seed(name, same_data, notes), kind))
+        notes += _data_notes([group for group in groups if group.kind == kind])
     return Setting(
         title, tuple(groups), tuple(notes + _split_notes(groups) + _option_notes(groups))
     )
 
 
+def _by_seed(name: str, runs: Sequence[RunFolder], notes: list[str]) -> dict[int, RunFolder]:
+    by_seed: dict[int, RunFolder] = {}
+    for run in runs:
+        seed = run.config["train"]["seed"]
+        if seed in by_seed:
+            notes.append(
+                f"{name}, seed {seed}, occurs twice: {run.path} counts, "
+                f"{by_seed[seed].path} does not"
+            )
+        by_seed[seed] = run
+    return dict(sorted(by_seed.items()))
+
+
+def _by_images(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
+    """Divide runs of equal options into those on the same images and labels, by all that is known.
+
+    A seed gives one split of a data set. Other seeds give others, of the same sizes.
+    """
+    parts: list[tuple[Any, dict[int, str], list[RunFolder]]] = []
+    for run in runs:
+        sizes, seed, key = _sizes(run), run.config["train"]["seed"], data_key(run)
+        found = (p for p in parts if p[0] == sizes and p[1].get(seed, key) == key)
+        part = next(found, None)
+        if part is None:
+            parts.append(part := (sizes, {}, []))
+        part[1][seed] = key
+        part[2].append(run)
+    return [members for _, _, members in parts]
+
+
+def _sizes(run: RunFolder) -> list[Any]:
+    names = ("labeled_counts", "unlabeled", "holdout_counts", "test_counts")
+    return [run.data.get(name) for name in names]
+
+
+def _name_data(several: Sequence[Sequence[RunFolder]]) -> list[str]:
+    """Return what tells runs on different data apart: labels, and folders where these are equal."""
+    if len(several) == 1:
+        return [""]
+    labels = [f"{sum(runs[0].data['labeled_counts']):,} labels" for runs in several]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{text}, {runs[0].path.name}" for text, runs in zip(labels, several, strict=True)]
+
+
+def _data_notes(groups: Sequence[Group]) -> list[str]:
+    first = groups[0]
+    return [
+        f"{group.name}, against {first.name}: "
+        f"{'; '.join(describe_changes(first.first.data, group.first.data))}"
+        for group in groups[1:]
+    ]
+
+
 def _split_notes(groups: Sequence[Group]) -> list[str]:
     notes = []
     for seed in sorted({seed for group in groups for seed in group.runs}):
-        seen: dict[str, list[str]] = {}
+        seen: dict[str, list[Group]] = {}
         for group in groups:
             if seed in group.runs:
-                seen.setdefault(data_key(group.runs[seed]), []).append(group.name)
-        if len(seen) > 1:
-            sides = " and ".join(", ".join(names) for names in seen.values())
+                seen.setdefault(data_key(group.runs[seed]), []).append(group)
+        if len(seen) > 1 and len({group.kind for part in seen.values() for group in part}) > 1:
+            sides = " and ".join(", ".join(g.name for g in part) for part in seen.values())
             notes.append(
-                f"seed {seed}: different splits or images for {sides}; these runs are not paired, "
-                f"and the data contributes to the difference of their means"
+                f"seed {seed}: different splits or images for {sides}; different methods are not "
+                f"paired across these, and the data contributes to the difference of their means"
             )
     missing = [group.name for group in groups if group.runs.keys() != groups[0].runs.keys()]
     if missing:
@@ -192,7 +258,7 @@ def _split_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def _option_notes(groups: Sequence[Group]) -> list[str]:
-    several = [_options(next(iter(group.runs.values()))) for group in groups]
+    several = [_options(group.first) for group in groups]
     names = [name for name in _differing(several) if not name.startswith("method_options.")]
     notes = []
     for name in names:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from daso.report.compare.groups import Group, Setting, group_runs
+from daso.report.compare.groups import Group, PairKey, Setting, group_runs
 from daso.report.compare.statistics import FEWEST_PAIRS, MISSING, Difference, holm, pair, spread
+from daso.report.data_changes import describe_changes
 from daso.report.html.run import UNREADABLE
-from daso.report.runs import RunFolder, at
+from daso.report.runs import Array, RunFolder, as_array, at, vector
+from daso.report.uncertainty import interval
 
 ADJUSTED = "logit-adjusted"
 MEDIAN = ("summary", "median_of_last")
@@ -35,11 +37,13 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "accuracy of those over threshold": ("pseudo_labels", "confident", "accuracy"),
 }
 """Path of each number, a median unless its name says otherwise, in summary or last evaluation."""
-TESTED = ("balanced accuracy", ADJUSTED, "accuracy", "recall, few labels")
+RARE = "recall, few labels"
+TESTED = ("balanced accuracy", ADJUSTED, "accuracy", RARE)
 BASELINES = ("fixmatch", "supervised")
 COLUMNS = (
     *("setting", "method", "number", "class", "runs", "mean", "std", "seeds", "values"),
     *("baseline", "pairs", "difference", "difference_std", "p_t_test", "p_sign_flips"),
+    *("interval_low", "interval_high"),
 )
 DIFFERENCES = [
     *("number", "method", "pairs", "difference", "95% interval", "better in"),
@@ -70,6 +74,29 @@ def class_recall(run: RunFolder, k: int) -> float:
     return 100 * float(run.recall()[k])
 
 
+def _image_interval(run: RunFolder, measure: str | int) -> float:
+    """Return half of the 95% interval, in points, of a mean of recalls, from the measured images.
+
+    *measure* is one of ``TESTED``, or a class. NaN if it is unknown.
+    """
+    recall, part = run.recall(), run.measured_on
+    counts = vector(run.data.get(f"{part}_counts"), run.num_classes)
+    weights: Array | None = None
+    if measure == ADJUSTED:
+        adjusted = at(run.summary, *MEDIAN, "logit_adjusted", "recall")
+        recall = as_array(vector(adjusted, run.num_classes))
+    elif measure == "accuracy":
+        weights = counts
+    elif measure == RARE:
+        weights = np.isin(np.arange(run.num_classes), run.groups["few"]).astype(float)
+    elif isinstance(measure, int):
+        weights = (np.arange(run.num_classes) == measure).astype(float)
+    if counts is None or recall.shape != counts.shape:
+        return math.nan
+    half = interval(recall, counts, weights)
+    return math.nan if half is None else 100 * half
+
+
 def choose_baseline(setting: Setting, name: str | None) -> Group:
     """Return the named group, or FixMatch, or supervised learning, or the first."""
     by_name = {group.name: group for group in setting.groups}
@@ -95,9 +122,30 @@ class Compared:
     def difference(self, group: Group, value: Value) -> Difference:
         """Return the paired differences of a group to the baseline, in points."""
         values, base = (
-            {key: value(run) for key, run in g.by_data().items()} for g in (group, self.baseline)
+            {key: value(run) for key, run in runs.items()} for runs in self._pairable(group)
         )
         return pair(values, base)
+
+    def _pairable(self, group: Group) -> tuple[dict[PairKey, RunFolder], dict[PairKey, RunFolder]]:
+        return group.keyed(self.baseline), self.baseline.keyed(group)
+
+    def comparable(self, group: Group, measure: str | int) -> bool:
+        """Whether a measure is of the same classes in a group and in the baseline."""
+        of_third = isinstance(measure, str) and measure.startswith("recall, ")
+        return not of_third or group.first.groups == self.baseline.first.groups
+
+    def half_interval(self, group: Group, one: Difference, measure: str | int) -> float:
+        """Return half of the 95% interval of a difference, in points; NaN if it is unknown.
+
+        From three pairs on it is that of their mean. With fewer it is that of two shares of
+        independent images, which is too wide for the same images, and leaves out the seed.
+        """
+        if len(one.values) >= FEWEST_PAIRS or not one.values:
+            return one.half_interval
+        runs, base = self._pairable(group)
+        pairs = [(run, base[key]) for key, run in runs.items() if key in base]
+        halves = [math.hypot(*(_image_interval(r, measure) for r in both)) for both in pairs]
+        return float(np.mean(halves))
 
     def table(self) -> list[list[str]]:
         """Return runs, and mean ± standard deviation of each number in %; names come first."""
@@ -117,10 +165,11 @@ class Compared:
             for group, one, corrected in zip(self.others, differences, adjusted, strict=True):
                 if measure == ADJUSTED and (_is_balanced(group) or _is_balanced(self.baseline)):
                     continue
-                n, half = len(one.values), one.half_interval
-                interval = f"{one.mean - half:+.1f} to {one.mean + half:+.1f}"
+                if not self.comparable(group, measure):
+                    continue
+                n, half = len(one.values), self.half_interval(group, one, measure)
                 line = [measure, group.name, str(n), _signed(one)]
-                line.append(MISSING if math.isnan(half) else interval)
+                line.append(MISSING if math.isnan(half) else _range(one, half))
                 line.append(f"{one.better} of {n}" if n else MISSING)
                 tests = (one.t_test, corrected, one.sign_flip_test)
                 lines.append([*line, *map(probability, tests)])
@@ -128,14 +177,20 @@ class Compared:
 
     def class_table(self) -> list[list[str]]:
         """Return recall of each class in %, most labeled images first, and differences."""
-        data, groups = self.setting.first.data, self.setting.groups
+        groups = self.setting.groups
         lines = [["class", "labeled", *(group.name for group in groups)]]
         lines[0] += [f"{group.name}: difference" for group in self.others]
         for k in self.setting.first.order:
             value = partial(class_recall, k=k)
-            line = [data["class_names"][k], str(data["labeled_counts"][k])]
+            counts = dict.fromkeys(str(group.first.data["labeled_counts"][k]) for group in groups)
+            line = [self.setting.first.class_names[k], " / ".join(counts)]
             line += [_spread(group, value) for group in groups]
-            lines.append(line + [_signed(self.difference(g, value)) for g in self.others])
+            for group in self.others:
+                one = self.difference(group, value)
+                half = self.half_interval(group, one, k)
+                few = len(one.values) < FEWEST_PAIRS and not math.isnan(half)
+                line.append(f"{one.mean:+.1f} ({_range(one, half)})" if few else _signed(one))
+            lines.append(line)
         return lines
 
     def notes(self) -> list[str]:
@@ -155,14 +210,23 @@ class Compared:
             return notes
         notes.append(
             f"Differences from {self.baseline.name} are in points, between runs with the same "
-            f"seed, split and images. The paired t test assumes normal differences; Holm's p "
-            f"corrects for the number of methods; the sign-flip test assumes only symmetry. Single "
-            f"classes are not tested."
+            f"seed, split and images, or with the same seed and options on other data. The paired "
+            f"t test assumes normal differences; Holm's p corrects for the number of methods; the "
+            f"sign-flip test assumes only symmetry. Single classes are not tested."
         )
         value = partial(value_of, measure=TESTED[0])
         counts = sorted(len(self.difference(group, value).values) for group in self.others)
         if counts[0] < FEWEST_PAIRS:
-            notes.append(f"A method with fewer than {FEWEST_PAIRS} pairs is not tested.")
+            notes.append(
+                f"With fewer than {FEWEST_PAIRS} pairs, a difference is not tested, and its 95% "
+                f"interval is that of independent images: too wide for runs measured on the same "
+                f"images, and without the difference between seeds."
+            )
+        if not all(self.comparable(group, RARE) for group in self.others):
+            notes.append(
+                "The runs have their few labels in different classes: these recalls are means over "
+                "different classes, and have no difference."
+            )
         if FEWEST_PAIRS <= counts[-1] < ENOUGH_PAIRS:
             notes.append(
                 f"With {counts[-1]} pairs, the sign-flip test cannot go below "
@@ -187,6 +251,10 @@ def _signed(difference: Difference) -> str:
     return text if len(difference.values) == 1 else f"{text} ± {difference.deviation:.1f}"
 
 
+def _range(difference: Difference, half: float) -> str:
+    return f"{difference.mean - half:+.1f} to {difference.mean + half:+.1f}"
+
+
 def probability(p: float) -> str:
     """Return a p value as text."""
     if math.isnan(p):
@@ -201,6 +269,8 @@ def leave_out_damaged(runs: Sequence[RunFolder]) -> tuple[list[RunFolder], list[
         try:
             for setting in group_runs([run]):
                 alone = Compared(setting, setting.groups[0])
+                describe_changes(run.data, run.data)
+                _image_interval(run, TESTED[0])
                 to_markdown([alone])
                 to_csv([alone])
             kept.append(run)
@@ -242,28 +312,32 @@ def to_csv(compared: Sequence[Compared]) -> str:
     writer.writerow(COLUMNS)
     for one in compared:
         first = one.setting.first
-        numbers: list[tuple[str, str, Value]] = [
-            (name, "", partial(value_of, measure=name)) for name in one.measures()
+        numbers: list[tuple[str, str, str | int, Value]] = [
+            (name, "", name, partial(value_of, measure=name)) for name in one.measures()
         ]
         numbers += [
-            ("recall", first.class_names[k], partial(class_recall, k=k)) for k in first.order
+            ("recall", first.class_names[k], k, partial(class_recall, k=k)) for k in first.order
         ]
         for group in one.setting.groups:
-            for name, class_name, value in numbers:
-                cells = _cells(one, group, value)
+            for name, class_name, measure, value in numbers:
+                cells = _cells(one, group, measure, value)
                 writer.writerow((one.setting.title, group.name, name, class_name, *cells))
     return file.getvalue()
 
 
-def _cells(one: Compared, group: Group, value: Value) -> list[Any]:
+def _cells(one: Compared, group: Group, measure: str | int, value: Value) -> list[Any]:
     values = {seed: v for seed, run in group.runs.items() if not math.isnan(v := value(run))}
     numbers = list(values.values())
     mean = float(np.mean(numbers)) if numbers else None
     deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
     seeds, texts = (" ".join(map(str, part)) for part in (values, numbers))
-    compared = group is not one.baseline
+    compared = group is not one.baseline and one.comparable(group, measure)
     difference = one.difference(group, value) if compared else Difference(())
     tests = (difference.mean, difference.deviation, difference.t_test, difference.sign_flip_test)
-    shown = [None if math.isnan(value) else value for value in tests]
+    half = math.nan
+    if compared and (measure in TESTED or isinstance(measure, int)):
+        half = one.half_interval(group, difference, measure)
+    ends = (difference.mean - half, difference.mean + half)
+    shown = [None if math.isnan(value) else value for value in (*tests, *ends)]
     pairs = len(difference.values)
     return [len(numbers), mean, deviation, seeds, texts, one.baseline.name, pairs, *shown]

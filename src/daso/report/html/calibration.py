@@ -8,7 +8,7 @@ from daso.files import Row
 from daso.report.html import diagrams
 from daso.report.html.run import Run
 from daso.report.html.template import percent
-from daso.report.reliability import reliability_bins
+from daso.report.reliability import Bins, read_calibrated, reliability_bins
 from daso.report.runs import number
 from daso.report.wording import POOLS
 
@@ -16,12 +16,12 @@ SMALL_BIAS = 0.02
 
 
 def calibration(run: Run) -> Row | None:
-    """Return reliability diagrams of the answers, with and without logit adjustment."""
+    """Return reliability diagrams: as predicted, as trained and with logit adjustment."""
     part = run.measured_on or "test"
     label = run.arrays.get(f"{part}.label")
     if label is None or not len(label):
         return None
-    drawn = []
+    several: dict[str, Bins] = {}
     for prefix, name in (("", "as trained"), ("adjusted_", "logit-adjusted")):
         answer = run.arrays.get(f"{part}.{prefix}answer")
         confidence = run.arrays.get(f"{part}.{prefix}confidence")
@@ -29,15 +29,18 @@ def calibration(run: Run) -> Row | None:
             continue
         if not np.isfinite(confidence).all():
             raise ValueError(f"{part}.{prefix}confidence holds NaN")
-        bins = reliability_bins(confidence.astype(float), answer == label)
-        drawn.append(
-            {
-                "name": name,
-                "error": percent(bins.error),
-                "bias": _bias(bins.overconfidence),
-                "chart": diagrams.reliability(f"Reliability, {name}", bins),
-            }
-        )
+        several[name] = reliability_bins(confidence.astype(float), answer == label)
+    if (bins := read_calibrated(run.calibration.get("answered"), part)) is not None:
+        several = {"as daso predict answers": bins} | several
+    drawn = [
+        {
+            "name": name,
+            "error": percent(bins.error),
+            "bias": _bias(bins.overconfidence),
+            "chart": diagrams.reliability(f"Reliability, {name}", bins),
+        }
+        for name, bins in several.items()
+    ]
     if not drawn:
         return None
     return {
@@ -61,7 +64,10 @@ def _temperature(run: Run) -> str:
     if None in values or not values[1]:
         return ""
     temperature, images, before, after = values
+    if temperature == 1:
+        return "No temperature was fitted: daso predict answers as trained."
     return (
-        f"A temperature of {temperature:.2f}, fitted on {images:,.0f} hold-out images, changes "
-        f"their calibration error from {percent(before)}% to {percent(after)}% (calibration.json)."
+        f"daso predict divides the logits by a temperature of {temperature:.2f}. It was fitted on "
+        f"{images:,.0f} hold-out images and changes their calibration error from "
+        f"{percent(before)}% to {percent(after)}% (calibration.json)."
     )

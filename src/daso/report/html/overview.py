@@ -10,12 +10,11 @@ from daso.files import Row
 from daso.report.html.run import UNREADABLE, Run, section
 from daso.report.html.template import percent
 from daso.report.runs import Array, at, number, vector
-from daso.report.uncertainty import interval
+from daso.report.uncertainty import WIDE, interval
 from daso.report.warnings.watch import find_warnings
 from daso.report.wording import POOLS, duration
 
 FEW_IMAGES = 10
-WIDE_INTERVAL = 0.05
 MOST_NAMED = 6
 
 
@@ -101,7 +100,7 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
     tile(
         "recall, rarest class" if rare == 1 else f"recall, {rare} rarest classes",
         metrics.get("recall_few"),
-        f"most frequent: {percent(number(metrics.get('recall_many')))}",
+        f"{_frequent(len(run.groups['many']))}: {percent(number(metrics.get('recall_many')))}",
     )
     if recall is not None:
         worst = int(np.nanargmin(recall))
@@ -116,8 +115,17 @@ def _tiles(run: Run, metrics: Row, recall: Array | None, half: float | None) -> 
         last.get("share_confident"),
         "share over the threshold" if right is None else f"of these, right: {percent(right)}",
     )
-    tile("calibration error", metrics.get("calibration_error"), beside("calibration_error"))
+    answered = number(at(run.calibration, "answered", "error"))
+    same_images = at(run.calibration, "answered", "measured_on") == run.measured_on
+    predicted = f"as trained; daso predict {percent(answered)}" if answered is not None else ""
+    notes = (predicted if same_images else "", beside("calibration_error"))
+    error = metrics.get("calibration_error")
+    tile("calibration error", error, " · ".join(filter(None, notes)))
     return tiles
+
+
+def _frequent(classes: int) -> str:
+    return "most frequent class" if classes == 1 else f"{classes} most frequent classes"
 
 
 def _measured(
@@ -136,7 +144,7 @@ def _measured(
         if half is not None:
             text += f" 95% interval of balanced accuracy: ± {100 * half:.1f} points."
         lines.append(text)
-        if least < FEW_IMAGES or (half or 0) > WIDE_INTERVAL:
+        if least < FEW_IMAGES or (half or 0) > WIDE:
             lines.append(
                 "These are few images: small differences between runs mean nothing. Measure on "
                 "more images, or compare several seeds."

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from daso.files import Row
-from daso.report.uncertainty import interval
-from daso.report.warnings.run_facts import Array, WatchedRun, latest
+from daso.report.uncertainty import WIDE, interval
+from daso.report.warnings.run_facts import Array, WatchedRun, Window, latest
 from daso.report.wording import POOLS
 
 HALFWAY = (1 / 3, 50_000)
@@ -20,6 +20,9 @@ PASSES = 10
 """Passes over the unlabeled images before T_dist is judged."""
 EMPTY_SHARE = 0.001
 """Share of confident pseudo-labels below which there are practically none."""
+LOW_SHARE = 0.05
+"""Share of confident pseudo-labels below which no class is called starved if the most frequent one
+has none either: then it is not their rarity that classes suffer from."""
 EXPECTED_LABELS = 20
 """Confident pseudo-labels that a class should have had before it is called starved."""
 STARVED_SHARE = 0.02
@@ -32,8 +35,6 @@ LEAST_ACCURACY, LEAST_RARE_RECALL = 0.5, 0.25
 """Least balanced accuracy, and recall of rare classes, for pseudo-labels to be trusted."""
 MATCHED_TEMPERATURE, MISMATCHED_TEMPERATURE = 1.5, 0.3
 """The paper's T_dist for labeled and unlabeled images of equal and of different distributions."""
-UNCERTAIN = 0.05
-"""Half-width of the 95% interval of a balanced accuracy that is too wide to compare methods."""
 
 
 def _warning(kind: str, message: str, advice: str, classes: Iterable[int] = ()) -> Row:
@@ -56,8 +57,9 @@ def additions(run: WatchedRun) -> str:
 def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     """Warn if there have been practically no confident pseudo-labels for a long time."""
     window = latest(run, evaluations)
-    if window is None or window.mean("share_confident") >= EMPTY_SHARE:
+    if window is None or not _is_empty(run, window):
         return None
+    share = float(window.mean("share_confident"))
     rows = (row["pseudo_labels"] for row in evaluations if "pseudo_labels" in row)
     before = [row["share_confident"] for row in rows]
     advice = "Lower --threshold" if "threshold" in run.options else "Train longer"
@@ -68,10 +70,29 @@ def empty_mask(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
         )
     return _warning(
         "empty mask",
-        f"almost no confident pseudo-labels for {window.steps.sum():,.0f} steps; the unlabeled "
-        f"images are hardly used",
+        f"almost no confident pseudo-labels of any class ({share:.1%} of all) for "
+        f"{window.steps.sum():,.0f} steps; the unlabeled images are hardly used",
         f"{advice}.",
     )
+
+
+def _starved(run: WatchedRun, window: Window) -> list[int]:
+    """Return the classes, rarest first, with far fewer confident pseudo-labels than expected."""
+    shares = [
+        row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows
+    ]
+    counts = (np.array(shares) * window.steps[:, None]).sum(0) * run.images_per_step
+    expected = np.minimum(run.labeled, 1 / len(run.labeled)) * counts.sum()
+    starved = np.flatnonzero((counts < STARVED_SHARE * expected) & (expected >= EXPECTED_LABELS))
+    return [int(k) for k in starved[np.argsort(run.labeled[starved], kind="stable")]]
+
+
+def _is_empty(run: WatchedRun, window: Window) -> bool:
+    """Return whether confident pseudo-labels are lacking whatever the class."""
+    share = window.mean("share_confident")
+    if share < EMPTY_SHARE:
+        return True
+    return bool(share < LOW_SHARE) and int(run.labeled.argmax()) in _starved(run, window)
 
 
 def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
@@ -81,30 +102,23 @@ def starved_classes(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
     Nothing is reported before 20 pseudo-labels were to be expected.
     """
     window = latest(run, evaluations)
-    if window is None or window.mean("share_confident") < EMPTY_SHARE:
+    if window is None or _is_empty(run, window) or swallowing_class(run, evaluations):
         return None
-    if swallowing_class(run, evaluations):
+    starved = _starved(run, window)
+    if not starved:
         return None
-    shares = [
-        row["share_confident"] * np.array(row["confident"]["distribution"]) for row in window.rows
-    ]
-    counts = (np.array(shares) * window.steps[:, None]).sum(0) * run.images_per_step
-    expected = np.minimum(run.labeled, 1 / len(run.labeled)) * counts.sum()
-    is_starved = (counts < STARVED_SHARE * expected) & (expected >= EXPECTED_LABELS)
-    starved = np.flatnonzero(is_starved)
-    if not len(starved):
-        return None
-    starved = starved[np.argsort(run.labeled[starved], kind="stable")]
     noun = "class" if len(starved) == 1 else "classes"
     has_threshold, more = "threshold" in run.options, additions(run)
-    advice = ["More labeled images of these classes help most"]
+    is_rare = run.labeled[starved[-1]] < run.labeled.max()
+    advice = ["more labeled images of these classes help most"] if is_rare else []
     advice += [f"{more} may help"] if more else []
     advice += ["a lower --threshold uses less certain ones" if has_threshold else "train longer"]
+    text = "; ".join(advice)
     return _warning(
         "starved classes",
-        f"{noun} {run.name(starved.tolist())}: almost no "
+        f"{noun} {run.name(starved)}: almost no "
         f"{'confident ' if has_threshold else ''}pseudo-labels for {window.steps.sum():,.0f} steps",
-        "; ".join(advice) + ".",
+        f"{text[0].upper()}{text[1:]}.",
         starved,
     )
 
@@ -185,21 +199,23 @@ def unfit_temperature(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
 
 
 def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None:
-    """Warn if there are too few images to measure on to tell methods apart.
+    """Warn if there are too few images to measure on to tell methods apart, whatever they find.
 
-    Runs of a cross-validation are measured together.
+    The interval is that of a classifier without a mistake, the shortest: what the run will find at
+    its end cannot contradict it. Runs of a cross-validation are measured together.
     """
     measured = evaluations[-1].get(run.measured_on)
     if not measured or run.measured is None or run.fold:
         return None
     images, what = run.measured, POOLS[run.measured_on]
-    half = interval(np.array(measured["recall"], dtype=np.float64), images)
-    if half is None or half < UNCERTAIN:
+    half = interval(np.ones(len(images)), images)
+    if half is None or half < WIDE:
         return None
     return _warning(
         "uncertain measure",
         f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) "
-        f"are too few to know balanced accuracy to within ± {100 * UNCERTAIN:.0f} points (95%)",
+        f"are too few to know balanced accuracy to within ± {100 * WIDE:.0f} points (95%), "
+        f"however good it is",
         "Smaller differences mean nothing: "
         + (
             "daso validate measures every labeled image; a test folder is better still."

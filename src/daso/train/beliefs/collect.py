@@ -308,4 +308,6 @@ def _map(
 
 
 def _paths(pool: Pool, index: Indices) -> dict[str, str]:
-    return {str(i): pool.paths[i] for i in map(int, index)} if pool.paths else {}
+    # Absolute, so that lists of images to label are of use in any folder.
+    named = map(int, index) if pool.paths else ()
+    return {str(i): str(Path(pool.paths[i]).absolute()) for i in named}

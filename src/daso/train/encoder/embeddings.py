@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,9 +45,13 @@ PIXELS, PIXELS_CPU = 2**22, 2**19
 DIGEST = 16
 """Bytes of an image's checksum."""
 FORMAT = 1
+POOLS, VIEWED = ("labeled", "unlabeled", "holdout", "test"), ("labeled", "unlabeled")
+"""Pools that are embedded, and those of which there are views beside the plain image."""
 
 Progress = Callable[[int, int], None]
-"""Called with the number of images that are done and the number of all images."""
+"""Called with the number of views that are embedded and the number of all views."""
+Advance = Callable[[int], None]
+"""Called with the number of views that were embedded since the last call."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,16 @@ class EmbeddingStore:
             ) from error
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
-        self._index: dict[bytes, tuple[Path, int]] | None = None
+
+    def missing(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Return the checksums of the images that are not stored."""
+        return set(digests) - self.index.keys()
 
     def collect(
         self,
         digests: Sequence[bytes],
         compute: Callable[[Sequence[int]], Tensor],
         out: np.ndarray,
-        done: Progress,
     ) -> int:
         """Fill *out*, float32 (N, V, D), with the embeddings of N images; compute missing ones.
 
@@ -110,7 +117,6 @@ class EmbeddingStore:
             rows.setdefault(key, []).append(row)
         self._fill(rows, out)
         missing = [group[0] for group in rows.values()]
-        done(len(digests) - sum(map(len, rows.values())), len(digests))
         for start in range(0, len(missing), SHARD):
             chosen = missing[start : start + SHARD]
             embeddings = compute(chosen).cpu().numpy()
@@ -120,24 +126,22 @@ class EmbeddingStore:
             self._write([digests[row] for row in chosen], kept)
             for row, embedding in zip(chosen, kept, strict=True):
                 out[rows.pop(digests[row])] = embedding
-            done(len(digests) - sum(map(len, rows.values())), len(digests))
         return len(missing)
 
     def _fill(self, rows: dict[bytes, list[int]], out: np.ndarray) -> None:
         """Copy stored embeddings to *out* and remove their rows from *rows*."""
-        if self._index is None:
-            self._index = self._verify()
         wanted: dict[Path, list[tuple[bytes, int]]] = {}
-        for key in rows.keys() & self._index.keys():
-            path, place = self._index[key]
+        for key in rows.keys() & self.index.keys():
+            path, place = self.index[key]
             wanted.setdefault(path, []).append((key, place))
         for path, places in wanted.items():
             embeddings = safetensors.numpy.load(_read(path))["embeddings"]
             for key, place in places:
                 out[rows.pop(key)] = embeddings[place]
 
-    def _verify(self) -> dict[bytes, tuple[Path, int]]:
-        """Return the shard and the row of every stored image; remove damaged shards."""
+    @cached_property
+    def index(self) -> dict[bytes, tuple[Path, int]]:
+        """The shard and the row of every stored image; damaged shards are removed."""
         index: dict[bytes, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             content = _read(path)
@@ -158,8 +162,7 @@ class EmbeddingStore:
         content = safetensors.numpy.save(shard)
         path = self.folder / f"{_checksum(content)}.safetensors"
         write_atomically(path, content)
-        assert self._index is not None
-        self._index |= {key: (path, place) for place, key in enumerate(digests)}
+        self.index |= {key: (path, place) for place, key in enumerate(digests)}
 
 
 def _read(path: Path) -> bytes:
@@ -210,39 +213,49 @@ def embed_data(
     about = {n: v for n, v in backbone.describe().items() if n not in ("name", "recipe")}
     about |= {"format": FORMAT, "precision": options.precision, "image_shape": list(data.shape)}
     drawn_by = {n: v for n, v in vars(augmentation.options).items() if v is not None}
-    base = Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
+    base = embedding_folder(options)
     plain = _store(base, {**about, "views": ["plain"]})
     viewed = _store(base, {**about, "views": kinds, "augmentation": drawn_by})
 
-    pools = {name: getattr(data, name) for name in ("labeled", "unlabeled", "holdout", "test")}
-    total = sum(len(pool) for pool in pools.values() if pool is not None)
-    before = computed = 0
+    pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
+    digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
+    parts: dict[str, list[tuple[EmbeddingStore, list[View]]]] = {
+        name: [(plain, ["identity"]), *([(viewed, kinds)] if kinds and name in VIEWED else [])]
+        for name in pools
+    }
+    wanted: dict[EmbeddingStore, set[bytes]] = {}
+    for name, several in parts.items():
+        for store, _ in several:
+            wanted.setdefault(store, set()).update(digests[name])
+    each = {plain: 1, viewed: len(kinds)}
+    total = sum(each[store] * len(keys) for store, keys in wanted.items())
+    done = total - sum(each[store] * len(store.missing(keys)) for store, keys in wanted.items())
 
-    def count(done: int, _: int) -> None:
+    def advance(views: int) -> None:
+        nonlocal done
+        done += views
         if progress is not None:
-            progress(before + done, total)
+            progress(done, total)
 
-    vectors: dict[str, np.ndarray] = {}
-    for name, pool in pools.items():
-        if pool is None:
-            continue
-        digests = [digest(image.cpu().numpy()) for image in pool.images]
-        parts: list[tuple[EmbeddingStore, list[View]]] = [(plain, ["identity"])]
-        if kinds and name in ("labeled", "unlabeled"):
-            parts.append((viewed, kinds))
-        versions = sum(len(part) for _, part in parts)
-        vectors[name] = np.empty((len(pool), versions, about["dim"]), np.float32)
-        start = 0
-        for store, part in parts:
-            end = start + len(part)
-            compute = _computer(network, augmentation, pool.images, digests, part)
-            # Only the last part is counted: the views take most of the time.
-            done = count if end == versions else _ignore
-            computed += store.collect(digests, compute, vectors[name][:, start:end], done)
-            start = end
-        before += len(pool)
+    advance(0)
+    computed, vectors = 0, dict[str, np.ndarray]()
+    try:
+        for name, pool in pools.items():
+            versions = sum(len(part) for _, part in parts[name])
+            vectors[name] = np.empty((len(pool), versions, about["dim"]), np.float32)
+            start = 0
+            for store, part in parts[name]:
+                here = (pool.images, digests[name], part, advance)
+                compute = _computer(network, augmentation, *here)
+                out = vectors[name][:, start : start + len(part)]
+                computed += store.collect(digests[name], compute, out)
+                start += len(part)
+    except KeyboardInterrupt as interrupt:
+        kept = f"the embeddings of finished images are kept in {base}"
+        interrupt.args = (f"{kept}; the same command goes on with the others",)
+        raise
 
-    trained: list[str] = [name for name in ("labeled", "unlabeled") if name in vectors]
+    trained = [name for name in VIEWED if name in vectors]
     mean, std = vector_statistics([vectors[name] for name in trained])
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     fields |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
@@ -259,8 +272,9 @@ def embed_data(
     return EmbeddedData(**fields, computed=computed, pictured=pictured)
 
 
-def _ignore(done: int, total: int) -> None:
-    pass
+def embedding_folder(options: TrainOptions) -> Path:
+    """Return the folder of the embeddings of all encoders."""
+    return Path(options.embedding_folder or cache_folder() / "embeddings").expanduser()
 
 
 def _store(base: Path, about: dict[str, Any]) -> EmbeddingStore:
@@ -274,6 +288,7 @@ def _computer(
     images: ImageRows,
     digests: Sequence[bytes],
     kinds: Sequence[View],
+    advance: Advance,
 ) -> Callable[[Sequence[int]], Tensor]:
     """Return a function that computes the embeddings of some rows, one version after the other."""
     side = network.resolution
@@ -290,7 +305,11 @@ def _computer(
         for kind in kinds:
             drawn = [augmentation.draw(kind, 1, generator) for generator in generators]
             view = augmentation.make(kind, chosen, drawn)
-            versions.append(torch.cat([network(part) for part in torch.split(view, batch)]))
+            parts = []
+            for part in torch.split(view, batch):
+                parts.append(network(part))
+                advance(len(part))
+            versions.append(torch.cat(parts))
         embeddings = torch.stack(versions, 1)
         if not bool(embeddings.isfinite().all()):
             raise DataError(

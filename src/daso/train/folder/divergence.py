@@ -45,11 +45,18 @@ def record_divergence(
         + (", ..." if len(index) > NAMED_IMAGES else "")
         for name, index in batch.items()
     )
-    kept = "no checkpoint was saved" if saved is None else f"the checkpoint of step {saved} is kept"
+    again = f"'daso resume {folder} --on-divergence rollback'"
+    if saved is None:
+        kept = f"No checkpoint was saved: {again} starts again, with half the learning rate from "
+        kept += "there on"
+    else:
+        kept = (
+            f"The checkpoint of step {saved} is kept: {again} continues from there with half the "
+        )
+        kept += "learning rate"
     return DivergedError(
         f"{message}. Images of the step, by index in their pool: {images} (all are in "
-        f"{folder / NAME}). {kept}: 'daso resume {folder} --on-divergence rollback' continues from "
-        f"there with half the learning rate",
+        f"{folder / NAME}). {kept}",
         step,
         error.term,
     )

@@ -6,9 +6,11 @@ import io
 from pathlib import Path
 
 from daso.errors import InUseError, RunError
-from daso.files import lock_holder, try_lock
+from daso.files import check_writable, lock_holder, try_lock
 
 NAME = ".lock"
+CONFIG = "config.json"
+"""Its presence makes a folder a run."""
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
 """Files written before the configuration; a folder with only these does not count as a run."""
 
@@ -63,13 +65,19 @@ def claim_folder(folder: Path) -> io.FileIO:
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raise a ``RunError`` if a path is a file or a folder that is not empty."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    """Raise a ``RunError`` if a path cannot become the folder of a new run.
+
+    It is a file, has files already, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: name a folder with --out")
-    if all(path.name in BEFORE_CONFIG or path.name.endswith(".tmp") for path in folder.iterdir()):
+    check_writable(folder)
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if all(name in BEFORE_CONFIG or name.endswith(".tmp") for name in names):
         return
-    raise RunError(
-        f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another --out"
-    )
+    if CONFIG in names:
+        raise RunError(
+            f"{folder} is not empty; resume its run with 'daso resume {folder}', or use another "
+            "--out"
+        )
+    raise RunError(f"{folder} is not empty, and it is no run; use another --out")

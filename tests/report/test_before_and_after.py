@@ -1,0 +1,165 @@
+"""A run before and one after labeling more images, compared: two rows, differences, intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daso.cli import main
+from daso.report.compare.groups import group_runs, read_runs
+from daso.report.compare.tables import Compared, choose_baseline
+from daso.report.data_changes import describe_changes
+from daso.report.uncertainty import interval
+
+Row = dict[str, Any]
+Capture = pytest.CaptureFixture[str]
+
+
+def change(path: Path, edit: Callable[[Row], None]) -> None:
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def more_labels(data: Row) -> None:
+    data["labeled_counts"][-1] += 3
+    data["unlabeled"] -= 3
+    data["split_fingerprint"] = "of more labels"
+    data["images_fingerprints"] |= {"labeled": "more", "unlabeled": "fewer"}
+
+
+def better(summary: Row) -> None:
+    recall = [min(1.0, value + 0.1) for value in summary["per_class_recall"]]
+    summary["per_class_recall"] = summary["median_of_last"]["recall"] = recall
+    summary["median_of_last"]["balanced_accuracy"] = float(np.mean(recall))
+
+
+@pytest.fixture
+def both(finished_run: Path, tmp_path: Path) -> tuple[Path, Path]:
+    before, after = (Path(shutil.copytree(finished_run, tmp_path / n)) for n in ("one", "two"))
+    change(after / "data.json", more_labels)
+    change(after / "summary.json", better)
+    return before, after
+
+
+def compared(*paths: Path) -> Compared:
+    (setting,) = group_runs(read_runs(paths)[0])
+    return Compared(setting, choose_baseline(setting, None))
+
+
+def test_two_rows_named_by_their_labels_and_the_first_run_is_the_baseline(
+    both: tuple[Path, Path],
+) -> None:
+    for first, second, sign in ((0, 1, 1), (1, 0, -1)):
+        found = compared(both[first], both[second])
+        labels = [sum(g.first.data["labeled_counts"]) for g in found.setting.groups]
+        names = [group.name for group in found.setting.groups]
+        assert names == [f"fixmatch+daso ({number} labels)" for number in labels]
+        assert labels[1] - labels[0] == 3 * sign
+        assert found.baseline is found.setting.groups[0]
+        difference = found.difference(found.others[0], lambda run: float(run.recall()[0]))
+        assert len(difference.values) == 1
+        assert any(f"{labels[0]} -> {labels[1]} labels" in note for note in found.notes())
+        assert not any("twice" in note for note in found.notes())
+
+
+def test_the_difference_has_the_interval_of_both_runs_class_by_class(
+    both: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    found = compared(*both)
+    runs = [group.first for group in found.setting.groups]
+    counts = np.array(runs[0].data["test_counts"], float)
+    halves = [100 * (interval(run.recall(), counts) or 0) for run in runs]
+    head, row, *_ = found.difference_table()
+    cells = dict(zip(head, row, strict=True))
+    gain = 100 * (np.mean(runs[1].recall()) - np.mean(runs[0].recall()))
+    low, high = (gain + sign * float(np.hypot(*halves)) for sign in (-1, 1))
+    assert cells["95% interval"] == f"{low:+.1f} to {high:+.1f}"
+    k = runs[0].order[0]
+    one = [100 * (interval(r.recall()[[k]], counts[[k]]) or 0) for r in runs]
+    gain = 100 * float(runs[1].recall()[k] - runs[0].recall()[k])
+    text = f"{gain:+.1f} ({gain - np.hypot(*one):+.1f} to {gain + np.hypot(*one):+.1f})"
+    assert found.class_table()[1][-1] == text
+    assert found.class_table()[-1][1].count(" / ") == 1  # its labels before and after
+
+    assert main(["compare", *map(str, both), "--out", str(tmp_path / "out")]) == 0
+    assert f"{low:+.1f} to" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    (line,) = (r for r in rows if r["interval_low"] and r["number"] == "balanced accuracy")
+    assert float(line["interval_low"]) == pytest.approx(low)
+    assert text in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_seeds_go_to_the_row_of_their_data(both: tuple[Path, Path], tmp_path: Path) -> None:
+    others = [Path(shutil.copytree(run, tmp_path / f"{run.name}-1")) for run in both]
+    for number, run in enumerate(others):
+        change(run / "config.json", lambda config: config["train"].update(seed=1))
+        change(run / "data.json", lambda d, n=number: d.update(split_fingerprint=f"other {n}"))
+    groups = compared(both[0], *others, both[1]).setting.groups
+    assert [sorted(r.path.name for r in g.runs.values()) for g in groups] == [
+        ["one", "one-1"],
+        ["two", "two-1"],
+    ]
+
+
+def test_as_many_labels_but_others_are_two_rows_named_by_their_folders(
+    both: tuple[Path, Path],
+) -> None:
+    shutil.copy(both[0] / "data.json", both[1] / "data.json")
+    change(both[1] / "data.json", lambda data: data.update(split_fingerprint="relabeled"))
+    names = [group.name for group in compared(*both).setting.groups]
+    assert [name.rpartition(", ")[2] for name in names] == ["one)", "two)"]
+
+
+def test_a_mean_over_other_rare_classes_has_no_difference(both: tuple[Path, Path]) -> None:
+    change(both[1] / "data.json", lambda data: data["labeled_counts"].reverse())
+    found = compared(*both)
+    measures = [row[0] for row in found.difference_table()]
+    assert "balanced accuracy" in measures
+    assert "recall, few labels" not in measures
+    assert any("different classes" in note for note in found.notes())
+
+
+def test_a_run_that_measured_nothing_is_not_called_incomplete(
+    finished_run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    change(finished_run / "summary.json", lambda summary: summary.pop("median_of_last"))
+    assert main(["compare", str(finished_run)]) == 1
+    said = capsys.readouterr().err
+    assert "is complete" in said
+    assert "nothing was measured" in said
+    assert "not complete" not in said
+
+
+def test_changes_of_data_in_words() -> None:
+    before = {
+        "class_names": ["cat", "dog"],
+        "labeled_counts": [4, 2],
+        "unlabeled": 30,
+        "unlabeled_counts": None,
+        "test": 8,
+        "test_counts": [4, 4],
+        "split_fingerprint": "a",
+        "images_fingerprints": {"labeled": "1", "unlabeled": "2", "holdout": None, "test": "3"},
+    }
+    assert describe_changes(before, before) == []
+    labeled = before | {"labeled_counts": [4, 5], "unlabeled": 27, "split_fingerprint": "b"}
+    assert describe_changes(before, labeled) == [
+        "6 -> 9 labels (dog 2 -> 5)",
+        "30 -> 27 unlabeled images",
+    ]
+    moved = before | {"labeled_counts": [3, 3], "split_fingerprint": "b"}
+    assert describe_changes(before, moved) == ["6 labels (cat 4 -> 3, dog 2 -> 3)"]
+    others = before | {"images_fingerprints": before["images_fingerprints"] | {"test": "4"}}  # type: ignore[operator]
+    (text,) = describe_changes(before, others)
+    assert "8 test images as before, but other images" in text
+    assert describe_changes(before, before | {"split_fingerprint": "b"}) == ["another split"]
+    renamed = before | {"class_names": ["cat", "emu"]}
+    assert "without dog; with emu" in describe_changes(before, renamed)[0]
