@@ -158,10 +158,12 @@ def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]
     return np.ascontiguousarray(samples), f"{name} {'images' if samples.ndim == 4 else 'vectors'}"
 
 
-def _readable(classifier: Classifier, files: Iterable[Path | bytes]) -> Array:
+def _readable(classifier: Classifier, files: Iterable[Path | bytes | DataError]) -> Array:
     samples, reason = [], ""
     for file in itertools.islice(files, MAX_IMAGES):
         try:
+            if isinstance(file, DataError):
+                raise file
             samples.append(classifier.prepare(file))
         except DataError as error:
             reason = str(error)
