@@ -16,6 +16,7 @@ from daso.nets.encoders.resnet import ResNet
 from daso.nets.encoders.small import SmallConvNet
 from daso.nets.encoders.vector import Probe, VectorEncoder
 from daso.nets.encoders.wrn import WideResNet
+from daso.nets.readout import NAME, Readout
 
 Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -68,6 +69,7 @@ class Network(nn.Module):
         self.resolution, self.interpolation, self.output = resolution, interpolation, output
         self.encoder_is_frozen = False
         self.processes: Processes | None = None
+        self.readout: Readout | None = None
         linears = {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
         self.heads = nn.ModuleDict(linears)
         for linear in linears.values():
@@ -136,8 +138,19 @@ class Network(nn.Module):
             features = self.encoder(x).to(self.mean.dtype)
         return features if self.processes is None else self.processes.gather(features, count)
 
+    def represent(self, images: Tensor) -> Tensor:
+        """Return the features (B, D) of images or vectors that the output head classifies."""
+        return self(images) if self.readout is None else self.readout(self, images)
+
+    def read_out(self, readout: Readout) -> None:
+        """Let a readout classify from now on, instead of the output head."""
+        self.readout, self.output = readout, NAME
+
     def classify(self, features: Tensor, head: str = "class") -> Tensor:
         """Return the logits, float32 (B, outputs), of features (B, D) by the named head."""
+        if head == NAME:
+            assert self.readout is not None
+            return self.readout.classify(features)
         logits: Tensor = self.heads[head](features)
         return logits
 

@@ -26,6 +26,7 @@ from daso.methods.method import Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.network import Encoder
+from daso.nets.readout import Readout
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
@@ -37,6 +38,7 @@ from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
 from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
+from daso.train.readout import ReadoutFitter
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
@@ -61,6 +63,7 @@ class Prepared:
     batches: Batches
     processes: Processes | None = None
     backbone: Backbone | None = None
+    readout: ReadoutFitter | None = None
 
     @property
     def first_step(self) -> int:
@@ -112,6 +115,9 @@ class Prepared:
         prepared = self if stage == self.stage else self.begin_stage(stage)
         tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith("plan.")}
         step = checkpoint.step - prepared.first_step
+        if (readout := Readout.like(checkpoint.average())) is not None:
+            network = prepared.training.average.network
+            network.read_out(readout.to(network.mean.device))
         prepared.training.load(tensors, step, checkpoint.seconds)
         return prepared
 
@@ -183,7 +189,9 @@ def prepare(
         size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
-        method_options=recipe.resolved_options(method, plan),
+        method_options=recipe.resolved_options(
+            method, plan, None if first.readout is None else first.readout.part
+        ),
         train=replace(
             options,
             learning_rate=base_learning_rate(options, method.learning_rate),
@@ -275,7 +283,13 @@ def _begin_stage(
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
     parts = (method, encoder, stage_data, options, config.augmentation, config.vectors)
     training, batches = assemble(*parts, backbone=backbone, frozen=kept, processes=processes)
-    return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
+    readout = stage_recipe.build_readout(facts, values)
+    fitter = None
+    if readout is not None:
+        learns = any(p.requires_grad for p in cast(nn.Module, training.network.encoder).parameters())
+        fitter = ReadoutFitter(readout, stage_data, options.seed, backbone is not None, learns)
+    run = (config, data, recipe, plan, number, training, batches)
+    return Prepared(*run, processes, backbone, fitter)
 
 
 def assemble(

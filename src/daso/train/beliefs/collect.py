@@ -196,7 +196,9 @@ def _features(network: Network, pool: Pool, index: Indices) -> Tensor:
     size = rows_at_once(images.shape[1:], device, network.resolution)
     at = torch.from_numpy(index).to(images.device)
     network.eval()
-    features = torch.cat([network(images[chunk].to(device)) for chunk in torch.split(at, size)])
+    features = torch.cat(
+        [network.represent(images[chunk].to(device)) for chunk in torch.split(at, size)]
+    )
     network.train(training)
     return features
 

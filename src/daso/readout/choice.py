@@ -1,0 +1,188 @@
+"""Choose, by the labels alone, whether and how unlabeled features are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from daso.readout.logistic import LinearHead
+from daso.readout.mixture import MixtureFit, MixtureOptions, fit_labeled, fit_mixture
+
+FOLDS = 5
+UNLABELED = 3_000
+"""Unlabeled features of a fold at most: the choice costs about as much as the fit."""
+TEMPERATURES = tuple(float(2 ** (step / 4)) for step in range(-8, 9))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to fit a head, and how well it predicts labels that it was not given.
+
+    Attributes:
+        name: of the features.
+        unlabeled_weight: c of the mixture; None: the labeled features only.
+        loss: balanced log-loss: the mean over the classes of the mean over their images.
+        temperature: by which logits are divided so that the loss is least.
+    """
+
+    name: str
+    unlabeled_weight: float | None
+    loss: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best candidate, and what decided.
+
+    Attributes:
+        gain, gain_error: by how much the best mixture lowers the balanced log-loss of the best
+            labeled head, with its standard error; 0 without unlabeled features.
+    """
+
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    gain: float
+    gain_error: float
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        return self.best.unlabeled_weight is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the choice as JSON values."""
+        return {
+            "features": self.best.name,
+            "unlabeled_weight": self.best.unlabeled_weight,
+            "loss": self.best.loss,
+            "temperature": self.best.temperature,
+            "gain": self.gain,
+            "gain_error": self.gain_error,
+        }
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the same images in one form: float, (N, d) and (U, d)."""
+
+    name: str
+    labeled: Tensor
+    unlabeled: Tensor
+
+
+def choose(
+    forms: Sequence[Features],
+    labels: Tensor,
+    classes: int,
+    weights: Sequence[float],
+    options: MixtureOptions,
+    seed: int = 0,
+) -> Choice:
+    """Choose features and the weight of unlabeled ones, by cross-validation on the labels.
+
+    Every fold predicts its labeled images from the other labels and the unlabeled features. Classes
+    with fewer labels than folds are in some of them; a class with one label is predicted in none.
+
+    Args:
+        weights: c of the mixtures to try; a head on the labeled features alone is always tried.
+    """
+    folds = [fold for fold in _folds(labels.cpu().numpy(), seed) if len(fold[0])]
+    logits: dict[tuple[str, float | None], Tensor] = {}
+    for form in forms:
+        unlabeled = form.unlabeled[:: max(1, len(form.unlabeled) // UNLABELED)]
+        trials = [None, *weights] if len(unlabeled) else [None]
+        for trial in trials:
+            logits[form.name, trial] = form.labeled.new_zeros(len(labels), classes)
+        for others, own in folds:
+            rest, of_rest = form.labeled[others], labels[others]
+            head = fit_labeled(rest, of_rest, classes, options.penalty)
+            for trial in trials:
+                fitted = head
+                if trial is not None:
+                    changed = replace(options, unlabeled_weight=trial, passes=1)
+                    fitted = fit_mixture(rest, of_rest, unlabeled, classes, changed, head).head
+                logits[form.name, trial][own] = fitted(form.labeled[own])
+    tested = labels.bincount(minlength=classes)[labels] > 1
+    rows = {key: _losses(values[tested], labels[tested]) for key, values in logits.items()}
+    shares = _shares(labels[tested], classes)
+    candidates = {
+        key: Candidate(*key, float(loss @ shares), temperature)
+        for key, (loss, temperature) in rows.items()
+    }
+    best = min(candidates.values(), key=lambda candidate: candidate.loss)
+    plain = min((c for c in candidates.values() if c.unlabeled_weight is None), key=_loss)
+    mixed = [c for c in candidates.values() if c.unlabeled_weight is not None]
+    gain = error = 0.0
+    if mixed:
+        first = min(mixed, key=_loss)
+        difference = (
+            rows[plain.name, None][0] - rows[first.name, first.unlabeled_weight][0]
+        ).double()
+        gain = float(difference @ shares)
+        error = float(((difference - gain) * shares).square().sum().sqrt())
+    return Choice(best, tuple(candidates.values()), gain, error)
+
+
+def fit_choice(
+    form: Features, labels: Tensor, classes: int, choice: Choice, options: MixtureOptions
+) -> tuple[LinearHead, MixtureFit]:
+    """Fit the chosen head to all labels, with calibrated logits; and return the whole fit."""
+    weight = choice.best.unlabeled_weight
+    if weight is not None:
+        options = replace(options, unlabeled_weight=weight)
+    unlabeled = form.unlabeled if weight is not None else form.unlabeled[:0]
+    fit = fit_mixture(form.labeled, labels, unlabeled, classes, options)
+    return fit.head.scaled(1 / choice.best.temperature), fit
+
+
+def _loss(candidate: Candidate) -> float:
+    return candidate.loss
+
+
+def _folds(labels: np.ndarray[Any, Any], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Split the labeled images into folds, so that every class keeps a label in each training."""
+    counts = np.bincount(labels)
+    several = np.flatnonzero(counts[labels] > 1)
+    number = min(FOLDS, len(several))
+    if number < 2:
+        return []
+    placed = np.full(len(labels), -1)
+    random = np.random.default_rng(seed)
+    if counts[counts > 0].min() >= number:
+        split = StratifiedKFold(number, shuffle=True, random_state=seed)
+        for fold, (_, own) in enumerate(split.split(labels, labels)):
+            placed[own] = fold
+    else:
+        for k in np.unique(labels[several]):
+            rows = random.permutation(np.flatnonzero(labels == k))
+            placed[rows] = (np.arange(len(rows)) + random.integers(number)) % number
+    return [
+        (torch.from_numpy(np.flatnonzero(placed != f)), torch.from_numpy(np.flatnonzero(placed == f)))
+        for f in range(number)
+    ]
+
+
+def _losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """Return the log-loss of each row at the temperature where their balanced mean is least."""
+    shares = _shares(labels, logits.shape[1])
+    best: tuple[float, Tensor, float] | None = None
+    for temperature in TEMPERATURES:
+        chances = (logits.double() / temperature).log_softmax(1)
+        losses = -chances.gather(1, labels[:, None])[:, 0]
+        mean = float(losses @ shares)
+        if best is None or mean < best[0]:
+            best = mean, losses, temperature
+    assert best is not None
+    return best[1], best[2]
+
+
+def _shares(labels: Tensor, classes: int) -> Tensor:
+    """Return the weight of each row in a mean over classes, float64 (N,), of sum 1."""
+    counts = labels.bincount(minlength=classes)
+    return 1 / (counts[labels].double() * max(1, int((counts > 0).sum())))
