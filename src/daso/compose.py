@@ -202,9 +202,11 @@ class Recipe:
         return plan
 
     def build_readout(self, facts: Facts, options: Mapping[str, Any]) -> Mixture | None:
-        """Build the readout, if the method has one, with hyper-parameters as in ``build_method``."""
+        """Build the readout, with hyper-parameters as in ``build_method``; None without one."""
         self.check_options(options)
-        readout: Mixture | None = self.readout and _build(self.readout, facts, options)
+        if self.readout is None:
+            return None
+        readout: Mixture = _build(self.readout, facts, options)
         return readout
 
     def resolved_options(self, method: Method, *others: Part | None) -> dict[str, Any]:

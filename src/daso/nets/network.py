@@ -140,7 +140,8 @@ class Network(nn.Module):
 
     def represent(self, images: Tensor) -> Tensor:
         """Return the features (B, D) of images or vectors that the output head classifies."""
-        return self(images) if self.readout is None else self.readout(self, images)
+        features: Tensor = self(images) if self.readout is None else self.readout(self, images)
+        return features
 
     def read_out(self, readout: Readout) -> None:
         """Let a readout classify from now on, instead of the output head."""

@@ -134,9 +134,11 @@ class Readout(nn.Module):
             bias: (d,), added after the matrices.
         """
         size = len(bias)
-        for block in self.blocks.values():
-            block.matrix.zero_()
-        for tensor in (self.bias, self.weight):
+        for tensor in (
+            self.bias,
+            self.weight,
+            *(cast(Block, b).matrix for b in self.blocks.values()),
+        ):
             tensor.zero_()
         self.bias[:size] = bias
         for kind, (projection, matrix) in blocks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +12,16 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from daso.readout.logistic import LinearHead
-from daso.readout.mixture import MixtureFit, MixtureOptions, fit_labeled, fit_mixture
+from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
 FOLDS = 5
 UNLABELED = 3_000
 """Unlabeled features of a fold at most: the choice costs about as much as the fit."""
+EXPECTED_GAIN = 0.15, 0.1
+"""Mean and standard deviation of the gain in balanced log-loss by unlabeled features, over the
+settings of ``benchmarks/unlabeled.py``."""
+TEMPERATURE_SPREAD = 0.35
+"""Standard deviation of the logarithm of the temperature, before any label is seen."""
 TEMPERATURES = tuple(float(2 ** (step / 4)) for step in range(-8, 9))
 
 
@@ -42,8 +47,8 @@ class Choice:
     """The best candidate, and what decided.
 
     Attributes:
-        gain, gain_error: by how much the best mixture lowers the balanced log-loss of the best
-            labeled head, with its standard error; 0 without unlabeled features.
+        gain, gain_error: by how much the best mixture is expected to lower the balanced log-loss of
+            the best labeled head, with its standard error; 0 without unlabeled features.
     """
 
     best: Candidate
@@ -108,37 +113,21 @@ def choose(
                     changed = replace(options, unlabeled_weight=trial, passes=1)
                     fitted = fit_mixture(rest, of_rest, unlabeled, classes, changed, head).head
                 logits[form.name, trial][own] = fitted(form.labeled[own])
-    tested = labels.bincount(minlength=classes)[labels] > 1
+    counts = labels.bincount(minlength=classes)
+    tested = counts[labels] > 1
     rows = {key: _losses(values[tested], labels[tested]) for key, values in logits.items()}
     shares = _shares(labels[tested], classes)
-    candidates = {
-        key: Candidate(*key, float(loss @ shares), temperature)
+    candidates = [
+        Candidate(*key, float(loss @ shares), temperature)
         for key, (loss, temperature) in rows.items()
-    }
-    best = min(candidates.values(), key=lambda candidate: candidate.loss)
-    plain = min((c for c in candidates.values() if c.unlabeled_weight is None), key=_loss)
-    mixed = [c for c in candidates.values() if c.unlabeled_weight is not None]
-    gain = error = 0.0
-    if mixed:
-        first = min(mixed, key=_loss)
-        difference = (
-            rows[plain.name, None][0] - rows[first.name, first.unlabeled_weight][0]
-        ).double()
-        gain = float(difference @ shares)
-        error = float(((difference - gain) * shares).square().sum().sqrt())
-    return Choice(best, tuple(candidates.values()), gain, error)
-
-
-def fit_choice(
-    form: Features, labels: Tensor, classes: int, choice: Choice, options: MixtureOptions
-) -> tuple[LinearHead, MixtureFit]:
-    """Fit the chosen head to all labels, with calibrated logits; and return the whole fit."""
-    weight = choice.best.unlabeled_weight
-    if weight is not None:
-        options = replace(options, unlabeled_weight=weight)
-    unlabeled = form.unlabeled if weight is not None else form.unlabeled[:0]
-    fit = fit_mixture(form.labeled, labels, unlabeled, classes, options)
-    return fit.head.scaled(1 / choice.best.temperature), fit
+    ]
+    plain = min((c for c in candidates if c.unlabeled_weight is None), key=_loss)
+    mixed = min((c for c in candidates if c.unlabeled_weight is not None), key=_loss, default=None)
+    if mixed is None:
+        return Choice(plain, tuple(candidates), 0.0, 0.0)
+    before, after = (rows[c.name, c.unlabeled_weight][0] for c in (plain, mixed))
+    gain, error = _expected_gain(before - after, labels[tested], int((counts == 1).sum()))
+    return Choice(mixed if gain > 0 else plain, tuple(candidates), gain, error)
 
 
 def _loss(candidate: Candidate) -> float:
@@ -162,22 +151,49 @@ def _folds(labels: np.ndarray[Any, Any], seed: int) -> list[tuple[Tensor, Tensor
         for k in np.unique(labels[several]):
             rows = random.permutation(np.flatnonzero(labels == k))
             placed[rows] = (np.arange(len(rows)) + random.integers(number)) % number
-    return [
-        (torch.from_numpy(np.flatnonzero(placed != f)), torch.from_numpy(np.flatnonzero(placed == f)))
-        for f in range(number)
-    ]
+    own = [torch.from_numpy(placed == fold) for fold in range(number)]
+    return [((~mask).nonzero()[:, 0], mask.nonzero()[:, 0]) for mask in own]
+
+
+def _expected_gain(gains: Tensor, labels: Tensor, untested: int) -> tuple[float, float]:
+    """Return the expected gain in balanced log-loss, and its standard error.
+
+    A few labels tell little, and about classes with one label nothing: the estimate is combined
+    with ``EXPECTED_GAIN``, as the mean of normal distributions.
+
+    Args:
+        gains: float64, (N,), of each tested image.
+        untested: number of classes that have labels, but no tested ones.
+    """
+    counts = labels.bincount().double()
+    present = counts > 0
+    means = (torch.zeros_like(counts).index_add_(0, labels, gains) / counts)[present]
+    number = len(means)
+    if number < 2:
+        return EXPECTED_GAIN
+    shares = _shares(labels, len(counts))
+    within = ((gains - means.mean()) * shares).square().sum()
+    variance = max(float(within), float(means.var()) / number) + 1e-12
+    all_classes = number + untested
+    mean, error = EXPECTED_GAIN
+    measured = (number * float(means.mean()) + untested * mean) / all_classes
+    variance *= (number / all_classes) ** 2
+    precision = 1 / error**2 + 1 / variance
+    return (mean / error**2 + measured / variance) / precision, precision**-0.5
 
 
 def _losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """Return the log-loss of each row at the temperature where their balanced mean is least."""
+    """Return the log-loss of each row at the temperature that is likeliest, given the labels."""
     shares = _shares(labels, logits.shape[1])
+    number = 1 / float(shares.square().sum()) if len(shares) else 1.0
     best: tuple[float, Tensor, float] | None = None
     for temperature in TEMPERATURES:
         chances = (logits.double() / temperature).log_softmax(1)
         losses = -chances.gather(1, labels[:, None])[:, 0]
-        mean = float(losses @ shares)
-        if best is None or mean < best[0]:
-            best = mean, losses, temperature
+        far = math.log(temperature) / TEMPERATURE_SPREAD
+        value = float(losses @ shares) + far**2 / (2 * number)
+        if best is None or value < best[0]:
+            best = value, losses, temperature
     assert best is not None
     return best[1], best[2]
 

@@ -68,7 +68,7 @@ def fit_logistic(
         return value
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call, arg-type]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
     absent = share <= 0
     return LinearHead(
         weight.detach().masked_fill(absent, 0), bias.detach().masked_fill(absent, ABSENT)

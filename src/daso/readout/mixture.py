@@ -66,7 +66,7 @@ def fit_mixture(
     labels: Tensor,
     unlabeled: Tensor,
     classes: int,
-    options: MixtureOptions = MixtureOptions(),  # noqa: B008 - frozen
+    options: MixtureOptions = MixtureOptions(),
     labeled_head: LinearHead | None = None,
 ) -> MixtureFit:
     """Fit a head to labeled and unlabeled features that may be differently balanced.

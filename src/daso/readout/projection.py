@@ -66,7 +66,7 @@ def principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]
         directions = torch.linalg.svd(centered, full_matrices=False).Vh[:size].T
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             directions = torch.svd_lowrank(centered, size + OVERSAMPLED, niter=2)[2][:, :size]
     directions = directions.contiguous()
     scale = (centered @ directions).square().mean().clamp(min=1e-30).rsqrt()

@@ -286,7 +286,9 @@ def _begin_stage(
     readout = stage_recipe.build_readout(facts, values)
     fitter = None
     if readout is not None:
-        learns = any(p.requires_grad for p in cast(nn.Module, training.network.encoder).parameters())
+        learns = any(
+            p.requires_grad for p in cast(nn.Module, training.network.encoder).parameters()
+        )
         fitter = ReadoutFitter(readout, stage_data, options.seed, backbone is not None, learns)
     run = (config, data, recipe, plan, number, training, batches)
     return Prepared(*run, processes, backbone, fitter)

@@ -103,7 +103,11 @@ class ReadoutFitter:
         if self.fixed is not None:
             self._fixed = projected[mirrored][self.fixed]
         network.read_out(readout)
-        return {**choice.describe(), "mirrored": mirrored, **self._fit(readout, projected[mirrored])}
+        return {
+            **choice.describe(),
+            "mirrored": mirrored,
+            **self._fit(readout, projected[mirrored]),
+        }
 
     @torch.no_grad()
     def refit(self, network: Network, *, last: bool) -> Row:
@@ -142,7 +146,9 @@ class ReadoutFitter:
         for pool, rows in ((self.data.labeled, labeled), (self.data.unlabeled, unlabeled)):
             if pool is not None and len(rows):
                 chosen = rows[: math.ceil(IMAGES * len(rows) / max(total, IMAGES))]
-                batches += [pool.images[part.to(images.device)] for part in chosen.split(500)]
+                batches += [
+                    pool.images[part.to(images.device)] for part in torch.split(chosen, 500)
+                ]
         encoder.learn(batches, self._generator("patches"))
         return encoder
 
@@ -220,7 +226,7 @@ def join(kinds: Sequence[Projected], dimensions: int) -> Joined:
     labeled = torch.cat([kind.labeled / kind.labeled.shape[1] ** 0.5 for kind in kinds], 1)
     unlabeled = torch.cat([kind.unlabeled / kind.unlabeled.shape[1] ** 0.5 for kind in kinds], 1)
     matrix, bias = principal_components(torch.cat([labeled, unlabeled]), dimensions)
-    parts = matrix.split(sizes)
+    parts = torch.split(matrix, sizes)
     return Joined(
         labeled @ matrix + bias,
         unlabeled @ matrix + bias,
@@ -238,7 +244,7 @@ def _features(
     shape = images.shape[1:] if images.dim() == 4 else images.shape[2:]
     size = rows_at_once(shape, images.device, network.resolution)
     try:
-        for part in index.split(size):
+        for part in torch.split(index, size):
             chosen = images[part.to(images.device)]
             plain = chosen if images.dim() == 4 else chosen[:, 0]
             yield readout.features(network, plain, kind)

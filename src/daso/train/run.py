@@ -259,9 +259,7 @@ def _train_stage(
     def pause() -> bool:
         return stop() or due()
 
-    for row in fit(
-        prepared.training, prepared.batches, prepared.data, pause, prepared.readout
-    ):
+    for row in fit(prepared.training, prepared.batches, prepared.data, pause, prepared.readout):
         if last > 0:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         if row["event"] == "evaluate" and (passed_on := prepared.plan.describe()):
