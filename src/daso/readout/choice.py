@@ -15,7 +15,7 @@ from torch import Tensor
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
 FOLDS = 5
-UNLABELED = 3_000
+UNLABELED = 2_000
 """Unlabeled features of a fold at most: the choice costs about as much as the fit."""
 EXPECTED_GAIN = 0.15, 0.1
 """Mean and standard deviation of the gain in balanced log-loss by unlabeled features, over the
@@ -110,7 +110,7 @@ def choose(
             for trial in trials:
                 fitted = head
                 if trial is not None:
-                    changed = replace(options, unlabeled_weight=trial, passes=1)
+                    changed = replace(options, unlabeled_weight=trial, passes=1, steps=20)
                     fitted = fit_mixture(rest, of_rest, unlabeled, classes, changed, head).head
                 logits[form.name, trial][own] = fitted(form.labeled[own])
     counts = labels.bincount(minlength=classes)

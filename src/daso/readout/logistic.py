@@ -31,10 +31,9 @@ def fit_logistic(
     features: Tensor,
     targets: Tensor,
     weights: Tensor,
-    *,
     penalty: float = 0.01,
+    steps: int = 50,
     start: LinearHead | None = None,
-    iterations: int = 50,
 ) -> LinearHead:
     """Fit a classifier for balanced classes to unbalanced targets, by L-BFGS.
 
@@ -46,6 +45,7 @@ def fit_logistic(
         features: float, (N, d).
         targets: float, (N, K), class probabilities.
         weights: float, (N,), >= 0, of the rows.
+        steps: of L-BFGS, at most.
     """
     weights = weights / weights.sum()
     share = weights @ targets
@@ -56,7 +56,7 @@ def fit_logistic(
     weight = start.weight.clone().requires_grad_()
     bias = start.bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )
     soft = targets * weights[:, None]
 

@@ -30,6 +30,7 @@ class MixtureOptions:
         passes: 1: EM, then distillation; 2: EM again, with the beliefs of the distilled head
             averaged in.
         penalty: of the logistic regressions.
+        steps: of L-BFGS in each of them, >= 1.
     """
 
     unlabeled_weight: float = 0.1
@@ -38,6 +39,7 @@ class MixtureOptions:
     iterations: int = 20
     passes: int = 2
     penalty: float = 0.01
+    steps: int = 50
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class MixtureFit:
 def fit_labeled(features: Tensor, labels: Tensor, classes: int, penalty: float) -> LinearHead:
     """Fit logit-adjusted logistic regression to labeled features, float (N, d)."""
     targets = F.one_hot(labels, classes).to(features)
-    return fit_logistic(features, targets, features.new_ones(len(features)), penalty=penalty)
+    return fit_logistic(features, targets, features.new_ones(len(features)), penalty)
 
 
 def fit_mixture(
@@ -110,7 +112,7 @@ def fit_mixture(
             labeled, truth, counts, unlabeled, before, options
         )
         targets[len(labeled) :] = beliefs
-        head = fit_logistic(features, targets, weights, penalty=options.penalty, start=head)
+        head = fit_logistic(features, targets, weights, options.penalty, options.steps, head)
     return MixtureFit(head, labeled_head, prior)
 
 

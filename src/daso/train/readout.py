@@ -22,8 +22,9 @@ from daso.readout.part import Mixture
 from daso.readout.projection import MOST_ROWS, Projection, principal_components
 from daso.train.step.sampling import derive_seed
 
-MOST_UNLABELED, MOST_ON_THE_WAY = 100_000, 3_000
-"""Unlabeled images whose features are computed: at the start and the end, and in between."""
+MOST_AT_START, MOST_BETWEEN, MOST_AT_END = 10_000, 2_000, 100_000
+"""Unlabeled images whose features are computed for the first fit, those on the way, and the last
+one. The choice takes as many as those on the way."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
 WEIGHTS = (0.1, 0.5)
@@ -60,7 +61,7 @@ class ReadoutFitter:
     seed: int
     pretrained: bool
     learns: bool
-    _fixed: Projected | None = field(default=None, init=False)
+    _fixed: tuple[int, Projected] | None = field(default=None, init=False)
 
     @property
     def fixed(self) -> str | None:
@@ -80,12 +81,11 @@ class ReadoutFitter:
         if self.pretrained or not kinds:
             kinds.append("network")
         patches = self._learn_patches() if "patches" in kinds else None
-        tries = [False, True] if self.data.flip and not self.data.are_vectors else [False]
-        forms, projected, readouts = {}, {}, {}
-        for mirrored in tries:
-            readout = readouts[mirrored] = self._build(network, patches, mirrored)
-            projected[mirrored] = {kind: self._project(network, readout, kind) for kind in kinds}
-            joined = join(list(projected[mirrored].values()), self.part.dimensions)
+        forms, readouts = {}, {}
+        for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
+            readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
+            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
+            joined = join(few, self.part.dimensions)
             forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
         given = self.part.unlabeled_weight
         choice = choose(
@@ -96,33 +96,33 @@ class ReadoutFitter:
             self.part.options,
             self.seed,
         )
-        mirrored = choice.best.name == "True"
-        readout = readouts[mirrored]
+        readout = readouts[choice.best.name]
         weight = choice.best.unlabeled_weight if given is None else given
         readout.chosen.copy_(torch.tensor([weight or 0.0, choice.best.temperature]))
-        if self.fixed is not None:
-            self._fixed = projected[mirrored][self.fixed]
         network.read_out(readout)
-        return {
-            **choice.describe(),
-            "mirrored": mirrored,
-            **self._fit(readout, projected[mirrored]),
-        }
+        projected = {kind: self._features(network, readout, kind, MOST_AT_START) for kind in kinds}
+        described = choice.describe() | {"mirrored": readout.mirrored}
+        return described | self._fit(readout, projected)
 
     @torch.no_grad()
     def refit(self, network: Network, *, last: bool) -> Row:
         """Fit the readout of a network again, to its own features too."""
         readout = network.readout
         assert readout is not None
-        if self.fixed is not None and self._fixed is None:  # of a resumed run
-            self._fixed = self._project(network, readout, self.fixed)
-        most = MOST_UNLABELED if last else MOST_ON_THE_WAY
-        projected = {}
-        if self.fixed is not None and self._fixed is not None:
-            projected[self.fixed] = self._fixed.first(most)
-        if "network" in readout.blocks and (self.learns or self.fixed is None):
-            projected["network"] = self._project(network, readout, "network", most)
-        return self._fit(readout, projected)
+        kinds = [kind for kind in readout.blocks if kind == self.fixed or self.learns]
+        most = MOST_AT_END if last else MOST_BETWEEN
+        return self._fit(
+            readout, {kind: self._features(network, readout, kind, most) for kind in kinds}
+        )
+
+    def _features(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
+        """Return the projected features of one kind; those that do not change are kept."""
+        if kind != self.fixed:
+            return self._project(network, readout, kind, most)
+        enough = most if most == MOST_AT_END else MOST_AT_START
+        if self._fixed is None or self._fixed[0] < enough:
+            self._fixed = enough, self._project(network, readout, kind, enough)
+        return self._fixed[1].first(most)
 
     def _build(self, network: Network, patches: PatchEncoder | None, mirrored: bool) -> Readout:
         dims = {}
@@ -141,6 +141,7 @@ class ReadoutFitter:
         images = self.data.labeled.images
         encoder = PatchEncoder(channels, Geometry.of(height, width)).to(images.device)
         labeled, unlabeled = self._rows(IMAGES)
+        labeled = labeled[torch.randperm(len(labeled), generator=self._generator("labeled"))]
         total = len(labeled) + len(unlabeled)
         batches = []
         for pool, rows in ((self.data.labeled, labeled), (self.data.unlabeled, unlabeled)):
@@ -161,30 +162,23 @@ class ReadoutFitter:
         order = torch.randperm(unlabeled, generator=self._generator("readout"))
         return torch.arange(len(self.data.labeled)), order[:most]
 
-    def _project(
-        self, network: Network, readout: Readout, kind: str, most: int = MOST_UNLABELED
-    ) -> Projected:
-        """Fit a projection to features of one kind, and apply it to all images."""
-        rows = self._rows(most)
+    def _project(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
+        """Fit a projection to features of one kind, and apply it to the images."""
+        labeled, unlabeled = self._rows(most)
         pools = self.data.labeled, self.data.unlabeled or self.data.labeled
-        images = [(pool.images, index) for pool, index in zip(pools, rows, strict=True)]
-        share = min(1.0, MOST_ROWS / sum(map(len, rows)))
+        spread = max(1, math.ceil((len(labeled) + len(unlabeled)) / MOST_ROWS))
 
-        def encode(images: ImageRows, index: Tensor) -> Iterator[Tensor]:
-            return _features(network, readout, kind, images, index)
+        def encode(step: int) -> Iterator[list[Tensor]]:
+            for pool, index in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
+                yield list(_encode(network, readout, kind, pool.images, index, projection))
 
-        sample = [
-            part
-            for pool, index in images
-            for part in encode(pool, index[:: max(1, round(1 / share))])
-        ]
+        projection = None
+        sample = [torch.cat(part) for part in encode(spread) if part]
         projection = Projection.fit(torch.cat(sample), COMPONENTS)
+        parts = [[projection(part)] for part in sample] if spread == 1 else list(encode(1))
         empty = projection.bias.new_zeros(0, len(projection.bias))
-        labeled, unlabeled = (
-            torch.cat([empty, *(projection(part) for part in encode(pool, index))])
-            for pool, index in images
-        )
-        return Projected(projection, labeled, unlabeled)
+        first, second = (torch.cat([empty, *part]) for part in (*parts, [])[:2])
+        return Projected(projection, first, second)
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""
@@ -235,18 +229,24 @@ def join(kinds: Sequence[Projected], dimensions: int) -> Joined:
     )
 
 
-def _features(
-    network: Network, readout: Readout, kind: str, images: ImageRows, index: Tensor
+def _encode(
+    network: Network,
+    readout: Readout,
+    kind: str,
+    images: ImageRows,
+    index: Tensor,
+    projection: Projection | None,
 ) -> Iterator[Tensor]:
-    """Yield features of one kind, batch by batch, of the chosen images, in evaluation mode."""
+    """Yield features of one kind, perhaps projected, of the chosen images, in evaluation mode."""
     training = network.training
     network.eval()
     shape = images.shape[1:] if images.dim() == 4 else images.shape[2:]
     size = rows_at_once(shape, images.device, network.resolution)
     try:
-        for part in torch.split(index, size):
+        for part in torch.split(index, size) if len(index) else ():
             chosen = images[part.to(images.device)]
             plain = chosen if images.dim() == 4 else chosen[:, 0]
-            yield readout.features(network, plain, kind)
+            features = readout.features(network, plain, kind)
+            yield features if projection is None else projection(features)
     finally:
         network.train(training)

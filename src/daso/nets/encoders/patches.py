@@ -74,7 +74,8 @@ class PatchEncoder(nn.Module):
         self.geometry = geometry
         self.dim = 2 * filters * GRID * GRID
         side = geometry.size
-        self.register_buffer("kernel", torch.zeros(filters, channels, side, side))
+        kernel = torch.zeros(filters, channels, side, side)
+        self.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last))
         self.register_buffer("offset", torch.zeros(filters))
         self.register_buffer("layout", torch.tensor(geometry))
 
@@ -85,25 +86,28 @@ class PatchEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images, pixel values 0 to 255 (B, C, H, W), to features, float (B, dim) >= 0."""
-        shape = self.geometry
+        size, stride = self.geometry.size, self.geometry.stride
         x = self._resize(images)
-        mean = F.avg_pool2d(x.mean(1, keepdim=True), shape.size, shape.stride)
-        square = F.avg_pool2d(x.square().mean(1, keepdim=True), shape.size, shape.stride)
+        mean = F.avg_pool2d(x.mean(1, keepdim=True), size, stride)
+        square = F.avg_pool2d(x.square().mean(1, keepdim=True), size, stride)
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
-        sums = self.kernel.sum((1, 2, 3))[:, None, None]
-        z = F.conv2d(x, self.kernel, stride=shape.stride)
-        z = (z - mean * sums) * contrast - self.offset[:, None, None]
-        both = torch.cat([F.relu(z - THRESHOLD), F.relu(-z - THRESHOLD)], 1)
-        rows, columns = (_matrix("pool", side, GRID).to(both) for side in both.shape[2:])
-        return (rows @ both @ columns.T).flatten(1)
+        z = F.conv2d(x.contiguous(memory_format=torch.channels_last), self.kernel, stride=stride)
+        pool = _pooling(z.shape[2], z.shape[3]).to(z)
+        # (B, height * width, N), without a copy in the layout channels last.
+        responses = z.permute(0, 2, 3, 1).flatten(1, 2)
+        z = torch.addcmul(-self.offset, responses, contrast.flatten(1)[:, :, None])
+        # relu(z - t) = max(z, t) - t, and the weights of a cell sum to 1.
+        parts = z.clamp(min=THRESHOLD), -z.clamp(max=-THRESHOLD)
+        sums = torch.cat([(pool @ part).flatten(1) for part in parts], 1)
+        return (sums - THRESHOLD).clamp(min=0)
 
     def _resize(self, images: Tensor) -> Tensor:
         x = images.to(self.offset.dtype)
         height, width = self.geometry[:2]
         if x.shape[2] != height:
-            x = _matrix("resize", x.shape[2], height).to(x) @ x
+            x = _resizing(x.shape[2], height).to(x) @ x
         if x.shape[3] != width:
-            x = x @ _matrix("resize", x.shape[3], width).to(x).T
+            x = x @ _resizing(x.shape[3], width).to(x).T
         return x
 
     @torch.no_grad()
@@ -133,21 +137,26 @@ class PatchEncoder(nn.Module):
             moved = torch.zeros_like(filters).index_add_(0, nearest, rows * amount)
             filters = F.normalize(filters + moved, dim=1)
         folded = filters @ whitening
-        self.kernel.copy_(folded.view_as(self.kernel))
+        # A response to a patch minus its mean is that of a filter minus its mean.
+        self.kernel.copy_((folded - folded.mean(1, keepdim=True)).view_as(self.kernel))
         self.offset.copy_(folded @ mean)
 
 
 @cache
-def _matrix(kind: str, before: int, after: int) -> Tensor:
-    """Return the matrix (after, before) that resizes or pools a column.
+def _resizing(before: int, after: int) -> Tensor:
+    """Return the matrix (after, before) that resizes a column as F.interpolate, antialiased.
 
-    A product with it is what F.interpolate with antialiasing or F.adaptive_avg_pool2d computes;
-    unlike these, every runtime of exported models knows it.
+    Unlike F.interpolate and F.adaptive_avg_pool2d, every runtime knows matrix products.
     """
     units = torch.eye(before, dtype=torch.float64)[None, None]
-    if kind == "pool":
-        return F.adaptive_avg_pool2d(units, (after, before))[0, 0]
     return F.interpolate(units, (after, before), mode="bilinear", antialias=True)[0, 0]
+
+
+@cache
+def _pooling(height: int, width: int) -> Tensor:
+    """Return the matrix (9, height * width) that averages pixels over the cells of a grid."""
+    units = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
+    return F.adaptive_avg_pool2d(units, GRID).flatten(1).T.contiguous()
 
 
 def _draw_patches(x: Tensor, size: int, each: int, generator: torch.Generator) -> Tensor:
