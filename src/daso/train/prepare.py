@@ -157,6 +157,10 @@ def prepare(
     options = config.train
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
+    if options.steps == 0 and recipe.readout is None:
+        raise OptionError(
+            f"--steps 0 trains nothing, and {config.method} has no readout; raise it, or add +mixture"
+        )
     device = choose_device(options.device)
     if source is None:
         source = open_configured(config)

@@ -72,10 +72,11 @@ class ReadoutFitter:
 
     def fit(self, network: Network, *, last: bool) -> Row:
         """Fit a network's readout, the first one or again; return what is new, as JSON values."""
-        return self.start(network) if network.readout is None else self.refit(network, last=last)
+        fit = self.start if network.readout is None else self.refit
+        return fit(network, last=last)
 
     @torch.no_grad()
-    def start(self, network: Network) -> Row:
+    def start(self, network: Network, *, last: bool = False) -> Row:
         """Give an untrained network its first readout; return what was chosen, as JSON values."""
         kinds = [] if self.fixed is None else [self.fixed]
         if self.pretrained or not kinds:
@@ -100,7 +101,8 @@ class ReadoutFitter:
         weight = choice.best.unlabeled_weight if given is None else given
         readout.chosen.copy_(torch.tensor([weight or 0.0, choice.best.temperature]))
         network.read_out(readout)
-        projected = {kind: self._features(network, readout, kind, MOST_AT_START) for kind in kinds}
+        most = MOST_AT_END if last else MOST_AT_START
+        projected = {kind: self._features(network, readout, kind, most) for kind in kinds}
         described = choice.describe() | {"mirrored": readout.mirrored}
         return described | self._fit(readout, projected)
 
