@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
@@ -97,7 +96,7 @@ def choose(
     Args:
         weights: c of the mixtures to try; a head on the labeled features alone is always tried.
     """
-    folds = [fold for fold in _folds(labels.cpu().numpy(), seed) if len(fold[0])]
+    folds = _folds(labels.cpu().numpy(), seed)
     logits: dict[tuple[str, float | None], Tensor] = {}
     for form in forms:
         unlabeled = form.unlabeled[:: max(1, len(form.unlabeled) // UNLABELED)]
@@ -135,24 +134,14 @@ def _loss(candidate: Candidate) -> float:
 
 
 def _folds(labels: np.ndarray[Any, Any], seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Split the labeled images into folds, so that every class keeps a label in each training."""
-    counts = np.bincount(labels)
-    several = np.flatnonzero(counts[labels] > 1)
-    number = min(FOLDS, len(several))
-    if number < 2:
-        return []
-    placed = np.full(len(labels), -1)
+    """Split the labeled images into folds; one that is alone in its class is in none of them."""
     random = np.random.default_rng(seed)
-    if counts[counts > 0].min() >= number:
-        split = StratifiedKFold(number, shuffle=True, random_state=seed)
-        for fold, (_, own) in enumerate(split.split(labels, labels)):
-            placed[own] = fold
-    else:
-        for k in np.unique(labels[several]):
-            rows = random.permutation(np.flatnonzero(labels == k))
-            placed[rows] = (np.arange(len(rows)) + random.integers(number)) % number
-    own = [torch.from_numpy(placed == fold) for fold in range(number)]
-    return [((~mask).nonzero()[:, 0], mask.nonzero()[:, 0]) for mask in own]
+    fold = np.full(len(labels), -1)
+    for k in np.flatnonzero(np.bincount(labels) > 1):
+        rows = random.permutation(np.flatnonzero(labels == k))
+        fold[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
+    own = [torch.from_numpy(fold == number) for number in range(FOLDS)]
+    return [((~mask).nonzero()[:, 0], mask.nonzero()[:, 0]) for mask in own if mask.any()]
 
 
 def _expected_gain(gains: Tensor, labels: Tensor, untested: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ class Mixture(Part):
 
     Args:
         num_unlabeled: number of unlabeled images.
-        unlabeled_weight: c, weight of all unlabeled features relative to that of the labeled ones,
+        mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
             > 0 (default: chosen by cross-validation on the labels, or no weight).
         dimensions: d, principal components of the features, at least 2.
         shrinkage: share of the identity in the covariance of the classes, 0 to 1.
@@ -32,18 +32,18 @@ class Mixture(Part):
         self,
         num_unlabeled: int,
         *,
-        unlabeled_weight: float | None = None,
+        mixture_weight: float | None = None,
         dimensions: int = 128,
         shrinkage: float = 0.3,
         join_patches: bool = True,
     ) -> None:
         super().__init__()
-        if unlabeled_weight is not None:
-            check_range("unlabeled_weight", unlabeled_weight, above=0)
+        if mixture_weight is not None:
+            check_range("mixture_weight", mixture_weight, above=0)
         check_range("dimensions", dimensions, 2)
         check_range("shrinkage", shrinkage, 0, 1)
         self.num_unlabeled = num_unlabeled
-        self.unlabeled_weight = unlabeled_weight
+        self.mixture_weight = mixture_weight
         self.dimensions = dimensions
         self.shrinkage = shrinkage
         self.join_patches = join_patches

@@ -88,7 +88,7 @@ class ReadoutFitter:
             few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
             joined = join(few, self.part.dimensions)
             forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
-        given = self.part.unlabeled_weight
+        given = self.part.mixture_weight
         choice = choose(
             list(forms.values()),
             self.data.labeled.labels,
