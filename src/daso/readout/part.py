@@ -19,7 +19,7 @@ class Mixture(Part):
     Args:
         num_unlabeled: number of unlabeled images.
         mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
-            > 0 (default: chosen by cross-validation on the labels, or no weight).
+            >= 0 (default: chosen by cross-validation on the labels, or no weight).
         dimensions: d, principal components of the features, at least 2.
         shrinkage: share of the identity in the covariance of the classes, 0 to 1.
         join_patches: join the features of the network with those of image patches.
@@ -39,7 +39,7 @@ class Mixture(Part):
     ) -> None:
         super().__init__()
         if mixture_weight is not None:
-            check_range("mixture_weight", mixture_weight, above=0)
+            check_range("mixture_weight", mixture_weight, 0)
         check_range("dimensions", dimensions, 2)
         check_range("shrinkage", shrinkage, 0, 1)
         self.num_unlabeled = num_unlabeled

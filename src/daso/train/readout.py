@@ -93,7 +93,7 @@ class ReadoutFitter:
             list(forms.values()),
             self.data.labeled.labels,
             len(self.data.class_names),
-            WEIGHTS if given is None else (given,),
+            WEIGHTS if given is None else (given,) if given else (),
             self.part.options,
             self.seed,
         )
