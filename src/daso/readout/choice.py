@@ -13,7 +13,11 @@ from torch import Tensor
 
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
-FOLDS = 5
+FOLDS, FOLDS_OF_MANY = 5, 2
+MANY = 100
+"""Classes from which on there are fewer folds."""
+LABELED = 2_000
+"""Labeled images that are predicted at most, balanced over the classes."""
 UNLABELED = 2_000
 """Unlabeled features of a fold at most: the choice costs about as much as the fit."""
 EXPECTED_GAIN = 0.15, 0.1
@@ -96,35 +100,38 @@ def choose(
     Args:
         weights: c of the mixtures to try; a head on the labeled features alone is always tried.
     """
-    folds = _folds(labels.cpu().numpy(), seed)
+    rows = _balanced(labels.cpu().numpy(), seed).to(labels.device)
+    labels = labels[rows]
+    folds = _folds(labels.cpu().numpy(), FOLDS if classes < MANY else FOLDS_OF_MANY, seed)
     logits: dict[tuple[str, float | None], Tensor] = {}
     for form in forms:
+        labeled = form.labeled[rows]
         unlabeled = form.unlabeled[:: max(1, len(form.unlabeled) // UNLABELED)]
         trials = [None, *weights] if len(unlabeled) else [None]
         for trial in trials:
-            logits[form.name, trial] = form.labeled.new_zeros(len(labels), classes)
+            logits[form.name, trial] = labeled.new_zeros(len(labels), classes)
         for others, own in folds:
-            rest, of_rest = form.labeled[others], labels[others]
+            rest, of_rest = labeled[others], labels[others]
             head = fit_labeled(rest, of_rest, classes, options.penalty)
             for trial in trials:
                 fitted = head
                 if trial is not None:
                     changed = replace(options, unlabeled_weight=trial, passes=1, steps=20)
                     fitted = fit_mixture(rest, of_rest, unlabeled, classes, changed, head).head
-                logits[form.name, trial][own] = fitted(form.labeled[own])
+                logits[form.name, trial][own] = fitted(labeled[own])
     counts = labels.bincount(minlength=classes)
     tested = counts[labels] > 1
-    rows = {key: _losses(values[tested], labels[tested]) for key, values in logits.items()}
+    losses = {key: _losses(values[tested], labels[tested]) for key, values in logits.items()}
     shares = _shares(labels[tested], classes)
     candidates = [
         Candidate(*key, float(loss @ shares), temperature)
-        for key, (loss, temperature) in rows.items()
+        for key, (loss, temperature) in losses.items()
     ]
     plain = min((c for c in candidates if c.unlabeled_weight is None), key=_loss)
     mixed = min((c for c in candidates if c.unlabeled_weight is not None), key=_loss, default=None)
     if mixed is None:
         return Choice(plain, tuple(candidates), 0.0, 0.0)
-    before, after = (rows[c.name, c.unlabeled_weight][0] for c in (plain, mixed))
+    before, after = (losses[c.name, c.unlabeled_weight][0] for c in (plain, mixed))
     gain, error = _expected_gain(before - after, labels[tested], int((counts == 1).sum()))
     return Choice(mixed if gain > 0 else plain, tuple(candidates), gain, error)
 
@@ -133,14 +140,26 @@ def _loss(candidate: Candidate) -> float:
     return candidate.loss
 
 
-def _folds(labels: np.ndarray[Any, Any], seed: int) -> list[tuple[Tensor, Tensor]]:
+def _balanced(labels: np.ndarray[Any, Any], seed: int) -> Tensor:
+    """Return the rows of at most ``LABELED`` images, as many of each class as there can be."""
+    if len(labels) <= LABELED:
+        return torch.arange(len(labels))
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class by class
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    chosen = order[np.argsort(rank, kind="stable")[:LABELED]]
+    return torch.from_numpy(np.sort(chosen))
+
+
+def _folds(labels: np.ndarray[Any, Any], most: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Split the labeled images into folds; one that is alone in its class is in none of them."""
     random = np.random.default_rng(seed)
     fold = np.full(len(labels), -1)
     for k in np.flatnonzero(np.bincount(labels) > 1):
         rows = random.permutation(np.flatnonzero(labels == k))
-        fold[rows] = (np.arange(len(rows)) + random.integers(FOLDS)) % FOLDS
-    own = [torch.from_numpy(fold == number) for number in range(FOLDS)]
+        fold[rows] = (np.arange(len(rows)) + random.integers(most)) % most
+    own = [torch.from_numpy(fold == number) for number in range(most)]
     return [((~mask).nonzero()[:, 0], mask.nonzero()[:, 0]) for mask in own if mask.any()]
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from daso.readout.logistic import LinearHead, fit_logistic
 
-BELIEFS = 50_000_000
-"""Largest number of beliefs, images times classes, that are kept in memory."""
+BELIEFS = 20_000_000
+"""Largest number of beliefs, unlabeled images times classes, which bounds memory and time."""
 MOST_UNLABELED = 200_000
 """Unlabeled images of a fit at most; more change the estimates little."""
 
@@ -29,7 +29,7 @@ class MixtureOptions:
         iterations: of EM, >= 1.
         passes: 1: EM, then distillation; 2: EM again, with the beliefs of the distilled head
             averaged in.
-        penalty: of the logistic regressions.
+        penalty: K times the L2 penalty of the logistic regressions, which is for all weights.
         steps: of L-BFGS in each of them, >= 1.
     """
 
@@ -38,7 +38,7 @@ class MixtureOptions:
     smoothing: float = 0.2
     iterations: int = 20
     passes: int = 2
-    penalty: float = 0.01
+    penalty: float = 0.1
     steps: int = 50
 
 
@@ -60,7 +60,7 @@ class MixtureFit:
 def fit_labeled(features: Tensor, labels: Tensor, classes: int, penalty: float) -> LinearHead:
     """Fit logit-adjusted logistic regression to labeled features, float (N, d)."""
     targets = F.one_hot(labels, classes).to(features)
-    return fit_logistic(features, targets, features.new_ones(len(features)), penalty)
+    return fit_logistic(features, targets, features.new_ones(len(features)), penalty / classes)
 
 
 def fit_mixture(
@@ -112,7 +112,8 @@ def fit_mixture(
             labeled, truth, counts, unlabeled, before, options
         )
         targets[len(labeled) :] = beliefs
-        head = fit_logistic(features, targets, weights, options.penalty, options.steps, head)
+        penalty = options.penalty / classes
+        head = fit_logistic(features, targets, weights, penalty, options.steps, head)
     return MixtureFit(head, labeled_head, prior)
 
 

@@ -25,6 +25,7 @@ class Mixture(Part):
         join_patches: join the features of the network with those of image patches.
     """
 
+    paper = "Coates & Ng, ICML 2011; Nigam et al., Machine Learning 2000; joined here"
     kind = "readout"
     balances = True
 
