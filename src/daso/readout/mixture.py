@@ -23,7 +23,7 @@ class MixtureOptions:
     Attributes:
         unlabeled_weight: c, total weight of the unlabeled features in means and covariance,
             relative to that of the labeled ones, > 0.
-        shrinkage: rho, share of the identity in the covariance, 0 to 1.
+        shrinkage: rho, share of the identity in the covariance, > 0, at most 1.
         smoothing: a, weight of the uniform distribution in the estimated prior, relative to the
             unlabeled images, >= 0.
         iterations: of EM, >= 1.
