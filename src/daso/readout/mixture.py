@@ -14,6 +14,8 @@ BELIEFS = 50_000_000
 """Largest number of beliefs, images times classes, that are kept in memory."""
 MOST_UNLABELED = 200_000
 """Unlabeled images of a fit at most; more change the estimates little."""
+LEAST_VARIANCE = 0.1
+"""Share of the variance of all features that is within classes at least."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _expectation_maximization(
     means = sums / counts.clamp(min=1)[:, None]
     beliefs = unlabeled.new_zeros(len(unlabeled), len(counts))
     total, mixed = counts, means
+    # With a label or two of each class, nothing tells how much classes vary.
+    least = LEAST_VARIANCE * torch.cat([labeled, unlabeled]).var(0).mean().double()
     for _ in range(options.iterations):
         # The covariance of all residuals, every class with the same total weight.
         share = torch.where(present, 1 / total.clamp(min=1e-12), 0.0)
@@ -145,7 +149,7 @@ def _expectation_maximization(
         centered = mixed * (share * total).sqrt()[:, None]
         covariance = parts.T @ parts - centered.T @ centered
         covariance = (covariance / share.mul(total).sum()).double()
-        floor = covariance.diagonal().mean()
+        floor = covariance.diagonal().mean().clamp(min=least)
         identity = torch.eye(size, dtype=torch.float64, device=covariance.device)
         covariance = (1 - options.shrinkage) * covariance + options.shrinkage * floor * identity
         directions = torch.linalg.solve(covariance, mixed.T.double()).to(labeled)  # (d, K)
