@@ -61,7 +61,7 @@ class Deployed(nn.Module):
         if kind == "vector":
             if not self.takes_images:
                 return x
-            encoder = encoder.backbone
+            encoder = cast(nn.Module, encoder.backbone)
         if self.takes_images:
             if self.resizes:
                 x = self.rows @ x @ self.columns.t()

@@ -155,7 +155,7 @@ class Network(nn.Module):
         if kind == "vector":
             if images.dim() == 2:
                 return images
-            return self._features(images, cast(nn.Module, self.encoder).backbone)
+            return self._features(images, cast(nn.Module, cast(nn.Module, self.encoder).backbone))
         features: Tensor = self(images)
         return features
 

@@ -107,7 +107,10 @@ class Readout(nn.Module):
         return features
 
     def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
-        return self.patches(images) if kind == "patches" else encode(images, kind)
+        if kind == "patches":
+            assert self.patches is not None
+            return cast(Tensor, self.patches(images))
+        return encode(images, kind)
 
     def forward(self, encode: Encode, images: Tensor) -> Tensor:
         """Return the projected features, float (B, d)."""

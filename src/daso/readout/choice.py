@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
@@ -148,6 +147,9 @@ def _folds(labels: np.ndarray[Any, Any], seed: int) -> list[tuple[Tensor, Tensor
     placed = np.full(len(labels), -1)
     random = np.random.default_rng(seed)
     if counts[counts > 0].min() >= number:
+        # Its import takes a second, which loading a model must not wait for.
+        from sklearn.model_selection import StratifiedKFold
+
         split = StratifiedKFold(number, shuffle=True, random_state=seed)
         for fold, (_, own) in enumerate(split.split(labels, labels)):
             placed[own] = fold

@@ -159,7 +159,8 @@ def prepare(
     recipe.check_options(config.method_options)
     if options.steps == 0 and recipe.readout is None:
         raise OptionError(
-            f"--steps 0 trains nothing, and {config.method} has no readout; raise it, or add +mixture"
+            f"--steps 0 trains nothing, and {config.method} has no readout; raise it, or add "
+            "+mixture"
         )
     device = choose_device(options.device)
     if source is None:
