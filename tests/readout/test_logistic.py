@@ -33,7 +33,7 @@ def test_balanced_labels_give_scikit_learns_regression() -> None:
     theirs = LogisticRegression(C=1 / (0.01 * 60), tol=1e-10, max_iter=1000)
     theirs.fit(FEATURES.numpy(), LABELS.numpy())
     probs = head(FEATURES).softmax(1).numpy()
-    np.testing.assert_allclose(probs, theirs.predict_proba(FEATURES.numpy()), atol=1e-5)
+    np.testing.assert_allclose(probs, theirs.predict_proba(FEATURES.numpy()), atol=1e-4)
     assert head.weight.dtype == torch.float64
 
 

@@ -140,7 +140,8 @@ def _expectation_maximization(
     beliefs = unlabeled.new_zeros(len(unlabeled), len(counts))
     total, mixed = counts, means
     # With a label or two of each class, nothing tells how much classes vary.
-    least = LEAST_VARIANCE * torch.cat([labeled, unlabeled]).var(0).mean().double()
+    variance = torch.cat([labeled, unlabeled]).double().var(0).mean()
+    least = (LEAST_VARIANCE * variance).clamp(min=1e-12)
     for _ in range(options.iterations):
         # The covariance of all residuals, every class with the same total weight.
         share = torch.where(present, 1 / total.clamp(min=1e-12), 0.0)
