@@ -43,9 +43,7 @@ def explicit(encoder: PatchEncoder, image: np.ndarray) -> np.ndarray:
         ends = [(length * k // GRID, -(-length * (k + 1) // GRID)) for k in range(GRID)]
         return [slice(*pair) for pair in ends]
 
-    pooled = [
-        response[:, a, b].mean((1, 2)) for a in cells(len(rows)) for b in cells(len(columns))
-    ]
+    pooled = [response[:, a, b].mean((1, 2)) for a in cells(len(rows)) for b in cells(len(columns))]
     return np.stack(pooled)
 
 
@@ -63,7 +61,9 @@ def test_features_are_those_of_each_patch(shape: tuple[int, int, int]) -> None:
     for image, row in zip(x.double().numpy(), found, strict=True):
         expected = explicit(encoder, image)  # (cells, both signs of the filters)
         positive, negative = expected[:, :5], expected[:, 5:]
-        np.testing.assert_allclose(row, np.concatenate([positive.ravel(), negative.ravel()]), atol=1e-9)
+        np.testing.assert_allclose(
+            row, np.concatenate([positive.ravel(), negative.ravel()]), atol=1e-9
+        )
     if shape not in ((1, 9, 1), (3, 1, 1)):
         assert (features > 0).double().mean() > 0.05
     assert features.isfinite().all()

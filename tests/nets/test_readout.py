@@ -34,7 +34,9 @@ def random_projection(dim: int, rooted: bool) -> Projection:
     return Projection(rooted, torch.randn(dim), torch.randn(dim, 4), torch.randn(4))
 
 
-def joined(net: Network, mirrored: bool) -> tuple[Readout, dict[str, tuple[Projection, Tensor]], Any]:
+def joined(
+    net: Network, mirrored: bool
+) -> tuple[Readout, dict[str, tuple[Projection, Tensor]], Any]:
     """Return a readout of both kinds, and the maps it was given: five coordinates of its seven."""
     encoder = patches()
     dims = {"patches": encoder.dim, "network": net.dim}

@@ -73,9 +73,7 @@ def test_a_weight_counts_as_so_many_rows_and_a_soft_target_as_rows_of_several_la
     shares = torch.cat([torch.full((60,), share, dtype=torch.float64) for share in (0.75, 0.25)])
     labels = torch.cat([LABELS, (LABELS + 1) % K])
     split = fitted(FEATURES.repeat(2, 1), one_hot(labels), shares)
-    torch.testing.assert_close(
-        fitted(FEATURES, soft)(FEATURES), split(FEATURES), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(fitted(FEATURES, soft)(FEATURES), split(FEATURES), atol=1e-5, rtol=0)
 
 
 def test_a_class_without_a_row_is_never_predicted_and_does_not_touch_the_others() -> None:

@@ -49,9 +49,7 @@ def numpy_em(
         rho = options.shrinkage
         cov = (1 - rho) * cov + rho * np.trace(cov) / d * np.eye(d)
         inverse = np.linalg.inv(cov)
-        logits = np.array(
-            [[row @ inverse @ m - 0.5 * m @ inverse @ m for m in means] for row in z]
-        )
+        logits = np.array([[row @ inverse @ m - 0.5 * m @ inverse @ m for m in means] for row in z])
         logits = log_softmax(logits, 1)
         if other is not None:
             logits = (logits + other) / 2
@@ -111,7 +109,9 @@ def test_a_reversed_distribution_is_found_and_the_head_is_better_for_it() -> Non
         assert (fit.prior - share).abs().max() < 0.07
         assert fit.prior.sum() == pytest.approx(1)
         recall = {
-            name: torch.stack([(head(test[truth == k]).argmax(1) == k).double().mean() for k in range(4)])
+            name: torch.stack(
+                [(head(test[truth == k]).argmax(1) == k).double().mean() for k in range(4)]
+            )
             for name, head in (("mixture", fit.head), ("labeled", fit.labeled_head))
         }
         assert recall["mixture"].mean() > recall["labeled"].mean() + 0.02, counts
