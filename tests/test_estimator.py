@@ -412,7 +412,8 @@ def test_a_readout_classifies_is_pickled_and_stops_early(long_tailed: Any) -> No
     assert model.n_steps_ <= 30
     assert len(held_out) >= 3
 
-    images = test.reshape(-1, 8, 8) / 16
+    order = np.random.default_rng(0).permutation(len(test))
+    images, truth = test[order].reshape(-1, 8, 8) / 16, truth[order]
     few = small(method="supervised+mixture", network="small-4", steps=2)
     few.fit(images[:60], truth[:60], images[60:120])
     again = pickle.loads(pickle.dumps(few))

@@ -28,8 +28,8 @@ def silent(_: str) -> None:
 def large(pool: DecodedImages | None) -> DecodedImages:
     """Return the digits in three colors, 80 x 72 pixels: larger than patches are taken from."""
     assert pool is not None
-    sized = np.repeat(np.repeat(pool.images[:400], 10, 2), 9, 3)
-    return DecodedImages(np.concatenate([sized, sized // 2, 255 - sized], 1), pool.labels[:400])
+    sized = np.repeat(np.repeat(pool.images[:1000], 10, 2), 9, 3)
+    return DecodedImages(np.concatenate([sized, sized // 2, 255 - sized], 1), pool.labels[:1000])
 
 
 def vectors(pool: DecodedImages | None) -> DecodedImages:

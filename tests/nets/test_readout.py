@@ -78,7 +78,7 @@ def test_kinds_are_projected_added_and_classified(mirrored: bool) -> None:
 def test_what_is_taken_later_replaces_all() -> None:
     """Of a kind that is no longer joined, and of coordinates that are no longer there, nothing is left."""
     net = network()
-    readout, blocks, (_, head) = joined(net, False)
+    readout, blocks, _ = joined(net, False)
     smaller = {"patches": (blocks["patches"][0], torch.randn(4, 2))}
     readout.take(smaller, torch.zeros(2), LinearHead(torch.randn(2, K), torch.randn(K)))
     features = readout(net.encode, IMAGES)

@@ -13,12 +13,11 @@ import torch
 from run_files import comparable
 from safetensors.torch import load_file
 
-import daso
 from daso.cli import main
 from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
-from daso.errors import OptionError
+from daso.errors import DivergedError, OptionError
 from daso.evaluate.predict import predict_logits
 from daso.files import read_json, read_rows
 from daso.nets.readout import NAME
@@ -96,10 +95,9 @@ def test_a_run_that_diverges_goes_back_to_the_readout_before_the_first_step(
 ) -> None:
     rate = {"learning_rate": 1e30, "on_divergence": "rollback", "rollbacks": 1}
     prepared = prepare(tiny_config("supervised+mixture", steps=5, **rate), digits)
-    rows = []
-    with pytest.raises(daso.errors.DivergedError):
-        for row in train_run(prepared, tmp_path / "run"):
-            rows.append(row)
+    with pytest.raises(DivergedError):
+        list(train_run(prepared, tmp_path / "run"))
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [(row["event"], row["step"]) for row in rows] == [("evaluate", 0), ("rollback", 0)]
     assert load_model(tmp_path / "run", CPU, pytest.fail).network.output == NAME
 
