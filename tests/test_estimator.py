@@ -393,3 +393,29 @@ def test_there_may_be_no_unlabeled_rows_in_the_array_of_them(long_tailed: Any) -
     X, y = long_tailed[0], long_tailed[1]
     model = small(steps=5).fit(X[y >= 0], y[y >= 0], X_unlabeled=X[:0])
     assert len(model.pseudo_labels_) == 0
+
+
+def test_a_readout_classifies_is_pickled_and_stops_early(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    model = small(method="supervised+la+mixture", early_stopping=True, n_iter_no_change=2).fit(X, y)
+    assert [row["step"] for row in model.history_ if row["event"] == "evaluate"][:2] == [0, 1]
+    assert model.networks_[0].output == "readout"
+    probs = model.predict_proba(test)
+    assert probs.dtype == np.float64
+    assert balanced_accuracy_score(truth, model.predict(test)) > 0.7
+    # An answer does not depend on the other rows.
+    np.testing.assert_allclose(model.predict_proba(test[:1]), probs[:1], rtol=1e-12)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(test), probs)
+    # The network with the best hold-out is kept.
+    held_out = [row["holdout"] for row in model.history_ if row["event"] == "evaluate"]
+    assert model.n_steps_ <= 30
+    assert len(held_out) >= 3
+
+    order = np.random.default_rng(0).permutation(len(test))
+    images, truth = test[order].reshape(-1, 8, 8) / 16, truth[order]
+    few = small(method="supervised+mixture", network="small-4", steps=2)
+    few.fit(images[:60], truth[:60], images[60:120])
+    again = pickle.loads(pickle.dumps(few))
+    np.testing.assert_array_equal(again.predict(images[:30]), few.predict(images[:30]))
+    assert balanced_accuracy_score(truth[120:], few.predict(images[120:])) > 0.6

@@ -194,11 +194,21 @@ class Recipe:
         return method
 
     def build_plan(self, facts: Facts, options: Mapping[str, Any]) -> Plan:
-        """Build the plan, with hyper-parameters as in ``build_method``."""
+        """Build the plan, with hyper-parameters as in ``build_method``.
+
+        Raises:
+            OptionError: see ``build_method``; or the last training would not use the readout.
+        """
         from daso.plans.plan import Plan
 
         self.check_options(options)
         plan: Plan = _build(self.plan or Plan, facts, options)
+        last = plan.stages()[-1].method
+        if self.readout is not None and last is not None:
+            raise OptionError(
+                f"{name_of(self.readout)!r} has no effect in {self.name!r}: the last training is "
+                f"of the method {last!r}, which has no readout; leave one of the two out"
+            )
         return plan
 
     def build_readout(self, facts: Facts, options: Mapping[str, Any]) -> Mixture | None:

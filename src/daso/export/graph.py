@@ -53,17 +53,22 @@ class Deployed(nn.Module):
             logits = self.readout.classify(self.readout(self._encode, x))
         else:
             assert self.head is not None
-            logits = self.head(self._encode(x))
+            logits = self.head(self._encode(x, "network"))
         return torch.softmax(logits / self.temperature, dim=1)
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor, kind: str) -> Tensor:
+        encoder = self.encoder
+        if kind == "vector":
+            if not self.takes_images:
+                return x
+            encoder = cast(nn.Module, encoder.backbone)
         if self.takes_images:
             if self.resizes:
                 x = self.rows @ x @ self.columns.t()
                 if self.clamps:
                     x = x.clamp(0, 255)
             x = (x / 255 - self.mean) / self.std
-        return cast(Tensor, self.encoder(x).float())
+        return cast(Tensor, encoder(x).float())
 
 
 def resizing_matrix(before: int, after: int, mode: str) -> Tensor:

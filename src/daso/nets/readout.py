@@ -38,10 +38,10 @@ class Block(nn.Module):
         return unit @ self.matrix
 
 
-class Encodes(Protocol):
-    """A network without its readout: images to features."""
+class Encode(Protocol):
+    """Maps images or vectors to features of a kind, ``"network"`` or ``"vector"``."""
 
-    def __call__(self, images: Tensor) -> Tensor: ...
+    def __call__(self, images: Tensor, kind: str) -> Tensor: ...
 
 
 class Readout(nn.Module):
@@ -99,19 +99,20 @@ class Readout(nn.Module):
         size, classes = own["weight"].shape
         return cls(dims, size, classes, patches, mirrored=len(own["mirror"]) > 0)
 
-    def features(self, encode: Encodes, images: Tensor, kind: str) -> Tensor:
+    def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
         """Return the features of one kind, float (B, D), of images or vectors."""
         features = self._encode(encode, images, kind)
         if self.mirrored:
             features = (features + self._encode(encode, images.flip(3), kind)) / 2
         return features
 
-    def _encode(self, encode: Encodes, images: Tensor, kind: str) -> Tensor:
-        if kind == "network":
-            return encode(images)
-        return images if self.patches is None else cast(Tensor, self.patches(images))
+    def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
+        if kind == "patches":
+            assert self.patches is not None
+            return cast(Tensor, self.patches(images))
+        return encode(images, kind)
 
-    def forward(self, encode: Encodes, images: Tensor) -> Tensor:
+    def forward(self, encode: Encode, images: Tensor) -> Tensor:
         """Return the projected features, float (B, d)."""
         parts = [block(self.features(encode, images, n)) for n, block in self.blocks.items()]
         return torch.stack(parts).sum(0) + self.bias

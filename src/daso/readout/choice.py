@@ -63,13 +63,17 @@ class Choice:
     def uses_unlabeled(self) -> bool:
         return self.best.unlabeled_weight is not None
 
-    def describe(self) -> dict[str, Any]:
-        """Return the choice as JSON values."""
+    def best_of(self, unlabeled_weight: float) -> Candidate:
+        """Return the best candidate of a weight; without unlabeled features, the best of all."""
+        of_weight = [c for c in self.candidates if c.unlabeled_weight == unlabeled_weight]
+        return min(of_weight, key=_loss, default=self.best)
+
+    def describe(self, used: Candidate) -> dict[str, Any]:
+        """Return a candidate that is used, and what decided, as JSON values."""
         return {
-            "features": self.best.name,
-            "unlabeled_weight": self.best.unlabeled_weight,
-            "loss": self.best.loss,
-            "temperature": self.best.temperature,
+            "unlabeled_weight": used.unlabeled_weight,
+            "loss": used.loss,
+            "temperature": used.temperature,
             "gain": self.gain,
             "gain_error": self.gain_error,
         }
@@ -106,7 +110,7 @@ def choose(
     logits: dict[tuple[str, float | None], Tensor] = {}
     for form in forms:
         labeled = form.labeled[rows]
-        unlabeled = form.unlabeled[:: max(1, len(form.unlabeled) // UNLABELED)]
+        unlabeled = form.unlabeled[:: max(1, math.ceil(len(form.unlabeled) / UNLABELED))]
         trials = [None, *weights] if len(unlabeled) else [None]
         for trial in trials:
             logits[form.name, trial] = labeled.new_zeros(len(labels), classes)

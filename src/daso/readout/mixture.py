@@ -14,6 +14,8 @@ BELIEFS = 20_000_000
 """Largest number of beliefs, unlabeled images times classes, which bounds memory and time."""
 MOST_UNLABELED = 200_000
 """Unlabeled images of a fit at most; more change the estimates little."""
+LEAST_VARIANCE = 0.1
+"""Share of the variance of all features that is within classes at least."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class MixtureOptions:
     Attributes:
         unlabeled_weight: c, total weight of the unlabeled features in means and covariance,
             relative to that of the labeled ones, > 0.
-        shrinkage: rho, share of the identity in the covariance, 0 to 1.
+        shrinkage: rho, share of the identity in the covariance, > 0, at most 1.
         smoothing: a, weight of the uniform distribution in the estimated prior, relative to the
             unlabeled images, >= 0.
         iterations: of EM, >= 1.
@@ -138,6 +140,9 @@ def _expectation_maximization(
     means = sums / counts.clamp(min=1)[:, None]
     beliefs = unlabeled.new_zeros(len(unlabeled), len(counts))
     total, mixed = counts, means
+    # With a label or two of each class, nothing tells how much classes vary.
+    variance = torch.cat([labeled, unlabeled]).double().var(0).mean()
+    least = (LEAST_VARIANCE * variance).clamp(min=1e-12)
     for _ in range(options.iterations):
         # The covariance of all residuals, every class with the same total weight.
         share = torch.where(present, 1 / total.clamp(min=1e-12), 0.0)
@@ -146,7 +151,7 @@ def _expectation_maximization(
         centered = mixed * (share * total).sqrt()[:, None]
         covariance = parts.T @ parts - centered.T @ centered
         covariance = (covariance / share.mul(total).sum()).double()
-        floor = covariance.diagonal().mean()
+        floor = covariance.diagonal().mean().clamp(min=least)
         identity = torch.eye(size, dtype=torch.float64, device=covariance.device)
         covariance = (1 - options.shrinkage) * covariance + options.shrinkage * floor * identity
         directions = torch.linalg.solve(covariance, mixed.T.double()).to(labeled)  # (d, K)

@@ -17,11 +17,10 @@ class Mixture(Part):
     none where they would mislead.
 
     Args:
-        num_unlabeled: number of unlabeled images.
         mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
             >= 0 (default: chosen by cross-validation on the labels, or no weight).
         dimensions: d, principal components of the features, at least 2.
-        shrinkage: share of the identity in the covariance of the classes, 0 to 1.
+        shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
         join_patches: join the features of the network with those of image patches.
     """
 
@@ -31,7 +30,6 @@ class Mixture(Part):
 
     def __init__(
         self,
-        num_unlabeled: int,
         *,
         mixture_weight: float | None = None,
         dimensions: int = 128,
@@ -42,8 +40,7 @@ class Mixture(Part):
         if mixture_weight is not None:
             check_range("mixture_weight", mixture_weight, 0)
         check_range("dimensions", dimensions, 2)
-        check_range("shrinkage", shrinkage, 0, 1)
-        self.num_unlabeled = num_unlabeled
+        check_range("shrinkage", shrinkage, most=1, above=0)
         self.mixture_weight = mixture_weight
         self.dimensions = dimensions
         self.shrinkage = shrinkage

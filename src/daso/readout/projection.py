@@ -56,7 +56,7 @@ def root(features: Tensor, rooted: bool | Tensor) -> Tensor:
 def principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
     """Return matrix (D, d) and bias (d,) of the leading principal components of rows (N, D).
 
-    The mean square of all coordinates of rows @ matrix + bias is 1.
+    The mean square of all coordinates of rows @ matrix + bias is 1; less where the rows are equal.
     """
     rows = sample_rows(rows, MOST_ROWS)
     mean = rows.mean(0)
@@ -69,7 +69,7 @@ def principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]
             torch.default_generator.manual_seed(0)
             directions = torch.svd_lowrank(centered, size + OVERSAMPLED, niter=2)[2][:, :size]
     directions = directions.contiguous()
-    scale = (centered @ directions).square().mean().clamp(min=1e-30).rsqrt()
+    scale = (centered @ directions).square().mean().clamp(min=1e-12).rsqrt()
     matrix = directions * scale
     return matrix, -(mean @ matrix)
 

@@ -166,6 +166,9 @@ def prepare(
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device, config.memory)
+    facts = _facts(data, data, options.steps, dim=0)
+    plan = recipe.build_plan(facts, config.method_options)
+    readout = recipe.build_readout(facts, config.method_options)
     backbone = prepare_backbone(options, images, encoder, folder)
     network = options.network or default_network(data.shape, options.resolution)
     if backbone is not None:
@@ -177,7 +180,6 @@ def prepare(
     options = replace(options, network=network, evaluate_every=options.evaluation_period)
     config = replace(config, train=options)
 
-    plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
     first = _begin_stage(config, data, recipe, plan, 0, None, processes, backbone)
     method = first.training.method
     if plan.stages()[0].method is not None:
@@ -194,9 +196,7 @@ def prepare(
         size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
-        method_options=recipe.resolved_options(
-            method, plan, None if first.readout is None else first.readout.part
-        ),
+        method_options=recipe.resolved_options(method, plan, readout),
         train=replace(
             options,
             learning_rate=base_learning_rate(options, method.learning_rate),
@@ -291,10 +291,10 @@ def _begin_stage(
     readout = stage_recipe.build_readout(facts, values)
     fitter = None
     if readout is not None:
-        learns = any(
-            p.requires_grad for p in cast(nn.Module, training.network.encoder).parameters()
-        )
-        fitter = ReadoutFitter(readout, stage_data, options.seed, backbone is not None, learns)
+        weights = cast(nn.Module, training.network.encoder).parameters()
+        learns = any(weight.requires_grad for weight in weights)
+        pretrained = backbone is not None and not stage_data.are_vectors
+        fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
     run = (config, data, recipe, plan, number, training, batches)
     return Prepared(*run, processes, backbone, fitter)
 

@@ -52,7 +52,7 @@ class ReadoutFitter:
     label was used in training. The readout keeps the choice.
 
     Attributes:
-        pretrained: whether the encoder is useful before its training.
+        pretrained: whether the network's features are useful before its training.
         learns: whether the encoder is trained.
     """
 
@@ -97,13 +97,13 @@ class ReadoutFitter:
             self.part.options,
             self.seed,
         )
-        readout = readouts[choice.best.name]
-        weight = choice.best.unlabeled_weight if given is None else given
-        readout.chosen.copy_(torch.tensor([weight or 0.0, choice.best.temperature]))
+        best = choice.best if given is None else choice.best_of(given)
+        readout = readouts[best.name]
+        readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
         most = MOST_AT_END if last else MOST_AT_START
         projected = {kind: self._features(network, readout, kind, most) for kind in kinds}
-        described = choice.describe() | {"mirrored": readout.mirrored}
+        described = choice.describe(best) | {"mirrored": readout.mirrored}
         return described | self._fit(readout, projected)
 
     @torch.no_grad()
@@ -248,7 +248,7 @@ def _encode(
         for part in torch.split(index, size) if len(index) else ():
             chosen = images[part.to(images.device)]
             plain = chosen if images.dim() == 4 else chosen[:, 0]
-            features = readout.features(network, plain, kind)
+            features = readout.features(network.encode, plain, kind)
             yield features if projection is None else projection(features)
     finally:
         network.train(training)

@@ -260,6 +260,8 @@ def _train_stage(
         return stop() or due()
 
     for row in fit(prepared.training, prepared.batches, prepared.data, pause, prepared.readout):
+        if prepared.stage > 0 and prepared.training.step == 0:
+            continue  # the checkpoint of this step is that of the stage before
         if last > 0:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         if row["event"] == "evaluate" and (passed_on := prepared.plan.describe()):

@@ -81,8 +81,19 @@ class PatchEncoder(nn.Module):
 
     @classmethod
     def like(cls, kernel: Tensor, layout: Tensor) -> PatchEncoder:
-        """Return an encoder of the same structure as one with these buffers."""
-        return cls(kernel.shape[1], Geometry(*map(int, layout)), len(kernel))
+        """Return an encoder of the same structure as one with these buffers.
+
+        Raises:
+            ValueError: they do not fit each other, as in a damaged file.
+        """
+        numbers = [int(number) for number in layout]
+        side = kernel.shape[2]
+        if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1:
+            raise ValueError(f"a layout of patches does not fit: {numbers}")
+        geometry = Geometry(*numbers)
+        if not all(side <= length <= LARGEST for length in geometry[:2]):
+            raise ValueError(f"a layout of patches does not fit: {numbers}")
+        return cls(kernel.shape[1], geometry, len(kernel))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images, pixel values 0 to 255 (B, C, H, W), to features, float (B, dim) >= 0."""
