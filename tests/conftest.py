@@ -76,6 +76,8 @@ MARKS = {
         "test_pretrained_runs.py",
         "test_probe.py",
         "test_progress.py",
+        "test_readout_exports.py",
+        "test_readout_runs.py",
         "test_recompute.py",
         "test_run_pictures.py",
         "test_strong_side.py",

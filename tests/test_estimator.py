@@ -416,3 +416,29 @@ def test_a_batch_of_one_names_the_option() -> None:
     X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
     with pytest.raises(OptionError, match=r"batch_size.*batch norms"):
         DASOClassifier("supervised", steps=3, n_networks=1, batch_size=1).fit(X, y)
+
+
+def test_a_readout_classifies_is_pickled_and_stops_early(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    model = small(method="supervised+la+mixture", early_stopping=True, n_iter_no_change=2).fit(X, y)
+    assert [row["step"] for row in model.history_ if row["event"] == "evaluate"][:2] == [0, 1]
+    assert model.networks_[0].output == "readout"
+    probs = model.predict_proba(test)
+    assert probs.dtype == np.float64
+    assert balanced_accuracy_score(truth, model.predict(test)) > 0.7
+    # An answer does not depend on the other rows.
+    np.testing.assert_allclose(model.predict_proba(test[:1]), probs[:1], rtol=1e-12)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(test), probs)
+    # The network with the best hold-out is kept.
+    held_out = [row["holdout"] for row in model.history_ if row["event"] == "evaluate"]
+    assert model.n_steps_ <= 30
+    assert len(held_out) >= 3
+
+    order = np.random.default_rng(0).permutation(len(test))
+    images, truth = test[order].reshape(-1, 8, 8) / 16, truth[order]
+    few = small(method="supervised+mixture", network="small-4", steps=2)
+    few.fit(images[:60], truth[:60], images[60:120])
+    again = pickle.loads(pickle.dumps(few))
+    np.testing.assert_array_equal(again.predict(images[:30]), few.predict(images[:30]))
+    assert balanced_accuracy_score(truth[120:], few.predict(images[120:])) > 0.6

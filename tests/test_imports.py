@@ -25,6 +25,7 @@ ORDER = {
         "errors lazy",
         "constraints",
         "balance catalog files parts",
+        "readout",
         "data nets views losses track",
         "refine evaluate report",
         "terms plans",

@@ -42,6 +42,7 @@ ADDITIONS = {
     "crest-plus": "daso.plans.crest:CReSTPlus",
     "crt": "daso.plans.crt:CRT",
     "estimate": "daso.plans.estimate:EstimatePrior",
+    "mixture": "daso.readout.part:Mixture",
 }
 """Parts that can be added to a method."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from daso.methods.method import Method
     from daso.parts import Facts, Part
     from daso.plans.plan import Plan
+    from daso.readout.part import Mixture
     from daso.refine.guess import Refiner
     from daso.terms.term import Term
 
@@ -41,6 +42,7 @@ class Recipe:
         loss: on the labeled images; None: the method's own.
         refiners: of its guesses, in order.
         plan: how the run is divided into trainings; None: it is one training.
+        readout: what classifies in place of the trained head; None: nothing does.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe:
     refiners: tuple[type[Refiner], ...] = ()
     terms: tuple[type[Term], ...] = ()
     plan: type[Plan] | None = None
+    readout: type[Mixture] | None = None
 
     @classmethod
     def parse(cls, name: str) -> Recipe:
@@ -95,6 +98,10 @@ class Recipe:
             if self.plan is not None:
                 raise OptionError(f"{self.name!r} divides the run in two ways; name one of them")
             return replace(self, plan=part)
+        if part.kind == "readout":
+            if self.readout is not None:
+                raise OptionError(f"{self.name!r} names two readouts; name one of them")
+            return replace(self, readout=part)
         if part.kind not in SLOTS:
             raise OptionError(f"{called!r} cannot be added to a method: it is of no known kind")
         slot = SLOTS[part.kind]
@@ -111,7 +118,7 @@ class Recipe:
 
     def parts(self) -> list[Any]:
         """Return the classes or outlines of all parts, the method first."""
-        optional = [self.loss, *self.refiners, *self.terms, self.plan]
+        optional = [self.loss, *self.refiners, *self.terms, self.plan, self.readout]
         return [self.method, *(part for part in optional if part is not None)]
 
     def slots(self) -> list[str]:
@@ -187,20 +194,38 @@ class Recipe:
         return method
 
     def build_plan(self, facts: Facts, options: Mapping[str, Any]) -> Plan:
-        """Build the plan, with hyper-parameters as in ``build_method``."""
+        """Build the plan, with hyper-parameters as in ``build_method``.
+
+        Raises:
+            OptionError: see ``build_method``; or the last training would not use the readout.
+        """
         from daso.plans.plan import Plan
 
         self.check_options(options)
         plan: Plan = _build(self.plan or Plan, facts, options)
+        last = plan.stages()[-1].method
+        if self.readout is not None and last is not None:
+            raise OptionError(
+                f"{name_of(self.readout)!r} has no effect in {self.name!r}: the last training is "
+                f"of the method {last!r}, which has no readout; leave one of the two out"
+            )
         return plan
 
-    def resolved_options(self, method: Method, plan: Plan) -> dict[str, Any]:
-        """Return the values of all hyper-parameters of a built method and plan, by name.
+    def build_readout(self, facts: Facts, options: Mapping[str, Any]) -> Mixture | None:
+        """Build the readout, with hyper-parameters as in ``build_method``; None without one."""
+        self.check_options(options)
+        if self.readout is None:
+            return None
+        readout: Mixture = _build(self.readout, facts, options)
+        return readout
+
+    def resolved_options(self, method: Method, *others: Part | None) -> dict[str, Any]:
+        """Return the values of all hyper-parameters of a built method and its other parts, by name.
 
         Raises:
             OptionError: a part does not keep one under its name.
         """
-        parts = {type(module).__name__: module for module in (*method.modules(), plan)}
+        parts = {type(module).__name__: module for module in (*method.modules(), *others)}
         values = {}
         for option, parameter in self.hyperparameters().items():
             part = parts[parameter.part]

@@ -58,7 +58,8 @@ class Part(nn.Module):
     shape, so that it is checkpointed, moved and compiled without further code.
 
     Attributes:
-        kind: ``"method"``, ``"labeled loss"``, ``"refiner"``, ``"term"`` or ``"plan"``.
+        kind: ``"method"``, ``"labeled loss"``, ``"refiner"``, ``"term"``, ``"plan"`` or
+            ``"readout"``.
         paper: where the part was published.
         balances: whether the part removes the bias towards frequent classes, so that the
             probabilities are those for balanced classes and must not be adjusted again.

@@ -150,14 +150,14 @@ def test_the_source_is_what_the_parser_says(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     methods = {
-        "photos --out digits": "fixmatch+la+daso",
-        "--out digits photos": "fixmatch+la+daso",
-        "photos --data cifar10 --cache stl10": "fixmatch+la+daso",
+        "photos --out digits": "supervised+la+mixture",
+        "--out digits photos": "supervised+la+mixture",
+        "photos --data cifar10 --cache stl10": "supervised+la+mixture",
         "digits --out photos": "fixmatch+daso",
         "cifar10-n500-g100": "fixmatch+daso",
-        "--labeled photos --out digits": "fixmatch+la+daso",
+        "--labeled photos --out digits": "supervised+la+mixture",
         "photos --out digits --method=supervised": "supervised",
-        "hf:somebody/something --unlabeled-weight 2": "fixmatch+la+daso",
+        "hf:somebody/something --shrinkage 0.2": "supervised+la+mixture",
     }
     assert {line: parse_train(line.split()).method for line in methods} == methods
 

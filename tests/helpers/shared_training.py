@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "fixmatch+estimate+darp": (50, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
     "fixmatch+la+align": (50, {"threshold": 0.2, "weak_pass": "apart"}),
     "mixmatch": (20, {}),
+    "supervised+la+mixture": (10, {}),
     "usadtm": (20, {}),
 }
 """Steps and hyper-parameters of each method."""
@@ -72,7 +73,8 @@ def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
     prepared = prepare(config, open_source("digits"), processes=processes)
     while not prepared.is_last_stage:
         prepared = prepared.next_stage()
-    rows = list(fit(prepared.training, prepared.batches, prepared.data))
+    data, readout = prepared.data, prepared.readout
+    rows = list(fit(prepared.training, prepared.batches, data, readout=readout))
     if processes is not None:
         assert not processes.differ(prepared.training.tensors().values())
     losses = [list(row["losses"].values()) for row in rows if row["event"] == "train"]

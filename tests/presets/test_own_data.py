@@ -70,17 +70,21 @@ def test_every_choice_is_printed_with_its_reason(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     chosen = choose_for(source(labeled=2000, classes=1000), CPU)
-    config, (text,) = configure(parse_train(["photos", "--batch", "8"]), chosen)
+    config, (text,) = configure(
+        parse_train(["photos", "--method", "fixmatch+la+daso", "--batch", "8"]), chosen
+    )
     assert (config.train.batch, config.train.network) == (8, "wrn-10-2")
     assert config.method_options["queue_length"] == 8
     assert "--batch" not in text
-    for name in ("method", "network", "steps", "evaluate-every", "queue-length"):
+    for name in ("network", "steps", "evaluate-every", "queue-length"):
         assert f"--{name} " in text
     assert "--no-queue-batch-statistics " in text
     assert all(reason in text for name, reason in chosen.reasons.items() if name != "batch")
-    # A method without unlabeled images is measured as often.
-    config, _ = configure(parse_train(["photos", "--method", "supervised"]), chosen)
-    assert config.train.evaluate_every == chosen.options["evaluate_every"]
+    # A training on labels alone has a length of its own.
+    config, (text,) = configure(parse_train(["photos"]), chosen)
+    assert config.train.steps == chosen.supervised["steps"] != chosen.options["steps"]
+    assert f"--method {config.method} " in text
+    assert all(reason in text for reason in chosen.supervised_reasons.values())
 
 
 def test_the_best_network_is_taken_where_enough_is_held_out() -> None:

@@ -38,8 +38,8 @@ def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
 @torch.no_grad()
 def _vector_logits(network: Network, rows: Tensor) -> Tensor:
     network = copy.deepcopy(network).cpu().double()
-    head = network.heads[network.output]
-    return torch.cat([head(network.encoder(chunk)) for chunk in torch.split(rows, 4096)])
+    chunks = torch.split(rows, 4096)
+    return torch.cat([network.classify(network.represent(x), network.output) for x in chunks])
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:

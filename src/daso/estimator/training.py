@@ -132,7 +132,7 @@ def _train_stage(
     verbose: bool,
 ) -> dict[str, Tensor] | None:
     best, since_best, state = -math.inf, 0, None
-    for row in fit(prepared.training, prepared.batches, prepared.data):
+    for row in fit(prepared.training, prepared.batches, prepared.data, readout=prepared.readout):
         row |= {"network": number, "step": row["step"] + prepared.first_step}
         history.append(row)
         if verbose and (row["event"] == "train" or "holdout" in row):

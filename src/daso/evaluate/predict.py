@@ -50,8 +50,7 @@ def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
     network.eval()
     try:
         for start in range(0, max(1, len(images)), batch):
-            yield network.classify(
-                network(images[start : start + batch].to(device)), network.output
-            )
+            chosen = images[start : start + batch].to(device)
+            yield network.classify(network.represent(chosen), network.output)
     finally:
         network.train(training)

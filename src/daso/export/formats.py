@@ -145,6 +145,7 @@ def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
     # Two images: torch would take a batch of one for a constant.
     example = torch.zeros(2, *facts.input_shape, dtype=dtype)
     with _export_errors("torch.export"), torch.no_grad():
+        module(example)  # tables that are made once must not be made while tracing
         batch = torch.export.Dim("batch", min=1)
         return torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
 

@@ -32,7 +32,8 @@ class Deployed(nn.Module):
         super().__init__()
         self.takes_images = len(input_shape) == 3
         self.encoder = cast(nn.Module, network.encoder)
-        self.head = network.heads[network.output]
+        self.readout = network.readout
+        self.head = None if network.readout is not None else network.heads[network.output]
         self.temperature = temperature
         self.clamps = network.interpolation == "bicubic"
         self.resizes = False
@@ -48,14 +49,26 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities, float32 (N, K), of images (N, C, H, W) or vectors (N, D)."""
         x = images.float()
+        if self.readout is not None:
+            logits = self.readout.classify(self.readout(self._encode, x))
+        else:
+            assert self.head is not None
+            logits = self.head(self._encode(x, "network"))
+        return torch.softmax(logits / self.temperature, dim=1)
+
+    def _encode(self, x: Tensor, kind: str) -> Tensor:
+        encoder = self.encoder
+        if kind == "vector":
+            if not self.takes_images:
+                return x
+            encoder = cast(nn.Module, encoder.backbone)
         if self.takes_images:
             if self.resizes:
                 x = self.rows @ x @ self.columns.t()
                 if self.clamps:
                     x = x.clamp(0, 255)
             x = (x / 255 - self.mean) / self.std
-        logits = self.head(self.encoder(x).float())
-        return torch.softmax(logits / self.temperature, dim=1)
+        return cast(Tensor, encoder(x).float())
 
 
 def resizing_matrix(before: int, after: int, mode: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, cast
 
 import torch
@@ -16,6 +16,7 @@ from daso.nets.encoders.resnet import ResNet
 from daso.nets.encoders.small import SmallConvNet
 from daso.nets.encoders.vector import Probe, VectorEncoder
 from daso.nets.encoders.wrn import WideResNet
+from daso.nets.readout import NAME, Readout
 
 Precision = Literal["float32", "bfloat16"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -68,6 +69,7 @@ class Network(nn.Module):
         self.resolution, self.interpolation, self.output = resolution, interpolation, output
         self.encoder_is_frozen = False
         self.processes: Processes | None = None
+        self.readout: Readout | None = None
         linears = {name: nn.Linear(self.dim, outputs) for name, outputs in heads.items()}
         self.heads = nn.ModuleDict(linears)
         for linear in linears.values():
@@ -121,6 +123,9 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features (B, D) of uint8 or normalized images (B, C, H, W), or of vectors."""
+        return self._features(images, self.encoder)
+
+    def _features(self, images: Tensor, encoder: Callable[[Tensor], Tensor]) -> Tensor:
         count = len(images)
         if self.processes is not None:
             if self.training and count % self.processes.size:
@@ -133,11 +138,36 @@ class Network(nn.Module):
         if x.dim() == 4:
             x = _channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            features = self.encoder(x).to(self.mean.dtype)
+            features = encoder(x).to(self.mean.dtype)
         return features if self.processes is None else self.processes.gather(features, count)
+
+    def represent(self, images: Tensor) -> Tensor:
+        """Return the features (B, D) of images or vectors that the output head classifies."""
+        return self.encode(images) if self.readout is None else self.readout(self.encode, images)
+
+    def encode(self, images: Tensor, kind: str = "network") -> Tensor:
+        """Return features (B, D) of a kind that a readout joins.
+
+        Args:
+            kind: ``"network"``, or ``"vector"``: the vectors themselves, or the embeddings of
+                images by a frozen backbone.
+        """
+        if kind == "vector":
+            if images.dim() == 2:
+                return images
+            return self._features(images, cast(nn.Module, cast(nn.Module, self.encoder).backbone))
+        features: Tensor = self(images)
+        return features
+
+    def read_out(self, readout: Readout) -> None:
+        """Let a readout classify from now on, instead of the output head."""
+        self.readout, self.output = readout, NAME
 
     def classify(self, features: Tensor, head: str = "class") -> Tensor:
         """Return the logits, float32 (B, outputs), of features (B, D) by the named head."""
+        if head == NAME:
+            assert self.readout is not None
+            return self.readout.classify(features)
         logits: Tensor = self.heads[head](features)
         return logits
 

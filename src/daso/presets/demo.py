@@ -7,13 +7,14 @@ from daso.presets.layers import Layer, configuration, decide, method_layers
 from daso.presets.sources import MISMATCH_TEMPERATURE, SourceDefaults
 from daso.train.config import RunConfig
 
-METHODS = ("supervised", "fixmatch", "fixmatch+daso")
+METHODS = ("supervised", "supervised+la", "fixmatch+daso", "supervised+la+mixture")
 SEEDS = (0, 1, 2, 3, 4)
-STEPS = 800
+STEPS = 400
+"""Of a training; the mixture is fitted to patches, without one."""
 SPLIT = SplitOptions(
     labeled_head=10, unlabeled_head=70, gamma_labeled=10, unlabeled_shape="uniform", holdout=0
 )
-OPTIONS = {"steps": STEPS, "batch": 32, "network": "small-16"}
+OPTIONS = {"batch": 32, "network": "small-16"}
 DEFAULTS = SourceDefaults(SPLIT, OPTIONS, dist_temperature=MISMATCH_TEMPERATURE)
 
 
@@ -26,7 +27,6 @@ def demo_config(method: str, seed: int, steps: int | None = None) -> RunConfig:
         *method_layers(recipe.hyperparameters()),
         DEFAULTS.layer("demo", method, recipe.method, SPLIT),
         Layer("run", {"seed": seed, "device": "cpu", "evaluate_every": 20}),
+        Layer("length", {"steps": 0 if recipe.readout else STEPS if steps is None else steps}),
     ]
-    if steps is not None:
-        layers.append(Layer("command line", {"steps": steps}))
     return configuration("digits", method, decide(layers))

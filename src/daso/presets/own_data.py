@@ -64,10 +64,28 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     reasons["dist_temperature"] = (
         "the unlabeled distribution is unknown; if it is that of the labeled images, 1.5 is better"
     )
-    parts = {"daso": daso}
+    supervised, supervised_reasons = _supervised(len(labels), most // 2, options["evaluate_every"])
     return SourceDefaults(
-        options=options, parts=parts, dist_temperature=MISMATCH_TEMPERATURE, reasons=reasons
+        options=options,
+        supervised=supervised,
+        parts={"daso": daso},
+        dist_temperature=MISMATCH_TEMPERATURE,
+        reasons=reasons,
+        supervised_reasons=supervised_reasons,
     )
+
+
+def _supervised(labeled: int, most: int, period: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the length of a training on labels alone, and why."""
+    batch = 64
+    steps = int(np.clip(round(math.ceil(100 * labeled / batch), -2), 300, most))
+    seen = steps * batch / max(labeled, 1)
+    every = max(min(period, steps), steps // 5)
+    return {"batch": batch, "steps": steps, "evaluate_every": every}, {
+        "batch": "a step takes labeled images only",
+        "steps": f"{seen:.3g} passes over {labeled:,} labeled images; 300 to {most:,}",
+        "evaluate_every": f"{steps // every} evaluations, at each of which a readout is fitted",
+    }
 
 
 def _hold_out(source: Source) -> int:

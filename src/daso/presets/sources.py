@@ -36,6 +36,7 @@ class SourceDefaults:
         dist_temperature: DASO's T_dist where the unlabeled images are distributed like the labeled
             ones, as far as anyone knows.
         reasons: why these were chosen, by option, where that is not the paper's word.
+        supervised_reasons: the same for those of *supervised*.
     """
 
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -46,6 +47,7 @@ class SourceDefaults:
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dist_temperature: float = 1.5
     reasons: Mapping[str, str] = field(default_factory=dict)
+    supervised_reasons: Mapping[str, str] = field(default_factory=dict)
 
     def layer(
         self, decided_by: str, method: str, learner: type[Method], split: SplitOptions
@@ -53,14 +55,19 @@ class SourceDefaults:
         """Return what the source decides for a method; T_dist depends on the split."""
         values = {name: value for name, value in vars(self.split).items() if value is not None}
         values |= self.options
-        values |= self.semi_supervised if learner.unlabeled_views else self.supervised
+        reasons = dict(self.reasons)
+        if learner.unlabeled_views:
+            values |= self.semi_supervised
+        else:
+            values |= self.supervised
+            reasons |= self.supervised_reasons
         if learner.resizes_first:
             values |= self.resizes_first
         for part in method.split("+"):
             values |= self.parts.get(part, {})
             if part == "daso":
                 values["dist_temperature"] = self.temperature_for(split)
-        return Layer(decided_by, values, self.reasons, ONLY_WITH)
+        return Layer(decided_by, values, reasons, ONLY_WITH)
 
     def temperature_for(self, split: SplitOptions) -> float:
         if split.mismatched or split.unlabeled_shape in ("uniform", "reversed"):

@@ -13,6 +13,7 @@ from daso.evaluate.predict import predict_logits
 from daso.files import Row
 from daso.methods.method import Batch
 from daso.nets.network import Network
+from daso.train.readout import ReadoutFitter
 from daso.train.step.record import LossRecord, PseudoLabelRecord
 from daso.train.step.state import Training
 
@@ -52,6 +53,7 @@ def fit(
     batches: Callable[[int], Batch],
     data: TrainingData,
     pause: Callable[[], bool] = never,
+    readout: ReadoutFitter | None = None,
 ) -> Iterator[Row]:
     """Train from the current step to the last one, yielding rows of numbers.
 
@@ -66,6 +68,8 @@ def fit(
         batches: maps a step, counted from 0, to its batch.
         pause: called after every step; if true, a ``"pause"`` row follows unless there is an
             evaluation.
+        readout: fits the readout of the moving average before it is evaluated, which is then
+            evaluated before the first step too.
 
     Raises:
         DivergedError: a loss or a weight is not finite. Noticed at most 20 steps later, which saves
@@ -84,11 +88,24 @@ def fit(
         training.seconds += now - clock
         clock = now
 
+    def evaluate() -> Row:
+        """Evaluate the moving average, once its readout is fitted."""
+        network, described = training.average.network, Row()
+        if readout is not None:
+            described = readout.fit(network, last=training.step == options.steps)
+        row = {"event": "evaluate", "step": training.step, **evaluate_network(network, data)}
+        return row | ({"readout": described} if described else {})
+
     def check_losses() -> None:
         if fault := losses.check():
             what = "a weight" if fault.term == "weights" else f"the loss {fault.term!r}"
             raise _diverged(training, f"{what} became {fault.value}", fault.step, fault.term)
 
+    if readout is not None and training.step == 0 and training.average.network.readout is None:
+        row = evaluate()
+        lap()
+        yield row | {"seconds": training.seconds}
+        clock, last_seconds = time.perf_counter(), training.seconds
     while training.step < options.steps:
         batch = batches(training.step)
         try:
@@ -118,7 +135,7 @@ def fit(
             lap()
             means = losses.take()
             loss, share = means.pop("total"), means.pop("share_confident", None)
-            row: Row = {
+            row = {
                 "event": "train",
                 "step": done,
                 "loss": loss,
@@ -132,8 +149,7 @@ def fit(
             yield row
             clock, last_step, last_seconds = time.perf_counter(), done, training.seconds
         if evaluates:
-            measured = evaluate_network(training.average.network, data)
-            row = {"event": "evaluate", "step": done, **measured}
+            row = evaluate()
             if pseudo_labels := record.take():
                 row["pseudo_labels"] = {**pseudo_labels, **training.method.describe()}
             lap()

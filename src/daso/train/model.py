@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from daso.errors import MissingDependencyError, RunError, first_line
 from daso.files import read_json
 from daso.nets.network import Network
+from daso.nets.readout import NAME, Readout
 from daso.train.config import RunConfig
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, trained_encoder
@@ -94,11 +95,15 @@ def rebuild_model(
         encoder, preprocessing = trained_encoder(config.train, data, given)
         weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
         heads = {name: len(bias) for name, bias in weights.items()}
-        if heads.get(output) != len(names):
-            raise ValueError(f"no head {output!r} for {len(names)} classes among {heads}")
+        readout = Readout.like(state)
+        outputs = heads if readout is None else {**heads, NAME: len(readout.intercept)}
+        if outputs.get(output) != len(names):
+            raise ValueError(f"no head {output!r} for {len(names)} classes among {outputs}")
         network = build_network(
             config.train, shape, encoder, heads, mean, std, output, preprocessing
         )
+        if readout is not None and output == NAME:
+            network.read_out(readout)
         network.load_state_dict(state)
     except MissingDependencyError:
         raise

@@ -24,7 +24,7 @@ class TrainOptions:
 
     steps: int = 250_000
     """Training steps (default: the paper's 250,000 for its benchmarks; for your own data chosen
-    from the number of images and printed)."""
+    from the number of images and printed). 0, for methods with a readout: only that is fitted."""
     batch: int = 64
     """B: labeled images per step."""
     unlabeled_ratio: int | None = None
@@ -117,7 +117,7 @@ class TrainOptions:
 
 
 RANGES = {
-    "steps": Range(1),
+    "steps": Range(0),
     "batch": Range(1),
     "unlabeled_ratio": Range(1),
     "learning_rate": Range(0, above=True),

@@ -26,6 +26,7 @@ from daso.methods.method import Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.network import Encoder
+from daso.nets.readout import Readout
 from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
@@ -38,6 +39,7 @@ from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
 from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
+from daso.train.readout import ReadoutFitter
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
@@ -62,6 +64,7 @@ class Prepared:
     batches: Batches
     processes: Processes | None = None
     backbone: Backbone | None = None
+    readout: ReadoutFitter | None = None
 
     @property
     def first_step(self) -> int:
@@ -113,6 +116,9 @@ class Prepared:
         prepared = self if stage == self.stage else self.begin_stage(stage)
         tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith("plan.")}
         step = checkpoint.step - prepared.first_step
+        if (readout := Readout.like(checkpoint.average())) is not None:
+            network = prepared.training.average.network
+            network.read_out(readout.to(network.mean.device))
         prepared.training.load(tensors, step, checkpoint.seconds)
         return prepared
 
@@ -152,10 +158,18 @@ def prepare(
     options = config.train
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
+    if options.steps == 0 and recipe.readout is None:
+        raise OptionError(
+            f"--steps 0 trains nothing, and {config.method} fits no readout; raise it, or add "
+            "+mixture"
+        )
     device = choose_device(options.device)
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device, config.memory)
+    facts = _facts(data, data, options.steps, dim=0)
+    plan = recipe.build_plan(facts, config.method_options)
+    readout = recipe.build_readout(facts, config.method_options)
     backbone = prepare_backbone(options, images, encoder, folder)
     network = options.network or default_network(data.shape, options.resolution)
     if backbone is not None:
@@ -168,7 +182,6 @@ def prepare(
     options = replace(options, network=network, evaluate_every=options.evaluation_period)
     config = replace(config, train=options)
 
-    plan = recipe.build_plan(_facts(data, data, options.steps, dim=0), config.method_options)
     first = _begin_stage(config, data, recipe, plan, 0, None, processes, backbone)
     method = first.training.method
     if plan.stages()[0].method is not None:
@@ -185,7 +198,7 @@ def prepare(
         size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
-        method_options=recipe.resolved_options(method, plan),
+        method_options=recipe.resolved_options(method, plan, readout),
         train=replace(
             options,
             learning_rate=base_learning_rate(options, method.learning_rate),
@@ -284,7 +297,15 @@ def _begin_stage(
         kept = cast(nn.Module, before.average.network.encoder).state_dict()
     parts = (method, encoder, stage_data, options, config.augmentation, config.vectors)
     training, batches = assemble(*parts, backbone=backbone, frozen=kept, processes=processes)
-    return Prepared(config, data, recipe, plan, number, training, batches, processes, backbone)
+    readout = stage_recipe.build_readout(facts, values)
+    fitter = None
+    if readout is not None:
+        weights = cast(nn.Module, training.network.encoder).parameters()
+        learns = any(weight.requires_grad for weight in weights)
+        pretrained = backbone is not None and not stage_data.are_vectors
+        fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
+    run = (config, data, recipe, plan, number, training, batches)
+    return Prepared(*run, processes, backbone, fitter)
 
 
 def assemble(

@@ -214,7 +214,8 @@ def _finish(
 ) -> None:
     config, training = prepared.config, prepared.training
     last = len(prepared.plan.stages()) - 1
-    deployed = prepared.load_best(folder, warn) or prepared.step
+    best = prepared.load_best(folder, warn)
+    deployed = prepared.step if best is None else best
     confusions = count_confusions(training.average.network, prepared.data)
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(confusions).encode())
@@ -258,7 +259,9 @@ def _train_stage(
     def pause() -> bool:
         return stop() or due()
 
-    for row in fit(prepared.training, prepared.batches, prepared.data, pause):
+    for row in fit(prepared.training, prepared.batches, prepared.data, pause, prepared.readout):
+        if prepared.stage > 0 and prepared.training.step == 0:
+            continue  # the checkpoint of this step is that of the stage before
         if last > 0:
             row |= {"step": row["step"] + prepared.first_step, "stage": prepared.stage}
         if row["event"] == "evaluate" and (passed_on := prepared.plan.describe()):
@@ -287,7 +290,7 @@ def _train_stage(
 
 def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
     training, fingerprint = prepared.training, prepared.config.fingerprint()
-    output = training.network.output
+    output = training.average.network.output
     save_checkpoint(folder, tensors, prepared.step, training.seconds, fingerprint, output)
 
 

@@ -35,8 +35,8 @@ from daso.train.options import TrainOptions
 
 DEFAULT_METHOD = "fixmatch+daso"
 """Method for named data sets and presets."""
-OWN_METHOD = "fixmatch+la+daso"
-"""Method for your own data, where it recognizes rare classes best (LOG.md)."""
+OWN_METHOD = "supervised+la+mixture"
+"""Method for your own data, where it recognizes rare classes best in minutes (LOG.md)."""
 SOURCE_DECIDES = {
     *("steps", "batch", "precision", "deploy", "weight_decay", "ema_decay", "crop"),
     *("dist_temperature", "histogram_period", "queue_length", "queue_batch_statistics"),
@@ -70,7 +70,7 @@ class TrainCommand:
     method: str = ""
     """A method and the parts to add to it, such as fixmatch+la+daso (daso methods lists them), or
     a custom one, file.py:Class. Its hyper-parameters are options too (default: fixmatch+daso for
-    named sources, fixmatch+la+daso for your own data)."""
+    named sources, supervised+la+mixture for your own data)."""
     data: Path | None = None
     """Folder of a named source's files; for a manifest, the folder that its paths start in and may
     not leave (default: its own)."""
@@ -159,14 +159,18 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
         run = RunConfig.read(named.like)
     method = named.method or (run.method if run is not None else OWN_METHOD)
     known = Recipe.parse(method).hyperparameters()
+    undecided = run is None and not named.method  # until the source is parsed
+    if undecided:
+        known = {**Recipe.parse(DEFAULT_METHOD).hyperparameters(), **known}
     groups, refuse = _groups(method, known), partial(_refuse_others, method=method)
     given = parse_given(TrainCommand, argv, "daso train", groups, refuse)
     command: TrainCommand = take(TrainCommand, given)
     for kind in GROUPS.values():
         take(kind, given)  # which checks the values
     command = dataclasses.replace(command, source=_source(command, run))
-    if run is None and not named.method and command.source in (*NAMES, *PRESETS):
-        method = DEFAULT_METHOD
+    if undecided:
+        if command.source in (*NAMES, *PRESETS):
+            method = DEFAULT_METHOD
         lacking = (known.keys() & given.keys()) - Recipe.parse(method).hyperparameters().keys()
         _refuse_others(lacking, method)
     return TrainRequest(command, method, given)

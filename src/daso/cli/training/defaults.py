@@ -26,6 +26,12 @@ from daso.presets.sources import SOURCES, SourceDefaults
 from daso.train.config import GROUPS, RunConfig
 from daso.train.prepare import moved
 
+EMBEDDED = Layer(
+    "embeddings",
+    {"steps": 0, "weak_versions": 0, "strong_versions": 0},
+    {"steps": "the mixture is fitted to the embeddings themselves, which need no training"},
+)
+"""For a readout of embeddings under a linear classifier."""
 PROBE = Layer(
     "probe",
     {"threshold": 0.7},
@@ -67,15 +73,17 @@ def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfi
     train = request.train
     if train.freeze and train.embedding_network == "probe" and "threshold" in known:
         layers.append(PROBE)
+    if train.freeze and train.embedding_network in ("probe", "linear") and recipe.readout:
+        layers.append(EMBEDDED)
     decisions = decide([*layers, given])
 
     chosen: dict[str, Decision] = {}
     if method != request.method:
         chosen["method"] = Decision(method, command.source)
     elif method == OWN_METHOD and not command.method and command.source not in SOURCES:
-        reason = "logit adjustment (la) makes rare classes count like the others"
+        reason = "the mixture reads the unlabeled images; la makes rare classes count like others"
         chosen["method"] = Decision(method, command.source, reason)
-    choosers = (setting.decided_by, PROBE.decided_by)
+    choosers = (setting.decided_by, PROBE.decided_by, EMBEDDED.decided_by)
     chosen |= {n: d for n, d in decisions.items() if d.decided_by in choosers}
     switches = {name for name, parameter in known.items() if parameter.annotation is bool}
     config = configuration(

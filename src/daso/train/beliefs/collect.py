@@ -11,7 +11,8 @@ For n images of the unlabeled pool (all up to 10,000, else a seeded sample):
 * ``pool.truth``: int16 (n,), class where known, else -1; never used in training;
 * ``pool.linear``: int16 (n, 2), the two likeliest classes by the head that classifies, with
   ``pool.linear_probs``, float16 (n, 2);
-* ``pool.semantic``: the same by the similarity to prototypes, softmax(cosine / temperature);
+* ``pool.semantic``: the same by the similarity to prototypes, softmax(cosine / temperature), of
+  the network's features if the method has prototypes, else of those that the head classifies;
 * ``pool.final``: int16 (n,), the pseudo-label, which is the linear guess after the method's
   refiners, with its probability ``pool.confidence``, float16 (n,).
 
@@ -38,6 +39,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +118,15 @@ def collect_beliefs(
 
     labels = data.labeled.labels.cpu().numpy()
     kept = _spread(labels, random)
-    labels, labeled = labels[kept], _features(network, data.labeled, kept)
-    prototypes, temperature, origin = _prototypes(training, labeled, labels, len(data.class_counts))
     index = _sample(len(data.unlabeled), MOST_IMAGES, random)
-    features = _features(network, data.unlabeled, index)
+    features = _features(network, network.represent, data.unlabeled, index)
     linear = network.classify(features, network.output).softmax(1)
+    encode = network.represent
+    if network.readout is not None and _queue(training) is not None:
+        encode = network.encode  # a queue holds features of the network
+        features = _features(network, encode, data.unlabeled, index)
+    labels, labeled = labels[kept], _features(network, encode, data.labeled, kept)
+    prototypes, temperature, origin = _prototypes(training, labeled, labels, len(data.class_counts))
     semantic = (_unit(features) @ _unit(prototypes).T / temperature).softmax(1)
     final = _refine(training, linear, features, torch.from_numpy(index)).cpu().numpy()
     beliefs = linear.cpu().numpy(), semantic.cpu().numpy()
@@ -189,14 +195,16 @@ def _spread(labels: Indices, random: np.random.Generator) -> Indices:
 
 
 @torch.no_grad()
-def _features(network: Network, pool: Pool, index: Indices) -> Tensor:
+def _features(
+    network: Network, encode: Callable[[Tensor], Tensor], pool: Pool, index: Indices
+) -> Tensor:
     """Return the features (N, D) of images of a pool, on the device, in evaluation mode."""
     images = pool.images if pool.images.dim() == 4 else pool.images[:, 0]
     device, training = next(network.parameters()).device, network.training
     size = rows_at_once(images.shape[1:], device, network.resolution)
     at = torch.from_numpy(index).to(images.device)
     network.eval()
-    features = torch.cat([network(images[chunk].to(device)) for chunk in torch.split(at, size)])
+    features = torch.cat([encode(images[chunk].to(device)) for chunk in torch.split(at, size)])
     network.train(training)
     return features
 
@@ -205,15 +213,19 @@ def _unit(features: Tensor) -> Tensor:
     return F.normalize(features, dim=1, eps=1e-8)
 
 
+def _queue(training: Training) -> PrototypeQueue | None:
+    return next((m for m in training.method.modules() if isinstance(m, PrototypeQueue)), None)
+
+
 def _prototypes(
     training: Training, labeled: Tensor, labels: Indices, num_classes: int
 ) -> tuple[Tensor, float, str]:
     """Return prototypes (K, D), temperature and origin: method, or means of labeled features."""
-    modules = list(training.method.modules())
+    modules = training.method.modules()
     temperature = next(
         (m.prototype_temperature for m in modules if isinstance(m, DASO)), TEMPERATURE
     )
-    queue = next((m for m in modules if isinstance(m, PrototypeQueue)), None)
+    queue = _queue(training)
     if queue is not None and int(queue.seen.min()) > 0:
         return queue.prototypes, temperature, "method"
     one_hot = F.one_hot(torch.from_numpy(labels), num_classes).to(labeled)

@@ -87,6 +87,7 @@ def refresh_beliefs(
     prepared = prepare_again(folder, config, progress=progress).at(checkpoint)
     step = checkpoint.step
     if (folder / "summary.json").exists():
-        step = prepared.load_best(folder, warn) or step
+        best = prepared.load_best(folder, warn)
+        step = step if best is None else best
     write_beliefs(folder, prepared.training, prepared.data, config.train.seed, step)
     return step

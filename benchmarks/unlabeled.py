@@ -1,0 +1,116 @@
+"""What unlabeled images bring in seconds and in minutes, whatever their class distribution.
+
+    python benchmarks/unlabeled.py --data FOLDER --sources cifar10 --seeds 100 101
+    python benchmarks/unlabeled.py --sides patches,-labels patches --shapes uniform reversed
+
+The labels fall from 250 to 5 of a class, or from 50 to 1. The unlabeled images are distributed like
+them (consistent, 2,000 to 40), uniformly (700 of every class) or the other way round (reversed).
+Sides that share a seed share the split. A cell that has its row in the results file is not run
+again; one that was stopped is resumed. Seeds from 100 on are for development; results are reported
+for seeds 0 to 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from lite import train
+
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.report.results import append_row, has_row, result_row
+from daso.report.runs import read_run
+from daso.train.config import RunConfig
+from daso.train.options import TrainOptions
+
+LABELS = {"250-5": (250, 50.0), "50-1": (50, 50.0)}
+SHAPES: dict[str, dict[str, Any]] = {
+    "consistent": {"unlabeled_head": 2000, "gamma_unlabeled": 50.0},
+    "uniform": {"unlabeled_head": 700, "gamma_unlabeled": 1.0},
+    "reversed": {
+        "unlabeled_head": 2000,
+        "gamma_unlabeled": 50.0,
+        "unlabeled_shape": "reversed",
+    },
+}
+MIXTURE = "supervised+la+mixture"
+SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "patches, labels": (MIXTURE, {"mixture_weight": 0.0}, {"steps": 0}),
+    "patches": (MIXTURE, {}, {"steps": 0}),
+    "supervised+la": ("supervised+la", {}, {"steps": 1000}),
+    "supervised+la+mixture": (MIXTURE, {}, {"steps": 1000}),
+    "fixmatch+la+daso": (
+        "fixmatch+la+daso",
+        {"dist_temperature": 0.3, "queue_batch_statistics": False},
+        {"steps": 1500, "batch": 16},
+    ),
+    "fixmatch+la+mixture": ("fixmatch+la+mixture", {}, {"steps": 1500, "batch": 16}),
+}
+"""Method, hyper-parameters and training of each side; trainings take about as long as one another.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run the missing cells and append a row of each to the results file."""
+
+    sources: tuple[str, ...] = ("fashion-mnist",)
+    """fashion-mnist, cifar10."""
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    labels: tuple[str, ...] = ("250-5",)
+    """250-5, 50-1."""
+    sides: tuple[str, ...] = tuple(SIDES)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    data: Path | None = None
+    """Folder of the source's files."""
+    network: str = "small"
+    steps: int | None = None
+    """Steps of the trainings (default: those of each side)."""
+    results: Path = Path("results/unlabeled.csv")
+    runs: Path = Path("runs/unlabeled")
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    sources: dict[str, Source] = {}
+    cells = (options.seeds, options.sources, options.labels, options.shapes, options.sides)
+    for seed, name, labels, shape, side in itertools.product(*cells):
+        method, values, changes = SIDES[side]
+        steps = changes["steps"] if not changes["steps"] else options.steps or changes["steps"]
+        key = {"labels": labels, "shape": shape, "side": side, "seed": str(seed)}
+        key |= {"source": name, "steps": str(steps), "network": options.network}
+        if has_row(options.results, key):
+            continue
+        if name not in sources:
+            sources[name] = open_source(name, data=options.data)
+        head, gamma = LABELS[labels]
+        split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **SHAPES[shape])
+        training = TrainOptions(
+            **{**changes, "steps": steps},
+            network=options.network,
+            evaluate_every=max(1, steps // 4),
+            seed=seed,
+            device="cpu",
+        )
+        data = None if options.data is None else str(options.data)
+        config = RunConfig(name, method, data, split=split, method_options=values, train=training)
+        folder = options.runs / "-".join(key.values()).replace(", ", "-")
+        train(config, sources[name], folder)
+        row = {**key, "date": time.strftime("%Y-%m-%d"), **result_row(read_run(folder))}
+        append_row(options.results, row, key)
+        print(
+            f"{name} {labels} {shape} {seed} {side}: {row['balanced_accuracy_last']:.1f} "
+            f"({row['recall_few']:.1f}) in {row['seconds']} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

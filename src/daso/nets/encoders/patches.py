@@ -1,0 +1,184 @@
+"""Features of image patches, from a dictionary that is learned without labels in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FILTERS = 200
+GRID = 3
+THRESHOLD = 0.25
+CONTRAST = 10.0
+"""Added to a patch's variance, in squared pixel values, so that flat patches stay small."""
+WHITENING = 0.1
+LARGEST, SHRUNK = 64, 32
+"""Larger images are shrunk, and to what; in pixels of the longer side."""
+IMAGES, EACH = 5_000, 12
+"""Images to learn from, at most, and patches that are drawn from each."""
+ROUNDS = 10
+
+
+class Geometry(NamedTuple):
+    """How patches lie in an image.
+
+    Attributes:
+        height, width: to which images are resized.
+        size: side of a patch. stride: pixels between neighbours.
+    """
+
+    height: int
+    width: int
+    size: int
+    stride: int
+
+    @classmethod
+    def of(cls, height: int, width: int) -> Geometry:
+        """Return the geometry for images of a size."""
+        longest = max(height, width)
+        if longest > LARGEST:
+            height, width = (max(6, round(side * SHRUNK / longest)) for side in (height, width))
+        shortest = min(height, width)
+        size = min(6, max(1, shortest // 2))
+        return cls(height, width, size, max(1, round(shortest / 16)))
+
+
+class PatchEncoder(nn.Module):
+    """Encodes images by their patches' similarity to learned filters; nothing is trained on labels.
+
+    Every patch, minus its mean and divided by its contrast, is whitened and multiplied with N
+    filters; the responses z become relu(z - 0.25) and relu(-z - 0.25), averaged over the cells of a
+    3 x 3 grid. Coates and Ng, *The Importance of Encoding Versus Training with Sparse Coding and
+    Vector Quantization*, ICML 2011. Whitening and contrast are folded into one convolution and two
+    average poolings.
+
+    Args:
+        channels: of the images.
+        geometry: how patches lie in an image.
+        filters: N.
+
+    Attributes:
+        dim: 2 N x 9, the length of a feature vector.
+    """
+
+    kernel: Tensor
+    offset: Tensor
+    layout: Tensor
+
+    def __init__(self, channels: int, geometry: Geometry, filters: int = FILTERS) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.dim = 2 * filters * GRID * GRID
+        side = geometry.size
+        kernel = torch.zeros(filters, channels, side, side)
+        self.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("offset", torch.zeros(filters))
+        self.register_buffer("layout", torch.tensor(geometry))
+
+    @classmethod
+    def like(cls, kernel: Tensor, layout: Tensor) -> PatchEncoder:
+        """Return an encoder of the same structure as one with these buffers.
+
+        Raises:
+            ValueError: they do not fit each other, as in a damaged file.
+        """
+        numbers = [int(number) for number in layout]
+        side = kernel.shape[2]
+        if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1:
+            raise ValueError(f"a layout of patches does not fit: {numbers}")
+        geometry = Geometry(*numbers)
+        if not all(side <= length <= LARGEST for length in geometry[:2]):
+            raise ValueError(f"a layout of patches does not fit: {numbers}")
+        return cls(kernel.shape[1], geometry, len(kernel))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images, pixel values 0 to 255 (B, C, H, W), to features, float (B, dim) >= 0."""
+        size, stride = self.geometry.size, self.geometry.stride
+        x = self._resize(images)
+        mean = F.avg_pool2d(x.mean(1, keepdim=True), size, stride)
+        square = F.avg_pool2d(x.square().mean(1, keepdim=True), size, stride)
+        contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
+        z = F.conv2d(x.contiguous(memory_format=torch.channels_last), self.kernel, stride=stride)
+        pool = _pooling(z.shape[2], z.shape[3]).to(z)
+        # (B, height * width, N), without a copy in the layout channels last.
+        responses = z.permute(0, 2, 3, 1).flatten(1, 2)
+        z = torch.addcmul(-self.offset, responses, contrast.flatten(1)[:, :, None])
+        # relu(z - t) = max(z, t) - t, and the weights of a cell sum to 1.
+        parts = z.clamp(min=THRESHOLD), -z.clamp(max=-THRESHOLD)
+        sums = torch.cat([(pool @ part).flatten(1) for part in parts], 1)
+        return (sums - THRESHOLD).clamp(min=0)
+
+    def _resize(self, images: Tensor) -> Tensor:
+        x = images.to(self.offset.dtype)
+        height, width = self.geometry[:2]
+        if x.shape[2] != height:
+            x = _resizing(x.shape[2], height).to(x) @ x
+        if x.shape[3] != width:
+            x = x @ _resizing(x.shape[3], width).to(x).T
+        return x
+
+    @torch.no_grad()
+    def learn(self, batches: Iterable[Tensor], generator: torch.Generator) -> None:
+        """Learn the filters from images, uint8 (n, C, H, W) each, by spherical k-means.
+
+        Args:
+            batches: at least one image; about 5,000 are enough.
+        """
+        size = self.geometry.size
+        drawn = [_draw_patches(self._resize(x), size, EACH, generator) for x in batches]
+        rows = torch.cat(drawn)
+        rows = rows - rows.mean(1, keepdim=True)
+        rows = rows * (rows.var(1, keepdim=True, correction=0) + CONTRAST).rsqrt()
+        mean = rows.mean(0)
+        rows = rows - mean
+        values, vectors = torch.linalg.eigh((rows.T @ rows / len(rows)).double())
+        # Rounding may make the smallest eigenvalues slightly negative.
+        whitening = (vectors * (values.clamp(min=0) + WHITENING).rsqrt() @ vectors.T).to(rows)
+        rows = rows @ whitening
+        filters = torch.randn(len(self.offset), rows.shape[1], generator=generator).to(rows)
+        filters = F.normalize(filters, dim=1)
+        for _ in range(ROUNDS):
+            similarity = rows @ filters.T
+            nearest = similarity.abs().argmax(1)
+            amount = similarity.gather(1, nearest[:, None])
+            moved = torch.zeros_like(filters).index_add_(0, nearest, rows * amount)
+            filters = F.normalize(filters + moved, dim=1)
+        folded = filters @ whitening
+        # A response to a patch minus its mean is that of a filter minus its mean.
+        self.kernel.copy_((folded - folded.mean(1, keepdim=True)).view_as(self.kernel))
+        self.offset.copy_(folded @ mean)
+
+
+@cache
+def _resizing(before: int, after: int) -> Tensor:
+    """Return the matrix (after, before) that resizes a column as F.interpolate, antialiased.
+
+    Unlike F.interpolate and F.adaptive_avg_pool2d, every runtime knows matrix products.
+    """
+    units = torch.eye(before, dtype=torch.float64)[None, None]
+    return F.interpolate(units, (after, before), mode="bilinear", antialias=True)[0, 0]
+
+
+@cache
+def _pooling(height: int, width: int) -> Tensor:
+    """Return the matrix (9, height * width) that averages pixels over the cells of a grid."""
+    units = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
+    return F.adaptive_avg_pool2d(units, GRID).flatten(1).T.contiguous()
+
+
+def _draw_patches(x: Tensor, size: int, each: int, generator: torch.Generator) -> Tensor:
+    """Return patches, (n * each, C * size * size), from random places of images (n, C, H, W)."""
+    count, channels, height, width = x.shape
+    rows = torch.randint(height - size + 1, (count, each), generator=generator).to(x.device)
+    columns = torch.randint(width - size + 1, (count, each), generator=generator).to(x.device)
+    within = torch.arange(size, device=x.device)
+    image = torch.arange(count, device=x.device)[:, None, None, None]
+    at_rows = (rows[:, :, None] + within)[:, :, :, None]
+    at_columns = (columns[:, :, None] + within)[:, :, None, :]
+    # (n, each, size, size, C)
+    patches = x.permute(0, 2, 3, 1)[image, at_rows, at_columns]
+    return patches.permute(0, 1, 4, 2, 3).reshape(count * each, channels * size * size)

@@ -1,0 +1,152 @@
+"""The part of a network that classifies in place of its head: projected features of several views.
+
+A readout is fitted, not trained: ``daso.train.readout`` computes its buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daso.nets.encoders.patches import PatchEncoder
+from daso.readout.logistic import LinearHead
+from daso.readout.projection import Projection, root
+
+NAME = "readout"
+"""Name of the readout as the head of a network."""
+
+
+class Block(nn.Module):
+    """Maps features (B, D) of one kind to their share of the projection (B, d)."""
+
+    center: Tensor
+    matrix: Tensor
+    rooted: Tensor
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(dim))
+        self.register_buffer("matrix", torch.zeros(dim, size))
+        self.register_buffer("rooted", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, features: Tensor) -> Tensor:
+        unit = F.normalize(root(features, self.rooted) - self.center, dim=1)
+        return unit @ self.matrix
+
+
+class Encode(Protocol):
+    """Maps images or vectors to features of a kind, ``"network"`` or ``"vector"``."""
+
+    def __call__(self, images: Tensor, kind: str) -> Tensor: ...
+
+
+class Readout(nn.Module):
+    """Projects features of the network, of patches or of the vectors themselves, and classifies.
+
+    Args:
+        dims: length D of the features of each kind that is joined: ``"network"``, ``"patches"``,
+            ``"vector"``.
+        size: d, coordinates of the projection.
+        classes: K.
+        patches: encoder of patches, if they are joined.
+        mirrored: whether features are averaged with those of the mirrored image.
+
+    Attributes:
+        chosen: the weight of the unlabeled features, 0 for none, and the temperature.
+    """
+
+    bias: Tensor
+    weight: Tensor
+    intercept: Tensor
+    mirror: Tensor
+    chosen: Tensor
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        size: int,
+        classes: int,
+        patches: PatchEncoder | None = None,
+        *,
+        mirrored: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({name: Block(dim, size) for name, dim in dims.items()})
+        self.patches = patches
+        self.mirrored = mirrored
+        self.register_buffer("bias", torch.zeros(size))
+        self.register_buffer("weight", torch.zeros(size, classes))
+        self.register_buffer("intercept", torch.zeros(classes))
+        self.register_buffer("chosen", torch.tensor([0.0, 1.0]))
+        # Its length says whether images are mirrored, so that a state describes its structure.
+        self.register_buffer("mirror", torch.ones(int(mirrored)))
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> Readout | None:
+        """Return a readout with the structure of the one in a network's state, if it has one."""
+        own = {n.removeprefix("readout."): t for n, t in state.items() if n.startswith("readout.")}
+        if not own:
+            return None
+        centers = {n.split(".")[1]: t for n, t in own.items() if n.endswith(".center")}
+        patches = None
+        if "patches.kernel" in own:
+            patches = PatchEncoder.like(own["patches.kernel"], own["patches.layout"])
+        dims = {name: len(center) for name, center in centers.items()}
+        size, classes = own["weight"].shape
+        return cls(dims, size, classes, patches, mirrored=len(own["mirror"]) > 0)
+
+    def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
+        """Return the features of one kind, float (B, D), of images or vectors."""
+        features = self._encode(encode, images, kind)
+        if self.mirrored:
+            features = (features + self._encode(encode, images.flip(3), kind)) / 2
+        return features
+
+    def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
+        if kind == "patches":
+            assert self.patches is not None
+            return cast(Tensor, self.patches(images))
+        return encode(images, kind)
+
+    def forward(self, encode: Encode, images: Tensor) -> Tensor:
+        """Return the projected features, float (B, d)."""
+        parts = [block(self.features(encode, images, n)) for n, block in self.blocks.items()]
+        return torch.stack(parts).sum(0) + self.bias
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits, float (B, K), of projected features (B, d)."""
+        return features @ self.weight + self.intercept
+
+    @torch.no_grad()
+    def take(
+        self,
+        blocks: Mapping[str, tuple[Projection, Tensor]],
+        bias: Tensor,
+        head: LinearHead,
+    ) -> None:
+        """Take what was fitted; kinds without a block, and coordinates beyond d, are ignored.
+
+        Args:
+            blocks: by kind of features, its projection, and the matrix that follows, (_, d).
+            bias: (d,), added after the matrices.
+        """
+        size = len(bias)
+        for tensor in (
+            self.bias,
+            self.weight,
+            *(cast(Block, b).matrix for b in self.blocks.values()),
+        ):
+            tensor.zero_()
+        self.bias[:size] = bias
+        for kind, (projection, matrix) in blocks.items():
+            block = cast(Block, self.blocks[kind])
+            block.center.copy_(projection.center)
+            block.rooted.fill_(projection.rooted)
+            block.matrix[:, :size] = projection.matrix @ matrix
+            self.bias[:size] += projection.bias @ matrix
+        self.weight[:size] = head.weight
+        self.intercept.copy_(head.bias)

@@ -1,0 +1,51 @@
+"""The mixture readout as a part of a method's name: ``supervised+la+mixture``."""
+
+from __future__ import annotations
+
+from daso.errors import check_range
+from daso.parts import Part
+from daso.readout.mixture import MixtureOptions
+
+
+class Mixture(Part):
+    """Classify by a mixture over labeled and unlabeled features, in place of the trained head.
+
+    At the start and at every evaluation, features of the moving average are joined with those of
+    image patches, which need no training, and a linear head is fitted to them in seconds; see
+    ``fit_mixture``. The class distribution of the unlabeled images is estimated, not assumed. By
+    cross-validation on the labels, at the start, the unlabeled features get more or less weight, or
+    none where they would mislead.
+
+    Args:
+        mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
+            >= 0 (default: chosen by cross-validation on the labels, or no weight).
+        dimensions: d, principal components of the features, at least 2.
+        shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
+        join_patches: join the features of the network with those of image patches.
+    """
+
+    paper = "Coates & Ng, ICML 2011; Nigam et al., Machine Learning 2000; joined here"
+    kind = "readout"
+    balances = True
+
+    def __init__(
+        self,
+        *,
+        mixture_weight: float | None = None,
+        dimensions: int = 128,
+        shrinkage: float = 0.3,
+        join_patches: bool = True,
+    ) -> None:
+        super().__init__()
+        if mixture_weight is not None:
+            check_range("mixture_weight", mixture_weight, 0)
+        check_range("dimensions", dimensions, 2)
+        check_range("shrinkage", shrinkage, most=1, above=0)
+        self.mixture_weight = mixture_weight
+        self.dimensions = dimensions
+        self.shrinkage = shrinkage
+        self.join_patches = join_patches
+
+    @property
+    def options(self) -> MixtureOptions:
+        return MixtureOptions(shrinkage=self.shrinkage)

@@ -1,0 +1,254 @@
+"""Fit the readout of a run's moving average, at the start and at every evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from daso.data.images.pool import ImageRows
+from daso.data.training_data import TrainingData
+from daso.evaluate.predict import rows_at_once
+from daso.files import Row
+from daso.nets.encoders.patches import IMAGES, Geometry, PatchEncoder
+from daso.nets.network import Network
+from daso.nets.readout import Readout
+from daso.readout.choice import Features, choose
+from daso.readout.mixture import fit_mixture
+from daso.readout.part import Mixture
+from daso.readout.projection import MOST_ROWS, Projection, principal_components
+from daso.train.step.sampling import derive_seed
+
+MOST_AT_START, MOST_BETWEEN, MOST_AT_END = 10_000, 2_000, 100_000
+"""Unlabeled images whose features are computed for the first fit, those on the way, and the last
+one. The choice takes as many as those on the way."""
+COMPONENTS = 256
+"""Components that are kept of each kind of features, before they are joined."""
+WEIGHTS = (0.1, 0.5)
+"""Weights of the unlabeled features to choose from."""
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A projection of features of one kind, and those of the labeled and unlabeled images."""
+
+    projection: Projection
+    labeled: Tensor
+    unlabeled: Tensor
+
+    def first(self, unlabeled: int) -> Projected:
+        """Return it with the first unlabeled images only; their order is random."""
+        return replace(self, unlabeled=self.unlabeled[:unlabeled])
+
+
+@dataclass
+class ReadoutFitter:
+    """Fits readouts in one stage of a run.
+
+    Mirroring, and the weight of the unlabeled features, are chosen once: by features for which no
+    label was used in training. The readout keeps the choice.
+
+    Attributes:
+        pretrained: whether the network's features are useful before its training.
+        learns: whether the encoder is trained.
+    """
+
+    part: Mixture
+    data: TrainingData
+    seed: int
+    pretrained: bool
+    learns: bool
+    _fixed: tuple[int, Projected] | None = field(default=None, init=False)
+
+    @property
+    def fixed(self) -> str | None:
+        """The kind of features that the training does not change, if there is one."""
+        if self.data.are_vectors:
+            return "vector"
+        return "patches" if self.part.join_patches else None
+
+    def fit(self, network: Network, *, last: bool) -> Row:
+        """Fit a network's readout, the first one or again; return what is new, as JSON values."""
+        fit = self.start if network.readout is None else self.refit
+        return fit(network, last=last)
+
+    @torch.no_grad()
+    def start(self, network: Network, *, last: bool = False) -> Row:
+        """Give an untrained network its first readout; return what was chosen, as JSON values."""
+        kinds = [] if self.fixed is None else [self.fixed]
+        if self.pretrained or not kinds:
+            kinds.append("network")
+        patches = self._learn_patches() if "patches" in kinds else None
+        forms, readouts = {}, {}
+        for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
+            readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
+            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
+            joined = join(few, self.part.dimensions)
+            forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
+        given = self.part.mixture_weight
+        choice = choose(
+            list(forms.values()),
+            self.data.labeled.labels,
+            len(self.data.class_names),
+            WEIGHTS if given is None else (given,) if given else (),
+            self.part.options,
+            self.seed,
+        )
+        best = choice.best if given is None else choice.best_of(given)
+        readout = readouts[best.name]
+        readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
+        network.read_out(readout)
+        most = MOST_AT_END if last else MOST_AT_START
+        projected = {kind: self._features(network, readout, kind, most) for kind in kinds}
+        described = choice.describe(best) | {"mirrored": readout.mirrored}
+        return described | self._fit(readout, projected)
+
+    @torch.no_grad()
+    def refit(self, network: Network, *, last: bool) -> Row:
+        """Fit the readout of a network again, to its own features too."""
+        readout = network.readout
+        assert readout is not None
+        kinds = [kind for kind in readout.blocks if kind == self.fixed or self.learns]
+        most = MOST_AT_END if last else MOST_BETWEEN
+        return self._fit(
+            readout, {kind: self._features(network, readout, kind, most) for kind in kinds}
+        )
+
+    def _features(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
+        """Return the projected features of one kind; those that do not change are kept."""
+        if kind != self.fixed:
+            return self._project(network, readout, kind, most)
+        enough = most if most == MOST_AT_END else MOST_AT_START
+        if self._fixed is None or self._fixed[0] < enough:
+            self._fixed = enough, self._project(network, readout, kind, enough)
+        return self._fixed[1].first(most)
+
+    def _build(self, network: Network, patches: PatchEncoder | None, mirrored: bool) -> Readout:
+        dims = {}
+        if self.fixed == "patches":
+            assert patches is not None
+            dims["patches"] = patches.dim
+        elif self.fixed == "vector":
+            dims["vector"] = self.data.shape[0]
+        if self.learns or self.pretrained or not dims:
+            dims["network"] = network.dim
+        size, classes = self.part.dimensions, len(self.data.class_names)
+        return Readout(dims, size, classes, patches, mirrored=mirrored).to(network.mean.device)
+
+    def _learn_patches(self) -> PatchEncoder:
+        channels, height, width = self.data.shape
+        images = self.data.labeled.images
+        encoder = PatchEncoder(channels, Geometry.of(height, width)).to(images.device)
+        labeled, unlabeled = self._rows(IMAGES)
+        labeled = labeled[torch.randperm(len(labeled), generator=self._generator("labeled"))]
+        total = len(labeled) + len(unlabeled)
+        batches = []
+        for pool, rows in ((self.data.labeled, labeled), (self.data.unlabeled, unlabeled)):
+            if pool is not None and len(rows):
+                chosen = rows[: math.ceil(IMAGES * len(rows) / max(total, IMAGES))]
+                batches += [
+                    pool.images[part.to(images.device)] for part in torch.split(chosen, 500)
+                ]
+        encoder.learn(batches, self._generator("patches"))
+        return encoder
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.seed, purpose, 0))
+
+    def _rows(self, most: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of all labeled and of at most *most* unlabeled images, shuffled."""
+        unlabeled = 0 if self.data.unlabeled is None else len(self.data.unlabeled)
+        order = torch.randperm(unlabeled, generator=self._generator("readout"))
+        return torch.arange(len(self.data.labeled)), order[:most]
+
+    def _project(self, network: Network, readout: Readout, kind: str, most: int) -> Projected:
+        """Fit a projection to features of one kind, and apply it to the images."""
+        labeled, unlabeled = self._rows(most)
+        pools = self.data.labeled, self.data.unlabeled or self.data.labeled
+        spread = max(1, math.ceil((len(labeled) + len(unlabeled)) / MOST_ROWS))
+
+        def encode(step: int) -> Iterator[list[Tensor]]:
+            for pool, index in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
+                yield list(_encode(network, readout, kind, pool.images, index, projection))
+
+        projection = None
+        sample = [torch.cat(part) for part in encode(spread) if part]
+        projection = Projection.fit(torch.cat(sample), COMPONENTS)
+        parts = [[projection(part)] for part in sample] if spread == 1 else list(encode(1))
+        empty = projection.bias.new_zeros(0, len(projection.bias))
+        first, second = (torch.cat([empty, *part]) for part in (*parts, [])[:2])
+        return Projected(projection, first, second)
+
+    def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
+        """Fit the head to joined features, and write all of it into the readout."""
+        joined = join(list(kinds.values()), self.part.dimensions)
+        weight, temperature = readout.chosen.tolist()
+        options = self.part.options
+        unlabeled = joined.unlabeled[:0]
+        if weight > 0:
+            options, unlabeled = replace(options, unlabeled_weight=weight), joined.unlabeled
+        labels, classes = self.data.labeled.labels, len(self.data.class_names)
+        fit = fit_mixture(joined.labeled, labels, unlabeled, classes, options)
+        blocks = {
+            name: (kind.projection, matrix)
+            for (name, kind), matrix in zip(kinds.items(), joined.matrices, strict=True)
+        }
+        readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature))
+        return {"unlabeled_prior": fit.prior.tolist()} if weight > 0 else {}
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Features of all kinds, joined, with the map from each kind's projection to them.
+
+    Attributes:
+        labeled: (N, d). unlabeled: (U, d).
+        matrices: one for each kind, (d of the kind, d).
+        bias: (d,).
+    """
+
+    labeled: Tensor
+    unlabeled: Tensor
+    matrices: tuple[Tensor, ...]
+    bias: Tensor
+
+
+def join(kinds: Sequence[Projected], dimensions: int) -> Joined:
+    """Join features of several kinds, each with the same total variance, by their components."""
+    sizes = [len(kind.projection.bias) for kind in kinds]
+    labeled = torch.cat([kind.labeled / kind.labeled.shape[1] ** 0.5 for kind in kinds], 1)
+    unlabeled = torch.cat([kind.unlabeled / kind.unlabeled.shape[1] ** 0.5 for kind in kinds], 1)
+    matrix, bias = principal_components(torch.cat([labeled, unlabeled]), dimensions)
+    parts = torch.split(matrix, sizes)
+    return Joined(
+        labeled @ matrix + bias,
+        unlabeled @ matrix + bias,
+        tuple(part / size**0.5 for part, size in zip(parts, sizes, strict=True)),
+        bias,
+    )
+
+
+def _encode(
+    network: Network,
+    readout: Readout,
+    kind: str,
+    images: ImageRows,
+    index: Tensor,
+    projection: Projection | None,
+) -> Iterator[Tensor]:
+    """Yield features of one kind, perhaps projected, of the chosen images, in evaluation mode."""
+    training = network.training
+    network.eval()
+    shape = images.shape[1:] if images.dim() == 4 else images.shape[2:]
+    size = rows_at_once(shape, images.device, network.resolution)
+    try:
+        for part in torch.split(index, size) if len(index) else ():
+            chosen = images[part.to(images.device)]
+            plain = chosen if images.dim() == 4 else chosen[:, 0]
+            features = readout.features(network.encode, plain, kind)
+            yield features if projection is None else projection(features)
+    finally:
+        network.train(training)

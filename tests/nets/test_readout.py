@@ -1,0 +1,140 @@
+"""Readouts: what they compute from each kind of features, the mirrored image, and their structure in a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from daso.nets.encoders.patches import Geometry, PatchEncoder
+from daso.nets.network import Network, build_encoder
+from daso.nets.readout import NAME, Block, Readout
+from daso.readout.logistic import LinearHead
+from daso.readout.projection import Projection
+
+K, SIZE = 3, 7
+IMAGES = torch.randint(256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network(build_encoder("small-4", 1, 8), {"class": K}, [0.5], [0.2]).eval()
+
+
+def patches() -> PatchEncoder:
+    encoder = PatchEncoder(1, Geometry.of(8, 8), 5)
+    encoder.learn([IMAGES], torch.Generator().manual_seed(0))
+    return encoder
+
+
+def random_projection(dim: int, rooted: bool) -> Projection:
+    return Projection(rooted, torch.randn(dim), torch.randn(dim, 4), torch.randn(4))
+
+
+def joined(
+    net: Network, mirrored: bool
+) -> tuple[Readout, dict[str, tuple[Projection, Tensor]], Any]:
+    """Return a readout of both kinds, and the maps it was given: five coordinates of its seven."""
+    encoder = patches()
+    dims = {"patches": encoder.dim, "network": net.dim}
+    readout = Readout(dims, SIZE, K, encoder, mirrored=mirrored)
+    blocks = {
+        kind: (random_projection(dim, kind == "patches"), torch.randn(4, 5))
+        for kind, dim in dims.items()
+    }
+    bias, head = torch.randn(5), LinearHead(torch.randn(5, K), torch.randn(K))
+    readout.take(blocks, bias, head)
+    return readout, blocks, (bias, head)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_kinds_are_projected_added_and_classified(mirrored: bool) -> None:
+    net = network()
+    readout, blocks, (bias, head) = joined(net, mirrored)
+    net.read_out(readout)
+    with torch.no_grad():
+        z = bias.clone()
+        for kind, encode in (("patches", readout.patches), ("network", net)):
+            assert encode is not None
+            x = encode(IMAGES)
+            if mirrored:
+                x = (x + encode(IMAGES.flip(3))) / 2
+            projection, matrix = blocks[kind]
+            z = z + projection(x) @ matrix
+        features = net.represent(IMAGES)
+        assert features.shape == (4, SIZE)
+        torch.testing.assert_close(features[:, :5], z)
+        assert not features[:, 5:].any()
+        torch.testing.assert_close(net.classify(features, net.output), head(z))
+    if mirrored:
+        torch.testing.assert_close(net.represent(IMAGES.flip(3)), features, atol=1e-4, rtol=1e-4)
+    else:
+        assert not torch.allclose(net.represent(IMAGES.flip(3)), features, atol=1e-2)
+
+
+def test_what_is_taken_later_replaces_all() -> None:
+    """Of a kind that is no longer joined, and of coordinates that are no longer there, nothing is left."""
+    net = network()
+    readout, blocks, _ = joined(net, False)
+    smaller = {"patches": (blocks["patches"][0], torch.randn(4, 2))}
+    readout.take(smaller, torch.zeros(2), LinearHead(torch.randn(2, K), torch.randn(K)))
+    features = readout(net.encode, IMAGES)
+    assert features[:, :2].any()
+    assert not features[:, 2:].any()
+    expected = blocks["patches"][0](readout.patches(IMAGES)) @ smaller["patches"][1]  # type: ignore[misc]
+    torch.testing.assert_close(features[:, :2], expected, atol=1e-4, rtol=1e-4)
+    assert not readout.weight[2:].any()
+
+
+def test_a_block_roots_and_normalizes() -> None:
+    block = Block(3, 2)
+    block.rooted.fill_(True)
+    block.center.copy_(torch.tensor([1.0, 0, 0]))
+    block.matrix.copy_(torch.tensor([[1.0, 0], [0, 1], [0, 0]]))
+    x = torch.tensor([[4.0, 1, -9], [1, 0, 0]])
+    expected = torch.tensor([[1.0, 1], [0, 0]]) / torch.tensor([[2.0], [1]]).sqrt()
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_state_tells_the_structure(mirrored: bool) -> None:
+    net = network()
+    readout = joined(net, mirrored)[0]
+    net.read_out(readout)
+    other = network()
+    again = Readout.like(net.state_dict())
+    assert again is not None
+    assert again.mirrored == mirrored
+    other.read_out(again)
+    other.load_state_dict(net.state_dict())
+    assert other.output == NAME
+    assert torch.equal(other.represent(IMAGES), net.represent(IMAGES))
+    assert Readout.like(network().state_dict()) is None
+
+
+def test_vectors_are_read_as_they_are_and_images_through_a_frozen_backbone() -> None:
+    class Two(nn.Module):
+        dim = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Flatten()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.backbone(x) if x.dim() == 4 else x)[:, :2]
+
+    net = Network(Two(), {}, [0.5], [0.2])
+    readout = Readout({"vector": 64}, SIZE, K)
+    readout.take(
+        {"vector": (random_projection(64, False), torch.randn(4, SIZE))},
+        torch.zeros(SIZE),
+        LinearHead(torch.randn(SIZE, K), torch.zeros(K)),
+    )
+    vectors = (IMAGES.flatten(1).float() / 255 - 0.5) / 0.2
+    torch.testing.assert_close(net.encode(IMAGES, "vector"), vectors)
+    net.read_out(readout)
+    torch.testing.assert_close(net.represent(IMAGES), net.represent(vectors))
+    assert F.cosine_similarity(net.represent(vectors)[:1], net.represent(vectors)[1:2]) < 0.999

@@ -1,0 +1,128 @@
+"""The choice by the labels: the mixture where it helps, none where many labels say so, any number of labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from daso.readout import choice
+from daso.readout.choice import EXPECTED_GAIN, Choice, Features, choose
+from daso.readout.mixture import MixtureOptions
+
+OPTIONS = MixtureOptions()
+
+
+def blobs(counts: list[int], seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+    centers = torch.randn(len(counts), 5, generator=torch.Generator().manual_seed(9)).double() * 2
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    noise = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(seed)).double()
+    return centers[labels] + spread * noise, labels
+
+
+def chosen(x: Tensor, y: Tensor, z: Tensor, classes: int = 3, **options: object) -> Choice:
+    return choose([Features("one", x, z)], y, classes, (0.1, 0.5), replace(OPTIONS, **options))
+
+
+def misleading(per_class: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features whose classes are halves of two clusters, across the gap between these."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw(count: int) -> Tensor:
+        x = 0.3 * torch.randn(count, 2, generator=random).double()
+        x[:, 0] += torch.where(torch.arange(count) % 2 == 0, 2.0, -2.0)
+        return x
+
+    x = draw(2 * per_class)
+    return x, (x[:, 1] > 0).long(), draw(400)
+
+
+def test_the_mixture_is_chosen_where_it_helps() -> None:
+    (x, y), (z, _) = blobs([30, 10, 4], 0, 2.0), blobs([100] * 3, 1, 2.0)
+    result = chosen(x, y, z)
+    assert result.uses_unlabeled
+    assert result.gain > 2 * result.gain_error
+    losses = {c.unlabeled_weight: c.loss for c in result.candidates}
+    assert losses.keys() == {None, 0.1, 0.5}
+    assert result.best.loss == min(losses[0.1], losses[0.5]) < losses[None]
+    described = result.describe(result.best)
+    assert described["unlabeled_weight"] == result.best.unlabeled_weight
+    assert result.best_of(0.1).unlabeled_weight == 0.1
+
+
+def test_many_labels_refuse_it_and_a_few_cannot() -> None:
+    many = chosen(*misleading(200), classes=2)
+    assert not many.uses_unlabeled
+    assert many.gain < 0
+    mixed = min(c.loss for c in many.candidates if c.unlabeled_weight is not None)
+    assert many.best.loss < mixed
+    few = chosen(*misleading(4), classes=2)
+    plain, *others = few.candidates
+    assert plain.loss < min(c.loss for c in others)  # as it should be, and too little to go by
+    assert few.uses_unlabeled
+    assert many.gain_error < few.gain_error < EXPECTED_GAIN[1]
+
+
+def test_losses_are_those_of_cross_validation() -> None:
+    """Balanced labels: each fold's head is scikit-learn's, at the temperature that was chosen."""
+    x, y = blobs([20, 20, 20], 0, 3.0)
+    result = chosen(x, y, x[:0])
+    assert (result.gain, result.gain_error, result.uses_unlabeled) == (0, 0, False)
+    (only,) = result.candidates
+    losses = torch.zeros(60, dtype=torch.float64)
+    for others, own in choice._folds(y.numpy(), 0):
+        head = LogisticRegression(C=1 / (0.01 * len(others)), tol=1e-9, max_iter=1000)
+        head.fit(x[others].numpy(), y[others].numpy())
+        logits = torch.from_numpy(head.decision_function(x[own].numpy())) / only.temperature
+        losses[own] = torch.nn.functional.cross_entropy(logits, y[own], reduction="none")
+    assert only.loss == pytest.approx(float(losses.mean()), abs=1e-3)
+
+
+def test_the_better_features_are_chosen() -> None:
+    (x, y), (z, _) = blobs([30, 10, 4], 0), blobs([100] * 3, 1)
+    noise = torch.randn(len(x), 5, generator=torch.Generator().manual_seed(3)).double()
+    forms = [Features("noise", noise, z), Features("blobs", x, z)]
+    assert choose(forms, y, 3, (0.1,), OPTIONS).best.name == "blobs"
+
+
+def test_one_label_of_each_class_says_nothing() -> None:
+    (x, y), (z, _) = blobs([1, 1, 1], 0), blobs([20] * 3, 1)
+    result = chosen(x, y, z)
+    assert result.uses_unlabeled
+    assert (result.gain, result.gain_error) == EXPECTED_GAIN
+    assert result.best.temperature == 1
+
+
+@pytest.mark.parametrize("counts", [[2, 2], [2, 1, 1], [3, 0, 1], [2, 7, 1], [1], [5, 0]])
+def test_any_few_labels_give_a_choice(counts: list[int]) -> None:
+    x, y = blobs(counts, 0)
+    for z in (blobs([20] * len(counts), 1)[0], x[:0]):
+        result = chosen(x, y, z, classes=len(counts))
+        numbers = [result.gain, result.gain_error, *(c.loss for c in result.candidates)]
+        assert np.isfinite(numbers).all(), counts
+        assert result.uses_unlabeled <= (len(z) > 0)
+
+
+def test_folds_hold_each_label_once_and_leave_one_of_each_class() -> None:
+    for counts in ([2, 2], [9, 4, 1], [5, 5, 5], [7, 30], [1, 1]):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        folds = choice._folds(labels, 3)
+        held = sorted(int(i) for _, own in folds for i in own)
+        several = [i for i, k in enumerate(labels) if counts[k] > 1]
+        assert held == several, counts
+        for others, own in folds:
+            assert set(labels[others.numpy()]) == set(labels)
+            assert sorted([*others.tolist(), *own.tolist()]) == list(range(len(labels)))
+
+
+def test_no_more_unlabeled_features_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "UNLABELED", 20)
+    sizes, fit = [], choice.fit_mixture
+    monkeypatch.setattr(choice, "fit_mixture", lambda *a: sizes.append(len(a[2])) or fit(*a))
+    (x, y), (z, _) = blobs([4, 4], 0), blobs([20, 19], 1)
+    chosen(x, y, z, classes=2)
+    assert set(sizes) == {20}
