@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from daso.data.images.encoded import Item
 from daso.data.open import NAMES, list_own
 from daso.errors import DasoError, DataError, OptionError, RunError
 from daso.export.card import Check, model_card
@@ -158,7 +159,7 @@ def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]
     return np.ascontiguousarray(samples), f"{name} {'images' if samples.ndim == 4 else 'vectors'}"
 
 
-def _readable(classifier: Classifier, files: Iterable[Path | bytes | DataError]) -> Array:
+def _readable(classifier: Classifier, files: Iterable[Item]) -> Array:
     samples, reason = [], ""
     for file in itertools.islice(files, MAX_IMAGES):
         try:
