@@ -27,6 +27,7 @@ from daso.losses.labeled import LabeledLoss
 from daso.methods.method import Method
 from daso.parts import Part
 from daso.plans.plan import Plan
+from daso.readout.part import Mixture
 from daso.refine.guess import Refiner
 from daso.terms.term import Term
 
@@ -71,6 +72,7 @@ def test_every_part_is_of_its_kind_and_says_where_it_is_from() -> None:
         "refiner": Refiner,
         "term": Term,
         "plan": Plan,
+        "readout": Mixture,
     }
     for name, place in NAMES.items():
         part = load(outline(place))

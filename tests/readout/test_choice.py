@@ -74,8 +74,8 @@ def test_losses_are_those_of_cross_validation() -> None:
     assert (result.gain, result.gain_error, result.uses_unlabeled) == (0, 0, False)
     (only,) = result.candidates
     losses = torch.zeros(60, dtype=torch.float64)
-    for others, own in choice._folds(y.numpy(), 0):
-        head = LogisticRegression(C=1 / (0.01 * len(others)), tol=1e-9, max_iter=1000)
+    for others, own in choice._folds(y.numpy(), 5, 0):
+        head = LogisticRegression(C=3 / (OPTIONS.penalty * len(others)), tol=1e-9, max_iter=1000)
         head.fit(x[others].numpy(), y[others].numpy())
         logits = torch.from_numpy(head.decision_function(x[own].numpy())) / only.temperature
         losses[own] = torch.nn.functional.cross_entropy(logits, y[own], reduction="none")
@@ -110,7 +110,7 @@ def test_any_few_labels_give_a_choice(counts: list[int]) -> None:
 def test_folds_hold_each_label_once_and_leave_one_of_each_class() -> None:
     for counts in ([2, 2], [9, 4, 1], [5, 5, 5], [7, 30], [1, 1]):
         labels = np.repeat(np.arange(len(counts)), counts)
-        folds = choice._folds(labels, 3)
+        folds = choice._folds(labels, 5, 3)
         held = sorted(int(i) for _, own in folds for i in own)
         several = [i for i, k in enumerate(labels) if counts[k] > 1]
         assert held == several, counts

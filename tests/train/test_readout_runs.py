@@ -272,6 +272,6 @@ def test_a_plan_whose_last_training_has_no_readout_is_refused(
 def test_names_with_two_readouts_are_refused(tiny_config: MakeConfig, digits: Source) -> None:
     with pytest.raises(OptionError, match="twice"):
         prepare(tiny_config("supervised+mixture+mixture"), digits)
-    for options in ({"mixture_weight": 0}, {"dimensions": 1}, {"shrinkage": 0.0}):
+    for options in ({"mixture_weight": -0.1}, {"dimensions": 1}, {"shrinkage": 0.0}):
         with pytest.raises(OptionError, match=next(iter(options))):
             prepare(tiny_config("supervised+mixture", method_options=options), digits)
