@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from daso.nets.encoders.vector import VectorEncoder
 from daso.nets.network import Network
 
 
@@ -60,7 +61,7 @@ class Deployed(nn.Module):
         encoder = self.encoder
         if kind == "vector":
             if not self.takes_images:
-                return x
+                return encoder.standardize(x) if isinstance(encoder, VectorEncoder) else x
             encoder = cast(nn.Module, encoder.backbone)
         if self.takes_images:
             if self.resizes:

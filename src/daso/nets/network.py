@@ -149,12 +149,13 @@ class Network(nn.Module):
         """Return features (B, D) of a kind that a readout joins.
 
         Args:
-            kind: ``"network"``, or ``"vector"``: the vectors themselves, or the embeddings of
-                images by a frozen backbone.
+            kind: ``"network"``, or ``"vector"``: the vectors themselves, standardized; embeddings by
+                a frozen backbone, whose variances mean something, as they are.
         """
         if kind == "vector":
             if images.dim() == 2:
-                return images
+                encoder = self.encoder
+                return encoder.standardize(images) if isinstance(encoder, VectorEncoder) else images
             return self._features(images, cast(nn.Module, cast(nn.Module, self.encoder).backbone))
         features: Tensor = self(images)
         return features

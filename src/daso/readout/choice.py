@@ -123,9 +123,10 @@ def choose(
                     changed = replace(options, unlabeled_weight=trial, passes=1, steps=20)
                     fitted = fit_mixture(rest, of_rest, unlabeled, classes, changed, head).head
                 logits[form.name, trial][own] = fitted(labeled[own])
+    labels = labels.cpu()
     counts = labels.bincount(minlength=classes)
     tested = counts[labels] > 1
-    losses = {key: _losses(values[tested], labels[tested]) for key, values in logits.items()}
+    losses = {key: _losses(values.cpu()[tested], labels[tested]) for key, values in logits.items()}
     shares = _shares(labels[tested], classes)
     candidates = [
         Candidate(*key, float(loss @ shares), temperature)

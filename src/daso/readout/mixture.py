@@ -141,20 +141,21 @@ def _expectation_maximization(
     beliefs = unlabeled.new_zeros(len(unlabeled), len(counts))
     total, mixed = counts, means
     # With a label or two of each class, nothing tells how much classes vary.
-    variance = torch.cat([labeled, unlabeled]).double().var(0).mean()
-    least = (LEAST_VARIANCE * variance).clamp(min=1e-12)
+    variance = float(torch.cat([labeled, unlabeled]).var(0).mean())
+    least = max(LEAST_VARIANCE * variance, 1e-12)
     for _ in range(options.iterations):
-        # The covariance of all residuals, every class with the same total weight.
+        # The covariance of all residuals, every class with the same total weight; on the host,
+        # since some accelerators have no float64.
         share = torch.where(present, 1 / total.clamp(min=1e-12), 0.0)
         rows = (truth @ share).sqrt()[:, None], (weight * (beliefs @ share)).sqrt()[:, None]
         parts = torch.cat([labeled * rows[0], unlabeled * rows[1]])
         centered = mixed * (share * total).sqrt()[:, None]
         covariance = parts.T @ parts - centered.T @ centered
-        covariance = (covariance / share.mul(total).sum()).double()
+        covariance = (covariance / share.mul(total).sum()).cpu().double()
         floor = covariance.diagonal().mean().clamp(min=least)
         identity = torch.eye(size, dtype=torch.float64, device=covariance.device)
         covariance = (1 - options.shrinkage) * covariance + options.shrinkage * floor * identity
-        directions = torch.linalg.solve(covariance, mixed.T.double()).to(labeled)  # (d, K)
+        directions = torch.linalg.solve(covariance, mixed.T.cpu().double()).to(labeled)  # (d, K)
         offset = -0.5 * (mixed.T * directions).sum(0)
         logits = (unlabeled @ directions + offset).masked_fill(~present, -torch.inf).log_softmax(1)
         if other is not None:

@@ -135,7 +135,7 @@ class PatchEncoder(nn.Module):
         rows = rows * (rows.var(1, keepdim=True, correction=0) + CONTRAST).rsqrt()
         mean = rows.mean(0)
         rows = rows - mean
-        values, vectors = torch.linalg.eigh((rows.T @ rows / len(rows)).double())
+        values, vectors = torch.linalg.eigh((rows.T @ rows / len(rows)).cpu().double())
         # Rounding may make the smallest eigenvalues slightly negative.
         whitening = (vectors * (values.clamp(min=0) + WHITENING).rsqrt() @ vectors.T).to(rows)
         rows = rows @ whitening

@@ -46,9 +46,13 @@ class VectorEncoder(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, a=0.1, nonlinearity="leaky_relu")  # type: ignore[arg-type]
 
+    def standardize(self, x: Tensor) -> Tensor:
+        """Give every dimension of vectors (B, D) mean 0 and standard deviation 1."""
+        return (x - self.mean) / self.std
+
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors, float (B, D), to features, float (B, dim)."""
-        x = (x - self.mean) / self.std
+        x = self.standardize(x)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = activate(norm(layer(x)))
         return x
