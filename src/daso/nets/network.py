@@ -149,8 +149,8 @@ class Network(nn.Module):
         """Return features (B, D) of a kind that a readout joins.
 
         Args:
-            kind: ``"network"``, or ``"vector"``: the vectors themselves, standardized; embeddings by
-                a frozen backbone, whose variances mean something, as they are.
+            kind: ``"network"``, or ``"vector"``: the vectors themselves, standardized, or
+                embeddings of a frozen backbone, whose variances mean something.
         """
         if kind == "vector":
             if images.dim() == 2:
