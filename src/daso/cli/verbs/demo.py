@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import sys
@@ -118,7 +119,8 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
     from daso.report.compare.tables import value_of
 
     first = next(iter(groups.values()))[0]
-    table = make_table(["class", "labeled", *groups], "recall on test images, in %")
+    columns = [name.replace("+", "\n+", 1) for name in groups]
+    table = make_table(["class", "labeled", *columns], "recall on test images, in %")
     for k in first.order:
         cells = [spread([100 * float(run.recall()[k]) for run in runs]) for runs in groups.values()]
         table.add_row(first.class_names[k], str(first.data["labeled_counts"][k]), *cells)
@@ -128,7 +130,8 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
         ("  logit-adjusted", "logit-adjusted"),
         ("rarest third", "recall, few labels"),
     ):
-        cells = [spread([value_of(run, measure) for run in runs]) for runs in groups.values()]
+        values = [[value_of(run, measure) for run in runs] for runs in groups.values()]
+        cells = ["" if math.isnan(sum(each)) else spread(each) for each in values]
         table.add_row(title, "", *cells)
     table.add_section()
 
@@ -137,9 +140,9 @@ def comparison_table(groups: dict[str, list[RunFolder]]) -> Table:
         return {run.config["train"]["seed"]: value_of(run, "balanced accuracy") for run in runs}
 
     gains = [pair(by_seed(name), by_seed(BASELINE)) for name in groups]
-    cells = [f"{spread(gain.values)} ({gain.better} of {len(gain.values)})" for gain in gains]
+    cells = [f"{spread(gain.values)}\n({gain.better} of {len(gain.values)})" for gain in gains]
     cells = ["" if name == BASELINE else cell for name, cell in zip(groups, cells, strict=True)]
-    table.add_row(f"gain over {BASELINE}", "", *cells)
+    table.add_row(f"gain over\n{BASELINE}", "", *cells)
     return table
 
 
