@@ -159,6 +159,14 @@ class Recipe:
                     f"{', '.join(known) or 'none'}.{nearest(option, known)}"
                 )
 
+    def check_steps(self, steps: int) -> None:
+        """Raise an ``OptionError`` if no step is trained and there is no readout to fit."""
+        if steps == 0 and self.readout is None:
+            raise OptionError(
+                f"steps = 0 is out of range (--steps): it must be at least 1, since {self.name} "
+                "fits no readout; raise it, or add +mixture to the method"
+            )
+
     def idle_options(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return the hyper-parameters that have no effect, given all *options*, and why."""
         values = {name: known.default for name, known in self.hyperparameters().items()}

@@ -71,8 +71,8 @@ def test_the_temperature_is_the_papers_for_the_distribution() -> None:
         "cifar100": 0.3,
         "stl10": 0.3,
         "semi-aves": 0.5,
-        "photos": 0.3,
-        "photos --dist-temperature=1.5": 1.5,
+        "photos --method fixmatch+daso": 0.3,
+        "photos --method fixmatch+daso --dist-temperature=1.5": 1.5,
     }
     chosen = {line: config_of(line)[0].method_options["dist_temperature"] for line in temperatures}
     assert chosen == temperatures
@@ -156,7 +156,7 @@ def test_guesses_of_a_probe_teach_from_a_lower_threshold() -> None:
         "photos --freeze --embedding-network mlp-256": 0.95,
     }
     for line, threshold in thresholds.items():
-        config, printed = config_of(line)
+        config, printed = config_of(f"{line} --method fixmatch+la+daso")
         assert config.method_options["threshold"] == threshold
         assert ("--threshold 0.7" in printed) is (threshold == 0.7)
 

@@ -23,7 +23,12 @@ from daso.refine.guess import Guess, Refiner
 from daso.train.loop import fit
 from daso.train.prepare import prepare
 
-PARTS = [name for name, place in ADDITIONS.items() if not place.startswith("daso.plans.")]
+PARTS = [
+    name
+    for name, place in ADDITIONS.items()
+    if not place.startswith(("daso.plans.", "daso.readout."))
+]
+"""Parts of a step; plans and readouts act outside of it."""
 
 
 def compositions() -> list[str]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daso.nets.encoders.patches import Geometry, PatchEncoder
-from daso.nets.network import Network, build_encoder
+from daso.nets.network import Network, build_encoder, build_vector_encoder
 from daso.nets.readout import NAME, Block, Readout
 from daso.readout.logistic import LinearHead
 from daso.readout.projection import Projection
@@ -115,13 +115,13 @@ def test_a_state_tells_the_structure(mirrored: bool) -> None:
     assert Readout.like(network().state_dict()) is None
 
 
-def test_vectors_are_read_as_they_are_and_images_through_a_frozen_backbone() -> None:
+def test_embeddings_are_read_as_they_are_and_images_through_a_frozen_backbone() -> None:
     class Two(nn.Module):
         dim = 2
 
         def __init__(self) -> None:
             super().__init__()
-            self.backbone = nn.Flatten()
+            self.backbone, self.top = nn.Flatten(), nn.Identity()
 
         def forward(self, x: Tensor) -> Tensor:
             return (self.backbone(x) if x.dim() == 4 else x)[:, :2]
@@ -138,3 +138,12 @@ def test_vectors_are_read_as_they_are_and_images_through_a_frozen_backbone() -> 
     net.read_out(readout)
     torch.testing.assert_close(net.represent(IMAGES), net.represent(vectors))
     assert F.cosine_similarity(net.represent(vectors)[:1], net.represent(vectors)[1:2]) < 0.999
+
+
+def test_vectors_are_standardized() -> None:
+    mean, std = [3.0, -1.0], [10.0, 0.1]
+    net = Network(build_vector_encoder("linear", mean, std), {}, (), ())
+    vectors = torch.tensor(mean) + torch.tensor(std) * torch.tensor([[1.0, -2.0]])
+    torch.testing.assert_close(net.encode(vectors, "vector"), torch.tensor([[1.0, -2.0]]))
+    probe = Network(build_vector_encoder("probe", mean, std), {}, (), ())
+    assert torch.equal(probe.encode(vectors, "vector"), vectors)

@@ -28,7 +28,7 @@ def test_a_running_training(finished_run: Path) -> None:
     page = report(finished_run)
     assert page.sections == ["overview", "classes", "pseudo_labels", "training", "about"]
     assert "cut off" in page.text
-    assert f"'daso report {finished_run} --refresh'" in page.text
+    assert f"daso report {finished_run} --refresh" in page.text
     assert "at most 2% of its time" in page.text
     assert re.search(r"up to step \d+ of 20", page.text)
     assert "the latest" in page.text
@@ -69,7 +69,7 @@ def test_before_the_first_row(finished_run: Path) -> None:
 def test_a_complete_run_without_beliefs_says_how_to_get_them(finished_run: Path) -> None:
     (finished_run / "beliefs.safetensors").unlink()
     page = report(finished_run)
-    assert f"'daso report {finished_run} --refresh'" in page.text
+    assert f"daso report {finished_run} --refresh" in page.text
     assert "at most 2% of its time" not in page.text
     assert "galleries" not in page.sections
     assert "confusion" in page.sections

@@ -181,7 +181,7 @@ def test_vectors(
         assert min(row["test"]["balanced_accuracy"] for row in rows) > 0.5
         readout = prepared.training.average.network.readout
         assert readout is not None
-        assert list(readout.blocks) == ["vector"] + ["network"] * (network is None)
+        assert list(readout.blocks) == ["network"] * (network is None) + ["vector"]
         if network == "linear":  # nothing that is joined changes in training
             assert len({row["test"]["balanced_accuracy"] for row in rows[:-1]}) <= 2
         model = load_model(folder, CPU, pytest.fail)
@@ -251,7 +251,7 @@ def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Pa
         folder = train(prepared, tmp_path / network)
         readout = prepared.training.average.network.readout
         assert readout is not None
-        assert list(readout.blocks) == ["vector"] + ["network"] * (network != "probe")
+        assert list(readout.blocks) == ["network"] * (network != "probe") + ["vector"]
         assert prepared.data.test is not None
         expected = predict_logits(prepared.training.average.network, prepared.data.test.images)
         model = load_model(folder, CPU, pytest.fail)

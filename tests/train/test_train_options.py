@@ -57,7 +57,7 @@ def test_an_unknown_schedule_is_refused() -> None:
 
 
 OUT_OF_RANGE: dict[str, tuple[object, ...]] = {
-    "steps": (0,),
+    "steps": (-1,),
     "batch": (0,),
     "unlabeled_ratio": (0,),
     "learning_rate": (0.0, -0.1, math.nan, math.inf),
@@ -89,8 +89,8 @@ def test_values_out_of_range_are_refused_by_name() -> None:
 
 
 def test_an_error_tells_the_range_or_the_choices() -> None:
-    with pytest.raises(OptionError, match=r"steps = 0 .*\(--steps\).* at least 1$"):
-        TrainOptions(steps=0)
+    with pytest.raises(OptionError, match=r"steps = -1 .*\(--steps\).* at least 0$"):
+        TrainOptions(steps=-1)
     with pytest.raises(OptionError, match=r"at least 0 and below 1$"):
         TrainOptions(momentum=1)
     with pytest.raises(OptionError, match=r"constant, cosine.* Did you mean 'cosine'\?"):

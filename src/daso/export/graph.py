@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,11 +58,14 @@ class Deployed(nn.Module):
         return torch.softmax(logits / self.temperature, dim=1)
 
     def _encode(self, x: Tensor, kind: str) -> Tensor:
-        encoder = self.encoder
+        encoder: Any = self.encoder
         if kind == "vector":
-            if not self.takes_images:
-                return encoder.standardize(x) if isinstance(encoder, VectorEncoder) else x
-            encoder = cast(nn.Module, encoder.backbone)
+            if self.takes_images:
+                x, encoder = self._run(encoder.backbone, x), encoder.top
+            return encoder.standardize(x) if isinstance(encoder, VectorEncoder) else x
+        return self._run(encoder, x)
+
+    def _run(self, encoder: nn.Module, x: Tensor) -> Tensor:
         if self.takes_images:
             if self.resizes:
                 x = self.rows @ x @ self.columns.t()

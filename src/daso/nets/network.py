@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -149,14 +149,14 @@ class Network(nn.Module):
         """Return features (B, D) of a kind that a readout joins.
 
         Args:
-            kind: ``"network"``, or ``"vector"``: the vectors themselves, standardized, or
-                embeddings of a frozen backbone, whose variances mean something.
+            kind: ``"network"``, or ``"vector"``: the vectors themselves, or the embeddings of
+                images by a frozen backbone; standardized, unless the encoder is a probe.
         """
         if kind == "vector":
-            if images.dim() == 2:
-                encoder = self.encoder
-                return encoder.standardize(images) if isinstance(encoder, VectorEncoder) else images
-            return self._features(images, cast(nn.Module, cast(nn.Module, self.encoder).backbone))
+            encoder: Any = self.encoder
+            if images.dim() == 4:
+                images, encoder = self._features(images, encoder.backbone), encoder.top
+            return encoder.standardize(images) if isinstance(encoder, VectorEncoder) else images
         features: Tensor = self(images)
         return features
 

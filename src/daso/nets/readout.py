@@ -75,7 +75,8 @@ class Readout(nn.Module):
         mirrored: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({name: Block(dim, size) for name, dim in dims.items()})
+        # In an order that a saved state, whose names are sorted, does not change.
+        self.blocks = nn.ModuleDict({name: Block(dims[name], size) for name in sorted(dims)})
         self.patches = patches
         self.mirrored = mirrored
         self.register_buffer("bias", torch.zeros(size))

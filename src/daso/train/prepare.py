@@ -158,11 +158,7 @@ def prepare(
     options = config.train
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
-    if options.steps == 0 and recipe.readout is None:
-        raise OptionError(
-            f"--steps 0 trains nothing, and {config.method} fits no readout; raise it, or add "
-            "+mixture"
-        )
+    recipe.check_steps(options.steps)
     device = choose_device(options.device)
     if source is None:
         source = open_configured(config)

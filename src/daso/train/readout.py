@@ -85,7 +85,7 @@ class ReadoutFitter:
         forms, readouts = {}, {}
         for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
             readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
-            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
+            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
             joined = join(few, self.part.dimensions)
             forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
         given = self.part.mixture_weight
@@ -102,7 +102,7 @@ class ReadoutFitter:
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
         most = MOST_AT_END if last else MOST_AT_START
-        projected = {kind: self._features(network, readout, kind, most) for kind in kinds}
+        projected = {kind: self._features(network, readout, kind, most) for kind in sorted(kinds)}
         described = choice.describe(best) | {"mirrored": readout.mirrored}
         return described | self._fit(readout, projected)
 

@@ -173,6 +173,8 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
             method = DEFAULT_METHOD
         lacking = (known.keys() & given.keys()) - Recipe.parse(method).hyperparameters().keys()
         _refuse_others(lacking, method)
+    if "steps" in given:
+        Recipe.parse(method).check_steps(given["steps"])
     return TrainRequest(command, method, given)
 
 

@@ -220,7 +220,7 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-            if request.train.freeze:
+            if request.train.freeze and together.processes is None:
                 check_writable(embedding_folder(request.train))
         if together.processes is not None:
             request = request.on_device(together.device)
