@@ -4,6 +4,9 @@ WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
+# Compiled modules are kept: every process of the tests would compile torch's again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo quick test wheel check format docs clean
 
 demo: .venv/.core
