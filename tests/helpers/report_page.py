@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ def report(folder: Path) -> Parsed:
 
 def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def edit(path: Path, how: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(path.read_text())
+    how(value)
+    path.write_text(json.dumps(value))
 
 
 def change_beliefs(folder: Path, about: dict[str, Any], **arrays: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from blobs import blobs
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
@@ -16,14 +17,6 @@ from daso.readout.logistic import ABSENT, LinearHead, fit_logistic
 from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 
 OPTIONS = MixtureOptions()
-
-
-def blobs(counts: list[int], seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Return features, float64 (N, 5), around a point for each class, and their labels."""
-    centers = torch.randn(len(counts), 5, generator=torch.Generator().manual_seed(9)).double() * 2
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    noise = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(seed)).double()
-    return centers[labels] + spread * noise, labels
 
 
 def numpy_em(

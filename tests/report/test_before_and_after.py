@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from report_page import edit
 
 from daso.cli import main
 from daso.report.compare.groups import group_runs, read_runs
@@ -20,12 +19,6 @@ from daso.report.uncertainty import interval
 
 Row = dict[str, Any]
 Capture = pytest.CaptureFixture[str]
-
-
-def change(path: Path, edit: Callable[[Row], None]) -> None:
-    value = json.loads(path.read_text())
-    edit(value)
-    path.write_text(json.dumps(value))
 
 
 def more_labels(data: Row) -> None:
@@ -44,8 +37,8 @@ def better(summary: Row) -> None:
 @pytest.fixture
 def both(finished_run: Path, tmp_path: Path) -> tuple[Path, Path]:
     before, after = (Path(shutil.copytree(finished_run, tmp_path / n)) for n in ("one", "two"))
-    change(after / "data.json", more_labels)
-    change(after / "summary.json", better)
+    edit(after / "data.json", more_labels)
+    edit(after / "summary.json", better)
     return before, after
 
 
@@ -100,8 +93,8 @@ def test_the_difference_has_the_interval_of_both_runs_class_by_class(
 def test_seeds_go_to_the_row_of_their_data(both: tuple[Path, Path], tmp_path: Path) -> None:
     others = [Path(shutil.copytree(run, tmp_path / f"{run.name}-1")) for run in both]
     for number, run in enumerate(others):
-        change(run / "config.json", lambda config: config["train"].update(seed=1))
-        change(run / "data.json", lambda d, n=number: d.update(split_fingerprint=f"other {n}"))
+        edit(run / "config.json", lambda config: config["train"].update(seed=1))
+        edit(run / "data.json", lambda d, n=number: d.update(split_fingerprint=f"other {n}"))
     groups = compared(both[0], *others, both[1]).setting.groups
     assert [sorted(r.path.name for r in g.runs.values()) for g in groups] == [
         ["one", "one-1"],
@@ -113,13 +106,13 @@ def test_as_many_labels_but_others_are_two_rows_named_by_their_folders(
     both: tuple[Path, Path],
 ) -> None:
     shutil.copy(both[0] / "data.json", both[1] / "data.json")
-    change(both[1] / "data.json", lambda data: data.update(split_fingerprint="relabeled"))
+    edit(both[1] / "data.json", lambda data: data.update(split_fingerprint="relabeled"))
     names = [group.name for group in compared(*both).setting.groups]
     assert [name.rpartition(", ")[2] for name in names] == ["one)", "two)"]
 
 
 def test_a_mean_over_other_rare_classes_has_no_difference(both: tuple[Path, Path]) -> None:
-    change(both[1] / "data.json", lambda data: data["labeled_counts"].reverse())
+    edit(both[1] / "data.json", lambda data: data["labeled_counts"].reverse())
     found = compared(*both)
     measures = [row[0] for row in found.difference_table()]
     assert "balanced accuracy" in measures
@@ -130,7 +123,7 @@ def test_a_mean_over_other_rare_classes_has_no_difference(both: tuple[Path, Path
 def test_a_run_that_measured_nothing_is_not_called_incomplete(
     finished_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    change(finished_run / "summary.json", lambda summary: summary.pop("median_of_last"))
+    edit(finished_run / "summary.json", lambda summary: summary.pop("median_of_last"))
     assert main(["compare", str(finished_run)]) == 1
     said = capsys.readouterr().err
     assert "is complete" in said

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_page import edit
 from test_html_damaged import mutate
 
 from daso.cli import main
@@ -35,12 +36,6 @@ Row = dict[str, Any]
 Capture = pytest.CaptureFixture[str]
 
 
-def change(path: Path, edit: Callable[[Row], None]) -> None:
-    value = json.loads(path.read_text())
-    edit(value)
-    path.write_text(json.dumps(value))
-
-
 @pytest.fixture
 def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) -> Path:
     """Return a folder of runs of two methods with three seeds each, whose numbers differ."""
@@ -48,8 +43,8 @@ def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) 
     for method, original in (("supervised", finished_supervised_run), ("daso", finished_run)):
         for seed in (0, 1, 10):
             run = Path(shutil.copytree(original, folder / "runs" / method / f"seed-{seed}"))
-            change(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))
-            change(
+            edit(run / "config.json", lambda config, seed=seed: config["train"].update(seed=seed))
+            edit(
                 run / "data.json",
                 lambda data, seed=seed: data.update(split_fingerprint=f"split {seed}"),
             )
@@ -59,7 +54,7 @@ def campaign(finished_run: Path, finished_supervised_run: Path, tmp_path: Path) 
                 summary["median_of_last"]["balanced_accuracy"] = value
                 summary["per_class_recall"][3] = value
 
-            change(run / "summary.json", score)
+            edit(run / "summary.json", score)
     return folder
 
 
@@ -117,8 +112,8 @@ def test_a_method_that_training_balanced_has_no_logit_adjusted_numbers(campaign:
     assert "-" not in adjusted(compared)
     assert "logit-adjusted" in [row[0] for row in compared.difference_table()]
     for path in (campaign / "runs" / "daso").glob("*/config.json"):
-        change(path, lambda config: config.update(method="fixmatch+la+daso"))
-        change(path.with_name("data.json"), lambda data: data.update(BALANCED))
+        edit(path, lambda config: config.update(method="fixmatch+la+daso"))
+        edit(path.with_name("data.json"), lambda data: data.update(BALANCED))
     compared = only(campaign)
     assert (adjusted(compared)[0], adjusted(compared)[1] == "-") == ("-", False)
     assert "logit-adjusted" not in [row[0] for row in compared.difference_table()]
@@ -130,7 +125,7 @@ def test_a_method_that_training_balanced_has_no_logit_adjusted_numbers(campaign:
     counts = {row["method"]: row["runs"] for row in rows if row["number"] == "logit-adjusted"}
     assert counts == {"fixmatch+la+daso": "0", "supervised": "3"}
     for path in (campaign / "runs" / "supervised").glob("*/config.json"):
-        change(path, lambda config: config["train"].update(labeled_sampling="class-balanced"))
+        edit(path, lambda config: config["train"].update(labeled_sampling="class-balanced"))
     assert adjusted(only(campaign)) == ["no column"] * 2
 
 
@@ -145,7 +140,7 @@ def test_classes_come_by_falling_number_of_labels_with_all_methods(campaign: Pat
 
 
 def test_runs_on_other_splits_are_not_paired_and_it_is_said(campaign: Path) -> None:
-    change(
+    edit(
         campaign / "runs/daso/seed-1/data.json",
         lambda data: data.update(split_fingerprint="another"),
     )
@@ -156,7 +151,7 @@ def test_runs_on_other_splits_are_not_paired_and_it_is_said(campaign: Path) -> N
 
 
 def test_other_images_under_the_same_split_are_not_paired(campaign: Path) -> None:
-    change(
+    edit(
         campaign / "runs/daso/seed-1/data.json",
         lambda data: data.update(images_fingerprints={"train": "x"}),
     )
@@ -166,9 +161,7 @@ def test_other_images_under_the_same_split_are_not_paired(campaign: Path) -> Non
 
 def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
     hot = campaign / "runs" / "daso" / "seed-1"
-    change(
-        hot / "config.json", lambda config: config["method_options"].update(dist_temperature=0.3)
-    )
+    edit(hot / "config.json", lambda config: config["method_options"].update(dist_temperature=0.3))
     names = [group.name for group in only(campaign).setting.groups]
     assert names == [
         "fixmatch+daso (dist-temperature 1.5)",
@@ -177,9 +170,7 @@ def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
     ]
     for method in ("daso", "supervised"):
         run = campaign / "runs" / method / "seed-10"
-        change(
-            run / "config.json", lambda config: config["split"].update(unlabeled_shape="reversed")
-        )
+        edit(run / "config.json", lambda config: config["split"].update(unlabeled_shape="reversed"))
     settings = group_runs(read_runs([campaign])[0])
     titles = [setting.title for setting in settings]
     assert len(titles) == 2
@@ -191,7 +182,7 @@ def test_options_make_groups_and_data_makes_settings(campaign: Path) -> None:
 def test_a_training_option_in_which_methods_differ_is_said(campaign: Path) -> None:
     for seed in (0, 1, 10):
         path = campaign / f"runs/daso/seed-{seed}/config.json"
-        change(path, lambda config: config["train"].update(steps=40))
+        edit(path, lambda config: config["train"].update(steps=40))
     assert "train.steps differs: fixmatch+daso 40; supervised 20" in only(campaign).notes()
 
 
@@ -238,12 +229,12 @@ def test_csv_has_all_digits(campaign: Path) -> None:
 
 
 def test_markdown_has_as_many_cells_in_every_line(campaign: Path) -> None:
-    change(
+    edit(
         campaign / "runs/daso/seed-0/data.json",
         lambda data: data["class_names"].__setitem__(3, "a|b"),
     )
     for path in campaign.glob("runs/*/*/data.json"):
-        change(path, lambda data: data["class_names"].__setitem__(3, "a|b"))
+        edit(path, lambda data: data["class_names"].__setitem__(3, "a|b"))
     text = to_markdown([only(campaign)])
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert len(tables) == 3
@@ -278,7 +269,7 @@ class Page(HTMLParser):
 def test_the_page_needs_no_network_and_escapes_names(campaign: Path) -> None:
     nasty = "<script>alert(1)</script>"
     for path in campaign.glob("runs/*/*/data.json"):
-        change(path, lambda data: data["class_names"].__setitem__(3, nasty))
+        edit(path, lambda data: data["class_names"].__setitem__(3, nasty))
     page = Page(to_html([only(campaign)], ["left out: <b>this</b>"]))
     assert page.tags.count("script") == 1  # its own
     assert "b" not in page.tags
@@ -350,7 +341,7 @@ def test_the_command(campaign: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_nothing_is_shown_of_differences_without_a_pair(
     finished_run: Path, finished_supervised_run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    change(finished_supervised_run / "config.json", lambda config: config["train"].update(seed=5))
+    edit(finished_supervised_run / "config.json", lambda config: config["train"].update(seed=5))
     assert (
         main(
             [

@@ -84,7 +84,7 @@ def _supervised(labeled: int, most: int, period: int) -> tuple[dict[str, Any], d
     return {"batch": batch, "steps": steps, "evaluate_every": every}, {
         "batch": "a step takes labeled images only",
         "steps": f"{seen:.3g} passes over {labeled:,} labeled images; 300 to {most:,}",
-        "evaluate_every": f"{steps // every} evaluations, at each of which a readout is fitted",
+        "evaluate_every": f"{steps // every} evaluations, since to fit a readout takes seconds",
     }
 
 

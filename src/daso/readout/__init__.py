@@ -1,4 +1,4 @@
-"""Readouts: classifiers fitted in closed form to features of labeled and unlabeled images."""
+"""Readouts: classifiers fitted in seconds to features of labeled and unlabeled images."""
 
 from daso.readout.choice import Choice, choose
 from daso.readout.logistic import LinearHead, fit_logistic

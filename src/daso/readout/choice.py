@@ -21,8 +21,8 @@ LABELED = 2_000
 UNLABELED = 2_000
 """Unlabeled features of a fold at most: the choice costs about as much as the fit."""
 EXPECTED_GAIN = 0.15, 0.1
-"""Mean and standard deviation of the gain in balanced log-loss by unlabeled features, over the
-settings of ``benchmarks/unlabeled.py``."""
+"""Mean and standard deviation of the gain in balanced log-loss by unlabeled features, before any
+label is seen. Set by hand, from the gains of a few pilots (LOG.md), not estimated."""
 TEMPERATURE_SPREAD = 0.35
 """Standard deviation of the logarithm of the temperature, before any label is seen."""
 TEMPERATURES = tuple(float(2 ** (step / 4)) for step in range(-8, 9))
@@ -58,10 +58,6 @@ class Choice:
     candidates: tuple[Candidate, ...]
     gain: float
     gain_error: float
-
-    @property
-    def uses_unlabeled(self) -> bool:
-        return self.best.unlabeled_weight is not None
 
     def best_of(self, unlabeled_weight: float) -> Candidate:
         """Return the best candidate of a weight; without unlabeled features, the best of all."""
