@@ -13,7 +13,7 @@ import numpy as np
 from daso.data.class_names import listed
 from daso.data.images.decoded import DecodedImages, digest, select_images
 from daso.data.images.encoded import EncodedImages
-from daso.data.journal.changes import Indices, checksums_of, find_changes
+from daso.data.journal.changes import Indices, Names, checksums_of, find_changes
 from daso.data.journal.entries import Journal, journal_path
 from daso.data.journal.names import array_names, item_checksum, short_names
 from daso.data.listing import Listing
@@ -48,7 +48,7 @@ def apply_journal(
         chosen = pools[part].select(indices)
         return checksums_of(itertools.chain.from_iterable(chosen.chunks()), item_checksum)
 
-    names = {
+    names: Names = {
         part: partial(_names, pools[part], base) for part in ("train", "unlabeled") if part in pools
     }
     changes = find_changes(journal, listing.class_names, train.labels, names, checksums)
@@ -119,13 +119,13 @@ def apply_to_source(source: Source, journal: Journal) -> Source:
     Raises:
         DataError: there is no label.
     """
-    parts = {part: images for part, images in source.parts().items()}
+    parts = source.parts()
 
     def checksums(part: str, indices: Indices) -> Iterable[str]:
         images = parts[part].images
         return (digest(np.asarray(images[int(index)])).hex() for index in indices)
 
-    names = {
+    names: Names = {
         part: partial(array_names, part, len(parts[part]))
         for part in ("train", "unlabeled")
         if part in parts
