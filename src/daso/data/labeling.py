@@ -139,7 +139,7 @@ def open_for_labeling(
 
 
 def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
-    pool = EncodedImages(
+    return EncodedImages(
         images.labels,
         partial(array_name, part),
         lambda: ([_png(image)] for image in images.images),
@@ -147,7 +147,6 @@ def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
         lambda: (row.tobytes().hex() for row in images.digests),
         lambda index: _png(np.asarray(images.images[index])),
     )
-    return pool
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

@@ -20,7 +20,7 @@ PARTS = ("train", "unlabeled", "validation", "test")
 
 @dataclass(frozen=True)
 class OwnLabels:
-    """The M labeled images of a data set before the labels of its journal: hold-outs are drawn here.
+    """The M labeled images of a data set before its journal: hold-outs are drawn from them.
 
     Attributes:
         labels: int64 (M,), in the numbers of the classes before.

@@ -23,6 +23,8 @@ from daso.errors import DataError, same_name
 Indices = npt.NDArray[np.int64]
 Checksums = Callable[[str, Indices], Iterable[str]]
 """Returns the checksums of some images of a part, "" where one cannot be read."""
+Names = Mapping[str, Callable[[], Iterable[str]]]
+"""By part, yields the names of all images, as the journal has them."""
 SHOWN = 10
 """Classes and images that a note names."""
 
@@ -62,7 +64,7 @@ def find_changes(
     journal: Journal,
     class_names: Sequence[str],
     labels: Indices,
-    names: Mapping[str, Callable[[], Iterable[str]]],
+    names: Names,
     checksums: Checksums,
 ) -> Changes:
     """Compare a journal with the images that are there.
@@ -134,9 +136,7 @@ def find_changes(
     )
 
 
-def _places(
-    decisions: Mapping[str, Entry], names: Mapping[str, Callable[[], Iterable[str]]]
-) -> dict[str, tuple[str, int]]:
+def _places(decisions: Mapping[str, Entry], names: Names) -> dict[str, tuple[str, int]]:
     """Find the images that are decided: part and index, by the journal's name.
 
     Names of files may have come back from another system in another Unicode form.
@@ -146,9 +146,8 @@ def _places(
         for index, name in enumerate(of_part()):
             if name in decisions:
                 found[name] = (part, index)
-    forms = {
-        _form(image): image for image in decisions if image not in found and not image.isascii()
-    }
+    lost = (image for image in decisions if image not in found and not image.isascii())
+    forms = {_form(image): image for image in lost}
     for part, of_part in names.items() if forms else ():
         for index, name in enumerate(of_part()):
             if not name.isascii() and name not in decisions and (form := _form(name)) in forms:
@@ -199,9 +198,8 @@ def _notes(
     more = [f"{len(used) - SHOWN} more classes"] if len(used) > SHOWN else []
     said = []
     if used:
-        said.append(
-            f"{_labels(sum(used.values()), 'is', 'are')} used ({', '.join(classes + more)})"
-        )
+        which = ", ".join(classes + more)
+        said.append(f"{_labels(sum(used.values()), 'is', 'are')} used ({which})")
     if corrected:
         said.append(f"{corrected:,} of them in place of another")
     if none:
