@@ -122,6 +122,12 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     return importlib.import_module
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures of finished runs, which take longer than a tiny training."""
+    monkeypatch.setattr("daso.report.figures.draw.draw_run", lambda folder: [])
+
+
 @pytest.fixture(scope="session")
 def digits() -> Source:
     """Return the digits, which come with scikit-learn."""

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from daso.errors import RunError
@@ -66,6 +67,10 @@ class Picture(Figure):
         """Draw the figure; a letter that no font has is an empty box, without a warning."""
         for text in self.findobj(Text):
             text.set_fontfamily(fonts())
+        layout = self.get_layout_engine()
+        if self.canvas.is_saving() and isinstance(layout, ConstrainedLayoutEngine):
+            layout.execute(self)  # to save a figure is to draw it twice, first for its layout
+            return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
             super().draw(renderer)
