@@ -68,12 +68,12 @@ class Picture(Figure):
         for text in self.findobj(Text):
             text.set_fontfamily(fonts())
         layout = self.get_layout_engine()
-        if self.canvas.is_saving() and isinstance(layout, ConstrainedLayoutEngine):
-            layout.execute(self)  # to save a figure is to draw it twice, first for its layout
-            return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-            super().draw(renderer)
+            if self.canvas.is_saving() and isinstance(layout, ConstrainedLayoutEngine):
+                layout.execute(self)  # a figure that is saved is drawn twice, first for its layout
+            else:
+                super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
