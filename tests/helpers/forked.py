@@ -31,7 +31,7 @@ def start(target: Callable[..., object], *given: object) -> BaseProcess:
 
 def finish(process: BaseProcess) -> int | None:
     """Return the exit status, that of the signal if the process was killed."""
-    process.join(240)
+    process.join(600)
     return process.exitcode
 
 
