@@ -2,7 +2,10 @@
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Modules are compiled when they are first imported: that is sooner than all of torch's at once.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+# Files of tests stay together, in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Compiled modules are kept: every process of the tests would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,10 +16,10 @@ demo: .venv/.core
 	$(BIN)/daso demo
 
 quick: .venv/.dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not process and not browser"
+	$(PYTEST) -m "not slow and not process and not browser"
 
 test: .venv/.dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 wheel: .venv/.core
 	.ci/wheel
@@ -33,11 +36,10 @@ format: .venv/.dev
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-# Modules are compiled when they are first imported: that is sooner than all of torch's at once.
 .venv/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "daso needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(PIP) --no-compile --editable .
+	$(PIP) --editable .
 	touch $@
 
 .venv/.dev: .venv/.core

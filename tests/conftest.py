@@ -92,11 +92,16 @@ MakeFolder = Callable[..., Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole files of tests, as the table says."""
+    """Mark whole files of tests, as the table says; files that take long are the first.
+
+    So processes that share the tests end together.
+    """
     for item in items:
         for mark, files in MARKS.items():
             if item.path.name in files:
                 item.add_marker(mark)
+    rank = {name: place for place, name in enumerate(n for files in MARKS.values() for n in files)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -121,6 +126,12 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     """Return a function that imports a module of benchmarks/ by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures of finished runs, which take longer than a tiny training."""
+    monkeypatch.setattr("daso.report.figures.draw.draw_run", lambda folder: [])
 
 
 @pytest.fixture(scope="session")

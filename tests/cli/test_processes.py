@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import SystemRandom
 
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from forked import finish, run_script, start
 from sklearn.datasets import load_digits
 
 from daso.nets.network import build_encoder
@@ -65,11 +64,6 @@ OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32
 OPTIONS += " --method fixmatch+daso --histogram-period 4"
 
 
-HELPERS = str(Path(__file__).parents[1] / "helpers")
-PYTHONPATH = os.pathsep.join(filter(None, [HELPERS, os.environ.get("PYTHONPATH")]))
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
-
-
 def free_port() -> str:
     """Return a port that is free, of those that the system gives nobody who asks for any: it stays so."""
     while True:
@@ -98,34 +92,37 @@ class Machines:
                 test_labels=labels[test],
             )
 
-    def start(self, *arguments: str | Path) -> list[subprocess.Popen[str]]:
+    def start(self, *arguments: str | Path) -> list[BaseProcess]:
         command = ["train", "own.npz", "--out", self.place / "run", *OPTIONS.split(), *arguments]
-        where = ENVIRONMENT | {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": free_port(),
-            "WORLD_SIZE": "2",
-        }
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
         return [
-            subprocess.Popen(
-                [sys.executable, "script.py", *map(str, command)],
-                cwd=self.place,
-                env=os.environ | where | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            self._start(where | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, *command)
             for rank in (0, 1)
         ]
 
-    def finish(self, *arguments: str | Path) -> tuple[list[int], list[str]]:
+    def _start(self, environment: dict[str, str], *command: str | Path) -> BaseProcess:
+        said = self.said(int(environment["RANK"]))
+        return start(
+            run_script, self.place / "script.py", list(map(str, command)), environment, said
+        )
+
+    def said(self, rank: int) -> Path:
+        """Return the path of what a process has said."""
+        return self.place / f"said-{rank}"
+
+    def finish(self, *arguments: str | Path) -> tuple[list[int | None], list[str]]:
         """Return the exit statuses and what was said of errors."""
-        running = self.start(*arguments)
-        said = [process.communicate(timeout=240)[1] for process in running]
-        sys.stderr.write("".join(said))  # shown if the test fails
-        lines = [
-            line for line in "".join(said).splitlines() if line.startswith(("daso:", "Traceback"))
+        statuses = list(map(finish, self.start(*arguments)))
+        said = "".join(self.said(rank).read_text() for rank in (0, 1))
+        sys.stderr.write(said)  # shown if the test fails
+        return statuses, [
+            line for line in said.splitlines() if line.startswith(("daso:", "Traceback"))
         ]
-        return [process.returncode for process in running], lines
+
+    def finish_alone(self, *arguments: str | Path) -> int | None:
+        """Train in one process; return its exit status."""
+        command = ["train", "own.npz", "--out", self.place / "alone", *OPTIONS.split(), *arguments]
+        return finish(self._start({"RANK": "0"}, *command))
 
 
 @pytest.fixture
@@ -187,13 +184,13 @@ def test_an_error_in_the_middle_of_a_training_is_told_once(
 def test_nobody_waits_for_a_process_that_was_killed(machines: Machines, killed: int) -> None:
     running = machines.start("--network", "small-4", "--steps", "1000000")
     while not (machines.place / "run" / "metrics.jsonl").exists():
-        assert [process.poll() for process in running] == [None, None]
+        assert [process.exitcode for process in running] == [None, None]
         time.sleep(0.05)
-    running[killed].send_signal(signal.SIGKILL)
-    said = [process.communicate(timeout=120)[1] for process in running]
-    assert running[1 - killed].returncode == 1
-    assert "was killed" in said[1 - killed]
-    assert "Traceback" not in said[1 - killed]
+    running[killed].kill()
+    assert finish(running[1 - killed]) == 1
+    said = machines.said(1 - killed).read_text()
+    assert "was killed" in said
+    assert "Traceback" not in said
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -206,13 +203,7 @@ def assert_as_one_process(
     statuses, lines = machines.finish(*SHORT, *arguments)
     assert (statuses, lines) == ([0, 0], [])
     shared = final(machines.place / "run")
-    command = ["train", "own.npz", *OPTIONS.split(), *SHORT, *map(str, arguments)]
-    subprocess.run(
-        [sys.executable, "script.py", *command, "--out", machines.place / "alone"],
-        cwd=machines.place,
-        env=os.environ | ENVIRONMENT | {"RANK": "0"},
-        check=True,
-    )
+    assert machines.finish_alone(*SHORT, *arguments) == 0
     alone = final(machines.place / "alone")
     assert alone.keys() == shared.keys()
     for name, value in alone.items():

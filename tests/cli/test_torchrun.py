@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -146,19 +145,6 @@ def test_two_processes_leave_the_run_that_one_leaves(
     }
 
 
-def test_two_processes_go_on_with_what_one_began(alone: Path, script: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(alone, tmp_path / "run"))
-    for name in ("summary.json", "confusion.json"):
-        (folder / name).unlink()
-    for path in (folder / "checkpoints").glob("*30.*"):
-        path.unlink()
-    output = finished(script, "resume", folder, "--quiet")
-    assert output.count("30 steps in") == 1
-    resumed = json.loads((folder / "environment.json").read_text())["resumed"]
-    assert [entry["from_step"] for entry in resumed] == [20]
-    assert_alike(alone, folder)
-
-
 def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     long = ["3000000" if option == "30" else option for option in OPTIONS]
@@ -224,7 +210,8 @@ def test_two_then_one_then_four_processes(alone: Path, script: Path, tmp_path: P
     assert newest(folder) == 10
     in_one_process(script, "resume", folder, "--quiet", stop_at=20)
     assert newest(folder) == 20
-    finished(script, "resume", folder, "--quiet", size=4)
+    output = finished(script, "resume", folder, "--quiet", size=4)
+    assert output.count("30 steps in") == 1
     resumed = read_json(folder / "environment.json")["resumed"]
     assert [entry["from_step"] for entry in resumed] == [10, 20]
     assert_alike(alone, folder)

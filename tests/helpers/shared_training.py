@@ -1,4 +1,4 @@
-"""Train in one of several processes and save the result: python shared_training.py RANK SIZE OUT METHOD...
+"""Train in one of several processes and save the result.
 
 Everything is computed in float64. Processes round differently from one process, by 1e-16, and a training
 amplifies that to 1e-10; a true difference is larger by far.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,7 +128,3 @@ def main(rank: int, size: int, out: Path, methods: list[str]) -> None:
         dist.barrier()  # no process leaves while another still listens
         processes.leave()
         assert_no_threads_of_the_group()
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]), Path(sys.argv[3]).resolve(), sys.argv[4:])

@@ -331,6 +331,7 @@ def test_every_learner_and_every_part_is_compiled() -> None:
     assert {part for name in GRAPHS for part in name.split("+")} == {*METHODS, *PARTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_step_is_one_graph_with_the_same_numbers(name: str) -> None:
     torch._dynamo.reset()

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import campaign_process
 import numpy as np
 import pytest
+from forked import PROCESSES
 
 from daso.compose import Recipe
 from daso.errors import OptionError, RunError
@@ -35,8 +35,6 @@ from daso.train.prepare import Prepared
 
 PRESET = "cifar10-n500-g100"
 COLUMN = TableColumn(PRESET, PRESET, "median_of_last")
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["daso.reproduce.campaign", "sklearn.datasets", "torch._dynamo"])
 
 
 def rows_of(number: int, *methods: str) -> list[TableRow]:

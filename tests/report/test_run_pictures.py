@@ -211,3 +211,11 @@ def test_reports_and_metrics_need_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout.strip()) == (0, "[]")
+
+
+def test_a_figure_laid_out_without_being_drawn_looks_the_same(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = {path.name: path.read_bytes() for path in draw_run(finished_run)}
+    monkeypatch.setattr("daso.report.figures.draw.ConstrainedLayoutEngine", ())  # none is one
+    assert {path.name: path.read_bytes() for path in draw_run(finished_run)} == saved

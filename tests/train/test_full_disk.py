@@ -17,8 +17,8 @@ from typing import Any
 
 import killed_runs
 import pytest
+from forked import finish, start
 from safetensors.torch import load_file
-from test_killed_run import finish, start
 
 from daso.cli import main
 from daso.data.source import Source

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import killed_runs
 import numpy as np
 import pytest
+from forked import finish, start
 from run_files import comparable
 from safetensors.numpy import load_file
 
@@ -33,11 +33,6 @@ ACTIVE = {
 STEPS = 60
 KILLS = int(os.environ.get("DASO_KILLS", "3"))
 """Of each method's run. More of them: DASO_KILLS=100 pytest -s tests/train/test_killed_run.py"""
-PROCESSES = multiprocessing.get_context("forkserver")
-# Only imported there, not used: each process is forked before any thread of torch has started.
-PROCESSES.set_forkserver_preload(
-    ["daso.cli.training.session", "daso.cli.verbs.resume", "sklearn.datasets", "torch._dynamo"]
-)
 
 
 def arguments(method: str, folder: Path) -> list[str]:
@@ -55,24 +50,11 @@ def arguments(method: str, folder: Path) -> list[str]:
     return ["train", "digits", *(word for option in options.items() for word in option)]
 
 
-def start(target: Callable[..., object], *given: object) -> multiprocessing.process.BaseProcess:
-    process = PROCESSES.Process(target=target, args=given)
-    process.start()
-    return process
-
-
-def finish(process: multiprocessing.process.BaseProcess) -> int | None:
-    process.join(120)
-    return process.exitcode
-
-
 def newest_step(folder: Path) -> int:
     return checkpoint.newest_step(folder / "checkpoints") or 0
 
 
-def kill_after(
-    process: multiprocessing.process.BaseProcess, folder: Path, step: int, pause: float
-) -> None:
+def kill_after(process: BaseProcess, folder: Path, step: int, pause: float) -> None:
     """Kill a process once it has saved *step*, and a little later: anywhere between two checkpoints."""
     deadline = time.monotonic() + 120
     while newest_step(folder) < step and time.monotonic() < deadline and process.is_alive():

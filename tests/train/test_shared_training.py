@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import shared_training
 import torch
+from forked import finish, start
 from shared_training import METHODS
 
-SCRIPT = Path(__file__).parents[1] / "helpers" / "shared_training.py"
 BY_FOUR = ["fixmatch+abc+daso", "remixmatch+daso"]
 STATE = {
     "fixmatch+abc+daso": [
@@ -35,19 +33,10 @@ STATE = {
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train every method in one process and in two, some in four."""
     out = tmp_path_factory.mktemp("shared")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for size in (1, 2, 4):
         methods = BY_FOUR if size == 4 else list(METHODS)
-        commands = [
-            [sys.executable, SCRIPT, str(rank), str(size), out, *methods] for rank in range(size)
-        ]
-        running = [
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-            for command in commands
-        ]
-        for process in running:
-            _, errors = process.communicate(timeout=400)
-            assert process.returncode == 0, errors
+        running = [start(shared_training.main, rank, size, out, methods) for rank in range(size)]
+        assert [finish(process) for process in running] == [0] * size
     return out
 
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from daso.errors import RunError
@@ -66,9 +67,13 @@ class Picture(Figure):
         """Draw the figure; a letter that no font has is an empty box, without a warning."""
         for text in self.findobj(Text):
             text.set_fontfamily(fonts())
+        layout = self.get_layout_engine()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-            super().draw(renderer)
+            if self.canvas.is_saving() and isinstance(layout, ConstrainedLayoutEngine):
+                layout.execute(self)  # a figure that is saved is drawn twice, first for its layout
+            else:
+                super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
