@@ -23,6 +23,7 @@ VERBS = {
     "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
     "validate": "Estimate accuracy by cross-validation, rare classes included: daso validate RUN",
+    "calibrate": "Calibrate a run on labels that its training has not seen: daso calibrate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
     "export": "Write the model of a run as one file, with a card: daso export RUN --format onnx",
     "compare": "Compare runs across methods and seeds: daso compare RUN...",

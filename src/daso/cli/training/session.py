@@ -106,12 +106,14 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if (answered := calibration.answered) is not None:
         print(
             f"calibration error of daso predict: {percent(answered['error'])}%, with a temperature "
-            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} held-out images)"
+            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} "
+            f"{'held-out' if calibration.given is None else 'further labeled'} images)"
         )
     if calibration.note is not None:
         _notice(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
-            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}"
+            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}; or give "
+            f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {folder} IMAGES'"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
