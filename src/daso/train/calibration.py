@@ -23,7 +23,7 @@ from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import DataError, OptionError, RunError, nearest, problems, same_name
 from daso.evaluate.calibration import Calibration, calibrate, calibrated
 from daso.evaluate.predict import predict_logits
-from daso.files import plain, read_json, save_json
+from daso.files import read_json, save_sealed
 from daso.nets.backbone import checksum
 from daso.report.reliability import reliability_bins
 from daso.train.model import Model, load_model
@@ -172,7 +172,7 @@ def _calibrate(
         return calibration
     if isinstance(fitted, Labeled):
         calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
-    save_json(folder / NAME, plain(calibration.to_dict()))
+    save_sealed(folder / NAME, calibration.to_dict())
     return calibration
 
 
