@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.cli.test_advice import QUICK, tiny
 
 import daso
 from daso.cli import main
 from daso.errors import OptionError
 from daso.evaluate.calibration import fit_temperature
 from daso.files import read_json
+from tests.cli.test_advice import QUICK, tiny
 
 Capture = pytest.CaptureFixture[str]
 

@@ -296,7 +296,9 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
         for part in ("train", "unlabeled"):
             write_shard(tmp_path / f"{part}-900.tar", members)
             count = sum(name.endswith("g") for name, _ in members)
-            with pytest.raises(DataError, match=rf"{part}-900\.tar: .*{count} image files? ") as told:
+            with pytest.raises(
+                DataError, match=rf"{part}-900\.tar: .*{count} image files? "
+            ) as told:
                 open_source(str(tmp_path))
             assert members[0][0] in str(told.value)
             (tmp_path / f"{part}-900.tar").unlink()

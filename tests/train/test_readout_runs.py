@@ -123,7 +123,7 @@ def test_features_that_overflow_are_a_divergence(
     monkeypatch.setattr(Training, "advance", enlarging)
     options = {"join_patches": False}
     config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
-    with pytest.raises(DivergedError, match="readout.* infinite or NaN") as error:
+    with pytest.raises(DivergedError, match=r"readout.* infinite or NaN") as error:
         list(train_run(prepare(config, digits), tmp_path / "run"))
     assert (error.value.step, error.value.term) == (3, "readout")
 
@@ -133,7 +133,7 @@ def test_features_that_overflow_are_a_divergence(
 
     monkeypatch.setattr(Training, "advance", advance)
     monkeypatch.setattr(readout, "fit_mixture", singular)
-    with pytest.raises(RunError, match="readout .* before the first step"):
+    with pytest.raises(RunError, match=r"readout .* before the first step"):
         list(train_run(prepare(config, digits), tmp_path / "start"))
 
 

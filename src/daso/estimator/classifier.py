@@ -159,10 +159,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         source = build_source(*inputs, validation_fraction=fraction)
         random = check_random_state(self.random_state)
         self._is_balanced = bool(Recipe.parse(self.method).balanced_by())
-        if self.logit_adjustment is not None:
-            if not 0 <= self.logit_adjustment < math.inf:
-                what = f"logit_adjustment = {self.logit_adjustment!r}"
-                raise OptionError(f"{what}: must be at least 0 and finite")
+        if self.logit_adjustment is not None and not 0 <= self.logit_adjustment < math.inf:
+            what = f"logit_adjustment = {self.logit_adjustment!r}"
+            raise OptionError(f"{what}: must be at least 0 and finite")
         device = choose_device(self.device)
         count = NETWORKS["vectors" if vectors else "images"]
         if self.n_networks is not None:

@@ -139,9 +139,7 @@ def read_labeled(place: Path, model: Model) -> Labeled:
         raise DataError(problems(faults, what, "Replace or remove them"))
     labels = np.array([numbers[name] for name in names], dtype=np.int64)[pool.labels]
     called = tuple(map(pool.name_of, range(len(pool))))
-    return Labeled(
-        torch.from_numpy(np.stack(images)), torch.from_numpy(labels), called, str(place)
-    )
+    return Labeled(torch.from_numpy(np.stack(images)), torch.from_numpy(labels), called, str(place))
 
 
 def _calibrate(

@@ -244,12 +244,11 @@ class Journal:
         """Replace rows, by their numbers, in one go."""
         try:
             self._file.seek(len(self._header))
-            with replacing(self.path) as temporary:
-                with temporary.open("wb") as file:
-                    file.write(self._header)
-                    for number, line in enumerate(self._file):
-                        item, row = rows.get(number, (None, []))
-                        file.write(line if item is None else _line(item, row))
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
+                file.write(self._header)
+                for number, line in enumerate(self._file):
+                    item, row = rows.get(number, (None, []))
+                    file.write(line if item is None else _line(item, row))
             self._file.close()
             self._file = self.path.open("r+b")
             self._file.seek(0, os.SEEK_END)

@@ -128,8 +128,14 @@ def list_tars(folder: Path) -> Listing:
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
             raise DataError(
-                f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls, or "
-                "move them to unlabeled-*.tar"
+                "\n".join(
+                    [
+                        f"{folder}: {of_part.count('')} {part} images have no label; give each a "
+                        ".cls right after it in the archive (tar --sort=name), or move them to "
+                        "unlabeled-*.tar",
+                        *passed.notes(str(folder)),
+                    ]
+                )
             )
     class_names = classes = tuple(in_order(texts["train"]))
     if all(INTEGER.fullmatch(text) for text in texts["train"]):

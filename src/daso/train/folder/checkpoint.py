@@ -132,7 +132,14 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
             seconds, configuration = float(vouch["seconds"]), str(vouch["configuration"])
             output = str(vouch.get("output", "class"))
             return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration, output)
-        except (OSError, ValueError, LookupError, AttributeError, TypeError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            SafetensorError,
+        ) as error:
             damaged.append(f"{path.name}: {error}")
             warn(f"damaged checkpoint {path} is skipped ({error})")
     if damaged:
