@@ -34,6 +34,8 @@ VERBS = {
     "reproduce": "Run and print a table of the paper: daso reproduce 1 --scale lite",
 }
 
+LISTINGS = ("methods", "presets")
+"""Verbs in a folder of their own."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -125,7 +127,8 @@ def _run(argv: Sequence[str]) -> int:
             raise OptionError(
                 f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
             )
-        run = importlib.import_module(f"daso.cli.verbs.{verb}").run
+        place = f"listings.{verb}" if verb in LISTINGS else verb
+        run = importlib.import_module(f"daso.cli.verbs.{place}").run
         with _interruptible():
             return int(run(rest) or 0)
     except DasoError as error:
