@@ -16,8 +16,9 @@ Array = npt.NDArray[Any]
 
 def as_column(y: Any) -> Array:
     """Return labels as an array (N,), ``None`` where a masked array hides one."""
-    hidden = np.ma.isMaskedArray(y) and bool(np.ma.getmaskarray(y).any())
-    return np.asarray(column_or_1d(y.astype(object).filled(None) if hidden else y, warn=True))
+    if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
+        y = np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
+    return np.asarray(column_or_1d(y, warn=True))
 
 
 def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.bool_]:
