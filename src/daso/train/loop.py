@@ -96,7 +96,7 @@ def fit(
         if readout is not None:
             try:
                 described = readout.fit(network, last=training.step == options.steps)
-            except (FloatingPointError, torch.linalg.LinAlgError) as error:
+            except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
                 what = f"the readout cannot be fitted: {first_line(error)}"
                 if training.step == 0:
                     raise RunError(f"{what}, before the first step; use other features") from error
