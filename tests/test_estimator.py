@@ -91,6 +91,7 @@ def test_which_labels_are_missing() -> None:
         (["-1", "1", "1", "-1"], ["-1", "1"], [0, 1, 1, 0]),
         (["-1", "0", "1", "1"], ["0", "1"], [-1, 0, 1, 1]),
         (["-1", None, -1, "a", "b"], ["a", "b"], [-1, -1, -1, 0, 1]),
+        (["", " ", "null", "<NA>", "a", "b"], ["a", "b"], [-1, -1, -1, -1, 0, 1]),
         ([5, None, -1, 7], [-1, 5, 7], [1, -1, 0, 2]),
         ([True, False, False, True], [False, True], [1, 0, 0, 1]),
     ):
@@ -99,6 +100,16 @@ def test_which_labels_are_missing() -> None:
         found, indices = read_labels(y, "it")
         assert (found.tolist(), indices.tolist()) == (classes, codes), labels
         assert unlabeled_rows(y, found).tolist() == [code < 0 for code in codes], labels
+
+
+def test_masked_labels_are_missing(long_tailed: Any) -> None:
+    masked = np.ma.masked_array([0, 1, 2], [0, 0, 1])
+    assert read_labels(masked, "it")[1].tolist() == [0, 1, -1]
+    X, y, test, truth = long_tailed
+    model = small(steps=5).fit(X, y)
+    hidden = np.ma.masked_array(truth, truth == 2)
+    expected = np.mean(model.predict(test[truth != 2]) == truth[truth != 2])
+    assert model.score(test, hidden) == expected
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:
@@ -110,6 +121,7 @@ def test_labels_that_are_no_classes_are_refused() -> None:
         (["a", None, "a", "a"], "one class: 'a'"),
         ([3, 3, 3, 3], "at least two classes"),
         (["a", 1, "a", 1], "several types"),
+        ([b"a", b"b"], "decode"),
         ([0.5, 1.5, 0.1, 0.2], "Unknown label type"),
     ):
         y: Any = labels
@@ -416,7 +428,7 @@ def test_a_score_of_a_data_frame_warns_of_nothing(long_tailed: Any) -> None:
 
 def test_a_batch_of_one_names_the_option() -> None:
     X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
-    with pytest.raises(OptionError, match=r"batch_size.*batch norms"):
+    with pytest.raises(OptionError, match=r"batch_size.*batch norms.*2 images"):
         DASOClassifier("supervised", steps=3, n_networks=1, batch_size=1).fit(X, y)
 
 

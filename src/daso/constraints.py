@@ -10,6 +10,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from daso.errors import OptionError, nearest
+from daso.errors import flag as flag
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,6 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
             )
     for check in _checks(annotation):
         check(name, value)
-
-
-def flag(name: str, value: Any = True) -> str:
-    """Return an option as the command line has it: ``--no-name`` if *value* is False."""
-    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 @cache

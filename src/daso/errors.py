@@ -6,6 +6,7 @@ import difflib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 
 class DasoError(Exception):
@@ -63,13 +64,19 @@ def check_range(
         wanted = f"at least {least:g}" if value < math.inf else "a finite number"
     else:
         wanted = f"from {least:g} to {most:g}"
-    raise OptionError(f"{name} = {value}: must be {wanted}")
+    raise OptionError(f"{name} = {value} is out of range ({flag(name)}): it must be {wanted}")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise an ``OptionError`` unless an option is one of its choices."""
     if value not in choices:
-        raise OptionError(f"{name} = {value!r}: invalid choice; choose from {', '.join(choices)}")
+        choose = f"choose from {', '.join(choices)}"
+        raise OptionError(f"{name} = {value!r} ({flag(name)}): invalid choice; {choose}")
+
+
+def flag(name: str, value: Any = True) -> str:
+    """Return an option as the command line has it: ``--no-name`` if *value* is False."""
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import math
 import os
 import platform
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from typing import Any
 from daso.errors import RunError
 
 Row = dict[str, Any]
+CHECKSUM = "checksum"
+"""Name of the checksum in an object or a row that has one; older runs have none."""
 
 
 @contextlib.contextmanager
@@ -114,13 +118,13 @@ def lock_holder(file: io.FileIO) -> str:
 
 
 def append_line(path: Path, row: Row) -> None:
-    """Append a row to a file as a line of JSON.
+    """Append a row to a file as a line of JSON, with a checksum that ``read_rows`` checks.
 
     Raises:
         RunError: the file cannot be written, as on a full disk; it may end in a partial line.
     """
     with _writing(path), path.open("ab") as file:
-        file.write(to_line(row).encode())
+        file.write(to_line(seal(row)).encode())
 
 
 def flush_file(path: Path) -> None:
@@ -136,19 +140,58 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
+def seal(values: Row) -> Row:
+    """Return an object with a checksum of the others as its last value; NaN becomes null."""
+    plain_values = json.loads(json.dumps(plain(values)))
+    plain_values.pop(CHECKSUM, None)
+    return {**plain_values, CHECKSUM: _checksum(plain_values)}
+
+
+def unseal(values: Row) -> Row:
+    """Return an object without its checksum, if it has one.
+
+    Raises:
+        ValueError: the checksum is that of other values.
+    """
+    others = {name: value for name, value in values.items() if name != CHECKSUM}
+    if values.get(CHECKSUM, _checksum(others)) != _checksum(others):
+        raise ValueError("its checksum is that of other content: it is damaged, or was edited")
+    return others
+
+
+def _checksum(values: Row) -> str:
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
+
+
+def digest_arrays(arrays: Mapping[str, Any], text: str) -> str:
+    """Return a digest of NumPy arrays by name and of a text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(arrays):
+        value = arrays[name]
+        digest.update(repr((name, value.dtype.str, value.shape)).encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
 def save_json(path: Path, value: Any) -> None:
     """Write *value* as indented JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def save_sealed(path: Path, values: Row) -> None:
+    """Write an object as ``save_json`` does, with a checksum that ``read_json`` checks."""
+    save_json(path, seal(values))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a run folder.
 
     Raises:
-        RunError: the file is missing or is not a JSON object.
+        RunError: the file is missing, is not a JSON object, or its checksum is wrong.
     """
     try:
         value = json.loads(path.read_bytes())
+        value = unseal(value) if isinstance(value, dict) else value
     except FileNotFoundError as error:
         raise RunError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -211,11 +254,11 @@ def read_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not {"event", "step"} <= row.keys():
+            row = unseal(json.loads(line))
+            if not {"event", "step"} <= row.keys():
                 raise ValueError("not a row with an event and a step")
             rows.append(row)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             if number < len(lines):
                 raise RunError(f"{path}, line {number}, is damaged: {error}") from error
     return rows

@@ -365,13 +365,13 @@ def test_another_pipe_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(arguments: list[str]) -> int:
         raise BrokenPipeError(32, "of a worker")
 
-    monkeypatch.setattr("daso.cli.verbs.methods.run", broken)
+    monkeypatch.setattr("daso.cli.verbs.listings.methods.run", broken)
     with pytest.raises(BrokenPipeError, match="of a worker"):
         main(["methods"])
     code = (
-        "import sys, daso.cli.verbs.methods\n"
+        "import sys, daso.cli.verbs.listings.methods\n"
         "def broken(arguments): raise BrokenPipeError(32, 'of a worker')\n"
-        "daso.cli.verbs.methods.run = broken\n"
+        "daso.cli.verbs.listings.methods.run = broken\n"
         "sys.argv = ['daso', 'methods']\n"
         "sys.exit(daso.cli.main())"
     )

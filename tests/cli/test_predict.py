@@ -24,6 +24,7 @@ from PIL import Image
 from daso.cli import main
 from daso.cli.prediction.inputs import Input
 from daso.cli.prediction.stream import predict_inputs
+from daso.cli.verbs import predict as predict_verb
 from daso.cli.verbs.predict import _print_estimate
 from daso.data.source import Source
 from daso.export import load
@@ -315,6 +316,40 @@ def test_a_stopped_prediction_goes_on_only_with_the_same_contents(
     )
     assert main(["predict", str(model), *map(str, line)]) == 2
     assert "another model" in capsys.readouterr().err
+
+
+def test_what_could_not_be_read_is_tried_again(
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, out, whole = tmp_path / "images", tmp_path / "out.csv", tmp_path / "whole.csv"
+    shutil.copytree(images, here)
+    predict(capsys, finished_run, here, "--out", whole)
+    broken = sorted(here.rglob("*.png"))[1:4]
+    contents = [path.read_bytes() for path in broken]
+    for path in broken:
+        path.write_bytes(b"not yet")
+    write_output = predict_verb.write_output
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_verb, "write_output", interrupted)
+    assert main(["predict", str(finished_run), str(here), "--out", str(out)]) == 130
+    monkeypatch.setattr(predict_verb, "write_output", write_output)
+    for path, content in zip(broken[:2], contents, strict=False):
+        path.write_bytes(content)
+    _, said = predict(capsys, finished_run, here, "--out", out, "--resume", status=1)
+    assert "3 that could not be read are tried again" in said
+    assert "1 of " in said
+    lines, expected = out.read_text().splitlines(), whole.read_text().splitlines()
+    assert len(lines) == len(expected)
+    differ = [a for a, b in zip(lines, expected, strict=True) if a != b]
+    assert len(differ) == 1
+    assert differ[0].startswith(str(broken[2]))
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(

@@ -128,7 +128,7 @@ def test_a_signal_outside_a_training_ends_a_verb_with_a_word(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from daso.cli.verbs import methods
+    from daso.cli.verbs.listings import methods
 
     def work(argv: list[str]) -> None:
         try:

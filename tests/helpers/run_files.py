@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from daso.files import Row, read_rows, to_line
+from daso.files import CHECKSUM, Row, read_rows, to_line
 
 TIMES = ("seconds", "steps_per_second")
 
@@ -19,6 +19,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def edit(path: Path, change: Callable[[Row], object]) -> None:
     value = json.loads(path.read_text())
+    value.pop(CHECKSUM, None)
     change(value)
     path.write_text(json.dumps(value))
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import random
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -17,14 +18,17 @@ from daso.cli import main
 from daso.data.images.decoded import DecodedImages
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
-from daso.errors import DivergedError, OptionError
+from daso.errors import DivergedError, OptionError, RunError
 from daso.evaluate.predict import predict_logits
 from daso.files import read_json, read_rows
+from daso.methods.method import Batch, Step
 from daso.nets.readout import NAME
+from daso.train import readout
 from daso.train.loop import evaluate_network, never
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
+from daso.train.step.state import Training
 from tests.conftest import MakeConfig, MakeFolder
 
 CPU = torch.device("cpu")
@@ -100,6 +104,37 @@ def test_a_run_that_diverges_goes_back_to_the_readout_before_the_first_step(
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [(row["event"], row["step"]) for row in rows] == [("evaluate", 0), ("rollback", 0)]
     assert load_model(tmp_path / "run", CPU, pytest.fail).network.output == NAME
+
+
+def test_features_that_overflow_are_a_divergence(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are finite, but the products of their layers are not."""
+    advance = Training.advance
+
+    def enlarging(self: Training, batch: Batch) -> tuple[Step, torch.Tensor]:
+        outcome = advance(self, batch)
+        if self.step == 3:
+            for norm in self.average.network.modules():
+                if isinstance(norm, torch.nn.BatchNorm2d):
+                    norm.weight.data *= 1e15
+        return outcome
+
+    monkeypatch.setattr(Training, "advance", enlarging)
+    options = {"join_patches": False}
+    config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
+    with pytest.raises(DivergedError, match=r"readout.* infinite or NaN") as error:
+        list(train_run(prepare(config, digits), tmp_path / "run"))
+    assert (error.value.step, error.value.term) == (3, "readout")
+
+    def singular(*_: object, **__: object) -> NoReturn:
+        torch.linalg.inv(torch.zeros(2, 2))
+        raise AssertionError
+
+    monkeypatch.setattr(Training, "advance", advance)
+    monkeypatch.setattr(readout, "fit_mixture", singular)
+    with pytest.raises(RunError, match=r"readout .* before the first step"):
+        list(train_run(prepare(config, digits), tmp_path / "start"))
 
 
 def test_stopped_before_the_first_step_a_run_is_already_of_use(

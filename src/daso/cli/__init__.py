@@ -23,6 +23,7 @@ VERBS = {
     "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",
     "validate": "Estimate accuracy by cross-validation, rare classes included: daso validate RUN",
+    "calibrate": "Calibrate a run on labels that its training has not seen: daso calibrate RUN",
     "predict": "Classify images with the model of a run: daso predict RUN IMAGES... --out FILE.csv",
     "export": "Write the model of a run as one file, with a card: daso export RUN --format onnx",
     "compare": "Compare runs across methods and seeds: daso compare RUN...",
@@ -33,6 +34,8 @@ VERBS = {
     "reproduce": "Run and print a table of the paper: daso reproduce 1 --scale lite",
 }
 
+LISTINGS = ("methods", "presets")
+"""Verbs in a folder of their own."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -124,7 +127,8 @@ def _run(argv: Sequence[str]) -> int:
             raise OptionError(
                 f"unknown verb {verb!r}; verbs: {', '.join(VERBS)}.{nearest(verb, VERBS)}"
             )
-        run = importlib.import_module(f"daso.cli.verbs.{verb}").run
+        place = f"listings.{verb}" if verb in LISTINGS else verb
+        run = importlib.import_module(f"daso.cli.verbs.{place}").run
         with _interruptible():
             return int(run(rest) or 0)
     except DasoError as error:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from daso.errors import DataError, OptionError
+from daso.errors import DataError, OptionError, flag
 
 Indices = npt.NDArray[np.int64]
 Shape = Literal["consistent", "uniform", "reversed"]
@@ -51,7 +51,8 @@ class SplitOptions:
             if name == "unlabeled_shape" or value is None:
                 continue
             if not least.get(name, 1) <= value < float("inf"):
-                raise OptionError(f"{name} = {value!r}: must be at least {least.get(name, 1)}")
+                wanted = f"it must be at least {least.get(name, 1)}"
+                raise OptionError(f"{name} = {value!r} is out of range ({flag(name)}): {wanted}")
         if self.unlabeled_shape not in (None, "consistent", "uniform", "reversed"):
             raise OptionError(f"unknown unlabeled_shape {self.unlabeled_shape!r}; use {SHAPES}")
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):

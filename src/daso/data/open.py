@@ -361,7 +361,11 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
         if _has(benchmark.locate, path):
             return benchmark.read(path, reading)
     content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    manifests = [entry for entry in sorted(path.iterdir()) if is_manifest(entry)]
+    hint = (
+        f"; to read {manifests[0]}, which may list the images, give it itself" if manifests else ""
+    )
     raise DataError(
         f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
-        f"This one holds {content}"
+        f"This one holds {content}{hint}"
     )

@@ -131,6 +131,10 @@ def _unless_empty(images: DecodedImages | None) -> DecodedImages | None:
     return images if images is not None and len(images) else None
 
 
+MUCH = 3
+"""Factor of shrinking from which lost details are worth a word."""
+
+
 def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ...]]:
     """Return a layout with its side limited to ``largest_side``, and a note if that changes it."""
     side, largest = max(layout.height, layout.width), reading.largest_side
@@ -140,6 +144,11 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
         f"images are resized to {largest} x {largest} pixels to save time; "
         f"--size {side} keeps {side} x {side}"
     )
+    if side >= MUCH * largest:
+        note += (
+            f". Details of fewer than {2 * side // largest} pixels are lost; if they tell your "
+            f"classes apart, as textures and small parts do, try --size {MUCH * largest}"
+        )
     return square_layout(largest, layout.channels), (note,)
 
 

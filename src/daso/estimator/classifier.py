@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 from torch import nn
@@ -22,9 +21,9 @@ from torch import nn
 from daso.balance import balanced_by
 from daso.compose import Recipe
 from daso.data.formats.arrays import as_images
-from daso.errors import DataError, check_range
+from daso.errors import DataError, OptionError
 from daso.estimator.inputs import Scaling, build_source
-from daso.estimator.labels import read_labels, unlabeled_rows
+from daso.estimator.labels import as_column, read_labels, unlabeled_rows
 from daso.estimator.networks import describe, log_probabilities, rebuild
 from daso.estimator.training import configure, train, whole_number
 from daso.evaluate.metrics import adjust_logits
@@ -160,8 +159,9 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         source = build_source(*inputs, validation_fraction=fraction)
         random = check_random_state(self.random_state)
         self._is_balanced = bool(Recipe.parse(self.method).balanced_by())
-        if self.logit_adjustment is not None:
-            check_range("logit_adjustment", self.logit_adjustment, 0)
+        if self.logit_adjustment is not None and not 0 <= self.logit_adjustment < math.inf:
+            what = f"logit_adjustment = {self.logit_adjustment!r}"
+            raise OptionError(f"{what}: must be at least 0 and finite")
         device = choose_device(self.device)
         count = NETWORKS["vectors" if vectors else "images"]
         if self.n_networks is not None:
@@ -217,7 +217,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Unlabeled rows are ignored, so that cross-validation and search work on partly labeled data.
         """
         check_is_fitted(self)
-        labels = column_or_1d(y)
+        labels = as_column(y)
         labeled = ~unlabeled_rows(labels, self.classes_)
         if not labeled.any():
             raise ValueError(f"{type(self).__name__}.score: no row has a label")

@@ -14,6 +14,13 @@ from daso.data.class_names import INTEGER, is_missing
 Array = npt.NDArray[Any]
 
 
+def as_column(y: Any) -> Array:
+    """Return labels as an array (N,), ``None`` where a masked array hides one."""
+    if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
+        y = np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
+    return np.asarray(column_or_1d(y, warn=True))
+
+
 def unlabeled_rows(y: Array, classes: Array | None = None) -> npt.NDArray[np.bool_]:
     """Return which labels are missing, bool (N,).
 
@@ -48,7 +55,7 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
     """
     if y is None:
         raise ValueError(f"{called} requires y to be passed, but the target y is None")
-    labels = column_or_1d(y, warn=True)
+    labels = as_column(y)
     missing = unlabeled_rows(labels)
     present = labels[~missing]
     if not len(present) or set(present.tolist()) == {-1}:
@@ -59,6 +66,8 @@ def read_labels(y: Any, called: str) -> tuple[Array, npt.NDArray[np.int64]]:
         )
     if present.dtype.kind == "O" and np.array(present.tolist()).dtype.kind in "biuf":
         present = np.array(present.tolist())
+    if any(isinstance(value, bytes) for value in present.tolist()):
+        raise ValueError(f"{called}: labels must not be bytes; decode them: y.astype(str)")
     try:
         check_classification_targets(present)
         classes, indices = np.unique(present, return_inverse=True)

@@ -39,6 +39,8 @@ class Calibration:
         answered: reliability of the calibrated probabilities, which ``daso predict`` gives, on the
             images that the run is measured on: ``measured_on``, ``images``, ``error``, and
             ``counts``, ``accuracy`` and ``confidence`` of 15 bins. None if nothing was fitted.
+        given: place of the images that ``daso calibrate`` was given in place of the hold-out.
+        model: with *given*, a digest of the weights that it was fitted for.
     """
 
     temperature: float
@@ -51,6 +53,8 @@ class Calibration:
     note: str | None = None
     confusion: list[list[float]] | None = None
     answered: dict[str, Any] | None = None
+    given: str | None = None
+    model: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -37,7 +37,14 @@ def predict_logits(network: Network, images: ImageRows) -> Tensor:
 
 @torch.no_grad()
 def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
-    """Yield the logits of the output head, float32 (n, K) on the network's device.
+    """Yield the logits of the output head, float32 (n, K); see ``represent_in_batches``."""
+    for features in represent_in_batches(network, images):
+        yield network.classify(features, network.output)
+
+
+@torch.no_grad()
+def represent_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
+    """Yield the features that the output head classifies, (n, D) on the network's device.
 
     Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) with V versions of which the
     first is used. The network runs in evaluation mode and returns to its previous mode.
@@ -51,6 +58,6 @@ def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
     try:
         for start in range(0, max(1, len(images)), batch):
             chosen = images[start : start + batch].to(device)
-            yield network.classify(network.represent(chosen), network.output)
+            yield network.represent(chosen)
     finally:
         network.train(training)

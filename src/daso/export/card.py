@@ -204,14 +204,15 @@ def _calibration(folder: Path, facts: ModelFacts) -> str:
     fit = read_calibration(folder, facts.step)
     if fit.note:
         return f"The probabilities are not calibrated: {_text(fit.note)}."
+    kind = "held-out" if fit.given is None else "further labeled"
     rows = [
-        ["held-out images", "before", "after"],
+        [f"{kind} images", "before", "after"],
         ["negative log-likelihood", f"{fit.loss_before:.4f}", f"{fit.loss_after:.4f}"],
         ["expected calibration error", f"{fit.error_before:.4f}", f"{fit.error_after:.4f}"],
     ]
     return (
         f"Logits are divided by the temperature {fit.temperature:.3f}, fitted on {fit.images:,} "
-        f"held-out images; measured on the same images:\n\n{_table(rows)}"
+        f"{kind} images; measured on the same images:\n\n{_table(rows)}"
     )
 
 

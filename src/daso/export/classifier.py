@@ -16,7 +16,7 @@ from PIL import Image
 
 from daso.data.formats.arrays import as_images, refuse_one_image
 from daso.data.images.decode import decode_for_model
-from daso.errors import DataError
+from daso.errors import DataError, OptionError
 from daso.evaluate.prior import shift
 from daso.export.facts import ModelFacts
 
@@ -65,10 +65,18 @@ class Classifier:
     Args:
         answer: returns probabilities, (N, K), of inputs as in training: uint8 (N, C, H, W), or
             float32 (N, D) for a model of vectors.
+        features: returns the features, float32 (N, D), that *answer* classifies; None: the model
+            has none to give.
     """
 
-    def __init__(self, answer: Callable[[Array], Array], facts: ModelFacts) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Array], Array],
+        facts: ModelFacts,
+        features: Callable[[Array], Array] | None = None,
+    ) -> None:
         self._answer = answer
+        self._features = features
         self.facts = facts
 
     def __repr__(self) -> str:
@@ -114,6 +122,28 @@ class Classifier:
         if target is not None:
             probs = shift(probs, self.facts.prior, target)
         return Predictions(probs, self.class_names)
+
+    def embed(self, images: Any) -> Array:
+        """Return the features that the model classifies, float32 (N, D), of images or vectors.
+
+        Args:
+            images: as in ``predict``; they are decoded in the same way.
+
+        Raises:
+            DataError: see ``predict``.
+            OptionError: the model is an ``.onnx`` file, which gives probabilities only.
+        """
+        if self._features is None:
+            raise OptionError(
+                "this model gives probabilities only: for features, load the run folder, or export "
+                "it with --format safetensors"
+            )
+        parts = [self._features(part) for part in self._batches(images)]
+        if not parts:
+            zeros = np.zeros((1, *self.facts.input_shape))
+            one = zeros.astype(np.uint8 if self.facts.takes_images else np.float32)
+            return self._features(one)[:0]
+        return np.concatenate(parts)
 
     def probabilities(self, inputs: Array) -> Array:
         """Return float64 (N, K) for prepared inputs: uint8 (N, C, H, W), or float32 (N, D)."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from daso.balance import balanced_by
 from daso.errors import MissingDependencyError, OptionError, RunError
-from daso.evaluate.predict import predict_logits
+from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
 from daso.files import read_json
@@ -83,7 +83,8 @@ def load(
     else:
         raise RunError(f"{path} does not exist")
     model.network.precision = precision or model.network.precision
-    return Classifier(network_answer(model.network, facts.temperature), facts)
+    network = model.network
+    return Classifier(network_answer(network, facts.temperature), facts, network_features(network))
 
 
 def load_run(
@@ -123,6 +124,16 @@ def network_answer(network: Network, temperature: float) -> Callable[[Array], Ar
         return np.asarray((logits.double() / temperature).softmax(1).numpy())
 
     return answer
+
+
+def network_features(network: Network) -> Callable[[Array], Array]:
+    """Return a function from inputs to the features, float32 (N, D), that a network classifies."""
+
+    def features(inputs: Array) -> Array:
+        images = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+        return torch.cat(list(represent_in_batches(network, images))).float().cpu().numpy()
+
+    return features
 
 
 def without_folders(name: str) -> str:

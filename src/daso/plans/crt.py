@@ -40,8 +40,8 @@ class CRT(Plan):
             retraining_steps = max(1, total_steps // 10)
         if not 1 <= retraining_steps < total_steps:
             raise OptionError(
-                f"retraining_steps = {retraining_steps}: must be at least 1 and less than the "
-                f"{total_steps} training steps"
+                f"retraining_steps = {retraining_steps} is out of range (--retraining-steps): it "
+                f"must be at least 1 and less than the {total_steps} training steps"
             )
         check_range("retraining_rate", retraining_rate, above=0)
         self.retraining_steps = retraining_steps

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from daso.data.training_data import TrainingData
-from daso.errors import RunError
+from daso.data.class_names import listed
+from daso.data.images.decode import decode_for_model
+from daso.data.images.decoded import digest
+from daso.data.images.pool import ImageRows, Pool
+from daso.data.open import list_own
+from daso.data.source import Source
+from daso.data.training_data import TrainingData, prepare_data
+from daso.errors import DataError, OptionError, RunError, nearest, problems, same_name
 from daso.evaluate.calibration import Calibration, calibrate, calibrated
 from daso.evaluate.predict import predict_logits
-from daso.files import plain, read_json, save_json
+from daso.files import read_json, save_sealed
+from daso.nets.backbone import checksum
 from daso.report.reliability import reliability_bins
-from daso.train.model import load_model
+from daso.train.model import Model, load_model
 
 NAME = "calibration.json"
+CHUNK = 1024
+"""Images that are compared at a time."""
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Labeled images as a model takes them.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,).
+        names: of the images, for messages.
+        place: of all of them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    place: str
 
 
 def calibrate_run(
@@ -27,24 +55,132 @@ def calibrate_run(
 ) -> Calibration:
     """Fit the temperature of a run's model on its hold-out and write it.
 
+    What ``daso calibrate`` has fitted to the same model on other images is kept.
+
     Raises:
         RunError: the run has no complete checkpoint, or its folder cannot be written.
     """
     model = load_model(folder, data.labeled.images.device, warn, encoder)
+    if (folder / NAME).exists():
+        kept = read_calibration(folder, model.step)
+        if kept.given is not None and kept.model == fingerprint(model):
+            return kept
+    return _calibrate(folder, model, data, data.holdout)
+
+
+def calibrate_again(
+    folder: Path, model: Model, source: Source, given: Labeled | None = None
+) -> Calibration:
+    """Fit the temperature of a trained model again, on labels that its training has not seen.
+
+    With too few of them nothing is written; the note of the result says so.
+
+    Args:
+        source: the images of the run.
+        given: labeled images; None: the hold-out of the run.
+
+    Raises:
+        DataError: the training has seen one of the given images; the first 20 are named.
+        RunError: the folder cannot be written.
+    """
+    config, device = model.config, next(model.network.parameters()).device
+    data = prepare_data(source, config.split, config.train.seed, device, config.memory)
+    if given is None:
+        return _calibrate(folder, model, data, data.holdout, keep=True)
+    pools = {"labeled": data.labeled, "unlabeled": data.unlabeled}
+    seen = {
+        key: name
+        for name, pool in pools.items()
+        if pool is not None
+        for start in range(0, len(pool), CHUNK)
+        for key in _digests(pool.images[start : start + CHUNK])
+    }
+    known = [
+        (name, f"is one of the {seen[key]} images of the training")
+        for name, key in zip(given.names, _digests(given.images), strict=True)
+        if key in seen
+    ]
+    if known:
+        what = f"{len(known):,} of {len(given.names):,} images were seen by the training"
+        cure = "An honest calibration needs other images; leave these out"
+        raise DataError(problems(known, what, cure, between=" "))
+    images = given.images.to(device)
+    return _calibrate(folder, model, data, replace(given, images=images), keep=True)
+
+
+def read_labeled(place: Path, model: Model) -> Labeled:
+    """Decode labeled images as ``daso predict`` does, for a model that takes images.
+
+    Raises:
+        DataError: an image cannot be read, or a class is not one of the model's.
+        OptionError: the model takes vectors, or the place holds arrays.
+    """
+    listing = list_own(str(place)) if len(model.image_shape) == 3 else None
+    if listing is None:
+        raise OptionError(f"{place}: only labeled images can be given, for a model of images")
+    numbers = {name: number for number, name in enumerate(model.class_names)}
+    names = [same_name(name, model.class_names) for name in listing.class_names]
+    if unknown := [name for name in names if name not in numbers]:
+        raise DataError(
+            f"{place}: {listed(unknown)}: no classes of the model, which knows "
+            f"{listed(model.class_names)}.{nearest(unknown[0], model.class_names)}"
+        )
+    pool = listing.pools["train"]
+    images, faults = [], []
+    for index, item in enumerate(itertools.chain.from_iterable(pool.chunks())):
+        try:
+            if isinstance(item, DataError):
+                raise item
+            images.append(decode_for_model(item, model.image_shape))
+        except DataError as error:
+            faults.append((pool.name_of(index), str(error)))
+    if faults:
+        what = f"{place}: {len(faults)} images cannot be read"
+        raise DataError(problems(faults, what, "Replace or remove them"))
+    labels = np.array([numbers[name] for name in names], dtype=np.int64)[pool.labels]
+    called = tuple(map(pool.name_of, range(len(pool))))
+    return Labeled(torch.from_numpy(np.stack(images)), torch.from_numpy(labels), called, str(place))
+
+
+def _calibrate(
+    folder: Path,
+    model: Model,
+    data: TrainingData,
+    fitted: Pool | Labeled | None,
+    *,
+    keep: bool = False,
+) -> Calibration:
+    """Fit to labeled images and write it; *keep*: write nothing if nothing could be fitted."""
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
-    if data.holdout is not None:
-        logits = predict_logits(model.network, data.holdout.images).numpy()
-        labels = data.holdout.labels.cpu().numpy()
+    if fitted is not None:
+        logits = predict_logits(model.network, fitted.images).numpy()
+        labels = fitted.labels.cpu().numpy()
     calibration = calibrate(logits, labels, model.step)
     if calibration.note is None:
-        part = "holdout"
+        part, measured = "holdout", data.holdout
         if data.test is not None:
-            part, labels = "test", data.test.labels.cpu().numpy()
-            logits = predict_logits(model.network, data.test.images).numpy()
+            part, measured = "test", data.test
+        if measured is not None:
+            logits = predict_logits(model.network, measured.images).numpy()
+            labels = measured.labels.cpu().numpy()
         answered = _reliability(calibrated(logits, calibration.temperature), labels)
-        calibration = replace(calibration, answered={"measured_on": part, **answered})
-    save_json(folder / NAME, plain(calibration.to_dict()))
+        measured_on = "given" if measured is None else part
+        calibration = replace(calibration, answered={"measured_on": measured_on, **answered})
+    elif keep:
+        return calibration
+    if isinstance(fitted, Labeled):
+        calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
+    save_sealed(folder / NAME, calibration.to_dict())
     return calibration
+
+
+def fingerprint(model: Model) -> str:
+    """Return a digest of a model's weights."""
+    return checksum(model.network.state_dict())
+
+
+def _digests(images: ImageRows) -> list[bytes]:
+    return [digest(image) for image in images[:].cpu().numpy()]
 
 
 def _reliability(probs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, Any]:

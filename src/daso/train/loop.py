@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+import torch
+
 from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
-from daso.errors import DivergedError
+from daso.errors import DivergedError, RunError, first_line
 from daso.evaluate.metrics import confusion_matrix, evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.files import Row
@@ -92,7 +94,13 @@ def fit(
         """Evaluate the moving average, once its readout is fitted."""
         network, described = training.average.network, Row()
         if readout is not None:
-            described = readout.fit(network, last=training.step == options.steps)
+            try:
+                described = readout.fit(network, last=training.step == options.steps)
+            except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+                what = f"the readout cannot be fitted: {first_line(error)}"
+                if training.step == 0:
+                    raise RunError(f"{what}, before the first step; use other features") from error
+                raise _diverged(training, what, training.step, "readout") from error
         row = {"event": "evaluate", "step": training.step, **evaluate_network(network, data)}
         return row | ({"readout": described} if described else {})
 

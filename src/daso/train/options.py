@@ -110,6 +110,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_options(self, RANGES)
+        if self.recompute and self.compile:
+            raise OptionError("--recompute and --compile exclude each other; leave one out")
 
     @property
     def evaluation_period(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
 from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
 from daso.train.readout import ReadoutFitter
+from daso.train.step.batch_of_one import refuse_batch_of_one
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
@@ -171,7 +172,8 @@ def prepare(
     if backbone is not None:
         network = backbone.name
         if options.freeze:
-            _check_method(recipe, config, images, cast(Encoder, backbone.module).dim)
+            known = _facts(images, images, options.steps, cast(Encoder, backbone.module).dim)
+            check_method(recipe, facts, known, config.method_options)
             embed = partial(embed_data, images, backbone, options, config.augmentation, progress)
             data = embed() if processes is None else processes.in_turn(embed)
     # The evaluation period is that of the whole run, in each of its stages.
@@ -246,13 +248,17 @@ def _facts(data: TrainingData, given: TrainingData, steps: int, dim: int) -> Fac
     )
 
 
-def _check_method(recipe: Recipe, config: RunConfig, data: TrainingData, dim: int) -> None:
-    """Build the method once: what it refuses is to be said before images are embedded."""
-    steps, values = config.train.steps, config.method_options
+def check_method(recipe: Recipe, run: Facts, first: Facts, values: Mapping[str, Any]) -> Method:
+    """Build the method once, so that what it refuses is said before long work.
+
+    Args:
+        run: facts for the plan. first: facts for the method.
+    """
     with torch.random.fork_rng(devices=[]):
-        plan = recipe.build_plan(_facts(data, data, steps, dim=0), values)
+        plan = recipe.build_plan(run, values)
+        recipe.build_readout(run, values)
         stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
-        recipe.build_method(plan.facts(stage, _facts(data, data, steps, dim)), values)
+        return recipe.build_method(plan.facts(stage, first), values)
 
 
 def _begin_stage(
@@ -328,8 +334,8 @@ def assemble(
         OptionError: the options, the method and the data do not fit.
     """
     if options.recompute:
-        if options.compile or processes is not None:
-            raise OptionError("--recompute needs one process and no --compile; leave it out")
+        if processes is not None:
+            raise OptionError("--recompute needs one process; leave it out")
         recompute_activations(cast(nn.Module, encoder))
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
@@ -350,7 +356,10 @@ def assemble(
     batches = Batches(data, method, options, augmentation, vectors)
     if options.compile:
         torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
-    return Training(network, method.to(device), options), batches
+    training = Training(network, method.to(device), options)
+    if options.batch == 1 and processes is None:
+        refuse_batch_of_one(training, batches(0))
+    return training, batches
 
 
 def describe_data(

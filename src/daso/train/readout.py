@@ -71,7 +71,11 @@ class ReadoutFitter:
         return "patches" if self.part.join_patches else None
 
     def fit(self, network: Network, *, last: bool) -> Row:
-        """Fit a network's readout, the first one or again; return what is new, as JSON values."""
+        """Fit a network's readout, the first one or again; return what is new, as JSON values.
+
+        Raises:
+            FloatingPointError, LinAlgError: features or what is computed of them overflow.
+        """
         fit = self.start if network.readout is None else self.refit
         return fit(network, last=last)
 
@@ -176,6 +180,8 @@ class ReadoutFitter:
 
         projection = None
         sample = [torch.cat(part) for part in encode(spread) if part]
+        if not all(bool(part.isfinite().all()) for part in sample):
+            raise FloatingPointError(f"the {kind} features of some images are infinite or NaN")
         projection = Projection.fit(torch.cat(sample), COMPONENTS)
         parts = [[projection(part)] for part in sample] if spread == 1 else list(encode(1))
         empty = projection.bias.new_zeros(0, len(projection.bias))
@@ -192,6 +198,8 @@ class ReadoutFitter:
             options, unlabeled = replace(options, unlabeled_weight=weight), joined.unlabeled
         labels, classes = self.data.labeled.labels, len(self.data.class_names)
         fit = fit_mixture(joined.labeled, labels, unlabeled, classes, options)
+        if not bool(fit.head.weight.isfinite().all() & fit.prior.isfinite().all()):
+            raise FloatingPointError("the fitted head is infinite or NaN")
         blocks = {
             name: (kind.projection, matrix)
             for (name, kind), matrix in zip(kinds.items(), joined.matrices, strict=True)

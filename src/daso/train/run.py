@@ -21,11 +21,11 @@ from daso.files import (
     Row,
     append_line,
     flush_file,
-    plain,
     read_json,
     read_rows,
     remove_leftovers,
-    save_json,
+    save_sealed,
+    seal,
     to_line,
     write_atomically,
 )
@@ -82,12 +82,12 @@ def train_run(
     """
     with claim_folder(folder):
         environment = _environment(prepared) | ({} if like is None else {"like": like})
-        save_json(folder / "environment.json", environment)
+        save_sealed(folder / "environment.json", environment)
         data = describe_data(prepared.data, prepared.backbone, prepared.recipe)
-        save_json(folder / "data.json", data)
+        save_sealed(folder / "data.json", data)
         if prepared.backbone is not None:
             prepared.backbone.save(folder / BACKBONE)
-        save_json(folder / "config.json", prepared.config.to_dict())
+        save_sealed(folder / "config.json", prepared.config.to_dict())
         yield from _continue(prepared, folder, stop, warn)
 
 
@@ -138,6 +138,7 @@ def resume_run(
                     f"changed after it; undo the change, or start a new run with 'daso train'"
                 )
             prepared = prepared.at(checkpoint)
+            _warn_of_lost_rows(prepared, folder, warn)
         else:
             warn(f"{folder} has no checkpoint: it starts from the beginning")
     except BaseException:
@@ -192,8 +193,20 @@ def _continue(
     _finish(prepared, folder, rows, stops_early(), warn)
 
 
+def _warn_of_lost_rows(prepared: Prepared, folder: Path, warn: Callable[[str], None]) -> None:
+    """Warn if rows that were written before the checkpoint are gone."""
+    path, options = folder / "metrics.jsonl", prepared.config.train
+    steps = [row["step"] for row in read_rows(path) if row["step"] <= prepared.step]
+    last = max(steps, default=0)
+    if prepared.step - last >= min(options.log_every, options.evaluation_period):
+        warn(
+            f"{path} has no row after step {last:,}, the checkpoint is of step {prepared.step:,}: "
+            "the numbers between them are lost, and the summary is made of the others"
+        )
+
+
 def _write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    write_atomically(folder / "metrics.jsonl", "".join(map(to_line, rows)).encode())
+    write_atomically(folder / "metrics.jsonl", "".join(to_line(seal(row)) for row in rows).encode())
 
 
 def _environment(prepared: Prepared) -> dict[str, Any]:
@@ -206,7 +219,7 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
         changes = "; ".join(differences)
         warn(f"the environment has changed since the run began: {changes}; the result may differ")
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
-    save_json(folder / "environment.json", environment)
+    save_sealed(folder / "environment.json", environment)
 
 
 def _finish(
@@ -218,7 +231,7 @@ def _finish(
     deployed = prepared.step if best is None else best
     confusions = count_confusions(training.average.network, prepared.data)
     if confusions is not None:
-        write_atomically(folder / "confusion.json", to_line(confusions).encode())
+        write_atomically(folder / "confusion.json", to_line(seal(confusions)).encode())
     write_beliefs(folder, training, prepared.data, config.train.seed, deployed)
     custom = None if prepared.backbone is None else prepared.backbone.given
     calibrate_run(folder, prepared.data, warn, custom)
@@ -233,7 +246,7 @@ def _finish(
         "stopped_early": early,
         **summarize([row for row in rows if row.get("stage", 0) == last]),
     }
-    save_json(folder / "summary.json", plain(summary))
+    save_sealed(folder / "summary.json", summary)
 
 
 def _train_stage(

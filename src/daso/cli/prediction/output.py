@@ -11,7 +11,8 @@ import csv
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -200,12 +201,16 @@ class Journal:
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def skip(self, inputs: Iterator[Input]) -> None:
+    def skip(self, inputs: Iterator[Input]) -> dict[int, Input]:
         """Advance the inputs past the rows of the journal, and drop a row that was cut off.
+
+        Returns:
+            By number of the row, the inputs that could not be read.
 
         Raises:
             DataError: the inputs differ from those of the journal.
         """
+        again: dict[int, Input] = {}
         end = self._file.tell()
         while line := self._file.readline():
             try:
@@ -217,7 +222,7 @@ class Journal:
             expected = next(inputs, None)
             if expected is None or expected.name != name:
                 now = f"now it is {'nothing' if expected is None else repr(expected.name)}"
-            elif origin != expected.origin() and checksum != expected.checksum():
+            elif error is None and origin != expected.origin() and checksum != expected.checksum():
                 now = "now it has another content"
             else:
                 now = ""
@@ -226,17 +231,35 @@ class Journal:
                     f"the images have changed: number {self.count + 1} was {name!r}, {now}; delete "
                     f"{self.path} to start again"
                 )
+            if error is not None:
+                again[self.count] = expected
             self.count += 1
-            self.failed += error is not None
             end = self._file.tell()
+        self.failed = len(again)
         self._file.seek(end)
         self._file.truncate()
+        return again
+
+    def replace(self, rows: Mapping[int, tuple[Input, Cells]]) -> None:
+        """Replace rows, by their numbers, in one go."""
+        try:
+            self._file.seek(len(self._header))
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
+                file.write(self._header)
+                for number, line in enumerate(self._file):
+                    item, row = rows.get(number, (None, []))
+                    file.write(line if item is None else _line(item, row))
+            self._file.close()
+            self._file = self.path.open("r+b")
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self.failed += sum(row[-1] is not None for _, row in rows.values()) - len(rows)
 
     def write(self, inputs: Sequence[Input], rows: Sequence[Cells]) -> None:
         try:
             for item, row in zip(inputs, rows, strict=True):
-                line = json.dumps([item.origin(), item.checksum(), *row])
-                self._file.write(line.encode() + b"\n")
+                self._file.write(_line(item, row))
             self._file.flush()
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
@@ -255,3 +278,7 @@ class Journal:
     def remove(self) -> None:
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _line(item: Input, row: Cells) -> bytes:
+    return json.dumps([item.origin(), item.checksum(), *row]).encode() + b"\n"

@@ -29,16 +29,16 @@ from daso.cli.training.notes import (
     stripped_classes,
     to_hold_out,
 )
+from daso.cli.training.refusals import refuse_early
 from daso.cli.training.source import defaults_for, read_source
 from daso.compose import Recipe
 from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
-from daso.files import Row, check_writable, read_json
+from daso.files import Row, read_json
 from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
-from daso.train.encoder.embeddings import embedding_folder
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import CONFIG, refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
@@ -106,12 +106,14 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if (answered := calibration.answered) is not None:
         print(
             f"calibration error of daso predict: {percent(answered['error'])}%, with a temperature "
-            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} held-out images)"
+            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} "
+            f"{'held-out' if calibration.given is None else 'further labeled'} images)"
         )
     if calibration.note is not None:
         _notice(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
-            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}"
+            f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}; or give "
+            f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {folder} IMAGES'"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
 
@@ -213,15 +215,14 @@ def train(request: TrainRequest) -> int:
     """Train, alone or as one of the processes of torchrun; return the exit status."""
     command = request.command
     check_installed(command.track)
-    Recipe.parse(request.method)  # before anything is read
+    Recipe.parse(request.method)
     with team(request.train.device) as together:
         folder = command.out or free_folder(command.source, request.method)
         if together.restarted and (folder / "config.json").exists():
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-            if request.train.freeze and together.processes is None:
-                check_writable(embedding_folder(request.train))
+            refuse_early(request, shared=together.processes is not None)
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)

@@ -67,7 +67,7 @@ class PredictCommand:
     """.csv, .jsonl or .parquet file to write (default: CSV to standard output): path, class,
     confidence, error."""
     resume: bool = False
-    """Continue a stopped prediction into OUT."""
+    """Continue a stopped prediction into OUT; images that could not be read are tried again."""
     top: int = 1
     """Number of classes to name for each image, the most probable first."""
     probabilities: bool = False
@@ -244,9 +244,14 @@ def _fill(
 ) -> None:
     try:
         reader = _reader(inputs)
-        journal.skip(reader)
+        again = journal.skip(reader)
         if journal.count:
-            print(f"resumed after {journal.count:,} images", file=sys.stderr)
+            retried = f"; {len(again):,} that could not be read are tried again" if again else ""
+            print(f"resumed after {journal.count:,} images{retried}", file=sys.stderr)
+        if again:
+            answers = itertools.chain.from_iterable(predict_inputs(classifier, again.values()))
+            rows = ((item, to_row(item.name, answer)) for item, answer in answers)
+            journal.replace(dict(zip(again, rows, strict=True)))
         _predict(classifier, inputs, reader, to_row, journal.write, bar=True, done=journal.count)
     except DataError:
         journal.remove_if_empty()

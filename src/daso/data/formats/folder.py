@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daso.data.class_names import in_order, is_missing, joined, listed
+from daso.data.formats.manifest import is_manifest
 from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
@@ -160,6 +161,10 @@ def _find_parts(
         if other:
             what = "images that are not read, as they are in no folder of a part"
             notes = (f"{folder}: {what}: {listed(other)}",)
+        names = [entry.name for entry in folder.iterdir() if is_manifest(entry)]
+        tables = sorted(name for name in names if not name.endswith(JOURNAL))
+        if tables:
+            notes += (f"{folder}: not read: {listed(tables)}; give a manifest itself to use it",)
     elif not is_class_folder(folder) and partial and not _has_classes(folder, places):
         labeled, places["unlabeled"] = None, str(folder)
     for name, place in places.items():
@@ -208,6 +213,9 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
         )
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
+    for entry in sorted(folder.iterdir()):
+        if entry.is_file() and not (_is_image(entry) or entry.name.startswith(".")):
+            faults.others.add_file(str(entry))
     return {name: _image_files(folder / name, faults) for name in names}
 
 

@@ -144,8 +144,14 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
             raise DataError(
-                f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls, or "
-                "move them to unlabeled-*.tar"
+                "\n".join(
+                    [
+                        f"{folder}: {of_part.count('')} {part} images have no label; give each a "
+                        ".cls right after it in the archive (tar --sort=name), or move them to "
+                        "unlabeled-*.tar",
+                        *passed.notes(str(folder)),
+                    ]
+                )
             )
     class_names = known = tuple(in_order(joined(texts["train"], classes)))
     if texts["train"] and all(INTEGER.fullmatch(text) for text in texts["train"]):
@@ -195,14 +201,16 @@ def read_samples(
             ending of their own: those with points in their names.
     """
     passed = PassedOver() if passed is None else passed
+    refused = PassedOver()
     with open_tar(shard, "r|*" if contents else "r:*") as archive:
         files = regular_members(archive, lambda name: passed.add("links", name))
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
-            first, more, place = "", [], (0, 0)
+            first, more, endings, place = "", [], set(), (0, 0)
             for member in members:
                 first = first or member.name
                 ending = _split(member.name)[1]
+                endings.add(f".{ending}" if ending else "none")
                 if member.size > LARGEST_MEMBER:
                     what = f"{member.name[:200]!r} has {member.size:,} bytes"
                     raise DataError(f"{shard}: {what}; at most {LARGEST_MEMBER:,} are read")
@@ -215,17 +223,22 @@ def read_samples(
                     label = read_member(archive, member).decode("utf-8-sig", "replace").strip()
                 elif ending == "json" and not label:
                     label = _json_label(read_member(archive, member))
-            if more and not has_image:
-                raise DataError(
-                    f"{shard}: the image {more[0][:200]!r} has a point before its ending, and what "
-                    "follows the first point is the kind of a member; write _ for the other points"
-                )
             for name in more:
-                passed.add("further images of a sample", name)
+                kind = f"image files with a point before their {PurePosixPath(name).suffix}"
+                (passed if has_image else refused).add(
+                    "further images of a sample" if has_image else kind, name
+                )
             if has_image:
                 yield Sample(key, image, label, *place)
-            else:
-                passed.add("samples without an image of a known ending", first)
+            elif not more:
+                known = ", ".join(sorted(endings)[:5])
+                passed.add(f"samples without an image of a known ending (only {known})", first)
+    if refused.kinds:
+        raise DataError(
+            "\n".join(refused.notes(shard))
+            + "\nwhat follows the first point of a name is the kind of a member; write _ for the "
+            "other points"
+        )
 
 
 def _split(name: str) -> tuple[str, str]:

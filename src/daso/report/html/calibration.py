@@ -66,8 +66,9 @@ def _temperature(run: Run) -> str:
     temperature, images, before, after = values
     if temperature == 1:
         return "No temperature was fitted: daso predict answers as trained."
+    kind = "hold-out" if run.calibration.get("given") is None else "further labeled"
     return (
         f"daso predict divides the logits by a temperature of {temperature:.2f}. It was fitted on "
-        f"{images:,.0f} hold-out images and changes their calibration error from "
+        f"{images:,.0f} {kind} images and changes their calibration error from "
         f"{percent(before)}% to {percent(after)}% (calibration.json)."
     )

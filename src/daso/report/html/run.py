@@ -14,7 +14,7 @@ import safetensors
 from safetensors import SafetensorError
 
 from daso.errors import RunError
-from daso.files import Row, printable
+from daso.files import CHECKSUM, Row, digest_arrays, printable, unseal
 from daso.report.runs import RunFolder, at, number
 
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -108,7 +108,7 @@ def _object(problems: list[str], path: Path, consequence: str) -> Row:
     try:
         value = json.loads(path.read_bytes())
         if isinstance(value, dict):
-            return value
+            return unseal(value)
         reason = f"it holds a {type(value).__name__}, not an object"
     except FileNotFoundError:
         reason = "it is missing"
@@ -130,7 +130,7 @@ def _rows(problems: list[str], path: Path) -> list[Row]:
     damaged = []
     for place, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = unseal(json.loads(line))
             step = number(row["step"])
             if not isinstance(row["event"], str) or step is None or step < 0:
                 raise ValueError
@@ -165,10 +165,13 @@ def _beliefs(
         return {}, {}
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            beliefs = json.loads((file.metadata() or {}).get("beliefs", "null"))
+            header = file.metadata() or {}
+            beliefs = json.loads(text := header.get("beliefs", "null"))
             if not isinstance(beliefs, dict) or beliefs.get("version") != 1:
                 raise ValueError("this version of daso does not read its header")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get(CHECKSUM, digest := digest_arrays(arrays, text)) != digest:
+            raise ValueError("wrong checksum")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         problems.append(
             f"beliefs.safetensors cannot be read ({error}): {lost}. {refresh} makes it again."

@@ -54,7 +54,7 @@ from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import predict_logits, rows_at_once
-from daso.files import plain, write_atomically
+from daso.files import CHECKSUM, digest_arrays, plain, write_atomically
 from daso.nets.network import Network
 from daso.refine.daso import DASO
 from daso.refine.guess import Guess, Refiner
@@ -99,7 +99,8 @@ def write_beliefs(
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
-    write_atomically(folder / FILE, safetensors.numpy.save(arrays, {"beliefs": text}))
+    header = {"beliefs": text, CHECKSUM: digest_arrays(arrays, text)}
+    write_atomically(folder / FILE, safetensors.numpy.save(arrays, header))
 
 
 def collect_beliefs(

@@ -54,7 +54,8 @@ def open_backbone(
         if encoder is not None or options.freeze or is_pretrained(options):
             raise OptionError("pretrained encoders are for images; the data are vectors already")
         return None
-    backbone = _open(options, shape, encoder)
+    opened = None if encoder is None else _wrap_module(encoder, shape, options.resolution)
+    backbone = opened or open_named(options)
     if backbone is None:
         return None
     if backbone.recipe.get("channels") == 1 and shape[0] == 3:
@@ -71,13 +72,10 @@ def open_backbone(
     return backbone
 
 
-def _open(
-    options: TrainOptions, shape: Sequence[int], encoder: nn.Module | None
-) -> Backbone | None:
+def open_named(options: TrainOptions) -> Backbone | None:
+    """Return the pretrained encoder that the options name, for any images; None without one."""
     name, resolution = options.network or "", options.resolution
     weights = None if options.weights is None else Path(options.weights).expanduser()
-    if encoder is not None:
-        return _wrap_module(encoder, shape, resolution)
     if name.startswith(PYTHON):
         raise OptionError(f"this run has a custom encoder, {name}: pass it again as encoder=...")
     if name.startswith("hf:"):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.errors import RunError
-from daso.files import save_json, write_atomically
+from daso.files import save_sealed, unseal, write_atomically
 
 KEPT = 2
 """Checkpoints that are kept."""
@@ -98,7 +98,7 @@ def save_checkpoint(
     write_atomically(path, content)
     vouch = {"step": step, "seconds": seconds, "configuration": configuration, "output": output}
     checksum = {"sha256": hashlib.sha256(content).hexdigest()}
-    save_json(path.with_suffix(".json"), vouch | checksum)
+    save_sealed(path.with_suffix(".json"), vouch | checksum)
     files = _tensor_files(folder)
     position = files.index(path)
     for old in files[:position] + files[position + KEPT :]:
@@ -122,7 +122,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
     damaged = []
     for path in _tensor_files(folder):
         try:
-            vouch = json.loads(path.with_suffix(".json").read_bytes())
+            vouch = unseal(json.loads(path.with_suffix(".json").read_bytes()))
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != vouch["sha256"]:
                 raise ValueError("wrong checksum")
@@ -132,7 +132,14 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint:
             seconds, configuration = float(vouch["seconds"]), str(vouch["configuration"])
             output = str(vouch.get("output", "class"))
             return Checkpoint(path, tensors, int(vouch["step"]), seconds, configuration, output)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            SafetensorError,
+        ) as error:
             damaged.append(f"{path.name}: {error}")
             warn(f"damaged checkpoint {path} is skipped ({error})")
     if damaged:

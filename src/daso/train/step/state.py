@@ -116,15 +116,7 @@ class Training:
         """Run a step entirely on the device, with the same work in every step."""
         self.network.train()
         self.average.network.train(self.method.teacher_uses_batch_statistics)
-        try:
-            result = self._forward(self.network, self.average.network, batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            what = f"batch = {self.options.batch} (--batch, batch_size)"
-            raise OptionError(
-                f"{what}: the network's batch norms need two images or more"
-            ) from error
+        result = self._forward(self.network, self.average.network, batch)
         total = torch.stack(list(result.losses.values())).sum()
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,75 @@
+"""What cannot work is refused before the images are read, and the option is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from daso.cli import main
+from daso.cli.training import session
+from tests.conftest import MakeFolder
+
+REFUSED = {
+    "--recompute --compile": "--compile",
+    "--recompute --network mlp-32": "--recompute",
+    "--method fixmatch+daso --threshold 2": "(--threshold): it must be from 0 to 1",
+    "--method fixmatch+daso --queue-length 0": "(--queue-length): it must be at least 1",
+    "--method fixmatch+daso --dist-temperature 0": "(--dist-temperature): it must be above 0",
+    "--method fixmatch+crest --steps 3 --generations 5": "(--generations): it must be from 2 to 3",
+    "--method fixmatch+la+crt --steps 9 --retraining-steps 9": "(--retraining-steps)",
+    "--method boss --threshold 0.5 --threshold-range 0.6": "(--threshold-range)",
+    "--method fixmatch --weak-pass alone": "--weak-pass",
+    "--shrinkage 2": "(--shrinkage): it must be above 0 and at most 1",
+    "--dimensions 1": "(--dimensions): it must be at least 2",
+    "--steps -1": "(--steps): it must be at least 0",
+    "--method fixmatch --steps 0": "(--steps): it must be at least 1",
+    "--holdout -1": "(--holdout): it must be at least 0",
+    "--size 0": "(--size): it must be at least 1",
+    "--memory -1": "(--memory): it must be at least 0",
+    "--network wrn-3-2": "depth",
+    "--network hello": "unknown network",
+    "--network small-0": "width",
+    "--network /nowhere/at-all": "no such folder",
+    "--weights nowhere.safetensors": "--network resnet50",
+    "--weights nowhere.safetensors --network small": "nowhere.safetensors",
+    "--freeze": "--freeze needs a pretrained network",
+    "--cuda-graph --device cpu": "--cuda-graph",
+    "--cache /dev/null/cache": "cannot write",
+    "--out /dev/null/run": "cannot write",
+}
+
+
+def test_before_the_images_are_read(
+    make_image_folder: MakeFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def read(request: object) -> NoReturn:
+        raise AssertionError("the images are read")
+
+    monkeypatch.setattr(session, "read_source", read)
+    folder = str(make_image_folder())
+    monkeypatch.chdir(tmp_path)
+    wrong = []
+    for line, words in REFUSED.items():
+        status = main(["train", folder, *line.split()])
+        told = capsys.readouterr().err
+        if status not in (1, 2) or words not in told:
+            wrong.append((line, told))
+    assert not wrong
+    assert not list(tmp_path.iterdir())
+
+
+def test_those_of_a_run_that_is_repeated(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(config: object) -> NoReturn:
+        raise AssertionError("the images are read")
+
+    monkeypatch.setattr(session, "open_configured", read)
+    for line, words in (("--threshold 2", "--threshold"), ("--network hello", "unknown network")):
+        assert main(["train", "--like", str(finished_run), *line.split()]) == 2
+        assert words in capsys.readouterr().err
