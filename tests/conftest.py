@@ -145,6 +145,7 @@ def tiny_config() -> MakeConfig:
             "network": "small-4",
             "evaluate_every": 5,
             "device": "cpu",
+            "precision": "float32",
         }
         return RunConfig(
             source="digits",

@@ -35,6 +35,7 @@ from daso.train.config import RunConfig
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, default_network, named_encoder
 from daso.train.encoder.embeddings import EmbeddedData, Progress, embed_data
+from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
@@ -163,6 +164,7 @@ def prepare(
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device, config.memory)
+    options = resolve_precision(options, device, data.are_vectors, processes)
     facts = _facts(data, data, options.steps, dim=0)
     plan = recipe.build_plan(facts, config.method_options)
     readout = recipe.build_readout(facts, config.method_options)
@@ -330,6 +332,8 @@ def assemble(
         if options.compile or processes is not None:
             raise OptionError("--recompute needs one process and no --compile; leave it out")
         recompute_activations(cast(nn.Module, encoder))
+    device = data.labeled.images.device
+    options = resolve_precision(options, device, data.are_vectors, processes)
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
     network = build_network(
@@ -340,7 +344,6 @@ def assemble(
     if frozen is not None:
         cast(nn.Module, network.encoder).load_state_dict(frozen)
         network.freeze_encoder()
-    device = data.labeled.images.device
     network = network.to(device)
     fall_back_to_float32(network, data.shape)
     if processes is not None:
