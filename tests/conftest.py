@@ -44,6 +44,7 @@ MARKS = {
         "test_full_disk.py",
         "test_gpu_benchmark.py",
         "test_killed_run.py",
+        "test_minutes_benchmark.py",
         "test_processes.py",
         "test_reproduce.py",
         "test_serve.py",
