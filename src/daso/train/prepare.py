@@ -299,7 +299,8 @@ def _begin_stage(
     fitter = None
     if readout is not None:
         weights = cast(nn.Module, training.network.encoder).parameters()
-        learns = any(weight.requires_grad for weight in weights)
+        # Without a step its features stay random: they are not even computed.
+        learns = stage.steps > 0 and any(weight.requires_grad for weight in weights)
         pretrained = backbone is not None and not stage_data.are_vectors
         fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
     run = (config, data, recipe, plan, number, training, batches)
