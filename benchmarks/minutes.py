@@ -91,7 +91,7 @@ def core_seconds(session: int) -> float:
 
 
 def follow(
-    command: Sequence[str], run: Path, budget: float, *, threads: int, every: float = 0.1
+    command: Sequence[str], run: Path, budget: float, *, threads: int, every: float = 0.25
 ) -> tuple[list[Point], Point | None]:
     """Run a command that writes into the folder *run*; return its curve, and its end.
 
