@@ -3,7 +3,9 @@
 Written for comparison only, in the plainest form. Worker processes of torch's DataLoader augment
 one image after another with Pillow. The network runs eagerly on contiguous float32 NCHW tensors, in
 one pass over labeled, weak and strong images. DASO keeps a list of one tensor per class, and the
-moving average is a loop. tests/test_speed_benchmark.py checks that it computes the same numbers.
+moving average is a loop. benchmarks/speed.py gives it what its users can have without changing it:
+the allocator's setting of our own training, and the fastest number of workers.
+tests/test_speed_benchmark.py checks that it computes the same numbers.
 """
 
 from __future__ import annotations

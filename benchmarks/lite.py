@@ -33,6 +33,7 @@ from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 from daso.reproduce.scales import SCALES
 from daso.train.config import RunConfig
+from daso.train.encoder.precision import choose_precision
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
@@ -68,7 +69,7 @@ class Lite:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     data: Path | None = None
     """Folder of the source's files."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     variant: str = ""
     """Name of a variant of the method whose options --options gives; a column of the results."""
     options: str = "{}"
@@ -103,17 +104,20 @@ def train(config: RunConfig, source: Source, folder: Path) -> None:
 
 def main(lite: Lite) -> None:
     torch.set_num_threads(lite.threads)
+    precision = lite.precision
+    if precision == "auto":
+        precision = choose_precision(torch.device("cpu")).precision
     sources: dict[str, Source] = {}
     for seed, setting, method in itertools.product(lite.seeds, lite.settings, lite.methods):
         name, split, options = SETTINGS[setting]
         steps = lite.steps or options.steps
-        options = replace(options, seed=seed, precision=lite.precision, steps=steps, device="cpu")
+        options = replace(options, seed=seed, precision=precision, steps=steps, device="cpu")
         key = {
             "setting": setting,
             "method": method,
             "variant": lite.variant,
             "seed": str(seed),
-            "precision": lite.precision,
+            "precision": precision,
             "steps": str(steps),
         }
         if has_row(lite.results, key):

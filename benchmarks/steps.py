@@ -281,9 +281,10 @@ class Ours(Side):
 
 
 class Theirs(Side):
-    """The conventional step."""
+    """The conventional step, with the allocator's setting that its users can have too."""
 
     def __init__(self, case: Case, workers: int) -> None:
+        keep_freed_memory()
         source = case.source()
         assert source.unlabeled is not None
         prepared = case.prepare(Variant(), source)

@@ -95,6 +95,7 @@ def main(options: Options) -> None:
         training = TrainOptions(
             **{**changes, "steps": steps},
             network=options.network,
+            precision="float32",
             evaluate_every=max(1, steps // 4),
             seed=seed,
             device="cpu",

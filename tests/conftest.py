@@ -44,6 +44,7 @@ MARKS = {
         "test_full_disk.py",
         "test_gpu_benchmark.py",
         "test_killed_run.py",
+        "test_minutes_benchmark.py",
         "test_processes.py",
         "test_reproduce.py",
         "test_serve.py",
@@ -157,6 +158,7 @@ def tiny_config() -> MakeConfig:
             "network": "small-4",
             "evaluate_every": 5,
             "device": "cpu",
+            "precision": "float32",
         }
         return RunConfig(
             source="digits",

@@ -173,8 +173,7 @@ def test_images_are_compared_whatever_the_seed_and_the_hold_out(
 
 def test_another_environment_is_told(finished_run: Path, tmp_path: Path, capsys: Capture) -> None:
     path = finished_run / "environment.json"
-    environment = json.loads(path.read_text()) | {"torch": "1.4.0", "threads": 99}
-    path.write_text(json.dumps(environment))
+    edit(path, lambda environment: environment.update(torch="1.4.0", threads=99))
     out = tmp_path / "again"
     assert main(["train", "--like", str(finished_run), "--steps", "2", "--out", str(out)]) == 0
     found = "; ".join(differences(out)["environment"])
@@ -191,7 +190,7 @@ def test_a_run_that_is_resumed_elsewhere_says_so(
     next(row for row in rows if row["event"] == "evaluate")
     rows.close()
     path = folder / "environment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"numpy": "1.2.3"}))
+    edit(path, lambda environment: environment.update(numpy="1.2.3"))
     assert main(["resume", str(folder)]) == 0
     assert "numpy 1.2.3, now" in capsys.readouterr().err
 

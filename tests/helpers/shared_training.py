@@ -64,6 +64,7 @@ def train(method: str, processes: Processes | None) -> dict[str, torch.Tensor]:
         batch=8,
         network="small-4",
         device="cpu",
+        precision="float32",
         evaluate_every=steps,
         log_every=1,
         learning_rate=0.01,

@@ -330,7 +330,7 @@ def test_scales() -> None:
     )
     assert (lite.train.network, lite.train.steps, lite.train.batch) == ("wrn-10-2", 4000, 32)
     assert (lite.train.precision, lite.train.evaluate_every, lite.train.seed) == (
-        "bfloat16",
+        "auto",
         200,
         7,
     )

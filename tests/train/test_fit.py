@@ -52,8 +52,8 @@ def assert_identical(first: dict[str, Tensor], second: dict[str, Tensor]) -> Non
 def test_a_method_composed_in_python_trains_as_its_name_does(
     tiny_config: MakeConfig, digits: Source
 ) -> None:
-    options: dict[str, Any] = {"threshold": 0.2, "dist_temperature": 0.7}
-    named = prepare(tiny_config("fixmatch+la+daso", method_options=options), digits)
+    values: dict[str, Any] = {"threshold": 0.2, "dist_temperature": 0.7}
+    named = prepare(tiny_config("fixmatch+la+daso", method_options=values), digits)
     expected = [without_times(row) for row in rows_of(named)]
 
     data = prepare_data(digits, SPLIT, 0, torch.device("cpu"))
@@ -65,7 +65,8 @@ def test_a_method_composed_in_python_trains_as_its_name_does(
         supervised=LogitAdjusted(counts),
         threshold=0.2,
     )
-    training, batches = assemble(method, encoder, data, TrainOptions(20, 8, evaluate_every=5))
+    options = TrainOptions(20, 8, evaluate_every=5, precision="float32")
+    training, batches = assemble(method, encoder, data, options)
     assert [without_times(row) for row in fit(training, batches, data)] == expected
 
 

@@ -455,9 +455,13 @@ def test_commands_and_the_estimator(
                 == 0
             )
             assert main(["evaluate", str(finished_run), "--device", device]) == 0
-            estimator = DASOClassifier(steps=4, batch_size=8, device=device, random_state=0).fit(
-                X, y
-            )
+            estimator = DASOClassifier(
+                steps=4,
+                batch_size=8,
+                device=device,
+                random_state=0,
+                train_options={"precision": "float32"},
+            ).fit(X, y)
             answers[device] = out.read_text(), estimator.predict_proba(X)
     assert answers["cpu"][0] == answers["cuda"][0]
     np.testing.assert_allclose(answers["cpu"][1], answers["cuda"][1], rtol=1e-5)

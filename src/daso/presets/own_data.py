@@ -39,9 +39,6 @@ def choose_for(source: Source, device: torch.device) -> SourceDefaults:
     options["steps"] = steps
     if not accelerated and large:
         options["network"], reasons["network"] = "wrn-10-2", "no accelerator: a small network"
-    if _bfloat16_is_fast(device) and not vectors:
-        options["precision"] = "bfloat16"
-        reasons["precision"] = "this device computes it faster than float32"
     measured = sum(len(pool) for pool in (source.test, source.validation) if pool is not None)
     options["evaluate_every"], reasons["evaluate_every"] = _evaluation_period(
         measured or len(labels) // 5, steps, batch
@@ -118,15 +115,3 @@ def _evaluation_period(measured: int, steps: int, batch: int) -> tuple[int, str]
     cheap = math.ceil(measured / (EVALUATION_SHARE * 3 * 5 * batch))
     period = min(max(steps // 50, cheap), max(1, steps // 10))
     return period, f"{steps // period} evaluations of {measured:,} images"
-
-
-def _bfloat16_is_fast(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and _has_matrix_units()
-
-
-def _has_matrix_units() -> bool:
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    questions = (getattr(torch.cpu, name, None) for name in names)
-    return any(question() for question in questions if question is not None)

@@ -100,6 +100,7 @@ def _semi_aves(unlabeled: int) -> SourceDefaults:
             "weight_decay": 3e-4,
             "ema_decay": 0.9,
             "crop": "resized",
+            "precision": "float32",
         },
         # The encoder, from ImageNet weights too, learns at the rate of the heads.
         semi_supervised={
@@ -118,7 +119,7 @@ def _semi_aves(unlabeled: int) -> SourceDefaults:
     )
 
 
-PAPER = {"steps": PAPER_STEPS}
+PAPER = {"steps": PAPER_STEPS, "precision": "float32"}
 SOURCES = {
     "digits": SourceDefaults(_longtail(30, 80, 15, holdout=100), {"steps": 1_000}),
     "fashion-mnist": SourceDefaults(_longtail(250, 3000, 50), {"steps": 10_000}),

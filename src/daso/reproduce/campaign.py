@@ -97,6 +97,8 @@ class Campaign:
     def begin(self) -> None:
         """Create the folder and describe the campaign in it, unless it is there.
 
+        What the scale leaves to the machine is decided here, once for all runs.
+
         Raises:
             OptionError: another process has just started one of another scale, or from other
                 weights.
@@ -109,8 +111,10 @@ class Campaign:
         with self.alone():
             absolute, saved = self.with_absolute_paths(), Row()
             if (self.folder / DESCRIPTION).exists():
-                Campaign.open(self.folder, self.scale.name, weights=self.weights)
-                saved = read_json(self.folder / DESCRIPTION)
+                there = Campaign.open(self.folder, self.scale.name, weights=self.weights)
+                self.scale, saved = there.scale, read_json(self.folder / DESCRIPTION)
+            else:
+                self.scale = self.scale.on(choose_device(self.device))
             data = None if absolute.data is None else str(absolute.data)
             description = saved or {"scale": self.scale.to_dict(), "data": data}
             if absolute.weights is not None:

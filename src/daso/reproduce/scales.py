@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
 from daso.presets.benchmarks import Preset
 from daso.presets.layers import Layer, configuration, decide, method_layers
 from daso.train.config import RunConfig
+from daso.train.encoder.precision import choose_precision
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,13 @@ class Scale:
             layers.insert(-2, Layer(self.name, {"histogram_period": period}))
         return configuration(preset.source, method, decide(layers))
 
+    def on(self, device: torch.device) -> Scale:
+        """Return the scale with the precision decided that it leaves to the device."""
+        if self.train.get("precision") != "auto":
+            return self
+        chosen = choose_precision(device).precision
+        return replace(self, train={**self.train, "precision": chosen})
+
     def _split(self, split: SplitOptions) -> dict[str, Any]:
         values = {n: v for n, v in self.split.items() if getattr(split, n) is not None}
         if split.holdout is not None and self.most_holdout is not None:
@@ -79,14 +89,14 @@ SCALES = {
         Scale(
             "lite",
             "WRN-10-2 on images of 16 pixels, augmented at their own size; 4,000 steps of 32 "
-            "labeled images, bfloat16",
+            "labeled images, in the faster precision",
             train={
                 "network": "wrn-10-2",
                 "resolution": 16,
                 "steps": 4000,
                 "batch": 32,
                 "evaluate_every": 200,
-                "precision": "bfloat16",
+                "precision": "auto",
             },
             most_holdout=1000,
         ),

@@ -27,6 +27,8 @@ NOT_IN_FINGERPRINT = (
     *("cuda_graph", "recompute", "save_minutes", "on_divergence", "rollbacks"),
 )
 """Options that do not change what a training computes."""
+LEFT_OUT = {"precision": "float32"}
+"""Values that the fingerprint leaves out in place of the general default."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class RunConfig:
         """
         values = self.to_dict()
         for name, kind in GROUPS.items():
-            default = vars(kind())
+            default = vars(kind()) | LEFT_OUT
             options = vars(getattr(self, name))
             values[name] = {option: v for option, v in options.items() if v != default[option]}
         for key in NOT_IN_FINGERPRINT:

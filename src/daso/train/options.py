@@ -75,8 +75,9 @@ class TrainOptions:
     resolution: int | None = None
     """Side in pixels to which images are resized after augmentation, before the network (default:
     unchanged; stl10: 32)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder's activations; weights and losses stay float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the encoder's activations; weights and losses stay float32. auto: the faster one
+    on this device, measured once on a CPU, and printed."""
     device: Device = "auto"
     """cpu, cuda, cuda:1, mps; auto: the first accelerator, or the CPU."""
     recompute: bool = False

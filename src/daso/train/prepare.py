@@ -35,6 +35,7 @@ from daso.train.config import RunConfig
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, default_network, named_encoder
 from daso.train.encoder.embeddings import EmbeddedData, Progress, embed_data
+from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
@@ -164,6 +165,7 @@ def prepare(
     if source is None:
         source = open_configured(config)
     images = data = prepare_data(source, config.split, options.seed, device, config.memory)
+    options = resolve_precision(options, device, data.are_vectors, processes)
     facts = _facts(data, data, options.steps, dim=0)
     plan = recipe.build_plan(facts, config.method_options)
     readout = recipe.build_readout(facts, config.method_options)
@@ -304,7 +306,8 @@ def _begin_stage(
     fitter = None
     if readout is not None:
         weights = cast(nn.Module, training.network.encoder).parameters()
-        learns = any(weight.requires_grad for weight in weights)
+        # Without a step its features stay random: they are not even computed.
+        learns = stage.steps > 0 and any(weight.requires_grad for weight in weights)
         pretrained = backbone is not None and not stage_data.are_vectors
         fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
     run = (config, data, recipe, plan, number, training, batches)
@@ -337,6 +340,8 @@ def assemble(
         if processes is not None:
             raise OptionError("--recompute needs one process; leave it out")
         recompute_activations(cast(nn.Module, encoder))
+    device = data.labeled.images.device
+    options = resolve_precision(options, device, data.are_vectors, processes)
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
     network = build_network(
@@ -347,7 +352,6 @@ def assemble(
     if frozen is not None:
         cast(nn.Module, network.encoder).load_state_dict(frozen)
         network.freeze_encoder()
-    device = data.labeled.images.device
     network = network.to(device)
     fall_back_to_float32(network, data.shape)
     if processes is not None:

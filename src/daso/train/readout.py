@@ -22,9 +22,10 @@ from daso.readout.part import Mixture
 from daso.readout.projection import MOST_ROWS, Projection, principal_components
 from daso.train.step.sampling import derive_seed
 
-MOST_AT_START, MOST_BETWEEN, MOST_AT_END = 10_000, 2_000, 100_000
-"""Unlabeled images whose features are computed for the first fit, those on the way, and the last
-one. The choice takes as many as those on the way."""
+MOST, MOST_OF_A_CLASS, MOST_BETWEEN = 10_000, 50, 2_000
+"""Unlabeled images whose features are computed for the first and the last fit, in all or for each
+class, and for those on the way. The choice takes as many as those on the way. With 2,000 to 59,306
+images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
 WEIGHTS = (0.1, 0.5)
@@ -61,7 +62,7 @@ class ReadoutFitter:
     seed: int
     pretrained: bool
     learns: bool
-    _fixed: tuple[int, Projected] | None = field(default=None, init=False)
+    _fixed: Projected | None = field(default=None, init=False)
 
     @property
     def fixed(self) -> str | None:
@@ -70,17 +71,21 @@ class ReadoutFitter:
             return "vector"
         return "patches" if self.part.join_patches else None
 
+    @property
+    def most(self) -> int:
+        """Unlabeled images of the first and the last fit, at most."""
+        return max(MOST, MOST_OF_A_CLASS * len(self.data.class_names))
+
     def fit(self, network: Network, *, last: bool) -> Row:
         """Fit a network's readout, the first one or again; return what is new, as JSON values.
 
         Raises:
             FloatingPointError, LinAlgError: features or what is computed of them overflow.
         """
-        fit = self.start if network.readout is None else self.refit
-        return fit(network, last=last)
+        return self.start(network) if network.readout is None else self.refit(network, last=last)
 
     @torch.no_grad()
-    def start(self, network: Network, *, last: bool = False) -> Row:
+    def start(self, network: Network) -> Row:
         """Give an untrained network its first readout; return what was chosen, as JSON values."""
         kinds = [] if self.fixed is None else [self.fixed]
         if self.pretrained or not kinds:
@@ -105,8 +110,7 @@ class ReadoutFitter:
         readout = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
-        most = MOST_AT_END if last else MOST_AT_START
-        projected = {kind: self._features(network, readout, kind, most) for kind in sorted(kinds)}
+        projected = {kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)}
         described = choice.describe(best) | {"mirrored": readout.mirrored}
         return described | self._fit(readout, projected)
 
@@ -116,7 +120,7 @@ class ReadoutFitter:
         readout = network.readout
         assert readout is not None
         kinds = [kind for kind in readout.blocks if kind == self.fixed or self.learns]
-        most = MOST_AT_END if last else MOST_BETWEEN
+        most = self.most if last else MOST_BETWEEN
         return self._fit(
             readout, {kind: self._features(network, readout, kind, most) for kind in kinds}
         )
@@ -125,10 +129,9 @@ class ReadoutFitter:
         """Return the projected features of one kind; those that do not change are kept."""
         if kind != self.fixed:
             return self._project(network, readout, kind, most)
-        enough = most if most == MOST_AT_END else MOST_AT_START
-        if self._fixed is None or self._fixed[0] < enough:
-            self._fixed = enough, self._project(network, readout, kind, enough)
-        return self._fixed[1].first(most)
+        if self._fixed is None:
+            self._fixed = self._project(network, readout, kind, self.most)
+        return self._fixed.first(most)
 
     def _build(self, network: Network, patches: PatchEncoder | None, mirrored: bool) -> Readout:
         dims = {}

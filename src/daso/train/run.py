@@ -37,6 +37,7 @@ from daso.train.beliefs.schedule import BeliefsWriter
 from daso.train.calibration import calibrate_run
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
+from daso.train.encoder.precision import choose_precision
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
 from daso.train.folder.best import BEST, exhausted, improves
 from daso.train.folder.checkpoint import (
@@ -218,6 +219,10 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
     if differences := describe_differences(environment, now):
         changes = "; ".join(differences)
         warn(f"the environment has changed since the run began: {changes}; the result may differ")
+    if prepared.training.network.precision == "bfloat16":
+        choice = choose_precision(prepared.data.labeled.images.device)
+        if choice.precision == "float32":
+            warn(f"the run began in bfloat16 and goes on in it, but here {choice.reason}")
     environment.setdefault("resumed", []).append({"from_step": prepared.step, **now})
     save_sealed(folder / "environment.json", environment)
 

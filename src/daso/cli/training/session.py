@@ -39,6 +39,7 @@ from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
+from daso.train.encoder.precision import choose_precision
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import CONFIG, refuse_taken
 from daso.train.prepare import Prepared, describe_data, open_configured, prepare
@@ -278,6 +279,8 @@ def _prepare(
     work = partial(prepare, config, source, processes=shared, progress=progress)
     prepared = together.prepare(work, lambda it: it)
     if not command.quiet:
+        if config.train.precision == "auto" and source.train.images.ndim == 4:
+            _notice(choose_precision(prepared.data.labeled.images.device).reason)
         announce(prepared, folder)
     stages = prepared.plan.stages()
     longest = max(stage.steps for stage in stages if stage.method is None)

@@ -105,6 +105,8 @@ def run(argv: Sequence[str]) -> int:
     from daso.reproduce.campaign import Campaign
     from daso.reproduce.cells import select, table_cells
     from daso.train.allocator import keep_freed_memory
+    from daso.train.encoder.precision import choose_precision
+    from daso.train.step.state import choose_device
 
     out = command.out or Path("runs") / f"reproduce-{command.scale or 'full'}"
     campaign = Campaign.open(
@@ -118,7 +120,10 @@ def run(argv: Sequence[str]) -> int:
     if command.list:
         list_cells(campaign, cells, refused)
         return 0
+    is_open = campaign.scale.train.get("precision") == "auto"
     campaign.begin()
+    if is_open:
+        print(choose_precision(choose_device(command.device)).reason, file=sys.stderr)
     keep_freed_memory()
     left: list[str] = []
     busy: list[str] = []

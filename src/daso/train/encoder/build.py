@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.nets.backbone import Preprocessing, read_preprocessing
-from daso.nets.network import Encoder, Network, build_encoder, build_vector_encoder
+from daso.nets.network import (
+    Encoder,
+    Network,
+    Precision,
+    build_encoder,
+    build_vector_encoder,
+)
 from daso.train.encoder.pretrained import build_module
 from daso.train.options import TrainOptions
 
@@ -82,7 +88,8 @@ def build_network(
     elif preprocessing is not None:
         mean, std = preprocessing.mean or (), preprocessing.std or ()
         resolution, interpolation = preprocessing.resolution, preprocessing.interpolation
-    return Network(encoder, heads, mean, std, options.precision, resolution, output, interpolation)
+    precision = cast(Precision, options.precision)  # which is resolved
+    return Network(encoder, heads, mean, std, precision, resolution, output, interpolation)
 
 
 class EmbeddingClassifierEncoder(nn.Module):

@@ -19,7 +19,8 @@ COMPARED += ["device", "hardware", "threads", "own_files"]
 """Entries by which two environments are compared."""
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor's model."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -68,7 +69,7 @@ def describe_environment(device: torch.device, method: str = "") -> dict[str, An
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": str(device),
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "own_files": _own_files(method),
     }
