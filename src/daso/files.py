@@ -163,9 +163,9 @@ def _checksum(values: Row) -> str:
     return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
-def digest_arrays(arrays: Mapping[str, Any], text: str) -> str:
-    """Return a digest of NumPy arrays by name and of a text."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+def digest_arrays(arrays: Mapping[str, Any], about: Row) -> str:
+    """Return a digest of NumPy arrays by name and of a JSON object."""
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         value = arrays[name]
         digest.update(repr((name, value.dtype.str, value.shape)).encode())

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 from rich.console import Console
+from run_files import edit
 
 from daso.cli import main
 from daso.cli.terminal.tables import percent, summary_table
@@ -206,9 +207,10 @@ def test_evaluate_adjusts_no_classifier_that_was_balanced(
     captured = capsys.readouterr()
     assert "note:" not in captured.err
     assert captured.out.count("% logit-adjusted)") == 2  # on test and held-out images
-    config = json.loads((finished_run / "config.json").read_text())
-    config["train"]["labeled_sampling"] = "effective-number"
-    (finished_run / "config.json").write_text(json.dumps(config))
+    edit(
+        finished_run / "config.json",
+        lambda config: config["train"].update(labeled_sampling="effective-number"),
+    )
     assert main(["evaluate", str(finished_run)]) == 0
     captured = capsys.readouterr()
     assert "(effective-number sampling)" in captured.err

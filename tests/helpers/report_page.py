@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import safe_open
 
+from daso.files import CHECKSUM
 from daso.report.html.page import write_report
 from daso.report.html.run import load_run
 
@@ -83,6 +84,7 @@ def change_beliefs(folder: Path, about: dict[str, Any], **arrays: np.ndarray) ->
     with safe_open(path, framework="numpy") as file:
         old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(file.metadata()["beliefs"])
+    header.pop(CHECKSUM, None)
     path.write_bytes(safetensors.numpy.save(old | arrays, {"beliefs": json.dumps(header | about)}))
 
 

@@ -110,7 +110,9 @@ class ReadoutFitter:
         readout = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
-        projected = {kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)}
+        projected = {
+            kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)
+        }
         described = choice.describe(best) | {"mirrored": readout.mirrored}
         return described | self._fit(readout, projected)
 

@@ -98,8 +98,10 @@ def write_beliefs(
     """Write ``beliefs.safetensors`` into a run folder, atomically."""
     arrays, about = collect_beliefs(training, data, seed)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    text = json.dumps(plain({"version": VERSION, "step": step, **about}), allow_nan=False)
-    header = {"beliefs": text, CHECKSUM: digest_arrays(arrays, text)}
+    about = plain({"version": VERSION, "step": step, **about})
+    # One text: safetensors writes several in any order.
+    sealed = about | {CHECKSUM: digest_arrays(arrays, about)}
+    header = {"beliefs": json.dumps(sealed, allow_nan=False)}
     write_atomically(folder / FILE, safetensors.numpy.save(arrays, header))
 
 
