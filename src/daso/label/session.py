@@ -41,7 +41,7 @@ class Session:
     ) -> None:
         self.images = Images(data)
         self.version = 0
-        self._journal = journal
+        self.journal = journal
         self._lock = threading.RLock()
         self._decisions = Decisions(self.images, data.class_names, journal.entries)
         self._round = sum(entry.action == "round" for entry in journal.entries)
@@ -106,7 +106,7 @@ class Session:
                 "labels": decisions.counts().tolist(),
                 "by_round": labels_by_round(decisions.entries, decisions.names),
                 "labels_per_minute": labels_per_minute(decisions.entries),
-                "rounds": rounds(self._journal.entries),
+                "rounds": rounds(self.journal.entries),
             }
 
     def suggest(self, count: int) -> list[Answer]:
@@ -230,7 +230,7 @@ class Session:
                 raise OptionError("a class needs a name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
-            self._decisions.take(self._journal.append("class", label=name, round=self._round))
+            self._decisions.take(self.journal.append("class", label=name, round=self._round))
             self._changed()
             return self.state()
 
@@ -239,7 +239,7 @@ class Session:
         with self._lock:
             undone = []
             for _ in range(count):
-                entry = self._journal.undo()
+                entry = self.journal.undo()
                 if entry is None:
                     break
                 image = self._decisions.take_back(entry.number)
@@ -250,14 +250,14 @@ class Session:
     def finish_round(self, details: Answer) -> None:
         """Record a finished training, after which the next round begins."""
         with self._lock:
-            self._journal.append("round", round=self._round + 1, details=details)
+            self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
     def _act(self, action: Action, image: int, label: str | None, seconds: float | None) -> Answer:
         with self._lock:
             self.images.check(image)
             guess = answers.guess(self._adviser.advice, image, self._decisions.names)
-            entry = self._journal.append(
+            entry = self.journal.append(
                 action,
                 image=self.images.name(image),
                 checksum=self.images.checksum(image),
