@@ -24,9 +24,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Digits:
 
 
 @pytest.fixture
-def digits(shared: Digits) -> Iterator[Digits]:
+def digits(shared: Digits) -> Digits:
     shared.data.journal.unlink(missing_ok=True)
-    yield shared
+    return shared
 
 
 @pytest.fixture
