@@ -13,7 +13,7 @@ from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import Listing, part_called
+from daso.data.listing import JOURNAL, Listing, part_called
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -171,6 +171,15 @@ def _find_parts(
     return labeled, places, notes
 
 
+def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:
+    """Return where class folders of labeled images are or belong.
+
+    The second value says whether *folder* itself is one of unlabeled images, without parts.
+    """
+    labeled, places, _ = _find_parts(folder, dict(others), partial=True)
+    return labeled or folder / "labeled", places.get("unlabeled") == str(folder)
+
+
 def _has_classes(folder: Path, places: Mapping[str, str]) -> bool:
     """Whether folders in *folder* are classes, although fewer than two have images."""
     if "unlabeled" in places:
@@ -268,7 +277,7 @@ def _walk(
         for path in (Path(parent) / name for name in names if not name.startswith(".")):
             if _is_image(path):
                 yield path
-            elif others is not None and not is_shards(path.name):
+            elif others is not None and not is_shards(path.name) and path.name != JOURNAL:
                 others.add_file(str(path))
 
 

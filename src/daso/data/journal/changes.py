@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,10 @@ def find_changes(
             "unlabeled".
     """
     decisions = journal.decisions()
-    places = _places(decisions, names)
-    fresh = _unchanged(decisions, places, checksums)
     applied = journal.applied()
+    files = {str((entry.details or {})["to"]): entry for entry in applied.values()}
+    places = _places({*decisions, *files}, names)
+    fresh = _unchanged(decisions, places, checksums)
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
     missing, changed, none = [], [], 0
@@ -113,8 +115,16 @@ def find_changes(
     kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
     moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
     count = sum(1 for _ in names["unlabeled"]()) if "unlabeled" in names else 0
+    own = {
+        places[to][1]: entry for to, entry in files.items() if places.get(to, "")[:1] == ("train",)
+    }
+    rows = _rows_before(own, len(labels), names["train"])
+    before = np.empty(int((rows >= 0).sum()), dtype=np.int64)
+    before[rows[rows >= 0]] = _labels_before(own, labels, class_names)[rows >= 0]
     left_out = np.zeros(len(labels), dtype=bool)
     left_out[list(out["train"])] = True
+    left_out_before = np.empty(len(before), dtype=bool)
+    left_out_before[rows[rows >= 0]] = left_out[rows >= 0]
     used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
     about = {
         "entries": len(journal.entries),
@@ -130,29 +140,67 @@ def find_changes(
         moved,
         numbers_of(given["unlabeled"][index] for index in moved.tolist()),
         np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
-        OwnLabels(labels, left_out, np.append(kept, np.full(len(moved), -1)), len(class_names)),
+        OwnLabels(before, left_out_before, np.append(rows[kept], np.full(len(moved), -1))),
         about,
         tuple(_notes(journal, used, len(corrected), none, missing, changed)),
     )
 
 
-def _places(decisions: Mapping[str, Entry], names: Names) -> dict[str, tuple[str, int]]:
-    """Find the images that are decided: part and index, by the journal's name.
+def _places(wanted: Collection[str], names: Names) -> dict[str, tuple[str, int]]:
+    """Find some images: part and index, by the journal's name.
 
     Names of files may have come back from another system in another Unicode form.
     """
     found: dict[str, tuple[str, int]] = {}
     for part, of_part in names.items():
         for index, name in enumerate(of_part()):
-            if name in decisions:
+            if name in wanted:
                 found[name] = (part, index)
-    lost = (image for image in decisions if image not in found and not image.isascii())
+    lost = (image for image in wanted if image not in found and not image.isascii())
     forms = {_form(image): image for image in lost}
     for part, of_part in names.items() if forms else ():
         for index, name in enumerate(of_part()):
-            if not name.isascii() and name not in decisions and (form := _form(name)) in forms:
+            if not name.isascii() and name not in wanted and (form := _form(name)) in forms:
                 found[forms[form]] = (part, index)
     return found
+
+
+def _rows_before(
+    own: Mapping[int, Entry], count: int, names: Callable[[], Iterable[str]]
+) -> Indices:
+    """Return, for each labeled image, its number among those before the journal; -1: unlabeled.
+
+    Args:
+        own: by index, those whose files were sorted since. They count as what they were, in their
+            old order, or hold-outs would be drawn anew.
+    """
+    was_labeled = np.ones(count, dtype=bool)
+    was_labeled[[index for index, entry in own.items() if _class_before(entry) is None]] = False
+    rows = np.where(was_labeled, np.cumsum(was_labeled) - 1, -1)
+    if was_labeled[list(own)].any():
+        paths = [
+            PurePosixPath(str(own[index].image) if index in own else name).parts
+            for index, name in enumerate(names())
+        ]
+        order = sorted(np.flatnonzero(was_labeled).tolist(), key=paths.__getitem__)
+        rows[order] = np.arange(len(order))
+    return rows
+
+
+def _labels_before(
+    own: Mapping[int, Entry], labels: Indices, class_names: Sequence[str]
+) -> Indices:
+    before = labels.copy()
+    for index, entry in own.items():
+        name = same_name(str(_class_before(entry)), class_names)
+        if name in class_names:
+            before[index] = class_names.index(name)
+    return before
+
+
+def _class_before(entry: Entry) -> str | None:
+    """Return the class of a sorted file before; None: it was unlabeled."""
+    return (entry.details or {}).get("was")
 
 
 def _form(name: str) -> str:
@@ -164,12 +212,12 @@ def _unchanged(
     places: Mapping[str, tuple[str, int]],
     checksums: Checksums,
 ) -> set[str]:
-    fresh = {image for image in places if decisions[image].checksum is None}
+    fresh = {image for image in places if image in decisions and not decisions[image].checksum}
     for part in ("train", "unlabeled"):
         images = [
             (index, image)
             for image, (of, index) in places.items()
-            if of == part and image not in fresh
+            if of == part and image in decisions and image not in fresh
         ]
         images.sort()
         indices = np.array([index for index, _ in images], dtype=np.int64)
