@@ -92,6 +92,7 @@ class Session:
                 "changed": len(decisions.changed),
                 "version": self.version,
                 "fitting": self._adviser.running,
+                "fault": self._adviser.fault,
                 "undoable": len(decisions.entries),
                 "round": self._round,
                 "labels_per_minute": labels_per_minute(decisions.entries),
