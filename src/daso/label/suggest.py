@@ -156,8 +156,10 @@ def between(situation: Situation) -> Iterator[Suggestion]:
             planned[label] = np.inf
             continue
         taken.append(image)
-        for other, chance in zip(beliefs.top[image], beliefs.probabilities[image], strict=True):
-            planned[other] += max(chance, LEAST) if other == label else chance
+        chances = dict(zip(beliefs.top[image].tolist(), beliefs.probabilities[image], strict=True))
+        chances[label] = max(LEAST, chances.get(label, 0))
+        for other, chance in chances.items():
+            planned[other] += chance
         yield Suggestion(image, "rare" if beliefs.top[image, 0] == label else "doubt", label)
 
 
