@@ -18,7 +18,7 @@ from daso.label.decisions import NONE, UNDECIDED, Decisions
 from daso.label.doubtful import LabelDoubt, doubtful_labels
 from daso.label.features import Embedding
 from daso.label.images import Images, LabelingData
-from daso.label.progress import labels_by_round, labels_per_minute, rounds
+from daso.label.progress import labels_per_minute, progress
 
 REFIT_AFTER = 20
 """Decisions after which the head is fitted again."""
@@ -101,14 +101,7 @@ class Session:
     def progress(self) -> Answer:
         """Return labels by class and round, the pace, and the numbers of every training."""
         with self._lock:
-            decisions = self._decisions
-            return {
-                "classes": list(decisions.names),
-                "labels": decisions.counts().tolist(),
-                "by_round": labels_by_round(decisions.entries, decisions.names),
-                "labels_per_minute": labels_per_minute(decisions.entries),
-                "rounds": rounds(self.journal.entries),
-            }
+            return progress(self._decisions, self.journal.entries)
 
     def suggest(self, count: int) -> list[Answer]:
         """Return images to label next, best first; none while the first ones are sought."""
