@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from run_files import edit
 from safetensors import safe_open
 
 from daso.files import CHECKSUM
@@ -70,13 +70,7 @@ def report(folder: Path) -> Parsed:
 
 
 def change(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-def edit(path: Path, how: Callable[[dict[str, Any]], None]) -> None:
-    value = json.loads(path.read_text())
-    how(value)
-    path.write_text(json.dumps(value))
+    edit(path, lambda values_there: values_there.update(values))
 
 
 def change_beliefs(folder: Path, about: dict[str, Any], **arrays: np.ndarray) -> None:
@@ -90,8 +84,7 @@ def change_beliefs(folder: Path, about: dict[str, Any], **arrays: np.ndarray) ->
 
 def make_hostile(folder: Path) -> None:
     change(folder / "data.json", class_names=list(HOSTILE))
-    confusion = json.loads((folder / "confusion.json").read_text())
-    (folder / "confusion.json").write_text(json.dumps(confusion | {"class_names": list(HOSTILE)}))
+    change(folder / "confusion.json", class_names=list(HOSTILE))
     change(folder / "config.json", method=HOSTILE[0], source=HOSTILE[2])
     arrays = load_run(folder).arrays
     paths = {str(i): HOSTILE[i % len(HOSTILE)] for i in arrays["pool.index"].tolist()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_page import edit
+from run_files import edit
 
 from daso.cli import main
 from daso.report.compare.groups import group_runs, read_runs

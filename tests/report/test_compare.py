@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_page import edit
+from run_files import edit
 from test_html_damaged import mutate
 
 from daso.cli import main
