@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ from daso.train.step.state import choose_device
 Array = npt.NDArray[Any]
 _RANDOM_STATE = threading.RLock()
 """Held by the thread that trains, since torch has one random state for all threads."""
-NETWORKS = {"vectors": 3, "images": 1}
-"""Default number of networks."""
+NETWORKS = 3
+"""Default number of networks that are trained on features."""
 
 
 class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -46,19 +47,24 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     least two other classes remain), ``None`` or NaN.
 
     Args:
-        method: a method, then parts to add, as ``daso methods`` lists them.
+        method: a method, then parts to add, as ``daso methods`` lists them. The default fits a
+            mixture to labeled and unlabeled features: to the rows themselves, or to patches of
+            images and the features of a network that learns from the labels.
         method_options: hyper-parameters of the method by name.
         network: a name (``"mlp-256"``, ``"linear"``, ``"wrn-28-2"`` ...); or, for images, a module
             that maps normalized images, float (B, C, H, W), to features, float (B, dim), and is
             copied; None: chosen by the data.
         n_networks: number of networks that are trained, each with its own seed. Averaging their
-            probabilities removes much of the variance of so few labels. None: 3; for images 1.
-        steps: training steps; None: 2 for each unlabeled row and 1/2 for each labeled one, at least
-            100 and at most 600 or a tenth of the rows; for images at least 500 and at most 20,000.
+            probabilities removes much of the variance of so few labels. None: 3; 1 for images, and
+            where nothing is trained.
+        steps: training steps; None: 2 for each unlabeled row and 1/2 for each labeled one, or 100
+            passes over the labels where the method uses no others; at least 100 and at most 600 or
+            a tenth of the rows; for images at least 500 and at most 20,000. The default method
+            trains nothing on features: 0 steps.
         batch_size: labeled rows per step; None: 16, for images 32.
         learning_rate: None: the method's.
         labeled_sampling: how labeled rows are drawn: ``"class-balanced"``, ``"uniform"`` or
-            ``"effective-number"``.
+            ``"effective-number"``; None: class-balanced, but uniform with a mixture.
         logit_adjustment: strength, >= 0, of post-hoc logit adjustment: this factor times the log
             shares of the labeled classes is subtracted from the logits. Use 0 if the rows to
             predict are distributed like the labeled ones. None: 1, or 0 if a part of the method
@@ -82,8 +88,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_counts_: int64, (K,), labeled rows of each class.
         n_features_in_: D, or H * W * C.
         feature_names_in_: names of the columns, if ``X`` is a data frame.
-        history_: rows of the trainings, dictionaries, one for every 20th part of each, with the
-            number of the ``"network"``; filled during training.
+        history_: rows of the trainings, dictionaries, one for every 20th part of each (every 5th
+            with a mixture), with the number of the ``"network"``; filled during training.
         pseudo_labels_: predicted classes of the unlabeled rows, first those of ``X``, then those of
             ``X_unlabeled``.
         pseudo_label_confidence_: their probabilities, float64.
@@ -93,7 +99,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        method: str = "fixmatch+daso",
+        method: str = "supervised+la+mixture",
         *,
         method_options: dict[str, Any] | None = None,
         network: str | nn.Module | None = None,
@@ -101,7 +107,7 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
-        labeled_sampling: str = "class-balanced",
+        labeled_sampling: str | None = None,
         logit_adjustment: float | None = None,
         train_options: dict[str, Any] | None = None,
         view_options: dict[str, Any] | None = None,
@@ -163,15 +169,16 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             what = f"logit_adjustment = {self.logit_adjustment!r}"
             raise OptionError(f"{what}: must be at least 0 and finite")
         device = choose_device(self.device)
-        count = NETWORKS["vectors" if vectors else "images"]
+        sizes = {"labeled": len(labeled), "unlabeled": len(unlabeled)}
+        config = configure(self.get_params(deep=False), vectors=vectors, **sizes)
+        count = NETWORKS if vectors and config.train.steps else 1
         if self.n_networks is not None:
             count = whole_number("n_networks", self.n_networks)
         self.history_: list[Row] = []
         networks, steps = [], []
         for number in range(count):
-            sizes = {"labeled": len(labeled), "unlabeled": len(unlabeled)}
-            seed, options = int(random.randint(2**31 - 1)), self.get_params(deep=False)
-            config = configure(options, seed=seed, vectors=vectors, **sizes)
+            seed = int(random.randint(2**31 - 1))
+            config = replace(config, train=replace(config.train, seed=seed))
             devices = [] if device.type == "cpu" else [device]
             kind = "cuda" if device.type == "cpu" else device.type
             with _RANDOM_STATE, torch.random.fork_rng(devices, device_type=kind):

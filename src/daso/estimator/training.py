@@ -25,34 +25,38 @@ Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
 
 VECTOR_DEFAULTS = {"threshold": 0.8, "rotation_weight": 0.0}
 """Hyper-parameters with other defaults on feature vectors."""
+EVALUATIONS, READOUTS = 20, 5
+"""Evaluations of a training, and those before which a readout is fitted, which takes seconds."""
 
 
 def configure(
-    arguments: Mapping[str, Any], *, seed: int, vectors: bool, labeled: int, unlabeled: int
+    arguments: Mapping[str, Any], *, vectors: bool, labeled: int, unlabeled: int
 ) -> RunConfig:
     """Return the configuration of a training on numbers of labeled and unlabeled rows.
 
     Raises:
         OptionError: an option is unknown or out of range.
     """
-    steps = arguments["steps"]
+    recipe = Recipe.parse(arguments["method"])
+    batch, network, steps = (arguments[name] for name in ("batch_size", "network", "steps"))
+    batch = (16 if vectors else 32) if batch is None else batch
     if steps is None:
-        steps = default_steps(labeled, unlabeled, vectors=vectors)
-    steps = whole_number("steps", steps)
-    batch, network = arguments["batch_size"], arguments["network"]
+        steps = default_steps(recipe, labeled, unlabeled, vectors=vectors, batch=batch)
+    steps = whole_number("steps", steps, least=1 if recipe.readout is None else 0)
+    evaluations = EVALUATIONS if recipe.readout is None else READOUTS
     train = {
         "steps": steps,
-        "batch": (16 if vectors else 32) if batch is None else batch,
+        "batch": batch,
         "learning_rate": arguments["learning_rate"],
-        "labeled_sampling": arguments["labeled_sampling"],
+        "labeled_sampling": arguments["labeled_sampling"]
+        or ("class-balanced" if recipe.readout is None else "uniform"),
         "ema_decay": 0.99 if steps < 5000 else 0.999,
         "network": None if isinstance(network, nn.Module) else network,
         "device": arguments["device"],
-        "seed": seed,
-        "evaluate_every": max(1, steps // 20),
-        "log_every": steps,
+        "evaluate_every": max(1, steps // evaluations),
+        "log_every": max(1, steps),
     }
-    known = Recipe.parse(arguments["method"]).hyperparameters()
+    known = recipe.hyperparameters()
     defaults = {name: value for name, value in VECTOR_DEFAULTS.items() if vectors and name in known}
     views: Any = VectorViewOptions if vectors else ViewOptions
     view_options = _options(views, "view_options", {}, arguments["view_options"])
@@ -66,17 +70,27 @@ def configure(
     )
 
 
-def whole_number(name: str, value: Any) -> int:
-    """Return an argument; raise an ``OptionError`` unless it is a whole number of at least 1."""
-    if not isinstance(value, Integral) or value < 1:
-        raise OptionError(f"{name} = {value!r}: must be a whole number of at least 1")
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return an argument; raise an ``OptionError`` unless it is a whole number of *least* or more."""
+    if not isinstance(value, Integral) or value < least:
+        raise OptionError(f"{name} = {value!r}: must be a whole number of at least {least}")
     return int(value)
 
 
-def default_steps(labeled: int, unlabeled: int, *, vectors: bool) -> int:
-    """Return 2 steps for each unlabeled row and 1/2 for each labeled one, within bounds."""
+def default_steps(
+    recipe: Recipe, labeled: int, unlabeled: int, *, vectors: bool, batch: int
+) -> int:
+    """Return the steps of a training, within bounds.
+
+    They are 2 for each unlabeled row and 1/2 for each labeled one. A method that learns from labels
+    alone passes 100 times over them; beside a readout of vectors it is not trained at all.
+    """
+    labels_alone = not recipe.method.unlabeled_views
+    if labels_alone and vectors and recipe.readout is not None:
+        return 0
     least, most = (100, max(600, (labeled + unlabeled) // 10)) if vectors else (500, 20_000)
-    return min(most, max(least, 2 * unlabeled + labeled // 2))
+    wanted = 100 * labeled // batch if labels_alone else 2 * unlabeled + labeled // 2
+    return min(most, max(least, wanted))
 
 
 def _options(
