@@ -221,9 +221,9 @@ class Embeddings:
     """Distribution of the unlabeled rows over the classes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the test stage."""
-    methods: tuple[str, ...] = ("fixmatch+daso",)
+    methods: tuple[str, ...] = ("supervised+la+mixture",)
     """Methods of daso, with the estimator's defaults."""
-    n_networks: int = 3
+    n_networks: int = 1
     """Networks that the estimator averages."""
     baselines: bool = True
     cifar10: Path | None = None
