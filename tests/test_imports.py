@@ -33,7 +33,7 @@ ORDER = {
         "compose",
         "train",
         "presets",
-        "reproduce estimator export",
+        "reproduce estimator export label",
         "cli",
         "__main__",
     ),

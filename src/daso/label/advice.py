@@ -1,0 +1,153 @@
+"""Fits the live head in a thread, and keeps the suggestions that follow from it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.label.decisions import UNDECIDED
+from daso.label.features import Embedding
+from daso.label.live import Beliefs, fit_live, unit_rows
+from daso.label.suggest import Situation, Suggestion, suggestions
+from daso.label.typical import Clusters, cluster
+
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
+
+QUEUE = 300
+"""Suggestions that are made at a time."""
+EXPLORED = 60
+"""Clusters, at least, beyond the decided images: about as many as are labeled from nothing."""
+MOST_CLUSTERS = 500
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The decisions at one moment.
+
+    Attributes:
+        names: of the K classes.
+        labels: (N,). free: whether an image may be suggested, (N,). counts: by class, (K,).
+    """
+
+    names: tuple[str, ...]
+    labels: Indices
+    free: npt.NDArray[np.bool_]
+    counts: Indices
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the features say about the images: beliefs and suggestions of one moment.
+
+    Attributes:
+        names: of the classes that the beliefs are about.
+        unit: unit vectors of all images, float32 (N, d).
+    """
+
+    embedding: Embedding
+    names: tuple[str, ...]
+    unit: Floats
+    beliefs: Beliefs | None
+    clusters: Clusters
+    queue: tuple[Suggestion, ...]
+
+    def expected(self) -> dict[str, float]:
+        """Return how many undecided images there may be of each class."""
+        if self.beliefs is None:
+            return {}
+        return dict(zip(self.names, np.round(self.beliefs.expected, 1).tolist(), strict=True))
+
+
+def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed: int) -> Advice:
+    """Fit the head, cluster the images where that is needed, and choose what to label next."""
+    unit = unit_rows(embedding.features) if before is None else before.unit
+    beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed)
+    decided = snapshot.labels != UNDECIDED
+    clusters = None if before is None else before.clusters
+    if clusters is not None:
+        covered = np.unique(clusters.of[decided])
+        if len(clusters.centers) - len(covered) < EXPLORED // 2:
+            clusters = None
+    if clusters is None:
+        number = min(MOST_CLUSTERS, EXPLORED + int(decided.sum()))
+        clusters = cluster(unit, number, seed)
+    situation = Situation(unit, snapshot.labels, snapshot.free, snapshot.counts, clusters, beliefs)
+    queue = tuple(suggestions(situation, QUEUE))
+    return Advice(embedding, snapshot.names, unit, beliefs, clusters, queue)
+
+
+class Adviser:
+    """Gives advice on the decisions of a session, anew whenever it is asked to.
+
+    Advice is made in a thread, without the session's lock, which is taken only to look at the
+    decisions and to hand the advice over. A request meanwhile leads to one more round.
+
+    Args:
+        lock: of the session.
+        look: returns the decisions; called with the lock.
+        given: called with the lock when there is new advice.
+    """
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        look: Callable[[], Snapshot],
+        given: Callable[[], None],
+        seed: int,
+    ) -> None:
+        self.advice: Advice | None = None
+        self.running = False
+        self.failure: Exception | None = None
+        self._look, self._given, self._seed = look, given, seed
+        self._idle = threading.Condition(lock)
+        self._wanted = False
+        self._embedding: Embedding | None = None
+
+    def request(self, embedding: Embedding | None = None) -> None:
+        """Ask for new advice; on other features from now on, if they are given."""
+        with self._idle:
+            self._embedding = embedding or self._embedding
+            self._wanted = True
+            if not self.running:
+                self.running = True
+                threading.Thread(target=self._work, name="advice", daemon=True).start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is under way; return whether that is so.
+
+        Raises:
+            Exception: what made the last attempt fail.
+        """
+        with self._idle:
+            done = self._idle.wait_for(lambda: not self.running, timeout)
+            if self.failure is not None:
+                raise self.failure
+            return done
+
+    def _work(self) -> None:
+        while True:
+            with self._idle:
+                if not self._wanted:
+                    self.running = False
+                    self._idle.notify_all()
+                    return
+                self._wanted = False
+                embedding, before, snapshot = self._embedding, self.advice, self._look()
+            assert embedding is not None
+            if before is not None and before.embedding is not embedding:
+                before = None
+            try:
+                advice = advise(embedding, snapshot, before, self._seed)
+            except Exception as error:  # the page shows it; labeling goes on without new advice
+                with self._idle:
+                    self.failure = error
+                continue
+            with self._idle:
+                self.advice, self.failure = advice, None
+                self._given()

@@ -1,0 +1,105 @@
+"""The decisions in force: the journal's entries, applied to the images' first labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.label.images import Images
+
+UNDECIDED, NONE = -1, -2
+"""Labels of an image that nobody has decided, and of one of none of the classes."""
+
+
+class Entry(Protocol):
+    """An entry of the journal; see ``daso.data.journal``."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def image(self) -> str | None: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def undoes(self) -> int | None: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def time(self) -> str: ...
+    @property
+    def details(self) -> dict[str, Any] | None: ...
+
+
+class Decisions:
+    """What has been decided about each image, and what can be undone.
+
+    Attributes:
+        names: of the classes: those of the data, then added ones.
+        labels: int64 (N,): a class, ``UNDECIDED`` or ``NONE``.
+        skipped: images that were put aside last.
+        kept: images whose label was confirmed last.
+        entries: those in force, oldest first.
+    """
+
+    def __init__(self, images: Images, names: Sequence[str], entries: Sequence[Entry]) -> None:
+        self.names = list(names)
+        self.given = len(self.names)
+        self.labels = images.labels.copy()
+        self.skipped: set[int] = set()
+        self.kept: set[int] = set()
+        self.entries: list[Entry] = []
+        self._first = images.labels
+        self._history: dict[int, list[Entry]] = {}
+        undone = {entry.undoes for entry in entries if entry.action == "undo"}
+        alive = [entry for entry in entries if entry.number not in undone]
+        self._numbers = images.find({entry.image for entry in alive if entry.image is not None})
+        for entry in alive:
+            if entry.action not in ("undo", "round"):
+                self.take(entry)
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of labels of each class, (K,)."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+
+    def take(self, entry: Entry, image: int | None = None) -> None:
+        """Take a new entry into account; *image* is the number of the image it names."""
+        self.entries.append(entry)
+        if entry.label is not None and entry.label not in self.names:
+            self.names.append(entry.label)
+        if entry.image is None:
+            return
+        if image is not None:
+            self._numbers[entry.image] = image
+        number = self._numbers.get(entry.image)
+        if number is not None:  # otherwise the image is no longer there
+            self._history.setdefault(number, []).append(entry)
+            self._settle(number)
+
+    def take_back(self, number: int) -> int | None:
+        """Forget an entry by its number in the journal; return the image that it was about."""
+        entry = next(entry for entry in reversed(self.entries) if entry.number == number)
+        self.entries.remove(entry)
+        if entry.action == "class":
+            self.names.remove(str(entry.label))
+        image = None if entry.image is None else self._numbers.get(entry.image)
+        if image is not None:
+            self._history[image].remove(entry)
+            self._settle(image)
+        return image
+
+    def _settle(self, image: int) -> None:
+        label, kept, skipped = int(self._first[image]), False, False
+        for entry in self._history[image]:
+            skipped = entry.action == "skip"
+            if entry.action == "none":
+                label, kept = NONE, False
+            elif entry.action in ("label", "keep"):
+                label, kept = self.names.index(str(entry.label)), entry.action == "keep"
+        self.labels[image] = label
+        for members, there in ((self.kept, kept), (self.skipped, skipped)):
+            (members.add if there else members.discard)(image)

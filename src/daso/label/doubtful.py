@@ -1,0 +1,110 @@
+"""Labels that are likely wrong: a head trained without them, and their neighbors, contradict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from daso.readout.mixture import MixtureOptions, fit_labeled
+
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
+
+FOLDS = 5
+FITTED = 10_000
+"""Labeled images that a head is fitted to, at most."""
+NEIGHBORS = 10
+CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class LabelDoubt:
+    """A label that the others contradict.
+
+    Attributes:
+        probability: of the guess, by a head that has not seen the label.
+        neighbors, agree: nearest labeled images, and how many of them have the same label.
+    """
+
+    image: int
+    label: int
+    guess: int
+    probability: float
+    neighbors: int
+    agree: int
+
+    def reason(self, names: Sequence[str]) -> str:
+        others = f"{self.neighbors - self.agree} of its {self.neighbors} nearest labeled images"
+        looks = f"Without this label the model says {names[self.guess]!r}"
+        return f"{looks}; {others} are of other classes." if self.neighbors else f"{looks}."
+
+
+def doubtful_labels(
+    features: Floats, unit: Floats, labels: Indices, classes: int, seed: int = 0
+) -> list[LabelDoubt]:
+    """Return the labeled images that are predicted to be of another class, most doubtful first.
+
+    The doubt is the probability of the guess minus that of the label, by a head of the other folds,
+    plus the share of the nearest labeled images with other labels.
+
+    Args:
+        features, unit: of all images, (N, d); unit vectors.
+        labels: (N,), negative where there is none.
+    """
+    rows = np.flatnonzero(labels >= 0)
+    own = labels[rows]
+    if len(rows) < 3 or len(np.unique(own)) < 2:
+        return []
+    chances = _held_out(features[rows], own, classes, seed)
+    agree, count = _agreement(unit[rows], own)
+    place = np.arange(len(rows))
+    guess = chances.argmax(1)
+    doubt = chances[place, guess] - chances[place, own] + (1 - agree / max(1, count))
+    wrong = np.flatnonzero(guess != own)
+    order = wrong[np.argsort(-doubt[wrong], kind="stable")]
+    return [
+        LabelDoubt(
+            int(rows[at]),
+            int(own[at]),
+            int(guess[at]),
+            float(chances[at, guess[at]]),
+            count,
+            int(agree[at]),
+        )
+        for at in order
+    ]
+
+
+def _held_out(features: Floats, labels: Indices, classes: int, seed: int) -> Floats:
+    """Return probabilities (n, K) of labeled images by heads that have not seen their labels."""
+    random = np.random.default_rng(seed)
+    fold = random.permutation(len(labels)) % min(FOLDS, len(labels))
+    rows = torch.from_numpy(features.astype(np.float32))
+    targets = torch.from_numpy(labels)
+    chances = np.zeros((len(labels), classes), dtype=np.float32)
+    penalty = MixtureOptions().penalty
+    for number in range(int(fold.max()) + 1):
+        others = np.flatnonzero(fold != number)
+        if len(others) > FITTED:
+            others = random.choice(others, FITTED, replace=False)
+        seen, held = torch.from_numpy(others), torch.from_numpy(np.flatnonzero(fold == number))
+        head = fit_labeled(rows[seen], targets[seen], classes, penalty)
+        chances[held.numpy()] = head(rows[held]).softmax(1).numpy()
+    return chances
+
+
+def _agreement(unit: Floats, labels: Indices) -> tuple[Indices, int]:
+    """Return how many of the nearest others have the same label, (n,), and how many there are."""
+    count = min(NEIGHBORS, len(labels) - 1)
+    agree = np.zeros(len(labels), dtype=np.int64)
+    for at in range(0, len(labels), CHUNK):
+        cosine = unit[at : at + CHUNK] @ unit.T
+        cosine[np.arange(len(cosine)), at + np.arange(len(cosine))] = -2
+        near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        agree[at : at + CHUNK] = (labels[near] == labels[at : at + CHUNK, None]).sum(1)
+    return agree, count

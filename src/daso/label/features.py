@@ -1,0 +1,235 @@
+"""Features of all images by which a session compares them, and their cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from daso.data.images.decode import decode, read_header
+from daso.data.images.encoded import WORKERS, no_size_warnings
+from daso.data.images.layout import Layout, choose_layout
+from daso.errors import DataError
+from daso.files import write_atomically
+from daso.label.images import Images
+from daso.nets.backbone import Backbone, checksum
+from daso.nets.encoders.patches import IMAGES, LARGEST, Geometry, PatchEncoder
+from daso.nets.network import Encoder as OwnEncoder
+from daso.nets.network import Network
+from daso.readout.projection import MOST_ROWS, Projection
+from daso.train.encoder.build import build_network
+from daso.train.model import Model
+from daso.train.options import TrainOptions
+
+Floats = npt.NDArray[np.floating[Any]]
+Encode = Callable[[Tensor], Tensor]
+Progress = Callable[[int, int], None]
+"""Called with the number of images that have features, and of all."""
+
+DIMENSIONS = 128
+HEADERS = 500
+"""Images whose size and color decide how all are decoded."""
+BATCH = 64
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features of the images of a session.
+
+    Attributes:
+        features: float16 or float32, (N, d), of mean square about 1; 0 where there are none.
+        kind: where they come from, in words for the page.
+        unreadable: images that cannot be decoded.
+    """
+
+    features: Floats
+    kind: str
+    unreadable: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How an image becomes features.
+
+    Attributes:
+        layout: of the decoded images.
+        encode: maps uint8 images (B, C, H, W) to features, float (B, D).
+        projected: whether these are centered already, and few.
+        about: JSON values that change when the features do.
+    """
+
+    kind: str
+    layout: Layout
+    encode: Encode
+    projected: bool
+    about: Any
+
+
+def of_run(model: Model) -> Encoder:
+    """Return the encoder of a trained run: what its head classifies."""
+    channels, height, width = model.image_shape
+    layout = Layout(channels, height, width, height if height == width else None)
+    network = model.network
+    about = {"run": checksum(network.state_dict())}
+    has_readout = network.readout is not None
+    return Encoder("the trained network", layout, network.represent, has_readout, about)
+
+
+def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
+    """Return a pretrained encoder, frozen."""
+    side = backbone.preprocessing.resolution or 224
+    channels = len(backbone.preprocessing.mean or (0, 0, 0))
+    encoder = cast(OwnEncoder, backbone.module)
+    network: Network = build_network(
+        options,
+        (channels, side, side),
+        encoder,
+        {},
+        (),
+        (),
+        "class",
+        backbone.preprocessing,
+    ).eval()
+    layout = Layout(channels, side, side, side)
+    return Encoder(backbone.name, layout, network, False, backbone.describe())
+
+
+def of_patches(images: Images, seed: int = 0) -> Encoder:
+    """Return an encoder of image patches, learned from some of the images without labels."""
+    random = np.random.default_rng(seed)
+    layout = _layout(images, random)
+    sample = random.permutation(len(images))[:IMAGES]
+    decoded = [x[ok] for _, x, ok in _decoded(images, layout, np.sort(sample)) if ok.any()]
+    if not decoded:
+        raise DataError("none of the images can be read; look at them with daso data check")
+    channels, height, width = decoded[0].shape[1:]
+    encoder = PatchEncoder(channels, Geometry.of(height, width)).eval()
+    encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(seed))
+    about = {"patches": [channels, height, width, seed]}
+    return Encoder("image patches, without a network", layout, encoder, False, about)
+
+
+def _layout(images: Images, random: np.random.Generator) -> Layout:
+    """Choose one shape by some of the images, small enough for patches."""
+    headers = []
+    with no_size_warnings():
+        for number in random.permutation(len(images))[: 2 * HEADERS]:
+            try:
+                headers.append(read_header(images.read(int(number))))
+            except DataError:
+                continue
+            if len(headers) == HEADERS:
+                break
+    if not headers:
+        raise DataError("none of the images can be read; look at them with daso data check")
+    layout = choose_layout(headers)
+    # The image that has another size than the sample is resized like all others.
+    side = min(LARGEST, max(layout.height, layout.width))
+    is_square = layout.height == layout.width
+    return Layout(layout.channels, side, side, side) if is_square or layout.square else layout
+
+
+def embed(images: Images, encoder: Encoder, progress: Progress | None = None) -> Embedding:
+    """Compute the features of all images; those that cannot be read have none."""
+    count = len(images)
+    spread = np.arange(count)
+    if count > MOST_ROWS:
+        spread = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ROWS])
+    projection = None
+    done = 0
+    bad: list[int] = []
+    features: Floats | None = None
+
+    def rows(chosen: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        nonlocal done
+        for numbers, pixels, readable in _decoded(images, encoder.layout, chosen):
+            bad.extend(numbers[~readable].tolist())
+            if readable.any():
+                with torch.no_grad():
+                    found = encoder.encode(torch.from_numpy(pixels[readable])).float()
+                yield numbers[readable], found
+            done += len(numbers)
+            if progress is not None:
+                progress(done, count)
+
+    parts = list(rows(spread))
+    if not parts:
+        raise DataError("none of the images can be read; look at them with daso data check")
+    if not encoder.projected:
+        projection = Projection.fit(torch.cat([part for _, part in parts]), DIMENSIONS)
+    rest = np.setdiff1d(np.arange(count), spread)
+    for part in (parts, rows(rest)):
+        for numbers, found in part:
+            found = found if projection is None else projection(found)
+            if features is None:
+                features = np.zeros((count, found.shape[1]), dtype=np.float16)
+            features[numbers] = found.numpy()
+    assert features is not None
+    return Embedding(features, encoder.kind, tuple(sorted(bad)))
+
+
+def _decoded(
+    images: Images, layout: Layout, chosen: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+    """Yield some images at a time: numbers, pixels (n, C, H, W), and which could be read."""
+    channels = layout.channels or 3
+    shape = channels, layout.height, layout.width
+
+    def one(number: int) -> npt.NDArray[np.uint8] | None:
+        try:
+            pixels = decode(images.read(number), channels=channels, size=layout.square)
+        except (DataError, OSError):
+            return None
+        return pixels if pixels.shape == shape else None
+
+    with no_size_warnings(), ThreadPoolExecutor(WORKERS) as executor:
+        for at in range(0, len(chosen), BATCH):
+            numbers = chosen[at : at + BATCH]
+            found = list(executor.map(one, numbers.tolist()))
+            readable = np.array([pixels is not None for pixels in found])
+            empty = np.zeros(shape, dtype=np.uint8)
+            yield numbers, np.stack([empty if p is None else p for p in found]), readable
+
+
+def cached(
+    path: Path, images: Images, encoder: Encoder, progress: Progress | None = None
+) -> Embedding:
+    """Return features from a file, or compute and keep them there.
+
+    A file of other images, or of another encoder, is replaced.
+    """
+    key = _key(images, encoder)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["features"])
+            if about["key"] == key:
+                unreadable = tuple(map(int, about["unreadable"]))
+                return Embedding(file.get_tensor("features"), encoder.kind, unreadable)
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError):
+        pass  # there is none, or it is damaged
+    embedding = embed(images, encoder, progress)
+    about = {"key": key, "unreadable": embedding.unreadable}
+    content = safetensors.numpy.save(
+        {"features": np.ascontiguousarray(embedding.features)}, {"features": json.dumps(about)}
+    )
+    write_atomically(path, content)
+    return embedding
+
+
+def _key(images: Images, encoder: Encoder) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, DIMENSIONS, encoder.about]).encode())
+    for text in images.origins():
+        digest.update(f"{text}\n".encode(errors="backslashreplace"))
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""The images of a labeling session: one number each, with their names and first labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+
+
+class Labels(Protocol):
+    """Images of one part: int64 (N,), -1 where the class is unknown.
+
+    ``origins`` yields texts that change when an image does.
+    """
+
+    @property
+    def labels(self) -> Indices: ...
+    @property
+    def origins(self) -> Callable[[], Iterator[str]]: ...
+
+
+class Pools(Protocol):
+    """The parts of a data set by name."""
+
+    def __getitem__(self, part: str, /) -> Labels: ...
+    def __contains__(self, part: object, /) -> bool: ...
+
+
+class LabelingData(Protocol):
+    """A data set as it was before any label of its journal."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def pools(self) -> Pools: ...
+    def name(self, part: str, index: int) -> str: ...
+    def checksum(self, part: str, index: int) -> str: ...
+    def read(self, part: str, index: int) -> bytes | Path: ...
+
+
+class Images:
+    """Numbers 0 to N - 1 of the images that can be labeled: train first, then unlabeled.
+
+    Attributes:
+        labels: those of the data, int64 (N,), -1 where unknown.
+    """
+
+    def __init__(self, data: LabelingData) -> None:
+        self._data = data
+        parts = [part for part in ("train", "unlabeled") if part in data.pools]
+        pools = [data.pools[part].labels for part in parts]
+        # Benchmarks know the classes of their unlabeled images; nobody has told them yet.
+        known = [
+            rows if part == "train" else np.full(len(rows), -1)
+            for part, rows in zip(parts, pools, strict=True)
+        ]
+        self.labels: Indices = np.concatenate([np.zeros(0, dtype=np.int64), *known])
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, pools)])
+        if not len(self.labels):
+            raise DataError("there are no images to label; name a folder with images")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def place(self, image: int) -> tuple[str, int]:
+        """Return the part of an image and its index there.
+
+        Raises:
+            DataError: there is no such image.
+        """
+        self.check(image)
+        part = int(np.searchsorted(self._starts, image, side="right")) - 1
+        return self._parts[part], image - int(self._starts[part])
+
+    def check(self, image: int) -> None:
+        """Raise a ``DataError`` unless there is such an image."""
+        if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < len(self):
+            raise DataError(f"no image {image!r}: images are numbered 0 to {len(self) - 1}")
+
+    def name(self, image: int) -> str:
+        return self._data.name(*self.place(image))
+
+    def checksum(self, image: int) -> str:
+        return self._data.checksum(*self.place(image))
+
+    def read(self, image: int) -> bytes | Path:
+        return self._data.read(*self.place(image))
+
+    def origins(self) -> Iterator[str]:
+        """Yield texts that change when an image does, in order."""
+        for part in self._parts:
+            yield part
+            yield from self._data.pools[part].origins()
+
+    def find(self, names: Collection[str]) -> dict[str, int]:
+        """Return the numbers of images by name; names of no image are missing."""
+        if not names:
+            return {}
+        wanted, found = set(names), {}
+        for number in range(len(self)):
+            name = self.name(number)
+            if name in wanted:
+                found[name] = number
+        return found

@@ -1,0 +1,118 @@
+"""The live head: refitted to the features in about a second, while labeling goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from daso.readout.logistic import LinearHead
+from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
+
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
+
+SAMPLE = 4_000
+"""Unlabeled images of a fit, at most."""
+LABELED = 20_000
+"""Labeled images of a fit, at most."""
+MANY_CLASSES = 100
+"""Classes from which on only the labeled images are fitted, in fewer steps."""
+TOP = 3
+"""Classes of each image that are kept with their probabilities."""
+CHUNK = 8_192
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What the live head believes about all images.
+
+    Attributes:
+        head: with the estimated class shares of the undecided images in its bias.
+        top, probabilities: the likeliest classes of each image, (N, <= 3), best first.
+        normalizer: log of the sum of the exponential logits, (N,).
+        expected: expected number of undecided images of each class, (K,).
+    """
+
+    features: Floats
+    head: LinearHead
+    top: npt.NDArray[np.int32]
+    probabilities: Floats
+    normalizer: Floats
+    expected: npt.NDArray[np.float64]
+
+    def of(self, images: Indices) -> Floats:
+        """Return the probabilities of all classes, (n, K)."""
+        logits = self.head(torch.from_numpy(self.features[images].astype(np.float32)))
+        return np.asarray(logits.softmax(1).numpy())
+
+    def of_class(self, label: int) -> Floats:
+        """Return the probability of one class for all images, (N,)."""
+        weight = self.head.weight[:, label].numpy()
+        logit = self.features @ weight + float(self.head.bias[label])
+        return np.asarray(np.exp(np.minimum(logit - self.normalizer, 0)), dtype=np.float32)
+
+
+def fit_live(features: Floats, labels: Indices, classes: int, seed: int) -> Beliefs | None:
+    """Fit the head to labeled and undecided features, and apply it to all.
+
+    Args:
+        features: (N, d), of mean square about 1.
+        labels: (N,), -1 where undecided, other negative values where the image is left out.
+        classes: K.
+
+    Returns:
+        None if fewer than two classes have labels.
+    """
+    known, open_images = np.flatnonzero(labels >= 0), np.flatnonzero(labels == -1)
+    if len(np.unique(labels[known])) < 2:
+        return None
+    random = np.random.default_rng(seed)
+    if len(known) > LABELED:
+        known = np.sort(random.choice(known, LABELED, replace=False))
+    sample = open_images
+    if len(sample) > SAMPLE:
+        sample = np.sort(random.choice(sample, SAMPLE, replace=False))
+    labeled = torch.from_numpy(features[known].astype(np.float32))
+    unlabeled = torch.from_numpy(features[sample].astype(np.float32))
+    targets = torch.from_numpy(labels[known])
+    options = MixtureOptions()
+    if classes >= MANY_CLASSES:
+        head = fit_labeled(labeled, targets, classes, options.penalty)
+        counts = targets.bincount(minlength=classes).float()
+        prior = counts / counts.sum()
+    else:
+        fit = fit_mixture(labeled, targets, unlabeled, classes, replace(options, passes=1))
+        head, prior = fit.head, fit.prior
+    head = LinearHead(head.weight, head.bias + prior.clamp(min=1e-6).log().to(head.bias))
+    return _apply(features, head, labels == -1)
+
+
+def _apply(features: Floats, head: LinearHead, undecided: npt.NDArray[np.bool_]) -> Beliefs:
+    classes = len(head.bias)
+    width = min(TOP, classes)
+    top = np.empty((len(features), width), dtype=np.int32)
+    chances = np.empty((len(features), width), dtype=np.float32)
+    normalizer = np.empty(len(features), dtype=np.float32)
+    expected = np.zeros(classes)
+    rows = max(256, CHUNK * 16 // max(16, classes))
+    for at in range(0, len(features), rows):
+        chunk = slice(at, at + rows)
+        logits = head(torch.from_numpy(features[chunk].astype(np.float32)))
+        total = logits.logsumexp(1)
+        probs = (logits - total[:, None]).exp()
+        best = probs.topk(width, dim=1)
+        normalizer[chunk] = total.numpy()
+        top[chunk], chances[chunk] = best.indices.numpy(), best.values.numpy()
+        expected += probs[torch.from_numpy(undecided[chunk])].sum(0).double().numpy()
+    return Beliefs(features, head, top, chances, normalizer, expected)
+
+
+def unit_rows(features: Floats) -> Floats:
+    """Return rows of length 1, float32."""
+    rows = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    return np.asarray(F.normalize(rows, dim=1, eps=1e-8).numpy())

@@ -1,0 +1,45 @@
+"""What labeling has brought so far: labels per class and minute, and the numbers of trainings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from daso.label.decisions import Entry
+
+DECISIONS = ("label", "none", "keep")
+LAST = 50
+"""Decisions whose pace is shown."""
+PAUSE = 120.0
+"""Seconds between two decisions after which somebody was away."""
+
+
+def labels_per_minute(entries: Sequence[Entry]) -> float | None:
+    """Return the pace of the last decisions, without pauses; None before there are three."""
+    decided = [entry for entry in entries[-2 * LAST :] if entry.action in DECISIONS][-LAST:]
+    times = [datetime.fromisoformat(entry.time).timestamp() for entry in decided]
+    gaps = [b - a for a, b in itertools.pairwise(times) if 0 <= b - a <= PAUSE]
+    if len(gaps) < 2 or sum(gaps) <= 0:
+        return None
+    return round(60 * len(gaps) / sum(gaps), 1)
+
+
+def rounds(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the numbers of every finished training."""
+    return [
+        {"round": entry.round, **(entry.details or {})}
+        for entry in entries
+        if entry.action == "round"
+    ]
+
+
+def labels_by_round(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return, for each round, the labels that were given to every class in it."""
+    place = {name: number for number, name in enumerate(names)}
+    found: dict[int, list[int]] = {}
+    for entry in entries:
+        if entry.action == "label" and entry.label is not None:
+            found.setdefault(entry.round, [0] * len(names))[place[entry.label]] += 1
+    return [{"round": number, "labels": found[number]} for number in sorted(found)]
