@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
 from anyio.to_thread import run_sync
@@ -69,7 +69,10 @@ class Api:
         return self.session.believed(label, start, _integer(request, "count", 48, 1, MOST_IMAGES))
 
     def similar(self, request: Request) -> dict[str, Any]:
-        image, count = self._number(request, "image"), _integer(request, "count", 48, 1, MOST_IMAGES)
+        image, count = (
+            self._number(request, "image"),
+            _integer(request, "count", 48, 1, MOST_IMAGES),
+        )
         return {"images": self.session.similar(image, count)}
 
     def doubtful(self, request: Request) -> dict[str, Any]:
@@ -153,8 +156,10 @@ class Api:
         return image
 
     def _check(self, image: object) -> None:
-        if not _is_integer(image) or not 0 <= image < len(self.session):
-            raise DataError(f"there is no such image; there are {len(self.session):,}, from 0")
+        if not _is_integer(image) or not 0 <= image < len(self.session.images):
+            raise DataError(
+                f"there is no such image; there are {len(self.session.images):,}, from 0"
+            )
 
 
 ACTIONS: dict[str, Callable[[Api, dict[str, Any]], dict[str, Any] | None]] = {
@@ -176,6 +181,7 @@ def create_app(
     trainer: Trainer,
     *,
     name: str,
+    identity: str,
     hosts: Collection[str],
     port: int,
 ) -> Guard:
@@ -185,6 +191,8 @@ def create_app(
         session, images, trainer: see ``Api``.
         token: secret that the first address carries.
         name: of the data, for the page.
+        identity: text that is another for other images, so that a browser sends nothing meant for
+            those.
         hosts: the values of Host that are meant, with the port.
         port: on which the server listens.
     """
@@ -193,7 +201,7 @@ def create_app(
         loader=PackageLoader("daso.label", "page"), autoescape=True, undefined=StrictUndefined
     )
     page = templates.get_template("page.html").render(
-        name=name, token=token, stamp=secrets.token_hex(4)
+        name=name, token=token, identity=identity, stamp=secrets.token_hex(4)
     )
     refused = templates.get_template("refused.html").render()
 
@@ -228,7 +236,10 @@ def create_app(
         Route("/thumb/{image}", api.picture),
         Route("/full/{image}", api.picture),
         *(Route(f"/api/{path}", partial(_answer, answer)) for path, answer in asked.items()),
-        *(Route(f"/api/{action}", partial(_act, api, action), methods=["POST"]) for action in ACTIONS),
+        *(
+            Route(f"/api/{action}", partial(_act, api, action), methods=["POST"])
+            for action in ACTIONS
+        ),
     ]
     inner = Starlette(
         routes=routes,
@@ -266,7 +277,7 @@ async def _apologize(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": text}, 500)
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -297,5 +308,6 @@ def _text(value: object, name: str) -> str:
 def _seconds(sent: dict[str, Any]) -> float | None:
     """Return how long the person took; None if it was not said, or makes no sense."""
     value = sent.get("seconds")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return round(float(value), 3) if is_number and 0 <= value < 86_400 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 86_400:
+        return None
+    return round(float(value), 3)

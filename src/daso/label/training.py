@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from daso.errors import DasoError, InUseError, RunError
 from daso.files import lock_holder
-from daso.report.runs import RunFolder, number, read_run
+from daso.report.runs import RunFolder, as_array, number, read_run
 from daso.report.uncertainty import interval
 from daso.report.wording import duration
 from daso.train.folder.lock import CONFIG, NAME, lock_folder
@@ -27,7 +30,6 @@ MOST_POINTS = 200
 """Points of a curve that the page draws."""
 LAST_LINES = 12
 """Lines of a failed training's output that are shown."""
-ROUND = re.compile(r"round-(\d+)")
 
 Row = dict[str, Any]
 
@@ -67,12 +69,8 @@ class Trainer:
 
     def rounds(self) -> list[Path]:
         """Return the folders of the rounds, the oldest first."""
-        found = {
-            int(match[1]): path
-            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
-            if path.is_dir() and (match := ROUND.fullmatch(path.name))
-        }
-        return [found[one] for one in sorted(found)]
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((path for path in there if path.is_dir() and _number(path)), key=_number)
 
     def state(self) -> Row:
         """Return what the page shows: ``state`` and, if a training was begun, its numbers.
@@ -80,7 +78,17 @@ class Trainer:
         The state is idle, training, taking (its model into use), done, stopped, or failed.
         """
         with self._lock:
-            return dict(self._state)
+            told = dict(self._state)
+            if told["state"] in ("idle", "done"):
+                told["command"] = shlex.join(["daso", *self._words(self._next())])
+            return told
+
+    def _next(self) -> Path:
+        rounds = self.rounds()
+        return self.folder / f"round-{_number(rounds[-1]) + 1 if rounds else 1}"
+
+    def _words(self, run: Path) -> list[str]:
+        return ["train", *self._arguments(), "--out", str(run)]
 
     def start(self) -> None:
         """Begin a training, or resume one that was stopped.
@@ -96,9 +104,8 @@ class Trainer:
                 run = rounds[-1]
                 words = ["resume", str(run), "--quiet"]
             else:
-                last = int(ROUND.fullmatch(rounds[-1].name)[1]) if rounds else 0  # type: ignore[index]
-                run = self.folder / f"round-{last + 1}"
-                words = ["train", *self._arguments(), "--out", str(run), "--quiet"]
+                run = self._next()
+                words = [*self._words(run), "--quiet"]
             self._canceled = False
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +184,11 @@ class Trainer:
             self._state.update(values)
 
 
+def _number(run: Path) -> int:
+    match = re.fullmatch(r"round-(\d{1,9})", run.name)
+    return int(match[1]) if match else 0
+
+
 def result(run: Path) -> Row:
     """Return the numbers of a finished run for the journal."""
     read = read_run(run)
@@ -191,11 +203,9 @@ def result(run: Path) -> Row:
         return told
     recall = read.recall()
     counts = read.data[f"{read.measured_on}_counts"]
-    few = read.labeled_counts * 0
+    few = np.zeros(len(recall))
     few[read.groups["few"]] = 1
-    import numpy as np
-
-    images = np.array(counts, dtype=float)
+    images = as_array(counts)
     measured = (few > 0) & (images > 0)
     return {
         **told,
@@ -236,7 +246,9 @@ def _numbers(run: Path) -> Row:
 def _curve(read: RunFolder, *path: str, event: str = "evaluate") -> list[list[float]]:
     steps, values = read.over_time(*path, event=event)
     every = max(1, -(-len(steps) // MOST_POINTS))
-    return [[int(s), round(float(v), 5)] for s, v in zip(steps, values, strict=True)][::-every][::-1]
+    return [[int(s), round(float(v), 5)] for s, v in zip(steps, values, strict=True)][::-every][
+        ::-1
+    ]
 
 
 def _changed(run: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 // Confirm a class: images believed to be of one class, surest first; what is wrong is clicked away.
 
 import { get } from "./api.js";
-import { blank, cap, count, h, icon, images, percent, preload, say } from "./dom.js";
+import { blank, cap, count, h, icon, images, preload, say } from "./dom.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
 import { classes, decide, rareNames, store } from "./store.js";
@@ -157,5 +157,3 @@ export class Confirm {
     this.load();
   }
 }
-
-export { percent };

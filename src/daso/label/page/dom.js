@@ -49,17 +49,7 @@ export const cap = (key) => (key ? h("kbd", { "aria-hidden": "true" }, key) : nu
 const stamp = body.dataset.stamp;
 export const address = (image, side) => `/thumb/${image}?side=${Math.round(side * Math.min(2, devicePixelRatio || 1))}&v=${stamp}`;
 
-// A picture of an image; tiny ones are enlarged with sharp pixels.
-export function picture(image, side, text, values = {}) {
-  const made = h("img", { src: address(image, side), alt: text, decoding: "async", draggable: "false", ...values });
-  const shown = () => {
-    made.classList.add("shown");
-    if (made.naturalWidth && Math.max(made.naturalWidth, made.naturalHeight) <= 96) made.classList.add("tiny");
-  };
-  if (made.complete && made.naturalWidth) shown();
-  else made.addEventListener("load", shown);
-  return made;
-}
+export const picture = (image, side, text, values = {}) => h("img", { src: address(image, side), alt: text, decoding: "async", draggable: "false", ...values });
 
 const warmed = new Map();
 export function preload(images, side) {

@@ -4,15 +4,14 @@ import { body, h, icon, percent, picture } from "./dom.js";
 
 const TILE = 192;
 
-// How many tiles fill the window, so that nobody confirms what was not seen.
+// How many tiles fill the window, in whole rows, so that nobody confirms what was not seen.
 export function batchSize(most = 60) {
-  const view = document.getElementById("view");
-  const wide = Math.max(3, Math.floor(view.clientWidth / tileWidth()));
-  const high = Math.max(2, Math.floor((innerHeight - 250) / (tileWidth() + 34)));
-  return Math.min(most, Math.max(wide < 5 ? 9 : 12, wide * high));
+  const least = parseFloat(getComputedStyle(body).getPropertyValue("--tile")) || 132, gap = 10;
+  const room = document.getElementById("view").clientWidth;
+  const wide = Math.max(2, Math.floor((room + gap) / (least + gap)));
+  const high = Math.floor((innerHeight - 280) / ((room + gap) / wide + 26));
+  return wide * Math.max(wide < 5 ? 4 : 2, Math.min(high, Math.floor(most / wide)));
 }
-
-export const tileWidth = () => parseFloat(getComputedStyle(body).getPropertyValue("--tile")) || 140;
 
 export class Grid {
   // kind: what a chosen tile means: "chosen" or "wrong". onopen: called with an image on a double click.

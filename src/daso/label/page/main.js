@@ -7,7 +7,7 @@ import { cap, count, h, icon, toast } from "./dom.js";
 import * as panel from "./panel.js";
 import { Progress } from "./progress.js";
 import { Similar } from "./similar.js";
-import { classOfKey, classes, listen, poll, store, take, undo } from "./store.js";
+import { classOfKey, listen, poll, store, take, undo } from "./store.js";
 import { Suggested } from "./suggested.js";
 import { Train, watchTraining } from "./train.js";
 
@@ -74,7 +74,7 @@ function help() {
 
 function create(suggestion = "") {
   const field = h("input", { type: "text", id: "new-class", maxlength: 200, required: true, autocomplete: "off", autofocus: true, value: suggestion });
-  const wrong = h("p", { class: "wrong", role: "alert" });
+  const wrong = h("p", { class: "mistake", role: "alert" });
   const view = LABELING.includes(name) ? views[name] : null;
   const meant = name === "suggested" ? view.meant() : (view?.grid?.meant ?? []);
   open(h("h2", { id: "dialog-title" }, "New class"), h("label", { for: "new-class" }, "Its name"), field, wrong,
@@ -152,4 +152,3 @@ const adopted = await outbox.adopt();
 if (adopted) toast(`${count(adopted)} ${adopted === 1 ? "action" : "actions"} of an earlier page are sent now.`, "good");
 poll();
 document.body.dataset.ready = "yes";
-export { classes };

@@ -11,7 +11,7 @@ const told = h("p", { class: "note", role: "status" });
 const heading = h("h2", {}, "Classes");
 let actions = { assign: () => {}, create: () => {} };
 let rows = new Map();
-let guess = null;
+let guess = null, seen = null;
 
 export function start(given) {
   actions = given;
@@ -79,7 +79,7 @@ function build(all) {
   rows = new Map();
   list.replaceChildren(...all.map((one) => {
     const number = h("span", { class: "count" });
-    const button = h("button", { type: "button", "aria-keyshortcuts": one.key, title: one.name, onclick: () => actions.assign(one.name) },
+    const button = h("button", { type: "button", "aria-keyshortcuts": one.key, title: one.name, onclick: (event) => { if (event.detail) event.currentTarget.blur(); actions.assign(one.name); } },
       one.key ? cap(one.key) : h("kbd", { class: "no", "aria-hidden": "true" }), h("bdi", { class: "name" }, one.name), h("span", { class: "mark-rare", "aria-hidden": "true", title: "rare: among the third of the classes with fewest labels" }, icon("rare")), number);
     const item = h("li", { "data-name": one.name }, button);
     rows.set(one.name, { item, button, count: number, labels: null });
@@ -91,4 +91,8 @@ function build(all) {
 export function suggest(name) {
   guess = name;
   for (const [other, row] of rows) row.item.classList.toggle("guess", other === name);
+  const item = rows.get(name)?.item;
+  if (!item || name === seen) return;
+  seen = name;
+  list.scrollTo({ left: item.offsetLeft - list.offsetLeft - list.clientWidth / 3, top: item.offsetTop - list.offsetTop - list.clientHeight / 3 });
 }

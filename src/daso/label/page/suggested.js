@@ -1,7 +1,7 @@
 // Suggested: the images whose labels help most, one after another or as a grid.
 
 import { get } from "./api.js";
-import { address, blank, cap, count, h, icon, images, percent, picture, preload, say } from "./dom.js";
+import { blank, cap, count, h, icon, images, percent, picture, preload, say } from "./dom.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
 import { classes, decide, store } from "./store.js";
@@ -90,6 +90,7 @@ export class Suggested {
     this.root.replaceChildren(this.head(), h("div", { class: "stage" }, frame, facts(one, (label) => this.assign(label))), (this.actions = h("div", { class: "actionbar" })), this.strip);
     this.bar();
     this.film();
+    if (document.activeElement === document.body) this.root.focus({ preventScroll: true });
     say(`${one.reason ?? ""} ${one.guess ? `Guess: ${one.guess}, ${percent(one.probability)}` : ""}`);
   }
 
@@ -234,5 +235,3 @@ export function facts(one, assign) {
     near.length ? h("section", {}, h("h3", {}, "Nearest labeled images"), h("ul", { class: "near" }, near.map((other) => h("li", {}, picture(other.image, 96, ""), h("bdi", {}, other.label))))) : null,
     !beliefs.length && !near.length ? h("p", { class: "hint" }, classes().length ? "Press the key of a class on the right, or click it. After the first labels of two classes the page guesses, and Enter confirms." : "Press + to name the first class. The name is given to this image at once.") : null);
 }
-
-export { address };

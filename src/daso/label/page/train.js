@@ -63,7 +63,7 @@ export class Train {
       return [h("section", { class: "card" }, h("h3", {}, `A training was stopped after step ${count(now.step ?? 0)}${now.total ? ` of ${count(now.total)}` : ""}`), h("p", {}, "It goes on from its last checkpoint, with the labels that it began with."), h("div", { class: "actions" }, start("Resume"))), ...shown];
     if (now.state === "done")
       return [h("section", { class: "card done" }, h("h3", {}, icon("check"), `Round ${state.round} is finished`), h("p", {}, "Suggestions, beliefs and doubts are those of the new model."), h("div", { class: "actions" }, h("a", { class: "button primary", href: "#suggested" }, "New suggestions"), h("a", { class: "button", href: "#progress" }, "See what it brought"), few ? null : h("button", { type: "button", id: "train-start", onclick: () => this.act("train") }, icon("train"), "Train again"))), ...shown];
-    return [h("section", { class: "card" }, about, h("div", { class: "actions" }, few ? h("a", { class: "button primary", href: "#suggested" }, "Label images") : start("Train now")))];
+    return [h("section", { class: "card" }, about, now.command ? h("pre", {}, now.command) : null, h("div", { class: "actions" }, few ? h("a", { class: "button primary", href: "#suggested" }, "Label images") : start("Train now")))];
   }
 }
 
