@@ -42,8 +42,9 @@ ORDER = {
         "listing",
         "read_listing",
         "formats benchmarks",
+        "journal",
         "open",
-        "check",
+        "check labeling",
     ),
     "daso.train": (
         "options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,12 @@ def in_order(names: Iterable[str]) -> list[str]:
     if distinct and all(INTEGER.fullmatch(name) for name in distinct):
         return sorted(distinct, key=lambda name: (int(name), name))
     return sorted(distinct)
+
+
+def joined(names: Iterable[str], more: Collection[str] | None) -> set[str]:
+    """Join further class names, of which some may be known in another Unicode form."""
+    known = set(names)
+    return known | {same_name(name, known) for name in more or ()}
 
 
 def listed(names: Sequence[str]) -> str:

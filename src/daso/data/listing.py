@@ -45,6 +45,9 @@ class Listing:
         class_names, notes, mean, std: see ``Source``.
         published: a benchmark, which is not searched for copies.
         channels: 1 or 3 if all images are decoded to them; None: they decide.
+        own: the labeled images before those of the journal; None: ``train``.
+        partial: further labels are to come, from the journal of ``daso label``: classes may be
+            without images. The functions that list a data set take their names as ``classes``.
 
     Raises:
         DataError: a class has no labeled image.
@@ -60,10 +63,13 @@ class Listing:
     std: tuple[float, ...] | None = None
     published: bool = False
     channels: int | None = None
+    partial: bool = False
+    own: EncodedImages | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
-        refuse_empty_classes(self.pools["train"].labels, self.class_names, self.where)
+        if not self.partial:
+            refuse_empty_classes(self.pools["train"].labels, self.class_names, self.where)
 
 
 def part_called(name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,8 +194,11 @@ def list_own(
     folders: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     download: bool = False,
+    classes: Collection[str] | None = None,
 ) -> Listing | None:
     """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
+
+    For *classes* see ``Listing.partial``.
 
     Raises:
         DataError, OptionError, MissingDependencyError: see ``open_source``.
@@ -211,7 +214,7 @@ def list_own(
             f"set ({', '.join(NAMES)}).{nearest(source, NAMES)}"
         )
     if is_manifest(path) and not folders:
-        return list_manifest(path, images=data, skip_bad=skip_bad)
+        return list_manifest(path, images=data, skip_bad=skip_bad, classes=classes)
     if data is not None:
         raise OptionError(
             f"data applies to named data sets ({', '.join(NAMES)}) and manifests only, not to "
@@ -223,16 +226,19 @@ def list_own(
         raise DataError(f"{path} is neither a file nor a folder")
     require_readable(path)
     if is_saved(path) and not folders:
-        return list_saved(path)
-    if folders or is_image_folder(path):
-        return list_folder(path, folders, skip_bad=skip_bad)
-    if is_tar_folder(path):
-        return list_tars(path)
+        return list_saved(path, classes=classes)
+    partial = classes is not None
+    if folders or is_image_folder(path, partial=partial):
+        return list_folder(path, folders, skip_bad=skip_bad, classes=classes)
+    if is_tar_folder(path, partial=partial):
+        return list_tars(path, classes=classes)
     if _has(locate_parquet, path):
-        return list_parquet(path)
-    if any(_has(benchmark.locate, path) for benchmark in IN_FOLDER) or not is_class_folder(path):
+        return list_parquet(path, classes=classes)
+    if any(_has(benchmark.locate, path) for benchmark in IN_FOLDER):
         return None
-    return list_folder(path, skip_bad=skip_bad)
+    if not partial and not is_class_folder(path):
+        return None
+    return list_folder(path, skip_bad=skip_bad, classes=classes)
 
 
 def _has(locate: Callable[[Path], Path], path: Path) -> bool:
@@ -274,11 +280,26 @@ def _open_name(
 
 
 def _open_path(path: Path, reading: Reading) -> Source:
-    name = path.name.lower()
-    if path.is_file() and name.endswith(".npz"):
-        source = read_npz(path)
-        names = {part: partial(array_name, part) for part in source.parts()}
-        return checked_for_copies(source, names, where=source.name, skip_bad=reading.skip_bad)
+    source = open_arrays(path, reading)
+    if not is_npz(path):
+        return source
+    names = {part: partial(array_name, part) for part in source.parts()}
+    return checked_for_copies(source, names, where=source.name, skip_bad=reading.skip_bad)
+
+
+def is_npz(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(".npz")
+
+
+def open_arrays(path: Path, reading: Reading | None = None) -> Source:
+    """Open a path that holds arrays, as they are; copies are not looked for.
+
+    Raises:
+        DataError: see ``open_source``.
+    """
+    name, reading = path.name.lower(), reading or Reading()
+    if is_npz(path):
+        return read_npz(path)
     if path.is_file() and name.endswith((".tar.gz", ".tgz")):
         return read_cifar(path, archive_layout(path))
     if path.is_file():

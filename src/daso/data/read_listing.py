@@ -20,6 +20,9 @@ from daso.data.listing import Listing, Reading
 from daso.data.source import Source, refuse_empty_classes
 from daso.errors import DataError, problems
 
+DECIDING = 200
+"""Unlabeled images that decide the shape of a cache where none is labeled."""
+
 
 def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     """Decode a data set and refuse unreadable images and copies.
@@ -33,23 +36,14 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
         OptionError: the size is not positive.
     """
     reading = reading or Reading()
-    reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
-    with no_size_warnings():
-        layout, notes = _choose_layout(listing, reading, reasons)
-        arrays: dict[str, Decoded] = {}
-        if layout is not None and reading.cache is not None:
-            for part, pool in listing.pools.items():
-                arrays[part], more = reading.cache.decode(part, pool, layout)
-                reasons[part].update(more)
-        elif layout is not None:
-            arrays = {**_decode_in_memory(listing.pools, layout, reasons)}
+    arrays, reasons, notes = decode_pools(listing, reading)
     kept = {part: _readable(len(pool), reasons[part]) for part, pool in listing.pools.items()}
     unreadable = tuple(
         (pool.name_of(index), reason)
         for part, pool in listing.pools.items()
         for index, reason in sorted(reasons[part].items())
     )
-    if layout is None or not any(map(len, kept.values())):
+    if not any(map(len, kept.values())):
         raise DataError(_refusal(unreadable, listing.where))
     pools = listing.pools.items()
     images = {part: _decoded(pool, arrays[part], kept[part]) for part, pool in pools}
@@ -81,6 +75,26 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     if listing.published:
         return source
     return checked_for_copies(source, names, where=listing.where, skip_bad=reading.skip_bad)
+
+
+def decode_pools(
+    listing: Listing, reading: Reading
+) -> tuple[dict[str, Decoded], dict[str, Reasons], tuple[str, ...]]:
+    """Decode all images to one shape; those that are unreadable have a reason and any pixels.
+
+    There are no arrays if no image is readable. The last value are notes about the shape.
+    """
+    reasons: dict[str, Reasons] = {part: {} for part in listing.pools}
+    arrays: dict[str, Decoded] = {}
+    with no_size_warnings():
+        layout, notes = _choose_layout(listing, reading, reasons)
+        if layout is not None and reading.cache is not None:
+            for part, pool in listing.pools.items():
+                arrays[part], more = reading.cache.decode(part, pool, layout)
+                reasons[part].update(more)
+        elif layout is not None:
+            arrays = {**_decode_in_memory(listing.pools, layout, reasons)}
+    return arrays, reasons, notes
 
 
 def checked_for_copies(
@@ -122,13 +136,15 @@ def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ..
 def _choose_layout(
     listing: Listing, reading: Reading, reasons: dict[str, Reasons]
 ) -> tuple[Layout | None, tuple[str, ...]]:
-    # With a cache only the labeled images decide, so that not all files need to be opened.
+    # With a cache only the labeled images decide, so that not all files need to be opened; those
+    # that were labeled in the page do not, or every round might decode all images anew.
     chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
     if chosen is not None and reading.cache is None:
         return chosen, ()
-    parts = listing.pools if reading.cache is None else {"train": listing.pools["train"]}
     headers: list[ImageHeader] = []
-    for part, pool in parts.items():
+    if reading.cache is not None:
+        headers += read_headers(_deciding(listing))[0].values()
+    for part, pool in () if headers else listing.pools.items():
         readable, reasons[part] = read_headers(pool)
         headers += readable.values()
     if not headers:
@@ -142,6 +158,16 @@ def _choose_layout(
         square = chosen.height if chosen.height == chosen.width else None
         chosen = dataclasses.replace(chosen, channels=natural.channels, square=square)
     return chosen, notes
+
+
+def _deciding(listing: Listing) -> EncodedImages:
+    """Return the images that decide the shape of a cache: labeled ones, or else some of all."""
+    own = listing.pools["train"] if listing.own is None else listing.own
+    if len(own) or "unlabeled" not in listing.pools:
+        return own
+    pool = listing.pools["unlabeled"]
+    pool = pool if pool.whole is None else pool.whole[0]
+    return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
 
 
 def _decode_in_memory(

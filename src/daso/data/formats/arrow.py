@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +21,7 @@ from daso.data.class_names import (
     NUMBER_CLASSES,
     counted_from_zero,
     in_order,
+    joined,
     missing_note,
     number_labels,
     numbered_names,
@@ -32,14 +35,29 @@ from daso.errors import DataError, MissingDependencyError
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 CHUNK = 512
+KEPT = 4
+"""Batches that are kept for images that are read one by one."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """An open file: its schema, and a function that yields the batches of one column."""
+    """An open file.
+
+    Attributes:
+        column: yields the batches of one column.
+        batch: returns the batch of a column that holds a row, and the number of its first row;
+            None: they are counted in ``column``.
+    """
 
     schema: Any
     column: Callable[[str], Generator[Any]]
+    batch: Callable[[str, int], tuple[int, Any]] | None = None
+
+    def batch_with(self, name: str, row: int) -> tuple[int, Any]:
+        """Return the batch of a column that holds a row, and the number of its first row."""
+        if self.batch is not None:
+            return self.batch(name, row)
+        return _find_batch(self.column(name), 0, row)
 
 
 Opener = Callable[[Path], AbstractContextManager[Table]]
@@ -54,6 +72,15 @@ def import_pyarrow(what: str) -> Any:
     return pyarrow
 
 
+def _find_batch(batches: Generator[Any], first: int, row: int) -> tuple[int, Any]:
+    with closing(batches):
+        for batch in batches:
+            if row < first + len(batch):
+                return first, batch
+            first += len(batch)
+    raise DataError(f"has no row {row}; it had one; start again")
+
+
 @contextmanager
 def open_parquet(file: Path) -> Iterator[Table]:
     """Open a parquet file; pyarrow's errors become DataError."""
@@ -62,11 +89,21 @@ def open_parquet(file: Path) -> Iterator[Table]:
 
         with pyarrow.parquet.ParquetFile(file) as opened:
 
-            def column(name: str) -> Generator[Any]:
-                for batch in opened.iter_batches(batch_size=CHUNK, columns=[name]):
+            def column(name: str, groups: list[int] | None = None) -> Generator[Any]:
+                some = {"batch_size": CHUNK, "columns": [name], "row_groups": groups}
+                for batch in opened.iter_batches(**some):
                     yield batch.column(0)
 
-            yield Table(opened.schema_arrow, column)
+            def batch(name: str, row: int) -> tuple[int, Any]:
+                first = 0
+                for group in range(opened.metadata.num_row_groups):
+                    rows = opened.metadata.row_group(group).num_rows
+                    if row < first + rows:
+                        return _find_batch(column(name, [group]), first, row)
+                    first += rows
+                return _find_batch(column(name, []), 0, row)
+
+            yield Table(opened.schema_arrow, column, batch)
 
 
 @contextmanager
@@ -184,7 +221,33 @@ class TableFiles:
     def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
         """Return the images of all rows; ``labels()`` must have been called."""
         origins = partial(map, origin_of, self.files)
-        return EncodedImages(labels, self.name_of, self._chunks, False, origins)
+        kept: deque[tuple[int, int, Any]] = deque(maxlen=KEPT)
+
+        def item(index: int) -> Item:
+            file, row = self._place(index)
+            for of, first, column in list(kept):
+                if of == file and first <= row < first + len(column):
+                    break
+            else:
+                with self.opener(self.files[file]) as table:
+                    first, column = table.batch_with(self.image, row)
+                kept.append((file, first, column))
+            return self._contents(column.slice(row - first, 1))[0]
+
+        return EncodedImages(
+            labels, self.name_of, self._chunks, False, origins, item, self._all_names
+        )
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the number of the file and the row in it."""
+        file = bisect.bisect_right(ends := list(itertools.accumulate(self.rows)), index)
+        if file == len(ends):
+            raise IndexError(index)
+        return file, index - (ends[file - 1] if file else 0)
+
+    def _all_names(self) -> Iterator[str]:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            yield from (f"{file}, row {row}" for row in range(rows))
 
     def _chunks(self) -> Iterator[Sequence[Item]]:
         for file, rows in zip(self.files, self.rows, strict=True):
@@ -225,7 +288,13 @@ class TableFiles:
         return f"row {index}"
 
 
-def list_tables(tables: Mapping[str, TableFiles], *, name: str, where: Path) -> Listing:
+def list_tables(
+    tables: Mapping[str, TableFiles],
+    *,
+    name: str,
+    where: Path,
+    classes: Collection[str] | None = None,
+) -> Listing:
     """List the parts of a data set; training images without a label join the unlabeled ones.
 
     The classes are those that the files of the training images name, in this order, or their
@@ -234,6 +303,7 @@ def list_tables(tables: Mapping[str, TableFiles], *, name: str, where: Path) -> 
     Args:
         tables: by part, of ``PARTS``.
         name, where: see ``Listing``.
+        classes: see ``Listing.partial``.
 
     Raises:
         DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
@@ -256,7 +326,7 @@ def list_tables(tables: Mapping[str, TableFiles], *, name: str, where: Path) -> 
             if "" in texts[part]:
                 place = tables[part].name_of(texts[part].index(""))
                 raise DataError(f"{place}: {part} image without a label; label or remove it")
-        others = in_order(set(texts["train"]) - {"", *class_names})
+        others = in_order(joined([*texts["train"], *class_names], classes) - {"", *class_names})
         class_names = (*class_names, *others)
         labels = number_labels(texts, class_names, str(where))
     else:
@@ -283,7 +353,8 @@ def list_tables(tables: Mapping[str, TableFiles], *, name: str, where: Path) -> 
         pools["unlabeled"] = without if own is None else without.followed_by(own)
     unused = dict.fromkeys(itertools.chain(*(table.unused for table in tables.values())))
     notes += unused_note(unused, where)
-    return Listing(name, str(where), class_names, pools, notes=notes)
+    partial = classes is not None
+    return Listing(name, str(where), class_names, pools, notes=notes, partial=partial)
 
 
 def split_columns(table: Table, names: Sequence[str]) -> list[str]:

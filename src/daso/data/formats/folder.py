@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from daso.data.class_names import in_order, is_missing, listed
+from daso.data.class_names import in_order, is_missing, joined, listed
 from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
@@ -30,9 +30,13 @@ class Faults(list[tuple[str, str]]):
         self.others = PassedOver()
 
 
-def is_image_folder(folder: Path) -> bool:
-    """Whether *folder* holds a folder of labeled images, called like one of ``PART_NAMES``."""
-    return "train" in map(part_called, _subfolders(folder))
+def is_image_folder(folder: Path, *, partial: bool = False) -> bool:
+    """Whether *folder* holds a folder of labeled images, called like one of ``PART_NAMES``.
+
+    With *partial* one of unlabeled images suffices.
+    """
+    parts = set(map(part_called, _subfolders(folder)))
+    return "train" in parts or (partial and "unlabeled" in parts)
 
 
 def is_class_folder(folder: Path) -> bool:
@@ -49,7 +53,11 @@ def is_class_folder(folder: Path) -> bool:
 
 
 def list_folder(
-    folder: Path, others: Mapping[str, str] | None = None, *, skip_bad: bool = False
+    folder: Path,
+    others: Mapping[str, str] | None = None,
+    *,
+    skip_bad: bool = False,
+    classes: Collection[str] | None = None,
 ) -> Listing:
     """List image folders without decoding any image.
 
@@ -62,29 +70,36 @@ def list_folder(
             shards: a folder of them, a pattern such as ``shards/{000..127}.tar``, or an address.
         skip_bad: leave out, and record in ``Listing.skipped``, images outside class folders,
             classes and parts without images, and test or validation images of unknown classes.
+        classes: see ``Listing.partial``; with them a folder need not have labeled images, and one
+            that holds neither parts nor classes is one of unlabeled images.
 
     Raises:
         DataError: a folder is missing or given twice, there is no labeled image, or *skip_bad*
             would leave something out.
         OptionError: the name of another part is unknown.
     """
-    labeled, places, notes = _find_parts(folder, dict(others or {}))
+    partial = classes is not None
+    labeled, places, notes = _find_parts(folder, dict(others or {}), partial=partial)
     faults = Faults()
-    files = _class_files(labeled, faults)
-    if not any(files.values()):
+    files = {} if labeled is None else _class_files(labeled, faults, partial=partial)
+    if not any(files.values()) and not partial:
         raise DataError("\n".join([f"{labeled}: {NO_IMAGES}", *faults.others.notes(str(labeled))]))
     for name in filter(is_missing, list(files)):
         if files.pop(name):
             reason = "reads like a missing label; rename it, or move its images to unlabeled/"
-            faults.append((str(labeled / name), reason))
-    class_names = tuple(in_order(name for name, images in files.items() if images))
-    for name in (name for name, images in files.items() if not images):
+            faults.append((str((labeled or folder) / name), reason))
+    known = (name for name, images in files.items() if images or partial)
+    class_names = tuple(in_order(joined(known, classes)))
+    for name in (name for name, images in files.items() if not images and not partial):
         passed = PassedOver()
-        deque(_walk(labeled / name, others=passed), maxlen=0)
+        deque(_walk((labeled or folder) / name, others=passed), maxlen=0)
         found = f" (not read: {', '.join(passed.words())})" if passed.kinds else ""
         reason = f"no labeled image of class {name!r}{found}; add some, or remove the folder"
-        faults.append((str(labeled / name), reason))
-    pools: dict[str, EncodedImages | None] = {"train": _labeled_images(files, class_names)}
+        faults.append((str((labeled or folder) / name), reason))
+    nothing = EncodedImages.of_files([], []) if partial else None
+    pools: dict[str, EncodedImages | None] = {
+        "train": _labeled_images(files, class_names) or nothing
+    }
     for part in ("validation", "test", "unlabeled"):
         if FOLDERS[part] not in places:
             continue
@@ -94,8 +109,11 @@ def list_folder(
         else:
             files = _known_classes(Path(place), class_names, faults)
             pools[part] = _labeled_images(files, class_names)
-        if pools[part] is None and len(faults) == before:
+        emptied = partial and part == "unlabeled"
+        if pools[part] is None and len(faults) == before and not emptied:
             faults.append((place, NO_IMAGES))
+    if partial and pools["train"] is nothing and pools.get("unlabeled") is None:
+        raise DataError("\n".join([f"{folder}: {NO_IMAGES}", *faults.others.notes(str(folder))]))
     if faults and not skip_bad:
         what = f"{folder}: {len(faults)} of its files or folders cannot be used"
         raise DataError(problems(faults, what, "Correct them, or leave them out: --skip-bad"))
@@ -106,18 +124,20 @@ def list_folder(
         {part: images for part, images in pools.items() if images is not None},
         tuple(faults),
         (*notes, *faults.others.notes(str(folder))),
+        partial=partial,
     )
 
 
 def _find_parts(
-    folder: Path, places: dict[str, str]
-) -> tuple[Path, dict[str, str], tuple[str, ...]]:
+    folder: Path, places: dict[str, str], *, partial: bool = False
+) -> tuple[Path | None, dict[str, str], tuple[str, ...]]:
     """Return the folder of labeled images, those of other parts, and notes."""
     unknown = [name for name in places if name not in FOLDERS.values()]
     if unknown:
         raise OptionError(f"unknown part {unknown[0]!r}; use {', '.join(FOLDERS.values())}")
-    labeled, notes = folder, tuple[str, ...]()
-    if is_image_folder(folder):
+    labeled: Path | None = folder
+    notes = tuple[str, ...]()
+    if is_image_folder(folder, partial=partial):
         inside: dict[str, str] = {}
         other = []
         for name in _subfolders(folder):
@@ -129,7 +149,7 @@ def _find_parts(
                 raise DataError(f"{folder}: has both {both} for one part; keep one of them")
             else:
                 inside[part] = name
-        labeled = folder / inside.pop("train")
+        labeled = folder / inside.pop("train") if "train" in inside else None
         for part, name in inside.items():
             option = FOLDERS[part]
             if option in places:
@@ -140,22 +160,30 @@ def _find_parts(
         if other:
             what = "images that are not read, as they are in no folder of a part"
             notes = (f"{folder}: {what}: {listed(other)}",)
-    else:
-        is_class_folder(folder)
+    elif not is_class_folder(folder) and partial and not _has_classes(folder, places):
+        labeled, places["unlabeled"] = None, str(folder)
     for name, place in places.items():
         if not Path(place).is_dir() and not (name == "unlabeled" and is_shards(place)):
             raise DataError(f"{name}: not a folder: {place}")
     for one in (labeled, *map(Path, places.values())):
-        if one.is_dir():
+        if one is not None and one.is_dir():
             require_readable(one)
     return labeled, places, notes
+
+
+def _has_classes(folder: Path, places: Mapping[str, str]) -> bool:
+    """Whether folders in *folder* are classes, although fewer than two have images."""
+    if "unlabeled" in places:
+        return True
+    names, stray = _subfolders(folder), any(map(_is_image, folder.iterdir()))
+    return len(names) > 1 and not stray and any(any(_walk(folder / name)) for name in names)
 
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
 
 
-def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
+def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict[str, list[Path]]:
     names = _subfolders(folder)
     stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
     if not names and stray:
@@ -163,7 +191,7 @@ def _class_files(folder: Path, faults: Faults) -> dict[str, list[Path]]:
             f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; "
             "move each into the folder of its class"
         )
-    if not names:
+    if not names and not partial:
         is_part = part_called(folder.name) is not None
         raise DataError(
             f"{folder}: no class folders in it; make one folder for each class"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -24,11 +25,12 @@ def is_saved(folder: Path) -> bool:
     return (folder / SPLITS).is_file() or ((folder / STATE).is_file() and (folder / INFO).is_file())
 
 
-def list_saved(folder: Path) -> Listing:
+def list_saved(folder: Path, *, classes: Collection[str] | None = None) -> Listing:
     """List the rows of a saved data set, or of a saved dictionary of splits.
 
     Splits are named as in ``PART_NAMES``; without splits all images are labeled. Columns and labels
     are those of ``list_parquet``. Images must be stored in the files, not as paths.
+    For *classes* see ``Listing.partial``.
 
     Raises:
         DataError: files are missing or damaged, a split is unknown, or see ``list_tables``.
@@ -43,7 +45,7 @@ def list_saved(folder: Path) -> Listing:
         files, info = _files(place), place / INFO
         features = (_read_json(info).get("features"), info)
         tables[part] = TableFiles(files, open_arrow, features=features, labeled=part != "unlabeled")
-    return list_tables(tables, name=folder.resolve().name, where=folder)
+    return list_tables(tables, name=folder.resolve().name, where=folder, classes=classes)
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daso.data.class_names import (
     INTEGER,
     in_order,
+    joined,
     missing_note,
     number_labels,
     without_missing,
@@ -33,7 +34,13 @@ def is_manifest(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = False) -> Listing:
+def list_manifest(
+    file: Path,
+    *,
+    images: Path | None = None,
+    skip_bad: bool = False,
+    classes: Collection[str] | None = None,
+) -> Listing:
     """List the images of a manifest without decoding any.
 
     A row has a path, a label (empty, or one of ``class_names.MISSING``: unlabeled) and possibly a
@@ -44,6 +51,7 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
         images: the folder in which paths start and must stay, links included; None: the manifest's.
         skip_bad: leave out, and record in ``Listing.skipped``, rows that are unreadable, name no
             file or one outside the folder, repeat a file, or contradict its label.
+        classes: see ``Listing.partial``.
 
     Raises:
         DataError: the file cannot be read, or has such rows; the first 20 are named.
@@ -55,17 +63,19 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
     bad: Bad = []
     rows, columns, unused = read_rows(file, bad)
     entries = _without_repeats(_entries(rows, folder, bad), bad)
-    class_names = tuple(in_order(entry.label for entry in entries if entry.part == "train"))
+    own = (entry.label for entry in entries if entry.part == "train")
+    class_names = tuple(in_order(joined(own, classes)))
     entries = _of_known_classes(entries, class_names, bad)
     bad.sort()
     skipped = tuple((where(file, line), reason) for line, reason in bad)
-    if not class_names and (rows or not bad):
+    usable = bool(class_names) or classes is not None
+    if not usable and (rows or not bad):
         skipped = ((str(file), "no usable row has a label"), *skipped)
-    if skipped and not (skip_bad and class_names):
-        cure = "Correct them" + (", or leave them out: --skip-bad." if class_names else ".")
+    if skipped and not (skip_bad and usable):
+        cure = "Correct them" + (", or leave them out: --skip-bad." if usable else ".")
         raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
     by_part = {part: [entry for entry in entries if entry.part == part] for part in PARTS}
-    by_part = {part: entries for part, entries in by_part.items() if entries}
+    by_part = {part: entries for part, entries in by_part.items() if entries or part == "train"}
     texts = {part: [entry.label for entry in entries] for part, entries in by_part.items()}
     labels = number_labels(texts, class_names, str(file))
     pools = {
@@ -78,7 +88,8 @@ def list_manifest(file: Path, *, images: Path | None = None, skip_bad: bool = Fa
         *unused_note(unused, file),
         *missing_note((row.label for row in rows), str(file)),
     )
-    return Listing(file.stem, str(file), class_names, pools, skipped, notes)
+    partial = classes is not None
+    return Listing(file.stem, str(file), class_names, pools, skipped, notes, partial=partial)
 
 
 @dataclass(frozen=True)

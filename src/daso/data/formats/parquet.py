@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +22,14 @@ def locate_parquet(folder: Path) -> Path:
     raise DataError(f"{folder}: {reason}")
 
 
-def list_parquet(folder: Path) -> Listing:
+def list_parquet(folder: Path, *, classes: Collection[str] | None = None) -> Listing:
     """List the rows of ``train-*.parquet`` and, if present, of the other parts' files.
 
     Column ``img`` or ``image`` holds struct{bytes, path}. Column ``label``, ``fine_label`` or
     ``labels`` holds integers or texts. The names of integers are those in the schema's
     ``huggingface`` metadata, or the numbers. Training images without a label (null, -1 or "")
-    become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``.
+    become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``. For *classes* see
+    ``Listing.partial``.
 
     Raises:
         DataError: files, columns or labels are missing or wrong.
@@ -48,7 +50,7 @@ def list_parquet(folder: Path) -> Listing:
                 what = f"{len(files)} of {total} files like {files[0].name}"
                 raise DataError(f"{place}: {what}; fetch them all")
             tables[part] = TableFiles(files, open_parquet, labeled=part != "unlabeled")
-    listing = list_tables(tables, name=folder.resolve().name, where=place)
+    listing = list_tables(tables, name=folder.resolve().name, where=place, classes=classes)
     note = f"{place}: files that are not read, as their names are of no part: {listed(other)}"
     return replace(listing, notes=(*listing.notes, note)) if other else listing
 

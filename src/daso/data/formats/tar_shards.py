@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import functools
 import glob
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,6 +22,7 @@ import numpy.typing as npt
 from daso.data.class_names import (
     INTEGER,
     in_order,
+    joined,
     listed,
     missing_note,
     number_labels,
@@ -43,6 +48,10 @@ LARGEST_MEMBER = 2**28
 START_BYTES = 2**16
 """Bytes at the beginning of a shard at an address that identify it."""
 CHUNK = 256
+Places = npt.NDArray[np.int64]
+"""Offset and size of each image in a shard that is not compressed, (N, 2)."""
+MAGIC, MAGIC_END = b"ustar", 262
+"""Where the first header of a tar file that is not compressed names its format."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,14 @@ class Sample:
     Attributes:
         image: the encoded image; b"" if only keys are read.
         label: the text of ``.cls``, or "label" in ``.json``; "" if missing.
+        offset, size: of the image in a shard that is not compressed.
     """
 
     key: str
     image: bytes
     label: str
+    offset: int = 0
+    size: int = 0
 
 
 def is_shards(place: str) -> bool:
@@ -96,30 +108,34 @@ def _matching(pattern: str) -> list[str]:
     return files
 
 
-def is_tar_folder(folder: Path) -> bool:
-    """Whether a folder holds shards of labeled images, such as train-*.tar."""
-    return "train" in _shards_by_part(folder)[0]
+def is_tar_folder(folder: Path, *, partial: bool = False) -> bool:
+    """Whether a folder holds shards of labeled images, such as train-*.tar.
+
+    With *partial* those of unlabeled images suffice.
+    """
+    parts = _shards_by_part(folder)[0]
+    return "train" in parts or (partial and "unlabeled" in parts)
 
 
-def list_tars(folder: Path) -> Listing:
+def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listing:
     """List the images of a folder of shards, such as train-000.tar and unlabeled-000.tar.
 
     A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
-    ``classes.txt``, if present, names the numbers. Notes count what is passed over.
+    ``classes.txt``, if present, names the numbers. Notes count what is passed over. For *classes* see ``Listing.partial``; with
+    them there need not be labeled images.
 
     Raises:
         DataError: a shard is damaged, or a label is missing or unknown.
     """
     shards, other = _shards_by_part(folder)
+    if classes is not None:
+        shards = {"train": [], **shards}
     passed = PassedOver()
-    labels = {
-        part: [
-            [sample.label for sample in read_samples(one, contents=False, passed=passed)]
-            for one in of_part
-        ]
+    found = {
+        part: [_without_keys(read_samples(one, contents=False, passed=passed)) for one in of_part]
         for part, of_part in shards.items()
     }
-    raw = {part: list(itertools.chain(*of_part)) for part, of_part in labels.items()}
+    raw = {part: [label for _, labels in found[part] for label in labels] for part in shards}
     notes = [*missing_note(itertools.chain(*raw.values()), str(folder)), *passed.notes(str(folder))]
     if other:
         what = "shards that are not read, as their names are of no part"
@@ -131,26 +147,42 @@ def list_tars(folder: Path) -> Listing:
                 f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls, or "
                 "move them to unlabeled-*.tar"
             )
-    class_names = classes = tuple(in_order(texts["train"]))
-    if all(INTEGER.fullmatch(text) for text in texts["train"]):
-        class_names, classes = _class_names(folder, texts["train"])
-    numbers = number_labels(texts, classes, str(folder))
+    class_names = known = tuple(in_order(joined(texts["train"], classes)))
+    if texts["train"] and all(INTEGER.fullmatch(text) for text in texts["train"]):
+        class_names, known = _class_names(folder, texts["train"])
+    numbers = number_labels(texts, known, str(folder))
     pools = {
-        part: _encoded(of_part, [len(one) for one in labels[part]], numbers[part])
+        part: _encoded(of_part, [places for places, _ in found[part]], numbers[part])
         for part, of_part in shards.items()
     }
-    return Listing(folder.resolve().name, str(folder), class_names, pools, notes=tuple(notes))
+    return Listing(
+        folder.resolve().name,
+        str(folder),
+        class_names,
+        pools,
+        notes=tuple(notes),
+        partial=classes is not None,
+    )
 
 
 def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImages:
     """List all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
-    counts = [
-        sum(1 for _ in read_samples(shard, contents=False, passed=passed)) for shard in shards
+    places = [
+        _without_keys(read_samples(shard, contents=False, passed=passed))[0] for shard in shards
     ]
-    if not sum(counts):
+    if not (count := sum(map(len, places))):
         raise DataError(f"{place}: no images in it")
-    return _encoded(shards, counts, np.full(sum(counts), UNLABELED, dtype=np.int64))
+    return _encoded(shards, places, np.full(count, UNLABELED, dtype=np.int64))
+
+
+def _without_keys(samples: Iterator[Sample]) -> tuple[Places, list[str]]:
+    """Return the places of a shard's images and their labels."""
+    places, labels = array("q"), []
+    for sample in samples:
+        places.extend((sample.offset, sample.size))
+        labels.append(sample.label)
+    return np.array(places, dtype=np.int64).reshape(-1, 2), labels
 
 
 def read_samples(
@@ -167,7 +199,7 @@ def read_samples(
         files = regular_members(archive, lambda name: passed.add("links", name))
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
-            first, more = "", []
+            first, more, place = "", [], (0, 0)
             for member in members:
                 first = first or member.name
                 ending = _split(member.name)[1]
@@ -175,7 +207,7 @@ def read_samples(
                     what = f"{member.name[:200]!r} has {member.size:,} bytes"
                     raise DataError(f"{shard}: {what}; at most {LARGEST_MEMBER:,} are read")
                 if f".{ending}" in SUFFIXES and not has_image:
-                    has_image = True
+                    has_image, place = True, (member.offset_data, member.size)
                     image = read_member(archive, member) if contents else b""
                 elif PurePosixPath(member.name).suffix.lower() in SUFFIXES:
                     more.append(member.name)
@@ -191,7 +223,7 @@ def read_samples(
             for name in more:
                 passed.add("further images of a sample", name)
             if has_image:
-                yield Sample(key, image, label)
+                yield Sample(key, image, label, *place)
             else:
                 passed.add("samples without an image of a known ending", first)
 
@@ -245,8 +277,9 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
 
 
 def _encoded(
-    shards: Sequence[str], counts: Sequence[int], labels: npt.NDArray[np.int64]
+    shards: Sequence[str], places: Sequence[Places], labels: npt.NDArray[np.int64]
 ) -> EncodedImages:
+    counts = [len(of_shard) for of_shard in places]
     remote_origin = functools.cache(_remote_origin)  # once, not for the name of every image
 
     def origin(shard: str) -> str:
@@ -263,13 +296,43 @@ def _encoded(
                 raise DataError(f"{shard}: had {count} images, has {seen} now; start again")
 
     def name_of(index: int) -> str:
-        for shard, count in zip(shards, counts, strict=True):
-            if index < count:
-                return f"{shard}, {_keys(shard, origin(shard))[index]}"
-            index -= count
-        raise IndexError(index)
+        number, row = place(index)
+        return f"{shards[number]}, {_keys(shards[number], origin(shards[number]))[row]}"
 
-    return EncodedImages(labels, name_of, chunks, False, lambda: map(origin, shards))
+    def place(index: int) -> tuple[int, int]:
+        number = bisect.bisect_right(ends, index)
+        return number, index - (ends[number - 1] if number else 0)
+
+    def item(index: int) -> bytes:
+        number, row = place(index)
+        return _read_image(shards[number], *places[number][row].tolist())
+
+    def names() -> Iterator[str]:
+        for shard in shards:
+            yield from (f"{shard}, {key}" for key in _keys(shard, origin(shard)))
+
+    ends = list(itertools.accumulate(counts))
+    direct = item if all(map(_is_plain_tar, shards)) else None
+    origins = partial(map, origin, shards)
+    return EncodedImages(labels, name_of, chunks, False, origins, direct, names)
+
+
+def _is_plain_tar(shard: str) -> bool:
+    """Whether a shard is on disk and not compressed, so that each image has its place."""
+    if is_address(shard):
+        return False
+    with contextlib.suppress(OSError), Path(shard).open("rb") as file:
+        return file.read(MAGIC_END)[-len(MAGIC) :] == MAGIC
+    return False
+
+
+def _read_image(shard: str, offset: int, size: int) -> bytes:
+    try:
+        with Path(shard).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise DataError(f"{shard}: {error.strerror or error}") from error
 
 
 @functools.lru_cache(maxsize=8)

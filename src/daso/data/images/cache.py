@@ -60,12 +60,19 @@ class Cache:
     def decode(self, part: str, images: EncodedImages, layout: Layout) -> tuple[ImageFile, Reasons]:
         """Return decoded images, black where unreadable, and the reasons of unreadable ones.
 
-        *part* is passed on to ``progress``. The channels of *layout* must be known.
+        Of selected images all are kept of which they are a selection, so that another selection
+        finds its own. *part* is passed on to ``progress``. The channels of *layout* must be known.
 
         Raises:
             DataError: the disk is full, or the folder cannot be written.
         """
         assert layout.channels is not None
+        if images.whole is not None:
+            whole, chosen = images.whole
+            decoded, reasons = self.decode(part, whole, layout)
+            places = {int(index): place for place, index in enumerate(chosen)}
+            left = {places[index]: why for index, why in reasons.items() if index in places}
+            return decoded.select(chosen), left
         shape = (len(images), layout.channels, layout.height, layout.width)
         folder = self.folder / _key(images, layout)
         try:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ BATCH = 16
 """Images that a thread processes at a time."""
 CHUNK = 256
 """Paths that a pass over image files yields at a time."""
+FEW = 16
+"""Fewer than one of so many images are read one by one, where that is possible."""
 
 Encoded = Path | bytes
 Item = Encoded | DataError
@@ -43,6 +45,9 @@ class EncodedImages:
         chunks: starts a pass over the images in order; yields some files or bytes at a time.
         from_files: whether ``name_of`` returns paths for ``DecodedImages.paths``.
         origins: yields texts that change when an image does; see ``origin_of``.
+        item: returns image i; None: only a pass finds it.
+        names: yields all names, faster than ``name_of`` does; None: it is as fast.
+        whole: the images that these were selected from, and their indices there.
     """
 
     labels: npt.NDArray[np.int64]
@@ -50,6 +55,9 @@ class EncodedImages:
     chunks: Callable[[], Iterator[Sequence[Item]]]
     from_files: bool
     origins: Callable[[], Iterator[str]]
+    item: Callable[[int], Item] | None = None
+    names: Callable[[], Iterator[str]] | None = None
+    whole: tuple[EncodedImages, npt.NDArray[np.int64]] | None = None
 
     @classmethod
     def of_files(cls, paths: Sequence[Path], labels: npt.ArrayLike) -> EncodedImages:
@@ -59,17 +67,37 @@ class EncodedImages:
             chunks=lambda: (paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)),
             from_files=True,
             origins=lambda: map(origin_of, paths),
+            item=paths.__getitem__,
         )
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def read(self, index: int) -> Item:
+        """Return one image; where there is no direct access, those before it are read too."""
+        if self.item is not None:
+            return self.item(index)
+        for chunk in self.chunks():
+            if index < len(chunk):
+                return chunk[index]
+            index -= len(chunk)
+        raise IndexError(index)
+
+    def all_names(self) -> Iterator[str]:
+        """Yield the names of all images in order."""
+        return map(self.name_of, range(len(self))) if self.names is None else self.names()
+
     def select(self, indices: npt.NDArray[np.int64]) -> EncodedImages:
         """Return some of the images, in their order here."""
         chosen = set(indices.tolist())
         order = sorted(chosen)
+        item, few = self.item, len(order) * FEW < len(self)
 
         def chunks() -> Iterator[Sequence[Item]]:
+            if item is not None and few:
+                for first in range(0, len(order), BATCH):
+                    yield [item(index) for index in order[first : first + BATCH]]
+                return
             start = 0
             for chunk in self.chunks():
                 yield [item for index, item in enumerate(chunk, start) if index in chosen]
@@ -79,19 +107,39 @@ class EncodedImages:
             yield from self.origins()
             yield f"of them {hashlib.blake2b(np.array(order).tobytes()).hexdigest()}"
 
+        def names() -> Iterator[str]:
+            return (name for index, name in enumerate(self.all_names()) if index in chosen)
+
         name_of = self.name_of
         return EncodedImages(
-            self.labels[order], lambda i: name_of(order[i]), chunks, self.from_files, origins
+            self.labels[order],
+            lambda i: name_of(order[i]),
+            chunks,
+            self.from_files,
+            origins,
+            None if item is None else lambda i: item(order[i]),
+            names,
+            (self, np.array(order, dtype=np.int64)),
         )
+
+    def labeled(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
+        """Return the images with other labels."""
+        return replace(self, labels=labels)
 
     def followed_by(self, other: EncodedImages) -> EncodedImages:
         count = len(self)
+
+        def read(index: int) -> Item:
+            return self.read(index) if index < count else other.read(index - count)
+
         return EncodedImages(
             np.concatenate([self.labels, other.labels]),
             lambda i: self.name_of(i) if i < count else other.name_of(i - count),
             lambda: itertools.chain(self.chunks(), other.chunks()),
             self.from_files and other.from_files,
             lambda: itertools.chain(self.origins(), other.origins()),
+            read if self.item is not None and other.item is not None else None,
+            lambda: itertools.chain(self.all_names(), other.all_names()),
         )
 
 

@@ -1,0 +1,359 @@
+"""The journal of ``daso label``: one line of JSON for each action, kept beside the data."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from daso.errors import InUseError, RunError
+from daso.files import check_writable, lock_holder, to_line, try_lock
+
+FILE = "daso-labels.jsonl"
+Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
+ACTIONS = get_args(Action)
+PERSONAL = ("label", "none", "skip", "keep", "class")
+"""Actions of a person, which can be undone."""
+DECISIONS = ("label", "none", "keep")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One action, a line of the journal.
+
+    Attributes:
+        number: 1, 2, ... in the file.
+        action: ``label`` gives an image its class, ``keep`` confirms the one it has, ``none`` says
+            that it is of none of the classes; ``skip`` decides nothing; ``class`` adds a class;
+            ``undo`` takes an earlier entry back; ``round`` records a finished training; ``apply``
+            records that a file was sorted into the folder of its class.
+        image: see ``names.py``.
+        checksum: hexadecimal, 16 bytes, of the encoded image, or of the pixels of an array.
+        label: the class; of ``keep`` the confirmed one.
+        undoes: number of the entry that is undone.
+        guess, probability: what the model said.
+        round: trainings from the page so far.
+        time: UTC, ISO 8601.
+        seconds: that the person took.
+        details: of a round, its numbers; of ``apply``, the places of the file.
+    """
+
+    number: int
+    action: Action
+    image: str | None = None
+    checksum: str | None = None
+    label: str | None = None
+    undoes: int | None = None
+    guess: str | None = None
+    probability: float | None = None
+    round: int = 0
+    time: str = ""
+    seconds: float | None = None
+    details: dict[str, Any] | None = None
+
+
+TEXTS = ("image", "checksum", "label", "guess")
+KNOWN = {field.name for field in fields(Entry)}
+
+
+def journal_path(source: Path) -> Path:
+    """Return the place of a data set's journal: in its folder, or beside its file."""
+    return source / FILE if source.is_dir() else source.with_name(f"{source.name}.{FILE}")
+
+
+class Journal:
+    """What was decided in the page, in the order of time; append-only.
+
+    ``read`` gives a journal to look at, ``open`` one to write, which no other process can write
+    meanwhile. All methods may be called from several threads.
+
+    Attributes:
+        path: of the file.
+        checksum: hexadecimal, of the lines that were read.
+    """
+
+    def __init__(self, path: Path, entries: Iterable[Entry] = (), checksum: str = "") -> None:
+        self.path, self.checksum = path, checksum
+        self._lock = threading.RLock()
+        self._entries: list[Entry] = []
+        self._open: list[Entry] = []  # actions of the person that are not undone
+        self._applied: dict[int, Entry] = {}  # not undone, by number
+        self._history: dict[str, list[Entry]] = {}  # by image, not undone
+        self._classes: dict[int, str] = {}
+        self._file: io.FileIO | None = None
+        self._held: io.FileIO | None = None
+        self._size = 0
+        for entry in entries:
+            self._take(entry)
+
+    @classmethod
+    def read(cls, path: Path, first: int | None = None) -> Self:
+        """Read a journal without locking it; one that does not exist is empty.
+
+        Args:
+            first: take only so many entries, as a run did that is resumed; None: all.
+
+        Raises:
+            RunError: a line other than the last is damaged, or the file cannot be read.
+        """
+        lines, _, _ = _lines(path)
+        kept = lines if first is None else lines[:first]
+        entries = [_parse(line, number, path) for number, line in enumerate(kept, 1)]
+        checksum = hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest()
+        return cls(path, entries, checksum)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a journal for writing; a line that a killed process left incomplete is cut off.
+
+        The file is created by the first entry.
+
+        Raises:
+            InUseError: another process has it open.
+            RunError: see ``read``; or the folder cannot be written.
+        """
+        check_writable(path.parent)
+        held = _hold(path)
+        try:
+            journal = cls.read(path)
+            _, size, ended = _lines(path)
+            journal._held, journal._size = held, size
+            if path.exists():
+                journal._begin()
+            if not ended:
+                journal._write("\n")
+        except BaseException:
+            held.close()
+            raise
+        return journal
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        return self._entries
+
+    def append(self, action: Action, **values: Any) -> Entry:
+        """Write an entry to the disk and return it; number and time are added.
+
+        Raises:
+            RunError: the disk is full or the file cannot be written; then nothing has changed.
+        """
+        with self._lock:
+            entry = Entry(len(self._entries) + 1, action, time=_now(), **values)
+            self._write(to_line({k: v for k, v in asdict(entry).items() if v is not None}))
+            self._take(entry)
+            return entry
+
+    def undo(self) -> Entry | None:
+        """Undo the person's newest action that is not undone; return it.
+
+        None if there is none, or if the files have been sorted since: that is undone first.
+        """
+        with self._lock:
+            if not self._open:
+                return None
+            entry = self._open[-1]
+            if self._applied and entry.number < max(self._applied):
+                return None
+            self.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
+            return entry
+
+    def decisions(self) -> dict[str, Entry]:
+        """Return the entry in force of every image that is decided, in the order of time."""
+        with self._lock:
+            found = [entry for entries in self._history.values() if (entry := _decision(entries))]
+        return {str(entry.image): entry for entry in sorted(found, key=lambda e: e.number)}
+
+    def decision(self, image: str) -> Entry | None:
+        """Return the entry in force of one image."""
+        with self._lock:
+            return _decision(self._history.get(image, ()))
+
+    def skipped(self) -> set[str]:
+        """Return the undecided images that were skipped."""
+        with self._lock:
+            return {image for image, some in self._history.items() if some and not _decision(some)}
+
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes that were added in the page, in the order of time."""
+        with self._lock:
+            return tuple(dict.fromkeys(self._classes.values()))
+
+    def applied(self) -> dict[int, Entry]:
+        """Return the entries of sorted files by the number of the decision that was applied."""
+        with self._lock:
+            return {int((e.details or {})["entry"]): e for e in self._applied.values()}
+
+    def close(self) -> None:
+        """Let other processes write the journal; this one can still be looked at."""
+        with self._lock:
+            for file in (self._file, self._held):
+                if file is not None:
+                    file.close()
+            self._file = self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if entry.action == "undo":
+            undone = self._entries[(entry.undoes or 0) - 1]
+            self._applied.pop(undone.number, None)
+            self._classes.pop(undone.number, None)
+            if self._open and self._open[-1] == undone:
+                self._open.pop()
+            elif undone in self._open:
+                self._open.remove(undone)
+            if undone.image is not None:
+                history = self._history.get(undone.image, [])
+                if undone in history:
+                    history.remove(undone)
+            return
+        if entry.action in PERSONAL:
+            self._open.append(entry)
+        if entry.action == "apply":
+            self._applied[entry.number] = entry
+        elif entry.action == "class":
+            self._classes[entry.number] = str(entry.label)
+        elif entry.image is not None and entry.action != "round":
+            self._history.setdefault(entry.image, []).append(entry)
+
+    def _begin(self) -> None:
+        """Open the file, cut off what is incomplete, and end the last line."""
+        is_new = not self.path.exists()
+        self._file = self.path.open("ab", buffering=0)
+        if self._file.tell() != self._size:
+            self._file.truncate(self._size)
+        if is_new:
+            _flush_folder(self.path.parent)
+
+    def _write(self, line: str) -> None:
+        if self._held is None:
+            raise RunError(f"{self.path} is not open for writing")
+        try:
+            if self._file is None:
+                self._begin()
+            assert self._file is not None
+            content = memoryview(line.encode())
+            try:
+                while content:
+                    content = content[self._file.write(content) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                # The next entry must not follow half a line.
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._size)
+                with contextlib.suppress(OSError):
+                    self._file.close()
+                self._file = None
+                raise
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self._size += len(line)
+
+
+def labels_in_force(journal: Journal) -> set[str]:
+    """Return the classes of all labels in force."""
+    return {entry.label for entry in journal.decisions().values() if entry.label is not None}
+
+
+def _decision(entries: Sequence[Entry]) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.action in DECISIONS), None)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _lines(path: Path) -> tuple[list[bytes], int, bool]:
+    """Return the complete lines of a file, the bytes that they take, and whether the last one ends.
+
+    A line without an end counts if it is complete: an editor may have left it so.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0, True
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    size = content.rfind(b"\n") + 1
+    lines, rest = content[:size].split(b"\n")[:-1], content[size:]
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads(rest), dict):
+            return [*lines, rest], len(content), False
+    return lines, size, True
+
+
+def _parse(line: bytes, number: int, path: Path) -> Entry:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("not an object")
+        entry = Entry(**{key: value for key, value in row.items() if key in KNOWN})
+        if entry.action not in ACTIONS:
+            raise ValueError(f"unknown action {str(entry.action)[:40]!r}")
+        if entry.number != number:
+            raise ValueError(f"has the number {entry.number!r:.20}, not {number}")
+        texts = {name: getattr(entry, name) for name in TEXTS}
+        if wrong := [n for n, text in texts.items() if not isinstance(text, str | None)]:
+            raise ValueError(f"{wrong[0]} is not a text")
+        if entry.action in DECISIONS and entry.image is None:
+            raise ValueError("names no image")
+        if entry.action in ("label", "keep", "class") and not entry.label:
+            raise ValueError("names no class")
+        if not isinstance(entry.details, dict | None):
+            raise ValueError("details is not an object")
+        if entry.action == "undo" and (
+            type(entry.undoes) is not int or not 0 < entry.undoes < number
+        ):
+            raise ValueError(f"undoes {entry.undoes!r:.20}, which is no earlier entry")
+        if entry.action == "apply" and type((entry.details or {}).get("entry")) is not int:
+            raise ValueError("names no entry that was applied")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{path}, line {number}, is damaged: {error}; correct the line, or restore the file"
+        ) from error
+    return entry
+
+
+def _hold(path: Path) -> io.FileIO:
+    """Keep other processes from writing a journal until the returned file is closed."""
+    try:
+        lock = path.with_name(f".{path.name}.lock").open("ab+", buffering=0)
+    except OSError as error:
+        raise RunError(f"cannot write into {path.parent}: {error.strerror}") from error
+    try:
+        if try_lock(lock):
+            return lock
+    except OSError as error:
+        lock.close()
+        raise RunError(f"cannot lock {path}: {error.strerror}") from error
+    with lock:
+        holder = lock_holder(lock) or "unknown"
+    raise InUseError(f"{path} is open in another page (process {holder}); close that one first")
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""How the journal names images: so that a name holds wherever the data set is moved.
+
+An image file is named by its path from the data's folder, with slashes; an image in a table or a
+shard by the file's path and the row or key; an image of an array by part and number.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from daso.data.images.encoded import Item
+from daso.errors import DataError
+
+
+def short_names(names: Iterable[str], base: Path) -> Iterator[str]:
+    """Return names as the journal has them; *base* is the folder in which paths start."""
+    return map(short_name_from(base), names)
+
+
+def short_name_from(base: Path) -> Callable[[str], str]:
+    """Return the function that shortens a name of an image; see ``short_names``."""
+    inside = "" if str(base) == "." else f"{base}/"
+    real = os.path.realpath(base)
+
+    @functools.lru_cache(maxsize=10_000)
+    def folder(parent: str) -> str:
+        return os.path.relpath(parent, real)
+
+    def short(name: str) -> str:
+        if "://" in name:
+            return name
+        if not name.startswith("/") and inside == "":
+            return name
+        if inside and name.startswith(inside):
+            return name.removeprefix(inside)
+        parent, _, last = name.rpartition("/")
+        parent = folder(parent or "/") if name.startswith("/") else folder(parent or ".")
+        return last if parent == "." else f"{parent}/{last}"
+
+    return short
+
+
+def item_checksum(item: Item) -> str:
+    """Return the checksum of an encoded image; raise a ``DataError`` if it cannot be read."""
+    if isinstance(item, DataError):
+        raise item
+    if isinstance(item, bytes):
+        return hashlib.blake2b(item, digest_size=16).hexdigest()
+    try:
+        with item.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{item}: {error.strerror or error}") from error

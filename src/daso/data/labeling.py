@@ -1,0 +1,156 @@
+"""Open a data set for ``daso label``: also one without labels, each image by its number."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from daso.data.images.cache import Cache, Reasons
+from daso.data.images.decoded import Decoded, DecodedImages, digest
+from daso.data.images.encoded import Encoded, EncodedImages
+from daso.data.journal.entries import Journal, journal_path, labels_in_force
+from daso.data.journal.names import item_checksum, short_name_from
+from daso.data.listing import Listing, Reading
+from daso.data.open import array_name, is_named, list_own, open_arrays
+from daso.data.read_listing import decode_pools
+from daso.errors import DataError, OptionError
+
+
+@dataclass(frozen=True)
+class LabelingData:
+    """The images of a data set, as its files have them: before the journal is applied.
+
+    Attributes:
+        listing: classes, and pools by part: "train" (labeled; may be empty), "unlabeled",
+            "validation", "test". Images of arrays are encoded as PNG when they are read.
+        source: the path that was opened.
+        base: folder in which the names of images start; None: names are those of arrays.
+        arrays: by part, where the source holds arrays.
+    """
+
+    listing: Listing
+    source: Path
+    reading: Reading
+    base: Path | None
+    arrays: Mapping[str, DecodedImages] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the data itself; the journal may add some."""
+        return self.listing.class_names
+
+    @property
+    def pools(self) -> Mapping[str, EncodedImages]:
+        return self.listing.pools
+
+    @property
+    def journal(self) -> Path:
+        """The place of the journal."""
+        return journal_path(self.source)
+
+    def name(self, part: str, index: int) -> str:
+        """Return the name of an image in the journal."""
+        name = self.pools[part].name_of(index)
+        return name if self.base is None else short_name_from(self.base)(name)
+
+    def names(self, part: str) -> list[str]:
+        """Return the names of all images of a part in the journal."""
+        names = self.pools[part].all_names()
+        return list(names if self.base is None else map(short_name_from(self.base), names))
+
+    def read(self, part: str, index: int) -> Encoded:
+        """Return one image, as its file or as bytes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        item = self.pools[part].read(index)
+        if isinstance(item, DataError):
+            raise item
+        return item
+
+    def checksum(self, part: str, index: int) -> str:
+        """Return the checksum of an image for the journal.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.arrays is not None:
+            return digest(np.asarray(self.arrays[part].images[index])).hex()
+        return item_checksum(self.pools[part].read(index))
+
+    def decode(self) -> tuple[Mapping[str, Decoded], Mapping[str, Reasons]]:
+        """Return all images by part, of one shape, as training has them, uint8 (N, C, H, W).
+
+        Unreadable ones have any pixels; the second value has their reasons, by part and index.
+
+        Raises:
+            DataError: no image is readable, or they need more memory than there is.
+        """
+        if self.arrays is not None:
+            return {part: images.images for part, images in self.arrays.items()}, {}
+        arrays, reasons, _ = decode_pools(self.listing, self.reading)
+        if not arrays:
+            raise DataError(f"{self.listing.where}: no image can be read")
+        return arrays, reasons
+
+
+def open_for_labeling(
+    source: str,
+    *,
+    data: Path | None = None,
+    folders: Mapping[str, str] | None = None,
+    size: int | None = None,
+    skip_bad: bool = True,
+    cache: Cache | None = None,
+    largest_side: int | None = None,
+) -> LabelingData:
+    """Open a data set that may lack labels, or images of some class; see ``open_source``.
+
+    A folder that holds no parts and no classes is one of unlabeled images, at any depth.
+
+    Raises:
+        DataError: the source or its files are missing or invalid.
+        OptionError: the source has no place for a journal, or an option does not apply to it.
+    """
+    if is_named(source):
+        raise OptionError(
+            f"{source!r} is found by its name and complete; daso label takes the path of images"
+        )
+    path = Path(source).expanduser()
+    classes = labels_in_force(Journal.read(journal_path(path))) if path.exists() else set()
+    reading = Reading(size, largest_side, skip_bad, cache)
+    listing = list_own(source, data=data, folders=folders, skip_bad=skip_bad, classes=classes)
+    if listing is not None:
+        base = (path.parent if data is None else data) if path.is_file() else path
+        return LabelingData(listing, path, reading, base)
+    opened = open_arrays(path)
+    arrays = opened.parts()
+    pools = {part: _as_encoded(part, images) for part, images in arrays.items()}
+    listing = Listing(opened.name, str(path), opened.class_names, pools, notes=opened.notes)
+    return LabelingData(listing, path, reading, None, arrays)
+
+
+def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
+    pool = EncodedImages(
+        images.labels,
+        partial(array_name, part),
+        lambda: ([_png(image)] for image in images.images),
+        False,
+        lambda: (row.tobytes().hex() for row in images.digests),
+        lambda index: _png(np.asarray(images.images[index])),
+    )
+    return pool
+
+
+def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "png", compress_level=1)
+    return file.getvalue()
