@@ -2,7 +2,7 @@
 
 import { h, percent, svg } from "./dom.js";
 
-const WIDE = 640, HIGH = 250, LEFT = 46, RIGHT = 112, TOP = 14, BELOW = 34;
+const HIGH = 250, LEFT = 46, RIGHT = 112, TOP = 14, BELOW = 34;
 
 const ticksOf = (low, high) => {
   const rough = (high - low) / 4 || 1, unit = 10 ** Math.floor(Math.log10(rough));
@@ -14,6 +14,7 @@ const ticksOf = (low, high) => {
 
 // lines: [{name, kind, points: [[x, y, half interval or null]]}]
 export function chart(title, lines, { share = false, across = "", whole = true } = {}) {
+  const WIDE = innerWidth < 600 ? 380 : 640;
   const all = lines.flatMap((line) => line.points);
   if (!all.length) return null;
   const xs = all.map((point) => point[0]);
@@ -34,7 +35,8 @@ export function chart(title, lines, { share = false, across = "", whole = true }
   const ends = [];
   for (const { name, kind, points } of lines) {
     if (!points.length) continue;
-    const group = svg("g", { class: `line ${kind}` });
+    const aside = kind === "few" && points.some((point) => point[2]) ? 7 : 0; // intervals beside one another
+    const group = svg("g", { class: `line ${kind}`, transform: `translate(${aside} 0)` });
     for (const [at, value, half] of points) if (half) group.append(svg("path", { class: "whisker", d: `M${x(at)} ${y(Math.max(low, value - half))}V${y(Math.min(high, value + half))}` }));
     group.append(svg("path", { class: "stroke", d: points.map(([at, value], place) => `${place ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("") }));
     if (points.length <= 30) for (const [at, value] of points) group.append(kind === "few" ? svg("rect", { class: "dot", x: x(at) - 3.5, y: y(value) - 3.5, width: 7, height: 7 }) : svg("circle", { class: "dot", cx: x(at), cy: y(value), r: 4 }));

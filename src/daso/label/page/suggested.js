@@ -195,11 +195,11 @@ export class Suggested {
     if (this.asGrid) { this.grid.focus(); this.fill(); }
   }
 
-  async open(image) {
+  async open(image, why = "You asked to see it again.") {
     try {
       const told = await get(`image/${image}`);
       const now = told.label ? `It is labeled ${told.label}.` : told.none ? "It is none of the classes." : "";
-      this.queue = [{ ...told, image, kind: "back", reason: now || "You asked to see it again.", guess: told.label ?? told.guess }, ...this.queue.filter((one) => one.image !== image)];
+      this.queue = [{ ...told, image, kind: "back", reason: now || why, guess: told.label ?? told.guess }, ...this.queue.filter((one) => one.image !== image)];
       this.history = this.history.filter((one) => one.image !== image);
       this.asGrid = false;
       this.draw();
@@ -214,7 +214,7 @@ export class Suggested {
     const gone = new Set(list.map((one) => one.image));
     this.history = this.history.filter((one) => !gone.has(one.image));
     if (this.asGrid) this.fill();
-    else this.open(image);
+    else this.open(image, "You have undone this decision.");
   }
 }
 
