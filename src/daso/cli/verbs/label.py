@@ -42,7 +42,7 @@ class LabelCommand:
     out: Path | None = None
     """Folder of the trainings that the page starts (default: runs/SOURCE-label)."""
     train: str = ""
-    """Options of these trainings in quotes, such as '--steps 2000 --holdout 200' (default: those of
+    """Options of these trainings: --train='--steps 2000 --holdout 200' (default: those of
     the run, or daso train's own)."""
     network: str | None = None
     """Pretrained encoder to compare the images by, and to train on with --freeze: hf:NAME,
@@ -160,7 +160,7 @@ def _place(command: LabelCommand) -> Place:
     arguments = (command.source, *(word for pair in given for word in pair), *words)
     name = path.resolve().name or "data"
     rounds = command.out or Path("runs") / f"{name}-label"
-    return Place(command.source, command.folders, command.data, None, None, None, arguments, rounds)
+    return Place(command.source, command.folders, command.data, None, None, arguments, rounds)
 
 
 def _label(command: LabelCommand, place: Place, data: LabelingData, journal: Journal) -> None:
