@@ -15,9 +15,9 @@ from daso.data.images.cache import Cache, Reasons
 from daso.data.images.decoded import Decoded, DecodedImages, digest
 from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
-from daso.data.journal.names import item_checksum, short_name_from
+from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing, Reading
-from daso.data.open import array_name, is_named, list_own, open_arrays
+from daso.data.open import base_of, is_named, list_arrays, list_files
 from daso.data.read_listing import decode_pools
 from daso.errors import DataError, OptionError
 
@@ -126,19 +126,20 @@ def open_for_labeling(
     path = Path(source).expanduser()
     classes = labels_in_force(Journal.read(journal_path(path))) if path.exists() else set()
     reading = Reading(size, largest_side, skip_bad, cache)
-    listing = list_own(source, data=data, folders=folders, skip_bad=skip_bad, classes=classes)
+    listing = list_files(source, data=data, folders=folders, skip_bad=skip_bad, classes=classes)
     if listing is not None:
-        base = (path.parent if data is None else data) if path.is_file() else path
-        return LabelingData(listing, path, reading, base)
-    opened = open_arrays(path)
+        return LabelingData(listing, path, reading, base_of(path, data))
+    opened = list_arrays(path, reading, partial=True)
     arrays = opened.parts()
     pools = {part: _as_encoded(part, images) for part, images in arrays.items()}
-    listing = Listing(opened.name, str(path), opened.class_names, pools, notes=opened.notes)
+    listing = Listing(
+        opened.name, str(path), opened.class_names, pools, notes=opened.notes, partial=True
+    )
     return LabelingData(listing, path, reading, None, arrays)
 
 
 def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
-    pool = EncodedImages(
+    return EncodedImages(
         images.labels,
         partial(array_name, part),
         lambda: ([_png(image)] for image in images.images),
@@ -146,7 +147,6 @@ def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:
         lambda: (row.tobytes().hex() for row in images.digests),
         lambda index: _png(np.asarray(images.images[index])),
     )
-    return pool
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

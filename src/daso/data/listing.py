@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
-from daso.data.source import refuse_empty_classes
+from daso.data.source import OwnLabels, refuse_empty_classes
 from daso.errors import nearest
 from daso.files import printable
 
@@ -45,7 +46,8 @@ class Listing:
         class_names, notes, mean, std: see ``Source``.
         published: a benchmark, which is not searched for copies.
         channels: 1 or 3 if all images are decoded to them; None: they decide.
-        own: the labeled images before those of the journal; None: ``train``.
+        before: the pools before the journal was applied; None: these.
+        own_labels, journal: see ``Source``.
         partial: further labels are to come, from the journal of ``daso label``: classes may be
             without images. The functions that list a data set take their names as ``classes``.
 
@@ -64,7 +66,9 @@ class Listing:
     published: bool = False
     channels: int | None = None
     partial: bool = False
-    own: EncodedImages | None = None
+    before: Mapping[str, EncodedImages] | None = None
+    own_labels: OwnLabels | None = None
+    journal: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))

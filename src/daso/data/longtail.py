@@ -156,7 +156,7 @@ def split_holdout(
     remaining, held = [], []
     for k, number in enumerate(per_class):
         members = np.flatnonzero(labels == k)
-        if len(members) <= number:
+        if number >= max(len(members), 1):
             raise DataError(
                 f"class {k} has {len(members)} images: a hold-out of {number} per class leaves "
                 "none; use a smaller hold-out (0: none)"

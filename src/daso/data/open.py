@@ -29,6 +29,9 @@ from daso.data.formats.npz import read_npz
 from daso.data.formats.parquet import list_parquet, locate_parquet
 from daso.data.formats.tar_shards import is_tar_folder, list_tars
 from daso.data.images.cache import Cache
+from daso.data.journal.apply import apply_journal, apply_to_source, read_journal
+from daso.data.journal.entries import labels_in_force
+from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import checked_for_copies, read_listing
 from daso.data.source import Source
@@ -136,6 +139,7 @@ def open_source(
     progress: Progress | None = None,
     cache: Cache | None = None,
     largest_side: int | None = None,
+    journal: int | None = None,
 ) -> Source:
     """Read a data set by name or path.
 
@@ -155,6 +159,7 @@ def open_source(
             are stored decoded do not use it.
         largest_side: for your own images without *size*, the largest side to choose. A note says
             whether it made them smaller.
+        journal: how many entries of the journal of ``daso label`` to apply; None: all; 0: none.
 
     Raises:
         DataError: the source or its files are missing or invalid.
@@ -163,7 +168,14 @@ def open_source(
     """
     reading = Reading(size, largest_side, skip_bad, cache)
     if source not in NAMES:
-        listing = list_own(source, data=data, folders=folders, skip_bad=skip_bad, download=download)
+        listing = list_own(
+            source,
+            data=data,
+            folders=folders,
+            skip_bad=skip_bad,
+            download=download,
+            journal=journal,
+        )
         if listing is not None:
             return read_listing(listing, reading)
     if folders:
@@ -172,7 +184,7 @@ def open_source(
     if source in NAMES:
         opened = _open_name(source, data, reading, download, progress)
     else:
-        opened = _open_path(Path(source).expanduser(), reading)
+        opened = _open_path(Path(source).expanduser(), reading, journal)
     height, width = opened.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
@@ -194,11 +206,41 @@ def list_own(
     folders: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     download: bool = False,
-    classes: Collection[str] | None = None,
+    journal: int | None = None,
 ) -> Listing | None:
     """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
 
-    For *classes* see ``Listing.partial``.
+    The labels of the journal are those of ``daso label``, if there are any.
+
+    Raises:
+        DataError, OptionError, MissingDependencyError: see ``open_source``.
+    """
+    path = Path(source).expanduser()
+    kept = None if is_named(source) else read_journal(path, journal)
+    classes = None if kept is None else labels_in_force(kept)
+    listing = list_files(
+        source, data=data, folders=folders, skip_bad=skip_bad, download=download, classes=classes
+    )
+    if listing is None or kept is None:
+        return listing
+    return apply_journal(listing, kept, base_of(path, data), skip_bad=skip_bad)
+
+
+def base_of(path: Path, data: Path | None = None) -> Path:
+    """Return the folder in which the journal's names of a source's images start."""
+    return data or (path.parent if path.is_file() else path)
+
+
+def list_files(
+    source: str,
+    *,
+    data: Path | None = None,
+    folders: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    download: bool = False,
+    classes: Collection[str] | None = None,
+) -> Listing | None:
+    """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``.
 
     Raises:
         DataError, OptionError, MissingDependencyError: see ``open_source``.
@@ -279,8 +321,8 @@ def _open_name(
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 
-def _open_path(path: Path, reading: Reading) -> Source:
-    source = open_arrays(path, reading)
+def _open_path(path: Path, reading: Reading, journal: int | None) -> Source:
+    source = open_arrays(path, reading, journal)
     if not is_npz(path):
         return source
     names = {part: partial(array_name, part) for part in source.parts()}
@@ -288,18 +330,26 @@ def _open_path(path: Path, reading: Reading) -> Source:
 
 
 def is_npz(path: Path) -> bool:
+    """Whether a path is a file of arrays."""
     return path.is_file() and path.name.lower().endswith(".npz")
 
 
-def open_arrays(path: Path, reading: Reading | None = None) -> Source:
-    """Open a path that holds arrays, as they are; copies are not looked for.
+def open_arrays(path: Path, reading: Reading | None = None, journal: int | None = None) -> Source:
+    """Open a path that holds arrays, with the labels of its journal; copies are not looked for.
 
     Raises:
         DataError: see ``open_source``.
     """
-    name, reading = path.name.lower(), reading or Reading()
+    kept = read_journal(path, journal)
+    opened = list_arrays(path, reading or Reading(), partial=kept is not None)
+    return opened if kept is None else apply_to_source(opened, kept)
+
+
+def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
+    """Open arrays as ``open_arrays`` does, before a journal; see ``Listing.partial``."""
+    name = path.name.lower()
     if is_npz(path):
-        return read_npz(path)
+        return read_npz(path, partial=partial)
     if path.is_file() and name.endswith((".tar.gz", ".tgz")):
         return read_cifar(path, archive_layout(path))
     if path.is_file():
@@ -315,8 +365,3 @@ def open_arrays(path: Path, reading: Reading | None = None) -> Source:
         f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
         f"This one holds {content}"
     )
-
-
-def array_name(part: str, index: int) -> str:
-    """Return the name of an image in an array for messages."""
-    return f"{part} image {index}"

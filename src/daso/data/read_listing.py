@@ -46,7 +46,11 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     if not any(map(len, kept.values())):
         raise DataError(_refusal(unreadable, listing.where))
     pools = listing.pools.items()
-    images = {part: _decoded(pool, arrays[part], kept[part]) for part, pool in pools}
+    rows = None if listing.own_labels is None else listing.own_labels.rows
+    images = {
+        part: _decoded(pool, arrays[part], kept[part], rows if part == "train" else None)
+        for part, pool in pools
+    }
     names: dict[str, NameOf] = {
         part: lambda index, pool=pool, of=kept[part]: pool.name_of(int(of[index]))  # type: ignore[misc]
         for part, pool in listing.pools.items()
@@ -71,6 +75,8 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
         notes=(*listing.notes, *notes),
+        own_labels=listing.own_labels,
+        journal=listing.journal,
     )
     if listing.published:
         return source
@@ -162,11 +168,10 @@ def _choose_layout(
 
 def _deciding(listing: Listing) -> EncodedImages:
     """Return the images that decide the shape of a cache: labeled ones, or else some of all."""
-    own = listing.pools["train"] if listing.own is None else listing.own
-    if len(own) or "unlabeled" not in listing.pools:
-        return own
-    pool = listing.pools["unlabeled"]
-    pool = pool if pool.whole is None else pool.whole[0]
+    pools = listing.pools if listing.before is None else listing.before
+    if len(pools["train"]) or "unlabeled" not in pools:
+        return pools["train"]
+    pool = pools["unlabeled"]
     return pool.select(np.linspace(0, len(pool) - 1, DECIDING).astype(np.int64))
 
 
@@ -216,9 +221,14 @@ def _readable(count: int, reasons: Reasons) -> npt.NDArray[np.int64]:
     return np.flatnonzero(good).astype(np.int64)
 
 
-def _decoded(pool: EncodedImages, images: Decoded, kept: npt.NDArray[np.int64]) -> DecodedImages:
+def _decoded(
+    pool: EncodedImages,
+    images: Decoded,
+    kept: npt.NDArray[np.int64],
+    own: npt.NDArray[np.int64] | None,
+) -> DecodedImages:
     paths = tuple(map(pool.name_of, range(len(pool)))) if pool.from_files else ()
-    decoded = DecodedImages(images, pool.labels, paths)
+    decoded = DecodedImages(images, pool.labels, paths, own)
     return decoded if len(kept) == len(pool) else decoded.select(kept)
 
 

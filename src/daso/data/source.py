@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,24 @@ from daso.errors import DataError
 UNLABELED = -1
 """The label of an image whose class is unknown."""
 PARTS = ("train", "unlabeled", "validation", "test")
+
+
+@dataclass(frozen=True)
+class OwnLabels:
+    """The M labeled images of a data set before its journal: hold-outs are drawn from them.
+
+    Attributes:
+        labels: int64 (M,), in the numbers of the classes before.
+        left_out: bool (M,), which the journal leaves out.
+        rows: int64 (N,), for each labeled image now its index among the M, -1 for those that were
+            labeled in the page: they were chosen, not drawn, and measure nothing.
+        classes: number of classes before.
+    """
+
+    labels: npt.NDArray[np.int64]
+    left_out: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,9 @@ class Source:
         place: the file or folder of a named source; None for other sources.
         skipped: (name, reason) of everything that was left out on request.
         notes: messages to read before training, one line each.
+        own_labels: the labels before those of the journal; None: there is no journal.
+        journal: entries, checksum and numbers of the journal that was applied.
+        partial: labels are to come from a journal; see ``Listing.partial``.
     """
 
     name: str
@@ -46,9 +68,12 @@ class Source:
     place: str | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    own_labels: OwnLabels | None = None
+    journal: dict[str, Any] | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.class_names) < 2:
+        if len(self.class_names) < 2 and not self.partial:
             found = list(self.class_names)
             raise DataError(f"{self.name}: a classifier needs at least two classes, found {found}")
         shape = self.train.images.shape[1:]

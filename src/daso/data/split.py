@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from daso.data.longtail import (
+    Indices,
     Split,
     SplitOptions,
     deal_folds,
@@ -31,6 +32,11 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     """
     labels, classes = source.train.labels, len(source.class_names)
     refuse_empty_classes(labels, source.class_names, source.name)
+    if source.own_labels is not None and options.labeled_head is not None:
+        raise OptionError(
+            "labeled_head draws labels at random, those of daso label are chosen: leave them out "
+            "with --no-journal"
+        )
     holdout, folds = options.holdout, options.folds
     if source.validation is not None and holdout:
         raise OptionError(f"{source.name} has its own validation images; leave holdout out")
@@ -41,8 +47,8 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
     if options.labeled_head is None and options.unlabeled_head is not None:
         raise OptionError("unlabeled_head needs labeled_head: both are drawn from the same images")
     if folds is not None:
-        held = deal_folds(labels, folds, seed) == options.fold
-        return Split(np.flatnonzero(~held), np.flatnonzero(held)[:0], np.flatnonzero(held))
+        drawn, places = _drawn_from(source)
+        return _held_out(source, places[deal_folds(drawn, folds, seed) == options.fold])
     if options.labeled_head is None:
         return _split_all(source, holdout, seed)
     if holdout is None:
@@ -57,14 +63,51 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
 
 
 def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
-    classes = len(source.class_names)
-    counts = np.bincount(source.train.labels, minlength=classes)
+    own = source.own_labels
+    classes = len(source.class_names) if own is None else own.classes
+    drawn, places = _drawn_from(source)
+    counts = np.bincount(drawn, minlength=classes)
     per_class = np.zeros_like(counts)
     if holdout:
+        if not len(drawn):
+            raise OptionError(
+                f"{source.name}: all labels are of daso label, which were chosen, not drawn: they "
+                "cannot be held out; leave holdout out, and add test images to measure on"
+            )
         if holdout < classes:
             raise OptionError(f"a hold-out of {holdout} is too small for {classes} classes")
-        per_class = np.minimum(holdout // classes, counts - 1)
+        per_class = np.clip(counts - 1, 0, holdout // classes)
     elif holdout is None and source.test is None and source.validation is None:
         per_class = counts // 5
-    remaining, held = split_holdout(source.train.labels, per_class, seed)
-    return Split(remaining, remaining[:0], held)
+    if not len(drawn):
+        return _held_out(source, places)
+    remaining, held = split_holdout(drawn, per_class, seed)
+    if own is None:
+        return Split(remaining, remaining[:0], held)
+    return _held_out(source, places[held])
+
+
+def _drawn_from(source: Source) -> tuple[Indices, Indices]:
+    """Return the labels that hold-outs are drawn from, and the images' indices, -1 without one.
+
+    They are those before the journal's: so a hold-out stays the same from round to round.
+    """
+    labels, own = source.train.labels, source.own_labels
+    if own is None or source.train.own is None:
+        return labels, np.arange(len(labels))
+    places = np.full(len(own.labels), -1, dtype=np.int64)
+    is_own = source.train.own >= 0
+    places[source.train.own[is_own]] = np.flatnonzero(is_own)
+    there = (places >= 0) | own.left_out
+    return own.labels[there], places[there]
+
+
+def _held_out(source: Source, held: Indices) -> Split:
+    """Return the split with these images held out, except those that a class cannot spare."""
+    labels = source.train.labels
+    held = np.sort(held[held >= 0])
+    rest = np.delete(np.arange(len(labels)), held)
+    bare = np.setdiff1d(labels, labels[rest])
+    spared = np.isin(labels[held], bare)
+    rest = np.sort(np.append(rest, held[spared]))
+    return Split(rest, rest[:0], held[~spared])

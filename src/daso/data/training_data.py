@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ class TrainingData:
             order; None without a pool.
         weak_versions: number of a vector's versions, after the plain one, that are weak views; the
             others are strong views.
+        journal: see ``Source``.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +59,7 @@ class TrainingData:
     fingerprint: str
     images_fingerprints: dict[str, str | None]
     weak_versions: int = 0
+    journal: dict[str, Any] | None = None
 
     @property
     def are_vectors(self) -> bool:
@@ -120,6 +123,7 @@ def prepare_data(
         images_fingerprints={
             name: _fingerprint(images[name]) for name in ("labeled", "unlabeled", "holdout", "test")
         },
+        journal=source.journal,
     )
 
 

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.journal import Entry
+from daso.data.journal.entries import PERSONAL
+from daso.errors import DataError
 from daso.label.images import Images
 
 UNDECIDED, NONE = -1, -2
 """Labels of an image that nobody has decided, and of one of none of the classes."""
-
-
-class Entry(Protocol):
-    """An entry of the journal; see ``daso.data.journal``."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def action(self) -> str: ...
-    @property
-    def image(self) -> str | None: ...
-    @property
-    def label(self) -> str | None: ...
-    @property
-    def undoes(self) -> int | None: ...
-    @property
-    def round(self) -> int: ...
-    @property
-    def time(self) -> str: ...
-    @property
-    def details(self) -> dict[str, Any] | None: ...
 
 
 class Decisions:
@@ -44,6 +25,7 @@ class Decisions:
         skipped: images that were put aside last.
         kept: images whose label was confirmed last.
         entries: those in force, oldest first.
+        changed: images that are others than when they were decided; that is not used.
     """
 
     def __init__(self, images: Images, names: Sequence[str], entries: Sequence[Entry]) -> None:
@@ -59,8 +41,12 @@ class Decisions:
         alive = [entry for entry in entries if entry.number not in undone]
         self._numbers = images.find({entry.image for entry in alive if entry.image is not None})
         for entry in alive:
-            if entry.action not in ("undo", "round"):
+            if entry.action in PERSONAL:
                 self.take(entry)
+        self.changed = [image for image in self._history if self._has_changed(images, image)]
+        for image in self.changed:
+            del self._history[image]
+            self._settle(image)
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return the number of labels of each class, (K,)."""
@@ -87,14 +73,22 @@ class Decisions:
         if entry.action == "class":
             self.names.remove(str(entry.label))
         image = None if entry.image is None else self._numbers.get(entry.image)
-        if image is not None:
+        if image is not None and entry in self._history.get(image, ()):
             self._history[image].remove(entry)
             self._settle(image)
         return image
 
+    def _has_changed(self, images: Images, image: int) -> bool:
+        """Whether an image is another than the one that was decided, or cannot be read."""
+        checksum = self._history[image][-1].checksum
+        try:
+            return checksum is not None and checksum != images.checksum(image)
+        except DataError:
+            return True
+
     def _settle(self, image: int) -> None:
         label, kept, skipped = int(self._first[image]), False, False
-        for entry in self._history[image]:
+        for entry in self._history.get(image, ()):
             skipped = entry.action == "skip"
             if entry.action == "none":
                 label, kept = NONE, False

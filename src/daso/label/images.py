@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -34,13 +35,14 @@ class Pools(Protocol):
 
 
 class LabelingData(Protocol):
-    """A data set as it was before any label of its journal."""
+    """A data set as it was before any label of its journal; see ``daso.data.labeling``."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
     @property
     def pools(self) -> Pools: ...
     def name(self, part: str, index: int) -> str: ...
+    def names(self, part: str) -> list[str]: ...
     def checksum(self, part: str, index: int) -> str: ...
     def read(self, part: str, index: int) -> bytes | Path: ...
 
@@ -104,9 +106,5 @@ class Images:
         """Return the numbers of images by name; names of no image are missing."""
         if not names:
             return {}
-        wanted, found = set(names), {}
-        for number in range(len(self)):
-            name = self.name(number)
-            if name in wanted:
-                found[name] = number
-        return found
+        every = itertools.chain.from_iterable(map(self._data.names, self._parts))
+        return {name: number for number, name in enumerate(every) if name in names}

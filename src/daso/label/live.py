@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from daso.readout.mixture import MixtureOptions, fit_labeled, fit_mixture
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
-SAMPLE = 4_000
+SAMPLE = 2_000
 """Unlabeled images of a fit, at most."""
 LABELED = 20_000
 """Labeled images of a fit, at most."""
 MANY_CLASSES = 100
 """Classes from which on only the labeled images are fitted, in fewer steps."""
+LEAST_SHARE = 1e-6
+"""Share of a class that is expected at least."""
 TOP = 3
 """Classes of each image that are kept with their probabilities."""
 CHUNK = 8_192
@@ -57,8 +59,10 @@ class Beliefs:
         return np.asarray(np.exp(np.minimum(logit - self.normalizer, 0)), dtype=np.float32)
 
 
-def fit_live(features: Floats, labels: Indices, classes: int, seed: int) -> Beliefs | None:
-    """Fit the head to labeled and undecided features, and apply it to all.
+def fit_head(
+    features: Floats, labels: Indices, classes: int, seed: int
+) -> tuple[LinearHead, npt.NDArray[np.float64]] | None:
+    """Fit the head for balanced classes; return it with the class shares of undecided images.
 
     Args:
         features: (N, d), of mean square about 1.
@@ -68,28 +72,36 @@ def fit_live(features: Floats, labels: Indices, classes: int, seed: int) -> Beli
     Returns:
         None if fewer than two classes have labels.
     """
-    known, open_images = np.flatnonzero(labels >= 0), np.flatnonzero(labels == -1)
+    known, undecided = np.flatnonzero(labels >= 0), np.flatnonzero(labels == -1)
     if len(np.unique(labels[known])) < 2:
         return None
     random = np.random.default_rng(seed)
-    if len(known) > LABELED:
-        known = np.sort(random.choice(known, LABELED, replace=False))
-    sample = open_images
-    if len(sample) > SAMPLE:
-        sample = np.sort(random.choice(sample, SAMPLE, replace=False))
-    labeled = torch.from_numpy(features[known].astype(np.float32))
-    unlabeled = torch.from_numpy(features[sample].astype(np.float32))
+    known, undecided = _sample(known, LABELED, random), _sample(undecided, SAMPLE, random)
+    labeled, unlabeled = (
+        torch.from_numpy(features[rows].astype(np.float32)) for rows in (known, undecided)
+    )
     targets = torch.from_numpy(labels[known])
-    options = MixtureOptions()
+    options = MixtureOptions(passes=1)
     if classes >= MANY_CLASSES:
+        counts = targets.bincount(minlength=classes).double()
         head = fit_labeled(labeled, targets, classes, options.penalty)
-        counts = targets.bincount(minlength=classes).float()
-        prior = counts / counts.sum()
-    else:
-        fit = fit_mixture(labeled, targets, unlabeled, classes, replace(options, passes=1))
-        head, prior = fit.head, fit.prior
-    head = LinearHead(head.weight, head.bias + prior.clamp(min=1e-6).log().to(head.bias))
-    return _apply(features, head, labels == -1)
+        return head, (counts / counts.sum()).numpy()
+    fit = fit_mixture(labeled, targets, unlabeled, classes, options)
+    return fit.head, fit.prior.double().numpy()
+
+
+def _sample(rows: Indices, most: int, random: np.random.Generator) -> Indices:
+    return rows if len(rows) <= most else np.sort(random.choice(rows, most, replace=False))
+
+
+def fit_live(features: Floats, labels: Indices, classes: int, seed: int) -> Beliefs | None:
+    """Fit the head, and apply it to all images; see ``fit_head``."""
+    fit = fit_head(features, labels, classes, seed)
+    if fit is None:
+        return None
+    head, prior = fit
+    shift = torch.from_numpy(np.log(np.maximum(prior, LEAST_SHARE))).to(head.bias)
+    return _apply(features, LinearHead(head.weight, head.bias + shift), labels == -1)
 
 
 def _apply(features: Floats, head: LinearHead, undecided: npt.NDArray[np.bool_]) -> Beliefs:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from daso.label.decisions import Entry
+from daso.data.journal import Entry
+from daso.data.journal.entries import DECISIONS
 
-DECISIONS = ("label", "none", "keep")
 LAST = 50
 """Decisions whose pace is shown."""
 PAUSE = 120.0

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.journal import Journal
+from daso.data.journal.entries import Action
 from daso.errors import DataError, OptionError, nearest
+from daso.label import answers
 from daso.label.advice import Adviser, Snapshot
+from daso.label.answers import Answer
 from daso.label.decisions import NONE, UNDECIDED, Decisions
 from daso.label.doubtful import LabelDoubt, doubtful_labels
 from daso.label.features import Embedding
 from daso.label.images import Images, LabelingData
 from daso.label.progress import labels_by_round, labels_per_minute, rounds
-from daso.label.suggest import Suggestion
-
-Answer = dict[str, Any]
-Indices = npt.NDArray[np.int64]
 
 REFIT_AFTER = 20
 """Decisions after which the head is fitted again."""
-NEAR = 3
-"""Nearest labeled images that are shown beside an image."""
-COMPARED = 20_000
-"""Labeled images among which they are sought, at most."""
 KEYS = "1234567890abcdehijklmopqrtvwxyz"
 """Keys of the classes, in order; the other letters are commands of the page."""
 
@@ -42,11 +37,11 @@ class Session:
     """
 
     def __init__(
-        self, data: LabelingData, journal: Any, embedding: Embedding, *, seed: int = 0
+        self, data: LabelingData, journal: Journal, embedding: Embedding, *, seed: int = 0
     ) -> None:
         self.images = Images(data)
         self.version = 0
-        self._journal = journal
+        self.journal = journal
         self._lock = threading.RLock()
         self._decisions = Decisions(self.images, data.class_names, journal.entries)
         self._round = sum(entry.action == "round" for entry in journal.entries)
@@ -94,6 +89,7 @@ class Session:
                 "undecided": int((labels == UNDECIDED).sum()),
                 "none": int((labels == NONE).sum()),
                 "skipped": len(decisions.skipped),
+                "changed": len(decisions.changed),
                 "version": self.version,
                 "fitting": self._adviser.running,
                 "undoable": len(decisions.entries),
@@ -110,7 +106,7 @@ class Session:
                 "labels": decisions.counts().tolist(),
                 "by_round": labels_by_round(decisions.entries, decisions.names),
                 "labels_per_minute": labels_per_minute(decisions.entries),
-                "rounds": rounds(self._journal.entries),
+                "rounds": rounds(self.journal.entries),
             }
 
     def suggest(self, count: int) -> list[Answer]:
@@ -122,22 +118,19 @@ class Session:
             there = [one for one in advice.queue if free[one.image]][:count]
             if len(there) < min(count, int(free.sum())) and not self._adviser.running:
                 self._adviser.request()
-            labeled = self._labeled()
-            return [self._described(one.image, labeled) | self._why(one) for one in there]
+            return [
+                self._described(one.image) | answers.why(advice, one, self._decisions.names)
+                for one in there
+            ]
 
     def believed(self, label: str, start: int, count: int) -> Answer:
         """Return undecided images that are believed to be of a class, surest first."""
         with self._lock:
             self._class(label)
             advice, free = self._adviser.advice, self._free
-        if advice is None or advice.beliefs is None or label not in advice.names:
+        if advice is None:
             return {"total": 0, "images": []}
-        beliefs = advice.beliefs
-        images = np.flatnonzero((beliefs.top[:, 0] == advice.names.index(label)) & free)
-        chances = beliefs.probabilities[images, 0]
-        order = np.argsort(-chances, kind="stable")[start : start + count]
-        found = [{"image": int(images[at]), "probability": _rounded(chances[at])} for at in order]
-        return {"total": len(images), "images": found}
+        return answers.surest(advice, label, free, start, count)
 
     def similar(self, image: int, count: int) -> list[Answer]:
         """Return the images nearest to one, by the cosine of their features."""
@@ -147,20 +140,7 @@ class Session:
             names = list(self._decisions.names)
         if advice is None:
             return []
-        cosine = advice.unit @ advice.unit[image]
-        cosine[image] = -2
-        cosine[labels == NONE] = -2
-        count = min(count, len(cosine))
-        near = np.argpartition(-cosine, count - 1)[:count] if count > 0 else np.zeros(0, np.int64)
-        return [
-            {
-                "image": int(other),
-                "cosine": _rounded(cosine[other]),
-                "label": names[labels[other]] if labels[other] >= 0 else None,
-            }
-            for other in near[np.argsort(-cosine[near], kind="stable")]
-            if cosine[other] > -2
-        ]
+        return answers.similar(advice, image, count, labels, names)
 
     def doubtful(self, count: int) -> list[Answer]:
         """Return labeled images that the others contradict, the most doubtful first."""
@@ -184,7 +164,7 @@ class Session:
                     "image": doubt.image,
                     "label": names[doubt.label],
                     "guess": names[doubt.guess],
-                    "probability": _rounded(doubt.probability),
+                    "probability": answers.rounded(doubt.probability),
                     "reason": doubt.reason(names),
                 }
                 for doubt in cached[1]
@@ -196,7 +176,7 @@ class Session:
         with self._lock:
             self.images.check(image)
             label = int(self._decisions.labels[image])
-            return self._described(image, self._labeled()) | {
+            return self._described(image) | {
                 "label": self._decisions.names[label] if label >= 0 else None,
                 "none": label == NONE,
                 "skipped": image in self._decisions.skipped,
@@ -250,7 +230,7 @@ class Session:
                 raise OptionError("a class needs a name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
-            self._decisions.take(self._journal.append("class", label=name, round=self._round))
+            self._decisions.take(self.journal.append("class", label=name, round=self._round))
             self._changed()
             return self.state()
 
@@ -259,7 +239,7 @@ class Session:
         with self._lock:
             undone = []
             for _ in range(count):
-                entry = self._journal.undo()
+                entry = self.journal.undo()
                 if entry is None:
                     break
                 image = self._decisions.take_back(entry.number)
@@ -270,21 +250,19 @@ class Session:
     def finish_round(self, details: Answer) -> None:
         """Record a finished training, after which the next round begins."""
         with self._lock:
-            self._journal.append("round", round=self._round + 1, details=details)
+            self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
-    def _act(self, action: str, image: int, label: str | None, seconds: float | None) -> Answer:
+    def _act(self, action: Action, image: int, label: str | None, seconds: float | None) -> Answer:
         with self._lock:
             self.images.check(image)
-            believed = self._believed_of(image)
-            guess, chance = believed[0] if believed else (None, None)
-            entry = self._journal.append(
+            guess = answers.guess(self._adviser.advice, image, self._decisions.names)
+            entry = self.journal.append(
                 action,
                 image=self.images.name(image),
                 checksum=self.images.checksum(image),
                 label=label,
-                guess=guess,
-                probability=chance,
+                **guess,
                 round=self._round,
                 seconds=seconds,
             )
@@ -329,45 +307,13 @@ class Session:
             )
         return names.index(name)
 
-    def _believed_of(self, image: int) -> list[tuple[str, float]]:
-        """Return the likeliest classes of an image with their probabilities, best first."""
-        advice, names = self._adviser.advice, self._decisions.names
-        if advice is None or advice.beliefs is None:
-            return []
-        top, chances = advice.beliefs.top[image], advice.beliefs.probabilities[image]
-        pairs = [(advice.names[k], _rounded(p)) for k, p in zip(top, chances, strict=True)]
-        return [pair for pair in pairs if pair[0] in names]
-
-    def _labeled(self) -> Indices:
-        """Return labeled images, of all classes alike where there are many."""
-        labels = self._decisions.labels
-        labeled = np.flatnonzero(labels >= 0)
-        return labeled if len(labeled) <= COMPARED else labeled[:: 1 + len(labeled) // COMPARED]
-
-    def _described(self, image: int, labeled: Indices) -> Answer:
-        believed, advice = self._believed_of(image), self._adviser.advice
-        near: list[Answer] = []
-        others = labeled[labeled != image]
-        if advice is not None and len(others):
-            cosine = advice.unit[others] @ advice.unit[image]
-            for at in np.argsort(-cosine, kind="stable")[:NEAR]:
-                label = self._decisions.names[self._decisions.labels[others[at]]]
-                near.append({"image": int(others[at]), "label": label})
+    def _described(self, image: int) -> Answer:
+        advice, decisions = self._adviser.advice, self._decisions
+        best = answers.believed(advice, image, decisions.names)
         return {
             "image": image,
             "name": self.images.name(image),
-            "guess": believed[0][0] if believed else None,
-            "probability": believed[0][1] if believed else None,
-            "beliefs": [list(pair) for pair in believed],
-            "near": near,
+            **answers.guess(advice, image, decisions.names),
+            "beliefs": [list(pair) for pair in best],
+            "near": answers.near_labeled(advice, image, decisions.labels, decisions.names),
         }
-
-    def _why(self, one: Suggestion) -> Answer:
-        advice, believed = self._adviser.advice, self._believed_of(one.image)
-        assert advice is not None
-        label = advice.names[one.label] if one.label >= 0 else None
-        return {"kind": one.kind, "reason": one.reason(label, [name for name, _ in believed])}
-
-
-def _rounded(number: Any) -> float:
-    return round(float(number), 4)

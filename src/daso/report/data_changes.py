@@ -28,6 +28,9 @@ def describe_changes(before: Row, now: Row) -> list[str]:
         parts = [f"{sign} {', '.join(some)}" for sign, some in (("without", gone), ("with", new))]
         kept = [part for part, some in zip(parts, (gone, new), strict=True) if some]
         changes.append(f"other classes ({'; '.join(kept) or 'in another order'})")
+    given = [(run.get("journal") or {}).get("labels", 0) for run in (before, now)]
+    if given[0] != given[1]:
+        changes.append(f"{given[0]:,} -> {given[1]:,} labels of daso label")
     fingerprints = [run.get("images_fingerprints") or {} for run in (before, now)]
     for pool, noun in POOLS.items():
         numbers = [_number(run, pool) for run in (before, now)]

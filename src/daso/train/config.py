@@ -23,6 +23,7 @@ GROUPS: dict[str, type[Any]] = {
 """Parts of a configuration; all their options, and those of the method, have different names."""
 NOT_IN_FINGERPRINT = (
     *("source", "data", "folders", "embedding_folder", "cache", "memory", "device"),
+    "journal",
     *("cuda_graph", "recompute", "save_minutes", "on_divergence", "rollbacks"),
 )
 """Options that do not change what a training computes."""
@@ -40,6 +41,8 @@ class RunConfig:
         folders: parts of an image folder that are elsewhere: "unlabeled", "val", "test".
         size: side in pixels to which a folder's images are resized; None: the reader chooses.
         skip_bad: whether images that cannot be read are left out.
+        journal: entries of the journal of ``daso label`` that are applied, so that a resumed run
+            has the same labels; None: all; 0: none.
         cache: folder that keeps decoded images; None: images are decoded into memory.
         memory: GB of memory for cached images (see ``prepare_data``); None: half of what is free.
         split: labeled, unlabeled and held-out images.
@@ -55,6 +58,7 @@ class RunConfig:
     folders: dict[str, str] = field(default_factory=dict)
     size: int | None = None
     skip_bad: bool = False
+    journal: int | None = None
     cache: str | None = None
     memory: float | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
@@ -124,6 +128,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "data": (str, type(None)),
     "size": (int, type(None)),
     "cache": (str, type(None)),
+    "journal": (int, type(None)),
     "memory": (float, int, type(None)),
 }
 

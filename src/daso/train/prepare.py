@@ -191,6 +191,7 @@ def prepare(
     resolved = replace(
         config,
         data=config.data or source.place,
+        journal=source.journal["entries"] if source.journal else 0,
         size=None if images.are_vectors or len(set(images.shape[1:])) > 1 else images.shape[1],
         split=split,
         augmentation=first.batches.augmentation,
@@ -379,6 +380,7 @@ def describe_data(
         "std": list(data.std),
         "split_fingerprint": data.fingerprint,
         "images_fingerprints": data.images_fingerprints,
+        **({} if data.journal is None else {"journal": data.journal}),
         **({} if backbone is None else {"backbone": backbone.describe()}),
         **({} if recipe is None else {"method": recipe.describe()}),
         **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
@@ -394,6 +396,7 @@ def open_configured(config: RunConfig) -> Source:
         size=config.size,
         skip_bad=config.skip_bad,
         cache=None if config.cache is None else Cache(Path(config.cache)),
+        journal=config.journal,
     )
 
 

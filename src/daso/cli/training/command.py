@@ -90,6 +90,8 @@ class TrainCommand:
     skip_bad: bool = False
     """Leave out and list what cannot be used: unreadable images, labeled images with several
     labels, test images that are labeled images too, invalid rows of a manifest."""
+    journal: bool = True
+    """Use the labels that were given in the page of daso label."""
     cache: Path | None = None
     """Folder that keeps decoded images: the next training starts at once, and images that do not
     fit in memory are read from there."""

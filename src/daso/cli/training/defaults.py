@@ -127,6 +127,7 @@ def configure_like(run: Path, request: TrainRequest) -> RunConfig:
     places |= {n: request.given[n] for n in ("size", "skip_bad", "memory") if n in request.given}
     if command.cache is not None:
         places["cache"] = _absolute(command.cache)
+    places["journal"] = None if command.journal else 0
     return configuration(config.source, method, decisions, **places)
 
 

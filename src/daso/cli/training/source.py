@@ -36,6 +36,7 @@ def read_source(request: TrainRequest) -> Source:
         progress=_report_download(),
         cache=cache,
         largest_side=CPU_SIZE if _shrinks(request) else None,
+        journal=None if command.journal else 0,
     )
 
 

@@ -24,9 +24,8 @@ from daso.data.check.findings import (
     unusable,
 )
 from daso.data.check.scan import Scan, scan_listing, scan_source
-from daso.data.formats.npz import read_npz
 from daso.data.listing import Reading
-from daso.data.open import NAMES, list_own, open_source
+from daso.data.open import NAMES, list_own, open_arrays, open_source
 
 Range = tuple[int, float, int]
 """Smallest, median and largest."""
@@ -137,7 +136,7 @@ def check_data(
     path = Path(source).expanduser()
     own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
     opened = (
-        read_npz(path)
+        open_arrays(path)
         if own
         else open_source(source, data=data, folders=folders, size=size, download=download)
     )

@@ -16,8 +16,8 @@ from daso.data.images.decode import ImageHeader
 from daso.data.images.decoded import digest
 from daso.data.images.encoded import Encoded, no_size_warnings, read_headers, work_through
 from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
-from daso.data.open import array_name
 from daso.data.read_listing import choose_side
 from daso.data.source import Source
 from daso.errors import DataError

@@ -28,6 +28,7 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     flip: bool = True,
+    partial: bool = False,
 ) -> Source:
     """Make a ``Source`` of arrays.
 
@@ -39,6 +40,7 @@ def from_arrays(
         class_names: the K names; None: the numbers. Without names labels may be 1 to K, too.
         name: of the data in run folders.
         flip: whether a mirrored image keeps its class.
+        partial: see ``Listing.partial``.
 
     Raises:
         DataError: a shape, type, value or label is invalid, or a class has no labeled image.
@@ -61,7 +63,8 @@ def from_arrays(
     for name_of_part, part in held_out.items():
         if part is not None:
             check_labels(part.labels, len(names), f"{name_of_part}_labels:")
-    refuse_empty_classes(targets, names, "labels")
+    if not partial:
+        refuse_empty_classes(targets, names, "labels")
     train, known = DecodedImages(pixels, targets), targets != UNLABELED
     without_label = [] if known.all() else [pixels[~known]]
     if unlabeled is not None:
@@ -79,6 +82,7 @@ def from_arrays(
         validation=held_out["validation"],
         test=held_out["test"],
         flip=flip,
+        partial=partial,
     )
 
 

@@ -32,10 +32,10 @@ READING_ERRORS = (
 )  # fmt: skip
 
 
-def read_npz(path: Path) -> Source:
+def read_npz(path: Path, *, partial: bool = False) -> Source:
     """Read an ``.npz`` file with the arrays in ``KEYS``, as described in ``from_arrays``.
 
-    Pickled objects are never loaded.
+    Pickled objects are never loaded. For *partial* see ``Listing.partial``.
 
     Raises:
         DataError: the file is damaged, a key is missing, duplicate or unknown, or an array invalid.
@@ -48,7 +48,7 @@ def read_npz(path: Path) -> Source:
             keys = _choose_keys(list(stored.files))
             arrays = {argument: stored[key] for argument, key in keys.items()}
         names = arrays.pop("class_names", None)
-        return from_arrays(**arrays, class_names=_texts(names), name=path.stem)
+        return from_arrays(**arrays, class_names=_texts(names), name=path.stem, partial=partial)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except READING_ERRORS as error:

@@ -121,8 +121,8 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     """List the images of a folder of shards, such as train-000.tar and unlabeled-000.tar.
 
     A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
-    ``classes.txt``, if present, names the numbers. Notes count what is passed over. For *classes* see ``Listing.partial``; with
-    them there need not be labeled images.
+    ``classes.txt``, if present, names the numbers. Notes count what is passed over. For *classes*
+    see ``Listing.partial``; with them there need not be labeled images.
 
     Raises:
         DataError: a shard is damaged, or a label is missing or unknown.

@@ -24,6 +24,7 @@ class DecodedImages:
             float32, (N, V, D), in V versions each, the plain one first. Read-only.
         labels: int64, (N,), 0 <= label < K, or -1 where the class is unknown.
         paths: the N paths of images that were read from files; otherwise empty.
+        own: int64, (N,), see ``OwnLabels.rows``; None: no journal was applied.
 
     Raises:
         DataError: the types or shapes differ, or a vector is not finite.
@@ -32,6 +33,7 @@ class DecodedImages:
     images: Decoded
     labels: npt.NDArray[np.int64]
     paths: tuple[str, ...] = ()
+    own: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         dtype, shape = self.images.dtype, self.images.shape
@@ -65,7 +67,10 @@ class DecodedImages:
 
     def select(self, indices: npt.NDArray[np.int64]) -> DecodedImages:
         paths = tuple(self.paths[index] for index in indices) if self.paths else ()
-        chosen = DecodedImages(select_images(self.images, indices), self.labels[indices], paths)
+        own = None if self.own is None else self.own[indices]
+        chosen = DecodedImages(
+            select_images(self.images, indices), self.labels[indices], paths, own
+        )
         if "digests" in vars(self):
             vars(chosen)["digests"] = self.digests[indices]
         return chosen

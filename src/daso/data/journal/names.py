@@ -45,6 +45,16 @@ def short_name_from(base: Path) -> Callable[[str], str]:
     return short
 
 
+def array_name(part: str, index: int) -> str:
+    """Return the name of an image in an array."""
+    return f"{part} image {index}"
+
+
+def array_names(part: str, count: int) -> Iterator[str]:
+    """Yield the names of all images of an array."""
+    return (array_name(part, index) for index in range(count))
+
+
 def item_checksum(item: Item) -> str:
     """Return the checksum of an encoded image; raise a ``DataError`` if it cannot be read."""
     if isinstance(item, DataError):

@@ -19,7 +19,7 @@ PairKey = tuple[int, str]
 """A seed and a fingerprint of the data; runs with equal keys saw the same images and split."""
 DATA_OPTIONS = ("source", "size", "split")
 """Parts of a configuration that decide the data; runs that differ in them are not compared."""
-IGNORED_OPTIONS = {"data", "skip_bad", "method", "train.seed", "train.device"}
+IGNORED_OPTIONS = {"data", "skip_bad", "journal", "method", "train.seed", "train.device"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,230 @@
+"""What the journal changes in a data set: labels, and images that change their part.
+
+Test and validation images are never touched, nor are labels of images that have changed since.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.class_names import in_order, joined
+from daso.data.journal.entries import Entry, Journal
+from daso.data.source import OwnLabels
+from daso.errors import DataError, same_name
+
+Indices = npt.NDArray[np.int64]
+Checksums = Callable[[str, Indices], Iterable[str]]
+"""Returns the checksums of some images of a part, "" where one cannot be read."""
+Names = Mapping[str, Callable[[], Iterable[str]]]
+"""By part, yields the names of all images, as the journal has them."""
+SHOWN = 10
+"""Classes and images that a note names."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a data set with M labeled and U unlabeled images is to be changed.
+
+    Attributes:
+        class_names: with new classes.
+        numbers: int64 (K,), the new number of each class that was there before.
+        kept, labels: indices of the labeled images that stay so, and all their labels.
+        moved, moved_labels: indices of unlabeled images that become labeled, and their labels.
+        left: indices of the unlabeled images that stay so.
+        own: what a split needs to know about the labels before.
+        about: the journal's place in ``data.json``: its entries, checksum and numbers.
+        notes: what is used, and what is not.
+    """
+
+    class_names: tuple[str, ...]
+    numbers: Indices
+    kept: Indices
+    labels: Indices
+    moved: Indices
+    moved_labels: Indices
+    left: Indices
+    own: OwnLabels
+    about: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def renumber(self, labels: Indices) -> Indices:
+        """Return labels of the classes before, -1 where unknown, in the new numbers."""
+        return np.append(self.numbers, -1)[labels]
+
+
+def find_changes(
+    journal: Journal,
+    class_names: Sequence[str],
+    labels: Indices,
+    names: Names,
+    checksums: Checksums,
+) -> Changes:
+    """Compare a journal with the images that are there.
+
+    Args:
+        labels: of the labeled images, (M,).
+        names: yields the names of all images, as the journal has them, of "train" and, if present,
+            "unlabeled".
+    """
+    decisions = journal.decisions()
+    places = _places(decisions, names)
+    fresh = _unchanged(decisions, places, checksums)
+    applied = journal.applied()
+    given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
+    out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
+    missing, changed, none = [], [], 0
+    for image, entry in decisions.items():
+        place = places.get(image)
+        if entry.number in applied:
+            if place is not None and place[0] == "unlabeled":
+                out["unlabeled"].add(place[1])
+        elif place is None:
+            missing += [image] if entry.action == "label" else []
+        elif image not in fresh:
+            changed.append(image)
+        elif entry.label is None:
+            out[place[0]].add(place[1])
+            none += 1
+        else:
+            given[place[0]][place[1]] = entry.label
+    known = joined(class_names, {name for of in given.values() for name in of.values()})
+    all_names = _ordered(class_names, known)
+    number = {name: index for index, name in enumerate(all_names)}
+
+    def numbers_of(texts: Iterable[str]) -> Indices:
+        return np.array([number[same_name(text, number)] for text in texts], dtype=np.int64)
+
+    renumbered = np.append(numbers_of(class_names), -1)
+    own_labels = renumbered[labels]
+    corrected = {
+        index: label
+        for index, label in given["train"].items()
+        if number[same_name(label, number)] != own_labels[index]
+    }
+    own_labels[list(corrected)] = numbers_of(corrected.values())
+    kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
+    moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
+    count = sum(1 for _ in names["unlabeled"]()) if "unlabeled" in names else 0
+    left_out = np.zeros(len(labels), dtype=bool)
+    left_out[list(out["train"])] = True
+    used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
+    about = {
+        "entries": len(journal.entries),
+        "checksum": journal.checksum,
+        "labels": sum(used.values()),
+        "none": none,
+    }
+    return Changes(
+        all_names,
+        renumbered[:-1],
+        kept,
+        own_labels[kept],
+        moved,
+        numbers_of(given["unlabeled"][index] for index in moved.tolist()),
+        np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
+        OwnLabels(labels, left_out, np.append(kept, np.full(len(moved), -1)), len(class_names)),
+        about,
+        tuple(_notes(journal, used, len(corrected), none, missing, changed)),
+    )
+
+
+def _places(decisions: Mapping[str, Entry], names: Names) -> dict[str, tuple[str, int]]:
+    """Find the images that are decided: part and index, by the journal's name.
+
+    Names of files may have come back from another system in another Unicode form.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for part, of_part in names.items():
+        for index, name in enumerate(of_part()):
+            if name in decisions:
+                found[name] = (part, index)
+    lost = (image for image in decisions if image not in found and not image.isascii())
+    forms = {_form(image): image for image in lost}
+    for part, of_part in names.items() if forms else ():
+        for index, name in enumerate(of_part()):
+            if not name.isascii() and name not in decisions and (form := _form(name)) in forms:
+                found[forms[form]] = (part, index)
+    return found
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _unchanged(
+    decisions: Mapping[str, Entry],
+    places: Mapping[str, tuple[str, int]],
+    checksums: Checksums,
+) -> set[str]:
+    fresh = {image for image in places if decisions[image].checksum is None}
+    for part in ("train", "unlabeled"):
+        images = [
+            (index, image)
+            for image, (of, index) in places.items()
+            if of == part and image not in fresh
+        ]
+        images.sort()
+        indices = np.array([index for index, _ in images], dtype=np.int64)
+        for (_, image), now in zip(images, checksums(part, indices) if images else (), strict=True):
+            if now == decisions[image].checksum:
+                fresh.add(image)
+    return fresh
+
+
+def _ordered(class_names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes in the usual order; names in an order of their own stay first."""
+    if list(class_names) == in_order(class_names):
+        return tuple(in_order(known))
+    return (*class_names, *in_order(set(known) - set(class_names)))
+
+
+def _notes(
+    journal: Journal,
+    used: Counter[str],
+    corrected: int,
+    none: int,
+    missing: Sequence[str],
+    changed: Sequence[str],
+) -> Iterable[str]:
+    classes = [f"{count:,} {name}" for name, count in used.most_common(SHOWN)]
+    more = [f"{len(used) - SHOWN} more classes"] if len(used) > SHOWN else []
+    said = []
+    if used:
+        which = ", ".join(classes + more)
+        said.append(f"{_labels(sum(used.values()), 'is', 'are')} used ({which})")
+    if corrected:
+        said.append(f"{corrected:,} of them in place of another")
+    if none:
+        one = none == 1
+        said.append(f"{none:,} image{'' if one else 's'} of none of the classes left out")
+    if said:
+        yield f"{journal.path}: {', '.join(said)}; --no-journal trains without them"
+    for images, why in (
+        (changed, "their images have changed since"),
+        (missing, "their images are not there"),
+    ):
+        if images:
+            which = ", ".join(images[:SHOWN])
+            which += f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
+            yield f"{journal.path}: {_labels(len(images), 'is', 'are')} not used: {why} ({which})"
+
+
+def _labels(count: int, one: str, many: str) -> str:
+    return f"{count:,} label{'' if count == 1 else 's'} of daso label {one if count == 1 else many}"
+
+
+def checksums_of(items: Iterable[Any], checksum: Callable[[Any], str]) -> Iterable[str]:
+    """Return the checksums of images, "" for those that cannot be read."""
+    for item in items:
+        try:
+            yield checksum(item)
+        except DataError:
+            yield ""

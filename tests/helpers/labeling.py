@@ -1,0 +1,56 @@
+"""Sessions of labeling on scikit-learn's handwritten digits, whose classes are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from daso.data.journal import Journal
+from daso.data.labeling import LabelingData, open_for_labeling
+from daso.label.features import Embedding, embed, of_patches
+from daso.label.images import Images
+from daso.label.session import Session
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass
+class Digits:
+    """Digits in a file, with labels for some; truth[i] is the class of image i of a session."""
+
+    data: LabelingData
+    embedding: Embedding
+    truth: np.ndarray
+
+    def open(self) -> Session:
+        session = Session(self.data, Journal.open(self.data.journal), self.embedding)
+        session.wait()
+        return session
+
+    def reopen(self, session: Session) -> Session:
+        session.journal.close()
+        return self.open()
+
+    def name(self, image: int) -> str:
+        return NAMES[self.truth[image]]
+
+
+def make_digits(folder: Path, each: int = 3, wrong: int = 0, images: int = 600) -> Digits:
+    """Write a file of digits, of which *each* of every class have a label, and *wrong* a wrong one."""
+    digits = load_digits()
+    pixels = (digits.images[:images] * 15.9).astype(np.uint8)[:, None]
+    truth = digits.target[:images].astype(np.int64)
+    labels = np.full(images, -1)
+    for k in range(10):
+        labels[np.flatnonzero(truth == k)[:each]] = k
+    known = np.flatnonzero(labels >= 0)
+    for row in known[:: max(1, len(known) // max(1, wrong))][:wrong]:
+        labels[row] = (labels[row] + 1) % 10
+    path = folder / "digits.npz"
+    np.savez(path, images=pixels, labels=labels, class_names=np.array(NAMES))
+    data = open_for_labeling(str(path))
+    numbered = np.concatenate([known, np.flatnonzero(labels < 0)])
+    return Digits(data, embed(numbers := Images(data), of_patches(numbers)), truth[numbered])
