@@ -27,13 +27,11 @@ class OwnLabels:
         left_out: bool (M,), which the journal leaves out.
         rows: int64 (N,), for each labeled image now its index among the M, -1 for those that were
             labeled in the page: they were chosen, not drawn, and measure nothing.
-        classes: number of classes before.
     """
 
     labels: npt.NDArray[np.int64]
     left_out: npt.NDArray[np.bool_]
     rows: npt.NDArray[np.int64]
-    classes: int
 
 
 @dataclass(frozen=True)

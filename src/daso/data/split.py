@@ -63,10 +63,9 @@ def make_split(source: Source, options: SplitOptions, seed: int) -> Split:
 
 
 def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
-    own = source.own_labels
-    classes = len(source.class_names) if own is None else own.classes
     drawn, places = _drawn_from(source)
-    counts = np.bincount(drawn, minlength=classes)
+    counts = np.bincount(drawn)
+    classes = np.count_nonzero(counts)
     per_class = np.zeros_like(counts)
     if holdout:
         if not len(drawn):
@@ -82,7 +81,7 @@ def _split_all(source: Source, holdout: int | None, seed: int) -> Split:
     if not len(drawn):
         return _held_out(source, places)
     remaining, held = split_holdout(drawn, per_class, seed)
-    if own is None:
+    if source.own_labels is None:
         return Split(remaining, remaining[:0], held)
     return _held_out(source, places[held])
 

@@ -171,6 +171,15 @@ def _find_parts(
     return labeled, places, notes
 
 
+def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:
+    """Return where class folders of labeled images are or belong.
+
+    The second value says whether *folder* itself is one of unlabeled images, without parts.
+    """
+    labeled, places, _ = _find_parts(folder, dict(others), partial=True)
+    return labeled or folder / "labeled", places.get("unlabeled") == str(folder)
+
+
 def _has_classes(folder: Path, places: Mapping[str, str]) -> bool:
     """Whether folders in *folder* are classes, although fewer than two have images."""
     if "unlabeled" in places:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,12 @@ def find_changes(
             "unlabeled".
     """
     decisions = journal.decisions()
-    places = _places(decisions, names)
-    fresh = _unchanged(decisions, places, checksums)
     applied = journal.applied()
+    sorted_here = {
+        str((entry.details or {})["to"]) for entry in applied.values() if _was_chosen(entry)
+    }
+    places = _places({*decisions, *sorted_here}, names)
+    fresh = _unchanged(decisions, places, checksums)
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
     missing, changed, none = [], [], 0
@@ -102,6 +105,11 @@ def find_changes(
     def numbers_of(texts: Iterable[str]) -> Indices:
         return np.array([number[same_name(text, number)] for text in texts], dtype=np.int64)
 
+    # Files of daso label that have been sorted are labeled like others, but were chosen too.
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[[places[name][1] for name in sorted_here if places.get(name, "")[:1] == ("train",)]] = (
+        True
+    )
     renumbered = np.append(numbers_of(class_names), -1)
     own_labels = renumbered[labels]
     corrected = {
@@ -113,6 +121,7 @@ def find_changes(
     kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
     moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
     count = sum(1 for _ in names["unlabeled"]()) if "unlabeled" in names else 0
+    own_rows = np.where(chosen, -1, np.cumsum(~chosen) - 1)
     left_out = np.zeros(len(labels), dtype=bool)
     left_out[list(out["train"])] = True
     used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
@@ -130,29 +139,38 @@ def find_changes(
         moved,
         numbers_of(given["unlabeled"][index] for index in moved.tolist()),
         np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
-        OwnLabels(labels, left_out, np.append(kept, np.full(len(moved), -1)), len(class_names)),
+        OwnLabels(
+            labels[~chosen],
+            left_out[~chosen],
+            np.append(own_rows[kept], np.full(len(moved), -1)),
+        ),
         about,
         tuple(_notes(journal, used, len(corrected), none, missing, changed)),
     )
 
 
-def _places(decisions: Mapping[str, Entry], names: Names) -> dict[str, tuple[str, int]]:
-    """Find the images that are decided: part and index, by the journal's name.
+def _places(wanted: Collection[str], names: Names) -> dict[str, tuple[str, int]]:
+    """Find some images: part and index, by the journal's name.
 
     Names of files may have come back from another system in another Unicode form.
     """
     found: dict[str, tuple[str, int]] = {}
     for part, of_part in names.items():
         for index, name in enumerate(of_part()):
-            if name in decisions:
+            if name in wanted:
                 found[name] = (part, index)
-    lost = (image for image in decisions if image not in found and not image.isascii())
+    lost = (image for image in wanted if image not in found and not image.isascii())
     forms = {_form(image): image for image in lost}
     for part, of_part in names.items() if forms else ():
         for index, name in enumerate(of_part()):
-            if not name.isascii() and name not in decisions and (form := _form(name)) in forms:
+            if not name.isascii() and name not in wanted and (form := _form(name)) in forms:
                 found[forms[form]] = (part, index)
     return found
+
+
+def _was_chosen(entry: Entry) -> bool:
+    """Whether a sorted file was an unlabeled one; others have only changed their class."""
+    return not (entry.details or {}).get("own")
 
 
 def _form(name: str) -> str:
@@ -164,12 +182,12 @@ def _unchanged(
     places: Mapping[str, tuple[str, int]],
     checksums: Checksums,
 ) -> set[str]:
-    fresh = {image for image in places if decisions[image].checksum is None}
+    fresh = {image for image in places if image in decisions and not decisions[image].checksum}
     for part in ("train", "unlabeled"):
         images = [
             (index, image)
             for image, (of, index) in places.items()
-            if of == part and image not in fresh
+            if of == part and image in decisions and image not in fresh
         ]
         images.sort()
         indices = np.array([index for index, _ in images], dtype=np.int64)

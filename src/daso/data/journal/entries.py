@@ -187,10 +187,15 @@ class Journal:
         with self._lock:
             return tuple(dict.fromkeys(self._classes.values()))
 
+    def placed(self) -> list[Entry]:
+        """Return the entries of the files that were sorted and are not put back."""
+        with self._lock:
+            return list(self._applied.values())
+
     def applied(self) -> dict[int, Entry]:
         """Return the entries of sorted files by the number of the decision that was applied."""
-        with self._lock:
-            return {int((e.details or {})["entry"]): e for e in self._applied.values()}
+        found = {int((entry.details or {})["entry"]): entry for entry in self.placed()}
+        return {number: entry for number, entry in found.items() if number}
 
     def close(self) -> None:
         """Let other processes write the journal; this one can still be looked at."""
@@ -324,8 +329,11 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             type(entry.undoes) is not int or not 0 < entry.undoes < number
         ):
             raise ValueError(f"undoes {entry.undoes!r:.20}, which is no earlier entry")
-        if entry.action == "apply" and type((entry.details or {}).get("entry")) is not int:
-            raise ValueError("names no entry that was applied")
+        details = entry.details or {}
+        if entry.action == "apply" and (
+            type(details.get("entry")) is not int or not isinstance(details.get("to"), str)
+        ):
+            raise ValueError("names no entry that was applied, or no place")
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path}, line {number}, is damaged: {error}; correct the line, or restore the file"

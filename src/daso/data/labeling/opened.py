@@ -31,6 +31,7 @@ class LabelingData:
             "validation", "test". Images of arrays are encoded as PNG when they are read.
         source: the path that was opened.
         base: folder in which the names of images start; None: names are those of arrays.
+        folders: places of parts that are elsewhere, by part.
         arrays: by part, where the source holds arrays.
     """
 
@@ -38,6 +39,7 @@ class LabelingData:
     source: Path
     reading: Reading
     base: Path | None
+    folders: Mapping[str, str]
     arrays: Mapping[str, DecodedImages] | None = None
 
     @property
@@ -128,14 +130,14 @@ def open_for_labeling(
     reading = Reading(size, largest_side, skip_bad, cache)
     listing = list_files(source, data=data, folders=folders, skip_bad=skip_bad, classes=classes)
     if listing is not None:
-        return LabelingData(listing, path, reading, base_of(path, data))
+        return LabelingData(listing, path, reading, base_of(path, data), folders or {})
     opened = list_arrays(path, reading, partial=True)
     arrays = opened.parts()
     pools = {part: _as_encoded(part, images) for part, images in arrays.items()}
     listing = Listing(
         opened.name, str(path), opened.class_names, pools, notes=opened.notes, partial=True
     )
-    return LabelingData(listing, path, reading, None, arrays)
+    return LabelingData(listing, path, reading, None, {}, arrays)
 
 
 def _as_encoded(part: str, images: DecodedImages) -> EncodedImages:

@@ -1,0 +1,104 @@
+"""Write the labels in force as a manifest that ``daso train`` reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from daso.data.journal.apply import apply_journal
+from daso.data.journal.entries import Journal
+from daso.data.labeling.opened import LabelingData
+from daso.data.listing import Listing
+from daso.errors import DataError, OptionError, problems
+from daso.files import printable, write_atomically
+
+SPLITS = {"train": "", "unlabeled": "", "validation": "val", "test": "test"}
+
+
+def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
+    """Write a CSV file of all images with their labels now; return notes about it.
+
+    It has the columns path, label (empty: unlabeled) and, with validation or test images, split.
+    Images of none of the classes are left out. Images that are no files have a name instead of a
+    path; only those that were labeled in the page are written.
+
+    Raises:
+        DataError: no image is labeled, or a name cannot be written.
+        OptionError: *out* is the manifest that is labeled.
+        RunError: the file cannot be written.
+    """
+    if out.resolve() == data.source.resolve():
+        raise OptionError(f"{out} is what is labeled; write to another file")
+    if data.base is None or not all(pool.from_files for pool in data.pools.values()):
+        rows = _named(journal, data)
+        _write(out, ("name", "label"), rows)
+        return [f"{out}: {len(rows):,} labels by name; {data.source} holds no image files to list"]
+    listing = apply_journal(data.listing, journal, data.base, skip_bad=True)
+    folder, notes = _folder(listing, data.base, out)
+    paths = _paths(listing, folder)
+    if set(listing.pools) & {"validation", "test"}:
+        _write(out, ("path", "label", "split"), paths)
+    else:
+        _write(out, ("path", "label"), (row[:2] for row in paths))
+    return [*listing.notes, *notes]
+
+
+def _named(journal: Journal, data: LabelingData) -> list[tuple[str, ...]]:
+    there = {
+        name: (part, index)
+        for part in ("train", "unlabeled")
+        if part in data.pools
+        for index, name in enumerate(data.names(part))
+    }
+    rows: list[tuple[str, ...]] = [
+        (image, entry.label)
+        for image, entry in journal.decisions().items()
+        if entry.label is not None
+        and image in there
+        and entry.checksum in (None, data.checksum(*there[image]))
+    ]
+    if not rows:
+        raise DataError(f"{data.source}: no image is labeled")
+    return rows
+
+
+def _folder(listing: Listing, base: Path, out: Path) -> tuple[Path, list[str]]:
+    """Return the folder in which paths start: the manifest's, or that of the images."""
+    for folder in (out.parent, base):
+        top = os.path.realpath(folder)
+        parents = {
+            str(Path(name).parent) for pool in listing.pools.values() for name in pool.all_names()
+        }
+        reals = map(os.path.realpath, parents)
+        if all(os.path.commonpath([top, real]) == top for real in reals):
+            if folder == out.parent:
+                return folder, []
+            return folder, [f"train on it with: daso train {out} --data {folder}"]
+    return base, [f"{out}: some images lie outside {base}, and daso train refuses their paths"]
+
+
+def _paths(listing: Listing, folder: Path) -> Iterator[tuple[str, str, str]]:
+    real = os.path.realpath(folder)
+    for part, pool in listing.pools.items():
+        for index, name in enumerate(pool.all_names()):
+            path = Path(name)
+            short = os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, real)
+            label = pool.labels[index] if part != "unlabeled" else -1
+            yield short, listing.class_names[label] if label >= 0 else "", SPLITS[part]
+
+
+def _write(out: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(columns)
+    bad = []
+    for row in rows:
+        if printable(row[0]) != row[0]:
+            bad.append((printable(row[0]), "is not UTF-8"))
+        writer.writerow(row)
+    if bad:
+        raise DataError(problems(bad, f"{out}: names that a CSV file cannot hold", "Rename them"))
+    write_atomically(out, text.getvalue().encode())

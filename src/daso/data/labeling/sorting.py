@@ -1,0 +1,272 @@
+"""Sort labeled files into the folders of their classes, so that no journal is needed any more.
+
+A plan is written first, then each file is placed and entered into the journal: after a kill the
+same command goes on where it stopped, and every file can be put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from daso.data.formats.folder import labeled_folder
+from daso.data.journal.entries import Journal
+from daso.data.journal.names import item_checksum
+from daso.data.labeling.opened import LabelingData
+from daso.data.labeling.placing import place, put_back, same_content
+from daso.errors import DataError, OptionError, RunError, same_name
+from daso.files import printable, save_json
+
+How = Literal["copy", "link", "move"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file to place; paths are relative to the data's folder.
+
+    Attributes:
+        entry: number of the decision; 0: an undecided image of a folder without parts.
+        created: whether the target is new; otherwise a file of the same content is there.
+        new_folder: whether the target's folder is new.
+        own: whether the file had a class before, which was corrected.
+    """
+
+    entry: int
+    image: str
+    label: str | None
+    checksum: str
+    to: str
+    how: How
+    created: bool
+    new_folder: bool
+    own: bool
+
+
+def plan_path(journal: Journal) -> Path:
+    """Return the place of the plan, which is there while files are being sorted."""
+    return journal.path.with_name(f".{journal.path.name}.apply")
+
+
+def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[str]:
+    """Sort the labeled files into ``labeled/<class>/``; return notes.
+
+    Files whose class was corrected are moved to the other class's folder. In a folder without
+    parts the undecided images go to ``unlabeled/``; those of no class stay where they are.
+
+    Args:
+        journal: open for writing.
+        how: whether unlabeled files are copied, linked or moved.
+
+    Raises:
+        OptionError: the source is no folder of image files.
+        DataError: a class's name cannot be the name of a folder.
+        RunError: a file cannot be written; the command can be repeated.
+    """
+    base = _folder_of(data)
+    plan = plan_path(journal)
+    notes: list[str] = []
+    if plan.exists():
+        notes.append(f"{plan}: the sorting that was interrupted is completed first")
+        _carry_out(journal, base, _read_plan(plan), notes)
+        plan.unlink()
+        return notes
+    steps = list(_plan(journal, data, base, how))
+    if not steps:
+        return [f"{journal.path}: no file is to be sorted"]
+    save_json(plan, {"files": [asdict(step) for step in steps]})
+    _carry_out(journal, base, steps, notes)
+    plan.unlink()
+    return notes
+
+
+def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
+    """Put the files back that ``sort_files`` has placed, the last first; return notes.
+
+    Raises:
+        RunError: a file cannot be written; the command can be repeated.
+    """
+    base = _folder_of(data)
+    # Those of an interrupted sorting are completed, so that they can be put back like others.
+    notes = sort_files(journal, data) if plan_path(journal).exists() else []
+    placed = journal.placed()
+    folders: set[Path] = set()
+    for entry in reversed(placed):
+        details = entry.details or {}
+        try:
+            note = put_back(
+                base / str(entry.image),
+                base / details["to"],
+                details["how"],
+                str(entry.checksum),
+                created=bool(details["created"]),
+            )
+        except OSError as error:
+            raise RunError(
+                f"cannot put {entry.image} back: {error.strerror or error}; repeat the command"
+            ) from error
+        notes += [f"{details['to']}: {note}"] if note else []
+        journal.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
+        if details["new_folder"]:
+            folders.add((base / details["to"]).parent)
+    for folder in sorted(folders, key=lambda one: -len(one.parts)):
+        for one in (folder, *folder.parents):
+            if one == base:
+                break
+            with contextlib.suppress(OSError):  # something else lies in it
+                one.rmdir()
+    return notes or [f"{len(placed):,} files were put back"]
+
+
+def _folder_of(data: LabelingData) -> Path:
+    files = all(data.pools[part].from_files for part in data.pools)
+    if data.base is None or not data.source.is_dir() or not files:
+        raise OptionError(
+            f"{data.source}: only files in a folder can be sorted; --export FILE.csv writes the "
+            "labels of other data"
+        )
+    return data.base
+
+
+def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterator[Step]:
+    labeled, flat = labeled_folder(base, data.folders)
+    names = {part: data.names(part) for part in ("train", "unlabeled") if part in data.pools}
+    places = {name: (part, i) for part, of_part in names.items() for i, name in enumerate(of_part)}
+    targets = _Targets(base, labeled)
+    decisions, applied = journal.decisions(), journal.applied()
+    for image, entry in decisions.items():
+        if entry.label is None or entry.number in applied or image not in places:
+            continue
+        part, index = places[image]
+        is_own = part == "train"
+        if is_own and same_name(entry.label, data.class_names) == _own_label(data, index):
+            continue
+        try:
+            checksum = data.checksum(part, index)
+        except DataError:
+            continue
+        if entry.checksum in (None, checksum):
+            where = targets.of_class(entry.label)
+            to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
+            mode: How = "move" if is_own else how
+            yield Step(entry.number, image, entry.label, checksum, to, mode, created, fresh, is_own)
+    for index, image in enumerate(names.get("unlabeled", ()) if flat else ()):
+        if image in decisions:
+            continue
+        with contextlib.suppress(DataError):
+            checksum = data.checksum("unlabeled", index)
+            where = base / "unlabeled" / PurePosixPath(image).parent
+            to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
+            yield Step(0, image, None, checksum, to, how, created, fresh, False)
+
+
+def _own_label(data: LabelingData, index: int) -> str:
+    return data.class_names[int(data.pools["train"].labels[index])]
+
+
+class _Targets:
+    """Chooses places for files: none is taken twice, and nothing is overwritten."""
+
+    def __init__(self, base: Path, labeled: Path) -> None:
+        self.base, self.labeled = base, labeled
+        self.taken: dict[Path, str] = {}
+        self.folders = {
+            printable(entry.name): entry
+            for entry in (labeled.iterdir() if labeled.is_dir() else ())
+            if entry.is_dir()
+        }
+
+    def of_class(self, label: str) -> Path:
+        known = self.folders.get(same_name(label, self.folders))
+        if known is not None:
+            return known
+        alike = [name for name in self.folders if name.casefold() == label.casefold()]
+        if alike and (self.labeled / label).exists():
+            raise DataError(
+                f"class {label!r}: the file system takes it for the folder {alike[0]!r}; rename one"
+            )
+        if label in (".", "..") or label.startswith(".") or "/" in label or "\0" in label:
+            raise DataError(
+                f"class {label!r} cannot be the name of a folder (hidden, or with a slash); use "
+                "--export FILE.csv"
+            )
+        return self.labeled / label
+
+    def choose(self, folder: Path, name: str, checksum: str) -> tuple[str, bool, bool]:
+        """Return a path for a file, whether it is new, and whether its folder is."""
+        stem, dot, ending = name.rpartition(".")
+        number = 1
+        while True:
+            file = folder / (name if number == 1 else f"{stem}-{number}{dot}{ending}")
+            if file in self.taken or os.path.lexists(file):
+                content = self.taken.get(file) or _checksum(file)
+                if content == checksum:
+                    return self._short(file), False, False
+                number += 1
+                continue
+            fresh = not folder.exists()
+            self.taken[file] = checksum
+            return self._short(file), True, fresh
+
+    def _short(self, file: Path) -> str:
+        return os.path.relpath(file, self.base)
+
+
+def _checksum(file: Path) -> str | None:
+    try:
+        return item_checksum(file)
+    except DataError:
+        return None
+
+
+def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]) -> None:
+    done = {entry.image for entry in journal.placed()}
+    count = 0
+    for step in steps:
+        if step.image in done:
+            continue
+        source, target = base / step.image, base / step.to
+        try:
+            there = same_content(target, step.checksum)
+            if not there and not same_content(source, step.checksum):
+                notes.append(f"{step.image}: has changed or is gone, and was not sorted")
+                continue
+            place(source, target, step.how, step.checksum)
+        except OSError as error:
+            raise RunError(
+                f"cannot sort {step.image} into {step.to}: {error.strerror or error}; repeat the "
+                "command to go on"
+            ) from error
+        details = {
+            "entry": step.entry,
+            "to": step.to,
+            "how": step.how,
+            "created": step.created,
+            "new_folder": step.new_folder,
+            "own": step.own,
+        }
+        journal.append(
+            "apply",
+            image=step.image,
+            label=step.label,
+            checksum=step.checksum,
+            details=details,
+        )
+        count += 1
+    notes.append(f"{count:,} files were sorted; --apply --undo puts them back")
+
+
+def _read_plan(path: Path) -> list[Step]:
+    try:
+        steps = [Step(**step) for step in json.loads(path.read_bytes())["files"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} cannot be read: {error}; remove it to plan anew") from error
+    for step in steps:
+        for name in (step.image, step.to):
+            if not isinstance(name, str) or "\0" in name:
+                raise RunError(f"{path} cannot be read: {name!r} is no path")
+    return steps
