@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import threading
@@ -115,6 +116,8 @@ class Served:
         return self
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(30)
         self.trainer.close()
@@ -131,16 +134,33 @@ class Served:
         return {n: e.label for n, e in Journal.read(self.journal.path).decisions().items()}
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
-    """Return a function that serves a folder until the test ends."""
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[..., Served]]:
+    """Yield a function that serves a folder until the block ends."""
     running: list[Served] = []
 
     def start(folder: Path, **options: object) -> Served:
         running.append(Served(folder, **options).start())  # type: ignore[arg-type]
         return running[-1]
 
-    yield start
-    for one in running:
-        if one._thread.is_alive():
+    try:
+        yield start
+    finally:
+        for one in running:
             one.stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Return a function that serves a folder until the test ends."""
+    with serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def served(digit_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Return one server for the tests of a module."""
+    with serving() as start:
+        yield start(
+            Path(shutil.copytree(digit_folders, tmp_path_factory.mktemp("served") / "photos"))
+        )
