@@ -107,7 +107,7 @@ class Served:
             hosts=meant_hosts("127.0.0.1", self.port),
             port=self.port,
         )
-        options = {"log_level": "critical", "lifespan": "off", "timeout_graceful_shutdown": 1}
+        options = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 1}
         self._server = uvicorn.Server(uvicorn.Config(self.app, **options))
         self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
         self._thread.start()

@@ -84,7 +84,7 @@ function create(suggestion = "") {
     event.preventDefault();
     const wanted = field.value.trim();
     try {
-      take(await outbox.push("class", { name: wanted }));
+      take(await outbox.push("class", { name: wanted }), true);
       dialog.close();
       if (meant.length) view.assign(wanted);
     } catch (error) {
@@ -138,10 +138,10 @@ function banner() {
 
 outbox.onchange = banner;
 let first = true;
-listen((state, before) => {
+listen((state, before, own) => {
   watchTraining(state, before);
   if (first) { first = false; return route(); }
-  views[name].update?.(state, before);
+  views[name].update?.(state, before, own);
 });
 panel.start({ assign: (label) => (LABELING.includes(name) ? views[name].assign?.(label) : (location.hash = `confirm/${encodeURIComponent(label)}`)), create });
 addEventListener("hashchange", route);

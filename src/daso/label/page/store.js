@@ -6,10 +6,11 @@ export const store = { state: null, decided: new Map(), rejected: new Map() };
 const listeners = new Set();
 export const listen = (hear) => listeners.add(hear);
 
-export function take(state) {
+// own: whether this tab has brought the change about.
+export function take(state, own = false) {
   const before = store.state;
   store.state = state;
-  for (const hear of listeners) hear(state, before);
+  for (const hear of listeners) hear(state, before, own);
 }
 
 let timer = null;
@@ -48,7 +49,7 @@ export function decide(path, images, label = null, seconds = null) {
   if (path === "assign" && told) told.labels += images.length;
   const sent = { images, ...(label && path === "assign" ? { label } : {}), ...(seconds === null ? {} : { seconds }) };
   return outbox.push(path, sent).then(
-    (state) => (outbox.items.length || take(state), state),
+    (state) => (outbox.items.length || take(state, true), state),
     (error) => {
       for (const image of images) store.decided.delete(image);
       poll();
@@ -60,6 +61,6 @@ export function decide(path, images, label = null, seconds = null) {
 export async function undo(steps = 1) {
   const state = await outbox.push("undo", { count: steps });
   for (const { image } of state.undone ?? []) store.decided.delete(image);
-  if (!outbox.items.length) take(state);
+  if (!outbox.items.length) take(state, true);
   return state.undone ?? [];
 }

@@ -40,7 +40,7 @@ export class Suggested {
     this.loading = true;
     try {
       const told = await get("suggest", { count: this.asGrid ? Math.max(AHEAD, batchSize()) : AHEAD });
-      const first = this.queue.filter((one, at) => one.kind === "back" || (at === 0 && !this.asGrid && this.open_(one)));
+      const first = this.queue.filter((one, at) => (one.kind === "back" || (at === 0 && !this.asGrid)) && (one.kind === "back" || this.open_(one)));
       const known = new Set(first.map((one) => one.image));
       const next = told.images.filter((one) => !known.has(one.image) && this.open_(one));
       const before = this.current?.image;
@@ -67,11 +67,22 @@ export class Suggested {
     preload(this.queue.slice(1, 7).map((one) => one.image), this.asGrid ? 192 : BIG);
   }
 
-  update(state, before) {
-    if (!before || state.version !== this.version || state.classes.length !== before.classes.length) this.fill();
-    else if (!this.current && !state.fitting && before.fitting) this.fill();
-    else if (before && state.undecided !== before.undecided && !this.current) this.fill();
+  update(state, before, own) {
+    const changed = before && (state.undecided !== before.undecided || state.undoable !== before.undoable);
+    if (changed && !own) this.look(); // another tab has decided
+    else if (!before || state.version !== this.version || state.classes.length !== before.classes.length) this.fill();
+    else if (!this.current && (changed || (before.fitting && !state.fitting))) this.fill();
     if (!this.current && before && before.fitting !== state.fitting) this.draw();
+  }
+
+  async look() {
+    const one = this.current;
+    const told = one && one.kind !== "back" ? await get(`image/${one.image}`).catch(() => null) : null;
+    if (told && (told.label || told.none || told.skipped)) {
+      this.queue = this.queue.filter((other) => other.image !== one.image);
+      this.draw();
+    }
+    this.fill();
   }
 
   draw() {
