@@ -20,6 +20,8 @@ PART_NAMES = {
     "test": ("test", "testing"),
 }
 """The names of each part in folders, manifests and data sets, in any case."""
+JOURNAL = "daso-labels.jsonl"
+"""The file of the labels of ``daso label``, or the end of its name."""
 MOST_SPLITS = 50
 """Different texts of a column that may be one of splits."""
 

@@ -96,6 +96,10 @@ def decode_pools(
         layout, notes = _choose_layout(listing, reading, reasons)
         if layout is not None and reading.cache is not None:
             for part, pool in listing.pools.items():
+                if not len(pool):  # nothing is labeled yet
+                    shape = (0, layout.channels or 1, layout.height, layout.width)
+                    arrays[part] = np.empty(shape, dtype=np.uint8)
+                    continue
                 arrays[part], more = reading.cache.decode(part, pool, layout)
                 reasons[part].update(more)
         elif layout is not None:

@@ -13,7 +13,7 @@ from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import Listing, part_called
+from daso.data.listing import JOURNAL, Listing, part_called
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -277,7 +277,7 @@ def _walk(
         for path in (Path(parent) / name for name in names if not name.startswith(".")):
             if _is_image(path):
                 yield path
-            elif others is not None and not is_shards(path.name):
+            elif others is not None and not is_shards(path.name) and path.name != JOURNAL:
                 others.add_file(str(path))
 
 

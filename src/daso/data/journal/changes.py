@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,8 @@ def find_changes(
     """
     decisions = journal.decisions()
     applied = journal.applied()
-    sorted_here = {
-        str((entry.details or {})["to"]) for entry in applied.values() if _was_chosen(entry)
-    }
-    places = _places({*decisions, *sorted_here}, names)
+    files = {str((entry.details or {})["to"]): entry for entry in applied.values()}
+    places = _places({*decisions, *files}, names)
     fresh = _unchanged(decisions, places, checksums)
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
@@ -105,11 +104,6 @@ def find_changes(
     def numbers_of(texts: Iterable[str]) -> Indices:
         return np.array([number[same_name(text, number)] for text in texts], dtype=np.int64)
 
-    # Files of daso label that have been sorted are labeled like others, but were chosen too.
-    chosen = np.zeros(len(labels), dtype=bool)
-    chosen[[places[name][1] for name in sorted_here if places.get(name, "")[:1] == ("train",)]] = (
-        True
-    )
     renumbered = np.append(numbers_of(class_names), -1)
     own_labels = renumbered[labels]
     corrected = {
@@ -121,9 +115,16 @@ def find_changes(
     kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
     moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
     count = sum(1 for _ in names["unlabeled"]()) if "unlabeled" in names else 0
-    own_rows = np.where(chosen, -1, np.cumsum(~chosen) - 1)
+    own = {
+        places[to][1]: entry for to, entry in files.items() if places.get(to, "")[:1] == ("train",)
+    }
+    rows = _rows_before(own, len(labels), names["train"])
+    before = np.empty(int((rows >= 0).sum()), dtype=np.int64)
+    before[rows[rows >= 0]] = _labels_before(own, labels, class_names)[rows >= 0]
     left_out = np.zeros(len(labels), dtype=bool)
     left_out[list(out["train"])] = True
+    left_out_before = np.empty(len(before), dtype=bool)
+    left_out_before[rows[rows >= 0]] = left_out[rows >= 0]
     used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
     about = {
         "entries": len(journal.entries),
@@ -139,11 +140,7 @@ def find_changes(
         moved,
         numbers_of(given["unlabeled"][index] for index in moved.tolist()),
         np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
-        OwnLabels(
-            labels[~chosen],
-            left_out[~chosen],
-            np.append(own_rows[kept], np.full(len(moved), -1)),
-        ),
+        OwnLabels(before, left_out_before, np.append(rows[kept], np.full(len(moved), -1))),
         about,
         tuple(_notes(journal, used, len(corrected), none, missing, changed)),
     )
@@ -168,9 +165,42 @@ def _places(wanted: Collection[str], names: Names) -> dict[str, tuple[str, int]]
     return found
 
 
-def _was_chosen(entry: Entry) -> bool:
-    """Whether a sorted file was an unlabeled one; others have only changed their class."""
-    return not (entry.details or {}).get("own")
+def _rows_before(
+    own: Mapping[int, Entry], count: int, names: Callable[[], Iterable[str]]
+) -> Indices:
+    """Return, for each labeled image, its number among those before the journal; -1: unlabeled.
+
+    Args:
+        own: by index, those whose files were sorted since. They count as what they were, in their
+            old order, or hold-outs would be drawn anew.
+    """
+    was_labeled = np.ones(count, dtype=bool)
+    was_labeled[[index for index, entry in own.items() if _class_before(entry) is None]] = False
+    rows = np.where(was_labeled, np.cumsum(was_labeled) - 1, -1)
+    if was_labeled[list(own)].any():
+        paths = [
+            PurePosixPath(str(own[index].image) if index in own else name).parts
+            for index, name in enumerate(names())
+        ]
+        order = sorted(np.flatnonzero(was_labeled).tolist(), key=paths.__getitem__)
+        rows[order] = np.arange(len(order))
+    return rows
+
+
+def _labels_before(
+    own: Mapping[int, Entry], labels: Indices, class_names: Sequence[str]
+) -> Indices:
+    before = labels.copy()
+    for index, entry in own.items():
+        name = same_name(str(_class_before(entry)), class_names)
+        if name in class_names:
+            before[index] = class_names.index(name)
+    return before
+
+
+def _class_before(entry: Entry) -> str | None:
+    """Return the class of a sorted file before; None: it was unlabeled."""
+    return (entry.details or {}).get("was")
 
 
 def _form(name: str) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
+from daso.data.listing import JOURNAL
 from daso.errors import InUseError, RunError
 from daso.files import check_writable, lock_holder, to_line, try_lock
 
-FILE = "daso-labels.jsonl"
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
 ACTIONS = get_args(Action)
 PERSONAL = ("label", "none", "skip", "keep", "class")
@@ -67,7 +67,7 @@ KNOWN = {field.name for field in fields(Entry)}
 
 def journal_path(source: Path) -> Path:
     """Return the place of a data set's journal: in its folder, or beside its file."""
-    return source / FILE if source.is_dir() else source.with_name(f"{source.name}.{FILE}")
+    return source / JOURNAL if source.is_dir() else source.with_name(f"{source.name}.{JOURNAL}")
 
 
 class Journal:

@@ -11,6 +11,7 @@ from pathlib import Path
 from daso.data.journal.names import item_checksum
 from daso.errors import DataError
 
+TEMPORARY = ".daso-label.tmp"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 """Errors of file systems without hard links, or between two of them."""
 
@@ -30,6 +31,7 @@ def place(source: Path, target: Path, how: str, checksum: str) -> None:
         OSError: another file is there, or it cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_name(TEMPORARY).unlink(missing_ok=True)  # of a kill
     if not same_content(target, checksum):
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "another file has taken the place")
@@ -74,7 +76,7 @@ def _link(source: Path, target: Path, *, symbolic: bool) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    temporary = target.with_name(TEMPORARY)
     try:
         shutil.copy2(source, temporary)
         with temporary.open("r+b") as file:

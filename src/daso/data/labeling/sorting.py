@@ -33,7 +33,7 @@ class Step:
         entry: number of the decision; 0: an undecided image of a folder without parts.
         created: whether the target is new; otherwise a file of the same content is there.
         new_folder: whether the target's folder is new.
-        own: whether the file had a class before, which was corrected.
+        was: the class of the file's folder, which was corrected; None: it was unlabeled.
     """
 
     entry: int
@@ -44,7 +44,7 @@ class Step:
     how: How
     created: bool
     new_folder: bool
-    own: bool
+    was: str | None
 
 
 def plan_path(journal: Journal) -> Path:
@@ -142,8 +142,8 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
         if entry.label is None or entry.number in applied or image not in places:
             continue
         part, index = places[image]
-        is_own = part == "train"
-        if is_own and same_name(entry.label, data.class_names) == _own_label(data, index):
+        was = data.class_names[int(data.pools["train"].labels[index])] if part == "train" else None
+        if was is not None and same_name(entry.label, data.class_names) == was:
             continue
         try:
             checksum = data.checksum(part, index)
@@ -152,8 +152,8 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
         if entry.checksum in (None, checksum):
             where = targets.of_class(entry.label)
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
-            mode: How = "move" if is_own else how
-            yield Step(entry.number, image, entry.label, checksum, to, mode, created, fresh, is_own)
+            mode: How = how if was is None else "move"
+            yield Step(entry.number, image, entry.label, checksum, to, mode, created, fresh, was)
     for index, image in enumerate(names.get("unlabeled", ()) if flat else ()):
         if image in decisions:
             continue
@@ -161,11 +161,7 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
             checksum = data.checksum("unlabeled", index)
             where = base / "unlabeled" / PurePosixPath(image).parent
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
-            yield Step(0, image, None, checksum, to, how, created, fresh, False)
-
-
-def _own_label(data: LabelingData, index: int) -> str:
-    return data.class_names[int(data.pools["train"].labels[index])]
+            yield Step(0, image, None, checksum, to, how, created, fresh, None)
 
 
 class _Targets:
@@ -247,7 +243,7 @@ def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]
             "how": step.how,
             "created": step.created,
             "new_folder": step.new_folder,
-            "own": step.own,
+            "was": step.was,
         }
         journal.append(
             "apply",

@@ -1,0 +1,369 @@
+"""The labels of daso label as a manifest, and its files in the folders of their classes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from daso.data.journal import Journal
+from daso.data.labeling import (
+    LabelingData,
+    export_labels,
+    open_for_labeling,
+    placing,
+    sort_files,
+    sorting,
+    unsort_files,
+)
+from daso.data.longtail import SplitOptions
+from daso.data.open import open_source
+from daso.data.source import Source
+from daso.data.split import make_split
+from daso.errors import DataError, OptionError, RunError
+from tests.helpers.label_sets import (
+    KINDS,
+    label_some,
+    write_folder,
+    write_image,
+    write_set,
+)
+
+LABELS: dict[int, str | None] = {1: "fox", 2: "cat", 5: "ape", 9: None, 7: "cat"}
+
+
+def labels_of(source: Source) -> dict[str, str]:
+    """Return the class of every labeled image by its pixels."""
+    images = source.train
+    return {
+        digest.tobytes().hex(): source.class_names[label]
+        for digest, label in zip(images.digests, images.labels, strict=True)
+    }
+
+
+def unlabeled_of(source: Source) -> set[str]:
+    pool = source.unlabeled
+    return set() if pool is None else {digest.tobytes().hex() for digest in pool.digests}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "daso-labels" not in path.name
+    }
+
+
+def opened(source: Path) -> tuple[Journal, LabelingData]:
+    data = open_for_labeling(str(source))
+    return Journal.open(data.journal), data
+
+
+def flat_folder(folder: Path) -> Path:
+    for number in range(4):
+        write_image(folder / f"{number}.png", number)
+        write_image(folder / "more" / f"{number}.png", 10 + number)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_a_manifest_holds_what_training_sees(tmp_path: Path, kind: str) -> None:
+    source = write_set(tmp_path / "data", kind)
+    label_some(source, LABELS)
+    label_some(source, {0: "dog", 3: None}, "train")
+    journal, data = opened(source)
+    expected = open_source(str(source))
+    for out in (tmp_path / "data" / "labels.csv", tmp_path / "labels.csv"):
+        export_labels(journal, data, out)
+        read = open_source(str(out))
+        assert labels_of(read) == labels_of(expected)
+        assert unlabeled_of(read) == unlabeled_of(expected)
+        assert read.test is not None
+        assert len(read.test) == 4
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "elsewhere" / "labels.csv"
+    notes = export_labels(journal, data, out)
+    assert any("--data" in note for note in notes)
+    assert labels_of(open_source(str(out), data=tmp_path / "data")) == labels_of(expected)
+    if kind == "manifest":
+        with pytest.raises(OptionError, match="another file"):
+            export_labels(journal, data, source)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("folder", "manifest")])
+def test_other_data_is_exported_by_name(tmp_path: Path, kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    source = write_set(tmp_path / "data", kind)
+    label_some(source, {1: "fox", 4: "cat", 9: None})
+    journal, data = opened(source)
+    notes = export_labels(journal, data, tmp_path / "labels.csv")
+    assert any("by name" in note for note in notes)
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["name", "label"],
+        [data.name("unlabeled", 1), "fox"],
+        [data.name("unlabeled", 4), "cat"],
+    ]
+    with pytest.raises(OptionError, match="--export"):
+        sort_files(journal, data)
+
+
+def test_names_that_a_table_must_quote(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    for seed, name in enumerate((' "a", b.png', "$HOME <b>.png", "=1+1.png", "é.png")):
+        write_image(tmp_path / "unlabeled" / name, 80 + seed)
+    names = open_for_labeling(str(tmp_path)).names("unlabeled")
+    label_some(tmp_path, dict.fromkeys(range(len(names)), 'a "class", <b>'))
+    journal, data = opened(tmp_path)
+    export_labels(journal, data, tmp_path / "labels.csv")
+    assert labels_of(open_source(str(tmp_path / "labels.csv"))) == labels_of(
+        open_source(str(tmp_path))
+    )
+    write_image(bytes(tmp_path / "unlabeled") + b"/\xe9.png", 90)
+    with pytest.raises(DataError, match="UTF-8"):
+        export_labels(journal, open_for_labeling(str(tmp_path)), tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+@pytest.mark.parametrize("layout", ["parts", "flat"])
+def test_sorted_files_are_the_labels_and_are_put_back(
+    tmp_path: Path, how: sorting.How, layout: str
+) -> None:
+    source = tmp_path / "data"
+    if layout == "parts":
+        write_folder(source)
+        label_some(source, LABELS)
+        label_some(source, {0: "dog"}, "train")
+    else:
+        label_some(flat_folder(source), {0: "cat", 2: "dog", 5: "cat", 6: None})
+    expected, files = open_source(str(source)), tree(source)
+    journal, data = opened(source)
+    notes = sort_files(journal, data, how)
+    assert any("sorted" in note for note in notes)
+    now = open_source(str(source))
+    assert labels_of(now) == labels_of(expected)
+    assert unlabeled_of(now) == unlabeled_of(expected)
+    assert not any("not used" in note for note in now.notes)
+    assert any("no file" in note for note in sort_files(journal, data, how))
+    if layout == "parts":
+        assert (source / "labeled" / "fox" / "01.png").is_file()
+        assert not (source / "labeled" / "cat" / "00.png").exists()
+        assert (source / "unlabeled" / "01.png").exists() == (how != "move")
+        assert not (source / ".daso-labels.jsonl.apply").exists()
+        # The page knows: nothing is to be decided again, and nothing applied is undone.
+        assert journal.undo() is None
+        again = open_for_labeling(str(source))
+        left = set(again.names("unlabeled")) - journal.decisions().keys()
+        assert len(left) == 12 - len(LABELS)
+    # The folders alone say the same, but for those that are of no class.
+    copied = shutil.copytree(source, tmp_path / "copy")
+    (copied / "daso-labels.jsonl").unlink()
+    assert labels_of(open_source(str(copied))) == labels_of(expected)
+    unsort_files(journal, open_for_labeling(str(source)))
+    assert tree(source) == files
+    assert labels_of(open_source(str(source))) == labels_of(expected)
+    assert {path.name for path in source.iterdir() if path.is_dir()} == (
+        {"labeled", "unlabeled", "test"} if layout == "parts" else {"more"}
+    )
+    assert journal.undo() is not None
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_kill_at_any_file_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: sorting.How, when: str, undo: bool
+) -> None:
+    write_folder(tmp_path / "data")
+    label_some(tmp_path / "data", LABELS)
+    label_some(tmp_path / "data", {0: "dog"}, "train")
+    expected, files = labels_of(open_source(str(tmp_path / "data"))), tree(tmp_path / "data")
+    whole = shutil.copytree(tmp_path / "data", tmp_path / "whole")
+    with opened(whole)[0] as journal:
+        sort_files(journal, open_for_labeling(str(whole)), how)
+    for number in range(5):
+        source = shutil.copytree(tmp_path / "data", tmp_path / f"{number}")
+        data = open_for_labeling(str(source))
+        if undo:
+            with Journal.open(data.journal) as journal:
+                sort_files(journal, data, how)
+        with monkeypatch.context() as patch, Journal.open(data.journal) as journal:
+            calls = [0]
+
+            def killed(work: object, at: int, late: bool, calls: list[int] = calls) -> object:
+                def call(*values: object, **named: object) -> object:
+                    calls[0] += 1
+                    if calls[0] == at + 1 and not late:
+                        raise KeyboardInterrupt
+                    result = work(*values, **named)  # type: ignore[operator]
+                    if calls[0] == at + 1:
+                        raise KeyboardInterrupt
+                    return result
+
+                return call
+
+            if when == "between":  # a file is in its new place and still in its old one
+                patch.setattr(Path, "unlink", killed(Path.unlink, number, False))
+            elif when == "before":
+                name = "put_back" if undo else "place"
+                patch.setattr(sorting, name, killed(getattr(sorting, name), number, True))
+            else:
+                patch.setattr(journal, "append", killed(journal.append, number, True))
+            with contextlib.suppress(KeyboardInterrupt):
+                unsort_files(journal, data) if undo else sort_files(journal, data, how)
+        with Journal.open(data.journal) as journal:
+            if undo:
+                unsort_files(journal, open_for_labeling(str(source)))
+            else:
+                sort_files(journal, open_for_labeling(str(source)), how)
+        assert tree(source) == (files if undo else tree(whole))
+        assert labels_of(open_source(str(source))) == expected
+        assert not [path for path in source.rglob(".*") if path.suffix in (".apply", ".tmp")]
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    write_image(tmp_path / "unlabeled" / "a" / "x.png", 60)
+    write_image(tmp_path / "unlabeled" / "b" / "x.png", 61)
+    write_image(tmp_path / "labeled" / "cat" / "x-2.png", 62)
+    data = open_for_labeling(str(tmp_path))
+    names = data.names("unlabeled")
+    chosen = [names.index(f"unlabeled/{name}") for name in ("00.png", "a/x.png", "b/x.png")]
+    label_some(tmp_path, dict.fromkeys(chosen, "cat"))
+    files = tree(tmp_path)
+    journal, data = opened(tmp_path)
+    sort_files(journal, data, "move")
+    added = tree(tmp_path).keys() - files.keys()
+    assert added == {f"labeled/cat/{name}" for name in ("00-2.png", "x.png", "x-3.png")}
+    assert all(tree(tmp_path)[name] == files[name] for name in files.keys() & tree(tmp_path).keys())
+    assert len(open_source(str(tmp_path)).train) == 15
+    unsort_files(journal, data)
+    assert tree(tmp_path) == files
+
+
+def test_a_file_that_is_there_already_is_kept_by_undo(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    shutil.copy(tmp_path / "unlabeled" / "00.png", tmp_path / "labeled" / "cat" / "new.png")
+    shutil.move(tmp_path / "unlabeled" / "00.png", tmp_path / "unlabeled" / "new.png")
+    names = open_for_labeling(str(tmp_path)).names("unlabeled")
+    label_some(tmp_path, {names.index("unlabeled/new.png"): "cat"})
+    files = tree(tmp_path)
+    for how in ("copy", "move"):
+        journal, data = opened(tmp_path)
+        sort_files(journal, data, how)  # type: ignore[arg-type]
+        assert (tmp_path / "unlabeled" / "new.png").exists() == (how == "copy")
+        unsort_files(journal, data)
+        journal.close()
+        assert tree(tmp_path) == files
+
+
+def test_files_that_changed_since_are_left_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "cat", 1: "cat", 2: "cat"})
+    write_image(tmp_path / "unlabeled" / "00.png", 90)
+    journal, data = opened(tmp_path)
+    sort_files(journal, data)
+    assert not (tmp_path / "labeled" / "cat" / "00-2.png").exists()
+    write_image(tmp_path / "labeled" / "cat" / "01-2.png", 91)
+    (tmp_path / "unlabeled" / "02.png").unlink()
+    notes = unsort_files(journal, data)
+    assert any("changed since" in note for note in notes)
+    assert (tmp_path / "labeled" / "cat" / "01-2.png").exists()
+    assert (tmp_path / "labeled" / "cat" / "02-2.png").exists()  # the last copy of it
+
+
+def test_links_move_and_names_of_any_kind(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    write_image(tmp_path / "elsewhere" / "real.png", 70)
+    link = tmp_path / "data" / "unlabeled" / "link.png"
+    link.symlink_to("../../elsewhere/real.png")
+    write_image(bytes(tmp_path / "data" / "unlabeled") + b"/\xe9 $HOME <b>.png", 71)
+    names = open_for_labeling(str(tmp_path / "data")).names("unlabeled")
+    label_some(
+        tmp_path / "data", {names.index("unlabeled/link.png"): "é <b>", len(names) - 1: "é <b>"}
+    )
+    expected = labels_of(open_source(str(tmp_path / "data")))
+    journal, data = opened(tmp_path / "data")
+    sort_files(journal, data, "move")
+    assert not os.path.lexists(link)
+    assert (tmp_path / "data" / "labeled" / "é <b>" / "link.png").is_symlink()
+    assert labels_of(open_source(str(tmp_path / "data"))) == expected
+    unsort_files(journal, data)
+    assert link.is_symlink()
+    assert link.is_file()
+    assert labels_of(open_source(str(tmp_path / "data"))) == expected
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "nul\0"])
+def test_classes_that_cannot_be_folders_are_refused(tmp_path: Path, name: str) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "cat", 1: name})
+    files = tree(tmp_path)
+    journal, data = opened(tmp_path)
+    with pytest.raises(DataError, match="folder"):
+        sort_files(journal, data)
+    assert tree(tmp_path) == files
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(placing.os, "link", refuse)
+    for how in ("copy", "link", "move"):
+        source = write_folder(tmp_path / how)
+        label_some(source, LABELS)
+        expected, files = labels_of(open_source(str(source))), tree(source)
+        journal, data = opened(source)
+        sort_files(journal, data, how)  # type: ignore[arg-type]
+        assert (source / "labeled" / "fox" / "01.png").is_symlink() == (how == "link")
+        assert labels_of(open_source(str(source))) == expected
+        unsort_files(journal, data)
+        assert tree(source) == files
+
+
+def test_a_damaged_plan_and_a_place_taken_meanwhile(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    label_some(tmp_path, {0: "fox"})
+    journal, data = opened(tmp_path)
+    sorting.plan_path(journal).write_text('{"files": [{"entry": 1}]}')
+    with pytest.raises(RunError, match="remove it"):
+        sort_files(journal, data)
+    sorting.plan_path(journal).unlink()
+    target = tmp_path / "labeled" / "fox" / "00.png"
+    with pytest.MonkeyPatch.context() as patch:
+        plain = sorting.place
+
+        def taken(source: Path, place: Path, how: str, checksum: str) -> None:
+            write_image(target, 95)
+            plain(source, place, how, checksum)
+
+        patch.setattr(sorting, "place", taken)
+        with pytest.raises(RunError, match="another file"):
+            sort_files(journal, data)
+    assert (tmp_path / "unlabeled" / "00.png").exists()
+    assert target.exists()
+
+
+def test_sorted_files_are_never_held_out(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    shutil.rmtree(tmp_path / "test")
+
+    def held(source: Source) -> set[str]:
+        split = make_split(source, SplitOptions(holdout=4), 1)
+        return {source.train.digests[index].tobytes().hex() for index in split.holdout}
+
+    first = held(open_source(str(tmp_path)))
+    label_some(tmp_path, {0: "cat", 1: "ape", 2: "zebu"})
+    label_some(tmp_path, {0: "dog", 8: "zebu"}, "train")
+    journal, data = opened(tmp_path)
+    for how in ("copy", "move"):
+        sort_files(journal, data, how)  # type: ignore[arg-type]
+        assert held(open_source(str(tmp_path))) == first
+        unsort_files(journal, open_for_labeling(str(tmp_path)))
