@@ -78,7 +78,8 @@ def read(name: str, place: Path | None, weights: Path | None, cache: Path) -> Ve
         )
     with np.load(path) as file:
         parts = ("train", "train_labels", "test", "test_labels")
-        return Vectors(*(file[part] for part in parts), features=kind)
+        arrays = [file[part] for part in parts]
+    return Vectors(arrays[0], arrays[1], arrays[2], arrays[3], kind)
 
 
 def _images(name: str, place: Path | None) -> tuple[Array, Array, Array, Array]:
@@ -89,8 +90,8 @@ def _images(name: str, place: Path | None) -> tuple[Array, Array, Array, Array]:
         pools = []
         for pool, number in ((source.train, USED), (source.test, TESTED)):
             classes = range(len(source.class_names))
-            rows = [np.flatnonzero(pool.labels == k)[:number] for k in classes]
-            chosen = np.sort(np.concatenate(rows))
+            first = [np.flatnonzero(pool.labels == k)[:number] for k in classes]
+            chosen = np.sort(np.concatenate(first))
             pools += [np.asarray(pool.images[chosen]), pool.labels[chosen]]
         return pools[0], pools[1], pools[2], pools[3]
     from elpv_dataset.utils import load_dataset  # type: ignore[import-untyped]

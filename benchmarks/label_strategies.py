@@ -5,6 +5,7 @@ All see the same features, labels and beliefs of the same head.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,8 @@ def typiclust(view: View, count: int) -> Array:
     """The most typical images of clusters without labels (Hacohen et al., ICML 2022)."""
     known = int((view.labels >= 0).sum())
     clusters = cluster(view.unit, min(MOST_CLUSTERS, known + count), view.seed)
-    chosen = typical_order(view.unit, clusters, view.labels < 0)[:count]
+    order = itertools.islice(typical_order(view.unit, clusters, view.labels < 0), count)
+    chosen = np.array(list(order), dtype=np.int64)
     if len(chosen) < count:  # more labels than clusters
         rest = np.setdiff1d(view.free, chosen)
         more = np.random.default_rng(view.seed).choice(rest, count - len(chosen), replace=False)

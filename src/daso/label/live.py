@@ -81,7 +81,7 @@ def fit_head(
         torch.from_numpy(features[rows].astype(np.float32)) for rows in (known, undecided)
     )
     targets = torch.from_numpy(labels[known])
-    options = MixtureOptions(passes=1)
+    options = MixtureOptions(iterations=10, passes=1, steps=20)
     if classes >= MANY_CLASSES:
         counts = targets.bincount(minlength=classes).double()
         head = fit_labeled(labeled, targets, classes, options.penalty)

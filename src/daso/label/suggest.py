@@ -12,14 +12,19 @@ import numpy.typing as npt
 
 from daso.label.live import Beliefs
 from daso.label.typical import Clusters, typical_order
-from daso.train.beliefs.label_next import rank_to_label
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 Kind = Literal["doubt", "rare", "discovery", "typical"]
 
-CANDIDATES = 4_000
-"""Images in most doubt among which a list is chosen."""
+CANDIDATES, FEWEST = 4_000, 100
+"""Images of all classes together, and of one class, among which a list is chosen."""
+EXPLORED = 60
+"""Decisions from which on few suggestions are for discovery alone."""
+COMPARED = 2_000
+"""Labeled images to which they are compared, at most."""
+SPACED = 1_000
+"""Images by which the usual distance of neighbors is measured."""
 
 
 @dataclass(frozen=True)
@@ -63,33 +68,39 @@ class Suggestion:
         if self.kind == "discovery":
             return "Unlike all labeled images: perhaps something new."
         if self.kind == "rare":
-            return f"Perhaps {label!r}, a class with few labels."
+            return f"Perhaps {label!r}, one of the classes with the fewest labels."
         return f"In doubt between {' and '.join(map(repr, believed[:2]))}."
 
 
 def suggestions(situation: Situation, most: int) -> list[Suggestion]:
-    """Return at most *most* images to label next, best first, of all kinds in turn."""
+    """Return at most *most* images to label next, best first.
+
+    While little is known, or a class has no label, most of them are for discovery.
+    """
+    known = int((situation.labels != -1).sum())
+    kinds: list[tuple[Iterator[Suggestion], int]] = [(typical(situation), 1)]
     if situation.beliefs is None:
-        return list(itertools.islice(_unique([typical(situation), far(situation)]), most))
-    kinds: list[Iterator[Suggestion]] = [
-        itertools.islice(kind, most)
-        for kind in (rare(situation), doubtful(situation, most), far(situation))
-    ]
+        kinds.append((far(situation), 1))
+    elif known < EXPLORED or (situation.counts == 0).any():
+        kinds += [(far(situation), 1), (between(situation), 1)]
+    else:
+        kinds.insert(0, (between(situation), 3))
     return list(itertools.islice(_unique(kinds), most))
 
 
-def _unique(kinds: list[Iterator[Suggestion]]) -> Iterator[Suggestion]:
-    """Yield suggestions of several kinds in turn, no image twice."""
+def _unique(kinds: list[tuple[Iterator[Suggestion], int]]) -> Iterator[Suggestion]:
+    """Yield suggestions of several kinds in turn, so many of each at a time, no image twice."""
     seen: set[int] = set()
     while kinds:
-        for kind in list(kinds):
-            for suggestion in kind:
-                if suggestion.image not in seen:
-                    seen.add(suggestion.image)
-                    yield suggestion
-                    break
-            else:
-                kinds.remove(kind)
+        for kind, weight in list(kinds):
+            fresh = (one for one in kind if one.image not in seen)
+            some = list(itertools.islice(fresh, weight))
+            if not some:
+                kinds.remove((kind, weight))
+            for one in some:
+                if one.image not in seen:
+                    seen.add(one.image)
+                    yield one
 
 
 def typical(situation: Situation) -> Iterator[Suggestion]:
@@ -97,7 +108,7 @@ def typical(situation: Situation) -> Iterator[Suggestion]:
     sizes = np.bincount(situation.clusters.of, minlength=len(situation.clusters.centers))
     for image in typical_order(situation.unit, situation.clusters, situation.free):
         size = int(sizes[situation.clusters.of[image]])
-        yield Suggestion(int(image), "typical", size=size)
+        yield Suggestion(image, "typical", size=size)
 
 
 def far(situation: Situation) -> Iterator[Suggestion]:
@@ -120,41 +131,87 @@ def far(situation: Situation) -> Iterator[Suggestion]:
         nearest[at] = np.inf
 
 
-def rare(situation: Situation) -> Iterator[Suggestion]:
-    """Yield images that are believed to be of the classes with fewest labels, in turn."""
-    beliefs, counts = situation.beliefs, situation.counts.astype(np.float64)
+def between(situation: Situation) -> Iterator[Suggestion]:
+    """Yield images at the border of a class, for the class with the fewest labels each time.
+
+    That is the class with the fewest labels, with those to be expected from earlier images. Among
+    the images of which it is one of the two likeliest classes, the one is chosen that is most in
+    doubt between them and least like labeled and earlier images. As in DIRECT (Nuggehalli et al.,
+    2023), doubt is thus balanced over the classes.
+    """
+    beliefs = situation.beliefs
     assert beliefs is not None
-    present = np.flatnonzero(counts > 0)
-    ranked: dict[int, Iterator[int]] = {}
-    planned = counts.copy()
-    while len(present):
-        label = int(present[planned[present].argmin()])
-        if label not in ranked:
-            chances = np.where(situation.free, beliefs.of_class(label), -1)
-            best = np.argsort(-chances, kind="stable")[:CANDIDATES]
-            ranked[label] = iter(best[chances[best] > 0].tolist())
-        image = next(ranked[label], None)
+    taken: list[int] = []
+    borders: dict[int, _Border] = {}
+    planned = situation.counts.astype(np.float64)
+    spacing = _spacing(situation.unit, situation.free)
+    while np.isfinite(planned).any():
+        label = int(planned.argmin())
+        if label not in borders:
+            borders[label] = _Border.of(situation, label, spacing)
+        image = borders[label].next(situation.unit, taken)
         if image is None:
-            present = present[present != label]
+            planned[label] = np.inf
             continue
-        planned[label] += 1
-        yield Suggestion(image, "rare", label)
+        taken.append(image)
+        for other, chance in zip(beliefs.top[image], beliefs.probabilities[image], strict=True):
+            planned[other] += chance
+        yield Suggestion(image, "rare" if beliefs.top[image, 0] == label else "doubt", label)
 
 
-def doubtful(situation: Situation, most: int) -> Iterator[Suggestion]:
-    """Yield images between two classes, of which rare ones count more, without near copies."""
-    beliefs, free = situation.beliefs, np.flatnonzero(situation.free)
-    assert beliefs is not None
-    chances = beliefs.probabilities[free]
-    margin = chances[:, 0] - chances[:, 1]
-    if len(free) > CANDIDATES:
-        kept = np.sort(np.argpartition(margin, CANDIDATES)[:CANDIDATES])
-        free = free[kept]
-    if not len(free):
-        return
-    probs = beliefs.of(free)
-    ranking = rank_to_label(
-        probs, probs, situation.unit[free], np.maximum(situation.counts, 1), most
-    )
-    for place in ranking.place:
-        yield Suggestion(int(free[place]), "doubt")
+class _Border:
+    """Images between one class and others.
+
+    Attributes:
+        images: (n,). worth: doubt in [0, 1], (n,). novelty: in [0, 1], (n,).
+    """
+
+    def __init__(self, images: Indices, worth: Floats, novelty: Floats, spacing: float) -> None:
+        self.images, self.worth, self.novelty, self.spacing = images, worth, novelty, spacing
+        self._seen = 0
+
+    @classmethod
+    def of(cls, situation: Situation, label: int, spacing: float) -> _Border:
+        beliefs, labels = situation.beliefs, situation.labels
+        assert beliefs is not None
+        most = max(FEWEST, CANDIDATES // len(situation.counts))
+        near = (beliefs.top[:, :2] == label).any(1) & situation.free
+        images = np.flatnonzero(near)
+        worth = 1 - (beliefs.probabilities[images, 0] - beliefs.probabilities[images, 1])
+        if not len(images):  # so rare that it is nowhere likely
+            images = np.flatnonzero(situation.free)
+            worth = beliefs.of_class(label)[images]
+        if len(images) > most:
+            best = np.argpartition(-worth, most)[:most]
+            images, worth = images[best], worth[best]
+        known = np.flatnonzero(labels >= 0)
+        if len(known) > COMPARED:
+            known = np.random.default_rng(label).choice(known, COMPARED, replace=False)
+        rows, novelty = situation.unit[images], np.ones(len(images))
+        if len(known) and len(images):
+            novelty = np.clip((1 - (rows @ situation.unit[known].T).max(1)) / spacing, 0, 1)
+        return cls(images, worth, novelty, spacing)
+
+    def next(self, unit: Floats, taken: list[int]) -> int | None:
+        """Return the best image, or None if there is none; *taken* ones lower the novelty."""
+        new = taken[self._seen :]
+        self._seen = len(taken)
+        if new and len(self.images):
+            nearest = (unit[self.images] @ unit[new].T).max(1)
+            self.novelty = np.minimum(self.novelty, np.clip((1 - nearest) / self.spacing, 0, 1))
+            self.novelty[np.isin(self.images, new)] = -1
+        value = self.worth * self.novelty
+        if not len(value) or value.max() < 0:
+            return None
+        return int(self.images[value.argmax()])
+
+
+def _spacing(unit: Floats, free: npt.NDArray[np.bool_]) -> float:
+    """Return the median cosine distance of some free images to their nearest among them."""
+    rows = np.flatnonzero(free)
+    if len(rows) < 2:
+        return 1.0
+    some = unit[np.random.default_rng(0).permutation(rows)[:SPACED]]
+    distances = 1 - some @ some.T
+    np.fill_diagonal(distances, np.inf)
+    return max(float(np.median(distances.min(1))), 1e-6)

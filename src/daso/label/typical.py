@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +86,8 @@ def typicality(unit: Floats) -> Floats:
     return np.asarray(1 / np.maximum(nearest.sum(1) / count, 1e-6), dtype=np.float32)
 
 
-def typical_order(unit: Floats, clusters: Clusters, free: npt.NDArray[np.bool_]) -> Indices:
-    """Return the most typical image of every cluster without a decided one, largest first.
+def typical_order(unit: Floats, clusters: Clusters, free: npt.NDArray[np.bool_]) -> Iterator[int]:
+    """Yield the most typical image of every cluster without a decided one, largest first.
 
     That is the order of TypiClust (Hacohen et al., *Active Learning on a Budget*, ICML 2022).
 
@@ -100,11 +101,9 @@ def typical_order(unit: Floats, clusters: Clusters, free: npt.NDArray[np.bool_])
     order = open_clusters[np.argsort(-sizes[open_clusters], kind="stable")]
     by_cluster = np.argsort(clusters.of, kind="stable")
     starts = np.r_[0, np.cumsum(sizes)]
-    chosen = []
     for number in order:
         members = by_cluster[starts[number] : starts[number + 1]]
         if len(members) > MEMBERS:
             near = unit[members] @ clusters.centers[number]
             members = members[np.argpartition(-near, MEMBERS)[:MEMBERS]]
-        chosen.append(int(members[typicality(unit[members]).argmax()]))
-    return np.array(chosen, dtype=np.int64)
+        yield int(members[typicality(unit[members]).argmax()])
