@@ -81,6 +81,7 @@ MARKS = {
         "test_recompute.py",
         "test_run_pictures.py",
         "test_strong_side.py",
+        "test_train_labels.py",
         "test_watch.py",
     ],
 }

@@ -9,6 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import (
+    KINDS,
+    give,
+    label_some,
+    pixels,
+    write_folder,
+    write_image,
+    write_set,
+)
 
 from daso.data.check.report import check_data
 from daso.data.images.cache import Cache
@@ -20,15 +29,6 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.errors import DataError, OptionError
-from tests.helpers.label_sets import (
-    KINDS,
-    give,
-    label_some,
-    pixels,
-    write_folder,
-    write_image,
-    write_set,
-)
 
 LABELS: dict[int, str | None] = {1: "fox", 2: "cat", 5: "ape", 9: None, 7: "cat", 3: "fox"}
 

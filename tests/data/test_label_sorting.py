@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from label_sets import (
+    KINDS,
+    label_some,
+    write_folder,
+    write_image,
+    write_set,
+)
 
 from daso.data.journal import Journal
 from daso.data.labeling import (
@@ -25,13 +33,6 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.errors import DataError, OptionError, RunError
-from tests.helpers.label_sets import (
-    KINDS,
-    label_some,
-    write_folder,
-    write_image,
-    write_set,
-)
 
 LABELS: dict[int, str | None] = {1: "fox", 2: "cat", 5: "ape", 9: None, 7: "cat"}
 
@@ -187,7 +188,7 @@ def test_a_kill_at_any_file_loses_nothing(
     whole = shutil.copytree(tmp_path / "data", tmp_path / "whole")
     with opened(whole)[0] as journal:
         sort_files(journal, open_for_labeling(str(whole)), how)
-    for number in range(5):
+    for number in (0, 3):
         source = shutil.copytree(tmp_path / "data", tmp_path / f"{number}")
         data = open_for_labeling(str(source))
         if undo:
@@ -326,6 +327,40 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         assert labels_of(open_source(str(source))) == expected
         unsort_files(journal, data)
         assert tree(source) == files
+
+
+@pytest.mark.parametrize(
+    ("image", "to"),
+    [
+        ("../secret.png", "labeled/cat/a.png"),
+        ("/etc/passwd", "labeled/cat/a.png"),
+        ("unlabeled/00.png", "../out.png"),
+        ("unlabeled/00.png", "labeled/../../out.png"),
+        ("unlabeled/00.png", "daso-labels.jsonl"),
+        ("unlabeled/\0.png", "labeled/cat/a.png"),
+    ],
+)
+def test_plans_and_journals_that_came_with_the_data_move_no_other_file(
+    tmp_path: Path, image: str, to: str
+) -> None:
+    source = write_folder(tmp_path / "data")
+    write_image(tmp_path / "secret.png", 11)  # as unlabeled/00.png
+    data = open_for_labeling(str(source))
+    checksum = data.checksum("unlabeled", 0)
+    rest = {"how": "move", "created": True, "new_folder": False, "was": None}
+    before = tree(tmp_path)
+    with Journal.open(data.journal) as journal:
+        step = {"entry": 0, "image": image, "label": None, "checksum": checksum, "to": to, **rest}
+        sorting.plan_path(journal).write_text(json.dumps({"files": [step]}))
+        for work in (sort_files, unsort_files):
+            with pytest.raises(RunError, match="no image of"):
+                work(journal, data)
+        sorting.plan_path(journal).unlink()
+        details = {"entry": 0, "to": to, **rest}
+        journal.append("apply", image=image, checksum=checksum, details=details)
+        with pytest.raises(RunError, match="no image of"):
+            unsort_files(journal, data)
+    assert tree(tmp_path) == before
 
 
 def test_a_damaged_plan_and_a_place_taken_meanwhile(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from daso.data.formats.folder import labeled_folder
+from daso.data.images.decode import SUFFIXES
 from daso.data.journal.entries import Journal
 from daso.data.journal.names import item_checksum
 from daso.data.labeling.opened import LabelingData
@@ -72,7 +73,10 @@ def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[
     notes: list[str] = []
     if plan.exists():
         notes.append(f"{plan}: the sorting that was interrupted is completed first")
-        _carry_out(journal, base, _read_plan(plan), notes)
+        written = _read_plan(plan)
+        for step in written:
+            _require_own(data, base, step.image, step.to, plan)
+        _carry_out(journal, base, written, notes)
         plan.unlink()
         return notes
     steps = list(_plan(journal, data, base, how))
@@ -94,6 +98,9 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
     placed = journal.placed()
+    for entry in placed:
+        to = str((entry.details or {})["to"])
+        _require_own(data, base, str(entry.image), to, journal.path)
     folders: set[Path] = set()
     for entry in reversed(placed):
         details = entry.details or {}
@@ -130,6 +137,17 @@ def _folder_of(data: LabelingData) -> Path:
             "labels of other data"
         )
     return data.base
+
+
+def _require_own(data: LabelingData, base: Path, image: str, to: str, where: Path) -> None:
+    """Refuse paths that leave the data set: a plan or a journal may have come with it."""
+    real = os.path.realpath(base)
+    tops = [real, *(os.path.realpath(folder) for folder in data.folders.values())]
+    for name, allowed in ((image, tops), (to, [real])):
+        path = os.path.normpath(Path(real, name)) if "\0" not in name else ""
+        inside = any(path.startswith(f"{top}{os.sep}") for top in allowed)
+        if not inside or Path(path).suffix.lower() not in SUFFIXES:
+            raise RunError(f"{where}: {name[:200]!r} is no image of {base}; the file is damaged")
 
 
 def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterator[Step]:
@@ -261,8 +279,6 @@ def _read_plan(path: Path) -> list[Step]:
         steps = [Step(**step) for step in json.loads(path.read_bytes())["files"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} cannot be read: {error}; remove it to plan anew") from error
-    for step in steps:
-        for name in (step.image, step.to):
-            if not isinstance(name, str) or "\0" in name:
-                raise RunError(f"{path} cannot be read: {name!r} is no path")
+    if not all(isinstance(name, str) for step in steps for name in (step.image, step.to)):
+        raise RunError(f"{path} cannot be read: it must name files; remove it to plan anew")
     return steps
