@@ -8,8 +8,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -58,6 +59,16 @@ class LabelCommand:
     """Folder of test images, with one folder per class, if they are elsewhere."""
     cache: Path | None = None
     """Folder that keeps decoded images, for data sets larger than memory."""
+    export: Path | None = None
+    """Write a CSV file of all images with their labels now, and end."""
+    apply: bool = False
+    """Sort the labeled files of a folder into labeled/CLASS/, and end. It can be repeated."""
+    links: bool = False
+    """With --apply: make hard links in place of copies."""
+    move: bool = False
+    """With --apply: move the files."""
+    undo: bool = False
+    """With --apply: put back the files that were sorted."""
     host: str = "127.0.0.1"
     """Address to listen on; another than this computer's own shows your images to others."""
     port: int | None = None
@@ -71,7 +82,18 @@ class LabelCommand:
         places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
         return {part: absolute_place(str(place)) for part, place in places.items() if place}
 
+    @property
+    def how(self) -> Literal["copy", "link", "move"]:
+        """How --apply sorts files."""
+        return "link" if self.links else "move" if self.move else "copy"
+
     def check(self) -> None:
+        chosen = [name for name in ("links", "move", "undo") if getattr(self, name)]
+        if chosen and not self.apply:
+            raise OptionError(f"--{chosen[0]} goes with --apply")
+        if len(chosen) > 1 or (self.apply and self.export):
+            names = ["export", "apply"] if self.apply and self.export else chosen
+            raise OptionError(f"give one of {', '.join('--' + name for name in names)}")
         if self.port is not None and not 0 <= self.port < 2**16:
             raise OptionError(f"--port = {self.port}: must be from 0 to {2**16 - 1}")
         try:
@@ -106,7 +128,8 @@ def run(argv: Sequence[str]) -> int:
     """Serve the page until Ctrl-C."""
     command = parse(LabelCommand, argv, "daso label")
     command.check()
-    for package in ("starlette", "uvicorn"):
+    shows_page = not command.apply and command.export is None
+    for package in ("starlette", "uvicorn") if shows_page else ():
         try:
             importlib.import_module(package)
         except ImportError:
@@ -118,7 +141,7 @@ def run(argv: Sequence[str]) -> int:
     from daso.cli.terminal.counters import decoding_progress
     from daso.data.images.cache import Cache
     from daso.data.journal import Journal
-    from daso.data.labeling import open_for_labeling
+    from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
 
     cache = None
     if command.cache is not None:
@@ -128,12 +151,23 @@ def run(argv: Sequence[str]) -> int:
     )
     for note in data.listing.notes:
         _notice(f"note: {note}")
+    if command.export is not None:
+        for note in export_labels(Journal.read(data.journal), data, command.export):
+            _notice(f"note: {note}")
+        print(command.export)
+        return 0
     journal = Journal.open(data.journal)
     try:
+        if command.apply:
+            sort = unsort_files if command.undo else partial(sort_files, how=command.how)
+            for note in sort(journal, data):
+                _notice(note)
+            return 0
         _label(command, place, data, journal)
     finally:
         journal.close()
-        _notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
+        if shows_page:
+            _notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
     return 0
 
 

@@ -49,7 +49,16 @@ export const cap = (key) => (key ? h("kbd", { "aria-hidden": "true" }, key) : nu
 const stamp = body.dataset.stamp;
 export const address = (image, side) => `/thumb/${image}?side=${Math.round(side * Math.min(2, devicePixelRatio || 1))}&v=${stamp}`;
 
-export const picture = (image, side, text, values = {}) => h("img", { src: address(image, side), alt: text, decoding: "async", draggable: "false", ...values });
+// A picture of an image; one that could not be fetched is left blank, and fetched again by "renew".
+export const picture = (image, side, text, values = {}) =>
+  h("img", { src: address(image, side), alt: text, decoding: "async", draggable: "false", onerror: (event) => event.currentTarget.classList.add("lost"), ...values });
+
+export function renew() {
+  for (const lost of document.querySelectorAll("img.lost")) {
+    lost.classList.remove("lost");
+    lost.src = lost.getAttribute("src");
+  }
+}
 
 const warmed = new Map();
 export function preload(images, side) {

@@ -3,7 +3,7 @@
 import { outbox } from "./api.js";
 import { Check } from "./check.js";
 import { Confirm } from "./confirm.js";
-import { cap, count, h, icon, toast } from "./dom.js";
+import { cap, count, h, icon, renew, toast } from "./dom.js";
 import * as panel from "./panel.js";
 import { Progress } from "./progress.js";
 import { Similar } from "./similar.js";
@@ -131,7 +131,10 @@ function banner() {
   const place = document.getElementById("banner"), waiting = outbox.items.length;
   const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action waits" : "actions wait"} in this browser and ${waiting === 1 ? "is" : "are"} sent when it is back.` : "Every label so far is on disk.";
   document.body.classList.toggle("offline", outbox.state !== "online");
-  if (outbox.state === "online") return place.replaceChildren();
+  if (outbox.state === "online") {
+    if (place.firstChild) renew();
+    return place.replaceChildren();
+  }
   const stale = outbox.state === "stale";
   place.replaceChildren(h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, stale ? "daso label was started anew" : "The server does not answer"), h("span", {}, stale ? `Open the address that the terminal shows now. ${waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent from there.` : "Every label so far is on disk."}` : `Trying again … ${kept}`)), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now")));
 }

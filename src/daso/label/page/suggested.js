@@ -65,6 +65,7 @@ export class Suggested {
 
   ahead() {
     preload(this.queue.slice(1, 7).map((one) => one.image), this.asGrid ? 192 : BIG);
+    if (!this.asGrid) preload(this.queue.slice(1, 4).flatMap((one) => (one.near ?? []).map((other) => other.image)), SMALL);
   }
 
   update(state, before, own) {
