@@ -179,8 +179,12 @@ def test_a_full_disk_leaves_neither_half_a_line_nor_a_decision(tmp_path: Path) -
         assert journal.path.read_bytes() == before
         assert journal.decisions().keys() == {"a"}
         assert len(journal.entries) == 1
-        journal.append("label", image="c", label="dog")
-    assert list(Journal.read(journal.path).decisions()) == ["a", "c"]
+        pair = [("label", {"image": name, "label": "x" * 15}) for name in "bc"]
+        with _files_of_at_most(len(before) + 150), pytest.raises(RunError, match="cannot write"):
+            journal.extend(pair)  # type: ignore[arg-type]
+        assert journal.path.read_bytes() == before
+        assert [entry.number for entry in journal.extend(pair)] == [2, 3]  # type: ignore[arg-type]
+    assert list(Journal.read(journal.path).decisions()) == ["a", "b", "c"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -140,7 +140,13 @@ def _own_samples(config: RunConfig, classifier: Classifier) -> tuple[Array, str]
         listing = None
         if config.source not in NAMES:  # your images: only a few are decoded
             data = None if config.data is None else Path(config.data)
-            listing = list_own(config.source, data=data, folders=config.folders, skip_bad=True)
+            listing = list_own(
+                config.source,
+                data=data,
+                folders=config.folders,
+                skip_bad=True,
+                journal=config.journal,
+            )
         if listing is not None:
             part = next(part for part in names if part in listing.pools)
             files = itertools.chain.from_iterable(listing.pools[part].chunks())

@@ -70,8 +70,12 @@ class Cache:
         if images.whole is not None:
             whole, chosen = images.whole
             decoded, reasons = self.decode(part, whole, layout)
-            places = {int(index): place for place, index in enumerate(chosen)}
-            left = {places[index]: why for index, why in reasons.items() if index in places}
+            place = np.searchsorted(chosen, list(reasons)).tolist()
+            left = {
+                at: why
+                for at, (index, why) in zip(place, reasons.items(), strict=True)
+                if at < len(chosen) and chosen[at] == index
+            }
             return decoded.select(chosen), left
         shape = (len(images), layout.channels, layout.height, layout.width)
         folder = self.folder / _key(images, layout)

@@ -51,7 +51,8 @@ def apply_journal(
     names: Names = {
         part: partial(_names, pools[part], base) for part in ("train", "unlabeled") if part in pools
     }
-    changes = find_changes(journal, listing.class_names, train.labels, names, checksums)
+    count = 0 if unlabeled is None else len(unlabeled)
+    changes = find_changes(journal, listing.class_names, train.labels, count, names, checksums)
     labeled = train if len(changes.kept) == len(train) else train.select(changes.kept)
     labeled = labeled.labeled(changes.labels)
     for part in pools.keys() - {"train"}:
@@ -131,7 +132,8 @@ def apply_to_source(source: Source, journal: Journal) -> Source:
         if part in parts
     }
     train, unlabeled = source.train, source.unlabeled
-    changes = find_changes(journal, source.class_names, train.labels, names, checksums)
+    count = 0 if unlabeled is None else len(unlabeled)
+    changes = find_changes(journal, source.class_names, train.labels, count, names, checksums)
     images, rest = select_images(train.images, changes.kept), unlabeled
     if unlabeled is not None and (len(changes.left) < len(unlabeled)):
         moved = np.asarray(select_images(unlabeled.images, changes.moved))

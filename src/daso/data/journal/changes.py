@@ -65,6 +65,7 @@ def find_changes(
     journal: Journal,
     class_names: Sequence[str],
     labels: Indices,
+    unlabeled: int,
     names: Names,
     checksums: Checksums,
 ) -> Changes:
@@ -72,6 +73,7 @@ def find_changes(
 
     Args:
         labels: of the labeled images, (M,).
+        unlabeled: number of unlabeled images, U.
         names: yields the names of all images, as the journal has them, of "train" and, if present,
             "unlabeled".
     """
@@ -114,7 +116,6 @@ def find_changes(
     own_labels[list(corrected)] = numbers_of(corrected.values())
     kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
     moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
-    count = sum(1 for _ in names["unlabeled"]()) if "unlabeled" in names else 0
     own = {
         places[to][1]: entry for to, entry in files.items() if places.get(to, "")[:1] == ("train",)
     }
@@ -139,7 +140,7 @@ def find_changes(
         own_labels[kept],
         moved,
         numbers_of(given["unlabeled"][index] for index in moved.tolist()),
-        np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
+        np.setdiff1d(np.arange(unlabeled), [*moved.tolist(), *out["unlabeled"]]),
         OwnLabels(before, left_out_before, np.append(rows[kept], np.full(len(moved), -1))),
         about,
         tuple(_notes(journal, used, len(corrected), none, missing, changed)),

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +88,7 @@ class Journal:
         self._open: list[Entry] = []  # actions of the person that are not undone
         self._applied: dict[int, Entry] = {}  # not undone, by number
         self._history: dict[str, list[Entry]] = {}  # by image, not undone
+        self._standing: dict[str, Entry] = {}  # the entry in force, by image
         self._classes: dict[int, str] = {}
         self._file: io.FileIO | None = None
         self._held: io.FileIO | None = None
@@ -146,11 +147,20 @@ class Journal:
         Raises:
             RunError: the disk is full or the file cannot be written; then nothing has changed.
         """
+        return self.extend([(action, values)])[0]
+
+    def extend(self, actions: Iterable[tuple[Action, Mapping[str, Any]]]) -> list[Entry]:
+        """Write several entries at once, as ``append`` does one: all of them or none."""
         with self._lock:
-            entry = Entry(len(self._entries) + 1, action, time=_now(), **values)
-            self._write(to_line({k: v for k, v in asdict(entry).items() if v is not None}))
-            self._take(entry)
-            return entry
+            first, time = len(self._entries) + 1, _now()
+            entries = [
+                Entry(number, action, time=time, **values)
+                for number, (action, values) in enumerate(actions, first)
+            ]
+            self._write("".join(map(_line, entries)))
+            for entry in entries:
+                self._take(entry)
+            return entries
 
     def undo(self) -> Entry | None:
         """Undo the person's newest action that is not undone; return it.
@@ -169,18 +179,19 @@ class Journal:
     def decisions(self) -> dict[str, Entry]:
         """Return the entry in force of every image that is decided, in the order of time."""
         with self._lock:
-            found = [entry for entries in self._history.values() if (entry := _decision(entries))]
-        return {str(entry.image): entry for entry in sorted(found, key=lambda e: e.number)}
+            standing = list(self._standing.items())
+        return dict(sorted(standing, key=lambda item: item[1].number))
 
     def decision(self, image: str) -> Entry | None:
         """Return the entry in force of one image."""
         with self._lock:
-            return _decision(self._history.get(image, ()))
+            return self._standing.get(image)
 
     def skipped(self) -> set[str]:
         """Return the undecided images that were skipped."""
         with self._lock:
-            return {image for image, some in self._history.items() if some and not _decision(some)}
+            skipped = (image for image, some in self._history.items() if some)
+            return {image for image in skipped if image not in self._standing}
 
     def classes(self) -> tuple[str, ...]:
         """Return the classes that were added in the page, in the order of time."""
@@ -230,6 +241,7 @@ class Journal:
                 history = self._history.get(undone.image, [])
                 if undone in history:
                     history.remove(undone)
+                self._settle(undone.image)
             return
         if entry.action in PERSONAL:
             self._open.append(entry)
@@ -239,6 +251,15 @@ class Journal:
             self._classes[entry.number] = str(entry.label)
         elif entry.image is not None and entry.action != "round":
             self._history.setdefault(entry.image, []).append(entry)
+            self._settle(entry.image)
+
+    def _settle(self, image: str) -> None:
+        history = reversed(self._history.get(image, ()))
+        standing = next((entry for entry in history if entry.action in DECISIONS), None)
+        if standing is None:
+            self._standing.pop(image, None)
+        else:
+            self._standing[image] = standing
 
     def _begin(self) -> None:
         """Open the file, cut off what is incomplete, and end the last line."""
@@ -279,8 +300,8 @@ def labels_in_force(journal: Journal) -> set[str]:
     return {entry.label for entry in journal.decisions().values() if entry.label is not None}
 
 
-def _decision(entries: Sequence[Entry]) -> Entry | None:
-    return next((entry for entry in reversed(entries) if entry.action in DECISIONS), None)
+def _line(entry: Entry) -> str:
+    return to_line({key: value for key, value in asdict(entry).items() if value is not None})
 
 
 def _now() -> str:
