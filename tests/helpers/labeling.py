@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -38,11 +40,23 @@ class Digits:
         return NAMES[self.truth[image]]
 
 
-def make_digits(folder: Path, each: int = 3, wrong: int = 0, images: int = 600) -> Digits:
-    """Write a file of digits, of which *each* of every class have a label, and *wrong* a wrong one."""
+def make_digits(
+    folder: Path,
+    each: int = 3,
+    wrong: int = 0,
+    images: int = 600,
+    keep: Mapping[int, int] = MappingProxyType({}),
+) -> Digits:
+    """Write a file of digits, of which *each* of every class have a label, and *wrong* a wrong one.
+
+    Of the classes in *keep*, only so many images are there.
+    """
     digits = load_digits()
-    pixels = (digits.images[:images] * 15.9).astype(np.uint8)[:, None]
     truth = digits.target[:images].astype(np.int64)
+    left_out = [np.flatnonzero(truth == k)[number:] for k, number in keep.items()]
+    rows = np.setdiff1d(np.arange(images), np.concatenate([np.zeros(0, dtype=int), *left_out]))
+    pixels, truth = (digits.images[rows] * 15.9).astype(np.uint8)[:, None], truth[rows]
+    images = len(rows)
     labels = np.full(images, -1)
     for k in range(10):
         labels[np.flatnonzero(truth == k)[:each]] = k

@@ -106,7 +106,7 @@ def test_suggestions_hold_no_decided_image_and_each_once(session: Session, digit
 
 def test_suggestions_say_why_in_words_that_name_the_classes(session: Session) -> None:
     found = session.suggest(60)
-    assert {one["kind"] for one in found} == {"doubt", "rare", "typical"}
+    assert {one["kind"] for one in found} == {"doubt", "rare", "typical", "discovery"}
     for one in found:
         assert one["reason"].endswith(".")
         assert one["guess"] == one["beliefs"][0][0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.errors import first_line
 from daso.label.decisions import UNDECIDED
 from daso.label.features import Embedding
 from daso.label.live import Beliefs, fit_live, unit_rows
@@ -108,6 +109,11 @@ class Adviser:
         self._idle = threading.Condition(lock)
         self._wanted = False
         self._embedding: Embedding | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why the last attempt failed, in words; None if it did not."""
+        return None if self.failure is None else first_line(self.failure)
 
     def request(self, embedding: Embedding | None = None) -> None:
         """Ask for new advice; on other features from now on, if they are given."""

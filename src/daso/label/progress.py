@@ -9,6 +9,7 @@ from typing import Any
 
 from daso.data.journal import Entry
 from daso.data.journal.entries import DECISIONS
+from daso.label.decisions import Decisions
 
 LAST = 50
 """Decisions whose pace is shown."""
@@ -24,6 +25,21 @@ def labels_per_minute(entries: Sequence[Entry]) -> float | None:
     if len(gaps) < 2 or sum(gaps) <= 0:
         return None
     return round(60 * len(gaps) / sum(gaps), 1)
+
+
+def progress(decisions: Decisions, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return labels by class and round, the pace, and the numbers of every training.
+
+    Args:
+        entries: all of the journal; undone ones too.
+    """
+    return {
+        "classes": list(decisions.names),
+        "labels": decisions.counts().tolist(),
+        "by_round": labels_by_round(decisions.entries, decisions.names),
+        "labels_per_minute": labels_per_minute(decisions.entries),
+        "rounds": rounds(entries),
+    }
 
 
 def rounds(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from daso.label.decisions import NONE, UNDECIDED, Decisions
 from daso.label.doubtful import LabelDoubt, doubtful_labels
 from daso.label.features import Embedding
 from daso.label.images import Images, LabelingData
-from daso.label.progress import labels_by_round, labels_per_minute, rounds
+from daso.label.progress import labels_per_minute, progress
 
 REFIT_AFTER = 20
 """Decisions after which the head is fitted again."""
@@ -92,6 +92,7 @@ class Session:
                 "changed": len(decisions.changed),
                 "version": self.version,
                 "fitting": self._adviser.running,
+                "fault": self._adviser.fault,
                 "undoable": len(decisions.entries),
                 "round": self._round,
                 "labels_per_minute": labels_per_minute(decisions.entries),
@@ -100,14 +101,7 @@ class Session:
     def progress(self) -> Answer:
         """Return labels by class and round, the pace, and the numbers of every training."""
         with self._lock:
-            decisions = self._decisions
-            return {
-                "classes": list(decisions.names),
-                "labels": decisions.counts().tolist(),
-                "by_round": labels_by_round(decisions.entries, decisions.names),
-                "labels_per_minute": labels_per_minute(decisions.entries),
-                "rounds": rounds(self.journal.entries),
-            }
+            return progress(self._decisions, self.journal.entries)
 
     def suggest(self, count: int) -> list[Answer]:
         """Return images to label next, best first; none while the first ones are sought."""
@@ -194,20 +188,15 @@ class Session:
         """Give several images a class; each is one step of ``undo``."""
         with self._lock:
             self._class(label)
-            for image in images:
-                self.images.check(image)
-            each = None if seconds is None else seconds / max(1, len(images))
-            for image in images:
-                self._act("label", image, label, each)
-            return self.state()
+            return self._act("label", images, label, seconds)
 
     def none(self, image: int, seconds: float | None = None) -> Answer:
         """Say that an image is of none of the classes; it is not used any more."""
-        return self._act("none", image, None, seconds)
+        return self._act("none", [image], None, seconds)
 
     def skip(self, image: int, seconds: float | None = None) -> Answer:
         """Put an image aside; it is not suggested again."""
-        return self._act("skip", image, None, seconds)
+        return self._act("skip", [image], None, seconds)
 
     def keep(self, image: int, seconds: float | None = None) -> Answer:
         """Say that the label of an image is right."""
@@ -216,7 +205,7 @@ class Session:
             label = int(self._decisions.labels[image])
             if label < 0:
                 raise OptionError(f"image {image} has no label to keep; assign one")
-            return self._act("keep", image, self._decisions.names[label], seconds)
+            return self._act("keep", [image], self._decisions.names[label], seconds)
 
     def add_class(self, name: str) -> Answer:
         """Add a class.
@@ -253,25 +242,31 @@ class Session:
             self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
-    def _act(self, action: Action, image: int, label: str | None, seconds: float | None) -> Answer:
+    def _act(
+        self, action: Action, images: Sequence[int], label: str | None, seconds: float | None
+    ) -> Answer:
+        """Write an action for several images, all or none of them, and follow it."""
         with self._lock:
-            self.images.check(image)
-            guess = answers.guess(self._adviser.advice, image, self._decisions.names)
-            entry = self.journal.append(
-                action,
-                image=self.images.name(image),
-                checksum=self.images.checksum(image),
-                label=label,
-                **guess,
-                round=self._round,
-                seconds=seconds,
-            )
-            is_new = (
-                label is not None
-                and not (self._decisions.labels == self._decisions.names.index(label)).any()
-            )
-            self._decisions.take(entry, image)
-            self._changed(REFIT_AFTER if is_new else 1)
+            for image in images:
+                self.images.check(image)
+            decisions, advice = self._decisions, self._adviser.advice
+            values = [
+                {
+                    "image": self.images.name(image),
+                    "checksum": self.images.checksum(image),
+                    "label": label,
+                    **answers.guess(advice, image, decisions.names),
+                    "round": self._round,
+                    "seconds": None if seconds is None else seconds / len(images),
+                }
+                for image in images
+            ]
+            number = -1 if label is None else decisions.names.index(label)
+            is_new = label is not None and not (decisions.labels == number).any()
+            entries = self.journal.extend([(action, value) for value in values])
+            for entry, image in zip(entries, images, strict=True):
+                decisions.take(entry, image)
+            self._changed(REFIT_AFTER if is_new else len(images))
             return self.state()
 
     # Inner workings; all with the lock.

@@ -21,6 +21,8 @@ CANDIDATES, FEWEST = 4_000, 100
 """Images of all classes together, and of one class, among which a list is chosen."""
 EXPLORED = 60
 """Decisions from which on few suggestions are for discovery alone."""
+LEAST = 0.1
+"""Label of a class that an image chosen for it is expected to bring at least."""
 COMPARED = 2_000
 """Labeled images to which they are compared, at most."""
 SPACED = 1_000
@@ -143,7 +145,7 @@ def between(situation: Situation) -> Iterator[Suggestion]:
     assert beliefs is not None
     taken: list[int] = []
     borders: dict[int, _Border] = {}
-    planned = situation.counts.astype(np.float64)
+    planned = np.where(situation.counts > 0, situation.counts, np.inf)
     spacing = _spacing(situation.unit, situation.free)
     while np.isfinite(planned).any():
         label = int(planned.argmin())
@@ -154,7 +156,9 @@ def between(situation: Situation) -> Iterator[Suggestion]:
             planned[label] = np.inf
             continue
         taken.append(image)
-        for other, chance in zip(beliefs.top[image], beliefs.probabilities[image], strict=True):
+        chances = dict(zip(beliefs.top[image].tolist(), beliefs.probabilities[image], strict=True))
+        chances[label] = max(LEAST, chances.get(label, 0))
+        for other, chance in chances.items():
             planned[other] += chance
         yield Suggestion(image, "rare" if beliefs.top[image, 0] == label else "doubt", label)
 

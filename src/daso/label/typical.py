@@ -12,7 +12,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
-SAMPLE = 20_000
+SAMPLE = 10_000
 """Images that clusters are fitted to, at most."""
 ROUNDS = 12
 NEIGHBORS = 20

@@ -1,0 +1,64 @@
+"""What is suggested: all classes from nothing, rare classes from a few labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from daso.label.live import unit_rows
+from daso.label.typical import cluster, typical_order
+from tests.helpers.labeling import make_digits
+
+
+def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path, each=0)
+    session = digits.open()
+    found: list[int] = []
+    for _ in range(3):
+        images = [one["image"] for one in session.suggest(20)]
+        for image in images:
+            session.assign(image, digits.name(image))
+        found += images
+        session.wait()
+    assert len(set(digits.truth[found])) == 10
+    session.journal.close()
+
+
+def test_rare_classes_are_asked_for_more_than_by_chance(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path, images=1_000, keep={8: 20, 9: 20})
+    session = digits.open()
+    found: list[int] = []
+    for _ in range(3):
+        images = [one["image"] for one in session.suggest(20)]
+        for image in images:
+            session.assign(image, digits.name(image))
+        found += images
+        session.wait()
+    labels = digits.truth[found]
+    share = float(np.isin(digits.truth[30:], (8, 9)).mean())
+    assert float(np.isin(labels, (8, 9)).mean()) > 3 * share
+    assert len(set(labels)) == 10
+    session.journal.close()
+
+
+def test_clusters_and_their_typical_images_are_those_of_separate_groups() -> None:
+    random = np.random.default_rng(0)
+    centers = 3 * np.eye(6, 20)
+    sizes = [90, 50, 40, 30, 20, 10]
+    groups = np.repeat(np.arange(6), sizes)
+    rows = centers[groups] + 0.2 * random.standard_normal((len(groups), 20))
+    order = random.permutation(len(rows))
+    unit, groups = unit_rows(rows[order]), groups[order]
+    clusters = cluster(unit, 6, 0)
+    pairs = set(zip(clusters.of.tolist(), groups.tolist(), strict=True))
+    assert len(pairs) == 6
+
+    free = np.ones(len(unit), dtype=bool)
+    chosen = list(typical_order(unit, clusters, free))
+    assert groups[chosen].tolist() == [0, 1, 2, 3, 4, 5]
+    for image in chosen:
+        members = unit[groups == groups[image]]
+        assert (members @ unit[image]).mean() > np.median((members @ members.T).mean(1))
+    free[chosen[:2]] = False
+    assert list(typical_order(unit, clusters, free)) == chosen[2:]
