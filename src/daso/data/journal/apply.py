@@ -23,7 +23,11 @@ from daso.errors import DataError
 
 def read_journal(source: Path, first: int | None = None) -> Journal | None:
     """Read the journal of a data set; None if there is none, or nothing is decided in it."""
-    if first == 0 or not (path := journal_path(source)).exists():
+    try:
+        path = journal_path(source)
+        if first == 0 or not path.exists():
+            return None
+    except PermissionError:  # the reader names the folder
         return None
     journal = Journal.read(path, first)
     return journal if journal.decisions() else None
