@@ -68,7 +68,7 @@ def test_a_training_is_followed_and_its_numbers_are_told(tmp_path: Path) -> None
 
 
 def test_a_training_is_canceled_and_resumed(tmp_path: Path) -> None:
-    trainer, finished = make(tmp_path, 400)
+    trainer, finished = make(tmp_path, 150)
     with pytest.raises(RunError, match="no training"):
         trainer.cancel()
     trainer.start()
@@ -76,9 +76,9 @@ def test_a_training_is_canceled_and_resumed(tmp_path: Path) -> None:
     trainer.cancel()
     state = until(trainer, ended)
     assert state["state"] == "stopped"
-    assert 0 < state["step"] < 400
+    assert 0 < state["step"] < 150
     assert finished == []
-    later, finished = make(tmp_path, 400)  # after a restart, too
+    later, finished = make(tmp_path, 150)  # after a restart, too
     assert later.state()["state"] == "stopped"
     later.start()
     assert until(later, ended)["state"] == "done"
