@@ -18,13 +18,13 @@ from PIL import Image
 
 from daso.data.journal import Journal
 from daso.data.labeling import open_for_labeling
-from daso.label.app import create_app
 from daso.label.features import Embedding
 from daso.label.images import Images
-from daso.label.server import meant_hosts
 from daso.label.session import Session
-from daso.label.thumbnails import Thumbnails
 from daso.label.training import Trainer
+from daso.label.web.app import create_app
+from daso.label.web.server import meant_hosts
+from daso.label.web.thumbnails import Thumbnails
 
 NAMES = ("zero", "one", "two", "three", "four")
 LABELED = (8, 6, 4, 3, 2)

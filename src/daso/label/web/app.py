@@ -22,10 +22,10 @@ from starlette.routing import Route
 from daso.data.images.encoded import WORKERS
 from daso.errors import DasoError, DataError
 from daso.files import plain
-from daso.label.guard import Guard, cookie_name
 from daso.label.session import Session
-from daso.label.thumbnails import Thumbnails
 from daso.label.training import Trainer
+from daso.label.web.guard import Guard, cookie_name
+from daso.label.web.thumbnails import Thumbnails
 
 MOST_IMAGES = 500
 """Images of one request."""
@@ -198,7 +198,7 @@ def create_app(
     """
     api = Api(session, images, trainer)
     templates = Environment(
-        loader=PackageLoader("daso.label", "page"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("daso.label.web", "page"), autoescape=True, undefined=StrictUndefined
     )
     page = templates.get_template("page.html").render(
         name=name, token=token, identity=identity, stamp=secrets.token_hex(4)
@@ -212,7 +212,7 @@ def create_app(
 
     static = {
         file.name: (file.read_bytes(), MEDIA_TYPES[ending])
-        for file in resources.files("daso.label.page").iterdir()
+        for file in resources.files("daso.label.web.page").iterdir()
         if (ending := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
     }
 
