@@ -78,7 +78,10 @@ def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed
     if clusters is None:
         number = min(MOST_CLUSTERS, EXPLORED + int(decided.sum()))
         clusters = cluster(unit, number, seed)
-    situation = Situation(unit, snapshot.labels, snapshot.free, snapshot.counts, clusters, beliefs)
+    features = embedding.features
+    situation = Situation(
+        features, unit, snapshot.labels, snapshot.free, snapshot.counts, clusters, beliefs
+    )
     queue = tuple(suggestions(situation, QUEUE))
     return Advice(embedding, snapshot.names, unit, beliefs, clusters, queue)
 

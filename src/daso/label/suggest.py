@@ -34,12 +34,13 @@ class Situation:
     """What is known when suggestions are made.
 
     Attributes:
-        unit: unit vectors of all images, float32 (N, d).
+        features: of all images, (N, d). unit: the same, as unit vectors.
         labels: int64 (N,), -1 where undecided, other negative values where left out.
         free: whether an image may be suggested, (N,).
         counts: labels of each class, (K,).
     """
 
+    features: Floats
     unit: Floats
     labels: Indices
     free: npt.NDArray[np.bool_]
@@ -82,9 +83,9 @@ def suggestions(situation: Situation, most: int) -> list[Suggestion]:
     known = int((situation.labels != -1).sum())
     kinds: list[tuple[Iterator[Suggestion], int]] = [(typical(situation), 1)]
     if situation.beliefs is None:
-        kinds.append((far(situation), 1))
+        kinds.insert(0, (far(situation), 1))
     elif known < EXPLORED or (situation.counts == 0).any():
-        kinds += [(far(situation), 1), (between(situation), 1)]
+        kinds = [(far(situation), 2), *kinds, (between(situation), 1)]
     else:
         kinds.insert(0, (between(situation), 3))
     return list(itertools.islice(_unique(kinds), most))
@@ -114,23 +115,29 @@ def typical(situation: Situation) -> Iterator[Suggestion]:
 
 
 def far(situation: Situation) -> Iterator[Suggestion]:
-    """Yield images that are far from all labeled ones and from one another."""
-    unit, free = situation.unit, np.flatnonzero(situation.free)
-    decided = np.flatnonzero(situation.labels != -1)
+    """Yield images that are far from all decided ones and from one another.
+
+    That is the greedy order of CoreSet (Sener and Savarese, ICLR 2018). Lengths of features count:
+    by directions alone, rare classes are found much later (benchmarks/label_loop.py).
+    """
+    free, decided = np.flatnonzero(situation.free), np.flatnonzero(situation.labels != -1)
     random = np.random.default_rng(len(decided))
     if len(free) > CANDIDATES:
         free = random.choice(free, CANDIDATES, replace=False)
     if len(decided) > CANDIDATES:
         decided = random.choice(decided, CANDIDATES, replace=False)
-    rows = unit[free]
-    nearest = (rows @ unit[decided].T).max(1) if len(decided) else np.full(len(free), -1.0)
-    while len(free):
-        at = int(nearest.argmin())
-        if nearest[at] == np.inf:
-            return
-        yield Suggestion(int(free[at]), "discovery")
-        nearest = np.maximum(nearest, rows @ rows[at])
-        nearest[at] = np.inf
+    rows = situation.features[free].astype(np.float32)
+    square = (rows**2).sum(1)
+    nearest = np.full(len(free), np.inf, dtype=np.float32)
+    for at in range(0, len(decided), 100):
+        centers = situation.features[decided[at : at + 100]].astype(np.float32)
+        distances = square[:, None] - 2 * rows @ centers.T + (centers**2).sum(1)
+        nearest = np.minimum(nearest, distances.min(1))
+    for _ in range(len(free)):
+        place = int(nearest.argmax())
+        yield Suggestion(int(free[place]), "discovery")
+        nearest = np.minimum(nearest, square - 2 * rows @ rows[place] + square[place])
+        nearest[place] = -np.inf
 
 
 def between(situation: Situation) -> Iterator[Suggestion]:
