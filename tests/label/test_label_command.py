@@ -42,7 +42,7 @@ def test_wrong_uses_are_told_in_words(
         ([str(photos), "--train=--out elsewhere"], "--out"),
         ([str(photos), "--train='"], "--train"),
         ([str(run), "--test", str(photos)], "run"),
-        ([str(photos), "--network", "no-such"], "no-such"),
+        ([str(photos), "--network", "no-such"], "pretrained"),
         ([str(photos), "--host", "203.0.113.7", "--no-open"], "203.0.113.7"),
     ]
     monkeypatch.chdir(photos.parent)

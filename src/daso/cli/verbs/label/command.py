@@ -147,6 +147,6 @@ def run(argv: Sequence[str]) -> int:
         label(place, data, journal, command.host, command.port, open_browser=command.open)
     finally:
         journal.close()
-        if shows_page:
+        if shows_page and journal.entries:
             notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
     return 0

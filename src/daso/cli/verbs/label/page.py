@@ -160,8 +160,7 @@ def _features(images: Images, run: Path | None, place: Place) -> Embedding:
         options = RunConfig.read(run).train
     if options.freeze:
         backbone = open_backbone(options, (3, 224, 224))
-        if backbone is None:
-            raise OptionError(f"{options.network}: is not a pretrained encoder")
+        assert backbone is not None  # it would have been refused
         encoder = features.of_backbone(backbone, options)
     elif run is not None:
         encoder = features.of_run(load_model(run, torch.device("cpu"), notice))
