@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from daso.label.images import Images
 from daso.label.session import Session
 from daso.label.training import Trainer
 from daso.label.web.app import create_app
-from daso.label.web.server import meant_hosts
+from daso.label.web.server import bind, meant_hosts
 from daso.label.web.thumbnails import Thumbnails
 
 NAMES = ("zero", "one", "two", "three", "four")
@@ -94,7 +93,7 @@ class Served:
         arguments = (str(self.folder), *self.train)
         self.rounds = self.folder.parent / "rounds"
         self.trainer = Trainer(lambda: arguments, self.rounds, finished, known)
-        listening = socket.create_server(("127.0.0.1", self.port))
+        listening = bind("127.0.0.1", self.port)
         self.port = listening.getsockname()[1]
         pictures = Thumbnails(images.read, images.name)
         self.app = create_app(

@@ -309,10 +309,14 @@ def test_a_file_that_vanished_leaves_a_note_in_its_place(
     until(page, "document.querySelector('.big .main').naturalWidth === 640")
     page.keyboard.press("Enter")
     expect(page.locator("#toasts .bad")).to_be_visible()
-    page.keyboard.press("Escape")
-    page.locator("nav a", has_text="Suggested").click()
+    expect(page.locator(".big figcaption bdi")).to_have_text(first["name"])
+    page.keyboard.press("s")
+    expect(page.locator(".big figcaption bdi")).not_to_have_text(first["name"])
+    name = shown_name(page)
+    page.keyboard.press(key_of(page, truth(name)))
+    settled(page)
     visit.errors[:] = [text for text in visit.errors if "Failed to load resource" not in text]
-    assert served.labels == {}
+    assert served.labels == {name: truth(name)}
 
 
 def test_hundreds_of_classes_are_searched(

@@ -31,7 +31,8 @@ def bind(host: str, port: int | None) -> socket.socket:
     for one in range(PORT, PORT + MOST_PORTS) if port is None else (port,):
         try:
             family = socket.getaddrinfo(host, one, type=socket.SOCK_STREAM)[0][0]
-            listening = socket.socket(family, socket.SOCK_STREAM)
+            # With the protocol named, asyncio sends each part of an answer at once.
+            listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind((host, one))

@@ -138,6 +138,7 @@ def label(
         serve(make, host, port, notice, open_browser=open_browser)
     finally:
         trainer.close()
+        session.wait(10)  # a fit that the end of the process would break off
 
 
 def _features(images: Images, run: Path | None, place: Place) -> Embedding:

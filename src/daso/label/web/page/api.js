@@ -111,6 +111,11 @@ class Outbox {
     this.sending = false;
   }
 
+  // Waits until what was decided so far is on disk, or cannot be sent.
+  async idle() {
+    while (this.items.length && this.state === "online") await new Promise((done) => setTimeout(done, 20));
+  }
+
   deliver(item) {
     item.tried = true;
     this.keep();

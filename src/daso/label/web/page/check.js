@@ -1,6 +1,6 @@
 // Check labels: labels that the others contradict, with keep or change.
 
-import { get } from "./api.js";
+import { get, outbox } from "./api.js";
 import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
 import { suggest } from "./panel.js";
 import { decide, keyOf, store } from "./store.js";
@@ -28,6 +28,7 @@ export class Check {
 
   async load() {
     try {
+      await outbox.idle();
       const told = await get("doubtful", { count: 60 });
       this.queue = told.images.filter((one) => !this.seen.has(one.image));
       this.loaded = true;
@@ -57,7 +58,7 @@ export class Check {
       h("div", { class: "stage" },
         h("figure", { class: "big" }, picture(one.image, BIG, `Labeled ${one.label}: ${told.name ?? one.image}`, { class: "main" }), h("figcaption", {}, h("bdi", {}, told.name ?? ""))),
         h("div", {}, h("div", { class: "versus" }, h("p", {}, h("small", {}, "labeled"), h("strong", {}, h("bdi", {}, one.label))), h("p", {}, h("small", {}, "the others say"), h("strong", {}, h("bdi", {}, one.guess)))),
-          facts({ ...told, kind: "doubt", reason: one.reason, guess: one.guess }, (label) => this.assign(label)))),
+          facts({ ...told, kind: "doubt", reason: one.reason, beliefs: [] }, (label) => this.assign(label)))),
       h("div", { class: "actionbar" },
         h("button", { type: "button", class: "primary", "aria-keyshortcuts": "Enter", onclick: () => this.enter() }, icon("check"), h("span", {}, "Keep ", h("bdi", {}, one.label)), cap("Enter")),
         h("button", { type: "button", class: "second", "aria-keyshortcuts": key, onclick: () => this.assign(one.guess) }, h("span", {}, "Change to ", h("bdi", {}, one.guess)), cap(key)),

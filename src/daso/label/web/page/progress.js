@@ -1,6 +1,6 @@
 // Progress: labels per class, the pace, and what every training brought.
 
-import { get } from "./api.js";
+import { get, outbox } from "./api.js";
 import { blank, count, h, percent } from "./dom.js";
 import { chart } from "./chart.js";
 import { suggest } from "./panel.js";
@@ -26,6 +26,7 @@ export class Progress {
 
   async load() {
     try {
+      await outbox.idle();
       this.draw(await get("progress"));
     } catch (error) {
       this.app.failed(error);

@@ -19,6 +19,7 @@ export class Suggested {
     this.loading = false;
     this.grid = new Grid("Suggested images", "chosen", { onchange: () => this.bar(), onopen: (image) => this.open(image) });
     this.since = 0;
+    this.unusable = new Set();
   }
 
   show(root) {
@@ -60,7 +61,7 @@ export class Suggested {
   }
 
   open_(one) {
-    return !store.decided.has(one.image);
+    return !store.decided.has(one.image) && !this.unusable.has(one.image);
   }
 
   ahead() {
@@ -156,6 +157,7 @@ export class Suggested {
     const gone = new Set(chosen);
     const before = this.queue;
     decide(path, chosen, label, seconds).catch((error) => {
+      if (path === "skip") return chosen.forEach((image) => this.unusable.add(image)); // its file is gone
       this.queue = [...before.filter((one) => gone.has(one.image)), ...this.queue.filter((one) => !gone.has(one.image))];
       this.draw();
       this.app.failed(error);
@@ -245,5 +247,5 @@ export function facts(one, assign) {
     beliefs.length ? h("section", {}, h("h3", {}, "The model's beliefs"), h("ul", { class: "beliefs" }, beliefs.map(([name, share], at) =>
       h("li", {}, h("button", { type: "button", class: name === one.guess ? "guess" : "", onclick: () => assign(name), style: { "--share": share } }, h("bdi", {}, name), h("span", { class: "number" }, percent(share)), h("span", { class: "track", "aria-hidden": "true" })))))) : null,
     near.length ? h("section", {}, h("h3", {}, "Nearest labeled images"), h("ul", { class: "near" }, near.map((other) => h("li", {}, picture(other.image, 96, ""), h("bdi", {}, other.label))))) : null,
-    !beliefs.length && !near.length ? h("p", { class: "hint" }, classes().length ? "Press the key of a class on the right, or click it. After the first labels of two classes the page guesses, and Enter confirms." : "Press + to name the first class. The name is given to this image at once.") : null);
+    !beliefs.length && !near.length && !one.label ? h("p", { class: "hint" }, classes().length ? "Press the key of a class on the right, or click it. After the first labels of two classes the page guesses, and Enter confirms." : "Press + to name the first class. The name is given to this image at once.") : null);
 }
