@@ -26,7 +26,7 @@ def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
 
 
 def test_rare_classes_are_asked_for_more_than_by_chance(tmp_path: Path) -> None:
-    digits = make_digits(tmp_path, images=1_000, keep={8: 20, 9: 20})
+    digits = make_digits(tmp_path, each=6, images=1_000, keep={8: 20, 9: 20})
     session = digits.open()
     found: list[int] = []
     for _ in range(3):
@@ -36,9 +36,8 @@ def test_rare_classes_are_asked_for_more_than_by_chance(tmp_path: Path) -> None:
         found += images
         session.wait()
     labels = digits.truth[found]
-    share = float(np.isin(digits.truth[30:], (8, 9)).mean())
+    share = float(np.isin(digits.truth[60:], (8, 9)).mean())
     assert float(np.isin(labels, (8, 9)).mean()) > 3 * share
-    assert len(set(labels)) == 10
     session.journal.close()
 
 

@@ -20,7 +20,7 @@ Kind = Literal["doubt", "rare", "discovery", "typical"]
 CANDIDATES, FEWEST = 4_000, 100
 """Images of all classes together, and of one class, among which a list is chosen."""
 EXPLORED = 60
-"""Decisions from which on few suggestions are for discovery alone."""
+"""Decisions until which all suggestions are for discovery."""
 LEAST = 0.1
 """Label of a class that an image chosen for it is expected to bring at least."""
 COMPARED = 2_000
@@ -78,16 +78,16 @@ class Suggestion:
 def suggestions(situation: Situation, most: int) -> list[Suggestion]:
     """Return at most *most* images to label next, best first.
 
-    While little is known, or a class has no label, most of them are for discovery.
+    While little is known, all of them are for discovery; while a class has no label, most of them.
     """
     known = int((situation.labels != -1).sum())
-    kinds: list[tuple[Iterator[Suggestion], int]] = [(typical(situation), 1)]
-    if situation.beliefs is None:
-        kinds.insert(0, (far(situation), 1))
-    elif known < EXPLORED or (situation.counts == 0).any():
-        kinds = [(far(situation), 2), *kinds, (between(situation), 1)]
+    kinds: list[tuple[Iterator[Suggestion], int]]
+    if situation.beliefs is None or known < EXPLORED:
+        kinds = [(far(situation), 3), (typical(situation), 1)]
+    elif (situation.counts == 0).any():
+        kinds = [(far(situation), 2), (typical(situation), 1), (between(situation), 1)]
     else:
-        kinds.insert(0, (between(situation), 3))
+        kinds = [(between(situation), 3), (typical(situation), 1)]
     return list(itertools.islice(_unique(kinds), most))
 
 
