@@ -35,7 +35,7 @@ SPLIT = SplitOptions(
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 MARKS = {
-    "browser": ["test_html_browser.py"],
+    "browser": ["test_html_browser.py", "test_label_page.py"],
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
@@ -44,6 +44,8 @@ MARKS = {
         "test_full_disk.py",
         "test_gpu_benchmark.py",
         "test_killed_run.py",
+        "test_label_process.py",
+        "test_label_trainer.py",
         "test_minutes_benchmark.py",
         "test_processes.py",
         "test_reproduce.py",

@@ -19,6 +19,7 @@ from daso.errors import DasoError, OptionError, nearest
 VERBS = {
     "demo": "Watch DASO learn the rare classes of a long-tailed data set, against two baselines.",
     "data": "Check a data set before training: daso data check SOURCE",
+    "label": "Label the images that help most, in the browser: daso label SOURCE|RUN",
     "train": "Train a classifier: daso train SOURCE --method fixmatch+daso --out RUN",
     "resume": "Resume a run that was stopped: daso resume RUN",
     "evaluate": "Measure the model of a run on its test and hold-out images: daso evaluate RUN",

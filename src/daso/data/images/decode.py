@@ -105,6 +105,25 @@ def decode(
         return to_pixels(image, channels=channels, size=size)
 
 
+def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
+    """Decode one image to uint8 (C, H, W) to look at it, no side longer than *side* pixels.
+
+    Raises:
+        DataError: see ``decode``.
+    """
+    with _opened(source) as image:
+        scale = side / max(image.size)
+        if scale < 1 and image.format in ("JPEG", "MPO"):
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        pixels = to_pixels(image)
+        if max(pixels.shape[1:]) <= side:
+            return pixels
+        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        smaller = np.asarray(picture)
+        return smaller[None] if smaller.ndim == 2 else smaller.transpose(2, 0, 1)
+
+
 def decode_for_model(
     source: Path | bytes | Image.Image, shape: tuple[int, ...]
 ) -> npt.NDArray[np.uint8]:

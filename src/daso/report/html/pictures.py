@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import itertools
+import shlex
 from urllib.parse import quote
 
 import numpy as np
@@ -131,8 +132,11 @@ def label_next(run: Run) -> Row | None:
             {"rank": rank + 1, "item": shown[place], "rarer": rarer, "reason": reason, **parts}
         )
     table = to_csv(run, rows)
+    # The classes of a benchmark's unlabeled images are known already.
+    benchmark = all(row["item"]["truth"] >= 0 for row in rows)
     return {
         "rows": rows,
+        "command": None if benchmark else shlex.join(["daso", "label", str(run.path)]),
         "summary": _summary(run, rows),
         "csv": table,
         "address": f"data:text/csv;charset=utf-8,{quote(table, errors='surrogateescape')}",

@@ -1,0 +1,152 @@
+"""``daso label``: label images in the browser."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from daso.cli.terminal.parse import parse
+from daso.cli.training.command import Folder
+from daso.data.formats.tar_shards import absolute_place
+from daso.errors import MissingDependencyError, OptionError
+
+
+@dataclass(frozen=True)
+class LabelCommand:
+    """Label images in the browser: the ones that help most come first, and training is one click.
+
+    Every label is kept at once in a journal beside the images, which daso train, validate and data
+    check take into account by themselves.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE|RUN")]
+    """The path of your images, as for daso train; images without any label will do. Or a run
+    folder: its images, compared by its model."""
+    out: Path | None = None
+    """Folder of the trainings that the page starts (default: runs/SOURCE-label)."""
+    train: str = ""
+    """Options of these trainings: --train='--steps 2000 --holdout 200' (default: those of
+    the run, or daso train's own)."""
+    network: str | None = None
+    """Pretrained encoder to compare the images by, and to train on with --freeze: hf:NAME,
+    timm:NAME or a folder (default: the newest model; before the first training patches of the
+    images, without a network)."""
+    data: Path | None = None
+    """For a manifest, the folder that its paths start in (default: its own)."""
+    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    """Folder or tar shards of unlabeled images, if they are elsewhere."""
+    val: Folder | None = None
+    """Folder of validation images, with one folder per class, if they are elsewhere."""
+    test: Folder | None = None
+    """Folder of test images, with one folder per class, if they are elsewhere."""
+    cache: Path | None = None
+    """Folder that keeps decoded images, for data sets larger than memory."""
+    export: Path | None = None
+    """Write a CSV file of all images with their labels now, and end."""
+    apply: bool = False
+    """Sort the labeled files of a folder into labeled/CLASS/, and end. It can be repeated."""
+    links: bool = False
+    """With --apply: make hard links in place of copies."""
+    move: bool = False
+    """With --apply: move the files."""
+    undo: bool = False
+    """With --apply: put back the files that were sorted."""
+    host: str = "127.0.0.1"
+    """Address to listen on; another than this computer's own shows your images to others."""
+    port: int | None = None
+    """Port to listen on; 0 takes any (default: the first free one from 8737)."""
+    open: bool = True
+    """Open the page in the browser."""
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Places of the parts of an image folder that are elsewhere, by part."""
+        places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
+        return {part: absolute_place(str(place)) for part, place in places.items() if place}
+
+    @property
+    def how(self) -> Literal["copy", "link", "move"]:
+        """How --apply sorts files."""
+        return "link" if self.links else "move" if self.move else "copy"
+
+    def check(self) -> None:
+        chosen = [name for name in ("links", "move", "undo") if getattr(self, name)]
+        if chosen and not self.apply:
+            raise OptionError(f"--{chosen[0]} goes with --apply")
+        if len(chosen) > 1 or (self.apply and self.export):
+            names = ["export", "apply"] if self.apply and self.export else chosen
+            raise OptionError(f"give one of {', '.join('--' + name for name in names)}")
+        if self.port is not None and not 0 <= self.port < 2**16:
+            raise OptionError(f"--port = {self.port}: must be from 0 to {2**16 - 1}")
+        try:
+            words = shlex.split(self.train)
+        except ValueError as error:
+            raise OptionError(f"--train = {self.train!r}: {error}") from None
+        taken = {"--out", "--like", "--quiet"} & {word.partition("=")[0] for word in words}
+        if taken:
+            raise OptionError(f"--train: {', '.join(sorted(taken))} is set by the page")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Serve the page until Ctrl-C."""
+    command = parse(LabelCommand, argv, "daso label")
+    command.check()
+    shows_page = not command.apply and command.export is None
+    for package in ("starlette", "uvicorn") if shows_page else ():
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise MissingDependencyError(
+                f"daso label needs {package}: pip install 'daso[label]'"
+            ) from None
+
+    from daso.cli.verbs.label.page import label, notice, placed
+
+    place = placed(
+        command.source,
+        command.train,
+        command.network,
+        folders=command.folders,
+        data=command.data,
+        cache=command.cache,
+        out=command.out,
+    )
+
+    from daso.cli.terminal.counters import decoding_progress
+    from daso.data.images.cache import Cache
+    from daso.data.journal import Journal
+    from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
+
+    cache = None
+    if command.cache is not None:
+        cache = Cache(command.cache.expanduser(), decoding_progress())
+    data = open_for_labeling(
+        place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
+    )
+    for note in data.listing.notes:
+        notice(f"note: {note}")
+    if command.export is not None:
+        for note in export_labels(Journal.read(data.journal), data, command.export):
+            notice(f"note: {note}")
+        print(command.export)
+        return 0
+    journal = Journal.open(data.journal)
+    try:
+        if command.apply:
+            sort = unsort_files if command.undo else partial(sort_files, how=command.how)
+            for note in sort(journal, data):
+                notice(note)
+            return 0
+        label(place, data, journal, command.host, command.port, open_browser=command.open)
+    finally:
+        journal.close()
+        if shows_page and journal.entries:
+            notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
+    return 0

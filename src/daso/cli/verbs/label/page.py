@@ -1,0 +1,176 @@
+"""From what ``daso label`` is given to the page: data, features, session, trainer, server."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daso.errors import DataError, OptionError
+
+if TYPE_CHECKING:  # wrong options need no torch
+    from daso.data.journal import Journal
+    from daso.data.labeling import LabelingData
+    from daso.label.features import Embedding
+    from daso.label.images import Images
+
+FEATURES = "label-features.safetensors"
+"""File that keeps the features of the images, in a run folder or that of the rounds."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is labeled, and how it is trained.
+
+    Attributes:
+        folder: the run that was named, if any.
+        arguments: of ``daso train``, without --out.
+        network: pretrained encoder to compare the images by, if one was named.
+        rounds: folder of the trainings.
+    """
+
+    source: str
+    folders: dict[str, str]
+    data: Path | None
+    size: int | None
+    folder: Path | None
+    arguments: tuple[str, ...]
+    network: str | None
+    rounds: Path
+
+
+def placed(
+    source: str,
+    train: str,
+    network: str | None,
+    *,
+    folders: dict[str, str],
+    data: Path | None,
+    cache: Path | None,
+    out: Path | None,
+) -> Place:
+    """Return what the options mean, for a data set or a run.
+
+    Raises:
+        DataError: there is no such path.
+        OptionError: a run is given with another place of its images.
+        RunError: the configuration of the run is damaged.
+    """
+    path = Path(source).expanduser()
+    words = tuple(shlex.split(train))
+    if network is not None:
+        words = ("--network", network, "--freeze", *words)
+    if (path / "config.json").exists():
+        from daso.train.config import RunConfig
+
+        if folders or data or cache:
+            raise OptionError("a run knows its data; leave out --unlabeled, --val, --test, --data")
+        config = RunConfig.read(path)
+        rounds = out or path.with_name(f"{path.name}-label")
+        base = None if config.data is None else Path(config.data)
+        arguments = ("--like", str(path), *words)
+        own = dict(config.folders)
+        return Place(config.source, own, base, config.size, path, arguments, network, rounds)
+    if not path.exists():
+        raise DataError(f"{source}: no such file or folder; check the path")
+    given = (
+        ("--" + name, str(value))
+        for name, value in {**folders, "data": data, "cache": cache}.items()
+        if value
+    )
+    arguments = (source, *(word for pair in given for word in pair), *words)
+    rounds = out or Path("runs") / f"{path.resolve().name or 'data'}-label"
+    return Place(source, folders, data, None, None, arguments, network, rounds)
+
+
+def label(
+    place: Place,
+    data: LabelingData,
+    journal: Journal,
+    host: str,
+    port: int | None,
+    *,
+    open_browser: bool,
+) -> None:
+    """Serve the page until the process is asked to end; a training stops with a checkpoint."""
+    from starlette.types import ASGIApp
+
+    from daso.label.images import Images
+    from daso.label.session import Session
+    from daso.label.training import Row, Trainer
+    from daso.label.web.app import create_app
+    from daso.label.web.server import serve
+    from daso.label.web.thumbnails import Thumbnails
+
+    rounds = [entry.details for entry in journal.entries if entry.action == "round"]
+    known = [str(details["run"]) for details in rounds if details and "run" in details]
+    trained = [Path(run) for run in known if (Path(run) / "summary.json").exists()]
+    images = Images(data)
+    notice(f"{place.source}: {len(images):,} images to label, {len(data.class_names)} classes")
+    start = trained[-1] if trained else place.folder
+    session = Session(data, journal, _features(images, start, place))
+
+    def finished(run: Path, numbers: Row) -> None:
+        session.replace_embedding(_features(images, run, place))
+        session.finish_round(numbers)
+
+    trainer = Trainer(lambda: place.arguments, place.rounds, finished, known)
+    where = data.source.resolve()
+    ends = f"{images.name(0)} {images.name(len(images) - 1)}"
+    identity = hashlib.sha256(f"{where} {len(images)} {ends}".encode(errors="replace")).hexdigest()
+
+    def make(token: str, hosts: set[str], port: int) -> ASGIApp:
+        return create_app(
+            session,
+            Thumbnails(images.read, images.name),
+            token,
+            trainer,
+            name=where.name,
+            identity=identity[:16],
+            hosts=hosts,
+            port=port,
+        )
+
+    try:
+        serve(make, host, port, notice, open_browser=open_browser)
+    finally:
+        trainer.close()
+        session.wait(10)  # a fit that the end of the process would break off
+
+
+def _features(images: Images, run: Path | None, place: Place) -> Embedding:
+    """Return the features of all images, computed or read from where they are kept.
+
+    They are those of a run's model, else of the pretrained encoder that was named, else of patches.
+    """
+    import torch
+
+    from daso.cli.terminal.counters import embedding_progress
+    from daso.label import features
+    from daso.train.config import RunConfig
+    from daso.train.encoder.pretrained import open_backbone
+    from daso.train.model import load_model
+    from daso.train.options import TrainOptions
+
+    folder = place.rounds if run is None else run
+    options = TrainOptions(network=place.network, freeze=place.network is not None)
+    if run is not None:
+        options = RunConfig.read(run).train
+    if options.freeze:
+        backbone = open_backbone(options, (3, 224, 224))
+        assert backbone is not None  # it would have been refused
+        encoder = features.of_backbone(backbone, options)
+    elif run is not None:
+        encoder = features.of_run(load_model(run, torch.device("cpu"), notice))
+    else:
+        encoder = features.of_patches(images)
+    folder.mkdir(parents=True, exist_ok=True)
+    return features.cached(folder / FEATURES, images, encoder, embedding_progress())
+
+
+def notice(message: str) -> None:
+    """Tell the user, apart from results."""
+    print(message, file=sys.stderr, flush=True)

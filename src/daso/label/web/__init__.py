@@ -1,0 +1,1 @@
+"""The page of ``daso label``: an application that answers one browser."""

@@ -1,0 +1,313 @@
+"""The application behind the page: JSON under ``/api``, pictures by number, one page."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from functools import partial
+from importlib import resources
+from typing import Any, TypeGuard
+
+import anyio
+from anyio.to_thread import run_sync
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from daso.data.images.encoded import WORKERS
+from daso.errors import DasoError, DataError
+from daso.files import plain
+from daso.label.session import Session
+from daso.label.training import Trainer
+from daso.label.web.guard import Guard, cookie_name
+from daso.label.web.thumbnails import Thumbnails
+
+MOST_IMAGES = 500
+"""Images of one request."""
+MOST_REMEMBERED = 2_000
+"""Actions whose repetition is recognized: a browser sends an action again if no answer came."""
+LONGEST_NAME = 200
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class Api:
+    """Answers the requests of the page.
+
+    Args:
+        session: labels, suggestions and beliefs.
+        pictures: of the session's images.
+        trainer: trains again.
+    """
+
+    def __init__(self, session: Session, pictures: Thumbnails, trainer: Trainer) -> None:
+        self.session, self.pictures, self.trainer = session, pictures, trainer
+        self._answered: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._acting = threading.Lock()
+        self._picture_threads = anyio.CapacityLimiter(WORKERS)
+
+    # What the page asks for.
+
+    def state(self, request: Request) -> dict[str, Any]:
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {**self.session.state(), "training": self.trainer.state()}
+
+    def suggest(self, request: Request) -> dict[str, Any]:
+        images = self.session.suggest(_integer(request, "count", 24, 1, MOST_IMAGES))
+        return {"version": self.session.version, "images": images}
+
+    def believed(self, request: Request) -> dict[str, Any]:
+        label = _text(request.query_params.get("label"), "label")
+        start = _integer(request, "start", 0, 0, 10**9)
+        return self.session.believed(label, start, _integer(request, "count", 48, 1, MOST_IMAGES))
+
+    def similar(self, request: Request) -> dict[str, Any]:
+        image, count = (
+            self._number(request, "image"),
+            _integer(request, "count", 48, 1, MOST_IMAGES),
+        )
+        return {"images": self.session.similar(image, count)}
+
+    def doubtful(self, request: Request) -> dict[str, Any]:
+        return {"images": self.session.doubtful(_integer(request, "count", 48, 1, MOST_IMAGES))}
+
+    def describe(self, request: Request) -> dict[str, Any]:
+        return self.session.describe(self._number(request, "image"))
+
+    def progress(self, request: Request) -> dict[str, Any]:
+        return self.session.progress()
+
+    async def picture(self, request: Request) -> Response:
+        """Return the picture of an image as wide as asked; 1,536 pixels under ``/full``."""
+        image = self._number(request, "image")
+        side = _integer(request, "side", 1536, 1, 4096)
+        made = await run_sync(self.pictures.picture, image, side, limiter=self._picture_threads)
+        status, headers = (404, {}) if made.missing else (200, IMMUTABLE)
+        return Response(made.content, status, headers, made.media_type)
+
+    # What the page changes.
+
+    def act(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
+        """Do an action once, however often it is sent, and return the new state."""
+        key = sent.get("action")
+        if not isinstance(key, str) or not 8 <= len(key) <= 64:
+            raise DataError("action: a text of 8 to 64 characters is needed, another each time")
+        with self._acting:
+            if key not in self._answered:
+                said = ACTIONS[name](self, sent)
+                self._answered[key] = said or {}
+                while len(self._answered) > MOST_REMEMBERED:
+                    self._answered.popitem(last=False)
+            return {**self._state(), **self._answered[key]}
+
+    def assign(self, sent: dict[str, Any]) -> None:
+        images, label = self._images(sent), _text(sent.get("label"), "label")
+        if len(images) == 1:
+            self.session.assign(images[0], label, _seconds(sent))
+        else:
+            self.session.assign_many(images, label, _seconds(sent))
+
+    def none(self, sent: dict[str, Any]) -> None:
+        for image in self._images(sent):
+            self.session.none(image)
+
+    def skip(self, sent: dict[str, Any]) -> None:
+        for image in self._images(sent):
+            self.session.skip(image)
+
+    def keep(self, sent: dict[str, Any]) -> None:
+        for image in self._images(sent):
+            self.session.keep(image)
+
+    def undo(self, sent: dict[str, Any]) -> dict[str, Any]:
+        count = sent.get("count", 1)
+        if not _is_integer(count) or not 1 <= count <= MOST_IMAGES:
+            raise DataError(f"count: an integer from 1 to {MOST_IMAGES} is needed")
+        return {"undone": self.session.undo(count).get("undone", [])}
+
+    def add_class(self, sent: dict[str, Any]) -> None:
+        self.session.add_class(_text(sent.get("name"), "name").strip())
+
+    def train(self, sent: dict[str, Any]) -> None:
+        self.trainer.start()
+
+    def cancel(self, sent: dict[str, Any]) -> None:
+        self.trainer.cancel()
+
+    def _images(self, sent: dict[str, Any]) -> list[int]:
+        images = sent.get("images")
+        if not isinstance(images, list) or not 1 <= len(images) <= MOST_IMAGES:
+            raise DataError(f"images: a list of 1 to {MOST_IMAGES} numbers is needed")
+        for image in images:
+            self._check(image)
+        return list(dict.fromkeys(images))
+
+    def _number(self, request: Request, name: str) -> int:
+        text = request.path_params.get(name, request.query_params.get(name, ""))
+        image = _parsed(text, name)
+        self._check(image)
+        return image
+
+    def _check(self, image: object) -> None:
+        if not _is_integer(image) or not 0 <= image < len(self.session.images):
+            raise DataError(
+                f"there is no such image; there are {len(self.session.images):,}, from 0"
+            )
+
+
+ACTIONS: dict[str, Callable[[Api, dict[str, Any]], dict[str, Any] | None]] = {
+    "assign": Api.assign,
+    "none": Api.none,
+    "skip": Api.skip,
+    "keep": Api.keep,
+    "undo": Api.undo,
+    "class": Api.add_class,
+    "train": Api.train,
+    "cancel": Api.cancel,
+}
+
+
+def create_app(
+    session: Session,
+    images: Thumbnails,
+    token: str,
+    trainer: Trainer,
+    *,
+    name: str,
+    identity: str,
+    hosts: Collection[str],
+    port: int,
+) -> Guard:
+    """Return the application.
+
+    Args:
+        session, images, trainer: see ``Api``.
+        token: secret that the first address carries.
+        name: of the data, for the page.
+        identity: text that is another for other images, so that a browser sends nothing meant for
+            those.
+        hosts: the values of Host that are meant, with the port.
+        port: on which the server listens.
+    """
+    api = Api(session, images, trainer)
+    templates = Environment(
+        loader=PackageLoader("daso.label.web", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    page = templates.get_template("page.html").render(
+        name=name, token=token, identity=identity, stamp=secrets.token_hex(4)
+    )
+    refused = templates.get_template("refused.html").render()
+
+    async def show_page(request: Request) -> Response:
+        answer = Response(page, media_type="text/html")
+        answer.set_cookie(cookie_name(port), token, httponly=True, samesite="strict")
+        return answer
+
+    static = {
+        file.name: (file.read_bytes(), MEDIA_TYPES[ending])
+        for file in resources.files("daso.label.web.page").iterdir()
+        if (ending := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
+    }
+
+    async def show_file(request: Request) -> Response:
+        if (file := static.get(request.path_params["name"])) is None:
+            raise HTTPException(404, "there is no such file")
+        return Response(file[0], headers={"Cache-Control": "no-cache"}, media_type=file[1])
+
+    asked = {
+        "state": api.state,
+        "suggest": api.suggest,
+        "believed": api.believed,
+        "similar": api.similar,
+        "doubtful": api.doubtful,
+        "image/{image}": api.describe,
+        "progress": api.progress,
+    }
+    routes = [
+        Route("/", show_page),
+        Route("/static/{name}", show_file),
+        Route("/thumb/{image}", api.picture),
+        Route("/full/{image}", api.picture),
+        *(Route(f"/api/{path}", partial(_answer, answer)) for path, answer in asked.items()),
+        *(
+            Route(f"/api/{action}", partial(_act, api, action), methods=["POST"])
+            for action in ACTIONS
+        ),
+    ]
+    inner = Starlette(
+        routes=routes,
+        exception_handlers={
+            DasoError: _explain,
+            HTTPException: _explain,
+            Exception: _apologize,
+        },
+    )
+    return Guard(inner, token, hosts, port, refused)
+
+
+async def _answer(answer: Callable[[Request], dict[str, Any]], request: Request) -> Response:
+    return JSONResponse(plain(await run_sync(answer, request)))
+
+
+async def _act(api: Api, name: str, request: Request) -> Response:
+    try:
+        sent = await request.json()
+    except (ValueError, RecursionError):
+        raise DataError("the body is not JSON") from None
+    if not isinstance(sent, dict):
+        raise DataError("the body is not an object")
+    return JSONResponse(plain(await run_sync(api.act, name, sent)))
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    text = error.detail if isinstance(error, HTTPException) else str(error)
+    return JSONResponse({"error": text}, status)
+
+
+async def _apologize(request: Request, error: Exception) -> Response:
+    text = f"an error of daso itself ({type(error).__name__}); the terminal shows more"
+    return JSONResponse({"error": text}, 500)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _parsed(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 12:
+        raise DataError(f"{name} = {text[:40]!r}: a number is needed")
+    return int(text)
+
+
+def _integer(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    value = default if text is None else _parsed(text, name)
+    if not least <= value <= most:
+        raise DataError(f"{name} = {value}: must be from {least} to {most:,}")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{name}: a text is needed")
+    if len(value) > LONGEST_NAME:
+        raise DataError(f"{name}: has over {LONGEST_NAME} characters")
+    if not value.isprintable():
+        raise DataError(f"{name}: has a character that cannot be shown")
+    return value
+
+
+def _seconds(sent: dict[str, Any]) -> float | None:
+    """Return how long the person took; None if it was not said, or makes no sense."""
+    value = sent.get("seconds")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 86_400:
+        return None
+    return round(float(value), 3)

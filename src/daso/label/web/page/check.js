@@ -1,0 +1,90 @@
+// Check labels: labels that the others contradict, with keep or change.
+
+import { get, outbox } from "./api.js";
+import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
+import { suggest } from "./panel.js";
+import { decide, keyOf, store } from "./store.js";
+import { facts } from "./suggested.js";
+
+const BIG = 640;
+
+export class Check {
+  constructor(app) {
+    this.app = app;
+    this.queue = [];
+    this.seen = new Set();
+    this.loaded = false;
+  }
+
+  show(root) {
+    this.root = root;
+    this.draw();
+    this.load();
+  }
+
+  get like() {
+    return this.queue[0]?.image;
+  }
+
+  async load() {
+    try {
+      await outbox.idle();
+      const told = await get("doubtful", { count: 60 });
+      this.queue = told.images.filter((one) => !this.seen.has(one.image));
+      this.loaded = true;
+      if (this.root?.isConnected) await this.draw();
+    } catch (error) {
+      this.app.failed(error);
+    }
+  }
+
+  update(state, before) {
+    if (before && state.version !== before.version && !this.queue.length) this.load();
+  }
+
+  async draw() {
+    const one = this.queue[0];
+    suggest(one?.label ?? null);
+    if (!one)
+      return this.root.replaceChildren(this.loaded
+        ? blank("check", "No label is in doubt", "Neither the model, trained without each label in turn, nor the neighbors contradict a label. Look here again after more labels.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images"))
+        : blank("wait", "Checking the labels", "Every label is compared with what the others say about its image."));
+    const told = await get(`image/${one.image}`).catch(() => ({}));
+    if (one !== this.queue[0] || !this.root.isConnected) return;
+    this.since = performance.now();
+    const key = keyOf(one.guess);
+    this.root.replaceChildren(
+      h("div", { class: "viewhead" }, h("h2", {}, "Is this label right?"), h("p", { class: "note" }, `${images(this.queue.length)} in doubt, the likeliest errors first.`)),
+      h("div", { class: "stage" },
+        h("figure", { class: "big" }, picture(one.image, BIG, `Labeled ${one.label}: ${told.name ?? one.image}`, { class: "main" }), h("figcaption", {}, h("bdi", {}, told.name ?? ""))),
+        h("div", {}, h("div", { class: "versus" }, h("p", {}, h("small", {}, "labeled"), h("strong", {}, h("bdi", {}, one.label))), h("p", {}, h("small", {}, "the others say"), h("strong", {}, h("bdi", {}, one.guess)))),
+          facts({ ...told, kind: "doubt", reason: one.reason, beliefs: [] }, (label) => this.assign(label)))),
+      h("div", { class: "actionbar" },
+        h("button", { type: "button", class: "primary", "aria-keyshortcuts": "Enter", onclick: () => this.enter() }, icon("check"), h("span", {}, "Keep ", h("bdi", {}, one.label)), cap("Enter")),
+        h("button", { type: "button", class: "second", "aria-keyshortcuts": key, onclick: () => this.assign(one.guess) }, h("span", {}, "Change to ", h("bdi", {}, one.guess)), cap(key)),
+        h("button", { type: "button", "aria-keyshortcuts": "s", onclick: () => this.skip() }, icon("skip"), "Skip", cap("S")),
+        h("button", { type: "button", "aria-keyshortcuts": "n", onclick: () => this.none() }, icon("none"), "None of these", cap("N")),
+        h("button", { type: "button", "aria-keyshortcuts": "u", disabled: !store.state?.undoable, onclick: () => this.app.undo() }, icon("undo"), "Undo", cap("U"))));
+    preload(this.queue.slice(1, 5).map((next) => next.image), BIG);
+    say(`Labeled ${one.label}; the others say ${one.guess}. ${one.reason}`);
+  }
+
+  settle(path, label = null) {
+    const one = this.queue.shift();
+    if (!one) return;
+    this.seen.add(one.image);
+    decide(path, [one.image], label, path === "assign" ? (performance.now() - this.since) / 1000 : null).catch((error) => { this.app.failed(error); this.seen.delete(one.image); this.load(); });
+    this.draw();
+    if (!this.queue.length) this.load();
+  }
+
+  enter() { this.settle("keep"); }
+  assign(label) { this.settle(label === this.queue[0]?.label ? "keep" : "assign", label === this.queue[0]?.label ? null : label); }
+  skip() { if (this.queue.length) { this.seen.add(this.queue.shift().image); this.draw(); } }
+  none() { this.settle("none"); }
+
+  undone(list) {
+    for (const one of list) this.seen.delete(one.image);
+    this.load();
+  }
+}

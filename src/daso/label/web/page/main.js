@@ -1,0 +1,157 @@
+// The page: views, keys, dialogs, and what is said when the server is gone.
+
+import { outbox } from "./api.js";
+import { Check } from "./check.js";
+import { Confirm } from "./confirm.js";
+import { cap, count, h, icon, renew, toast } from "./dom.js";
+import * as panel from "./panel.js";
+import { Progress } from "./progress.js";
+import { Similar } from "./similar.js";
+import { classOfKey, listen, poll, store, take, undo } from "./store.js";
+import { Suggested } from "./suggested.js";
+import { Train, watchTraining } from "./train.js";
+
+const root = document.getElementById("view");
+const dialog = document.getElementById("dialog");
+const LABELING = ["suggested", "confirm", "similar", "check"];
+
+const app = {
+  note: (text, kind) => toast(text, kind),
+  failed: (error) => toast(error.message, "bad", 12),
+  like(image = views[name].like) {
+    if (image === undefined || image === null) return this.note("Move to an image first, with the arrows.");
+    location.hash = `similar/${image}`;
+  },
+  async undo() {
+    try {
+      const undone = await undo();
+      if (!undone.length) return this.note("There is nothing to undo.");
+      const one = undone[0];
+      toast(`Undone: ${one.label ?? one.action}${one.image === null && one.action === "class" ? " as a class" : ""}`, "note", 3);
+      views[name].undone?.(undone);
+    } catch (error) {
+      this.failed(error);
+    }
+  },
+};
+const views = { suggested: new Suggested(app), confirm: new Confirm(app), similar: new Similar(app), check: new Check(app), progress: new Progress(app), train: new Train(app) };
+let name = "suggested";
+
+function route() {
+  const [wanted, argument] = location.hash.slice(1).split("/");
+  name = wanted in views ? wanted : "suggested";
+  document.body.dataset.view = name;
+  for (const link of document.querySelectorAll("[data-to]")) {
+    if (link.dataset.to === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  for (const [other, view] of Object.entries(views)) if (other !== name) view.root = view.actions = null;
+  root.setAttribute("aria-busy", "false");
+  if (!store.state) return;
+  scrollTo(0, 0);
+  views[name].show(root, argument === undefined ? undefined : decodeURIComponent(argument));
+}
+
+// Dialogs.
+
+function open(...content) {
+  dialog.replaceChildren(h("form", { method: "dialog" }, ...content));
+  dialog.showModal();
+}
+
+function help() {
+  const row = (keys, text) => h("li", {}, h("span", {}, keys.map((key) => cap(key))), text);
+  open(h("h2", { id: "dialog-title" }, "Keys"),
+    h("ul", { class: "keys" },
+      row(["1", "2", "…"], "give the class on that button"), row(["Enter"], "confirm the guess, or all that is shown"),
+      row(["S"], "skip"), row(["N"], "none of these classes"), row(["U", "Ctrl Z"], "undo, without limit"),
+      row(["F"], "more like this"), row(["G"], "grid, or one by one"), row(["+"], "new class"), row(["/"], "find a class by name"),
+      row(["←", "→", "↑", "↓"], "move in a grid"), row(["Space"], "choose in a grid; with Shift a range"), row(["Alt 1", "… 5"], "the views, from left to right"), row(["?"], "this list")),
+    h("p", { class: "note" }, "Every label is written to disk at once, in a journal beside your data. The page may be closed at any time."),
+    h("div", { class: "actions" }, h("button", { class: "primary", autofocus: true }, "Close")));
+}
+
+function create(suggestion = "") {
+  const field = h("input", { type: "text", id: "new-class", maxlength: 200, required: true, autocomplete: "off", autofocus: true, value: suggestion });
+  const wrong = h("p", { class: "mistake", role: "alert" });
+  const view = LABELING.includes(name) ? views[name] : null;
+  const meant = name === "suggested" ? view.meant() : (view?.grid?.meant ?? []);
+  open(h("h2", { id: "dialog-title" }, "New class"), h("label", { for: "new-class" }, "Its name"), field, wrong,
+    h("p", { class: "note" }, meant.length ? `It is given to the ${meant.length === 1 ? "image" : `${count(meant.length)} images`} that you are looking at.` : "It joins the others on the right."),
+    h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button", { class: "primary" }, icon("plus"), "Add")));
+  dialog.querySelector("form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const wanted = field.value.trim();
+    try {
+      take(await outbox.push("class", { name: wanted }), true);
+      dialog.close();
+      if (meant.length) view.assign(wanted);
+    } catch (error) {
+      wrong.textContent = error.message;
+      field.select();
+    }
+  });
+}
+
+// Keys.
+
+document.addEventListener("keydown", (event) => {
+  if (dialog.open || event.defaultPrevented || event.isComposing) return;
+  const typing = event.target.matches("input, textarea, select");
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing) return done(event, () => app.undo());
+  if (event.altKey && !event.ctrlKey && /^[1-5]$/.test(event.key)) return done(event, () => (location.hash = Object.keys(views)[event.key - 1]));
+  if (event.ctrlKey || event.metaKey || event.altKey || typing) return;
+  const view = views[name], key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (key === "?") return done(event, help);
+  if (key === "/") return done(event, panel.focusSearch);
+  if (key === "+") return done(event, () => create());
+  if (key === "u") return done(event, () => app.undo());
+  if (!LABELING.includes(name)) return;
+  if (key === "Enter") {
+    const own = event.target.closest("button, a, summary");
+    if (own && !own.closest(".film")) return;
+    return event.repeat ? event.preventDefault() : done(event, () => view.enter());
+  }
+  if (event.repeat) return;
+  const act = { s: () => view.skip(), n: () => view.none(), f: () => app.like(), g: () => view.toggle?.() }[key];
+  if (act) return done(event, act);
+  const label = classOfKey(key);
+  if (label !== null) done(event, () => view.assign(label));
+});
+
+function done(event, act) {
+  event.preventDefault();
+  act();
+}
+
+// What the server says.
+
+function banner() {
+  const place = document.getElementById("banner"), waiting = outbox.items.length;
+  const kept = waiting ? `${count(waiting)} ${waiting === 1 ? "action waits" : "actions wait"} in this browser and ${waiting === 1 ? "is" : "are"} sent when it is back.` : "Every label so far is on disk.";
+  document.body.classList.toggle("offline", outbox.state !== "online");
+  if (outbox.state === "online") {
+    if (place.firstChild) renew();
+    return place.replaceChildren();
+  }
+  const stale = outbox.state === "stale";
+  place.replaceChildren(h("div", { class: "offline-note" }, icon("offline"), h("div", {}, h("strong", {}, stale ? "daso label was started anew" : "The server does not answer"), h("span", {}, stale ? `Open the address that the terminal shows now. ${waiting ? `${count(waiting)} ${waiting === 1 ? "action is" : "actions are"} kept in this browser and sent from there.` : "Every label so far is on disk."}` : `Trying again … ${kept}`)), stale ? null : h("button", { type: "button", onclick: () => { outbox.send(); poll(); } }, "Try now")));
+}
+
+outbox.onchange = banner;
+let first = true;
+listen((state, before, own) => {
+  watchTraining(state, before);
+  if (first) { first = false; return route(); }
+  views[name].update?.(state, before, own);
+});
+panel.start({ assign: (label) => (LABELING.includes(name) ? views[name].assign?.(label) : (location.hash = `confirm/${encodeURIComponent(label)}`)), create });
+addEventListener("hashchange", route);
+addEventListener("resize", () => clearTimeout(app.resized) || (app.resized = setTimeout(() => views[name].resize?.(), 200)));
+document.getElementById("help-button").addEventListener("click", help);
+if (location.search) history.replaceState(null, "", `/${location.hash}`);
+const adopted = await outbox.adopt();
+if (adopted) toast(`${count(adopted)} ${adopted === 1 ? "action" : "actions"} of an earlier page are sent now.`, "good");
+poll();
+document.body.dataset.ready = "yes";

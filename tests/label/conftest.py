@@ -1,0 +1,165 @@
+"""Small folders of digits, and the page of daso label served in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from daso.data.journal import Journal
+from daso.data.labeling import open_for_labeling
+from daso.label.features import Embedding
+from daso.label.images import Images
+from daso.label.session import Session
+from daso.label.training import Trainer
+from daso.label.web.app import create_app
+from daso.label.web.server import bind, meant_hosts
+from daso.label.web.thumbnails import Thumbnails
+
+NAMES = ("zero", "one", "two", "three", "four")
+LABELED = (8, 6, 4, 3, 2)
+TESTED, UNLABELED = 8, (60, 40, 30, 20, 12)
+TOKEN = "token-of-the-tests-0123456789"
+
+
+@pytest.fixture(scope="session")
+def digit_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return labeled/, unlabeled/ and test/ with digits of five classes; unlabeled names end in the digit."""
+    from sklearn.datasets import load_digits
+
+    digits, random = load_digits(), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("digits") / "photos"
+    for digit, name in enumerate(NAMES):
+        rows = random.permutation(np.flatnonzero(digits.target == digit))
+        ends = np.cumsum([LABELED[digit], TESTED, UNLABELED[digit]])
+        for place, row in enumerate(rows[: ends[2]]):
+            part = f"labeled/{name}" if place < ends[0] else f"test/{name}"
+            part = part if place < ends[1] else "unlabeled"
+            path = folder / part / f"{row:04}-{digit}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.uint8(digits.images[row] * 15.9)
+            Image.fromarray(pixels).resize((24, 24), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture
+def photos(digit_folders: Path, tmp_path: Path) -> Path:
+    """Return a copy of the folders that a test may change."""
+    return Path(shutil.copytree(digit_folders, tmp_path / "photos"))
+
+
+def pixel_features(images: Images) -> Embedding:
+    """Return the images' own pixels as features, which tell digits apart well enough."""
+    rows = []
+    for number in range(len(images)):
+        with Image.open(images.read(number)) as image:
+            rows.append(np.asarray(image.convert("L").resize((12, 12)), dtype=np.float32).ravel())
+    pixels = np.stack(rows)
+    pixels -= pixels.mean(0)
+    return Embedding(pixels / np.sqrt((pixels**2).mean()), "pixels")
+
+
+@dataclass
+class Served:
+    """The page of a folder, served by a thread until ``stop``."""
+
+    folder: Path
+    train: tuple[str, ...] = ()
+    port: int = 0
+    token: str = TOKEN
+    journal: Journal = field(init=False)
+
+    def start(self) -> Served:
+        data = open_for_labeling(str(self.folder))
+        self.journal = Journal.open(data.journal)
+        images = Images(data)
+        self.session = Session(data, self.journal, pixel_features(images))
+        assert self.session.wait(60)
+        known = [str(e.details["run"]) for e in self.journal.entries if e.details]
+
+        def finished(run: Path, numbers: dict[str, object]) -> None:
+            self.session.replace_embedding(pixel_features(images))
+            self.session.finish_round(numbers)
+
+        arguments = (str(self.folder), *self.train)
+        self.rounds = self.folder.parent / "rounds"
+        self.trainer = Trainer(lambda: arguments, self.rounds, finished, known)
+        listening = bind("127.0.0.1", self.port)
+        self.port = listening.getsockname()[1]
+        pictures = Thumbnails(images.read, images.name)
+        self.app = create_app(
+            self.session,
+            pictures,
+            self.token,
+            self.trainer,
+            name=self.folder.name,
+            identity=str(len(images)),
+            hosts=meant_hosts("127.0.0.1", self.port),
+            port=self.port,
+        )
+        options = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 1}
+        self._server = uvicorn.Server(uvicorn.Config(self.app, **options))
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(30)
+        self.trainer.close()
+        self.session.wait(60)
+        self.journal.close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/?token={self.token}"
+
+    @property
+    def labels(self) -> dict[str, str | None]:
+        """The decisions of the journal on disk."""
+        return {n: e.label for n, e in Journal.read(self.journal.path).decisions().items()}
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[..., Served]]:
+    """Yield a function that serves a folder until the block ends."""
+    running: list[Served] = []
+
+    def start(folder: Path, **options: object) -> Served:
+        running.append(Served(folder, **options).start())  # type: ignore[arg-type]
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for one in running:
+            one.stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Return a function that serves a folder until the test ends."""
+    with serving() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def served(digit_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Return one server for the tests of a module."""
+    with serving() as start:
+        yield start(
+            Path(shutil.copytree(digit_folders, tmp_path_factory.mktemp("served") / "photos"))
+        )

@@ -1,0 +1,74 @@
+"""What ``daso label`` does without a page: errors in words, --export and --apply."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from daso.cli import main
+from daso.data.journal import Journal, journal_path
+from daso.data.labeling import open_for_labeling
+
+
+@pytest.fixture
+def labeled(photos: Path) -> Path:
+    """Return folders with a journal that calls two unlabeled images "two" and "new"."""
+    data = open_for_labeling(str(photos))
+    journal = Journal.open(journal_path(photos))
+    for index, label in enumerate(("two", "new")):
+        name, checksum = data.name("unlabeled", index), data.checksum("unlabeled", index)
+        journal.append("label", image=name, checksum=checksum, label=label)
+    journal.close()
+    return photos
+
+
+def test_wrong_uses_are_told_in_words(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = photos.parent / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({}))
+    cases = [
+        (["no/such/folder"], "no such"),
+        (["digits"], "digits"),
+        ([str(photos), "--port", "70000"], "--port"),
+        ([str(photos), "--links"], "--apply"),
+        ([str(photos), "--apply", "--links", "--move"], "one of"),
+        ([str(photos), "--apply", "--export", "x.csv"], "one of"),
+        ([str(photos), "--train=--out elsewhere"], "--out"),
+        ([str(photos), "--train='"], "--train"),
+        ([str(run), "--test", str(photos)], "run"),
+        ([str(photos), "--network", "no-such"], "pretrained"),
+        ([str(photos), "--host", "203.0.113.7", "--no-open"], "203.0.113.7"),
+    ]
+    monkeypatch.chdir(photos.parent)
+    for words, told in cases:
+        assert main(["label", *words]) in (1, 2), words
+        error = capsys.readouterr().err
+        assert told in error, (words, error)
+        assert "Traceback" not in error
+    assert not journal_path(photos).exists()
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["label", str(photos)]) == 1
+    assert "daso[label]" in capsys.readouterr().err
+
+
+def test_labels_are_exported_and_files_are_sorted_and_put_back(
+    labeled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # these need no server
+    table = labeled.parent / "labels.csv"
+    assert main(["label", str(labeled), "--export", str(table)]) == 0
+    with table.open(newline="") as file:
+        rows = [row["label"] for row in csv.DictReader(file)]
+    assert rows.count("new") == 1
+    before = {path.relative_to(labeled) for path in labeled.rglob("*.png")}
+    assert main(["label", str(labeled), "--apply", "--move"]) == 0
+    assert len(list((labeled / "labeled" / "new").iterdir())) == 1
+    assert len(list(labeled.rglob("*.png"))) == len(before)
+    assert main(["label", str(labeled), "--apply", "--undo"]) == 0
+    assert {path.relative_to(labeled) for path in labeled.rglob("*.png")} == before

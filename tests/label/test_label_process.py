@@ -1,0 +1,158 @@
+"""``daso label`` as a process: killed and opened again, nothing is lost and nothing is there twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from daso.data.journal import Journal, journal_path
+
+TRAIN = (
+    "--train=--steps 60 --network small-4 --method supervised+la --device cpu --evaluate-every 5"
+)
+
+
+@dataclass
+class Server:
+    """A process of daso label, and a client that knows its token."""
+
+    process: subprocess.Popen[str]
+    base: str
+    client: httpx.Client
+    actions: int = 0
+
+    def post(self, path: str, **sent: Any) -> dict[str, Any]:
+        self.actions += 1
+        answer = self.client.post(
+            f"/api/{path}", json={**sent, "action": f"action {self.actions:06}"}
+        )
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.client.get("/api/state").json())
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first state that is wanted; the test's timeout ends the wait."""
+        while not wanted(state := self.state()):
+            assert self.process.poll() is None
+            assert state["training"]["state"] != "failed", state["training"]
+            time.sleep(0.05)
+        return state
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
+    """Return a function that starts daso label on a folder and waits for its address."""
+    running: list[Server] = []
+
+    def begin(folder: Path) -> Server:
+        command = [sys.executable, "-m", "daso", "label", str(folder), "--no-open", "--port", "0"]
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "rounds"), TRAIN],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if line.startswith("open http"):
+                break
+        else:
+            pytest.fail("".join(told))
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        base, _, token = line.split()[1].partition("/?token=")
+        client = httpx.Client(
+            base_url=base,
+            headers={"origin": base, "x-daso-token": token},
+            timeout=60,
+            trust_env=False,
+        )
+        client.get("/", params={"token": token}).raise_for_status()
+        running.append(Server(process, base, client))
+        return running[-1]
+
+    yield begin
+    for server in running:
+        server.process.terminate()
+        server.process.wait(60)
+        server.client.close()
+
+
+def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
+    start: Callable[[Path], Server], photos: Path, tmp_path: Path
+) -> None:
+    server = start(photos)
+    told: list[int] = []
+
+    def label() -> None:
+        try:
+            for image in range(25, 140):
+                server.post("assign", images=[image], label="two")
+                told.append(image)
+        except httpx.HTTPError:
+            pass  # the server was killed
+
+    labeling = threading.Thread(target=label)
+    labeling.start()
+    while len(told) < 20:
+        time.sleep(0.01)
+    server.kill()
+    labeling.join()
+    assert len(told) < 115
+
+    server = start(photos)
+    labels = {
+        name
+        for name, entry in Journal.read(journal_path(photos)).decisions().items()
+        if entry.label == "two"
+    }
+    names = [server.client.get(f"/api/image/{image}").json()["name"] for image in told]
+    assert set(names) <= labels
+    assert len(labels) in (len(told), len(told) + 1)  # the last one may not have been told
+    entries = Journal.read(journal_path(photos)).entries
+    assert len({entry.image for entry in entries}) == len(entries)
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "daso", "label", str(photos), "--no-open"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert str(server.process.pid) in refused.stderr
+
+    server.post("train")
+    run = Path(server.until(lambda state: state["training"].get("step", 0) > 0)["training"]["run"])
+    server.kill()
+    server = start(photos)
+    server.until(lambda state: state["training"]["state"] == "done")
+    server.kill()
+    server = start(photos)
+    state = server.state()
+    assert state["training"]["state"] == "idle"
+    assert state["round"] == 1
+    rounds = [
+        entry.details
+        for entry in Journal.read(journal_path(photos)).entries
+        if entry.action == "round"
+    ]
+    assert len(rounds) == 1
+    assert rounds[0] is not None
+    assert Path(rounds[0]["run"]) == run.resolve()
+    assert sum(rounds[0]["labels"]) == 23 + len(labels)
+
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(60) == 130
