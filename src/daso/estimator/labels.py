@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 def as_column(y: Any) -> Array:
     """Return labels as an array (N,), ``None`` where a masked array hides one."""
     if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
-        y = np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
+        y = y.astype(object).filled(None)
     return np.asarray(column_or_1d(y, warn=True))
 
 

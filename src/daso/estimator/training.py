@@ -71,7 +71,7 @@ def configure(
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Return an argument; raise an ``OptionError`` unless it is a whole number of *least* or more."""
+    """Return an argument; raise an ``OptionError`` unless it is a whole number >= *least*."""
     if not isinstance(value, Integral) or value < least:
         raise OptionError(f"{name} = {value!r}: must be a whole number of at least {least}")
     return int(value)
