@@ -17,7 +17,8 @@ Array = npt.NDArray[Any]
 def as_column(y: Any) -> Array:
     """Return labels as an array (N,), ``None`` where a masked array hides one."""
     if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
-        y = y.astype(object).filled(None)
+        hidden, y = np.ma.getmaskarray(y), y.data.astype(object)
+        y[hidden] = None
     return np.asarray(column_or_1d(y, warn=True))
 
 
