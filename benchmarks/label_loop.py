@@ -10,7 +10,8 @@ An annotator who knows all classes labels 5 times 20 images. All strategies begi
 labels, 40 of the most frequent class to 2 of the rarest, of the same long-tailed pool; of solar
 cells (ELPV), which are imbalanced by themselves, with 2 of the rarest and as many times more of the
 others. The strategy of daso is a ``Session``, driven as the page drives it. The others see the
-beliefs of the same live head, fitted anew after every 20 labels. In the end two judges learn from
+beliefs of the same live head, fitted anew after every 20 labels. The oracle knows all classes and
+always labels an image of the class with the fewest labels: it shows how much can be won. In the end two judges learn from
 the labels, the live head and a weighted logistic regression, and are measured on test images.
 A cold start begins without any label and ends when each class has one, or after 200.
 """
@@ -45,7 +46,7 @@ from daso.report.results import append_row, has_row
 
 Array = npt.NDArray[Any]
 Begin = Literal["labels", "nothing"]
-OURS = "daso label"
+OURS, ORACLE = "daso label", "oracle"
 NEED_BELIEFS = ("least margin", "entropy", "BADGE")
 COLD = ("random", "CoreSet", "TypiClust", OURS)
 EACH, ROUNDS, MOST_COLD = 20, 5, 200
@@ -63,7 +64,7 @@ class LabelLoop:
     """Safetensors of EfficientNet-Lite0 for CIFAR-10 and ELPV; features of patches without it."""
     settings: tuple[str, ...] = tuple(SETTINGS)
     begin: tuple[Begin, ...] = ("labels", "nothing")
-    strategies: tuple[str, ...] = (*STRATEGIES, OURS)
+    strategies: tuple[str, ...] = (*STRATEGIES, OURS, ORACLE)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """100 and up are those that the selection was developed on."""
     cache: Path = Path("runs/label-loop")
@@ -134,12 +135,27 @@ class Annotator:
         if self._session is not None:
             self._session.wait()
             return [one["image"] for one in self._session.suggest(count)]
+        if self.strategy == ORACLE:
+            return self._balance(count)
         beliefs = None
         if self.strategy in NEED_BELIEFS:
             beliefs = fit_live(self.pool.features, self.labels, self.pool.classes, self.seed)
         seed = 1_000 * self.seed + self._round
         view = View(self._unit, self.pool.features, self.labels, beliefs, seed)
         return [int(image) for image in STRATEGIES[self.strategy](view, count)]
+
+    def _balance(self, count: int) -> list[int]:
+        """Return images of the classes with the fewest labels, one at a time."""
+        random = np.random.default_rng(1_000 * self.seed + self._round)
+        labels, chosen = self.labels.copy(), list[int]()
+        for _ in range(count):
+            counts = np.bincount(labels[labels >= 0], minlength=self.pool.classes)
+            there = np.bincount(self.pool.truth[labels < 0], minlength=self.pool.classes) > 0
+            label = int(np.where(there, counts, len(labels)).argmin())
+            image = int(random.choice(np.flatnonzero((labels < 0) & (self.pool.truth == label))))
+            labels[image] = label
+            chosen.append(image)
+        return chosen
 
 
 def judge(pool: Pool, labels: Array) -> dict[str, float]:
