@@ -11,8 +11,9 @@ labels, 40 of the most frequent class to 2 of the rarest, of the same long-taile
 cells (ELPV), which are imbalanced by themselves, with 2 of the rarest and as many times more of the
 others. The strategy of daso is a ``Session``, driven as the page drives it. The others see the
 beliefs of the same live head, fitted anew after every 20 labels. The oracle knows all classes and
-always labels an image of the class with the fewest labels: it shows how much can be won. In the end two judges learn from
-the labels, the live head and a weighted logistic regression, and are measured on test images.
+always labels an image of the class with the fewest labels: it shows how much can be won. In the end
+two judges learn from the labels, the live head and a weighted logistic regression, and are measured
+on test images.
 A cold start begins without any label and ends when each class has one, or after 200.
 """
 
