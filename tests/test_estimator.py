@@ -28,15 +28,16 @@ from daso.errors import DataError, OptionError
 from daso.estimator.labels import read_labels, unlabeled_rows
 
 
-@parametrize_with_checks([DASOClassifier(steps=6, n_networks=2)])
+@parametrize_with_checks([DASOClassifier("fixmatch+daso", steps=6, n_networks=2), DASOClassifier()])
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     # Where an accuracy is asked for, the training is longer.
-    is_accurate = check.func.__name__ == "check_classifiers_train"
+    is_accurate = estimator.steps and check.func.__name__ == "check_classifiers_train"
     check(clone(estimator).set_params(steps=20) if is_accurate else estimator)
 
 
 def small(**options: Any) -> DASOClassifier:
     defaults = {
+        "method": "fixmatch+daso",
         "steps": 30,
         "random_state": 0,
         "device": "cpu",
@@ -76,6 +77,22 @@ def test_unlabeled_rows_help_the_rare_classes(long_tailed: Any) -> None:
     )
     assert {"loss", "losses"} <= model.history_[0].keys()
     assert model.history_[-1]["step"] == model.n_steps_
+
+
+def test_the_default_reads_the_unlabeled_rows_and_trains_nothing(long_tailed: Any) -> None:
+    X, y, test, truth = long_tailed
+    model = DASOClassifier(random_state=0, device="cpu").fit(X, y)
+    labels_alone = DASOClassifier(
+        method_options={"mixture_weight": 0.0}, random_state=0, device="cpu"
+    ).fit(X, y)
+    reached, without = (
+        balanced_accuracy_score(truth, m.predict(test)) for m in (model, labels_alone)
+    )
+    assert reached > max(0.8, without)
+    assert (model.n_steps_, len(model.networks_)) == (0, 1)
+    np.testing.assert_array_equal(model.pseudo_labels_, model.predict(X[y == -1]))
+    clone_of_it = clone(model).fit(X, y)
+    np.testing.assert_array_equal(clone_of_it.predict_proba(test), model.predict_proba(test))
 
 
 def test_which_labels_are_missing() -> None:

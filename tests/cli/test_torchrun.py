@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import torch
 
 from daso.cli.processes.torchrun import team
 from daso.errors import OptionError
-from daso.files import read_json
+from daso.files import read_json, read_rows
 from daso.train.folder.checkpoint import newest_step
 
 SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
@@ -84,7 +83,7 @@ def finished(*arguments: str | Path, size: int = 2) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(folder / "metrics.jsonl")
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,21 @@ class Team:
                     dist.barrier()
                 yield copy
 
+    def check(self, work: Callable[[], None]) -> None:
+        """Check something in every process.
+
+        Raises:
+            TeamError: *work* failed in a process.
+        """
+        if self.processes is None:
+            work()
+            return
+        try:
+            work()
+        except Exception as error:
+            self.processes.fail(error)
+        self.processes.tell(None)
+
     def prepare(self, work: Callable[[], Result], prepared: Callable[[Result], Prepared]) -> Result:
         """Prepare a training in every process and check that all prepared the same.
 

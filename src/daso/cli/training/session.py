@@ -223,7 +223,7 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-            refuse_early(request, shared=together.processes is not None)
+        together.check(partial(refuse_early, request, shared=together.processes is not None))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)
