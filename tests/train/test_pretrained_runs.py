@@ -250,3 +250,13 @@ def test_a_name_of_the_hub_is_asked_for_without_its_prefix(
     assert config.train.network == "hf:facebook/dinov2-small"
     with pytest.raises(OptionError, match="--weights is for networks of daso"):
         prepare(tiny_config("supervised", network="hf:a/b", weights="w.safetensors"), digits)
+
+
+def test_a_folder_that_is_called_like_a_network_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("small", False), ("wrn-10-1", False), ("own", True)):
+        (tmp_path / name).mkdir()
+        assert backbones.is_folder(name) == folder, name
+    assert backbones.is_folder("./small")

@@ -204,6 +204,11 @@ def build_vector_encoder(name: str, mean: Sequence[float], std: Sequence[float])
     raise OptionError(f"unknown network {name!r} for vectors; {hint}")
 
 
+def is_builtin(name: str) -> bool:
+    """Whether ``build_encoder`` knows a name."""
+    return re.fullmatch(r"wrn-\d+-\d+|resnet\d+|small(-\d+)?", name) is not None
+
+
 def build_encoder(name: str, channels: int, size: int) -> Encoder:
     """Build an encoder of images by name.
 

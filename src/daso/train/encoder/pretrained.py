@@ -25,6 +25,7 @@ from daso.nets.backbone import (
     load_backbone,
     measure,
 )
+from daso.nets.network import is_builtin
 from daso.nets.pretrained.huggingface import build_transformers, open_transformers
 from daso.nets.pretrained.own_weights import build_own, load_strictly, open_weights
 from daso.nets.pretrained.timm_models import build_timm, open_timm, timm_preprocessing
@@ -87,7 +88,7 @@ def open_named(options: TrainOptions) -> Backbone | None:
         return replace(opened, name=name)
     if name.startswith("timm:"):
         return open_timm(name.removeprefix("timm:"), resolution, weights)
-    if _is_folder(name):
+    if is_folder(name):
         return _open_folder(Path(name).expanduser(), resolution)
     if weights is not None:
         if not name:
@@ -125,11 +126,12 @@ def is_pretrained(options: TrainOptions) -> bool:
     """Return whether the options name a pretrained encoder."""
     name = options.network or ""
     by_name = name.startswith(("hf:", "timm:", PYTHON))
-    return options.weights is not None or by_name or _is_folder(name)
+    return options.weights is not None or by_name or is_folder(name)
 
 
-def _is_folder(name: str) -> bool:
-    return "/" in name or Path(name or "?").expanduser().is_dir()
+def is_folder(name: str) -> bool:
+    """Whether a network's name means a folder; one that is called like a network does not."""
+    return "/" in name or (not is_builtin(name) and Path(name or "?").expanduser().is_dir())
 
 
 def _wrap_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None) -> Backbone:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from daso.nets.pretrained.huggingface import transformers_side
 from daso.nets.pretrained.timm_models import timm_side
+from daso.train.encoder.pretrained import is_folder
 from daso.train.options import TrainOptions
 
 ENLARGED = 4
@@ -30,13 +31,12 @@ def choose_resolution(options: TrainOptions, side: int) -> Resolution | None:
     name = options.network or ""
     if options.resolution is not None:
         return None
-    folder = Path(name).expanduser()
     if name.startswith("timm:"):
         sides = timm_side(name.removeprefix("timm:"))
     elif name.startswith("hf:"):
         sides = transformers_side(name.removeprefix("hf:"), None)
-    elif "/" in name or folder.is_dir():
-        sides = transformers_side(name, folder)
+    elif is_folder(name):
+        sides = transformers_side(name, Path(name).expanduser())
     else:
         return None
     if sides is None:
