@@ -26,7 +26,7 @@ COLORS = 256
 
 def write_cells(folder: Path) -> dict[str, str]:
     """Write labeled/ and unlabeled/; return the classes of the unlabeled files by name."""
-    from elpv_dataset.utils import load_dataset  # type: ignore[import-untyped]
+    from elpv_dataset.utils import load_dataset
 
     photos, chances, kinds = load_dataset()
     classes = np.round(chances * 3).astype(int)

@@ -94,7 +94,7 @@ def _images(name: str, place: Path | None) -> tuple[Array, Array, Array, Array]:
             chosen = np.sort(np.concatenate(first))
             pools += [np.asarray(pool.images[chosen]), pool.labels[chosen]]
         return pools[0], pools[1], pools[2], pools[3]
-    from elpv_dataset.utils import load_dataset  # type: ignore[import-untyped]
+    from elpv_dataset.utils import load_dataset
 
     photos, chances, _ = load_dataset()
     labels = np.round(chances * 3).astype(np.int64)
