@@ -451,7 +451,7 @@ def test_a_batch_of_one_names_the_option() -> None:
 def test_a_readout_classifies_is_pickled_and_stops_early(long_tailed: Any) -> None:
     X, y, test, truth = long_tailed
     model = small(method="supervised+la+mixture", early_stopping=True, n_iter_no_change=2).fit(X, y)
-    assert [row["step"] for row in model.history_ if row["event"] == "evaluate"][:2] == [0, 1]
+    assert [row["step"] for row in model.history_ if row["event"] == "evaluate"][:2] == [0, 6]
     assert model.networks_[0].output == "readout"
     probs = model.predict_proba(test)
     assert probs.dtype == np.float64

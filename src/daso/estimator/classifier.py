@@ -74,8 +74,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         view_options: of the views by name: ``strong_noise``, ``strong_mask`` ... for features,
             ``flip``, ``cutout`` ... for images.
         early_stopping: whether to hold out labeled rows, keep the network with the best balanced
-            accuracy on them, and stop after *n_iter_no_change* evaluations (of 20) without
-            improvement.
+            accuracy on them, and stop after *n_iter_no_change* evaluations (of 20; with a mixture
+            of 5) without improvement.
         validation_fraction: share of each class's labeled rows that *early_stopping* holds out; a
             class keeps at least one.
         n_iter_no_change: see *early_stopping*.
@@ -88,8 +88,8 @@ class DASOClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_counts_: int64, (K,), labeled rows of each class.
         n_features_in_: D, or H * W * C.
         feature_names_in_: names of the columns, if ``X`` is a data frame.
-        history_: rows of the trainings, dictionaries, one for every 20th part of each (every 5th
-            with a mixture), with the number of the ``"network"``; filled during training.
+        history_: rows of the trainings, dictionaries, one for every 20th part of each (with a
+            mixture every fifth), with the number of the ``"network"``; filled during training.
         pseudo_labels_: predicted classes of the unlabeled rows, first those of ``X``, then those of
             ``X_unlabeled``.
         pseudo_label_confidence_: their probabilities, float64.
