@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from run_files import edit
 
 from daso.cli import main
 from daso.cli.terminal.tables import class_table
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.files import read_json
 from daso.train.step.state import Training
 
 Capture = pytest.CaptureFixture[str]
@@ -310,7 +312,7 @@ def test_evaluate(finished_run: Path, capsys: Capture) -> None:
 
 def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture) -> None:
     config = finished_run / "config.json"
-    original = config.read_text()
+    original = json.dumps(read_json(config))
     config.write_text(original.replace('"labeled_head": 20', '"labeled_head": 19'))
     assert main(["evaluate", str(finished_run)]) == 1
     assert "not the images of the run" in capsys.readouterr().err
@@ -318,9 +320,7 @@ def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture)
     assert main(["evaluate", str(finished_run)]) == 1
     assert "do not match" in capsys.readouterr().err
     config.write_text(original)
-    data = json.loads((finished_run / "data.json").read_text())
-    del data["split_fingerprint"]
-    (finished_run / "data.json").write_text(json.dumps(data))
+    edit(finished_run / "data.json", lambda data: data.pop("split_fingerprint"))
     assert main(["evaluate", str(finished_run)]) == 1
 
 

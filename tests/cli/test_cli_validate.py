@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_files import edit
 
 from daso.cli import main
 from daso.data.longtail import SplitOptions
@@ -101,9 +102,7 @@ def test_folds_of_another_training_are_refused(
         ("answers.json", lambda saved: saved["images"].update(labeled="0" * 16)),
     ):
         before = (fold / name).read_bytes()
-        saved = json.loads(before)
-        change(saved)
-        (fold / name).write_text(json.dumps(saved))
+        edit(fold / name, change)
         capsys.readouterr()
         assert main(line) == 1, name
         assert "remove" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_hostile_configurations_in_a_run_folder(
     finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, wrong = finished_run / "config.json", []
-    config = json.loads(file.read_text())
+    config = read_json(file)
     changes: list[dict[str, Any]] = [
         {"source": "/dev/zero"},
         {"source": "/etc/passwd"},

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from safetensors import safe_open
 
 from daso.errors import RunError
+from daso.files import read_json
 from daso.report import figures
 from daso.report.figures.feature_map import COLORS, MOST_SHAPES, OTHERS, SIZES, class_styles
 
@@ -40,7 +41,7 @@ def drawn(figure: Figure, kind: str) -> Counter[str]:
 
 
 def colors_of(folder: Path) -> list[str]:
-    counts = np.array(json.loads((folder / "data.json").read_text())["labeled_counts"], dtype=float)
+    counts = np.array(read_json(folder / "data.json")["labeled_counts"], dtype=float)
     order = list(np.argsort(-counts, kind="stable"))
     return [to_hex(color).upper() for color, _ in class_styles(order, range(len(counts)), counts)]
 
@@ -65,7 +66,7 @@ def test_every_image_and_prototype_stands_there_in_the_color_of_its_class(
 
 
 def test_the_legend_names_each_class_with_its_labeled_images(finished_run: Path) -> None:
-    counts = json.loads((finished_run / "data.json").read_text())["labeled_counts"]
+    counts = read_json(finished_run / "data.json")["labeled_counts"]
     legend = figures.embedding_map(finished_run).axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
@@ -97,7 +98,7 @@ def test_classes_differ_in_color_or_shape_and_neighbors_in_both(count: int) -> N
 
 def test_more_classes_are_colored_by_their_number_of_labeled_images(finished_run: Path) -> None:
     count = MOST_SHAPES + 8
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     data |= {
         "class_names": [f"class {k}" for k in range(count)],
         "labeled_counts": list(range(count, 0, -1)),
@@ -118,7 +119,7 @@ def test_more_classes_are_colored_by_their_number_of_labeled_images(finished_run
 
 
 def test_names_are_drawn_as_they_are(finished_run: Path) -> None:
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     names = ["$x^2$", "a_b", "50%", "$", "\\frac", "ß" * 40, *"abcd"]
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
     figure = figures.embedding_map(finished_run)

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from report_page import HOSTILE, make_hostile
 
 from daso.cli import main
+from daso.files import read_json
 from daso.report.html.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
@@ -407,7 +408,7 @@ def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path, width: int) -> None:
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     names = [
         "pullover form 00",
         "a",

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from daso.errors import RunError
+from daso.files import read_json
 from daso.report import charts
 from daso.report.figures.draw import draw, draw_comparison, draw_confusions, draw_run
 from daso.report.html import svg
@@ -64,7 +65,7 @@ def test_an_incomplete_run(finished_run: Path) -> None:
 
 def test_names_are_drawn_as_they_are_written(finished_run: Path) -> None:
     names = ["$", "$$", r"\$5-$6", "_x", "a\udce9", "{", "猫", "שלום", "cafe\u0301", "#"]
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
     assert_pictures(finished_run, ALL)
     run = read_run(finished_run)
@@ -100,7 +101,7 @@ def test_a_run_that_was_not_measured(finished_run: Path) -> None:
 
 
 def test_many_classes_and_no_truth(finished_run: Path) -> None:
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     data |= {
         "class_names": [f"class {k}" for k in range(30)],
         "labeled_counts": list(range(1, 31)),

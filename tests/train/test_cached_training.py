@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from daso.data.images.image_file import ImageFile
 from daso.data.images.pool import FileRows, join_rows, select_rows
 from daso.data.longtail import SplitOptions
+from daso.files import read_json
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared, prepare
@@ -138,7 +139,7 @@ def test_a_run_from_files_resumes_and_in_memory_too(
         run = tmp_path / name
         steps = iter(range(100))
         list(train_run(prepare(settings), run, stop=lambda steps=steps: next(steps) > 6))
-        saved = json.loads((run / "config.json").read_text())
+        saved = read_json(run / "config.json")
         (run / "config.json").write_text(json.dumps({**saved, "memory": memory}))
         prepared, rows = resume_run(run)
         assert 0 < prepared.step < 12

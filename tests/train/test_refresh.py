@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from daso.cli import main
 from daso.data.source import Source
 from daso.errors import RunError
+from daso.files import read_json
 from daso.train.beliefs import schedule as refresh
 from daso.train.beliefs.schedule import SHARE, BeliefsWriter, refresh_beliefs
 from daso.train.prepare import Prepared, prepare
@@ -171,7 +172,7 @@ def test_the_best_network_is_relative_images_where_it_is_the_model(
     list(train_run(prepare(config, digits), run))
     wanted, deployed = (
         (run / FILE).read_bytes(),
-        json.loads((run / "summary.json").read_text())["deployed_step"],
+        read_json(run / "summary.json")["deployed_step"],
     )
     (run / FILE).unlink()
     assert refresh_beliefs(run, pytest.fail) == deployed == step_of(run) or not wanted
@@ -185,7 +186,7 @@ def test_a_run_without_checkpoint_and_changed_data_are_errors(
     shutil.rmtree(bare / "checkpoints")
     with pytest.raises(RunError, match="first evaluation"):
         refresh_beliefs(bare, pytest.fail)
-    data = json.loads((finished_run / "data.json").read_text())
+    data = read_json(finished_run / "data.json")
     (finished_run / "data.json").write_text(json.dumps(data | {"split_fingerprint": "0" * 16}))
     before = (finished_run / FILE).read_bytes()
     with pytest.raises(RunError, match="has changed"):
