@@ -21,7 +21,9 @@ def test_numbers_out_of_range_are_refused_with_the_range() -> None:
         (2, {"above": 0, "most": 1}, "above 0 and at most 1"),
     ):
         limits: dict[str, Any] = bounds
-        with pytest.raises(OptionError, match=rf"^tau = {value} is out of range \(--tau\): it must be {wanted}$"):
+        with pytest.raises(
+            OptionError, match=rf"^tau = {value} is out of range \(--tau\): it must be {wanted}$"
+        ):
             check_range("tau", value, **limits)
 
 
@@ -33,7 +35,9 @@ def test_numbers_in_range_pass() -> None:
 
 def test_invalid_choices_are_refused_with_the_choices() -> None:
     check_choice("blend", "fixed", ("linear", "fixed"))
-    with pytest.raises(OptionError, match=r"blend = 'fixd' \(--blend\): invalid choice.*linear, fixed"):
+    with pytest.raises(
+        OptionError, match=r"blend = 'fixd' \(--blend\): invalid choice.*linear, fixed"
+    ):
         check_choice("blend", "fixd", ("linear", "fixed"))
 
 
