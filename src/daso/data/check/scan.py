@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +13,18 @@ import numpy.typing as npt
 from daso.data.check.near_copies import THUMBNAIL_SIDE, thumbnail
 from daso.data.images.decode import ImageHeader
 from daso.data.images.decoded import digest
-from daso.data.images.encoded import Encoded, no_size_warnings, read_headers, work_through
+from daso.data.images.encoded import (
+    Encoded,
+    content_digest,
+    no_size_warnings,
+    read_headers,
+    work_through,
+)
 from daso.data.images.layout import Layout, choose_layout, square_layout
 from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import choose_side
 from daso.data.source import Source
-from daso.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the total."""
@@ -126,17 +130,7 @@ def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan
 
 def _look(source: Encoded, layout: Layout) -> Look:
     pixels = layout.decode(source)
-    return Look(_file_digest(source), digest(pixels), *thumbnail(pixels))
-
-
-def _file_digest(source: Encoded) -> bytes:
-    if isinstance(source, bytes):
-        return hashlib.blake2b(source, digest_size=16).digest()
-    try:
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
-    except OSError as error:
-        raise DataError(error.strerror or str(error)) from error
+    return Look(content_digest(source), digest(pixels), *thumbnail(pixels))
 
 
 def scan_source(source: Source, progress: Progress) -> Scan:

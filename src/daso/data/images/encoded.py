@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -141,6 +142,21 @@ class EncodedImages:
             read if self.item is not None and other.item is not None else None,
             lambda: itertools.chain(self.all_names(), other.all_names()),
         )
+
+
+def content_digest(encoded: Encoded) -> bytes:
+    """Return 16 bytes that depend on an encoded image.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if isinstance(encoded, bytes):
+        return hashlib.blake2b(encoded, digest_size=16).digest()
+    try:
+        with encoded.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
 
 
 def origin_of(file: Path) -> str:

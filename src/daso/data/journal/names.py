@@ -7,13 +7,11 @@ shard by the file's path and the row or key; an image of an array by part and nu
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
-from daso.data.images.encoded import Item
+from daso.data.images.encoded import Item, content_digest
 from daso.errors import DataError
 
 
@@ -59,10 +57,7 @@ def item_checksum(item: Item) -> str:
     """Return the checksum of an encoded image; raise a ``DataError`` if it cannot be read."""
     if isinstance(item, DataError):
         raise item
-    if isinstance(item, bytes):
-        return hashlib.blake2b(item, digest_size=16).hexdigest()
     try:
-        with item.open("rb") as file:
-            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
-    except OSError as error:
-        raise DataError(f"{item}: {error.strerror or error}") from error
+        return content_digest(item).hex()
+    except DataError as error:
+        raise DataError(f"{item!s}: {error}") from error
