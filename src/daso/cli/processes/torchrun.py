@@ -91,12 +91,8 @@ class Team:
         """
         if self.processes is None:
             work()
-            return
-        try:
-            work()
-        except Exception as error:
-            self.processes.fail(error)
-        self.processes.tell(None)
+        else:
+            self._tell(self.processes, work)
 
     def prepare(self, work: Callable[[], Result], prepared: Callable[[Result], Prepared]) -> Result:
         """Prepare a training in every process and check that all prepared the same.
@@ -110,14 +106,13 @@ class Team:
         """
         if self.processes is None:
             return work()
-        try:
-            result = work()
-            facts = _shared_facts(prepared(result))
-        except TeamError:
-            raise
-        except Exception as error:
-            self.processes.fail(error)
-        (here, first), *others = self.processes.tell(facts)
+        results: list[Result] = []
+
+        def facts() -> dict[str, Any]:
+            results.append(work())
+            return _shared_facts(prepared(results[0]))
+
+        (here, first), *others = self._tell(self.processes, facts)
         for rank, (host, other) in enumerate(others, 1):
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
@@ -126,7 +121,18 @@ class Team:
                         f"{here}, {other[name]} in process {rank} on {host}; use the same "
                         "versions, options and files in all"
                     )
-        return result
+        return results[0]
+
+    @staticmethod
+    def _tell(processes: Processes, work: Callable[[], Any]) -> list[tuple[str, Any]]:
+        """Return what *work* returned in each process, with its machine; raise if it failed."""
+        try:
+            result = work()
+        except TeamError:
+            raise
+        except Exception as error:
+            processes.fail(error)
+        return processes.tell(result)
 
 
 def _shared_facts(prepared: Prepared) -> dict[str, Any]:
