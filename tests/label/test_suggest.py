@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,8 @@ from daso.label.typical import cluster, typical_order
 from tests.helpers.labeling import make_digits
 
 
-def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
-    digits = make_digits(tmp_path, each=0)
-    session = digits.open()
+def label_as_suggested(digits: Any, session: Any) -> list[int]:
+    """Label three times 20 suggested images by their true classes; return them."""
     found: list[int] = []
     for _ in range(3):
         images = [one["image"] for one in session.suggest(20)]
@@ -21,6 +21,13 @@ def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
             session.assign(image, digits.name(image))
         found += images
         session.wait()
+    return found
+
+
+def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path, each=0)
+    session = digits.open()
+    found = label_as_suggested(digits, session)
     assert len(set(digits.truth[found])) == 10
     session.journal.close()
 
@@ -28,13 +35,7 @@ def test_every_digit_is_found_from_nothing_by_60_labels(tmp_path: Path) -> None:
 def test_rare_classes_are_asked_for_more_than_by_chance(tmp_path: Path) -> None:
     digits = make_digits(tmp_path, each=6, images=1_000, keep={8: 20, 9: 20})
     session = digits.open()
-    found: list[int] = []
-    for _ in range(3):
-        images = [one["image"] for one in session.suggest(20)]
-        for image in images:
-            session.assign(image, digits.name(image))
-        found += images
-        session.wait()
+    found = label_as_suggested(digits, session)
     labels = digits.truth[found]
     share = float(np.isin(digits.truth[60:], (8, 9)).mean())
     assert float(np.isin(labels, (8, 9)).mean()) > 3 * share
