@@ -2,10 +2,12 @@
 
     python benchmarks/unlabeled.py --data FOLDER --sources cifar10 --seeds 100 101
     python benchmarks/unlabeled.py --sides patches,-labels patches --shapes uniform reversed
+    python benchmarks/unlabeled.py --sources elpv
 
 The labels fall from 250 to 5 of a class, or from 50 to 1. The unlabeled images are distributed like
 them (consistent, 2,000 to 40), uniformly (700 of every class) or the other way round (reversed).
-Sides that share a seed share the split. A cell that has its row in the results file is not run
+elpv are photographs of solar cells as they are, see ``elpv.py``. Sides that share a seed share the
+split. A cell that has its row in the results file is not run
 again; one that was stopped is resumed. Seeds from 100 on are for development; results are reported
 for seeds 0 to 4.
 """
@@ -14,12 +16,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from elpv import write_elpv
 from lite import train
 
 from daso.data.longtail import SplitOptions
@@ -41,6 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 MIXTURE = "supervised+la+mixture"
+TAUGHT = "mixtureteacher+la+mixture"
 SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "patches, labels": (MIXTURE, {"mixture_weight": 0.0}, {"steps": 0}),
     "patches": (MIXTURE, {}, {"steps": 0}),
@@ -52,6 +57,13 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"steps": 1500, "batch": 16},
     ),
     "fixmatch+la+mixture": ("fixmatch+la+mixture", {}, {"steps": 1500, "batch": 16}),
+    "mixtureteacher+la+mixture": (TAUGHT, {}, {"steps": 1000, "batch": 32, "unlabeled_ratio": 1}),
+    "taught, 16+32": (TAUGHT, {}, {"steps": 1000, "batch": 16, "unlabeled_ratio": 2}),
+    "taught, unadjusted": (
+        TAUGHT,
+        {"adjust_beliefs": False},
+        {"steps": 1000, "batch": 32, "unlabeled_ratio": 1},
+    ),
 }
 """Method, hyper-parameters and training of each side; trainings take about as long as one another.
 """
@@ -62,7 +74,7 @@ class Options:
     """Run the missing cells and append a row of each to the results file."""
 
     sources: tuple[str, ...] = ("fashion-mnist",)
-    """fashion-mnist, cifar10."""
+    """fashion-mnist, cifar10, elpv."""
     shapes: tuple[str, ...] = tuple(SHAPES)
     labels: tuple[str, ...] = ("250-5",)
     """250-5, 50-1."""
@@ -77,21 +89,34 @@ class Options:
     runs: Path = Path("runs/unlabeled")
 
 
+def settings_of(options: Options) -> Iterator[tuple[int, str, str, str]]:
+    """Yield seed, source, labels and shape of each setting; real imbalance has one shape."""
+    for seed, name in itertools.product(options.seeds, options.sources):
+        if name == "elpv":
+            yield seed, name, "200-12", "as it is"
+        else:
+            for labels, shape in itertools.product(options.labels, options.shapes):
+                yield seed, name, labels, shape
+
+
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     sources: dict[str, Source] = {}
-    cells = (options.seeds, options.sources, options.labels, options.shapes, options.sides)
-    for seed, name, labels, shape, side in itertools.product(*cells):
+    for (seed, name, labels, shape), side in itertools.product(settings_of(options), options.sides):
         method, values, changes = SIDES[side]
         steps = changes["steps"] if not changes["steps"] else options.steps or changes["steps"]
         key = {"labels": labels, "shape": shape, "side": side, "seed": str(seed)}
         key |= {"source": name, "steps": str(steps), "network": options.network}
         if has_row(options.results, key):
             continue
-        if name not in sources:
-            sources[name] = open_source(name, data=options.data)
-        head, gamma = LABELS[labels]
-        split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **SHAPES[shape])
+        place, split = name, SplitOptions()
+        if name == "elpv":
+            place = str(write_elpv(options.runs / f"elpv-{seed}", seed))
+        else:
+            head, gamma = LABELS[labels]
+            split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **SHAPES[shape])
+        if place not in sources:
+            sources[place] = open_source(place, data=options.data)
         training = TrainOptions(
             **{**changes, "steps": steps},
             network=options.network,
@@ -101,9 +126,9 @@ def main(options: Options) -> None:
             device="cpu",
         )
         data = None if options.data is None else str(options.data)
-        config = RunConfig(name, method, data, split=split, method_options=values, train=training)
-        folder = options.runs / "-".join(key.values()).replace(", ", "-")
-        train(config, sources[name], folder)
+        config = RunConfig(place, method, data, split=split, method_options=values, train=training)
+        folder = options.runs / "-".join(key.values()).replace(", ", "-").replace(" ", "-")
+        train(config, sources[place], folder)
         row = {**key, "date": time.strftime("%Y-%m-%d"), **result_row(read_run(folder))}
         append_row(options.results, row, key)
         print(

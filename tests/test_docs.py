@@ -142,7 +142,7 @@ def test_options_in_the_text_are_options_of_something(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "200")
     methods = (
         "fixmatch+la+daso+abc",
-        "supervised+mixture",
+        "mixtureteacher+mixture",
         "remixmatch+darp+crest",
         "supervised",
         "fixmatch+align+estimate+darp",

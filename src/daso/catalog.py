@@ -28,6 +28,7 @@ METHODS = {
     "fixmatch": "daso.methods.fixmatch:FixMatch",
     "boss": "daso.methods.boss:BOSS",
     "usadtm": "daso.methods.usadtm:USADTM",
+    "mixtureteacher": "daso.methods.mixture_teacher:MixtureTeacher",
 }
 ADDITIONS = {
     "la": "daso.losses.logit_adjusted:LogitAdjusted",

@@ -159,8 +159,12 @@ class Recipe:
                     f"{', '.join(known) or 'none'}.{nearest(option, known)}"
                 )
 
-    def check_steps(self, steps: int) -> None:
-        """Raise an ``OptionError`` if no step is trained and there is no readout to fit."""
+    def check_readout(self, steps: int | None) -> None:
+        """Raise an ``OptionError`` if there is no readout, but the method or 0 steps need one."""
+        if self.method.needs_readout and self.readout is None:
+            raise OptionError(
+                f"{self.name} needs a readout, which teaches the network; add +mixture to it"
+            )
         if steps == 0 and self.readout is None:
             raise OptionError(
                 f"steps = 0 is out of range (--steps): it must be at least 1, since {self.name} "

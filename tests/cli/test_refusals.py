@@ -21,6 +21,7 @@ REFUSED = {
     "--method fixmatch+la+crt --steps 9 --retraining-steps 9": "(--retraining-steps)",
     "--method boss --threshold 0.5 --threshold-range 0.6": "(--threshold-range)",
     "--method fixmatch --weak-pass alone": "--weak-pass",
+    "--method mixtureteacher+la": "add +mixture to it",
     "--shrinkage 2": "(--shrinkage): it must be above 0 and at most 1",
     "--dimensions 1": "(--dimensions): it must be at least 2",
     "--steps -1": "(--steps): it must be at least 0",

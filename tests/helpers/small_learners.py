@@ -5,7 +5,7 @@ In float64 two ways to compute one number differ by 1e-12 on every processor, an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from daso.compose import compose
 from daso.methods.method import Batch, Method
 from daso.nets.network import Network
+from daso.nets.readout import Readout
 from daso.parts import Facts
 
 K, D = 4, 16
@@ -74,7 +75,17 @@ def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None
     with torch.no_grad():
         for name in ("class", "abc"):
             network.heads[name].weight *= 3  # so that guesses differ in confidence
+    network.readout = small_readout()
     return network.double()
+
+
+def small_readout() -> Readout:
+    """Return a readout of the network's features as they are, of unit length."""
+    readout = Readout({"network": D}, D, K)
+    torch.nn.init.eye_(cast(Tensor, readout.blocks["network"].matrix))
+    readout.weight.normal_()
+    readout.prior.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    return readout
 
 
 def make_batch(

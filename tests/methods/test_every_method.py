@@ -69,7 +69,7 @@ def test_every_learner_and_every_part_is_here() -> None:
     parts = [name.split("+") for name in NAMES]
     assert {part for name in parts for part in name} == {*METHODS, *PARTS}
     with_daso = {name[0] for name in parts if "daso" in name}
-    assert with_daso == METHODS.keys() - {"supervised", "usadtm"}
+    assert with_daso == METHODS.keys() - {"supervised", "usadtm", "mixtureteacher"}
 
 
 @EVERY
@@ -83,6 +83,9 @@ def test_permuting_the_classes_changes_nothing_but_their_names(name: str) -> Non
         for called in ("class", "abc"):
             head = network.heads[called]
             head.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
+        assert network.readout is not None
+        network.readout.weight.copy_(network.readout.weight[:, order])
+        network.readout.prior.copy_(network.readout.prior[order])
     for number in range(3):
         batch = make_batch(plain, number)
         expected = step(plain, networks, batch)
@@ -116,7 +119,7 @@ def test_every_loss_is_at_work_and_none_reaches_the_teacher(name: str) -> None:
 
 def test_no_gradient_flows_through_the_view_that_is_only_guessed_from() -> None:
     for name in NAMES:
-        if name.startswith(("fixmatch", "boss", "meanteacher", "usadtm")):
+        if name.startswith(("fixmatch", "boss", "meanteacher", "usadtm", "mixtureteacher")):
             check_that_no_gradient_flows(name)
 
 
@@ -183,10 +186,10 @@ def check_that_daso_waits(name: str) -> None:
 
 
 def test_trainings_are_by_default_those_of_the_paper() -> None:
-    one_each = {"pseudolabel", "meanteacher", "mixmatch", "remixmatch"}
+    one_each = {"pseudolabel", "meanteacher", "mixmatch", "remixmatch", "mixtureteacher"}
+    own = {"supervised": (0.1, "multistep"), "mixtureteacher": (0.1, "one-cycle")}
     for name in METHODS:
-        method, is_supervised = build(name), name == "supervised"
-        rate, schedule = (0.1, "multistep") if is_supervised else (0.03, "constant")
+        method, (rate, schedule) = build(name), own.get(name, (0.03, "constant"))
         assert (method.learning_rate, method.schedule) == (rate, schedule)
         assert method.unlabeled_ratio == (1 if name in one_each else 2)
         assert method.labeled_views == ("weak",)
@@ -323,6 +326,7 @@ GRAPHS = {
     "remixmatch+daso": 1,
     "remixmatch": 1,
     "usadtm": 1,
+    "mixtureteacher+la": 1,
 }
 """Compositions of which a step is compiled, and into how many graphs."""
 

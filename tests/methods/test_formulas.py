@@ -203,6 +203,37 @@ def test_losses_and_gradients_are_the_formulas(case: str, refine: Refine) -> Non
         assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_the_mixture_teacher_teaches_what_the_readout_believes() -> None:
+    for adjust, above in ((True, 0.0), (False, 0.0), (True, 0.5)):
+        method = build("mixtureteacher", belief_temperature=0.5, unlabeled_weight=0.7)
+        network, teacher = (make_network(seed).eval() for seed in (0, 1))
+        batch = make_batch(method, 3)
+        method.adjust_beliefs = adjust
+        confidence = method(network, teacher, batch).pseudo_labels.confidence
+        method.belief_threshold = float(confidence.quantile(above))
+        readout = teacher.readout
+        assert readout is not None
+        prior = readout.prior if adjust else torch.ones(K).double()
+        per_image, used = [], []
+        plain, strong = batch.unlabeled
+        for image, student in zip(plain, logits_of(network, strong), strict=True):
+            unit = F.normalize(teacher(image[None])[0], dim=0)
+            belief = prior * (2 * (unit @ readout.weight)).exp()
+            belief = (belief / belief.sum()).detach()
+            guess = prior * student.exp()
+            used.append(float(belief.max() >= method.belief_threshold))
+            per_image.append(-used[-1] * (belief * (guess / guess.sum()).log()).sum())
+        assert sum(used) == (len(used) if above == 0 else len(used) / 2)
+        expected = {
+            "labeled": labeled_loss(network, batch),
+            "unlabeled": 0.7 * torch.stack(per_image).mean(),
+        }
+        losses = method(network, teacher, batch).losses
+        torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(gradient(losses, network), gradient(expected, network))
+        assert all(p.grad is None for p in teacher.parameters())
+
+
 def test_what_shares_a_pass_shares_its_batch_statistics() -> None:
     for weak_pass, together in (("joint", (0, 1, 2)), ("apart", (0, 2))):
         method, network = build("fixmatch", threshold=0.0, weak_pass=weak_pass), make_network()

@@ -46,7 +46,7 @@ def joined(
         for kind, dim in dims.items()
     }
     bias, head = torch.randn(5), LinearHead(torch.randn(5, K), torch.randn(K))
-    readout.take(blocks, bias, head)
+    readout.take(blocks, bias, head, torch.tensor([0.7, 0.3, 0.0]))
     return readout, blocks, (bias, head)
 
 
@@ -80,6 +80,9 @@ def test_what_is_taken_later_replaces_all() -> None:
     net = network()
     readout, blocks, _ = joined(net, False)
     smaller = {"patches": (blocks["patches"][0], torch.randn(4, 2))}
+    torch.testing.assert_close(
+        readout.prior, torch.tensor([0.7, 0.3, 1e-8])
+    )  # its logarithm is used
     readout.take(smaller, torch.zeros(2), LinearHead(torch.randn(2, K), torch.randn(K)))
     features = readout(net.encode, IMAGES)
     assert features[:, :2].any()
@@ -87,6 +90,7 @@ def test_what_is_taken_later_replaces_all() -> None:
     expected = blocks["patches"][0](readout.patches(IMAGES)) @ smaller["patches"][1]  # type: ignore[misc]
     torch.testing.assert_close(features[:, :2], expected, atol=1e-4, rtol=1e-4)
     assert not readout.weight[2:].any()
+    torch.testing.assert_close(readout.prior, torch.full((K,), 1 / K))
 
 
 def test_a_block_roots_and_normalizes() -> None:

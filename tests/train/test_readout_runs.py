@@ -69,7 +69,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "deploy"),
     [
-        ("supervised+la+mixture", {}, "last"),
+        ("mixtureteacher+la+mixture", {}, "last"),
         ("supervised+la+mixture", {"join_patches": False}, "best"),
         ("fixmatch+crest+mixture", CREST, "best"),
     ],

@@ -42,8 +42,25 @@ def test_thirds_warms_up_for_5_of_90_epochs_and_falls_after_30_and_60() -> None:
     assert rates[1200:] == pytest.approx([0.0004] * 600)
 
 
+def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing() -> None:
+    rates = [learning_rate("one-cycle", 0.1, step, 1000) for step in range(1000)]
+    assert rates[:250] == sorted(rates[:250])
+    assert rates[250:] == sorted(rates[250:], reverse=True)
+    assert rates[125] == pytest.approx(0.05, rel=0.01)
+    assert rates[625] == pytest.approx(0.05, rel=0.01)
+    assert max(rates) == pytest.approx(0.1, rel=0.01)
+    assert 0 < rates[-1] < 1e-5
+
+
+def test_a_moving_average_spans_a_share_of_the_steps_at_most() -> None:
+    assert TrainOptions(steps=500).average_decay == 0.999
+    decays = {500: 0.96, 20_000: 0.999, 250_000: 0.999, 10: 0.0, 0: 0.0}
+    found = {steps: TrainOptions(steps=steps, ema_span=0.05).average_decay for steps in decays}
+    assert found == pytest.approx(decays)
+
+
 def test_a_warm_up_never_stands_still() -> None:
-    schedules: tuple[Schedule, ...] = ("multistep", "thirds")
+    schedules: tuple[Schedule, ...] = ("multistep", "thirds", "one-cycle")
     for schedule in schedules:
         for steps in (1, 2, 10, 19, 20, 60, 1873, 250_000):
             for share in (0, 1 / 40, 1 / 18, 1 / 3, 1 / 2, 0.8, 1):
@@ -64,6 +81,7 @@ OUT_OF_RANGE: dict[str, tuple[object, ...]] = {
     "momentum": (1.0, -0.1),
     "weight_decay": (-1e-4, math.inf),
     "ema_decay": (1.0, -0.5),
+    "ema_span": (0.0, 1.1),
     "layer_decay": (0.0, 1.1),
     "evaluate_every": (0,),
     "log_every": (0,),

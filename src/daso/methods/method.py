@@ -80,6 +80,7 @@ class Method(Part):
         resizes_first: whether its authors resize images to the network's resolution before strong
             augmentation, for data sets whose images are larger.
         uses_teacher: whether the method itself, not only a refiner, evaluates the teacher.
+        needs_readout: whether the method learns from the readout of the teacher.
         unlabeled_options: hyper-parameters of the loss that ``unlabeled_weight`` scales.
         refuses: the reasons why a slot is missing, by its name.
     """
@@ -88,11 +89,12 @@ class Method(Part):
     labeled_views: tuple[View, ...] = ("weak",)
     unlabeled_views: tuple[View, ...] = ()
     learning_rate: float = 0.03
-    schedule: Literal["constant", "cosine", "multistep"] = "constant"
+    schedule: Literal["constant", "cosine", "multistep", "one-cycle"] = "constant"
     unlabeled_ratio: int = 2
     needs_images: bool = False
     resizes_first: bool = False
     uses_teacher: ClassVar[bool] = False
+    needs_readout: ClassVar[bool] = False
     unlabeled_options: ClassVar[tuple[str, ...]] = ()
     refuses: ClassVar[dict[str, str]] = {}
 

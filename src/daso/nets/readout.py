@@ -57,6 +57,8 @@ class Readout(nn.Module):
 
     Attributes:
         chosen: the weight of the unlabeled features, 0 for none, and the temperature.
+        prior: float (K,), estimated share of each class among the unlabeled images, > 0; uniform
+            where they are not used.
     """
 
     bias: Tensor
@@ -64,6 +66,7 @@ class Readout(nn.Module):
     intercept: Tensor
     mirror: Tensor
     chosen: Tensor
+    prior: Tensor
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Readout(nn.Module):
         self.register_buffer("weight", torch.zeros(size, classes))
         self.register_buffer("intercept", torch.zeros(classes))
         self.register_buffer("chosen", torch.tensor([0.0, 1.0]))
+        self.register_buffer("prior", torch.full((classes,), 1 / classes))
         # Its length says whether images are mirrored, so that a state describes its structure.
         self.register_buffer("mirror", torch.ones(int(mirrored)))
 
@@ -128,12 +132,14 @@ class Readout(nn.Module):
         blocks: Mapping[str, tuple[Projection, Tensor]],
         bias: Tensor,
         head: LinearHead,
+        prior: Tensor | None = None,
     ) -> None:
         """Take what was fitted; kinds without a block, and coordinates beyond d, are ignored.
 
         Args:
             blocks: by kind of features, its projection, and the matrix that follows, (_, d).
             bias: (d,), added after the matrices.
+            prior: (K,); None: uniform.
         """
         size = len(bias)
         for tensor in (
@@ -151,3 +157,6 @@ class Readout(nn.Module):
             self.bias[:size] += projection.bias @ matrix
         self.weight[:size] = head.weight
         self.intercept.copy_(head.bias)
+        self.prior.fill_(1 / len(self.prior))
+        if prior is not None:
+            self.prior.copy_(prior.clamp(min=1e-8))

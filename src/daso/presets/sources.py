@@ -29,7 +29,7 @@ class SourceDefaults:
         split: labeled, unlabeled and held-out images.
         options: values of ``TrainOptions`` and ``ViewOptions``, by name.
         semi_supervised: further ones, for methods that learn from unlabeled images too.
-        supervised: further ones, for methods that learn from labeled images alone.
+        supervised: further ones, for methods that learn from labeled images, or a readout.
         resizes_first: further ones, for methods that resize images before they augment them.
         parts: hyper-parameters by the name of the part that has them, as in ``fixmatch+daso``;
             other parts may have some of the same name.
@@ -56,7 +56,7 @@ class SourceDefaults:
         values = {name: value for name, value in vars(self.split).items() if value is not None}
         values |= self.options
         reasons = dict(self.reasons)
-        if learner.unlabeled_views:
+        if learner.unlabeled_views and not learner.needs_readout:
             values |= self.semi_supervised
         else:
             values |= self.supervised

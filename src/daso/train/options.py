@@ -10,7 +10,7 @@ from daso.balance import Sampling
 from daso.constraints import Device, Range, check_options
 from daso.errors import OptionError
 
-Schedule = Literal["constant", "cosine", "multistep", "thirds"]
+Schedule = Literal["constant", "cosine", "multistep", "thirds", "one-cycle"]
 Optimizer = Literal["sgd", "adamw"]
 
 ADAMW_RATE = 1e-3
@@ -47,14 +47,17 @@ class TrainOptions:
     schedule: Schedule | None = None
     """Learning rate over time. constant; cosine: cos(7 pi t / 16 T); multistep: linear warm-up
     over 2.5% of the steps, then x 0.01 at 80% and again at 90%; thirds: linear warm-up over an
-    eighteenth of the steps, then x 0.1 at one third and again at two thirds (default: the
-    method's)."""
+    eighteenth of the steps, then x 0.1 at one third and again at two thirds; one-cycle: linear
+    warm-up over a quarter of the steps, then half a cosine to 0 (default: the method's)."""
     momentum: float = 0.9
     """Nesterov momentum of SGD; decay of the first moment of AdamW."""
     weight_decay: float = 5e-4
     """Weight decay of all parameters; with SGD, batch norms and biases included."""
     ema_decay: float = 0.999
     """rho: decay of the network's moving average, which is the network that is evaluated."""
+    ema_span: float | None = None
+    """Share of the steps that the moving average spans at most, as 0.05: rho is at most 1 - 1 /
+    (share * steps). In a short training 0.999 averages all steps, the first ones too."""
     network: str | None = None
     """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size). Pretrained:
     hf:NAME, timm:NAME, or a folder of weights (a transformers model, a run)."""
@@ -118,6 +121,13 @@ class TrainOptions:
     def evaluation_period(self) -> int:
         return self.evaluate_every or max(1, min(500, self.steps // 50))
 
+    @property
+    def average_decay(self) -> float:
+        """Decay of the moving average, which spans at most ``ema_span`` of the steps."""
+        if self.ema_span is None:
+            return self.ema_decay
+        return min(self.ema_decay, 1 - 1 / max(1.0, self.ema_span * self.steps))
+
 
 RANGES = {
     "steps": Range(0),
@@ -129,6 +139,7 @@ RANGES = {
     "momentum": Range(0, 1, below=True),
     "weight_decay": Range(0),
     "ema_decay": Range(0, 1, below=True),
+    "ema_span": Range(0, 1, above=True),
     "weak_versions": Range(0),
     "strong_versions": Range(0),
     "resolution": Range(8),
@@ -164,7 +175,8 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
     over the first 2.5% of the steps, then base, x 0.01 from 80% and x 0.0001 from 90% on, as in the
     DASO paper for supervised learning; ``thirds``: linear warm-up over the first eighteenth, then
     base, x 0.1 from one third and x 0.01 from two thirds on, as in the paper for Semi-Aves (5, 30
-    and 60 of 90 epochs).
+    and 60 of 90 epochs); ``one-cycle``: linear warm-up over the first quarter, then half a cosine
+    to 0, as in Smith & Topin, *Super-Convergence*, 2019, but from 0.
     """
     if schedule == "constant":
         return base
@@ -180,4 +192,9 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
         if step < warmup:
             return base * (step + 1) / warmup
         return base * 0.1 ** ((3 * step >= steps) + (3 * step >= 2 * steps))
+    if schedule == "one-cycle":
+        done, peak = step + 0.5, 0.25 * steps
+        if done < peak:
+            return base * done / peak
+        return base * (1 + math.cos(math.pi * (done - peak) / (steps - peak))) / 2
     raise OptionError(f"unknown schedule {schedule!r}; valid: {', '.join(get_args(Schedule))}")

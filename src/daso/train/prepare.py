@@ -160,7 +160,7 @@ def prepare(
     options = config.train
     recipe = Recipe.parse(config.method)
     recipe.check_options(config.method_options)
-    recipe.check_steps(options.steps)
+    recipe.check_readout(options.steps)
     device = choose_device(options.device)
     if source is None:
         source = open_configured(config)

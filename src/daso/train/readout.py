@@ -209,8 +209,9 @@ class ReadoutFitter:
             name: (kind.projection, matrix)
             for (name, kind), matrix in zip(kinds.items(), joined.matrices, strict=True)
         }
-        readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature))
-        return {"unlabeled_prior": fit.prior.tolist()} if weight > 0 else {}
+        prior = fit.prior if weight > 0 else None
+        readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature), prior)
+        return {} if prior is None else {"unlabeled_prior": prior.tolist()}
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,7 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
             method = DEFAULT_METHOD
         lacking = (known.keys() & given.keys()) - Recipe.parse(method).hyperparameters().keys()
         _refuse_others(lacking, method)
-    if "steps" in given:
-        Recipe.parse(method).check_steps(given["steps"])
+    Recipe.parse(method).check_readout(given.get("steps"))
     return TrainRequest(command, method, given)
 
 

@@ -1,0 +1,43 @@
+"""Photographs of solar cells as folders, from the package ``elpv-dataset``.
+
+Buerhop-Lutz et al.: *A Benchmark for Visual Identification of Defective Solar Cells in
+Electroluminescence Imagery*, 2018: 2,624 gray photographs of 300 pixels with the probability of a
+defect in thirds. ``pip install --no-deps elpv-dataset``, about 100 MB.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("0-sound", "1-perhaps", "2-likely", "3-defective")
+LABELS = (200, 40, 12, 40)
+"""Labels of each class, of which there are 1,508, 295, 106 and 715 photographs."""
+TESTED = 0.3
+"""Share of each class that is for the test, the same photographs for every seed."""
+
+
+def write_elpv(folder: Path, seed: int) -> Path:
+    """Write ``labeled/CLASS``, ``unlabeled`` and ``test/CLASS`` into *folder* unless it exists."""
+    if folder.exists():
+        return folder
+    from elpv_dataset.utils import load_dataset
+
+    photos, chances, _ = load_dataset()
+    truth = np.round(chances * 3).astype(np.int64)
+    fixed, drawn = np.random.default_rng(0), np.random.default_rng(seed)
+    places = np.full(len(truth), "unlabeled", dtype=object)
+    for k, (name, labels) in enumerate(zip(CLASSES, LABELS, strict=True)):
+        rows = fixed.permutation(np.flatnonzero(truth == k))
+        test, pool = np.split(rows, [round(TESTED * len(rows))])
+        places[test] = f"test/{name}"
+        places[drawn.permutation(pool)[:labels]] = f"labeled/{name}"
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    for number, (photo, place) in enumerate(zip(photos, places, strict=True)):
+        path = unfinished / place / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(path, compress_level=1)
+    unfinished.rename(folder)
+    return folder
