@@ -141,7 +141,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def seal(values: Row, name: str = CHECKSUM) -> Row:
-    """Return an object with a checksum of the others, called *name*, at its end; NaN becomes null."""
+    """Return an object with a checksum of the others, called *name*; NaN becomes null."""
     plain_values = json.loads(json.dumps(plain(values)))
     plain_values.pop(name, None)
     return {**plain_values, name: _checksum(plain_values)}
