@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,7 @@ def fuzz(reader: str, seconds: int) -> None:
     read, seeds = READERS[reader]
     warnings.simplefilter("ignore")
     logging.disable()
+    os.fsync = lambda _: None  # most of the time would go into it
     with tempfile.TemporaryDirectory() as place:
         corpus, folder = Path(place, "corpus"), Path(place, "data").resolve()
         corpus.mkdir()

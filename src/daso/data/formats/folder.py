@@ -62,8 +62,8 @@ def list_folder(
 ) -> Listing:
     """List image folders without decoding any image.
 
-    Class names are the sorted folder names. Images are in the order of their paths. Hidden files
-    are ignored, and notes count those without an image suffix.
+    Class names are the sorted folder names. Images are in the order of their paths. Notes count
+    the files without an image suffix, and what is hidden.
 
     Args:
         folder: has a folder for each part, named as in ``PART_NAMES``, or the class folders.
@@ -214,8 +214,10 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
     for entry in sorted(folder.iterdir()):
-        if entry.is_file() and not (_is_image(entry) or entry.name.startswith(".")):
+        if entry.is_file() and not _is_image(entry):
             faults.others.add_file(str(entry))
+        elif entry.is_dir() and entry.name.startswith("."):
+            faults.others.add("hidden folders", str(entry))
     return {name: _image_files(folder / name, faults) for name in names}
 
 
@@ -272,7 +274,7 @@ def _walk(
 ) -> Iterator[Path]:
     """Yield all images below *folder*; links to folders are followed, each folder once.
 
-    *others* counts the files with other endings, without hidden ones and tar shards.
+    *others* counts the files with other endings, but for tar shards, and what is hidden.
     """
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
@@ -281,8 +283,11 @@ def _walk(
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for path in (Path(parent) / name for name in names if not name.startswith(".")):
+        hidden = [name for name in subfolders if name.startswith(".")]
+        for name in hidden if others is not None else ():
+            others.add("hidden folders", os.path.join(parent, name))  # noqa: PTH118
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
+        for path in (Path(parent) / name for name in names):
             if _is_image(path):
                 yield path
             elif others is not None and not is_shards(path.name) and path.name != JOURNAL:

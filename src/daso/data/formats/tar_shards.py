@@ -203,7 +203,7 @@ def read_samples(
     passed = PassedOver() if passed is None else passed
     refused = PassedOver()
     with open_tar(shard, "r|*" if contents else "r:*") as archive:
-        files = regular_members(archive, lambda name: passed.add("links", name))
+        files = regular_members(archive, passed.add)
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
             first, more, endings, place = "", [], set(), (0, 0)
