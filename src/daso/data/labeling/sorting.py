@@ -98,10 +98,10 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
     placed = journal.placed()
-    for entry in placed:
+    applied = [entry for entry in journal.entries if entry.action == "apply"]
+    for entry in applied:
         to = str((entry.details or {})["to"])
         _require_own(data, base, str(entry.image), to, journal.path)
-    folders: set[Path] = set()
     for entry in reversed(placed):
         details = entry.details or {}
         try:
@@ -118,8 +118,12 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
             ) from error
         notes += [f"{details['to']}: {note}"] if note else []
         journal.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
-        if details["new_folder"]:
-            folders.add((base / details["to"]).parent)
+    # Also those that an earlier call had emptied when it was killed.
+    folders = {
+        (base / entry.details["to"]).parent
+        for entry in applied
+        if entry.details and entry.details.get("new_folder")
+    }
     for folder in sorted(folders, key=lambda one: -len(one.parts)):
         for one in (folder, *folder.parents):
             if one == base:
