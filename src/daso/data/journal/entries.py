@@ -359,6 +359,8 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             type(details.get("entry")) is not int or not isinstance(details.get("to"), str)
         ):
             raise ValueError("names no entry that was applied, or no place")
+        if entry.action == "apply" and not {"how", "created", "new_folder"} <= details.keys():
+            raise ValueError("does not say how a file was sorted")
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path}, line {number}, is damaged: {error}; correct the line and take its "
