@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
-import io
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from command_options import all_options, options
 from PIL import Image
 
 from daso.catalog import ADDITIONS, METHODS
@@ -101,16 +100,6 @@ def commands(page: Path) -> Iterator[list[str]]:
             yield shlex.split(line)
 
 
-@functools.cache
-def options(verb: str, method: str | None) -> set[str]:
-    """Return the options that the help of a verb shows."""
-    output = io.StringIO()
-    arguments = [*verb.split(), *(["digits", "--method", method] if method else []), "--help"]
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        main(arguments)
-    return set(re.findall(r"--[a-z][a-z-]*", output.getvalue()))
-
-
 def test_commands_have_the_options_that_the_pages_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     wrong, count = [], 0
@@ -140,15 +129,7 @@ def test_commands_have_the_options_that_the_pages_name(monkeypatch: pytest.Monke
 
 def test_options_in_the_text_are_options_of_something(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    methods = (
-        "fixmatch+la+daso+abc",
-        "mixtureteacher+mixture",
-        "remixmatch+darp+crest",
-        "supervised",
-        "fixmatch+align+estimate+darp",
-    )
-    known = set().union(*(options(verb, None) for verb in VERBS if verb not in ("train", "data")))
-    known |= options("data check", None).union(*(options("train", method) for method in methods))
+    known = all_options()
     for script in [
         *ROOT.glob("benchmarks/*.py"),
         *ROOT.glob("examples/*.py"),

@@ -140,21 +140,21 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
-def seal(values: Row) -> Row:
-    """Return an object with a checksum of the others as its last value; NaN becomes null."""
+def seal(values: Row, name: str = CHECKSUM) -> Row:
+    """Return an object with a checksum of the others, called *name*; NaN becomes null."""
     plain_values = json.loads(json.dumps(plain(values)))
-    plain_values.pop(CHECKSUM, None)
-    return {**plain_values, CHECKSUM: _checksum(plain_values)}
+    plain_values.pop(name, None)
+    return {**plain_values, name: _checksum(plain_values)}
 
 
-def unseal(values: Row) -> Row:
+def unseal(values: Row, name: str = CHECKSUM) -> Row:
     """Return an object without its checksum, if it has one.
 
     Raises:
         ValueError: the checksum is that of other values.
     """
-    others = {name: value for name, value in values.items() if name != CHECKSUM}
-    if values.get(CHECKSUM, _checksum(others)) != _checksum(others):
+    others = {key: value for key, value in values.items() if key != name}
+    if values.get(name, _checksum(others)) != _checksum(others):
         raise ValueError("its checksum is that of other content: it is damaged, or was edited")
     return others
 

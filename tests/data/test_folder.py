@@ -89,7 +89,8 @@ def test_hidden_and_other_files_are_passed_over(folder: Path) -> None:
     notes = " ".join(source.notes)
     assert "1 .txt file" in notes
     assert "notes.txt" in notes
-    assert ".hidden" not in notes
+    assert "1 hidden file," in notes
+    assert "1 hidden folder," in notes
 
 
 def test_photos_are_known_by_their_content(folder: Path) -> None:

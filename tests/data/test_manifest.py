@@ -204,7 +204,8 @@ def test_labels_are_texts_and_numbers_are_in_their_order(folder: Path) -> None:
         (["10", "2", "NaN", "-1.0"], ("2", "10"), 2),
         (["NA", "cat", "none", "unknown"], ("NA", "cat", "none", "unknown"), 0),
         (["1.5", "2.0", "", ""], ("1.5", "2.0"), 2),
-        (["cat ", "Cat", "cat", " "], ("Cat", "cat", "cat "), 1),
+        (["cat ", "Cat", "cat", " "], ("Cat", "cat"), 1),
+        (["cat ", "Cat", "dog", " "], ("Cat", "cat ", "dog"), 1),
     ):
         rows = [{"path": path, "label": label} for path, label in zip(files, labels, strict=True)]
         listing = list_manifest(write(folder / "m.csv", rows))

@@ -313,13 +313,18 @@ def test_points_in_names_are_refused_and_what_is_not_read_is_counted(
         link = tarfile.TarInfo("d.png")
         link.type, link.linkname = tarfile.LNKTYPE, "a.png"
         archive.addfile(link)
+        for name in ("._a.png", "x/.DS_Store", ".cache/e.png"):
+            archive.addfile(tarfile.TarInfo(name))
+        device = tarfile.TarInfo("f.png")
+        device.type = tarfile.CHRTYPE
+        archive.addfile(device)
     assert before
     source = open_source(str(tmp_path))
     assert len(source.train) == 15 + 2
     notes = "\n".join(source.notes)
     for words in (
-        "2 further images of a sample", "'a.mask.png'", "1 samples without an image", "(only .cls, .heif2)", "'b.heif2'",
-        "1 links", "'d.png'", "'extra-000.tar'",
+        "2 further images of a sample", "'a.mask.png'", "1 sample without an image", "(only .cls, .heif2)", "'b.heif2'",
+        "1 link", "1 device", "3 hidden files", "'d.png'", "'extra-000.tar'",
     ):  # fmt: skip
         assert words in notes
 

@@ -10,6 +10,15 @@ from pathlib import Path
 
 from daso.cli import main
 from daso.cli.training import session as training
+from daso.data.journal import Action, Journal
+from daso.data.labeling import open_for_labeling
+
+LABELING: list[tuple[Action, int, str | None]] = [
+    ("label", 0, "fox"), ("label", 1, "cat"), ("none", 2, None), ("undo", 0, None), ("skip", 3, None),
+    ("label", 3, "dog"), ("label", 0, "emu"), ("undo", 0, None), ("label", 4, "emu"), ("label", 2, "cat"),
+    ("label", 5, "fox"), ("label", 6, "dog"), ("label", 7, "dog"), ("none", 8, None),
+]  # fmt: skip
+"""What a person does: action, number of an unlabeled image, class."""
 
 
 def command(arguments: list[str]) -> None:
@@ -67,3 +76,26 @@ def die_in_removal(arguments: list[str], number: int) -> None:
 
     Path.unlink = counting
     command(arguments)
+
+
+def label_and_sort(folder: Path, phase: str, how: str, seconds: float) -> None:
+    """Give the labels of ``LABELING`` that are missing, or sort files by them, on a slow disk."""
+    to_disk = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        time.sleep(seconds)
+        to_disk(descriptor)
+
+    os.fsync = fsync
+    if phase != "label":
+        option = ["--undo"] if phase == "undo" else [f"--{how}"] if how else []
+        sys.exit(main(["label", str(folder), "--apply", *option]))
+    data = open_for_labeling(str(folder))
+    with Journal.open(data.journal) as journal, (folder / "told").open("ab", buffering=0) as told:
+        for action, index, label in LABELING[len(journal.entries) :]:
+            if action == "undo":
+                journal.undo()
+            else:
+                name, checksum = data.name("unlabeled", index), data.checksum("unlabeled", index)
+                journal.append(action, image=name, checksum=checksum, label=label)
+            told.write(b".")

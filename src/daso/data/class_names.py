@@ -13,15 +13,21 @@ import numpy.typing as npt
 from daso.errors import DataError, same_name
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
+WHOLE = re.compile(r"(-?[0-9]{1,18})\.0+")
+"""A whole number as tables with gaps store it."""
 BLANK_LETTERS = "\u115f\u1160\u2800"
 """Characters that count as letters or symbols but are invisible."""
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
 MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
-    ("nan", "none", "null", "na", "n/a", "nil", "missing", "unlabeled", "unlabelled", "-", "?")
-)
-"""Class names, in small letters, that may mean a missing label."""
+    (
+        "nan", "none", "null", "na", "n/a", "#n/a", "nil", "missing", "unlabeled", "unlabelled",
+        "-", "?",
+    )
+)  # fmt: skip
+"""Class names, in small letters, that may mean a missing label; as may negative numbers."""
+NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?(e[+-]?[0-9]{1,2})?")
 
 
 def is_missing(label: str) -> bool:
@@ -29,21 +35,30 @@ def is_missing(label: str) -> bool:
     return MISSING.fullmatch(label.strip()) is not None
 
 
-def without_missing(labels: Sequence[str]) -> list[str]:
-    """Return labels with ``""`` for those that are missing."""
-    missing = set(filter(is_missing, set(labels)))
-    return ["" if label in missing else label for label in labels] if missing else list(labels)
+def clean_labels(labels: Sequence[str]) -> list[str]:
+    """Return labels as they are meant: ``""`` where missing; 3.0 is 3 if all are whole numbers.
+
+    Where "cat" is a label, so is "cat " with a blank, which a spreadsheet does not show.
+    """
+    texts = {label: "" if is_missing(label) else label for label in labels}
+    texts |= {label: label.strip() for label in texts if label.strip() in texts.values()}
+    whole = {label: WHOLE.sub(r"\1", text) for label, text in texts.items()}
+    if all(INTEGER.fullmatch(text) for text in whole.values() if text):
+        texts = whole
+    return [texts[label] for label in labels]
 
 
-def missing_note(labels: Iterable[str], where: str) -> tuple[str, ...]:
-    """Note which texts were read as missing labels; -1 among whole numbers is the usual one."""
+def reading_notes(labels: Iterable[str], where: str) -> Iterator[str]:
+    """Note which texts were read as others; -1 among whole numbers is the usual one."""
     counts = Counter(labels)
     del counts[""]
-    found = {label: count for label, count in counts.items() if is_missing(label)}
-    if not found or (list(found) == ["-1"] and all(map(INTEGER.fullmatch, counts))):
-        return ()
-    which = ", ".join(f"{count:,} are {label!r}" for label, count in sorted(found.items()))
-    return (f"{where}: of the labels {which}: read as unlabeled",)
+    missing = {label: count for label, count in counts.items() if is_missing(label)}
+    if missing and not (list(missing) == ["-1"] and all(map(INTEGER.fullmatch, counts))):
+        which = ", ".join(f"{count:,} are {label!r}" for label, count in sorted(missing.items()))
+        yield f"{where}: of the labels {which}: read as unlabeled"
+    for label in sorted(counts.keys() - missing.keys()):
+        if label != label.strip() and label.strip() in counts:
+            yield f"{where}: {counts[label]:,} labels {label!r}: read as {label.strip()!r}"
 
 
 def number_labels(
@@ -116,7 +131,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def alike_names(class_names: Sequence[str]) -> list[list[str]]:
-    """Group names that differ only in case, blanks, underscores, zeros or Unicode form."""
+    """Group names that differ only in case, blanks, underscores, Unicode form or as numbers."""
     groups: dict[str, list[str]] = {}
     for name in class_names:
         groups.setdefault(_key(name), []).append(name)
@@ -137,14 +152,15 @@ def unseen_names(class_names: Sequence[str]) -> list[str]:
 def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield code, text and cure for class names that are easily confused or invisible."""
     for name in class_names:
-        if is_missing(name) or name.strip().casefold() in DOUBTFUL:
+        text = name.strip().casefold()
+        if is_missing(name) or text in DOUBTFUL or (text[:1] == "-" and INTEGER.fullmatch(text)):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
     for name in unseen_names(class_names):
         yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
     for group in alike_names(class_names):
         which = " and ".join(map(ascii, group))
-        text = f"the class names {which} differ only in case, blanks or Unicode form"
+        text = f"the class names {which} differ only in case, blanks, Unicode form or as numbers"
         yield "alike-names", text, "give them one name if they are one class"
 
 
@@ -153,4 +169,5 @@ def _key(name: str) -> str:
     # Category Cf: invisible characters, such as the zero-width space.
     letters = (c for c in folded if not c.isspace() and c != "_")
     seen = "".join(c for c in letters if unicodedata.category(c) != "Cf")
-    return str(int(seen)) if INTEGER.fullmatch(seen) else seen
+    number = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", seen)
+    return f"{float(number):.17g}" if NUMBER.fullmatch(number) else seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,15 @@ PART_NAMES = {
 """The names of each part in folders, manifests and data sets, in any case."""
 JOURNAL = "daso-labels.jsonl"
 """The file of the labels of ``daso label``, or the end of its name."""
+LIKE_PART = re.compile(
+    r"\W*((public|private)?[ _-]?(train|test|val|dev|eval|hold.?out|unlabel)[a-z]*[ _-]?\d*"
+    r"|tr|te|va|ts)\W*",
+    re.IGNORECASE,
+)
+"""Texts of a column of splits, few of which ``PART_NAMES`` knows."""
+FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
+"""Beginning of the name of a column such as "is_valid"."""
+FLAG_VALUES = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "none", ""})
 MOST_SPLITS = 50
 """Different texts of a column that may be one of splits."""
 
@@ -84,14 +94,24 @@ def part_called(name: str) -> str | None:
 
 
 def reads_like_split(values: Iterable[object]) -> bool:
-    """Whether a column has the names of several parts among few different texts."""
+    """Whether a column has the names of several parts among few different texts.
+
+    Or only texts such as PublicTest and Training, which are not all names of parts.
+    """
     texts: set[str] = set()
     for value in values:
         if isinstance(value, str):
             texts.add(value)
             if len(texts) > MOST_SPLITS:
                 return False
-    return len({part_called(text) for text in texts} - {None}) > 1
+    parts = {part_called(text) for text in texts} - {None}
+    named = [text for text in texts if text.strip()]
+    return len(parts) > 1 or (len(named) > 1 and all(map(LIKE_PART.fullmatch, named)))
+
+
+def is_flag(name: str) -> bool:
+    """Whether a column's name says that an image belongs to validation or test."""
+    return part_called(FLAG.sub("", name.strip())) in ("validation", "test")
 
 
 def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,20 @@ from daso.data.benchmarks.download import REMOTES, Progress, cache_folder, downl
 from daso.data.benchmarks.idx import locate_idx, read_fashion_mnist, read_idx
 from daso.data.benchmarks.semi_aves import IMAGES_PAGE, LISTS_PAGE, locate_semi_aves, read_semi_aves
 from daso.data.benchmarks.stl10 import locate_stl10, read_stl10
-from daso.data.formats.folder import is_class_folder, is_image_folder, list_folder, require_readable
+from daso.data.formats.folder import (
+    CONTAINERS,
+    data_beside,
+    is_class_folder,
+    is_image_folder,
+    list_folder,
+    require_readable,
+)
 from daso.data.formats.hf_hub import PREFIX, list_hub
 from daso.data.formats.hf_saved import is_saved, list_saved
 from daso.data.formats.manifest import is_manifest, list_manifest
 from daso.data.formats.npz import read_npz
 from daso.data.formats.parquet import list_parquet, locate_parquet
-from daso.data.formats.tar_shards import is_tar_folder, list_tars
+from daso.data.formats.tar_shards import ENDINGS, is_tar_folder, list_tars
 from daso.data.images.cache import Cache
 from daso.data.journal.apply import apply_journal, apply_to_source, read_journal
 from daso.data.journal.entries import labels_in_force
@@ -268,19 +275,24 @@ def list_files(
         raise DataError(f"{path} is neither a file nor a folder")
     require_readable(path)
     if is_saved(path) and not folders:
-        return list_saved(path, classes=classes)
+        return _with_others(list_saved(path, classes=classes), path, (".arrow",))
     partial = classes is not None
     if folders or is_image_folder(path, partial=partial):
         return list_folder(path, folders, skip_bad=skip_bad, classes=classes)
     if is_tar_folder(path, partial=partial):
-        return list_tars(path, classes=classes)
+        return _with_others(list_tars(path, classes=classes), path, ENDINGS)
     if _has(locate_parquet, path):
-        return list_parquet(path, classes=classes)
+        return _with_others(list_parquet(path, classes=classes), path, (".parquet",))
     if any(_has(benchmark.locate, path) for benchmark in IN_FOLDER):
         return None
     if not partial and not is_class_folder(path):
         return None
     return list_folder(path, skip_bad=skip_bad, classes=classes)
+
+
+def _with_others(listing: Listing, folder: Path, read: Sequence[str]) -> Listing:
+    """Add notes about what lies beside the files that are read."""
+    return dataclasses.replace(listing, notes=(*listing.notes, *data_beside(folder, read)))
 
 
 def _has(locate: Callable[[Path], Path], path: Path) -> bool:
@@ -359,7 +371,11 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
         )
     for benchmark in IN_FOLDER:
         if _has(benchmark.locate, path):
-            return benchmark.read(path, reading)
+            opened = benchmark.read(path, reading)
+            if benchmark == SEMI_AVES:  # images in folders
+                return opened
+            beside = data_beside(path, CONTAINERS)  # archives of the very files lie there
+            return dataclasses.replace(opened, notes=(*opened.notes, *beside))
     content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     manifests = [entry for entry in sorted(path.iterdir()) if is_manifest(entry)]
     hint = (

@@ -100,18 +100,22 @@ class _Header(tarfile.TarInfo):
 
 
 def regular_members(
-    archive: tarfile.TarFile, passed: Callable[[str], None]
+    archive: tarfile.TarFile, passed: Callable[[str, str], None]
 ) -> Iterator[tarfile.TarInfo]:
     """Yield the visible regular files of an archive, keeping none in memory.
 
-    *passed* is called with the name of each link, which is not followed.
+    *passed* is called with kind and name of each member that is hidden, or lies in a hidden
+    folder, of each link, which is not followed, and of each device.
     """
     for member in archive:
-        if not PurePosixPath(member.name).name.startswith("."):
-            if member.isreg():
-                yield member
-            elif member.islnk() or member.issym():
-                passed(member.name)
+        parts = PurePosixPath(member.name).parts
+        hidden = any(part.startswith(".") and part != ".." for part in parts)
+        if hidden and not member.isdir():
+            passed("hidden files", member.name)
+        elif member.isreg():
+            yield member
+        elif not member.isdir():
+            passed("links" if member.islnk() or member.issym() else "devices", member.name)
         archive.members = []  # type: ignore[attr-defined] # or it would keep all members
 
 

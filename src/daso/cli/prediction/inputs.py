@@ -133,17 +133,15 @@ def _not_empty(place: str, inputs: Iterator[Input]) -> Iterator[Input]:
 def _images_below(
     folder: str, parents: set[tuple[int, int]], passed: PassedOver
 ) -> Iterator[Input]:
-    """Yield the images of a folder at any depth, sorted by path, without hidden names.
+    """Yield the images of a folder at any depth, sorted by path.
 
     Links are followed, except back to one of *parents*, the device and inode of each folder above.
-    Files with other endings are counted in *passed*.
+    Files with other endings, and what is hidden, are counted in *passed*.
     """
     try:
         status = Path(folder).stat()
         with os.scandir(folder) as entries:
-            names = [
-                (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
-            ]
+            names = [(entry.name, entry.is_dir()) for entry in entries]
     except OSError as error:
         yield Input(folder, DataError(f"the folder cannot be read: {error.strerror or error}"))
         return
@@ -153,9 +151,11 @@ def _images_below(
     names.sort(key=lambda entry: entry[0] + os.sep * entry[1])
     for name, is_folder in names:
         path = os.path.join(folder, name)  # noqa: PTH118 - faster for a million of them
-        if is_folder:
+        if is_folder and name.startswith("."):
+            passed.add("hidden folders", path)
+        elif is_folder:
             yield from _images_below(path, parents | {identity}, passed)
-        elif os.path.splitext(name)[1].lower() in IMAGES:  # noqa: PTH122
+        elif os.path.splitext(name)[1].lower() in IMAGES and not name.startswith("."):  # noqa: PTH122
             yield Input(path, Path(path))
         else:
             passed.add_file(path)

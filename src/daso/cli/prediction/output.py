@@ -1,8 +1,9 @@
 """Write predictions as CSV, JSON lines or parquet, in a way that survives a killed process.
 
 While a prediction runs, ``OUT.partial`` holds its rows as JSON lists, each after two texts that
-tell whether the input has changed, below a line that identifies the model and the options. At the
-end, OUT is written from it in one go. After a kill, ``--resume`` continues from it.
+tell whether the input has changed, below a line that identifies the model and the options. Each
+line begins with a checksum: the rows from a damaged one on are computed again. At the end, OUT is
+written from it in one go. After a kill, ``--resume`` continues from it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,18 +193,19 @@ class Journal:
                 )
             self._file = path.open("r+b" if exists else "w+b")
             content = self._file.readline()
-            if content and content != self._header:
+            if not self._header.startswith(content):
                 raise OptionError(
                     f"{path} belongs to another model or other options; delete it to start again"
                 )
-            if not content:
+            if content != self._header:  # a new file, or one that was killed in this line
+                self._file.seek(0)
                 self._file.write(self._header)
                 self._file.flush()
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
     def skip(self, inputs: Iterator[Input]) -> dict[int, Input]:
-        """Advance the inputs past the rows of the journal, and drop a row that was cut off.
+        """Advance the inputs past the rows of the journal, and drop those from a damaged one on.
 
         Returns:
             By number of the row, the inputs that could not be read.
@@ -214,10 +217,8 @@ class Journal:
         end = self._file.tell()
         while line := self._file.readline():
             try:
-                if not line.endswith(b"\n"):
-                    break
-                origin, checksum, name, *_, error = json.loads(line)
-            except (ValueError, LookupError, TypeError):
+                origin, checksum, name, *_, error = _values(line)
+            except ValueError:
                 break
             expected = next(inputs, None)
             if expected is None or expected.name != name:
@@ -269,7 +270,7 @@ class Journal:
     def read(self) -> Iterator[Cells]:
         self._file.seek(len(self._header))
         for line in self._file:
-            yield json.loads(line)[2:]
+            yield _values(line)[2:]
 
     def remove_if_empty(self) -> None:
         if self.path.stat().st_size <= len(self._header):
@@ -281,4 +282,14 @@ class Journal:
 
 
 def _line(item: Input, row: Cells) -> bytes:
-    return json.dumps([item.origin(), item.checksum(), *row]).encode() + b"\n"
+    text = json.dumps([item.origin(), item.checksum(), *row]).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _values(line: bytes) -> Cells:
+    """Return the values of a line; raise a ``ValueError`` if it is damaged."""
+    checksum, _, text = line.partition(b" ")
+    if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
+        raise ValueError("damaged")
+    values: Cells = json.loads(text)
+    return values

@@ -19,16 +19,16 @@ import numpy.typing as npt
 
 from daso.data.class_names import (
     NUMBER_CLASSES,
+    clean_labels,
     counted_from_zero,
     in_order,
     joined,
-    missing_note,
     number_labels,
     numbered_names,
-    without_missing,
+    reading_notes,
 )
 from daso.data.images.encoded import EncodedImages, Item, origin_of
-from daso.data.listing import Listing, reads_like_split, unused_note
+from daso.data.listing import FLAG_VALUES, Listing, is_flag, reads_like_split, unused_note
 from daso.data.source import PARTS, UNLABELED, check_labels
 from daso.errors import DataError, MissingDependencyError
 
@@ -156,6 +156,7 @@ class TableFiles:
         image, label: the names of the columns; no label: "".
         names: for each file, the names of its integer labels; empty without names.
         unused: names of the other columns.
+        borrowed: whether integer labels got the names of another part.
         rows: number of rows of each file, after its labels have been read.
 
     Raises:
@@ -174,6 +175,7 @@ class TableFiles:
     ) -> None:
         self.files, self.opener, self.with_paths = list(files), opener, with_paths
         self.rows: list[int] = []
+        self.borrowed = False
         self.names: list[tuple[str, ...]] = []
         columns = []
         for file in self.files:
@@ -212,6 +214,7 @@ class TableFiles:
                     labels += [_label(v, f"{file}, row {n}") for n, v in enumerate(values, first)]
             self.rows.append(len(labels) - before)
             if named := own or names:
+                self.borrowed |= not own and any(isinstance(one, int) for one in labels[before:])
                 for row in range(before, len(labels)):
                     labels[row] = _named(labels[row], named, f"{file}, row {row - before}")
         if not labels:
@@ -313,15 +316,15 @@ def list_tables(
     notes = tuple(
         f"{where}: the {part} labels are numbers without names; they are read as those of train"
         for part, table in tables.items()
-        if class_names and not all(table.names) and any(isinstance(v, str) for v in values[part])
+        if table.borrowed
     )
     if any(isinstance(label, str) for column in values.values() for label in column):
         raw = {
             part: ["" if label is None else str(label) for label in column]
             for part, column in values.items()
         }
-        notes += missing_note(itertools.chain(*raw.values()), str(where))
-        texts = {part: without_missing(column) for part, column in raw.items()}
+        notes += (*reading_notes(itertools.chain(*raw.values()), str(where)),)
+        texts = {part: clean_labels(column) for part, column in raw.items()}
         for part in {"validation", "test"} & texts.keys():
             if "" in texts[part]:
                 place = tables[part].name_of(texts[part].index(""))
@@ -358,7 +361,7 @@ def list_tables(
 
 
 def split_columns(table: Table, names: Sequence[str]) -> list[str]:
-    """Return the columns of texts, out of *names*, that read like a split."""
+    """Return the columns, out of *names*, that read like a split, or like a flag of one."""
     import pyarrow.types as types
 
     found = []
@@ -367,10 +370,15 @@ def split_columns(table: Table, names: Sequence[str]) -> list[str]:
             continue
         kind = table.schema.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
+        is_split = False
         if types.is_string(kind) or types.is_large_string(kind):
             with closing(table.column(name)) as columns:  # a text too many ends the reading
-                if reads_like_split(itertools.chain.from_iterable(c.to_pylist() for c in columns)):
-                    found.append(name)
+                values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
+                is_split = reads_like_split(values)
+        if not is_split and is_flag(name):
+            flags = {str(value).lower() for c in table.column(name) for value in c.to_pylist()}
+            is_split = flags <= FLAG_VALUES
+        found += [name] if is_split else []
     return found
 
 

@@ -19,6 +19,11 @@ from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
 FOLDERS = {"unlabeled": "unlabeled", "validation": "val", "test": "test"}
+CONTAINERS = (
+    ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".npz", ".npy", ".zip", ".7z",
+    ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".h5", ".hdf5", ".mat",
+)  # fmt: skip
+"""Endings of files that may hold or list images."""
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
 
@@ -62,8 +67,8 @@ def list_folder(
 ) -> Listing:
     """List image folders without decoding any image.
 
-    Class names are the sorted folder names. Images are in the order of their paths. Hidden files
-    are ignored, and notes count those without an image suffix.
+    Class names are the sorted folder names. Images are in the order of their paths. Notes count
+    the files without an image suffix, and what is hidden.
 
     Args:
         folder: has a folder for each part, named as in ``PART_NAMES``, or the class folders.
@@ -161,10 +166,7 @@ def _find_parts(
         if other:
             what = "images that are not read, as they are in no folder of a part"
             notes = (f"{folder}: {what}: {listed(other)}",)
-        names = [entry.name for entry in folder.iterdir() if is_manifest(entry)]
-        tables = sorted(name for name in names if not name.endswith(JOURNAL))
-        if tables:
-            notes += (f"{folder}: not read: {listed(tables)}; give a manifest itself to use it",)
+        notes += _containers(folder, ())
     elif not is_class_folder(folder) and partial and not _has_classes(folder, places):
         labeled, places["unlabeled"] = None, str(folder)
     for name, place in places.items():
@@ -174,6 +176,32 @@ def _find_parts(
         if one is not None and one.is_dir():
             require_readable(one)
     return labeled, places, notes
+
+
+def data_beside(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
+    """Note what lies in a folder of other files and is not read: images, and files of images.
+
+    *read* has the endings of the files that are read, or named elsewhere.
+    """
+    others = [f"{name}/" for name in _subfolders(folder) if any(_walk(folder / name))]
+    others += sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
+    what = "images that are not read, as this is no folder of images"
+    notes = (f"{folder}: {what}: {listed(others)}",) if others else ()
+    return (*notes, *_containers(folder, read))
+
+
+def _containers(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
+    files = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.name.lower().endswith(CONTAINERS)
+        and not entry.name.lower().endswith((*read, JOURNAL))
+        and not entry.name.startswith(".")
+        and entry.is_file()
+    ]
+    cure = "; give a manifest itself to use it" if any(map(is_manifest, files)) else ""
+    names = [entry.name for entry in files]
+    return (f"{folder}: not read: {listed(names)}{cure}",) if names else ()
 
 
 def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:
@@ -214,8 +242,10 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
     for entry in sorted(folder.iterdir()):
-        if entry.is_file() and not (_is_image(entry) or entry.name.startswith(".")):
+        if entry.is_file() and not _is_image(entry):
             faults.others.add_file(str(entry))
+        elif entry.is_dir() and entry.name.startswith("."):
+            faults.others.add("hidden folders", str(entry))
     return {name: _image_files(folder / name, faults) for name in names}
 
 
@@ -272,7 +302,7 @@ def _walk(
 ) -> Iterator[Path]:
     """Yield all images below *folder*; links to folders are followed, each folder once.
 
-    *others* counts the files with other endings, without hidden ones and tar shards.
+    *others* counts the files with other endings, but for tar shards, and what is hidden.
     """
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
@@ -281,8 +311,11 @@ def _walk(
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for path in (Path(parent) / name for name in names if not name.startswith(".")):
+        hidden = [name for name in subfolders if name.startswith(".")]
+        for name in hidden if others is not None else ():
+            others.add("hidden folders", os.path.join(parent, name))  # noqa: PTH118
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
+        for path in (Path(parent) / name for name in names):
             if _is_image(path):
                 yield path
             elif others is not None and not is_shards(path.name) and path.name != JOURNAL:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.data.class_names import (
-    INTEGER,
-    in_order,
-    joined,
-    missing_note,
-    number_labels,
-    without_missing,
-)
+from daso.data.class_names import clean_labels, in_order, joined, number_labels, reading_notes
 from daso.data.formats.manifest_rows import SHOWN, SUFFIXES, Bad, ManifestRow, read_rows, where
 from daso.data.images.encoded import EncodedImages
 from daso.data.listing import Listing, part_called, unknown_part, unused_note
 from daso.data.source import PARTS
 from daso.errors import DataError, nearest, problems
 
-WHOLE = re.compile(r"(-?[0-9]{1,18})\.0+")
-"""A whole number as tables with gaps store it."""
 PRECEDENCE = ("train", "test", "validation", "unlabeled")
 """Of several rows for one file, the row of the first of these parts is kept."""
 
@@ -86,7 +76,7 @@ def list_manifest(
     notes = (
         f"{file}: {taken}",
         *unused_note(unused, file),
-        *missing_note((row.label for row in rows), str(file)),
+        *reading_notes((row.label for row in rows), str(file)),
     )
     partial = classes is not None
     return Listing(file.stem, str(file), class_names, pools, skipped, notes, partial=partial)
@@ -107,7 +97,7 @@ def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry
     top = os.path.realpath(folder)
     real_folder = functools.lru_cache(maxsize=100_000)(os.path.realpath)
     entries: list[_Entry] = []
-    for row, label in zip(rows, _labels(rows), strict=True):
+    for row, label in zip(rows, clean_labels([row.label for row in rows]), strict=True):
         try:
             part = _part(row, label)
             path = _path_inside(row.path, folder, top, real_folder)
@@ -115,13 +105,6 @@ def _entries(rows: Sequence[ManifestRow], folder: Path, bad: Bad) -> list[_Entry
         except ValueError as error:
             bad.append((row.line, str(error)))
     return entries
-
-
-def _labels(rows: Sequence[ManifestRow]) -> list[str]:
-    """Return the rows' labels, "" where missing; 3.0 is 3 if all labels are whole numbers."""
-    labels = without_missing([row.label for row in rows])
-    whole = [WHOLE.sub(r"\1", label) if WHOLE.fullmatch(label) else label for label in labels]
-    return whole if all(INTEGER.fullmatch(label) for label in whole if label) else labels
 
 
 def _part(row: ManifestRow, label: str) -> str:

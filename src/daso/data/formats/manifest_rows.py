@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_parquet, split_columns
-from daso.data.listing import part_called, reads_like_split
+from daso.data.listing import FLAG_VALUES, is_flag, reads_like_split
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -26,16 +26,14 @@ COLUMNS = {
     "split": ("split", "part", "subset"),
 }  # fmt: skip
 """Names of the columns, in any case; the first one present is used."""
-FLAG = re.compile(r"^(is|in)[ _-]?", re.IGNORECASE)
-"""Beginning of the name of a column such as "is_valid"."""
 FILE_ENDING = re.compile(r"\.\w{2,5}[\s\"]*$")
-FLAG_VALUES = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "none", ""})
 USED = {name for names in COLUMNS.values() for name in names}
 LONGEST_LINE = 2**20
 """Maximum bytes of a line."""
 MOST_ROWS = 5_000_000
 SHOWN = 80
 """Characters of a value that a message quotes."""
+SEPARATOR = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 QUOTES = 'check its quotes: a field that holds " must be quoted, and the " in it doubled'
 
 
@@ -115,8 +113,7 @@ def _add_split(
     flags = [
         name
         for name in unused
-        if part_called(FLAG.sub("", name.strip())) in ("validation", "test")
-        and {str(record.get(name)).lower() for _, record in records} <= FLAG_VALUES
+        if is_flag(name) and {str(record.get(name)).lower() for _, record in records} <= FLAG_VALUES
     ]
     if len(splits) > 1 or (flags and not splits):
         both = " and ".join(map(repr, splits or flags))
@@ -219,13 +216,19 @@ def _csv(file: Path) -> Records:
     first = next(lines, "")
     if not first.strip():
         raise DataError(f"{file}: its first line is empty; name the columns, such as path,label")
+    if "\r" in first.rstrip("\r\n"):
+        raise DataError(f"{file}: its lines end in CR alone; save it with line ends of LF or CR LF")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    if told := SEPARATOR.fullmatch(first):  # a line for spreadsheets, above the names
+        delimiter = told.group(1)
     text = itertools.chain([first], lines)
     skip = delimiter != "\t"
     reader = csv.reader(text, delimiter=delimiter, skipinitialspace=skip, strict=True)
     line = 1
     try:
-        names = [name.strip() for name in next(reader)]
+        if told:
+            next(reader)
+        names = [name.strip() for name in next(reader, [])]
         repeated = [name for name in names if name and names.count(name) > 1]
         if repeated:
             raise DataError(f"{file}: its first line has the column {repeated[0][:SHOWN]!r} twice")
@@ -252,6 +255,8 @@ def _holds_rows(fields: Sequence[str], delimiter: str, count: int) -> bool:
 
 def _json_lines(file: Path) -> Records:
     for number, line in enumerate(_lines(file), 1):
+        if number == 1 and line.lstrip().startswith("["):
+            raise DataError(f"{file}: is one list; write an object per line, without [ and ]")
         if not line.strip():
             continue
         try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from daso.data.listing import JOURNAL
+
+PLURAL = re.compile(r"\b(file|folder|link|device|sample|image)s\b")
 MOST_KINDS = 20
 """Kinds that are named in notes."""
 
@@ -20,15 +24,20 @@ class PassedOver:
         self.kinds[kind] = (count + 1, first)
 
     def add_file(self, name: str) -> None:
-        """Count a file by its ending."""
-        ending = PurePath(name).suffix.lower()
+        """Count a file by its ending; a hidden one as such, but for those of ``daso label``."""
+        path = PurePath(name)
+        if path.name.startswith("."):
+            if JOURNAL not in path.name:
+                self.add("hidden files", name)
+            return
+        ending = path.suffix.lower()
         self.add(f"{ending} files" if ending else "files without an ending", name)
 
     def words(self) -> list[str]:
         """Return count and kind of what is passed over, the most frequent first."""
         kinds = sorted(self.kinds.items(), key=lambda kind: -kind[1][0])
         return [
-            f"{count:,} {kind if count > 1 else kind.replace('files', 'file', 1)}"
+            f"{count:,} " + (kind if count > 1 else PLURAL.sub(r"\1", kind, count=1))
             for kind, (count, _) in kinds
         ]
 

@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from daso.data.class_names import (
     INTEGER,
+    clean_labels,
     in_order,
     joined,
     listed,
-    missing_note,
     number_labels,
     numbered_names,
-    without_missing,
+    reading_notes,
 )
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
@@ -136,11 +136,12 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
         for part, of_part in shards.items()
     }
     raw = {part: [label for _, labels in found[part] for label in labels] for part in shards}
-    notes = [*missing_note(itertools.chain(*raw.values()), str(folder)), *passed.notes(str(folder))]
+    notes = list(reading_notes(itertools.chain(*raw.values()), str(folder)))
+    notes += passed.notes(str(folder))
     if other:
         what = "shards that are not read, as their names are of no part"
         notes.append(f"{folder}: {what}: {listed(other)}")
-    texts = {part: without_missing(of_part) for part, of_part in raw.items()}
+    texts = {part: clean_labels(of_part) for part, of_part in raw.items()}
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
             raise DataError(
@@ -154,7 +155,11 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
                 )
             )
     class_names = known = tuple(in_order(joined(texts["train"], classes)))
-    if texts["train"] and all(INTEGER.fullmatch(text) for text in texts["train"]):
+    if (folder / CLASSES).is_file():  # numbers, which 007 is too
+        texts = {part: [_plain(text) for text in of_part] for part, of_part in texts.items()}
+    if texts["train"] and all(
+        INTEGER.fullmatch(text) and text == _plain(text) for text in texts["train"]
+    ):
         class_names, known = _class_names(folder, texts["train"])
     numbers = number_labels(texts, known, str(folder))
     pools = {
@@ -203,7 +208,7 @@ def read_samples(
     passed = PassedOver() if passed is None else passed
     refused = PassedOver()
     with open_tar(shard, "r|*" if contents else "r:*") as archive:
-        files = regular_members(archive, lambda name: passed.add("links", name))
+        files = regular_members(archive, passed.add)
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False
             first, more, endings, place = "", [], set(), (0, 0)
@@ -254,6 +259,10 @@ def _json_label(content: bytes) -> str:
         return ""
     label = values.get("label") if isinstance(values, dict) else None
     return "" if label is None or isinstance(label, dict | list) else str(label)
+
+
+def _plain(label: str) -> str:
+    return str(int(label)) if INTEGER.fullmatch(label) else label
 
 
 def _shards_by_part(folder: Path) -> tuple[dict[str, list[str]], list[str]]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 
 from daso.data.listing import JOURNAL
 from daso.errors import InUseError, RunError
-from daso.files import check_writable, lock_holder, to_line, try_lock
+from daso.files import check_writable, lock_holder, seal, to_line, try_lock, unseal
 
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
 ACTIONS = get_args(Action)
@@ -63,6 +63,8 @@ class Entry:
 
 TEXTS = ("image", "checksum", "label", "guess")
 KNOWN = {field.name for field in fields(Entry)}
+LINE_CHECKSUM = "line_checksum"
+"""Name of the checksum of a line, which lines of older versions lack."""
 
 
 def journal_path(source: Path) -> Path:
@@ -301,7 +303,8 @@ def labels_in_force(journal: Journal) -> set[str]:
 
 
 def _line(entry: Entry) -> str:
-    return to_line({key: value for key, value in asdict(entry).items() if value is not None})
+    values = {key: value for key, value in asdict(entry).items() if value is not None}
+    return to_line(seal(values, LINE_CHECKSUM))
 
 
 def _now() -> str:
@@ -332,6 +335,7 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("not an object")
+        unseal(row, LINE_CHECKSUM)
         entry = Entry(**{key: value for key, value in row.items() if key in KNOWN})
         if entry.action not in ACTIONS:
             raise ValueError(f"unknown action {str(entry.action)[:40]!r}")
@@ -355,9 +359,12 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             type(details.get("entry")) is not int or not isinstance(details.get("to"), str)
         ):
             raise ValueError("names no entry that was applied, or no place")
+        if entry.action == "apply" and not {"how", "created", "new_folder"} <= details.keys():
+            raise ValueError("does not say how a file was sorted")
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
-            f"{path}, line {number}, is damaged: {error}; correct the line, or restore the file"
+            f"{path}, line {number}, is damaged: {error}; correct the line and take its "
+            f"{LINE_CHECKSUM} out, or restore the file"
         ) from error
     return entry
 

@@ -7,12 +7,11 @@ same command goes on where it stopped, and every file can be put back.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from daso.data.formats.folder import labeled_folder
 from daso.data.images.decode import SUFFIXES
@@ -21,7 +20,7 @@ from daso.data.journal.names import item_checksum
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
 from daso.errors import DataError, OptionError, RunError, same_name
-from daso.files import printable, save_json
+from daso.files import printable, read_json, save_sealed
 
 How = Literal["copy", "link", "move"]
 
@@ -82,7 +81,7 @@ def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[
     steps = list(_plan(journal, data, base, how))
     if not steps:
         return [f"{journal.path}: no file is to be sorted"]
-    save_json(plan, {"files": [asdict(step) for step in steps]})
+    save_sealed(plan, {"files": [asdict(step) for step in steps]})
     _carry_out(journal, base, steps, notes)
     plan.unlink()
     return notes
@@ -98,10 +97,10 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
     placed = journal.placed()
-    for entry in placed:
+    applied = [entry for entry in journal.entries if entry.action == "apply"]
+    for entry in applied:
         to = str((entry.details or {})["to"])
         _require_own(data, base, str(entry.image), to, journal.path)
-    folders: set[Path] = set()
     for entry in reversed(placed):
         details = entry.details or {}
         try:
@@ -118,8 +117,12 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
             ) from error
         notes += [f"{details['to']}: {note}"] if note else []
         journal.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
-        if details["new_folder"]:
-            folders.add((base / details["to"]).parent)
+    # Also those that an earlier call had emptied when it was killed.
+    folders = {
+        (base / entry.details["to"]).parent
+        for entry in applied
+        if entry.details and entry.details.get("new_folder")
+    }
     for folder in sorted(folders, key=lambda one: -len(one.parts)):
         for one in (folder, *folder.parents):
             if one == base:
@@ -276,9 +279,13 @@ def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]
 
 def _read_plan(path: Path) -> list[Step]:
     try:
-        steps = [Step(**step) for step in json.loads(path.read_bytes())["files"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} cannot be read: {error}; remove it to plan anew") from error
-    if not all(isinstance(name, str) for step in steps for name in (step.image, step.to)):
+        steps = [Step(**step) for step in read_json(path)["files"]]
+    except (RunError, TypeError, KeyError) as error:
+        reason = str(error).removeprefix(f"{path} cannot be read: ")
+        raise RunError(f"{path} cannot be read: {reason}; remove it to plan anew") from error
+    texts = (text for step in steps for text in (step.image, step.to, step.checksum))
+    if not all(isinstance(text, str) for text in texts):
         raise RunError(f"{path} cannot be read: it must name files; remove it to plan anew")
+    if not all(type(step.entry) is int and step.how in get_args(How) for step in steps):
+        raise RunError(f"{path} cannot be read: a step is damaged; remove it to plan anew")
     return steps
