@@ -60,8 +60,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     """Return a function that starts daso label on a folder and waits for its address."""
     running: list[Server] = []
 
-    def begin(folder: Path) -> Server:
-        command = [sys.executable, "-m", "daso", "label", str(folder), "--no-open", "--port", "0"]
+    def begin(folder: Path, program: tuple[str, ...] = ("-m", "daso")) -> Server:
+        command = [sys.executable, *program, "label", str(folder), "--no-open", "--port", "0"]
         process = subprocess.Popen(
             [*command, "--out", str(tmp_path / "rounds"), TRAIN],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path,
@@ -91,6 +91,35 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
         server.process.terminate()
         server.process.wait(60)
         server.client.close()
+
+
+ENDLESS = """
+import sys
+import daso.cli, daso.label.features
+
+plainly = daso.label.features._decoded
+
+def endlessly(*rest):
+    while True:
+        yield from plainly(*rest)
+
+daso.label.features._decoded = endlessly
+sys.exit(daso.cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_the_images_are_compared_breaks_nothing(
+    start: Callable[..., Server], photos: Path, tmp_path: Path
+) -> None:
+    server = start(photos, ("-c", ENDLESS))
+    server.until(lambda state: state["features"]["state"] == "computing")
+    server.post("assign", images=[30], label="two")
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(60) == 130
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".safetensors")]
+    server = start(photos)
+    server.until(lambda state: state["compared"])
+    assert server.client.get("/api/image/30").json()["label"] == "two"
 
 
 def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from daso.errors import DasoError
-from daso.label.features import Embedding, cached, of_patches
-from daso.label.images import Images
+from daso.label.features import cached, of_patches
+from daso.label.images import Embedding, Images
 from daso.label.session import REFIT_AFTER, Session
 from tests.helpers.labeling import NAMES, Digits, make_digits
 

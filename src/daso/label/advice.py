@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daso.errors import first_line
 from daso.label.decisions import UNDECIDED
-from daso.label.features import Embedding
-from daso.label.live import Beliefs, fit_live, unit_rows
+from daso.label.images import Embedding
 from daso.label.suggest import Situation, Suggestion, suggestions
 from daso.label.typical import Clusters, cluster
+
+if TYPE_CHECKING:  # the page opens without torch
+    from daso.label.live import Beliefs
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
@@ -67,6 +69,8 @@ class Advice:
 
 def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed: int) -> Advice:
     """Fit the head, cluster the images where that is needed, and choose what to label next."""
+    from daso.label.live import fit_live, unit_rows
+
     unit = unit_rows(embedding.features) if before is None else before.unit
     beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed)
     decided = snapshot.labels != UNDECIDED
@@ -119,9 +123,14 @@ class Adviser:
         return None if self.failure is None else first_line(self.failure)
 
     def request(self, embedding: Embedding | None = None) -> None:
-        """Ask for new advice; on other features from now on, if they are given."""
+        """Ask for new advice; on other features from now on, if they are given.
+
+        Nothing happens before the first features.
+        """
         with self._idle:
             self._embedding = embedding or self._embedding
+            if self._embedding is None:
+                return
             self._wanted = True
             if not self.running:
                 self.running = True

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.label.live import Beliefs
 from daso.label.typical import Clusters, typical_order
+
+if TYPE_CHECKING:
+    from daso.label.live import Beliefs
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
-Kind = Literal["doubt", "rare", "discovery", "typical"]
+Kind = Literal["doubt", "rare", "discovery", "typical", "any"]
 
 CANDIDATES, FEWEST = 4_000, 100
 """Images of all classes together, and of one class, among which a list is chosen."""
@@ -65,6 +67,8 @@ class Suggestion:
 
     def reason(self, label: str | None, believed: Sequence[str]) -> str:
         """Return the reason in words; *believed* has the likeliest classes of the image."""
+        if self.kind == "any":
+            return "One of your images at random; they are not compared yet."
         if self.kind == "typical":
             others = f"{self.size} similar images" if self.size > 1 else "images like it"
             return f"Typical of {others}, none of which has a label."
