@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from daso.data.journal import Journal, journal_path
 TRAIN = (
     "--train=--steps 60 --network small-4 --method supervised+la --device cpu --evaluate-every 5"
 )
+KEYS = itertools.count()
 
 
 @dataclass
@@ -29,13 +31,9 @@ class Server:
     process: subprocess.Popen[str]
     base: str
     client: httpx.Client
-    actions: int = 0
 
     def post(self, path: str, **sent: Any) -> dict[str, Any]:
-        self.actions += 1
-        answer = self.client.post(
-            f"/api/{path}", json={**sent, "action": f"action {self.actions:06}"}
-        )
+        answer = self.client.post(f"/api/{path}", json={"action": f"key {next(KEYS):06}", **sent})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -131,7 +129,7 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     def label() -> None:
         try:
             for image in range(25, 140):
-                server.post("assign", images=[image], label="two")
+                server.post("assign", images=[image], label="two", action=f"image {image:04}")
                 told.append(image)
         except httpx.HTTPError:
             pass  # the server was killed
@@ -155,6 +153,10 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert len(labels) in (len(told), len(told) + 1)  # the last one may not have been told
     entries = Journal.read(journal_path(photos)).entries
     assert len({entry.image for entry in entries}) == len(entries)
+    for image in (told[0], told[-1], told[-1] + 1):  # what was sent again, and is new or not
+        server.post("assign", images=[image], label="two", action=f"image {image:04}")
+    entries = Journal.read(journal_path(photos)).entries
+    assert len({entry.image for entry in entries}) == len(entries) == len(told) + 1
 
     refused = subprocess.run(
         [sys.executable, "-m", "daso", "label", str(photos), "--no-open"],
@@ -181,7 +183,7 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert len(rounds) == 1
     assert rounds[0] is not None
     assert Path(rounds[0]["run"]) == run.resolve()
-    assert sum(rounds[0]["labels"]) == 23 + len(labels)
+    assert sum(rounds[0]["labels"]) == 23 + len(told) + 1
 
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(60) == 130
