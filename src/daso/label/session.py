@@ -324,7 +324,9 @@ class Session:
     def _look(self) -> Snapshot:
         decisions = self._decisions
         names, counts = tuple(decisions.names), decisions.counts()
-        return Snapshot(names, decisions.labels.copy(), self._free, counts)
+        own = np.unique(self.images.labels[self.images.labels >= 0])
+        is_settled = 0 < len(own) == decisions.given
+        return Snapshot(names, decisions.labels.copy(), self._free, counts, is_settled)
 
     def _on_advice(self) -> None:
         self.version += 1
