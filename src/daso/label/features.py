@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,7 +76,7 @@ def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
     channels = len(backbone.preprocessing.mean or (0, 0, 0))
     encoder = cast(OwnEncoder, backbone.module)
     network: Network = build_network(
-        options,
+        replace(options, precision="float32"),
         (channels, side, side),
         encoder,
         {},
