@@ -26,6 +26,7 @@ TEXT_GROUNDS = {
     "rare": ("card", "wash", "warn"),
     "on-accent": ("accent",),
     "page": ("ink",),
+    "card": ("bad", "accent"),
 }
 """Colors of text, and those that it stands on."""
 MARK_GROUNDS = {

@@ -78,7 +78,7 @@ class Preparation:
     def _work(self) -> None:
         try:
             self._take(self._run)
-        except _Closed:
+        except _ClosedError:
             pass
         except Exception as error:  # whatever it is, the page tells it, and labeling goes on
             kind = type(error).__name__
@@ -99,7 +99,7 @@ class Preparation:
         def progress(done: int, total: int) -> None:
             nonlocal began
             if self._closed.is_set():
-                raise _Closed
+                raise _ClosedError
             now = time.monotonic()
             began = began or (now, done)
             rate = (done - began[1]) / max(now - began[0], 1e-9)
@@ -114,5 +114,5 @@ class Preparation:
             self._state = values
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The page ends."""
