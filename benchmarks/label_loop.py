@@ -40,7 +40,7 @@ from label_strategies import STRATEGIES, View
 from sklearn.linear_model import LogisticRegression
 
 from daso.data.journal import Journal
-from daso.label.features import Embedding
+from daso.label.images import Embedding
 from daso.label.live import fit_head, fit_live, unit_rows
 from daso.label.session import Session
 from daso.report.results import append_row, has_row

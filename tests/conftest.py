@@ -44,6 +44,7 @@ MARKS = {
         "test_full_disk.py",
         "test_gpu_benchmark.py",
         "test_killed_run.py",
+        "test_label_formats.py",
         "test_label_process.py",
         "test_label_trainer.py",
         "test_minutes_benchmark.py",

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 
 from daso.data.journal import Journal
 from daso.data.labeling import LabelingData, open_for_labeling
-from daso.label.features import Embedding, embed, of_patches
-from daso.label.images import Images
+from daso.label.features import embed, of_patches
+from daso.label.images import Embedding, Images
 from daso.label.session import Session
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -17,8 +17,8 @@ from PIL import Image
 
 from daso.data.journal import Journal
 from daso.data.labeling import open_for_labeling
-from daso.label.features import Embedding
-from daso.label.images import Images
+from daso.label.images import Embedding, Images, Progress
+from daso.label.preparation import Preparation
 from daso.label.session import Session
 from daso.label.training import Trainer
 from daso.label.web.app import create_app
@@ -57,10 +57,11 @@ def photos(digit_folders: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(digit_folders, tmp_path / "photos"))
 
 
-def pixel_features(images: Images) -> Embedding:
+def pixel_features(images: Images, progress: Progress = lambda done, total: None) -> Embedding:
     """Return the images' own pixels as features, which tell digits apart well enough."""
     rows = []
     for number in range(len(images)):
+        progress(number, len(images))
         with Image.open(images.read(number)) as image:
             rows.append(np.asarray(image.convert("L").resize((12, 12)), dtype=np.float32).ravel())
     pixels = np.stack(rows)
@@ -70,24 +71,36 @@ def pixel_features(images: Images) -> Embedding:
 
 @dataclass
 class Served:
-    """The page of a folder, served by a thread until ``stop``."""
+    """The page of a folder, served by a thread until ``stop``.
+
+    Attributes:
+        compute: returns features; None: the page opens when they are there.
+    """
 
     folder: Path
     train: tuple[str, ...] = ()
     port: int = 0
     token: str = TOKEN
+    compute: Callable[[Images, Progress], Embedding] | None = None
+    told: list[str] = field(default_factory=list)
     journal: Journal = field(init=False)
 
     def start(self) -> Served:
         data = open_for_labeling(str(self.folder))
         self.journal = Journal.open(data.journal)
         images = Images(data)
-        self.session = Session(data, self.journal, pixel_features(images))
-        assert self.session.wait(60)
+        self.session = Session(data, self.journal)
+        features = self.compute or pixel_features
+        self.preparation = Preparation(
+            self.session, lambda run, progress: features(images, progress), self.told.append
+        )
+        self.preparation.start(None)
+        while self.compute is None and not self.session.state()["compared"]:
+            time.sleep(0.01)
         known = [str(e.details["run"]) for e in self.journal.entries if e.details]
 
         def finished(run: Path, numbers: dict[str, object]) -> None:
-            self.session.replace_embedding(pixel_features(images))
+            self.preparation.take(run)
             self.session.finish_round(numbers)
 
         arguments = (str(self.folder), *self.train)
@@ -101,6 +114,7 @@ class Served:
             pictures,
             self.token,
             self.trainer,
+            self.preparation,
             name=self.folder.name,
             identity=str(len(images)),
             hosts=meant_hosts("127.0.0.1", self.port),
@@ -119,6 +133,7 @@ class Served:
             return
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(30)
+        self.preparation.close()
         self.trainer.close()
         self.session.wait(60)
         self.journal.close()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from label.conftest import NAMES, TESTED
 
 from daso.cli import main
 from daso.data.journal import Journal, journal_path
 from daso.data.labeling import open_for_labeling
+from daso.label.session import Session
 
 
 @pytest.fixture
@@ -55,6 +58,20 @@ def test_wrong_uses_are_told_in_words(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["label", str(photos)]) == 1
     assert "daso[label]" in capsys.readouterr().err
+
+
+def test_classes_of_the_test_folder_are_offered_from_the_start(photos: Path) -> None:
+    shutil.rmtree(photos / "labeled")
+    data = open_for_labeling(str(photos))
+    session = Session(data, Journal.open(data.journal))
+    shown = [(one["name"], one["labels"], one["added"]) for one in session.state()["classes"]]
+    assert shown == [(name, 0, False) for name in sorted(NAMES)]
+    session.assign(3, "two")
+    session.journal.close()
+    again = open_for_labeling(str(photos))
+    assert again.class_names[0] == "two"
+    assert sorted(again.class_names) == sorted(NAMES)
+    assert len(again.pools["test"]) == TESTED
 
 
 def test_labels_are_exported_and_files_are_sorted_and_put_back(

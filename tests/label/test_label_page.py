@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from label.conftest import LABELED, NAMES, Served
+from label.test_preparation import Gate
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from daso.data.journal import Journal
+from daso.errors import DataError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -199,6 +201,46 @@ def test_what_could_not_be_sent_is_sent_once_when_the_server_is_back(
     assert len(rows) == len(set(rows)) == 7
     assert {name: truth(name) for name in rows} == third.labels
     visit.errors[:] = [text for text in visit.errors if "Failed to load resource" not in text]
+
+
+def test_the_page_opens_before_its_images_are_compared(
+    visit: Visit, serve: Callable[..., Served], photos: Path
+) -> None:
+    gate = Gate()
+    gate.error = DataError("the model is damaged; name another")
+    served = serve(photos, compute=gate)
+    page = visit.open(served)
+    bar = page.get_by_role("progressbar", name="Comparing your images")
+    expect(bar).to_have_attribute("aria-valuenow", "50")
+    done = [shown_name(page)]
+    page.keyboard.press(key_of(page, truth(done[0])))
+    expect(page.locator(".big figcaption bdi")).not_to_have_text(done[0])
+    page.keyboard.press("u")
+    expect(page.locator(".big figcaption bdi")).to_have_text(done[0])
+    done = label_by_keys(page, 3)
+    for view in ("Alt+2", "Alt+4"):
+        page.keyboard.press(view)
+        expect(page.locator(".state h2")).to_contain_text("being compared")
+    gate.opened.set()
+    alert = page.locator("#compared [role=alert]")
+    expect(alert).to_contain_text("the model is damaged; name another")
+    page.keyboard.press("Alt+1")
+    name = shown_name(page)
+    gate.opened.clear()
+    gate.error = None
+    alert.get_by_role("button", name="Try again").click()
+    expect(bar).to_be_visible()
+    gate.opened.set()
+    expect(page.locator("#compared")).to_be_empty()
+    expect(page.locator("#toasts")).to_contain_text("compared")
+    assert shown_name(page) == name  # what the person was at
+    settled(page)
+    assert served.labels == {one: truth(one) for one in done}
+    label_by_keys(page, 1)
+    expect(page.locator(".big .chip")).to_have_count(0)
+    expect(page.locator(".facts .chip")).not_to_have_text("At random")
+    page.keyboard.press("Alt+2")
+    expect(page.locator(".grid .tile").first).to_be_visible()
 
 
 def test_two_tabs_agree(visit: Visit, served: Served) -> None:

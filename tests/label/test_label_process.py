@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from daso.data.journal import Journal, journal_path
 TRAIN = (
     "--train=--steps 60 --network small-4 --method supervised+la --device cpu --evaluate-every 5"
 )
+KEYS = itertools.count()
 
 
 @dataclass
@@ -29,13 +31,9 @@ class Server:
     process: subprocess.Popen[str]
     base: str
     client: httpx.Client
-    actions: int = 0
 
     def post(self, path: str, **sent: Any) -> dict[str, Any]:
-        self.actions += 1
-        answer = self.client.post(
-            f"/api/{path}", json={**sent, "action": f"action {self.actions:06}"}
-        )
+        answer = self.client.post(f"/api/{path}", json={"action": f"key {next(KEYS):06}", **sent})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -60,8 +58,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     """Return a function that starts daso label on a folder and waits for its address."""
     running: list[Server] = []
 
-    def begin(folder: Path) -> Server:
-        command = [sys.executable, "-m", "daso", "label", str(folder), "--no-open", "--port", "0"]
+    def begin(folder: Path, program: tuple[str, ...] = ("-m", "daso")) -> Server:
+        command = [sys.executable, *program, "label", str(folder), "--no-open", "--port", "0"]
         process = subprocess.Popen(
             [*command, "--out", str(tmp_path / "rounds"), TRAIN],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path,
@@ -93,6 +91,35 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
         server.client.close()
 
 
+ENDLESS = """
+import sys
+import daso.cli, daso.label.features
+
+plainly = daso.label.features._decoded
+
+def endlessly(*rest):
+    while True:
+        yield from plainly(*rest)
+
+daso.label.features._decoded = endlessly
+sys.exit(daso.cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_the_images_are_compared_breaks_nothing(
+    start: Callable[..., Server], photos: Path, tmp_path: Path
+) -> None:
+    server = start(photos, ("-c", ENDLESS))
+    server.until(lambda state: state["features"]["state"] == "computing")
+    server.post("assign", images=[30], label="two")
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(60) == 130
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".safetensors")]
+    server = start(photos)
+    server.until(lambda state: state["compared"])
+    assert server.client.get("/api/image/30").json()["label"] == "two"
+
+
 def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     start: Callable[[Path], Server], photos: Path, tmp_path: Path
 ) -> None:
@@ -102,7 +129,7 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     def label() -> None:
         try:
             for image in range(25, 140):
-                server.post("assign", images=[image], label="two")
+                server.post("assign", images=[image], label="two", action=f"image {image:04}")
                 told.append(image)
         except httpx.HTTPError:
             pass  # the server was killed
@@ -126,6 +153,10 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert len(labels) in (len(told), len(told) + 1)  # the last one may not have been told
     entries = Journal.read(journal_path(photos)).entries
     assert len({entry.image for entry in entries}) == len(entries)
+    for image in (told[0], told[-1], told[-1] + 1):  # what was sent again, and is new or not
+        server.post("assign", images=[image], label="two", action=f"image {image:04}")
+    entries = Journal.read(journal_path(photos)).entries
+    assert len({entry.image for entry in entries}) == len(entries) == len(told) + 1
 
     refused = subprocess.run(
         [sys.executable, "-m", "daso", "label", str(photos), "--no-open"],
@@ -152,7 +183,7 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert len(rounds) == 1
     assert rounds[0] is not None
     assert Path(rounds[0]["run"]) == run.resolve()
-    assert sum(rounds[0]["labels"]) == 23 + len(labels)
+    assert sum(rounds[0]["labels"]) == 23 + len(told) + 1
 
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(60) == 130

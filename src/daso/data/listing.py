@@ -62,6 +62,7 @@ class Listing:
         own_labels, journal: see ``Source``.
         partial: further labels are to come, from the journal of ``daso label``: classes may be
             without images. The functions that list a data set take their names as ``classes``.
+        measured: classes of validation and test folders that have no labeled image.
 
     Raises:
         DataError: a class has no labeled image.
@@ -78,6 +79,7 @@ class Listing:
     published: bool = False
     channels: int | None = None
     partial: bool = False
+    measured: tuple[str, ...] = ()
     before: Mapping[str, EncodedImages] | None = None
     own_labels: OwnLabels | None = None
     journal: dict[str, Any] | None = None

@@ -5,25 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daso.errors import first_line
 from daso.label.decisions import UNDECIDED
-from daso.label.features import Embedding
-from daso.label.live import Beliefs, fit_live, unit_rows
+from daso.label.images import Embedding
 from daso.label.suggest import Situation, Suggestion, suggestions
-from daso.label.typical import Clusters, cluster
+from daso.label.typical import cluster
+
+if TYPE_CHECKING:  # the page opens without torch
+    from daso.label.live import Beliefs
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 QUEUE = 300
 """Suggestions that are made at a time."""
-EXPLORED = 60
-"""Clusters, at least, beyond the decided images: about as many as are labeled from nothing."""
+NEW_CLUSTERS = 20
+"""Clusters beyond the decided images: as many as are labeled between two fits, as in TypiClust."""
 MOST_CLUSTERS = 500
 
 
@@ -34,12 +36,14 @@ class Snapshot:
     Attributes:
         names: of the K classes.
         labels: (N,). free: whether an image may be suggested, (N,). counts: by class, (K,).
+        settled: see ``Situation``.
     """
 
     names: tuple[str, ...]
     labels: Indices
     free: npt.NDArray[np.bool_]
     counts: Indices
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,6 @@ class Advice:
     names: tuple[str, ...]
     unit: Floats
     beliefs: Beliefs | None
-    clusters: Clusters
     queue: tuple[Suggestion, ...]
 
     def expected(self) -> dict[str, float]:
@@ -66,24 +69,18 @@ class Advice:
 
 
 def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed: int) -> Advice:
-    """Fit the head, cluster the images where that is needed, and choose what to label next."""
+    """Fit the head, cluster the images, and choose what to label next."""
+    from daso.label.live import fit_live, unit_rows
+
     unit = unit_rows(embedding.features) if before is None else before.unit
     beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed)
-    decided = snapshot.labels != UNDECIDED
-    clusters = None if before is None else before.clusters
-    if clusters is not None:
-        covered = np.unique(clusters.of[decided])
-        if len(clusters.centers) - len(covered) < EXPLORED // 2:
-            clusters = None
-    if clusters is None:
-        number = min(MOST_CLUSTERS, EXPLORED + int(decided.sum()))
-        clusters = cluster(unit, number, seed)
+    decided = int((snapshot.labels != UNDECIDED).sum())
+    clusters = cluster(unit, min(MOST_CLUSTERS, decided + NEW_CLUSTERS), seed)
     features = embedding.features
-    situation = Situation(
-        features, unit, snapshot.labels, snapshot.free, snapshot.counts, clusters, beliefs
-    )
+    known = (snapshot.labels, snapshot.free, snapshot.counts, snapshot.settled)
+    situation = Situation(features, unit, *known, clusters, beliefs)
     queue = tuple(suggestions(situation, QUEUE))
-    return Advice(embedding, snapshot.names, unit, beliefs, clusters, queue)
+    return Advice(embedding, snapshot.names, unit, beliefs, queue)
 
 
 class Adviser:
@@ -119,9 +116,14 @@ class Adviser:
         return None if self.failure is None else first_line(self.failure)
 
     def request(self, embedding: Embedding | None = None) -> None:
-        """Ask for new advice; on other features from now on, if they are given."""
+        """Ask for new advice; on other features from now on, if they are given.
+
+        Nothing happens before the first features.
+        """
         with self._idle:
             self._embedding = embedding or self._embedding
+            if self._embedding is None:
+                return
             self._wanted = True
             if not self.running:
                 self.running = True

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
 from daso.errors import DataError
 from daso.files import write_atomically
-from daso.label.images import Images
+from daso.label.images import Embedding, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import IMAGES, LARGEST, Geometry, PatchEncoder
 from daso.nets.network import Encoder as OwnEncoder
@@ -34,29 +34,12 @@ from daso.train.options import TrainOptions
 
 Floats = npt.NDArray[np.floating[Any]]
 Encode = Callable[[Tensor], Tensor]
-Progress = Callable[[int, int], None]
-"""Called with the number of images that have features, and of all."""
 
 DIMENSIONS = 128
 HEADERS = 500
 """Images whose size and color decide how all are decoded."""
 BATCH = 64
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Features of the images of a session.
-
-    Attributes:
-        features: float16 or float32, (N, d), of mean square about 1; 0 where there are none.
-        kind: where they come from, in words for the page.
-        unreadable: images that cannot be decoded.
-    """
-
-    features: Floats
-    kind: str
-    unreadable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,7 @@ def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
     channels = len(backbone.preprocessing.mean or (0, 0, 0))
     encoder = cast(OwnEncoder, backbone.module)
     network: Network = build_network(
-        options,
+        replace(options, precision="float32"),
         (channels, side, side),
         encoder,
         {},
@@ -106,12 +89,17 @@ def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
     return Encoder(backbone.name, layout, network, False, backbone.describe())
 
 
-def of_patches(images: Images, seed: int = 0) -> Encoder:
+def of_patches(images: Images, progress: Progress | None = None, seed: int = 0) -> Encoder:
     """Return an encoder of image patches, learned from some of the images without labels."""
     random = np.random.default_rng(seed)
     layout = _layout(images, random)
     sample = random.permutation(len(images))[:IMAGES]
-    decoded = [x[ok] for _, x, ok in _decoded(images, layout, np.sort(sample)) if ok.any()]
+    decoded = []
+    for _, pixels, readable in _decoded(images, layout, np.sort(sample)):
+        if readable.any():
+            decoded.append(pixels[readable])
+        if progress is not None:
+            progress(0, len(images))
     if not decoded:
         raise DataError("none of the images can be read; look at them with daso data check")
     channels, height, width = decoded[0].shape[1:]

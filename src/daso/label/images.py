@@ -1,18 +1,37 @@
-"""The images of a labeling session: one number each, with their names and first labels."""
+"""The images of a labeling session: one number each, with names, first labels and features."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from daso.errors import DataError
 
+Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Called with the number of images that have features, and of all."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Features of the images of a session.
+
+    Attributes:
+        features: float16 or float32, (N, d), of mean square about 1; 0 where there are none.
+        kind: where they come from, in words for the page.
+        unreadable: images that cannot be decoded.
+    """
+
+    features: Floats
+    kind: str
+    unreadable: tuple[int, ...] = ()
 
 
 class Labels(Protocol):

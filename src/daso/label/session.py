@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,12 @@ from daso.label import answers
 from daso.label.advice import Adviser, Snapshot
 from daso.label.answers import Answer
 from daso.label.decisions import NONE, UNDECIDED, Decisions
-from daso.label.doubtful import LabelDoubt, doubtful_labels
-from daso.label.features import Embedding
-from daso.label.images import Images, LabelingData
+from daso.label.images import Embedding, Images, LabelingData
 from daso.label.progress import labels_per_minute, progress
+from daso.label.suggest import Suggestion
+
+if TYPE_CHECKING:  # the page opens without torch
+    from daso.label.doubtful import LabelDoubt
 
 REFIT_AFTER = 20
 """Decisions after which the head is fitted again."""
@@ -30,25 +33,36 @@ class Session:
     """The state of labeling, kept in a journal; safe to use from several threads.
 
     Images are numbers (see ``Images``); answers are JSON values. After every 20 decisions a thread
-    fits the live head again, and ``version`` grows when its suggestions are there.
+    fits the live head again, and ``version`` grows when its suggestions are there. Before the first
+    features images are suggested at random. The actions of a request may have its key; see
+    ``Journal.has``.
 
     Raises:
         DataError: the embedding has another number of images.
     """
 
     def __init__(
-        self, data: LabelingData, journal: Journal, embedding: Embedding, *, seed: int = 0
+        self,
+        data: LabelingData,
+        journal: Journal,
+        embedding: Embedding | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
         self.images = Images(data)
         self.version = 0
         self.journal = journal
-        self._lock = threading.RLock()
+        # Of actions, which wait for the disk; taken before the other, of what is in memory.
+        self._writing, self._lock = threading.RLock(), threading.RLock()
         self._decisions = Decisions(self.images, data.class_names, journal.entries)
         self._round = sum(entry.action == "round" for entry in journal.entries)
         self._changes = self._since_advice = 0
         self._doubts: tuple[int, list[LabelDoubt]] | None = None
         self._adviser = Adviser(self._lock, self._look, self._on_advice, seed)
-        self.replace_embedding(embedding)
+        self._order = np.random.default_rng(seed).permutation(len(self.images))
+        self._embedding: Embedding | None = None
+        if embedding is not None:
+            self.replace_embedding(embedding)
 
     def replace_embedding(self, embedding: Embedding) -> None:
         """Use other features of the same images from now on, as after a training."""
@@ -91,6 +105,7 @@ class Session:
                 "skipped": len(decisions.skipped),
                 "changed": len(decisions.changed),
                 "version": self.version,
+                "compared": advice is not None,
                 "fitting": self._adviser.running,
                 "fault": self._adviser.fault,
                 "undoable": len(decisions.entries),
@@ -104,11 +119,16 @@ class Session:
             return progress(self._decisions, self.journal.entries)
 
     def suggest(self, count: int) -> list[Answer]:
-        """Return images to label next, best first; none while the first ones are sought."""
+        """Return images to label next, best first; at random before the first features."""
         with self._lock:
             advice, free = self._adviser.advice, self._free
             if advice is None:
-                return []
+                some = self._order[free[self._order]][:count]
+                chosen = [Suggestion(int(image), "any") for image in some]
+                return [
+                    self._described(one.image) | {"kind": one.kind, "reason": one.reason(None, ())}
+                    for one in chosen
+                ]
             there = [one for one in advice.queue if free[one.image]][:count]
             if len(there) < min(count, int(free.sum())) and not self._adviser.running:
                 self._adviser.request()
@@ -148,6 +168,8 @@ class Session:
         if advice is None:
             return []
         if cached is None or cached[0] != changes:
+            from daso.label.doubtful import doubtful_labels
+
             features = advice.embedding.features
             cached = changes, doubtful_labels(features, advice.unit, labels, classes)
         with self._lock:
@@ -178,96 +200,117 @@ class Session:
 
     # What a person does.
 
-    def assign(self, image: int, label: str, seconds: float | None = None) -> Answer:
+    def assign(
+        self, image: int, label: str, seconds: float | None = None, key: str | None = None
+    ) -> Answer:
         """Give an image a class; it may have had another."""
-        return self.assign_many([image], label, seconds)
+        return self.assign_many([image], label, seconds, key)
 
     def assign_many(
-        self, images: Sequence[int], label: str, seconds: float | None = None
+        self,
+        images: Sequence[int],
+        label: str,
+        seconds: float | None = None,
+        key: str | None = None,
     ) -> Answer:
         """Give several images a class; each is one step of ``undo``."""
-        with self._lock:
+        with self._writing:
             self._class(label)
-            return self._act("label", images, label, seconds)
+            return self._act("label", ((image, label) for image in images), seconds, key)
 
-    def none(self, image: int, seconds: float | None = None) -> Answer:
-        """Say that an image is of none of the classes; it is not used any more."""
-        return self._act("none", [image], None, seconds)
+    def none(self, *images: int, key: str | None = None) -> Answer:
+        """Say that images are of none of the classes; they are not used any more."""
+        return self._act("none", ((image, None) for image in images), None, key)
 
-    def skip(self, image: int, seconds: float | None = None) -> Answer:
-        """Put an image aside; it is not suggested again."""
-        return self._act("skip", [image], None, seconds)
+    def skip(self, *images: int, key: str | None = None) -> Answer:
+        """Put images aside; they are not suggested again."""
+        return self._act("skip", ((image, None) for image in images), None, key)
 
-    def keep(self, image: int, seconds: float | None = None) -> Answer:
-        """Say that the label of an image is right."""
-        with self._lock:
-            self.images.check(image)
-            label = int(self._decisions.labels[image])
-            if label < 0:
-                raise OptionError(f"image {image} has no label to keep; assign one")
-            return self._act("keep", [image], self._decisions.names[label], seconds)
+    def keep(self, *images: int, key: str | None = None) -> Answer:
+        """Say that the labels of images are right."""
+        with self._writing:
+            chosen: list[tuple[int, str | None]] = []
+            for image in images:
+                self.images.check(image)
+                label = int(self._decisions.labels[image])
+                if label < 0:
+                    raise OptionError(f"image {image} has no label to keep; assign one")
+                chosen.append((image, self._decisions.names[label]))
+            return self._act("keep", chosen, None, key)
 
-    def add_class(self, name: str) -> Answer:
+    def add_class(self, name: str, key: str | None = None) -> Answer:
         """Add a class.
 
         Raises:
             OptionError: the name is empty, or there is such a class.
         """
         name = name.strip()
-        with self._lock:
+        with self._writing:
             if not name:
                 raise OptionError("a class needs a name")
             if name in self._decisions.names:
                 raise OptionError(f"there is a class {name!r} already")
-            self._decisions.take(self.journal.append("class", label=name, round=self._round))
-            self._changed()
-            return self.state()
+            entry = self.journal.append("class", label=name, round=self._round, key=key)
+            with self._lock:
+                self._decisions.take(entry)
+                self._changed()
+                return self.state()
 
-    def undo(self, count: int = 1) -> Answer:
+    def undo(self, count: int = 1, key: str | None = None) -> Answer:
         """Take back the newest actions, one by one, as many as there are; they are listed."""
-        with self._lock:
+        with self._writing:
             undone = []
             for _ in range(count):
-                entry = self.journal.undo()
+                entry = self.journal.undo(key)
                 if entry is None:
                     break
-                image = self._decisions.take_back(entry.number)
-                undone.append({"image": image, "action": entry.action, "label": entry.label})
-                self._changed()
+                with self._lock:
+                    image = self._decisions.take_back(entry.number)
+                    undone.append({"image": image, "action": entry.action, "label": entry.label})
+                    self._changed()
             return self.state() | {"undone": undone}
 
     def finish_round(self, details: Answer) -> None:
         """Record a finished training, after which the next round begins."""
-        with self._lock:
+        with self._writing:
             self.journal.append("round", round=self._round + 1, details=details)
             self._round += 1
 
     def _act(
-        self, action: Action, images: Sequence[int], label: str | None, seconds: float | None
+        self,
+        action: Action,
+        chosen: Iterable[tuple[int, str | None]],
+        seconds: float | None,
+        key: str | None,
     ) -> Answer:
         """Write an action for several images, all or none of them, and follow it."""
-        with self._lock:
-            for image in images:
-                self.images.check(image)
-            decisions, advice = self._decisions, self._adviser.advice
-            values = [
-                {
-                    "image": self.images.name(image),
-                    "checksum": self.images.checksum(image),
-                    "label": label,
-                    **answers.guess(advice, image, decisions.names),
-                    "round": self._round,
-                    "seconds": None if seconds is None else seconds / len(images),
-                }
-                for image in images
-            ]
-            number = -1 if label is None else decisions.names.index(label)
-            is_new = label is not None and not (decisions.labels == number).any()
+        pairs = list(chosen)
+        for image, _ in pairs:
+            self.images.check(image)
+        checksums = [self.images.checksum(image) for image, _ in pairs]
+        with self._writing:
+            with self._lock:
+                decisions, advice = self._decisions, self._adviser.advice
+                values = [
+                    {
+                        "image": self.images.name(image),
+                        "checksum": checksum,
+                        "label": label,
+                        **answers.guess(advice, image, decisions.names),
+                        "round": self._round,
+                        "seconds": None if seconds is None else seconds / len(pairs),
+                        "key": key,
+                    }
+                    for (image, label), checksum in zip(pairs, checksums, strict=True)
+                ]
+                numbers = {decisions.names.index(label) for _, label in pairs if label is not None}
+                is_new = any(not (decisions.labels == number).any() for number in numbers)
             entries = self.journal.extend([(action, value) for value in values])
-            for entry, image in zip(entries, images, strict=True):
-                decisions.take(entry, image)
-            self._changed(REFIT_AFTER if is_new else len(images))
-            return self.state()
+            with self._lock:
+                for entry, (image, _) in zip(entries, pairs, strict=True):
+                    decisions.take(entry, image)
+                self._changed(REFIT_AFTER if is_new else len(pairs))
+                return self.state()
 
     # Inner workings; all with the lock.
 
@@ -281,7 +324,9 @@ class Session:
     def _look(self) -> Snapshot:
         decisions = self._decisions
         names, counts = tuple(decisions.names), decisions.counts()
-        return Snapshot(names, decisions.labels.copy(), self._free, counts)
+        own = np.unique(self.images.labels[self.images.labels >= 0])
+        is_settled = 0 < len(own) == decisions.given
+        return Snapshot(names, decisions.labels.copy(), self._free, counts, is_settled)
 
     def _on_advice(self) -> None:
         self.version += 1
@@ -290,8 +335,8 @@ class Session:
     def _free(self) -> npt.NDArray[np.bool_]:
         """Whether each image may be suggested, (N,): it is undecided, and nobody put it aside."""
         free = self._decisions.labels == UNDECIDED
-        aside = [*self._decisions.skipped, *self._embedding.unreadable]
-        free[aside] = False
+        unreadable = () if self._embedding is None else self._embedding.unreadable
+        free[[*self._decisions.skipped, *unreadable]] = False
         return np.asarray(free)
 
     def _class(self, name: str) -> int:

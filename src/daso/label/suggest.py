@@ -1,26 +1,28 @@
-"""Choose what to label next: images of rare classes, in doubt, or unlike all labeled ones."""
+"""Choose what to label next: images in doubt, of rare classes, typical, unlike others, or any."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from daso.label.live import Beliefs
 from daso.label.typical import Clusters, typical_order
+
+if TYPE_CHECKING:
+    from daso.label.live import Beliefs
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
-Kind = Literal["doubt", "rare", "discovery", "typical"]
+Kind = Literal["doubt", "rare", "discovery", "typical", "any"]
 
 CANDIDATES, FEWEST = 4_000, 100
 """Images of all classes together, and of one class, among which a list is chosen."""
 EXPLORED = 60
-"""Decisions until which all suggestions are for discovery."""
+"""Decisions until which all suggestions are for discovery, if the classes are not known before."""
 LEAST = 0.1
 """Label of a class that an image chosen for it is expected to bring at least."""
 COMPARED = 2_000
@@ -38,6 +40,7 @@ class Situation:
         labels: int64 (N,), -1 where undecided, other negative values where left out.
         free: whether an image may be suggested, (N,).
         counts: labels of each class, (K,).
+        settled: whether the data itself has labels of every class, so that none is to be found.
     """
 
     features: Floats
@@ -45,6 +48,7 @@ class Situation:
     labels: Indices
     free: npt.NDArray[np.bool_]
     counts: Indices
+    settled: bool
     clusters: Clusters
     beliefs: Beliefs | None
 
@@ -65,6 +69,8 @@ class Suggestion:
 
     def reason(self, label: str | None, believed: Sequence[str]) -> str:
         """Return the reason in words; *believed* has the likeliest classes of the image."""
+        if self.kind == "any":
+            return "One of your images, drawn at random."
         if self.kind == "typical":
             others = f"{self.size} similar images" if self.size > 1 else "images like it"
             return f"Typical of {others}, none of which has a label."
@@ -82,12 +88,13 @@ def suggestions(situation: Situation, most: int) -> list[Suggestion]:
     """
     known = int((situation.labels != -1).sum())
     kinds: list[tuple[Iterator[Suggestion], int]]
-    if situation.beliefs is None or known < EXPLORED:
+    is_new = known < EXPLORED and not situation.settled
+    if situation.beliefs is None or is_new:
         kinds = [(far(situation), 3), (typical(situation), 1)]
     elif (situation.counts == 0).any():
         kinds = [(far(situation), 2), (typical(situation), 1), (between(situation), 1)]
     else:
-        kinds = [(between(situation), 3), (typical(situation), 1)]
+        kinds = [(between(situation), 2), (typical(situation), 1), (at_random(situation), 1)]
     return list(itertools.islice(_unique(kinds), most))
 
 
@@ -112,6 +119,13 @@ def typical(situation: Situation) -> Iterator[Suggestion]:
     for image in typical_order(situation.unit, situation.clusters, situation.free):
         size = int(sizes[situation.clusters.of[image]])
         yield Suggestion(image, "typical", size=size)
+
+
+def at_random(situation: Situation) -> Iterator[Suggestion]:
+    """Yield images at random; doubtful ones alone would give a wrong picture of the classes."""
+    random = np.random.default_rng(int((situation.labels != -1).sum()))
+    for image in random.permutation(np.flatnonzero(situation.free))[:CANDIDATES]:
+        yield Suggestion(int(image), "any")
 
 
 def far(situation: Situation) -> Iterator[Suggestion]:

@@ -106,6 +106,7 @@ def list_folder(
     pools: dict[str, EncodedImages | None] = {
         "train": _labeled_images(files, class_names) or nothing
     }
+    measured: list[str] = []
     for part in ("validation", "test", "unlabeled"):
         if FOLDERS[part] not in places:
             continue
@@ -113,7 +114,7 @@ def list_folder(
         if part == "unlabeled":
             pools[part] = _unlabeled_images(place, faults)
         else:
-            files = _known_classes(Path(place), class_names, faults)
+            files = _known_classes(Path(place), class_names, faults, measured)
             pools[part] = _labeled_images(files, class_names)
         emptied = partial and part == "unlabeled"
         if pools[part] is None and len(faults) == before and not emptied:
@@ -131,6 +132,7 @@ def list_folder(
         tuple(faults),
         (*notes, *faults.others.notes(str(folder))),
         partial=partial,
+        measured=tuple(in_order(set(measured))),
     )
 
 
@@ -250,7 +252,7 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
 
 
 def _known_classes(
-    folder: Path, class_names: Sequence[str], faults: Faults
+    folder: Path, class_names: Sequence[str], faults: Faults, measured: list[str]
 ) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for name, images in _class_files(folder, faults).items():
@@ -258,6 +260,7 @@ def _known_classes(
     for name in sorted(files.keys() - set(class_names)):
         images = files.pop(name)
         if images:
+            measured.append(name)
             reason = (
                 f"class {name!r} has no labeled image to learn from ({len(images):,} here); known "
                 f"classes: {', '.join(map(repr, class_names))}.{nearest(name, class_names)}"

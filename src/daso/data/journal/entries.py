@@ -45,6 +45,7 @@ class Entry:
         time: UTC, ISO 8601.
         seconds: that the person took.
         details: of a round, its numbers; of ``apply``, the places of the file.
+        key: of the request that asked for it, by which its repetition is known.
     """
 
     number: int
@@ -59,9 +60,10 @@ class Entry:
     time: str = ""
     seconds: float | None = None
     details: dict[str, Any] | None = None
+    key: str | None = None
 
 
-TEXTS = ("image", "checksum", "label", "guess")
+TEXTS = ("image", "checksum", "label", "guess", "key")
 KNOWN = {field.name for field in fields(Entry)}
 LINE_CHECKSUM = "line_checksum"
 """Name of the checksum of a line, which lines of older versions lack."""
@@ -92,6 +94,7 @@ class Journal:
         self._history: dict[str, list[Entry]] = {}  # by image, not undone
         self._standing: dict[str, Entry] = {}  # the entry in force, by image
         self._classes: dict[int, str] = {}
+        self._keys: set[str] = set()
         self._file: io.FileIO | None = None
         self._held: io.FileIO | None = None
         self._size = 0
@@ -164,7 +167,11 @@ class Journal:
                 self._take(entry)
             return entries
 
-    def undo(self) -> Entry | None:
+    def has(self, key: str) -> bool:
+        """Whether there is an entry of a request."""
+        return key in self._keys
+
+    def undo(self, key: str | None = None) -> Entry | None:
         """Undo the person's newest action that is not undone; return it.
 
         None if there is none, or if the files have been sorted since: that is undone first.
@@ -175,7 +182,8 @@ class Journal:
             entry = self._open[-1]
             if self._applied and entry.number < max(self._applied):
                 return None
-            self.append("undo", undoes=entry.number, image=entry.image, round=entry.round)
+            told = {"image": entry.image, "round": entry.round, "key": key}
+            self.append("undo", undoes=entry.number, **told)
             return entry
 
     def decisions(self) -> dict[str, Entry]:
@@ -231,6 +239,8 @@ class Journal:
 
     def _take(self, entry: Entry) -> None:
         self._entries.append(entry)
+        if entry.key is not None:
+            self._keys.add(entry.key)
         if entry.action == "undo":
             undone = self._entries[(entry.undoes or 0) - 1]
             self._applied.pop(undone.number, None)

@@ -44,8 +44,8 @@ class LabelingData:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes of the data itself; the journal may add some."""
-        return self.listing.class_names
+        """The classes of the data itself, those without a labeled image last; more may be added."""
+        return (*self.listing.class_names, *self.listing.measured)
 
     @property
     def pools(self) -> Mapping[str, EncodedImages]:

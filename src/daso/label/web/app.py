@@ -22,6 +22,7 @@ from starlette.routing import Route
 from daso.data.images.encoded import WORKERS
 from daso.errors import DasoError, DataError
 from daso.files import plain
+from daso.label.preparation import Preparation
 from daso.label.session import Session
 from daso.label.training import Trainer
 from daso.label.web.guard import Guard, cookie_name
@@ -43,10 +44,14 @@ class Api:
         session: labels, suggestions and beliefs.
         pictures: of the session's images.
         trainer: trains again.
+        preparation: computes the features by which images are compared.
     """
 
-    def __init__(self, session: Session, pictures: Thumbnails, trainer: Trainer) -> None:
+    def __init__(
+        self, session: Session, pictures: Thumbnails, trainer: Trainer, preparation: Preparation
+    ) -> None:
         self.session, self.pictures, self.trainer = session, pictures, trainer
+        self.preparation = preparation
         self._answered: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._acting = threading.Lock()
         self._picture_threads = anyio.CapacityLimiter(WORKERS)
@@ -57,7 +62,11 @@ class Api:
         return self._state()
 
     def _state(self) -> dict[str, Any]:
-        return {**self.session.state(), "training": self.trainer.state()}
+        return {
+            **self.session.state(),
+            "training": self.trainer.state(),
+            "features": self.preparation.state(),
+        }
 
     def suggest(self, request: Request) -> dict[str, Any]:
         images = self.session.suggest(_integer(request, "count", 24, 1, MOST_IMAGES))
@@ -101,39 +110,37 @@ class Api:
             raise DataError("action: a text of 8 to 64 characters is needed, another each time")
         with self._acting:
             if key not in self._answered:
-                said = ACTIONS[name](self, sent)
-                self._answered[key] = said or {}
+                # An earlier process may have done it, and been killed before it answered.
+                is_done = self.session.journal.has(key)
+                self._answered[key] = (None if is_done else ACTIONS[name](self, sent)) or {}
                 while len(self._answered) > MOST_REMEMBERED:
                     self._answered.popitem(last=False)
             return {**self._state(), **self._answered[key]}
 
     def assign(self, sent: dict[str, Any]) -> None:
         images, label = self._images(sent), _text(sent.get("label"), "label")
-        if len(images) == 1:
-            self.session.assign(images[0], label, _seconds(sent))
-        else:
-            self.session.assign_many(images, label, _seconds(sent))
+        self.session.assign_many(images, label, _seconds(sent), key=sent["action"])
 
     def none(self, sent: dict[str, Any]) -> None:
-        for image in self._images(sent):
-            self.session.none(image)
+        self.session.none(*self._images(sent), key=sent["action"])
 
     def skip(self, sent: dict[str, Any]) -> None:
-        for image in self._images(sent):
-            self.session.skip(image)
+        self.session.skip(*self._images(sent), key=sent["action"])
 
     def keep(self, sent: dict[str, Any]) -> None:
-        for image in self._images(sent):
-            self.session.keep(image)
+        self.session.keep(*self._images(sent), key=sent["action"])
 
     def undo(self, sent: dict[str, Any]) -> dict[str, Any]:
         count = sent.get("count", 1)
         if not _is_integer(count) or not 1 <= count <= MOST_IMAGES:
             raise DataError(f"count: an integer from 1 to {MOST_IMAGES} is needed")
-        return {"undone": self.session.undo(count).get("undone", [])}
+        return {"undone": self.session.undo(count, sent["action"])["undone"]}
 
     def add_class(self, sent: dict[str, Any]) -> None:
-        self.session.add_class(_text(sent.get("name"), "name").strip())
+        self.session.add_class(_text(sent.get("name"), "name").strip(), sent["action"])
+
+    def compare(self, sent: dict[str, Any]) -> None:
+        self.preparation.repeat()
 
     def train(self, sent: dict[str, Any]) -> None:
         self.trainer.start()
@@ -169,6 +176,7 @@ ACTIONS: dict[str, Callable[[Api, dict[str, Any]], dict[str, Any] | None]] = {
     "keep": Api.keep,
     "undo": Api.undo,
     "class": Api.add_class,
+    "compare": Api.compare,
     "train": Api.train,
     "cancel": Api.cancel,
 }
@@ -179,6 +187,7 @@ def create_app(
     images: Thumbnails,
     token: str,
     trainer: Trainer,
+    preparation: Preparation,
     *,
     name: str,
     identity: str,
@@ -188,7 +197,7 @@ def create_app(
     """Return the application.
 
     Args:
-        session, images, trainer: see ``Api``.
+        session, images, trainer, preparation: see ``Api``.
         token: secret that the first address carries.
         name: of the data, for the page.
         identity: text that is another for other images, so that a browser sends nothing meant for
@@ -196,7 +205,7 @@ def create_app(
         hosts: the values of Host that are meant, with the port.
         port: on which the server listens.
     """
-    api = Api(session, images, trainer)
+    api = Api(session, images, trainer, preparation)
     templates = Environment(
         loader=PackageLoader("daso.label.web", "page"), autoescape=True, undefined=StrictUndefined
     )

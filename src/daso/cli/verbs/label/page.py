@@ -14,8 +14,8 @@ from daso.errors import DataError, OptionError
 if TYPE_CHECKING:  # wrong options need no torch
     from daso.data.journal import Journal
     from daso.data.labeling import LabelingData
-    from daso.label.features import Embedding
-    from daso.label.images import Images
+    from daso.label.features import Encoder
+    from daso.label.images import Embedding, Images, Progress
 
 FEATURES = "label-features.safetensors"
 """File that keeps the features of the images, in a run folder or that of the rounds."""
@@ -99,6 +99,7 @@ def label(
     from starlette.types import ASGIApp
 
     from daso.label.images import Images
+    from daso.label.preparation import Preparation
     from daso.label.session import Session
     from daso.label.training import Row, Trainer
     from daso.label.web.app import create_app
@@ -111,10 +112,18 @@ def label(
     images = Images(data)
     notice(f"{place.source}: {len(images):,} images to label, {len(data.class_names)} classes")
     start = trained[-1] if trained else place.folder
-    session = Session(data, journal, _features(images, start, place))
+    # A name that means nothing is refused before the page opens; weights are needed for no label.
+    named = None if start or place.network is None else _encoder(images, None, place)
+    session = Session(data, journal)
+
+    def compute(run: Path | None, progress: Progress) -> Embedding:
+        return _features(images, run, place, progress, named)
+
+    preparation = Preparation(session, compute, notice)
+    preparation.start(start)
 
     def finished(run: Path, numbers: Row) -> None:
-        session.replace_embedding(_features(images, run, place))
+        preparation.take(run)
         session.finish_round(numbers)
 
     trainer = Trainer(lambda: place.arguments, place.rounds, finished, known)
@@ -128,6 +137,7 @@ def label(
             Thumbnails(images.read, images.name),
             token,
             trainer,
+            preparation,
             name=where.name,
             identity=identity[:16],
             hosts=hosts,
@@ -137,38 +147,53 @@ def label(
     try:
         serve(make, host, port, notice, open_browser=open_browser)
     finally:
+        preparation.close()
         trainer.close()
         session.wait(10)  # a fit that the end of the process would break off
 
 
-def _features(images: Images, run: Path | None, place: Place) -> Embedding:
-    """Return the features of all images, computed or read from where they are kept.
+def _features(
+    images: Images, run: Path | None, place: Place, progress: Progress, encoder: Encoder | None
+) -> Embedding:
+    """Return the features of all images, computed or read from where they are kept."""
+    from daso.cli.terminal.counters import embedding_progress
+    from daso.label import features
 
-    They are those of a run's model, else of the pretrained encoder that was named, else of patches.
-    """
+    print_progress = embedding_progress()
+
+    def both(done: int, total: int) -> None:
+        progress(done, total)
+        print_progress(done, total)
+
+    if run is not None or encoder is None:
+        encoder = _encoder(images, run, place, progress)
+    folder = place.rounds if run is None else run
+    folder.mkdir(parents=True, exist_ok=True)
+    return features.cached(folder / FEATURES, images, encoder, both)
+
+
+def _encoder(
+    images: Images, run: Path | None, place: Place, progress: Progress | None = None
+) -> Encoder:
+    """Return a run's model, else the pretrained encoder that was named, else one of patches."""
     import torch
 
-    from daso.cli.terminal.counters import embedding_progress
     from daso.label import features
     from daso.train.config import RunConfig
     from daso.train.encoder.pretrained import open_backbone
     from daso.train.model import load_model
     from daso.train.options import TrainOptions
 
-    folder = place.rounds if run is None else run
     options = TrainOptions(network=place.network, freeze=place.network is not None)
     if run is not None:
         options = RunConfig.read(run).train
     if options.freeze:
         backbone = open_backbone(options, (3, 224, 224))
         assert backbone is not None  # it would have been refused
-        encoder = features.of_backbone(backbone, options)
-    elif run is not None:
-        encoder = features.of_run(load_model(run, torch.device("cpu"), notice))
-    else:
-        encoder = features.of_patches(images)
-    folder.mkdir(parents=True, exist_ok=True)
-    return features.cached(folder / FEATURES, images, encoder, embedding_progress())
+        return features.of_backbone(backbone, options)
+    if run is not None:
+        return features.of_run(load_model(run, torch.device("cpu"), notice))
+    return features.of_patches(images, progress)
 
 
 def notice(message: str) -> None:

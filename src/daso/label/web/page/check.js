@@ -2,6 +2,7 @@
 
 import { get, outbox } from "./api.js";
 import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
+import { notYet } from "./compare.js";
 import { suggest } from "./panel.js";
 import { decide, keyOf, store } from "./store.js";
 import { facts } from "./suggested.js";
@@ -46,9 +47,9 @@ export class Check {
     const one = this.queue[0];
     suggest(one?.label ?? null);
     if (!one)
-      return this.root.replaceChildren(this.loaded
+      return this.root.replaceChildren(notYet() ?? (this.loaded
         ? blank("check", "No label is in doubt", "Neither the model, trained without each label in turn, nor the neighbors contradict a label. Look here again after more labels.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images"))
-        : blank("wait", "Checking the labels", "Every label is compared with what the others say about its image."));
+        : blank("wait", "Checking the labels", "Every label is compared with what the others say about its image.")));
     const told = await get(`image/${one.image}`).catch(() => ({}));
     if (one !== this.queue[0] || !this.root.isConnected) return;
     this.since = performance.now();

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { blank, cap, count, h, icon, images, preload, say } from "./dom.js";
+import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { suggest } from "./panel.js";
 import { classes, decide, rareNames, store } from "./store.js";
@@ -91,6 +92,8 @@ export class Confirm {
   }
 
   nothing() {
+    const waiting = notYet();
+    if (waiting) return waiting;
     const cold = store.state && classes().filter((one) => one.labels).length < 2;
     const next = this.next();
     return cold

@@ -2,6 +2,7 @@
 
 import { outbox } from "./api.js";
 import { Check } from "./check.js";
+import { watchFeatures } from "./compare.js";
 import { Confirm } from "./confirm.js";
 import { cap, count, h, icon, renew, toast } from "./dom.js";
 import * as panel from "./panel.js";
@@ -19,6 +20,7 @@ const app = {
   note: (text, kind) => toast(text, kind),
   failed: (error) => toast(error.message, "bad", 12),
   like(image = views[name].like) {
+    if (!store.state?.compared) return this.note("Images are not compared yet; the bar above says how far that is.");
     if (image === undefined || image === null) return this.note("Move to an image first, with the arrows.");
     location.hash = `similar/${image}`;
   },
@@ -143,6 +145,7 @@ outbox.onchange = banner;
 let first = true;
 listen((state, before, own) => {
   watchTraining(state, before);
+  watchFeatures(state, before);
   if (first) { first = false; return route(); }
   views[name].update?.(state, before, own);
 });

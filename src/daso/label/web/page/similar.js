@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { blank, cap, h, icon, images, picture, preload, say } from "./dom.js";
+import { notYet } from "./compare.js";
 import { Grid, batchSize } from "./grid.js";
 import { keyOf, decide, store } from "./store.js";
 import { suggest } from "./panel.js";
@@ -19,7 +20,9 @@ export class Similar {
     const image = argument === undefined ? this.image : Number(argument);
     if (image === null || !Number.isInteger(image))
       return root.replaceChildren(blank("like", "Start from an image", "Press F at any image, or double-click one in a grid. The nearest ones by the model's features come here.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images")));
-    this.load(image);
+    const waiting = notYet();
+    if (waiting) root.replaceChildren(waiting);
+    else this.load(image);
   }
 
   get like() {
@@ -41,8 +44,9 @@ export class Similar {
     }
   }
 
-  update() {
-    if (this.actions) this.bar();
+  update(state, before) {
+    if (state.compared && !before.compared) this.show(this.root, this.image ?? location.hash.split("/")[1]);
+    else if (this.actions) this.bar();
   }
 
   draw(items) {

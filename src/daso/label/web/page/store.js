@@ -26,7 +26,7 @@ export async function poll() {
     if (isStale(error)) outbox.become("stale");
     else if (isGone(error)) outbox.become("gone");
   }
-  const busy = !store.state || store.state.fitting || ["training", "taking"].includes(store.state.training.state);
+  const busy = !store.state || store.state.fitting || store.state.features.state === "computing" || ["training", "taking"].includes(store.state.training.state);
   const wait = document.hidden ? 8000 : outbox.state !== "online" || busy ? 700 : 2500;
   if (outbox.state !== "stale") timer = setTimeout(poll, wait);
 }

@@ -7,7 +7,7 @@ import { suggest } from "./panel.js";
 import { classes, decide, store } from "./store.js";
 
 const AHEAD = 24, FEW = 10, BIG = 640, SMALL = 96;
-const KINDS = { doubt: "In doubt", rare: "Rare class", discovery: "Unlike the rest", typical: "Typical", back: "Back again" };
+const KINDS = { any: "At random", doubt: "In doubt", rare: "Rare class", discovery: "Unlike the rest", typical: "Typical", back: "Back again" };
 
 export class Suggested {
   constructor(app) {
@@ -72,6 +72,7 @@ export class Suggested {
   update(state, before, own) {
     const changed = before && (state.undecided !== before.undecided || state.undoable !== before.undoable);
     if (changed && !own) this.look(); // another tab has decided
+    else if (this.asGrid && this.grid.chosen.size) return; // what is being chosen stays where it is
     else if (!before || state.version !== this.version || state.classes.length !== before.classes.length) this.fill();
     else if (!this.current && (changed || (before.fitting && !state.fitting))) this.fill();
     if (!this.current && before && before.fitting !== state.fitting) this.draw();
@@ -112,7 +113,7 @@ export class Suggested {
     const cold = state && state.classes.every((one) => one.labels === 0);
     return h("div", { class: "viewhead" },
       h("h2", {}, this.asGrid ? "Suggested images" : "What is this?"),
-      cold ? h("p", { class: "note" }, state.classes.length ? "There is no label yet, so nothing is guessed. These images are typical and far apart." : "There is no class yet. Press + and name what you see; these images are typical and far apart.") : state?.fitting ? h("p", { class: "note live" }, h("span", { class: "spinner small", "aria-hidden": "true" }), "suggestions are being renewed") : null,
+      cold ? h("p", { class: "note" }, state.classes.length ? "There is no label yet, so nothing is guessed." : "There is no class yet. Press + and name what you see.", state.compared ? " These images are typical and far apart." : "") : state?.fitting ? h("p", { class: "note live" }, h("span", { class: "spinner small", "aria-hidden": "true" }), "suggestions are being renewed") : null,
       h("button", { type: "button", class: "flat", "aria-keyshortcuts": "g", onclick: () => this.toggle() }, icon(this.asGrid ? "one" : "grid"), this.asGrid ? "One by one" : "Grid", cap("G")));
   }
 
@@ -247,5 +248,5 @@ export function facts(one, assign) {
     beliefs.length ? h("section", {}, h("h3", {}, "The model's beliefs"), h("ul", { class: "beliefs" }, beliefs.map(([name, share], at) =>
       h("li", {}, h("button", { type: "button", class: name === one.guess ? "guess" : "", onclick: () => assign(name), style: { "--share": share } }, h("bdi", {}, name), h("span", { class: "number" }, percent(share)), h("span", { class: "track", "aria-hidden": "true" })))))) : null,
     near.length ? h("section", {}, h("h3", {}, "Nearest labeled images"), h("ul", { class: "near" }, near.map((other) => h("li", {}, picture(other.image, 96, ""), h("bdi", {}, other.label))))) : null,
-    !beliefs.length && !near.length && !one.label ? h("p", { class: "hint" }, classes().length ? "Press the key of a class on the right, or click it. After the first labels of two classes the page guesses, and Enter confirms." : "Press + to name the first class. The name is given to this image at once.") : null);
+    !beliefs.length && !near.length && !one.label ? h("p", { class: "hint" }, classes().length ? `Press the key of a class on the right, or click it. ${store.state?.compared ? "After the first labels of two classes the page guesses, and Enter confirms." : "When your images are compared, the page guesses."}` : "Press + to name the first class. The name is given to this image at once.") : null);
 }

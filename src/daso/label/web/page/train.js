@@ -2,6 +2,7 @@
 
 import { outbox } from "./api.js";
 import { chart } from "./chart.js";
+import { wordsOf } from "./compare.js";
 import { count, h, icon, percent, say, toast } from "./dom.js";
 import { suggest } from "./panel.js";
 import { store, take } from "./store.js";
@@ -20,7 +21,8 @@ export class Train {
   }
 
   update(state, before) {
-    if (JSON.stringify(state.training) !== JSON.stringify(before?.training)) this.draw();
+    const shown = (one) => JSON.stringify([one?.training, one?.features]);
+    if (shown(state) !== shown(before)) this.draw();
   }
 
   async act(path) {
@@ -50,12 +52,13 @@ export class Train {
     ].filter(Boolean);
     const shown = curves.length ? [h("div", { class: "charts" }, curves)] : [];
     if (BUSY.includes(now.state)) {
-      const part = now.state === "taking" ? 1 : now.total ? now.step / now.total : 0;
-      const words = now.state === "taking" ? "The training is done; its features of all images are being computed …" : now.canceling ? "Stopping after this step, with a checkpoint …" : now.total ? `Step ${count(now.step)} of ${count(now.total)}${now.left ? `; ${now.left} left` : ""}` : "Reading the images …";
+      const taking = now.state === "taking", features = state.features;
+      const done = taking ? (features.done ?? 0) : now.step, all = taking ? features.total : now.total, part = all ? done / all : 0;
+      const words = taking ? `The training is done. Its model looks at all images: ${features.state === "computing" ? wordsOf(features) : "…"}` : now.canceling ? "Stopping after this step, with a checkpoint …" : now.total ? `Step ${count(now.step)} of ${count(now.total)}${now.left ? `; ${now.left} left` : ""}` : "Reading the images …";
       return [h("section", { class: "card training" },
-        h("div", { class: `meter${now.total || part === 1 ? "" : " unknown"}`, role: "progressbar", "aria-label": "Training", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": now.total ? Math.round(100 * part) : null, "aria-valuetext": words, style: { "--part": part } }, h("span", {})),
-        h("p", { class: "underbar" }, h("span", {}, words), h("strong", {}, now.total ? percent(part) : "")),
-        h("div", { class: "actions" }, h("button", { type: "button", id: "train-cancel", disabled: now.state === "taking" || Boolean(now.canceling), onclick: () => this.act("cancel") }, icon("cross"), "Cancel"), h("a", { class: "button", href: "#suggested" }, "Go on labeling"))), ...shown];
+        h("div", { class: `meter${part ? "" : " unknown"}`, role: "progressbar", "aria-label": "Training", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": all ? Math.round(100 * part) : null, "aria-valuetext": words, style: { "--part": part } }, h("span", {})),
+        h("p", { class: "underbar" }, h("span", {}, words), h("strong", {}, part ? percent(part) : "")),
+        h("div", { class: "actions" }, h("button", { type: "button", id: "train-cancel", disabled: taking || Boolean(now.canceling), onclick: () => this.act("cancel") }, icon("cross"), "Cancel"), h("a", { class: "button", href: "#suggested" }, "Go on labeling"))), ...shown];
     }
     if (now.state === "failed")
       return [h("section", { class: "card failed", role: "alert" }, h("h3", {}, icon("cross"), "The training failed"), h("p", {}, "Your labels are safe. This is what it said last:"), h("pre", { tabIndex: 0 }, now.error || "nothing"), h("div", { class: "actions" }, start("Try again"))), ...shown];

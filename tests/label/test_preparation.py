@@ -1,0 +1,158 @@
+"""The page while the features of its images are computed: labeling, failure, a second try, the end."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from label.conftest import Served, pixel_features
+
+from daso.data.labeling import open_for_labeling
+from daso.errors import DataError
+from daso.label.features import cached, of_patches
+from daso.label.images import Embedding, Images, Progress
+from daso.label.preparation import Preparation
+
+KEYS = itertools.count()
+
+
+class Gate:
+    """Computes features of half the images, and of the rest when ``opened`` is set."""
+
+    def __init__(self) -> None:
+        self.opened, self.error = threading.Event(), None
+
+    def __call__(self, images: Images, progress: Progress) -> Embedding:
+        while not self.opened.is_set():
+            progress(len(images) // 2, len(images))
+            self.opened.wait(0.01)
+        if self.error is not None:
+            raise self.error
+        return pixel_features(images)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the test's timeout ends the wait."""
+    while not condition():
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def served(serve: Callable[..., Served], photos: Path, gate: Gate) -> Served:
+    return serve(photos, compute=gate)
+
+
+@pytest.fixture
+def ask(served: Served) -> Callable[..., Any]:
+    """Return a function that asks as the page does and returns the answer."""
+    base = f"http://127.0.0.1:{served.port}"
+    client = httpx.Client(base_url=base, trust_env=False, timeout=60)
+    client.headers.update({"origin": base, "x-daso-token": served.token})
+    client.get("/", params={"token": served.token}).raise_for_status()
+
+    def send(path: str, **sent: Any) -> Any:
+        if not sent:
+            return client.get(f"/api/{path}").json()
+        return client.post(f"/api/{path}", json={**sent, "action": f"key {next(KEYS):08}"}).json()
+
+    return send
+
+
+def test_labeling_begins_before_the_features_are_there(
+    served: Served, gate: Gate, ask: Callable[..., Any]
+) -> None:
+    until(lambda: ask("state")["features"].get("done"))
+    state = ask("state")
+    assert (state["features"]["done"], state["compared"]) == (state["images"] // 2, False)
+    found = ask("suggest?count=30")["images"]
+    images = [one["image"] for one in found]
+    assert len(set(images)) == 30
+    assert images != sorted(images)
+    assert {one["kind"] for one in found} == {"any"}
+    ask("assign", images=images[:3], label="two")
+    ask("class", name="new")
+    ask("assign", images=images[3:4], label="new")
+    ask("skip", images=images[4:5])
+    ask("undo", count=1)
+    assert [one["image"] for one in ask("suggest?count=4")["images"]] == images[4:8]
+    assert ask("similar?image=3")["images"] == ask("doubtful")["images"] == []
+    assert ask("believed?label=two")["total"] == 0
+    before = ask("state")["version"]
+    gate.opened.set()
+    until(lambda: ask("state")["compared"])
+    assert ask("state")["features"] == {"state": "ready"}
+    assert ask("state")["version"] > before
+    assert "typical" in {one["kind"] for one in ask("suggest?count=30")["images"]}
+    assert len(ask("similar?image=3")["images"]) > 10
+    assert ask(f"image/{images[0]}")["label"] == "two"
+    assert len(served.labels) == 4
+
+
+@pytest.mark.parametrize("error", [DataError("no image can be read; look at them"), MemoryError()])
+def test_an_error_is_told_and_the_comparison_is_tried_again(
+    served: Served, gate: Gate, ask: Callable[..., Any], error: Exception
+) -> None:
+    assert "not failed" in ask("compare", again=True)["error"]
+    gate.error = error
+    gate.opened.set()
+    until(lambda: ask("state")["features"]["state"] == "failed")
+    said = str(error) or "MemoryError"
+    assert said in ask("state")["features"]["error"]
+    assert said in served.told[-1]
+    assert "Try again" in served.told[-1]
+    assert len(ask("suggest?count=5")["images"]) == 5
+    gate.error = None
+    ask("compare", again=True)
+    until(lambda: ask("state")["compared"])
+    assert ask("state")["features"]["state"] == "ready"
+
+
+def test_features_of_a_training_that_ends_meanwhile_come_later(served: Served, gate: Gate) -> None:
+    taken = threading.Thread(target=served.preparation.take, args=(Path("round-1"),))
+    taken.start()
+    gate.opened.set()
+    taken.join()
+    assert served.session.wait(60)
+    gate.error = DataError("the model is gone")
+    with pytest.raises(DataError, match="gone"):
+        served.preparation.take(Path("round-2"))
+    assert served.preparation.state() == {"state": "ready"}  # the features before are still used
+
+
+def test_the_end_breaks_the_computation_off_and_leaves_nothing_half_written(
+    served: Served, tmp_path: Path
+) -> None:
+    images = Images(open_for_labeling(str(served.folder)))
+    path = tmp_path / "features" / "features.safetensors"
+    path.parent.mkdir()
+    half = threading.Event()
+
+    def compute(run: Path | None, progress: Progress) -> Embedding:
+        def slow(done: int, total: int) -> None:
+            if done:
+                half.set()
+                until(preparation._closed.is_set)
+            progress(done, total)
+
+        return cached(path, images, of_patches(images, slow), slow)
+
+    preparation = Preparation(served.session, compute, pytest.fail)
+    preparation.start(None)
+    half.wait()
+    preparation.close()
+    assert not list(path.parent.iterdir())
+    assert not served.session.state()["compared"]
+    assert len(cached(path, images, of_patches(images)).features) == len(images)
+    assert np.isfinite(cached(path, images, of_patches(images), pytest.fail).features).all()
