@@ -22,6 +22,7 @@ from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.report.figures import draw
 from daso.train.config import RunConfig
 from daso.train.folder import environment
 from daso.train.options import TrainOptions
@@ -90,6 +91,7 @@ MARKS = {
 }
 """Files of tests by the mark that `make quick` leaves out; single tests are marked where they stand."""
 
+DRAW_RUN = draw.draw_run
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
 
@@ -131,10 +133,16 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     return importlib.import_module
 
 
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _without_pictures() -> None:
     """Leave out the pictures of finished runs, which take longer than a tiny training."""
-    monkeypatch.setattr("daso.report.figures.draw.draw_run", lambda folder: [])
+    draw.draw_run = lambda folder: []
+
+
+@pytest.fixture
+def with_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of finished runs after all."""
+    monkeypatch.setattr(draw, "draw_run", DRAW_RUN)
 
 
 @pytest.fixture(scope="session")

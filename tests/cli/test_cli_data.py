@@ -16,7 +16,6 @@ from PIL import Image
 from daso.cli import main
 from daso.data.images.layout import Layout
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 def listed(folder: Path) -> Path:

@@ -22,7 +22,6 @@ from daso.train.config import RunConfig
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 MakeConfig = Callable[..., RunConfig]
 Capture = pytest.CaptureFixture[str]

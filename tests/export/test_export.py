@@ -29,7 +29,6 @@ from daso.nets.network import Network, build_encoder
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 MakeConfig = Callable[..., object]
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
-from daso.cli import main
-from daso.cli.training import session as training
-
-
-def command(arguments: list[str]) -> None:
-    """Run the command line, but for the pictures, which take longer than all else; end with its exit status."""
-    training.draw_run = lambda folder: []
-    sys.exit(main(arguments))
+from forked import command
 
 
 def name_of(descriptor: int) -> str:

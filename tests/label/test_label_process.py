@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from forked import command, finish
+from forked import start as start_process
 
+from daso.cli import main
 from daso.data.journal import Journal, journal_path
 
 TRAIN = (
@@ -26,7 +30,7 @@ TRAIN = (
 class Server:
     """A process of daso label, and a client that knows its token."""
 
-    process: subprocess.Popen[str]
+    process: BaseProcess
     base: str
     client: httpx.Client
     actions: int = 0
@@ -45,14 +49,14 @@ class Server:
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the first state that is wanted; the test's timeout ends the wait."""
         while not wanted(state := self.state()):
-            assert self.process.poll() is None
+            assert self.process.exitcode is None
             assert state["training"]["state"] != "failed", state["training"]
             time.sleep(0.05)
         return state
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        finish(self.process)
 
 
 @pytest.fixture
@@ -61,21 +65,16 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     running: list[Server] = []
 
     def begin(folder: Path) -> Server:
-        command = [sys.executable, "-m", "daso", "label", str(folder), "--no-open", "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--out", str(tmp_path / "rounds"), TRAIN],
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        assert process.stderr is not None
-        told = []
-        for line in process.stderr:
-            told.append(line)
-            if line.startswith("open http"):
-                break
-        else:
-            pytest.fail("".join(told))
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        base, _, token = line.split()[1].partition("/?token=")
+        said = tmp_path / f"said-{len(running)}"
+        words = ["label", folder, "--no-open", "--port", "0", "--out", tmp_path / "rounds", TRAIN]
+        process = start_process(command, words, said)
+        address = None
+        while address is None:
+            assert process.is_alive(), said.read_text()
+            time.sleep(0.02)
+            told = said.read_text() if said.exists() else ""
+            address = re.search(r"^open (http\S+)/\?token=(\S+)$", told, re.MULTILINE)
+        base, token = address.groups()
         client = httpx.Client(
             base_url=base,
             headers={"origin": base, "x-daso-token": token},
@@ -89,12 +88,12 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     yield begin
     for server in running:
         server.process.terminate()
-        server.process.wait(60)
+        finish(server.process)
         server.client.close()
 
 
 def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
-    start: Callable[[Path], Server], photos: Path, tmp_path: Path
+    start: Callable[[Path], Server], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start(photos)
     told: list[int] = []
@@ -127,12 +126,8 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     entries = Journal.read(journal_path(photos)).entries
     assert len({entry.image for entry in entries}) == len(entries)
 
-    refused = subprocess.run(
-        [sys.executable, "-m", "daso", "label", str(photos), "--no-open"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert str(server.process.pid) in refused.stderr
+    assert main(["label", str(photos), "--no-open"]) == 1
+    assert str(server.process.pid) in capsys.readouterr().err
 
     server.post("train")
     run = Path(server.until(lambda state: state["training"].get("step", 0) > 0)["training"]["run"])
@@ -154,5 +149,6 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert Path(rounds[0]["run"]) == run.resolve()
     assert sum(rounds[0]["labels"]) == 23 + len(labels)
 
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(60) == 130
+    assert server.process.pid is not None
+    os.kill(server.process.pid, signal.SIGINT)
+    assert finish(server.process) == 130
