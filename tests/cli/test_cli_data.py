@@ -17,7 +17,6 @@ from daso.cli import main
 from daso.data.images.layout import Layout
 
 
-
 def listed(folder: Path) -> Path:
     """Write a manifest of an image folder."""
     rows = ["file_name,category,split"]

@@ -1,10 +1,12 @@
 """The demonstration, end to end on a few steps."""
 
 import csv
+import multiprocessing
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from forked import PROCESSES
 
 from daso.cli import main
 
@@ -19,11 +21,13 @@ def test_what_cannot_be_run_is_refused_before_anything_is(
 
 
 def test_the_demonstration_compares_its_methods_seed_by_seed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A wheel's demonstration starts its processes anew.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: PROCESSES)
     folder = tmp_path / "demo"
     track = ["--track", "tensorboard"] if find_spec("tensorboard") else []
-    short = ["--seeds", "0", "3", "--steps", "40", "--jobs", "2"]
+    short = ["--seeds", "0", "3", "--steps", "12", "--jobs", "2"]
     assert main(["demo", "--out", str(folder), *short, *track]) == 0
     printed = capsys.readouterr()
     assert "gain over" in printed.out

@@ -33,7 +33,6 @@ from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 
 
-
 def notes_on(line: str) -> list[str]:
     request = parse_train(shlex.split(line))
     config, _ = configure(request, SOURCES[request.command.source])

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -42,12 +43,13 @@ def finish(process: BaseProcess) -> int | None:
 def without_pictures() -> None:
     """Leave out the pictures of finished runs: to import Matplotlib takes longer than a tiny training."""
     module: Any = ModuleType("daso.report.figures.draw")
-    module.draw_run = lambda folder: []
+    module.__getattr__ = lambda name: lambda *_: []  # whatever draws
     sys.modules[module.__name__] = module
 
 
 def fork_instead_of_spawning() -> None:
-    """Let the processes that this one starts be forked from the one that has imported daso, too."""
+    """Let the processes that this forked one starts be forked from where it was, too."""
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
     multiprocessing.get_context = lambda method=None: PROCESSES  # type: ignore[assignment]
     subprocess.Popen = popen  # type: ignore[assignment,misc]
 
@@ -59,13 +61,17 @@ def say_into(said: Path) -> None:
         os.dup2(file.fileno(), 2)
 
 
-def command(arguments: Sequence[str | Path], said: Path | None = None) -> None:
-    """Run the command line without pictures; what it says goes to a file, if given."""
+def command(
+    arguments: Sequence[str | Path], said: Path | None = None, read: Path | None = None
+) -> None:
+    """Run the command line without pictures; it says into a file and reads from another, if given."""
     from daso.cli import main
 
     without_pictures()
     if said is not None:
         say_into(said)
+    if read is not None:
+        sys.stdin = read.open()
     fork_instead_of_spawning()
     sys.exit(main(list(map(str, arguments))))
 
@@ -76,6 +82,7 @@ def run_script(
     """Run a script in its folder; what it says goes to a file."""
     say_into(said)
     without_pictures()
+    fork_instead_of_spawning()
     os.chdir(script.parent)
     os.environ |= environment
     sys.argv = [str(script), *arguments]

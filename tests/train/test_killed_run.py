@@ -83,9 +83,7 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {method: tmp_path_factory.mktemp("undisturbed") / "run" for method in METHODS}
-    processes = [
-        start(command, arguments(method, folder)) for method, folder in folders.items()
-    ]
+    processes = [start(command, arguments(method, folder)) for method, folder in folders.items()]
     assert [finish(process) for process in processes] == [0] * len(METHODS)
     return folders
 
@@ -119,11 +117,7 @@ def test_killed_at_random_moments(
                 if kills < KILLS
                 else 2 * STEPS
             )
-            process = (
-                start(killed_runs.slow_disk, life, 0.1)
-                if slow
-                else start(command, life)
-            )
+            process = start(killed_runs.slow_disk, life, 0.1) if slow else start(command, life)
             kill_after(
                 process, folder, target, draw.uniform(0, 0.6 if slow else 0.05 if target else 0.5)
             )

@@ -11,7 +11,7 @@ import torch
 from forked import finish, start
 from shared_training import METHODS
 
-BY_FOUR = ["fixmatch+abc+daso", "remixmatch+daso"]
+BY_FOUR = ["fixmatch+abc+daso"]
 STATE = {
     "fixmatch+abc+daso": [
         "method.refine.queue.seen",
