@@ -43,7 +43,8 @@ def finish(process: BaseProcess) -> int | None:
 def without_pictures() -> None:
     """Leave out the pictures of finished runs: to import Matplotlib takes longer than a tiny training."""
     module: Any = ModuleType("daso.report.figures.draw")
-    module.__getattr__ = lambda name: lambda *_: []  # whatever draws
+    for name in ("draw_run", "draw_comparison", "draw_figures"):
+        setattr(module, name, lambda *_: [])
     sys.modules[module.__name__] = module
 
 
@@ -74,6 +75,14 @@ def command(
         sys.stdin = read.open()
     fork_instead_of_spawning()
     sys.exit(main(list(map(str, arguments))))
+
+
+def demonstrate(*run: Any) -> None:
+    """Train one run of the demonstration without pictures."""
+    from daso.cli.verbs import demo
+
+    without_pictures()
+    demo._one_run(*run)
 
 
 def run_script(

@@ -32,12 +32,12 @@ SPLIT = SplitOptions(
 )
 DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}
 METHODS: dict[str, tuple[int, dict[str, Any]]] = {
-    "fixmatch+abc+daso": (16, DASO | {"threshold": 0.2}),
-    "remixmatch+daso": (16, DASO),
-    "fixmatch+estimate+darp": (16, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
-    "fixmatch+la+align": (16, {"threshold": 0.2, "weak_pass": "apart"}),
+    "fixmatch+abc+daso": (18, DASO | {"threshold": 0.2}),
+    "remixmatch+daso": (18, DASO),
+    "fixmatch+estimate+darp": (18, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
+    "fixmatch+la+align": (18, {"threshold": 0.2, "weak_pass": "apart"}),
     "mixmatch": (8, {}),
-    "supervised+la+mixture": (8, {}),
+    "supervised+la+mixture": (10, {}),
     "usadtm": (8, {}),
 }
 """Steps and hyper-parameters of each method."""
