@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+
 @pytest.fixture
 def modules(import_benchmark: Callable[[str], ModuleType]) -> tuple[ModuleType, ...]:
     return tuple(map(import_benchmark, ("steps", "conventional")))
