@@ -40,7 +40,6 @@ MARKS = {
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
-        "test_commit.py",
         "test_engine.py",
         "test_full_disk.py",
         "test_gpu_benchmark.py",
@@ -63,7 +62,6 @@ MARKS = {
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",
-        "test_convert.py",
         "test_estimator.py",
         "test_estimator_benchmark.py",
         "test_export.py",
