@@ -22,6 +22,7 @@ from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.report.figures import draw
 from daso.train.config import RunConfig
 from daso.train.folder import environment
 from daso.train.options import TrainOptions
@@ -39,7 +40,6 @@ MARKS = {
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
-        "test_commit.py",
         "test_engine.py",
         "test_full_disk.py",
         "test_gpu_benchmark.py",
@@ -63,7 +63,6 @@ MARKS = {
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",
-        "test_convert.py",
         "test_estimator.py",
         "test_estimator_benchmark.py",
         "test_export.py",
@@ -91,6 +90,7 @@ MARKS = {
 }
 """Files of tests by the mark that `make quick` leaves out; single tests are marked where they stand."""
 
+DRAW_RUN = draw.draw_run
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
 
@@ -132,10 +132,16 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     return importlib.import_module
 
 
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _without_pictures() -> None:
     """Leave out the pictures of finished runs, which take longer than a tiny training."""
-    monkeypatch.setattr("daso.report.figures.draw.draw_run", lambda folder: [])
+    draw.draw_run = lambda folder: []
+
+
+@pytest.fixture
+def with_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of finished runs after all."""
+    monkeypatch.setattr(draw, "draw_run", DRAW_RUN)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from daso.errors import DataError, OptionError
 from daso.estimator.labels import read_labels, unlabeled_rows
 
 
-@parametrize_with_checks([DASOClassifier("fixmatch+daso", steps=6, n_networks=2), DASOClassifier()])
+@parametrize_with_checks([DASOClassifier("fixmatch+daso", steps=6, n_networks=1), DASOClassifier()])
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     # Where an accuracy is asked for, the training is longer.
     is_accurate = estimator.steps and check.func.__name__ == "check_classifiers_train"

@@ -2,55 +2,69 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from forked import finish, run_script, start
 
 from daso.files import read_json, read_rows
 
 optuna = pytest.importorskip("optuna")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "sweep.py"
-SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --holdout 50"
-TRAINING = "--batch 8 --network small-4 --evaluate-every 20 --steps 200 --device cpu"
+SPLIT = [
+    "--labeled-head",
+    "20",
+    "--unlabeled-head",
+    "40",
+    "--gamma-labeled",
+    "10",
+    "--gamma-unlabeled",
+    "10",
+    "--holdout",
+    "50",
+]
+TRAINING = [
+    "--batch",
+    "8",
+    "--network",
+    "small-4",
+    "--evaluate-every",
+    "20",
+    "--steps",
+    "200",
+    "--device",
+    "cpu",
+]
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def sweep(out: Path, said: Path) -> BaseProcess:
     vary = ["learning-rate=0.003:0.1:log", "method=supervised,fixmatch"]
-    command = [sys.executable, EXAMPLE, "digits", "--out", out, "--trials", "2", "--vary", *vary]
-    return subprocess.Popen(
-        [*map(str, command), *SPLIT.split(), *TRAINING.split()],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ["digits", "--out", str(out), "--trials", "2", "--vary", *vary, *SPLIT, *TRAINING]
+    return start(run_script, EXAMPLE, words, {}, said)
 
 
-def stopped(out: Path) -> str:
-    """Start a sweep, stop it once its first training has a checkpoint, and return what it said."""
-    with start(out) as process:
-        while not list(out.glob("runs/*/checkpoints/step-*.json")) and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        return process.communicate(timeout=900)[1]
+def stop(out: Path, said: Path) -> None:
+    """Start a sweep, and stop it once its first training has a checkpoint."""
+    process = sweep(out, said)
+    while not list(out.glob("runs/*/checkpoints/step-*.json")) and process.is_alive():
+        time.sleep(0.02)
+    process.terminate()
+    finish(process)
 
 
 def test_a_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
     for number in range(5):  # this process may not have its turn before the training is over
         out = tmp_path / f"out-{number}"
-        errors = stopped(out)
+        stop(out, said := tmp_path / f"said-{number}")
         if not list(out.glob("runs/*/summary.json")):
             break
     [run] = [path for path in out.glob("runs/*") if path.is_dir()]
-    assert not (run / "summary.json").exists(), errors
-    with start(out) as second:
-        printed, errors = second.communicate(timeout=900)
-    assert second.returncode == 0, errors
+    assert not (run / "summary.json").exists(), said.read_text()
+    said = tmp_path / "said"
+    assert finish(sweep(out, said)) == 0, said.read_text()
+    printed = said.read_text()
     assert read_json(run / "environment.json")["resumed"][0]["from_step"] < 200
     runs = [path for path in out.glob("runs/*") if path.is_dir()]
     assert len(runs) == 2

@@ -14,8 +14,6 @@ from daso.cli import main
 from daso.cli.training import session
 from daso.files import read_json
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 Capture = pytest.CaptureFixture[str]
 CLASSES = ("cat", "dog", "emu")
 QUICK = ["--method", "supervised", "--network", "small-4", "--steps", "2", "--batch", "4"]

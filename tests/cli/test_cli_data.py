@@ -16,8 +16,6 @@ from PIL import Image
 from daso.cli import main
 from daso.data.images.layout import Layout
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 def listed(folder: Path) -> Path:
     """Write a manifest of an image folder."""

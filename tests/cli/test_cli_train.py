@@ -32,6 +32,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_a_folder_of_images_is_trained_on_from_end_to_end(
     make_image_folder: MakeFolder, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -51,7 +52,6 @@ def test_a_folder_of_images_is_trained_on_from_end_to_end(
     assert pictures == {"classes.png", "training.png", "recall.png"}
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_it_is_said_once_that_probabilities_are_not_calibrated(
     tmp_path: Path, capsys: Capture
 ) -> None:
@@ -71,11 +71,9 @@ def test_every_method_runs_from_end_to_end(method: str, tmp_path: Path) -> None:
     assert (
         main(["train", "digits", "--method", method, "--out", str(run), *TINY, "--steps", "4"]) == 0
     )
-    assert (run / "plots" / "recall.png").exists()
     assert config_of(run)["method"] == method
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_every_hyper_parameter_is_an_option_and_is_written_down(tmp_path: Path) -> None:
     run = tmp_path / "run"
     wanted = {
@@ -102,7 +100,6 @@ def test_every_hyper_parameter_is_an_option_and_is_written_down(tmp_path: Path) 
     assert config_of(run)["method_options"] == wanted
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_options_of_training_split_and_views_are_written_down(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = "--steps 3 --unlabeled-ratio 1 --learning-rate 0.01 --schedule cosine --momentum 0.5 --seed 4 "
@@ -134,7 +131,6 @@ def test_options_of_training_split_and_views_are_written_down(tmp_path: Path) ->
     assert {"crop_padding": 2, "cutout": 0, "flip": True}.items() <= config["augmentation"].items()
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_what_the_split_has_left_is_not_kept_while_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +160,6 @@ def test_what_the_split_has_left_is_not_kept_while_training(
     assert alive == [False, False]
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_run_folders_number_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -251,7 +246,6 @@ def test_a_folder_that_cannot_be_trained_on(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_unreadable_images_are_skipped_where_that_is_wanted(
     make_image_folder: MakeFolder, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -262,6 +256,7 @@ def test_unreadable_images_are_skipped_where_that_is_wanted(
     assert json.loads((run / "data.json").read_text())["labeled_counts"] == [6, 5, 3]
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_resume(finished_run: Path, capsys: Capture) -> None:
     newest = max((finished_run / "checkpoints").glob("step-*.json"))
     newest.write_text("damaged")
@@ -275,7 +270,6 @@ def test_resume(finished_run: Path, capsys: Capture) -> None:
     assert (finished_run / "plots" / "recall.png").exists()
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_resume_where_the_images_have_gone(
     make_image_folder: MakeFolder, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -324,7 +318,6 @@ def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture)
     assert main(["evaluate", str(finished_run)]) == 1
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_brackets_in_names_are_printed_as_they_are(tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run [red]"
     options = ["--method", "supervised", "--steps", "2", "--out", str(run)]
@@ -335,6 +328,7 @@ def test_brackets_in_names_are_printed_as_they_are(tmp_path: Path, capsys: Captu
     assert "[bold]" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_plot(finished_run: Path, capsys: Capture) -> None:
     assert main(["plot", str(finished_run)]) == 0
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]

@@ -22,10 +22,17 @@ from daso.train.config import RunConfig
 from daso.train.prepare import prepare
 from daso.train.run import train_run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 MakeConfig = Callable[..., RunConfig]
 Capture = pytest.CaptureFixture[str]
+
+
+WITHOUT_PICTURES = """
+import sys, types
+sys.modules["daso.report.figures.draw"] = types.SimpleNamespace(draw_run=lambda folder: [])
+from daso.cli import main
+sys.exit(main())
+"""
+"""The command line; Matplotlib takes longer than a tiny training."""
 
 
 def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
@@ -45,16 +52,8 @@ def differences(folder: Path) -> dict[str, list[str]]:
 def test_another_process_repeats_a_run_bit_for_bit(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     # Elsewhere, and with other hashes of names.
-    command = [
-        sys.executable,
-        "-m",
-        "daso",
-        "train",
-        "--like",
-        str(finished_run),
-        "--out",
-        str(out),
-    ]
+    command = [sys.executable, "-c", WITHOUT_PICTURES, "train"]
+    command += ["--like", str(finished_run), "--out", str(out)]
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

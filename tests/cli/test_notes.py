@@ -32,8 +32,6 @@ from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 from daso.train.prepare import prepare
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 def notes_on(line: str) -> list[str]:
     request = parse_train(shlex.split(line))

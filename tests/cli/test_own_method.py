@@ -11,8 +11,6 @@ from daso.compose import Recipe
 from daso.errors import OptionError
 from daso.report.runs import read_run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 PAGE = Path(__file__).parents[2] / "docs" / "own_method.md"
 TINY = [
     "--steps",

@@ -9,8 +9,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from forked import command, finish, start
 from PIL import Image
 
 from daso.cli import main
@@ -227,21 +226,19 @@ def test_a_balanced_method_is_not_balanced_twice(
 
 def start_and_kill(run: Path, files: list[Path], out: Path, *, after: int) -> None:
     """Kill a prediction of a list that it is fed bit by bit, once *after* rows are in its journal."""
-    command = [sys.executable, "-m", "daso", "predict", run, "-", "--out", out, "--device", "cpu"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin is not None
-    journal = out.with_name(f"{out.name}.partial")
-    for file in files:
-        process.stdin.write(f"{file}\n".encode())
-    process.stdin.flush()  # and it waits for more: the pipe stays open
-    while not journal.exists() or journal.read_bytes().count(b"\n") <= after:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdin.close()
-    assert process.stderr is not None
-    process.stderr.close()
+    journal, listing = out.with_name(f"{out.name}.partial"), out.with_name("listing")
+    os.mkfifo(listing)
+    words = ["predict", run, "-", "--out", out, "--device", "cpu"]
+    process = start(command, words, out.with_name("said"), listing)
+    with listing.open("w") as stream:
+        for file in files:
+            stream.write(f"{file}\n")
+        stream.flush()  # and it waits for more: the pipe stays open
+        while not journal.exists() or journal.read_bytes().count(b"\n") <= after:
+            assert process.is_alive(), out.with_name("said").read_text()
+            time.sleep(0.02)
+        process.kill()
+        finish(process)
 
 
 def test_a_killed_prediction_goes_on(

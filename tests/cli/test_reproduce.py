@@ -7,12 +7,12 @@ import dataclasses
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import command, finish, start
 
 from daso.cli import main
 from daso.errors import InUseError
@@ -219,29 +219,28 @@ def nobody_trains(out: Path) -> bool:
     return True
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "daso", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # A shell in the background has its children ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+def stopped(words: list[str], said: Path, number: signal.Signals, begun: Callable[[], bool]) -> str:
+    """Send a signal to the command once it has begun, and return what it says when it ends by it."""
+    process = start(command, words, said)
+    while not begun():
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert finish(process) == 128 + number
+    text = said.read_text()
+    assert "Traceback" not in text
+    return text
 
 
 def test_a_campaign_that_is_interrupted_goes_on(cifar10_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     seeds = [str(seed) for seed in range(40)]
-    command = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", *seeds)
-    with start([*command, "--jobs", "2"]) as first:
-        while not summaries(out) and first.poll() is None:
-            time.sleep(0.02)
-        first.send_signal(signal.SIGINT)
-        said = first.communicate(timeout=120)[1]
-    assert first.returncode == 130
+    words = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", *seeds)
+    said = stopped(
+        [*words, "--jobs", "2"], tmp_path / "said", signal.SIGINT, lambda: bool(summaries(out))
+    )
     assert "daso reproduce 1" in said
-    assert "Traceback" not in said
     assert nobody_trains(out)
     done = len(summaries(out))
     assert 1 <= done < 40
@@ -261,14 +260,13 @@ def test_a_stopped_campaign_saves_the_runs_that_it_is_at(
     )
     out = tmp_path / "out"
     Campaign(out, endless, cifar10_folder, "cpu").begin()
-    command = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", "0,1,2")
-    with start([*command, "--jobs", str(jobs)]) as process:
-        while len(list(out.rglob("metrics.jsonl"))) < jobs and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(number)
-        said = process.communicate(timeout=120)[1]
-    assert process.returncode == 128 + number
-    assert "Traceback" not in said
+    words = arguments(out, cifar10_folder, "1", "--rows", "supervised", "--seeds", "0,1,2")
+    said = stopped(
+        [*words, "--jobs", str(jobs)],
+        tmp_path / "said",
+        number,
+        lambda: len(list(out.rglob("metrics.jsonl"))) == jobs,
+    )
     assert nobody_trains(out)
     runs = list(out.rglob("config.json"))
     assert len(runs) == said.count("saved at step") == jobs

@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import elastic
 import pytest
 import safetensors.torch
 import torch
+from forked import finish, start
 
 from daso.cli.processes.torchrun import team
 from daso.errors import OptionError
@@ -26,60 +27,45 @@ SPLIT = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabe
 TRAINING = "--batch 8 --network small-4 --evaluate-every 10 --learning-rate 0.01 --threshold 0.2 --steps 30 --quiet"
 OPTIONS = [*SPLIT.split(), *TRAINING.split(), "--precision", "float32"]
 
-SCRIPT = """
-import os, signal
-import torch
-torch.set_default_dtype(torch.float64)  # where a true difference is larger than rounding
-torch.Tensor.float = torch.Tensor.double
-from daso.train import run
-save, at = run.save_checkpoint, int(os.environ["STOP_AT"])
-def save_and_stop(folder, tensors, step, *rest):
-    save(folder, tensors, step, *rest)
-    if step == at and os.environ.get("RANK", "0") == "0":
-        os.kill(os.getpid(), signal.SIGTERM)
-run.save_checkpoint = save_and_stop
-from daso.cli import main
-raise SystemExit(main())
-"""
-"""The command line in float64; it is told to stop after the checkpoint of step STOP_AT."""
+
+class Torchrun:
+    """Processes that an agent started, as torchrun does, and what they say."""
+
+    def __init__(
+        self, place: Path, *words: str | Path, size: int = 2, restarts: int = 0, stop_at: int = 0
+    ) -> None:
+        self.place = place
+        self.agent = start(elastic.run, list(words), size, restarts, place, stop_at)
+
+    @property
+    def said(self) -> str:
+        return (self.place / "said").read_text()
+
+    def processes(self) -> list[int]:
+        return [int((self.place / f"process-{rank}").read_text()) for rank in (0, 1)]
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("script") / "daso_float64.py"
-    path.write_text(SCRIPT)
-    return path
+@pytest.fixture
+def torchrun(tmp_path: Path) -> Iterator[Callable[..., Torchrun]]:
+    """Return a function that starts processes, which end with the test."""
+    running: list[Torchrun] = []
+
+    def begin(*words: str | Path, **options: int) -> Torchrun:
+        place = tmp_path / f"torchrun-{len(running)}"
+        place.mkdir()
+        running.append(Torchrun(place, *words, **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.agent.terminate()  # it ends its processes, if need be by force
+        finish(one.agent)
 
 
-@contextmanager
-def torchrun(
-    *arguments: str | Path, restarts: int = 0, size: int = 2, stop_at: int = 0
-) -> Iterator[subprocess.Popen[str]]:
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(size),
-        "--standalone",
-    ]
-    command = [*start, f"--max-restarts={restarts}", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": str(stop_at)}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()  # it ends its processes, if need be by force
-        process.communicate()
-
-
-def finished(*arguments: str | Path, size: int = 2) -> str:
-    with torchrun(*arguments, size=size) as process:
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def finished(torchrun: Callable[..., Torchrun], *words: str | Path, **options: int) -> str:
+    one = torchrun(*words, **options)
+    assert finish(one.agent) == 0, one.said
+    return one.said
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -121,23 +107,18 @@ def assert_close(one: Any, other: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(script: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    in_one_process(script, "train", "digits", "--out", folder, "--device", "cpu", *OPTIONS)
-    return folder
-
-
-def in_one_process(*command: str | Path, stop_at: int = 0) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": str(stop_at)}
-    process = subprocess.run([sys.executable, *command], env=environment, check=False)
-    assert process.returncode in (0, 128 + signal.SIGTERM)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("alone")
+    words = ["train", "digits", "--out", place / "run", "--device", "cpu", *OPTIONS]
+    assert finish(Torchrun(place, *words, size=1).agent) == 0
+    return place / "run"
 
 
 def test_two_processes_leave_the_run_that_one_leaves(
-    alone: Path, script: Path, tmp_path: Path
+    alone: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:
-    output = finished(script, "train", "digits", "--out", tmp_path / "run", *OPTIONS)
-    assert output.count("30 steps in") == 1  # the first process speaks, the other is silent
+    said = finished(torchrun, "train", "digits", "--out", tmp_path / "run", *OPTIONS)
+    assert said.count("30 steps in") == 1  # the first process speaks, the other is silent
     assert_alike(alone, tmp_path / "run")
     assert {path.name for path in alone.iterdir()} == {
         path.name for path in (tmp_path / "run").iterdir()
@@ -147,27 +128,24 @@ def test_two_processes_leave_the_run_that_one_leaves(
 def test_processes_that_are_told_to_stop_leave_one_whole_run_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     long = ["3000000" if option == "30" else option for option in OPTIONS]
-    with torchrun("-m", "daso", "train", "digits", "--out", folder, *long) as process:
-        while not list(folder.glob("checkpoints/step-*.json")):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words = [*program, "--nproc-per-node=2", "-m", "daso", "train", "digits", "--out", folder]
+    with subprocess.Popen(
+        [*map(str, words), *long],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            while not list(folder.glob("checkpoints/step-*.json")):
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.1)
+        finally:
+            process.terminate()
         output, _ = process.communicate(timeout=120)
     assert f"daso resume {folder}" in output
     assert rows(folder)[-1]["step"] <= newest(folder)
-
-
-def processes_of(torchrun: int) -> list[int]:
-    """Return the training processes by rank, or fewer where some are not there yet or no more."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, StopIteration):
-            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == torchrun and state != "Z":
-                variables = (place / "environ").read_bytes().split(b"\0")
-                rank = next(text[5:] for text in variables if text.startswith(b"RANK="))
-                found[int(rank)] = int(place.name)
-    return [found[rank] for rank in sorted(found)]
 
 
 def newest(folder: Path) -> int:
@@ -175,26 +153,24 @@ def newest(folder: Path) -> int:
 
 
 def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weights(
-    tmp_path: Path,
+    torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:
-    steps, options = "120", OPTIONS[: OPTIONS.index("--steps")]
+    steps, options = "60", OPTIONS[: OPTIONS.index("--steps")]
     options = [*options, "--steps", steps, "--quiet"]
     calm, harassed = tmp_path / "calm", tmp_path / "harassed"
-    finished("-m", "daso", "train", "digits", "--out", calm, *options)
-    with torchrun(
-        "-m", "daso", "train", "digits", "--out", harassed, *options, restarts=20
-    ) as process:
-        for victim in (1, 0):
-            before = newest(harassed)
-            while newest(harassed) <= before and process.poll() is None:
-                time.sleep(0.02)
-            if process.poll() is None and len(alive := processes_of(process.pid)) == 2:
-                os.kill(alive[victim], signal.SIGKILL)
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    finished(torchrun, "train", "digits", "--out", calm, *options)
+    one = torchrun("train", "digits", "--out", harassed, *options, restarts=20)
+    for victim in (1, 0):
+        before = newest(harassed)
+        while newest(harassed) <= before and one.agent.is_alive():
+            time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            if one.agent.is_alive():  # the training is not over
+                os.kill(one.processes()[victim], signal.SIGKILL)
+    assert finish(one.agent) == 0, one.said
     resumed = read_json(harassed / "environment.json")["resumed"]
     assert all(
-        0 < entry["from_step"] < 120 for entry in resumed
+        0 < entry["from_step"] < 60 for entry in resumed
     )  # nothing is noted of one that was complete
     expected, actual = states(calm), states(harassed)
     assert expected.keys() == actual.keys()
@@ -202,15 +178,16 @@ def test_processes_that_are_killed_are_started_anew_and_end_with_the_same_weight
     assert list(map(numbers, rows(calm))) == list(map(numbers, rows(harassed)))
 
 
-def test_two_then_one_then_four_processes(alone: Path, script: Path, tmp_path: Path) -> None:
+def test_two_then_one_then_four_processes(
+    alone: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    with torchrun(script, "train", "digits", "--out", folder, *OPTIONS, stop_at=10) as process:
-        process.communicate(timeout=240)
+    finish(torchrun("train", "digits", "--out", folder, *OPTIONS, stop_at=10).agent)
     assert newest(folder) == 10
-    in_one_process(script, "resume", folder, "--quiet", stop_at=20)
+    finish(torchrun("resume", folder, "--quiet", size=1, stop_at=20).agent)
     assert newest(folder) == 20
-    output = finished(script, "resume", folder, "--quiet", size=4)
-    assert output.count("30 steps in") == 1
+    said = finished(torchrun, "resume", folder, "--quiet", size=4)
+    assert said.count("30 steps in") == 1
     resumed = read_json(folder / "environment.json")["resumed"]
     assert [entry["from_step"] for entry in resumed] == [10, 20]
     assert_alike(alone, folder)

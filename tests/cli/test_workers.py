@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+import stub_campaign
+from forked import PROCESSES, finish, start
 from stub_campaign import StubCampaign
 
 from daso.cli.processes.workers import Workers
@@ -32,6 +32,13 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes from one that has imported torch."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: PROCESSES)
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_dies_costs_its_cell_only() -> None:
     cells: Any = ["a", "killed", "b"]
     with Workers(CAMPAIGN, 1) as pool:
@@ -42,6 +49,7 @@ def test_a_process_that_dies_costs_its_cell_only() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_dies_while_it_has_nothing_to_do_costs_nothing() -> None:
     first, second = cast("list[Any]", ["a"]), cast("list[Any]", ["b", "c"])
     with Workers(CAMPAIGN, 1) as pool:
@@ -56,6 +64,7 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_costs_nothing() -> None:
     }
 
 
+@pytest.mark.usefixtures("forked")
 def test_leaving_stops_processes_wherever_they_are() -> None:
     cells: Any = ["long", "short"]
     with Workers(CAMPAIGN, 2) as pool:
@@ -65,6 +74,7 @@ def test_leaving_stops_processes_wherever_they_are() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_request_to_stop_reaches_every_process_and_nothing_else_is_begun(tmp_path: Path) -> None:
     cells: Any = ["until-1", "until-2", "until-3"]
     campaign = cast(Campaign, StubCampaign(tmp_path))
@@ -92,10 +102,10 @@ def test_processes_that_are_told_before_they_listen_stop_too(tmp_path: Path) -> 
 
 
 def test_processes_whose_campaign_was_killed_save_and_leave(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "helpers" / "stub_campaign.py"
-    with subprocess.Popen([sys.executable, script, tmp_path]) as campaign:
-        wait_for(lambda: len(list(tmp_path.glob("until-*"))) == 2)
-        campaign.send_signal(signal.SIGKILL)
+    campaign = start(stub_campaign.run, tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("until-*"))) == 2)
+    campaign.kill()
+    finish(campaign)
     processes = [int(path.suffix[1:]) for path in tmp_path.glob("until-?.[0-9]*")]
     assert os.getpid() not in processes
     wait_for(lambda: not any(map(is_alive, processes)))

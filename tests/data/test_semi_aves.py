@@ -20,8 +20,6 @@ from daso.data.open import open_source
 from daso.data.source import Source
 from daso.errors import DataError, OptionError
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 IN_CLASS, OUT_OF_CLASS, TEST = 12, 6, 20
 
 

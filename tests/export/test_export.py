@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -15,6 +14,8 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+import torch_alone
+from forked import finish, start
 from safetensors import safe_open
 
 import daso
@@ -28,8 +29,6 @@ from daso.files import read_json, save_json
 from daso.nets.network import Network, build_encoder
 from daso.train.prepare import prepare
 from daso.train.run import train_run
-
-pytestmark = pytest.mark.usefixtures("without_pictures")
 
 MakeConfig = Callable[..., object]
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -106,18 +105,7 @@ def test_torch_answers_alike_where_daso_is_not_installed(
     exported: dict[str, Path], run_folder: Path, digits: Source, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "images.npy", pixels(digits))
-    code = f"""
-import sys, json, numpy, torch
-sys.modules["daso"] = None  # importing it fails
-files = {{"facts.json": ""}}
-model = torch.export.load({str(exported["torch"])!r}, extra_files=files).module()
-images = torch.from_numpy(numpy.load({str(tmp_path / "images.npy")!r}))
-numpy.save({str(tmp_path / "probs.npy")!r}, model(images).detach().numpy())
-print(json.loads(json.loads(files["facts.json"])["class_names"])[3])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "3"
+    assert finish(start(torch_alone.answer, exported["torch"], tmp_path)) == 0
     probs = np.load(tmp_path / "probs.npy")
     np.testing.assert_allclose(probs, expected(run_folder, pixels(digits)), atol=1e-5)
 

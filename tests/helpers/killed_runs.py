@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
-from daso.cli import main
-from daso.cli.training import session as training
+from forked import command
+
 from daso.data.journal import Action, Journal
 from daso.data.labeling import open_for_labeling
 
@@ -19,12 +18,6 @@ LABELING: list[tuple[Action, int, str | None]] = [
     ("label", 5, "fox"), ("label", 6, "dog"), ("label", 7, "dog"), ("none", 8, None),
 ]  # fmt: skip
 """What a person does: action, number of an unlabeled image, class."""
-
-
-def command(arguments: list[str]) -> None:
-    """Run the command line, but for the pictures, which take longer than all else; end with its exit status."""
-    training.draw_run = lambda folder: []
-    sys.exit(main(arguments))
 
 
 def name_of(descriptor: int) -> str:
@@ -89,7 +82,7 @@ def label_and_sort(folder: Path, phase: str, how: str, seconds: float) -> None:
     os.fsync = fsync
     if phase != "label":
         option = ["--undo"] if phase == "undo" else [f"--{how}"] if how else []
-        sys.exit(main(["label", str(folder), "--apply", *option]))
+        command(["label", str(folder), "--apply", *option])
     data = open_for_labeling(str(folder))
     with Journal.open(data.journal) as journal, (folder / "told").open("ab", buffering=0) as told:
         for action, index, label in LABELING[len(journal.entries) :]:

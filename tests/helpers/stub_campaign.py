@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from forked import fork_instead_of_spawning
 
 from daso.cli.processes.workers import Workers
 from daso.reproduce.campaign import Campaign
@@ -38,8 +38,10 @@ class StubCampaign:
         return Outcome("complete", f"{cell}: {torch.get_num_threads()} thread")
 
 
-if __name__ == "__main__":
-    campaign: Any = StubCampaign(Path(sys.argv[1]))
+def run(folder: Path) -> None:
+    """Run a campaign that ends when it is asked to stop."""
+    fork_instead_of_spawning()
+    campaign: Any = StubCampaign(folder)
     cells: Any = ["until-1", "until-2", "until-3"]
     with Workers(cast(Campaign, campaign), 2) as workers:
         list(workers.attempts(cells))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from forked import popen
 from PIL import Image
 
 from daso.data.journal import Journal
@@ -29,6 +30,12 @@ NAMES = ("zero", "one", "two", "three", "four")
 LABELED = (8, 6, 4, 3, 2)
 TESTED, UNLABELED = 8, (60, 40, 30, 20, 12)
 TOKEN = "token-of-the-tests-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _forked_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings that a page starts be forked from a process that has imported daso."""
+    monkeypatch.setattr("daso.label.training.subprocess.Popen", popen)
 
 
 @pytest.fixture(scope="session")

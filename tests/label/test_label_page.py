@@ -114,15 +114,15 @@ def test_a_person_labels_undoes_confirms_trains_and_sees_new_numbers(
 ) -> None:
     served = serve(photos, train=TRAIN)
     page = visit.open(served)
-    done = label_by_keys(page, 40)
-    assert len(set(done)) == 40
+    done = label_by_keys(page, 12)
+    assert len(set(done)) == 12
     settled(page)
     assert served.labels == {name: truth(name) for name in done}
 
-    for name in reversed(done[-5:]):
+    for name in reversed(done[-3:]):
         page.keyboard.press("u")
         expect(page.locator(".big figcaption bdi")).to_have_text(name)
-    assert served.labels == {name: truth(name) for name in done[:-5]}
+    assert served.labels == {name: truth(name) for name in done[:-3]}
 
     page.keyboard.press("+")
     page.keyboard.type("a new <b>class</b>")

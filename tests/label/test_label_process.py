@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from forked import command, finish
+from forked import start as start_process
 
+from daso.cli import main
 from daso.data.journal import Journal, journal_path
 
 TRAIN = (
@@ -28,7 +32,7 @@ KEYS = itertools.count()
 class Server:
     """A process of daso label, and a client that knows its token."""
 
-    process: subprocess.Popen[str]
+    process: BaseProcess
     base: str
     client: httpx.Client
 
@@ -43,14 +47,14 @@ class Server:
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the first state that is wanted; the test's timeout ends the wait."""
         while not wanted(state := self.state()):
-            assert self.process.poll() is None
+            assert self.process.exitcode is None
             assert state["training"]["state"] != "failed", state["training"]
             time.sleep(0.05)
         return state
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        finish(self.process)
 
 
 @pytest.fixture
@@ -58,22 +62,17 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     """Return a function that starts daso label on a folder and waits for its address."""
     running: list[Server] = []
 
-    def begin(folder: Path, program: tuple[str, ...] = ("-m", "daso")) -> Server:
-        command = [sys.executable, *program, "label", str(folder), "--no-open", "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--out", str(tmp_path / "rounds"), TRAIN],
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        assert process.stderr is not None
-        told = []
-        for line in process.stderr:
-            told.append(line)
-            if line.startswith("open http"):
-                break
-        else:
-            pytest.fail("".join(told))
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        base, _, token = line.split()[1].partition("/?token=")
+    def begin(folder: Path, run: Callable[..., None] = command) -> Server:
+        said = tmp_path / f"said-{len(running)}"
+        words = ["label", folder, "--no-open", "--port", "0", "--out", tmp_path / "rounds", TRAIN]
+        process = start_process(run, words, said)
+        address = None
+        while address is None:
+            assert process.is_alive(), said.read_text()
+            time.sleep(0.02)
+            told = said.read_text() if said.exists() else ""
+            address = re.search(r"^open (http\S+)/\?token=(\S+)$", told, re.MULTILINE)
+        base, token = address.groups()
         client = httpx.Client(
             base_url=base,
             headers={"origin": base, "x-daso-token": token},
@@ -87,33 +86,33 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Server]]:
     yield begin
     for server in running:
         server.process.terminate()
-        server.process.wait(60)
+        finish(server.process)
         server.client.close()
 
 
-ENDLESS = """
-import sys
-import daso.cli, daso.label.features
+def endlessly(words: list[str | Path], said: Path) -> None:
+    """Run a command that never ends with comparing its images."""
+    from daso.label import features
 
-plainly = daso.label.features._decoded
+    plainly = features._decoded
 
-def endlessly(*rest):
-    while True:
-        yield from plainly(*rest)
+    def decoded(*rest: Any) -> Iterator[Any]:
+        while True:
+            yield from plainly(*rest)
 
-daso.label.features._decoded = endlessly
-sys.exit(daso.cli.main(sys.argv[1:]))
-"""
+    features._decoded = decoded
+    command(words, said)
 
 
 def test_ctrl_c_while_the_images_are_compared_breaks_nothing(
     start: Callable[..., Server], photos: Path, tmp_path: Path
 ) -> None:
-    server = start(photos, ("-c", ENDLESS))
+    server = start(photos, endlessly)
     server.until(lambda state: state["features"]["state"] == "computing")
     server.post("assign", images=[30], label="two")
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(60) == 130
+    assert server.process.pid is not None
+    os.kill(server.process.pid, signal.SIGINT)
+    assert finish(server.process) == 130
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".safetensors")]
     server = start(photos)
     server.until(lambda state: state["compared"])
@@ -121,7 +120,7 @@ def test_ctrl_c_while_the_images_are_compared_breaks_nothing(
 
 
 def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
-    start: Callable[[Path], Server], photos: Path, tmp_path: Path
+    start: Callable[[Path], Server], photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start(photos)
     told: list[int] = []
@@ -158,12 +157,8 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     entries = Journal.read(journal_path(photos)).entries
     assert len({entry.image for entry in entries}) == len(entries) == len(told) + 1
 
-    refused = subprocess.run(
-        [sys.executable, "-m", "daso", "label", str(photos), "--no-open"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert str(server.process.pid) in refused.stderr
+    assert main(["label", str(photos), "--no-open"]) == 1
+    assert str(server.process.pid) in capsys.readouterr().err
 
     server.post("train")
     run = Path(server.until(lambda state: state["training"].get("step", 0) > 0)["training"]["run"])
@@ -185,5 +180,6 @@ def test_a_killed_server_has_lost_no_label_and_its_training_goes_on(
     assert Path(rounds[0]["run"]) == run.resolve()
     assert sum(rounds[0]["labels"]) == 23 + len(told) + 1
 
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(60) == 130
+    assert server.process.pid is not None
+    os.kill(server.process.pid, signal.SIGINT)
+    assert finish(server.process) == 130

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,14 +71,16 @@ def test_code_is_not_run_and_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_the_command_that_the_refusal_of_pickles_names(tmp_path: Path) -> None:
+def test_the_command_that_the_refusal_of_pickles_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "model.pth"
     torch.save(TENSORS, path)
     with pytest.raises(OptionError, match=r"python -m daso.nets.convert") as caught:
         load_weights(path)
     arguments = str(caught.value).rpartition("python -m ")[2].split()
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == str(tmp_path / "model.safetensors")
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.delitem(sys.modules, arguments[0], raising=False)
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "model.safetensors")
     assert load_weights(tmp_path / "model.safetensors").keys() == TENSORS.keys()

@@ -10,8 +10,6 @@ import pytest
 from daso.cli import main
 from daso.presets.benchmarks import PRESETS
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 LABELED = {
     ("cifar10", 500, 100): (1236, 5),
     ("cifar10", 1500, 100): (3720, 15),

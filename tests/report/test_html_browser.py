@@ -77,12 +77,6 @@ def visit(browser: Browser) -> Iterator[Visit]:
         context.close()
 
 
-@pytest.fixture
-def page(visit: Visit, finished_run: Path) -> Page:
-    """Return the opened report of a complete run, in a wide, light window."""
-    return visit.report(finished_run)
-
-
 def column(page: Page, table: str, number: int) -> list[str]:
     rows = f"[...document.getElementById('{table}').tBodies[0].rows].filter(row => !row.hidden)"
     return list(page.evaluate(f"{rows}.map(row => row.cells[{number}].textContent.trim())"))
@@ -101,9 +95,7 @@ def choose(page: Page, name: str, value: str) -> None:
     )
 
 
-def test_no_errors_no_requests_and_every_picture_is_there(
-    visit: Visit, page: Page, finished_run: Path
-) -> None:
+def look_at_every_picture(page: Page) -> None:
     for gallery in ("confident", "uncertain", "disagreeing"):
         page.evaluate(f"document.querySelector('[data-gallery={gallery}]').click()")
         page.evaluate("document.getElementById('gallery-more').click()")
@@ -115,11 +107,9 @@ def test_no_errors_no_requests_and_every_picture_is_there(
         )
         assert loaded == page.evaluate("document.images.length")
         assert page.evaluate("document.querySelectorAll('#gallery img.main').length") == cards
-    assert visit.errors == []
-    assert visit.requests == [(finished_run / "report.html").as_uri()]
 
 
-def test_a_table_sorts_by_number_and_by_name(page: Page) -> None:
+def sort_a_table_by_number_and_by_name(page: Page) -> None:
     button = "document.querySelectorAll('#class-table thead button')"
     page.evaluate(f"{button}[1].click()")
     falling = [int(value) for value in column(page, "class-table", 1)]
@@ -137,7 +127,7 @@ def test_a_table_sorts_by_number_and_by_name(page: Page) -> None:
     assert [float(value) for value in recalls] == sorted(map(float, recalls), reverse=True)
 
 
-def test_keys_alone_reach_and_use_a_column_head(page: Page) -> None:
+def reach_and_use_a_column_head_by_keys(page: Page) -> None:
     page.evaluate("document.querySelector('[data-filters=class-table]').focus()")
     for _ in range(3):  # the region of the table, its first head, its second
         page.keyboard.press("Tab")
@@ -147,7 +137,7 @@ def test_keys_alone_reach_and_use_a_column_head(page: Page) -> None:
     assert values == sorted(values, reverse=True)
 
 
-def test_a_table_filters(page: Page) -> None:
+def filter_a_table(page: Page) -> None:
     type_into(page, "[data-filters=next-table]", "image 1")
     shown = column(page, "next-table", 3)
     assert 0 < len(shown) < 100
@@ -156,7 +146,8 @@ def test_a_table_filters(page: Page) -> None:
     assert said == f"{len(shown)} of 100"
 
 
-def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
+def filter_and_sort_a_gallery(page: Page) -> None:
+    page.evaluate("document.querySelector('[data-gallery]').click()")
     cards = f"{CARDS}.map(li => li.querySelector('.says').textContent)"
     everything = page.evaluate(cards)
     choose(page, "gallery-class", "3")
@@ -184,7 +175,7 @@ def test_a_gallery_filters_by_class_and_text_and_sorts(page: Page) -> None:
     assert confidences == sorted(confidences)
 
 
-def test_the_curves_of_a_class_can_be_picked(page: Page) -> None:
+def pick_the_curves_of_a_class(page: Page) -> None:
     lines = "[...document.querySelectorAll('#picked path.line')].map(p => p.outerHTML).join()"
     before = page.evaluate(lines)
     choose(page, "pick-class", "0")
@@ -193,7 +184,7 @@ def test_the_curves_of_a_class_can_be_picked(page: Page) -> None:
     assert len({before, frequent, page.evaluate(lines)}) == 3
 
 
-def test_the_map_singles_out_a_class(page: Page) -> None:
+def single_out_a_class_on_the_map(page: Page) -> None:
     dim = "document.querySelectorAll('svg.map .points .dim').length"
     assert page.evaluate(dim) == 0
     choose(page, "map-class", "0")
@@ -214,38 +205,23 @@ def brightness(page: Page) -> float:
         return float(np.asarray(image.convert("L"), dtype=float)[5, 5])
 
 
-@pytest.mark.parametrize(("theme", "light"), [("light", True), ("dark", False)])
-def test_the_theme_is_the_systems_until_the_button_says_otherwise(
-    visit: Visit, finished_run: Path, theme: str, light: bool
-) -> None:
-    page = visit.report(finished_run, theme=theme)
-    assert (brightness(page) > 128) == light
-    page.evaluate("document.getElementById('theme').click()")
-    page.evaluate(SETTLED)
-    assert (brightness(page) > 128) != light
-    page.reload()
-    assert (brightness(page) > 128) != light
-
-
-@pytest.mark.parametrize("width", [320, 390, 1400])
-def test_nothing_is_wider_than_the_window(visit: Visit, finished_run: Path, width: int) -> None:
-    make_hostile(finished_run)  # its names are long, one of them without a blank
-    page = visit.report(finished_run, width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert visit.errors == []
-
-
 def test_hostile_names_do_nothing(visit: Visit, finished_run: Path) -> None:
     make_hostile(finished_run)
     page = visit.report(finished_run)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
     for gallery in ("confident", "uncertain", "disagreeing"):
         page.evaluate(f"document.querySelector('[data-gallery={gallery}]').click()")
     page.evaluate(SETTLED)
     assert page.evaluate("document.title").startswith("finished: " + HOSTILE[0])
     assert HOSTILE[1] in page.evaluate("document.getElementById('class-table').textContent")
     assert page.evaluate("document.scripts.length") == 2
+    address = (finished_run / "report.html").as_uri()
+    page = visit.open(finished_run / "report.html", 320)
+    for width in (320, 390):  # names are long, one of them without a blank
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert visit.errors == []
-    assert visit.requests == [(finished_run / "report.html").as_uri()]
+    assert visit.requests == [address, address]
 
 
 def test_a_large_confusion_matrix_tells_its_cells(
@@ -285,32 +261,7 @@ def comparison(finished_run: Path, finished_supervised_run: Path, tmp_path: Path
     return tmp_path / "compared" / "comparison.html"
 
 
-@pytest.mark.parametrize(("width", "theme"), [(320, "dark"), (1400, "light")])
-def test_a_comparison_opens_sorts_and_fits(
-    visit: Visit, comparison: Path, width: int, theme: str
-) -> None:
-    page = visit.open(comparison, width, theme)
-    assert (brightness(page) > 128) == (theme == "light")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    links = page.evaluate(
-        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
-    )
-    assert links == [True] * 4
-    table = "document.querySelector('#setting-1-classes table')"
-    cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
-    page.evaluate(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
-    page.keyboard.press("Enter")
-    assert page.evaluate(cells) == sorted(page.evaluate(cells), reverse=True)
-    page.keyboard.press("Enter")
-    assert page.evaluate(cells) == sorted(page.evaluate(cells))
-    page.evaluate("document.getElementById('theme').click()")
-    page.evaluate(SETTLED)
-    assert (brightness(page) > 128) == (theme == "dark")
-    assert visit.errors == []
-    assert visit.requests == [comparison.as_uri()]
-
-
-def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
+def walk_through_the_whole_report_by_keys(page: Page) -> None:
     """Tab reaches every control in the order of the page, and the focus can be seen."""
     wanted = "a[href], button, select, input, summary, [tabindex='0']"
     count = page.evaluate(
@@ -319,19 +270,16 @@ def test_keys_alone_walk_through_the_whole_report(page: Page) -> None:
     places = []
     for step in range(count):
         page.keyboard.press("Tab")
-        places.append(
-            page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        place, outline, focused = page.evaluate(
+            "(e => [[...document.querySelectorAll('*')].indexOf(e), getComputedStyle(e).outlineStyle,"
+            " e.outerHTML.slice(0, 200)])(document.activeElement)"
         )
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline != "none", (
-            step,
-            count,
-            page.evaluate("document.activeElement.outerHTML.slice(0, 200)"),
-        )
+        places.append(place)
+        assert outline != "none", (step, count, focused)
     assert places == sorted(set(places))
 
 
-def test_names_on_the_map_do_not_hide_each_other(page: Page) -> None:
+def look_for_names_on_the_map_that_hide_others(page: Page) -> None:
     boxes = page.evaluate(
         "[...document.querySelectorAll('svg.map text')].map(t => t.getBBox())"
         ".map(b => [b.x, b.y, b.width, b.height])"
@@ -375,17 +323,10 @@ def nameless(page: Page) -> list[str]:
     return [role for role, name in there if role in NAMED and not name.strip()]
 
 
-def test_everything_has_a_name_for_screen_readers(
-    visit: Visit, page: Page, comparison: Path
-) -> None:
-    assert nameless(page) == []
-    assert nameless(visit.open(comparison)) == []
-
-
-def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
+def sort_filter_and_choose_by_keys(page: Page) -> None:
     page.evaluate(
-        "document.querySelector('[data-filters=mistakes]').closest('details')"
-        ".querySelector('summary').focus()"
+        "(details => { details.open = false; details.querySelector('summary').focus(); })"
+        "(document.querySelector('[data-filters=mistakes]').closest('details'))"
     )
     page.keyboard.press("Enter")  # opens what the summary stands for
     page.keyboard.press("Tab")
@@ -404,10 +345,43 @@ def test_keys_alone_sort_filter_and_choose(page: Page) -> None:
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.getElementById('map-class').selectedIndex") == 1
     assert page.evaluate("document.querySelectorAll('svg.map .points .dim').length") > 0
+    choose(page, "map-class", "")
 
 
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path, width: int) -> None:
+def test_a_report_is_read_by_mouse_and_by_keys(visit: Visit, finished_run: Path) -> None:
+    page = visit.report(finished_run)
+    walk_through_the_whole_report_by_keys(page)
+    look_for_names_on_the_map_that_hide_others(page)
+    assert nameless(page) == []
+    sort_a_table_by_number_and_by_name(page)
+    reach_and_use_a_column_head_by_keys(page)
+    sort_filter_and_choose_by_keys(page)
+    filter_a_table(page)
+    look_at_every_picture(page)
+    filter_and_sort_a_gallery(page)
+    pick_the_curves_of_a_class(page)
+    single_out_a_class_on_the_map(page)
+    assert visit.errors == []
+    assert visit.requests == [(finished_run / "report.html").as_uri()]
+
+
+def test_the_theme_is_the_systems_until_the_button_says_otherwise(
+    visit: Visit, finished_run: Path
+) -> None:
+    page = visit.report(finished_run)
+    assert brightness(page) > 128
+    page.emulate_media(color_scheme="dark")
+    assert brightness(page) < 128
+    for system, light in (("dark", True), ("light", False)):
+        page.emulate_media(color_scheme=system)
+        page.evaluate("document.getElementById('theme').click()")
+        page.evaluate(SETTLED)
+        assert (brightness(page) > 128) == light
+        page.reload()
+        assert (brightness(page) > 128) == light
+
+
+def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path) -> None:
     data = read_json(finished_run / "data.json")
     names = [
         "pullover form 00",
@@ -417,16 +391,41 @@ def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path, wid
         *(f"class {k}" for k in range(6)),
     ]
     (finished_run / "data.json").write_text(json.dumps(data | {"class_names": names}))
-    page = visit.report(finished_run, width)
-    heights = page.evaluate(
-        "[...document.querySelectorAll('#class-table tbody th')].map(cell => cell.offsetHeight)"
+    page = visit.report(finished_run, 390)
+    for width in (390, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        heights = page.evaluate(
+            "[...document.querySelectorAll('#class-table tbody th')].map(cell => cell.offsetHeight)"
+        )
+        assert len(heights) == 10
+        assert max(heights) < 35  # two lines have 46 pixels
+
+
+def use_a_comparison(visit: Visit, comparison: Path, width: int, theme: str) -> Page:
+    page = visit.open(comparison, width, theme)
+    assert (brightness(page) > 128) == (theme == "light")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    links = page.evaluate(
+        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
     )
-    assert len(heights) == 10
-    assert max(heights) < 35  # two lines have 46 pixels
+    assert links == [True] * 4
+    table = "document.querySelector('#setting-1-classes table')"
+    cells = f"[...{table}.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent))"
+    page.evaluate(f"{table}.tHead.rows[0].cells[2].querySelector('button').focus()")
+    page.keyboard.press("Enter")
+    assert page.evaluate(cells) == sorted(page.evaluate(cells), reverse=True)
+    page.keyboard.press("Enter")
+    assert page.evaluate(cells) == sorted(page.evaluate(cells))
+    page.evaluate("document.getElementById('theme').click()")
+    page.evaluate(SETTLED)
+    assert (brightness(page) > 128) == (theme == "dark")
+    return page
 
 
-def test_method_names_break_only_between_their_parts(visit: Visit, comparison: Path) -> None:
-    page = visit.open(comparison, 320)
+def test_a_comparison_opens_sorts_and_fits(visit: Visit, comparison: Path) -> None:
+    assert nameless(use_a_comparison(visit, comparison, 1400, "light")) == []
+    page = use_a_comparison(visit, comparison, 320, "dark")
+    # Names of methods break only between their parts.
     lines = page.evaluate(
         """[...document.querySelectorAll('thead button')].map(button => {
           const range = document.createRange(), lines = new Map();
@@ -442,3 +441,5 @@ def test_method_names_break_only_between_their_parts(visit: Visit, comparison: P
     words = {word for line in lines for part in line for word in re.split(r"[\s+:]+", part) if word}
     assert {"fixmatch", "daso", "supervised", "difference", "accuracy"} <= words
     assert not any("fixmatch".startswith(word) and word != "fixmatch" for word in words)
+    assert visit.errors == []
+    assert visit.requests == 2 * [comparison.as_uri()]

@@ -15,7 +15,6 @@ from run_files import comparable, rewind
 from safetensors.numpy import load_file
 
 from daso.cli import main
-from daso.cli.training import session
 from daso.data.source import Source
 from daso.files import read_json
 
@@ -110,10 +109,7 @@ def test_resume(
     finished_run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session, "draw_run", lambda folder: [], raising=False)
-    monkeypatch.setattr("daso.report.figures.draw.draw_run", lambda folder: [])
     stopped = tmp_path / "stopped"
     shutil.copytree(finished_run, stopped)
     rewind(stopped)

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import killed_runs
 import pytest
-from forked import finish, start
+from forked import PROCESSES, command, finish, start
 from safetensors.torch import load_file
 
 from daso.cli import main
@@ -103,22 +103,32 @@ def test_a_disk_that_fills_up_in_the_middle_of_any_write(
         assert all(tensors[name].equal(value) for name, value in expected.items())
 
 
-def limited_train(words: list[str], errors: Path) -> None:
-    """Train where no file may grow beyond 20 KB: a state has more, and the system says so, into a file."""
-    sys.stderr = errors.open("w")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    killed_runs.command(words)
+def limited_train(folder: Path, size: int, errors: Connection) -> None:
+    """Train where no file may grow beyond some bytes, and send what is said of it."""
+    sys.stderr = io.StringIO()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        command(["train", "digits", *OPTIONS, "--out", folder])
+    finally:
+        errors.send(sys.stderr.getvalue())
+
+
+def errors_of_limited_train(folder: Path, size: int) -> str:
+    here, there = PROCESSES.Pipe()
+    process = start(limited_train, folder, size, there)
+    there.close()
+    said: str = here.recv()
+    assert finish(process) == 1
+    assert "Traceback" not in said
+    return said
 
 
 def test_a_checkpoint_that_the_system_does_not_let_grow(tmp_path: Path) -> None:
-    folder, errors = tmp_path / "run", tmp_path / "errors.txt"
-    assert (
-        finish(start(limited_train, ["train", "digits", *OPTIONS, "--out", str(folder)], errors))
-        == 1
-    )
-    assert "File too large" in errors.read_text()
+    folder = tmp_path / "run"
+    # A state has more than 20 KB.
+    assert "File too large" in errors_of_limited_train(folder, 20_000)
     assert list((folder / "checkpoints").iterdir()) == []
-    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
+    assert finish(start(command, ["resume", folder])) == 0
     assert read_json(folder / "summary.json")["steps"] == 20
 
 
@@ -131,8 +141,8 @@ def mount(*words):
         sys.exit(77)
 
 mount("-t", "tmpfs", "-o", "size=150k", "tmpfs")
-import daso.cli.training.session, daso.report.figures.draw
-daso.report.figures.draw.draw_run = lambda folder: []
+import daso.cli, types
+sys.modules["daso.report.figures.draw"] = types.SimpleNamespace(draw_run=lambda folder: [])
 run = os.path.join(disk, "run")
 ends = [daso.cli.main(["train", "digits", *options, "--out", run])]
 mount("-o", "remount,ro")
@@ -148,9 +158,9 @@ print(*ends)
 def test_a_real_disk_that_is_full_and_then_read_only(tmp_path: Path) -> None:
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
-    command = [sys.executable, "-c", IN_A_SMALL_DISK, str(disk), str(copy), *OPTIONS]
+    words = [sys.executable, "-c", IN_A_SMALL_DISK, str(disk), str(copy), *OPTIONS]
     done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", *command],
+        ["unshare", "--mount", "--map-root-user", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -180,24 +190,7 @@ def test_pictures_that_do_not_fit_cost_only_themselves(
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
-    full = (
-        "import resource, sys, daso.cli.training.session\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-        "sys.exit(daso.cli.main(sys.argv[1:]))"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        full,
-        "train",
-        "digits",
-        *OPTIONS,
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    said = errors_of_limited_train(tmp_path / "run", 0)
     assert re.search(
-        r"^daso: cannot write .*environment\.json: File too large$", done.stderr, re.MULTILINE
+        r"^daso: cannot write .*environment\.json: File too large$", said, re.MULTILINE
     )

@@ -14,7 +14,7 @@ from typing import Any
 import killed_runs
 import numpy as np
 import pytest
-from forked import finish, start
+from forked import command, finish, start
 from run_files import comparable
 from safetensors.numpy import load_file
 
@@ -31,16 +31,16 @@ ACTIVE = {
     "remixmatch": {"--unlabeled-ramp": "0.1"},
 }
 STEPS = 60
-KILLS = int(os.environ.get("DASO_KILLS", "3"))
+KILLS = int(os.environ.get("DASO_KILLS", "2"))
 """Of each method's run. More of them: DASO_KILLS=100 pytest -s tests/train/test_killed_run.py"""
 
 
 def arguments(method: str, folder: Path) -> list[str]:
     options = {
         "--method": method,
-        "--network": "small-8",
+        "--network": "small-4",
         "--steps": str(STEPS),
-        "--batch": "16",
+        "--batch": "8",
         "--evaluate-every": "5",
         "--log-every": "3",
         "--device": "cpu",
@@ -83,9 +83,7 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {method: tmp_path_factory.mktemp("undisturbed") / "run" for method in METHODS}
-    processes = [
-        start(killed_runs.command, arguments(method, folder)) for method, folder in folders.items()
-    ]
+    processes = [start(command, arguments(method, folder)) for method, folder in folders.items()]
     assert [finish(process) for process in processes] == [0] * len(METHODS)
     return folders
 
@@ -119,11 +117,7 @@ def test_killed_at_random_moments(
                 if kills < KILLS
                 else 2 * STEPS
             )
-            process = (
-                start(killed_runs.slow_disk, life, 0.1)
-                if slow
-                else start(killed_runs.command, life)
-            )
+            process = start(killed_runs.slow_disk, life, 0.1) if slow else start(command, life)
             kill_after(
                 process, folder, target, draw.uniform(0, 0.6 if slow else 0.05 if target else 0.5)
             )
@@ -159,7 +153,7 @@ def test_asked_to_stop_at_random_moments(
     assert finish(process) == 128 + number
     stopped = newest_step(folder)
     assert read_rows(folder / "metrics.jsonl")[-1]["step"] <= stopped
-    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
+    assert finish(start(command, ["resume", str(folder)])) == 0
     assert_same_end(folder, undisturbed[method])
 
 
@@ -181,7 +175,7 @@ def died_writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[i
         (killed_runs.die_in_write, resume, 4),  # tensors of a later checkpoint
     ]
     ends = [finish(start(*life)) for life in lives]
-    ends.append(finish(start(killed_runs.command, resume)))
+    ends.append(finish(start(command, resume)))
     return folder, ends
 
 
@@ -221,5 +215,5 @@ def test_killed_before_the_configuration_was_written(
     assert main(["resume", str(folder)]) == 1
     assert "is not a run folder" in capsys.readouterr().err
     # It has not begun: the same command begins it.
-    assert finish(start(killed_runs.command, arguments("fixmatch+daso", folder))) == 0
+    assert finish(start(command, arguments("fixmatch+daso", folder))) == 0
     assert_same_end(folder, undisturbed["fixmatch+daso"])

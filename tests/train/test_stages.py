@@ -12,6 +12,7 @@ from typing import Any
 import killed_runs
 import pytest
 import torch
+from forked import command
 from safetensors.torch import load_file
 from test_killed_run import assert_same_end, finish, kill_after, start
 from torch import Tensor
@@ -431,7 +432,7 @@ def arguments(folder: Path) -> list[str]:
 
 def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
-    peace = start(killed_runs.command, arguments(undisturbed))
+    peace = start(command, arguments(undisturbed))
     # After the four files of a new run come two for each checkpoint, of the steps 5, 10, 15, 20; the first generation
     # is over, and what dies half written is the first checkpoint of the second one.
     first = start(killed_runs.die_in_write, arguments(folder), 13)
@@ -443,6 +444,6 @@ def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
         second, folder, 40, random.Random().uniform(0, 0.05)
     )  # in the second generation or the third
     assert finish(second) == -signal.SIGKILL
-    assert finish(start(killed_runs.command, ["resume", str(folder)])) == 0
+    assert finish(start(command, ["resume", str(folder)])) == 0
     assert finish(peace) == 0
     assert_same_end(folder, undisturbed)

@@ -23,8 +23,6 @@ from daso.reproduce.scales import SCALES
 from daso.train.step.augmentation import Augmentation
 from daso.train.view_options import Crop, ViewOptions
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 SIDE, SMALL = 96, 32
 VIEWS: tuple[View, ...] = ("identity", "weak", "strong")
 
