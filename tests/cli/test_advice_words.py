@@ -17,9 +17,9 @@ from daso.cli import VERBS
 ROOT = Path(__file__).parent.parent.parent
 FOREIGN = {
     "--nproc-per-node": "torchrun", "--max-restarts": "torchrun", "--sort": "tar", "--include": "hf download",
-    "--local-dir": "hf download", "--help": "daso", "--version": "daso",
+    "--local-dir": "hf download", "--help": "", "--version": "",
 }  # fmt: skip
-"""Options of other programs, and the one that the message must name."""
+"""Options of other programs, and the one that the message must name; of all verbs: none."""
 CALLS = "environment.py"
 """File that calls git."""
 

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from daso.data.listing import JOURNAL
-
 PLURAL = re.compile(r"\b(file|folder|link|device|sample|image)s\b")
 MOST_KINDS = 20
 """Kinds that are named in notes."""
@@ -27,7 +25,7 @@ class PassedOver:
         """Count a file by its ending; a hidden one as such, but for those of ``daso label``."""
         path = PurePath(name)
         if path.name.startswith("."):
-            if JOURNAL not in path.name:
+            if "daso-label" not in path.name:
                 self.add("hidden files", name)
             return
         ending = path.suffix.lower()
