@@ -61,7 +61,19 @@ def test_a_full_disk_is_told_and_what_it_did_not_take_is_taken_later(served: Ser
     for name, sent in actions(30):
         client.post(f"/api/{name}", json=sent).raise_for_status()
     done = [entry.action for entry in Journal.read(path).entries]
-    assert done == "label label label label none none skip keep keep class undo".split()
+    assert done == [
+        "label",
+        "label",
+        "label",
+        "label",
+        "none",
+        "none",
+        "skip",
+        "keep",
+        "keep",
+        "class",
+        "undo",
+    ]
 
 
 def test_a_request_that_is_sent_again_after_a_restart_is_done_once(
@@ -98,7 +110,9 @@ def test_a_slow_disk_holds_up_nobody_who_looks(
     asked.wait()
     for path in ("state", "suggest", "image/30", "similar?image=3", "believed?label=two"):
         assert client_of(served).get(f"/api/{path}").status_code == 200
-    assert client_of(served).get("/api/image/30").json()["label"] is None  # nobody is told too early
+    assert (
+        client_of(served).get("/api/image/30").json()["label"] is None
+    )  # nobody is told too early
     allowed.set()
     acting.join()
     assert answers[0].status_code == 200
