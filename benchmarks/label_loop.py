@@ -132,6 +132,12 @@ class Annotator:
         self._round += 1
         return chosen
 
+    def close(self) -> None:
+        """Wait for a fit, which the end of the process would break off."""
+        if self._session is not None:
+            self._session.wait()
+            self._session.journal.close()
+
     def _choose(self, count: int) -> list[int]:
         if self._session is not None:
             self._session.wait()
@@ -196,6 +202,7 @@ def run_cell(pool: Pool, strategy: str, seed: int, begin: Begin) -> dict[str, An
             order: list[int] = []
             while len(order) < MOST_COLD and len(set(pool.truth[order])) < pool.classes:
                 order += annotator.label(EACH)
+            annotator.close()
             _, first = np.unique(pool.truth[order], return_index=True)
             complete = len(first) == pool.classes
             return {
@@ -207,6 +214,7 @@ def run_cell(pool: Pool, strategy: str, seed: int, begin: Begin) -> dict[str, An
             }
         for _ in range(ROUNDS):
             annotator.label(EACH)
+        annotator.close()
         counts = np.bincount(annotator.labels[annotator.labels >= 0], minlength=pool.classes)
         return {
             "added": EACH * ROUNDS,
