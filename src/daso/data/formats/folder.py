@@ -315,8 +315,9 @@ def _walk(
             continue
         seen.add((status.st_dev, status.st_ino))
         hidden = [name for name in subfolders if name.startswith(".")]
-        for name in hidden if others is not None else ():
-            others.add("hidden folders", os.path.join(parent, name))  # noqa: PTH118
+        if others is not None:
+            for name in hidden:
+                others.add("hidden folders", str(Path(parent) / name))
         subfolders[:] = sorted(set(subfolders) - set(hidden))
         for path in (Path(parent) / name for name in names):
             if _is_image(path):
