@@ -8,14 +8,13 @@ import os
 import pty
 import re
 import struct
+import sys
 import termios
 from collections.abc import Iterator
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import command, finish, start
 from rich.console import Console
 
 from daso.cli.terminal.follow import PLAIN_PERIOD_SECONDS, follow
@@ -112,29 +111,27 @@ def test_an_error_gives_the_terminal_back() -> None:
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
-def with_terminal(name: str, arguments: list[str]) -> None:
-    """Run the command line in the terminal of a name."""
-    os.setsid()
-    terminal = os.open(name, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(terminal, descriptor)
-    os.environ["TERM"] = "xterm-256color"
-    for variable in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
-        os.environ.pop(variable, None)
-    command(arguments)
-
-
 def in_terminal(arguments: list[str], width: int, height: int) -> str:
     """Run the command line in a terminal of its own; return what it shows."""
-    screen, terminal = pty.openpty()
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+            os.environ.pop(name, None)
+        os.execv(sys.executable, [sys.executable, "-m", "daso", *arguments])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    process = start(with_terminal, os.ttyname(terminal), arguments)
     found = b""
-    while screen in wait([screen, process.sentinel]):
-        found += os.read(screen, 65536)
-    for descriptor in (screen, terminal):
-        os.close(descriptor)
-    assert finish(process) == 0, found.decode(errors="replace")
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        found += part
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0, found.decode(errors="replace")
     return found.decode(errors="replace")
 
 
