@@ -102,6 +102,7 @@ class Machines:
 
     def _start(self, environment: dict[str, str], *command: str | Path) -> BaseProcess:
         said = self.said(int(environment["RANK"]))
+        said.unlink(missing_ok=True)
         return start(
             run_script, self.place / "script.py", list(map(str, command)), environment, said
         )

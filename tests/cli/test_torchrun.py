@@ -110,7 +110,8 @@ def assert_close(one: Any, other: Any) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("alone")
     words = ["train", "digits", "--out", place / "run", "--device", "cpu", *OPTIONS]
-    assert finish(Torchrun(place, *words, size=1).agent) == 0
+    one = Torchrun(place, *words, size=1)
+    assert finish(one.agent) == 0, one.said
     return place / "run"
 
 

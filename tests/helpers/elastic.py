@@ -24,6 +24,7 @@ def run(words: list[str | Path], size: int, restarts: int, place: Path, stop_at:
     say_into(place / "said")
     if size == 1:
         one_of_them(words, place, stop_at)
+        return
     fork_instead_of_spawning()
     config = LaunchConfig(
         min_nodes=1,
