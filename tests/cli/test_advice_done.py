@@ -18,8 +18,6 @@ from daso.cli import main
 from daso.data.journal import Journal
 from daso.files import read_json
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 Say = Callable[..., tuple[int, str]]
 """Runs the command line; returns status and what was printed."""
 QUICK = ["--method", "supervised", "--network", "small-4", "--steps", "2", "--batch", "4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,10 +174,12 @@ def test_a_replaced_image_is_not_taken_for_the_decided_one(tmp_path: Path) -> No
     digits = make_digits(tmp_path, images=200)
     session = digits.open()
     session.assign(50, "one")
-    lines = digits.data.journal.read_text().splitlines()
+    entry = json.loads(digits.data.journal.read_text().splitlines()[0])
     session.journal.close()
-    line = lines[0].replace(session.images.checksum(50), session.images.checksum(51))
-    digits.data.journal.write_text(line + "\n")
+    assert entry["checksum"] == session.images.checksum(50)
+    entry["checksum"] = session.images.checksum(51)
+    del entry["line_checksum"]  # of what was written
+    digits.data.journal.write_text(json.dumps(entry) + "\n")
     again = digits.open()
     assert again.describe(50)["label"] is None
     assert again.state()["changed"] == 1
