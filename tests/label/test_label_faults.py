@@ -117,3 +117,19 @@ def test_a_slow_disk_holds_up_nobody_who_looks(
     acting.join()
     assert answers[0].status_code == 200
     assert client.get("/api/image/30").json()["label"] == "two"
+
+
+def test_suggestions_that_come_while_others_are_told_are_asked_for_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, session = client_of(served), served.session
+    before, suggest = session.version, session.suggest
+
+    def outdated(count: int) -> list[dict[str, Any]]:
+        images = suggest(count)
+        session.version += 1
+        return images
+
+    monkeypatch.setattr(session, "suggest", outdated)
+    told = client.get("/api/suggest").json()["version"]
+    assert before <= told < client.get("/api/state").json()["version"]

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import CHUNK, Opener, Table, TableFiles, list_tables
+from daso.data.formats.arrow import CHUNK, Opener, Table
+from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, part_called
 from daso.errors import DataError, MissingDependencyError
 

@@ -7,12 +7,8 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from daso.data.formats.arrow import (
-    TableFiles,
-    import_pyarrow,
-    list_tables,
-    open_arrow,
-)
+from daso.data.formats.arrow import import_pyarrow, open_arrow
+from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, part_called, unknown_part
 from daso.errors import DataError
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.data.formats.arrow import import_pyarrow, open_parquet, split_columns
+from daso.data.formats.arrow import import_pyarrow, open_parquet
+from daso.data.formats.tables import split_columns
 from daso.data.listing import FLAG_VALUES, is_flag, reads_like_split
 from daso.errors import DataError
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from daso.data.class_names import listed
-from daso.data.formats.arrow import TableFiles, import_pyarrow, list_tables, open_parquet
+from daso.data.formats.arrow import import_pyarrow, open_parquet
+from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, part_called
 from daso.errors import DataError
 

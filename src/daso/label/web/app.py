@@ -69,8 +69,9 @@ class Api:
         }
 
     def suggest(self, request: Request) -> dict[str, Any]:
+        version = self.session.version  # first: images of later ones are asked for again
         images = self.session.suggest(_integer(request, "count", 24, 1, MOST_IMAGES))
-        return {"version": self.session.version, "images": images}
+        return {"version": version, "images": images}
 
     def believed(self, request: Request) -> dict[str, Any]:
         label = _text(request.query_params.get("label"), "label")

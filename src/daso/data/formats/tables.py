@@ -1,0 +1,354 @@
+"""Tables of encoded images with labels, in parquet or Arrow files."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import math
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.data.class_names import (
+    NUMBER_CLASSES,
+    clean_labels,
+    counted_from_zero,
+    in_order,
+    joined,
+    number_labels,
+    numbered_names,
+    reading_notes,
+)
+from daso.data.formats.arrow import CHUNK, Opener, Table
+from daso.data.images.encoded import EncodedImages, Item, origin_of
+from daso.data.listing import FLAG_VALUES, Listing, is_flag, reads_like_split, unused_note
+from daso.data.source import PARTS, UNLABELED, check_labels
+from daso.errors import DataError
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "fine_label", "labels")
+KEPT = 4
+"""Batches that are kept for images that are read one by one."""
+
+
+class TableFiles:
+    """The table files of one part; each pass opens them again and holds few images at a time.
+
+    Args:
+        files: at least one; all must have the same columns.
+        with_paths: whether rows may hold the path of an image file instead of its bytes.
+        features: description of the columns, and its file; None: each file's own metadata.
+        labeled: whether there must be a column of labels.
+
+    Attributes:
+        image, label: the names of the columns; no label: "".
+        names: for each file, the names of its integer labels; empty without names.
+        unused: names of the other columns.
+        borrowed: whether integer labels got the names of another part.
+        rows: number of rows of each file, after its labels have been read.
+
+    Raises:
+        DataError: a file is damaged, lacks the columns, differs from the first, or has a column
+            that reads like a split.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        opener: Opener,
+        *,
+        with_paths: bool = False,
+        features: tuple[object, Path] | None = None,
+        labeled: bool = True,
+    ) -> None:
+        self.files, self.opener, self.with_paths = list(files), opener, with_paths
+        self.rows: list[int] = []
+        self.borrowed = False
+        self.names: list[tuple[str, ...]] = []
+        columns = []
+        for file in self.files:
+            with opener(file) as table:
+                columns.append(_find_columns(table.schema, file, labeled=labeled))
+                if columns[-1] != columns[0]:
+                    raise DataError(f"{file}: its columns differ from {self.files[0].name}'s")
+                self.image, self.label = columns[0]
+                if not self.label:
+                    self.names.append(())
+                elif features is None:
+                    metadata = table.schema.metadata or {}
+                    self.names.append(_metadata_names(metadata, self.label, file))
+                else:
+                    self.names.append(feature_names(features[0], self.label, features[1]))
+                self.unused = [name for name in table.schema.names if name not in columns[0]]
+                if splits := split_columns(table, self.unused):
+                    raise DataError(
+                        f"{file}: the column {splits[0]!r} reads like a split; write each split to "
+                        "files of its own, or remove the column"
+                    )
+
+    def labels(self, names: Sequence[str] = ()) -> list[Any]:
+        """Read the labels of all rows: integers or texts, None where missing.
+
+        Integers become the names that their file gives them; *names* serves a file without any.
+        """
+        labels: list[Any] = []
+        self.rows = []
+        for file, own in zip(self.files, self.names, strict=True):
+            before = len(labels)
+            with self.opener(file) as table:
+                for column in table.column(self.label or self.image):
+                    values = column.to_pylist() if self.label else [None] * len(column)
+                    first = len(labels) - before
+                    labels += [_label(v, f"{file}, row {n}") for n, v in enumerate(values, first)]
+            self.rows.append(len(labels) - before)
+            if named := own or names:
+                self.borrowed |= not own and any(isinstance(one, int) for one in labels[before:])
+                for row in range(before, len(labels)):
+                    labels[row] = _named(labels[row], named, f"{file}, row {row - before}")
+        if not labels:
+            raise DataError(f"{self.files[0]}: no rows in it")
+        return labels
+
+    def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
+        """Return the images of all rows; ``labels()`` must have been called."""
+        origins = partial(map, origin_of, self.files)
+        kept: deque[tuple[int, int, Any]] = deque(maxlen=KEPT)
+
+        def item(index: int) -> Item:
+            file, row = self._place(index)
+            for of, first, column in list(kept):
+                if of == file and first <= row < first + len(column):
+                    break
+            else:
+                with self.opener(self.files[file]) as table:
+                    first, column = table.batch_with(self.image, row)
+                kept.append((file, first, column))
+            return self._contents(column.slice(row - first, 1))[0]
+
+        return EncodedImages(
+            labels, self.name_of, self._chunks, False, origins, item, self._all_names
+        )
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the number of the file and the row in it."""
+        file = bisect.bisect_right(ends := list(itertools.accumulate(self.rows)), index)
+        if file == len(ends):
+            raise IndexError(index)
+        return file, index - (ends[file - 1] if file else 0)
+
+    def _all_names(self) -> Iterator[str]:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            yield from (f"{file}, row {row}" for row in range(rows))
+
+    def _chunks(self) -> Iterator[Sequence[Item]]:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            count = 0
+            with self.opener(file) as table:
+                for column in table.column(self.image):
+                    for start in range(0, len(column), CHUNK):
+                        chunk = self._contents(column.slice(start, CHUNK))
+                        count += len(chunk)
+                        yield chunk
+            if count != rows:
+                raise DataError(f"{file}: {rows} labels, but {count} images; fetch it again")
+
+    def _contents(self, column: Any) -> list[Item]:
+        import pyarrow.types
+
+        struct = pyarrow.types.is_struct(column.type)
+        contents = (column.field("bytes") if struct else column).to_pylist()
+        paths = [None] * len(contents)
+        if struct and column.type.get_field_index("path") >= 0:
+            paths = column.field("path").to_pylist()
+        return [c or self._without_bytes(p) for c, p in zip(contents, paths, strict=True)]
+
+    def _without_bytes(self, path: str | None) -> Item:
+        if path is None or self.with_paths:
+            # A row without bytes is reported like any other unreadable image.
+            return Path(path) if path else b""
+        return DataError(
+            f"only the path of the image, {path[:200]!r}, is in the file; embed the images, as "
+            "Dataset.save_to_disk of datasets does"
+        )
+
+    def name_of(self, index: int) -> str:
+        for file, rows in zip(self.files, self.rows, strict=True):
+            if index < rows:
+                return f"{file}, row {index}"
+            index -= rows
+        return f"row {index}"
+
+
+def list_tables(
+    tables: Mapping[str, TableFiles],
+    *,
+    name: str,
+    where: Path,
+    classes: Collection[str] | None = None,
+) -> Listing:
+    """List the parts of a data set; training images without a label join the unlabeled ones.
+
+    The classes are those that the files of the training images name, in this order, or their
+    texts, or numbers. Labels of other parts are found among them by name.
+
+    Args:
+        tables: by part, of ``PARTS``.
+        name, where: see ``Listing``.
+        classes: see ``Listing.partial``.
+
+    Raises:
+        DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
+    """
+    class_names = tuple(dict.fromkeys(itertools.chain(*tables["train"].names)))
+    values = {part: tables[part].labels(class_names) for part in PARTS if part in tables}
+    notes = tuple(
+        f"{where}: the {part} labels are numbers without names; they are read as those of train"
+        for part, table in tables.items()
+        if table.borrowed
+    )
+    if any(isinstance(label, str) for column in values.values() for label in column):
+        raw = {
+            part: ["" if label is None else str(label) for label in column]
+            for part, column in values.items()
+        }
+        notes += (*reading_notes(itertools.chain(*raw.values()), str(where)),)
+        texts = {part: clean_labels(column) for part, column in raw.items()}
+        for part in {"validation", "test"} & texts.keys():
+            if "" in texts[part]:
+                place = tables[part].name_of(texts[part].index(""))
+                raise DataError(f"{place}: {part} image without a label; label or remove it")
+        others = in_order(joined([*texts["train"], *class_names], classes) - {"", *class_names})
+        class_names = (*class_names, *others)
+        labels = number_labels(texts, class_names, str(where))
+    else:
+        numbers = {
+            part: [UNLABELED if label is None else label for label in column]
+            for part, column in values.items()
+        }
+        largest = max(map(max, numbers.values()))
+        if largest > 2**31:
+            raise DataError(f"{where}: the largest label is {largest}; {NUMBER_CLASSES}")
+        labels = {part: np.array(of_part, dtype=np.int64) for part, of_part in numbers.items()}
+        class_names = numbered_names(list(labels.values()), str(where))
+        labels = {part: counted_from_zero(of_part, class_names) for part, of_part in labels.items()}
+    pools: dict[str, EncodedImages] = {}
+    for part, of_part in labels.items():
+        unknown = part in ("train", "unlabeled")
+        check_labels(of_part, len(class_names), f"{where}: {part}", unknown=unknown)
+        pools[part] = tables[part].encoded(of_part)
+    known = pools["train"].labels != UNLABELED
+    if not known.all():
+        without = pools["train"].select(np.flatnonzero(~known))
+        pools["train"] = pools["train"].select(np.flatnonzero(known))
+        own = pools.get("unlabeled")
+        pools["unlabeled"] = without if own is None else without.followed_by(own)
+    unused = dict.fromkeys(itertools.chain(*(table.unused for table in tables.values())))
+    notes += unused_note(unused, where)
+    partial = classes is not None
+    return Listing(name, str(where), class_names, pools, notes=notes, partial=partial)
+
+
+def split_columns(table: Table, names: Sequence[str]) -> list[str]:
+    """Return the columns, out of *names*, that read like a split, or like a flag of one."""
+    import pyarrow.types as types
+
+    found = []
+    for name in names:
+        if table.schema.names.count(name) > 1:
+            continue
+        kind = table.schema.field(name).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        is_split = False
+        if types.is_string(kind) or types.is_large_string(kind):
+            with closing(table.column(name)) as columns:  # a text too many ends the reading
+                values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
+                is_split = reads_like_split(values)
+        if not is_split and is_flag(name):
+            flags = {str(value).lower() for c in table.column(name) for value in c.to_pylist()}
+            is_split = flags <= FLAG_VALUES
+        found += [name] if is_split else []
+    return found
+
+
+def _named(label: Any, names: Sequence[str], place: str) -> str | None:
+    if label is None or isinstance(label, str):
+        return label
+    if UNLABELED <= label < len(names):
+        return None if label == UNLABELED else names[label]
+    raise DataError(
+        f"{place}: label {label} is out of range; the {len(names)} classes have the numbers 0 to "
+        f"{len(names) - 1}, and -1 is unknown"
+    )
+
+
+def _metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
+    stored = metadata.get(b"huggingface")
+    if stored is None:
+        return ()
+    try:
+        features = json.loads(stored)["info"]["features"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        features = None
+    return feature_names(features, label, file)
+
+
+def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
+    """Return the class names of a column in the features of a Hugging Face data set."""
+    try:
+        feature = features[label]  # type: ignore[index]
+        names = tuple(str(name) for name in feature.get("names") or ())
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{where}: 'huggingface' metadata lacks column {label}") from error
+    if len(set(names)) != len(names):
+        raise DataError(f"{where}: 'huggingface' metadata names a class twice: {names[:20]}")
+    return names
+
+
+def _label(value: Any, place: str) -> int | str | None:
+    """Return a label; numbers with gaps are stored as floating-point."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if not value.is_integer():
+            raise DataError(f"{place}: the label {value} is neither a whole number nor a text")
+        return int(value)
+    label: int | str | None = value
+    return label
+
+
+def _find_columns(schema: Any, file: Path, *, labeled: bool) -> tuple[str, str]:
+    import pyarrow.types as types
+
+    names = list(schema.names)
+    image = next((name for name in IMAGE_COLUMNS if name in names), None)
+    label = next((name for name in LABEL_COLUMNS if name in names), "")
+    if image is None or (labeled and not label):
+        wanted = [f"a column {' or '.join(IMAGE_COLUMNS)}"]
+        wanted += [f"a column {' or '.join(LABEL_COLUMNS)}"] if labeled else []
+        raise DataError(f"{file}: needs {' and '.join(wanted)}; it has {', '.join(names)[:500]}")
+    if names.count(image) > 1 or names.count(label) > 1:
+        raise DataError(f"{file}: has two columns {image!r} or two columns {label!r}")
+    content = schema.field(image).type
+    if types.is_struct(content) and (index := content.get_field_index("bytes")) >= 0:
+        content = content.field(index).type
+    if not (types.is_binary(content) or types.is_large_binary(content)):
+        kind = schema.field(image).type
+        raise DataError(f"{file}: column {image} must be struct{{bytes, path}}, found {kind}")
+    if not label:
+        return image, label
+    kind = schema.field(label).type
+    value = kind.value_type if types.is_dictionary(kind) else kind  # pandas' categories
+    known = (
+        *(types.is_integer, types.is_floating, types.is_null),
+        *(types.is_string, types.is_large_string, types.is_string_view),
+    )
+    if not any(is_known(value) for is_known in known):
+        raise DataError(f"{file}: column {label} must be integers or texts, found {kind}")
+    return image, label
