@@ -46,7 +46,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 MIXTURE = "supervised+la+mixture"
 TAUGHT = "mixtureteacher+la+mixture"
-SHORT: dict[str, Any] = {"schedule": "one-cycle", "ema_span": 0.05}
+SHORT: dict[str, Any] = {"schedule": "one-cycle", "ema_decay": 0.98}
 SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "patches, labels": (MIXTURE, {"mixture_weight": 0.0}, {"steps": 0}),
     "patches": (MIXTURE, {}, {"steps": 0}),

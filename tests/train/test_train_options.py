@@ -52,13 +52,6 @@ def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing() -> None:
     assert 0 < rates[-1] < 1e-5
 
 
-def test_a_moving_average_spans_a_share_of_the_steps_at_most() -> None:
-    assert TrainOptions(steps=500).average_decay == 0.999
-    decays = {500: 0.96, 20_000: 0.999, 250_000: 0.999, 10: 0.0, 0: 0.0}
-    found = {steps: TrainOptions(steps=steps, ema_span=0.05).average_decay for steps in decays}
-    assert found == pytest.approx(decays)
-
-
 def test_a_warm_up_never_stands_still() -> None:
     schedules: tuple[Schedule, ...] = ("multistep", "thirds", "one-cycle")
     for schedule in schedules:
@@ -81,7 +74,6 @@ OUT_OF_RANGE: dict[str, tuple[object, ...]] = {
     "momentum": (1.0, -0.1),
     "weight_decay": (-1e-4, math.inf),
     "ema_decay": (1.0, -0.5),
-    "ema_span": (0.0, 1.1),
     "layer_decay": (0.0, 1.1),
     "evaluate_every": (0,),
     "log_every": (0,),

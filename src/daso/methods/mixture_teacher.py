@@ -73,11 +73,9 @@ class MixtureTeacher(Method):
         (images,), (plain, strong_images) = batch.labeled, batch.unlabeled
         with torch.no_grad():
             assert teacher.readout is not None
-            beliefs = teacher.classify(teacher.represent(plain), NAME) / self.belief_temperature
-            shift = torch.zeros_like(teacher.readout.prior)
-            if self.adjust_beliefs:
-                shift = teacher.readout.prior.log()
-            target = (beliefs + shift).softmax(1)
+            logits = teacher.classify(teacher.represent(plain), NAME)
+            shift = self.adjust_beliefs * teacher.readout.prior.log()
+            target = (logits / self.belief_temperature + shift).softmax(1)
             confidence, final = target.max(1)
             mask = (confidence >= self.belief_threshold).to(confidence.dtype)
         features = network(torch.cat([images, strong_images]))

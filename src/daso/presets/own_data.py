@@ -79,12 +79,12 @@ def _supervised(labeled: int, most: int, period: int) -> tuple[dict[str, Any], d
     seen = steps * batch / max(labeled, 1)
     every = max(min(period, steps), steps // 5)
     training = {"batch": batch, "steps": steps, "evaluate_every": every}
-    return training | {"schedule": "one-cycle", "ema_span": 0.05}, {
+    return training | {"schedule": "one-cycle", "ema_decay": 0.98}, {
         "batch": "a step takes labeled images only",
         "steps": f"{seen:.3g} passes over {labeled:,} labeled images; 300 to {most:,}",
         "evaluate_every": f"{steps // every} evaluations, since to fit a readout takes seconds",
         "schedule": "the rate falls to 0 whatever the length",
-        "ema_span": "an average over more of a short training lags behind it",
+        "ema_decay": "an average over more than 50 steps of a short training lags behind it",
     }
 
 

@@ -54,10 +54,8 @@ class TrainOptions:
     weight_decay: float = 5e-4
     """Weight decay of all parameters; with SGD, batch norms and biases included."""
     ema_decay: float = 0.999
-    """rho: decay of the network's moving average, which is the network that is evaluated."""
-    ema_span: float | None = None
-    """Share of the steps that the moving average spans at most, as 0.05: rho is at most 1 - 1 /
-    (share * steps). In a short training 0.999 averages all steps, the first ones too."""
+    """rho: decay of the network's moving average, which is the network that is evaluated. It spans
+    about 1 / (1 - rho) steps; in a short training 0.999 averages the first ones too."""
     network: str | None = None
     """wrn-DEPTH-WIDTH, resnet18, resnet34, resnet50, small (default: by image size). Pretrained:
     hf:NAME, timm:NAME, or a folder of weights (a transformers model, a run)."""
@@ -121,13 +119,6 @@ class TrainOptions:
     def evaluation_period(self) -> int:
         return self.evaluate_every or max(1, min(500, self.steps // 50))
 
-    @property
-    def average_decay(self) -> float:
-        """Decay of the moving average, which spans at most ``ema_span`` of the steps."""
-        if self.ema_span is None:
-            return self.ema_decay
-        return min(self.ema_decay, 1 - 1 / max(1.0, self.ema_span * self.steps))
-
 
 RANGES = {
     "steps": Range(0),
@@ -139,7 +130,6 @@ RANGES = {
     "momentum": Range(0, 1, below=True),
     "weight_decay": Range(0),
     "ema_decay": Range(0, 1, below=True),
-    "ema_span": Range(0, 1, above=True),
     "weak_versions": Range(0),
     "strong_versions": Range(0),
     "resolution": Range(8),

@@ -66,7 +66,7 @@ class Training:
         if options.cuda_graph:
             check_recordable(method, self._device, network.processes is not None)
         self.network = network
-        self.average = MovingAverage(network, options.average_decay)
+        self.average = MovingAverage(network, options.ema_decay)
         self.method = method
         self.options = options
         self.base_rate = base_learning_rate(options, method.learning_rate)
