@@ -17,7 +17,7 @@ from torch import Tensor
 from daso.data.longtail import longtail_counts, longtail_split
 from daso.data.open import open_source
 from daso.label.features import of_backbone
-from daso.nets.encoders.patches import IMAGES, Geometry, PatchEncoder
+from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.readout.projection import Projection
 from daso.train.encoder.pretrained import open_backbone
 from daso.train.options import TrainOptions
@@ -110,7 +110,7 @@ def _images(name: str, place: Path | None) -> tuple[Array, Array, Array, Array]:
 
 def _patches(images: Array) -> Callable[[Tensor], Tensor]:
     channels, height, width = images.shape[1:]
-    encoder = PatchEncoder(channels, Geometry.of(height, width)).eval()
+    encoder = PatchEncoder(channels, geometries(height, width)).eval()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(images), generator=generator)[:IMAGES].sort().values.numpy()
     batches = (torch.from_numpy(images[chosen[at : at + 500]]) for at in range(0, len(chosen), 500))

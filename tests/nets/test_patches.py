@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from daso.nets.encoders.patches import CONTRAST, GRID, THRESHOLD, Geometry, PatchEncoder, _resizing
+from daso.nets.encoders.patches import (
+    CONTRAST,
+    GRID,
+    THRESHOLD,
+    PatchEncoder,
+    PatchFilters,
+    _resizing,
+    geometries,
+)
 
 
 def images(shape: tuple[int, int, int], count: int = 12) -> Tensor:
@@ -20,12 +28,12 @@ def images(shape: tuple[int, int, int], count: int = 12) -> Tensor:
 
 
 def learned(shape: tuple[int, int, int], filters: int = 5) -> PatchEncoder:
-    encoder = PatchEncoder(shape[0], Geometry.of(*shape[1:]), filters).double()
+    encoder = PatchEncoder(shape[0], geometries(*shape[1:]), filters).double()
     encoder.learn([images(shape)], torch.Generator().manual_seed(0))
     return encoder
 
 
-def explicit(encoder: PatchEncoder, image: np.ndarray) -> np.ndarray:
+def explicit(encoder: PatchFilters, image: np.ndarray) -> np.ndarray:
     """Return the features of an image (C, H, W) of the right size, patch by patch."""
     size, stride = encoder.geometry.size, encoder.geometry.stride
     filters = encoder.kernel.numpy().reshape(len(encoder.kernel), -1)
@@ -55,24 +63,25 @@ def explicit(encoder: PatchEncoder, image: np.ndarray) -> np.ndarray:
 def test_features_are_those_of_each_patch(shape: tuple[int, int, int]) -> None:
     encoder, x = learned(shape), images(shape, 3)
     features = encoder(x)
-    assert features.shape == (3, encoder.dim) == (3, 2 * 5 * GRID * GRID)
-    # The order within a vector is filters of a sign, then cells.
-    found = features.view(3, 2 * 5 * GRID * GRID).numpy()
-    for image, row in zip(x.double().numpy(), found, strict=True):
-        expected = explicit(encoder, image)  # (cells, both signs of the filters)
-        positive, negative = expected[:, :5], expected[:, 5:]
-        np.testing.assert_allclose(
-            row, np.concatenate([positive.ravel(), negative.ravel()]), atol=1e-9
-        )
+    expected = []
+    for image in x.double().numpy():
+        parts = []
+        for filters in encoder.sizes:
+            cells = explicit(filters, image)  # (cells, both signs of the filters)
+            # The order within a vector is sizes, signs, filters of a sign, then cells.
+            parts += [cells[:, :5].ravel(), cells[:, 5:].ravel()]
+        expected.append(np.concatenate(parts))
+    assert features.shape == (3, encoder.dim)
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-9)
     if shape not in ((1, 9, 1), (3, 1, 1)):
         assert (features > 0).double().mean() > 0.05
     assert features.isfinite().all()
-    np.testing.assert_allclose(encoder.float()(x), found, atol=2e-3)
+    np.testing.assert_allclose(encoder.float()(x), features, atol=2e-3)
 
 
 def test_the_filters_whiten_patches() -> None:
     """Filters on patches are unit vectors on whitened patches: as small where patches vary much."""
-    encoder = learned((1, 28, 28), filters=40)
+    encoder = learned((1, 28, 28), filters=40).sizes[0]
     x = images((1, 28, 28), 200)
     patches = F.unfold(x.double(), 6, stride=2).transpose(1, 2).reshape(-1, 36)
     patches = patches - patches.mean(1, keepdim=True)
@@ -93,7 +102,7 @@ def test_larger_images_are_shrunk_as_by_torch() -> None:
         ((1, 300, 4), (32, 6)),
         ((1, 64, 64), (64, 64)),
     ):
-        assert Geometry.of(*shape[1:])[:2] == size
+        assert geometries(*shape[1:])[0][:2] == size
         encoder, x = learned(shape), images(shape, 2)
         shrunk = F.interpolate(x.double(), size, mode="bilinear", antialias=True)
         torch.testing.assert_close(encoder._resize(x), shrunk)
@@ -107,29 +116,31 @@ def test_larger_images_are_shrunk_as_by_torch() -> None:
 
 def test_geometry_of_usual_and_of_tiny_images() -> None:
     for shape, expected in (
-        ((32, 32), (32, 32, 6, 2)),
-        ((28, 28), (28, 28, 6, 2)),
-        ((8, 8), (8, 8, 4, 1)),
-        ((5, 5), (5, 5, 2, 1)),
-        ((64, 64), (64, 64, 6, 4)),
-        ((224, 224), (32, 32, 6, 2)),
-        ((1, 7), (1, 7, 1, 1)),
+        ((32, 32), [(32, 32, 6, 2), (32, 32, 10, 2)]),
+        ((28, 28), [(28, 28, 6, 2), (28, 28, 10, 2)]),
+        ((8, 8), [(8, 8, 4, 1)]),
+        ((5, 5), [(5, 5, 2, 1)]),
+        ((15, 40), [(15, 40, 6, 1), (15, 40, 10, 1)]),
+        ((64, 64), [(64, 64, 6, 4), (64, 64, 10, 4)]),
+        ((224, 224), [(32, 32, 6, 2), (32, 32, 10, 2)]),
+        ((1, 7), [(1, 7, 1, 1)]),
     ):
-        assert Geometry.of(*shape) == expected
+        assert list(geometries(*shape)) == expected
 
 
 def test_learning_depends_on_the_seed_alone() -> None:
     one, again = learned((1, 8, 8)), learned((1, 8, 8))
     torch.manual_seed(3)
-    assert torch.equal(one.kernel, again.kernel)
-    assert torch.equal(one.offset, again.offset)
-    other = PatchEncoder(1, Geometry.of(8, 8), 5).double()
+    for first, second in zip(one.sizes, again.sizes, strict=True):
+        assert torch.equal(first.kernel, second.kernel)
+        assert torch.equal(first.offset, second.offset)
+    other = PatchEncoder(1, geometries(8, 8), 5).double()
     other.learn([images((1, 8, 8))], torch.Generator().manual_seed(1))
-    assert not torch.equal(one.kernel, other.kernel)
+    assert not torch.equal(one.sizes[0].kernel, other.sizes[0].kernel)
 
 
 def test_one_black_image_is_enough() -> None:
-    encoder = PatchEncoder(1, Geometry.of(8, 8), 5)
+    encoder = PatchEncoder(1, geometries(8, 8), 5)
     black = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     encoder.learn([black], torch.Generator().manual_seed(0))
     assert encoder(black).isfinite().all()
@@ -138,8 +149,9 @@ def test_one_black_image_is_enough() -> None:
 
 def test_a_layout_that_does_not_fit_is_refused() -> None:
     """It may come from a file that was made by hand, and its numbers become sizes of matrices."""
-    kernel = torch.zeros(5, 1, 4, 4)
-    assert PatchEncoder.like(kernel, torch.tensor([8, 8, 4, 1])).geometry == Geometry.of(8, 8)
+    state = PatchEncoder(1, geometries(8, 8), 5).state_dict()
+    copy = PatchEncoder.like(state)
+    assert [filters.geometry for filters in copy.sizes] == list(geometries(8, 8))
     for layout in (
         [10**9, 8, 4, 1],
         [8, 8, 4, 0],
@@ -149,4 +161,7 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
         [8, 8, 4],
     ):
         with pytest.raises(ValueError, match="layout"):
-            PatchEncoder.like(kernel, torch.tensor(layout))
+            PatchEncoder.like(state | {"sizes.0.layout": torch.tensor(layout)})
+    del state["sizes.0.kernel"]
+    with pytest.raises(ValueError, match=r"zip|argument"):
+        PatchEncoder.like(state)

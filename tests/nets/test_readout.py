@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from daso.nets.encoders.patches import Geometry, PatchEncoder
+from daso.nets.encoders.patches import PatchEncoder, geometries
 from daso.nets.network import Network, build_encoder, build_vector_encoder
 from daso.nets.readout import NAME, Block, Readout
 from daso.readout.logistic import LinearHead
@@ -25,7 +25,7 @@ def network() -> Network:
 
 
 def patches() -> PatchEncoder:
-    encoder = PatchEncoder(1, Geometry.of(8, 8), 5)
+    encoder = PatchEncoder(1, geometries(8, 8), 5)
     encoder.learn([IMAGES], torch.Generator().manual_seed(0))
     return encoder
 

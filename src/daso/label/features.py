@@ -24,7 +24,7 @@ from daso.errors import DataError
 from daso.files import write_atomically
 from daso.label.images import Embedding, Images, Progress
 from daso.nets.backbone import Backbone, checksum
-from daso.nets.encoders.patches import IMAGES, LARGEST, Geometry, PatchEncoder
+from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
 from daso.nets.network import Encoder as OwnEncoder
 from daso.nets.network import Network
 from daso.readout.projection import MOST_ROWS, Projection
@@ -103,9 +103,9 @@ def of_patches(images: Images, progress: Progress | None = None, seed: int = 0) 
     if not decoded:
         raise DataError("none of the images can be read; look at them with daso data check")
     channels, height, width = decoded[0].shape[1:]
-    encoder = PatchEncoder(channels, Geometry.of(height, width)).eval()
+    encoder = PatchEncoder(channels, geometries(height, width)).eval()
     encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(seed))
-    about = {"patches": [channels, height, width, seed]}
+    about = {"patches": [channels, height, width, seed, *SIZES, FILTERS]}
     return Encoder("image patches, without a network", layout, encoder, False, about)
 
 

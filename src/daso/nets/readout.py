@@ -98,8 +98,9 @@ class Readout(nn.Module):
             return None
         centers = {n.split(".")[1]: t for n, t in own.items() if n.endswith(".center")}
         patches = None
-        if "patches.kernel" in own:
-            patches = PatchEncoder.like(own["patches.kernel"], own["patches.layout"])
+        of_patches = {n: t for n, t in own.items() if n.startswith("patches.")}
+        if of_patches:
+            patches = PatchEncoder.like(of_patches)
         dims = {name: len(center) for name, center in centers.items()}
         size, classes = own["weight"].shape
         return cls(dims, size, classes, patches, mirrored=len(own["mirror"]) > 0)

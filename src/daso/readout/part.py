@@ -22,6 +22,8 @@ class Mixture(Part):
         dimensions: d, principal components of the features, at least 2.
         shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
         join_patches: join the features of the network with those of image patches.
+        network_scale: scale of the network's features among others', > 0 (default: 0.3, or 1 if the
+            network starts from pretrained weights).
     """
 
     paper = "Coates & Ng, ICML 2011; Nigam et al., Machine Learning 2000; joined here"
@@ -35,16 +37,20 @@ class Mixture(Part):
         dimensions: int = 128,
         shrinkage: float = 0.3,
         join_patches: bool = True,
+        network_scale: float | None = None,
     ) -> None:
         super().__init__()
         if mixture_weight is not None:
             check_range("mixture_weight", mixture_weight, 0)
+        if network_scale is not None:
+            check_range("network_scale", network_scale, above=0)
         check_range("dimensions", dimensions, 2)
         check_range("shrinkage", shrinkage, most=1, above=0)
         self.mixture_weight = mixture_weight
         self.dimensions = dimensions
         self.shrinkage = shrinkage
         self.join_patches = join_patches
+        self.network_scale = network_scale
 
     @property
     def options(self) -> MixtureOptions:

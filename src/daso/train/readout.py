@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,13 +13,14 @@ from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
 from daso.evaluate.predict import rows_at_once
 from daso.files import Row
-from daso.nets.encoders.patches import IMAGES, Geometry, PatchEncoder
+from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.network import Network
 from daso.nets.readout import Readout
 from daso.readout.choice import Features, choose
+from daso.readout.joining import OVERFIT_SCALE, Projected, join
 from daso.readout.mixture import fit_mixture
 from daso.readout.part import Mixture
-from daso.readout.projection import MOST_ROWS, Projection, principal_components
+from daso.readout.projection import MOST_ROWS, Projection
 from daso.train.step.sampling import derive_seed
 
 MOST, MOST_OF_A_CLASS, MOST_BETWEEN = 10_000, 50, 2_000
@@ -30,19 +31,6 @@ COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
 WEIGHTS = (0.1, 0.5)
 """Weights of the unlabeled features to choose from."""
-
-
-@dataclass(frozen=True)
-class Projected:
-    """A projection of features of one kind, and those of the labeled and unlabeled images."""
-
-    projection: Projection
-    labeled: Tensor
-    unlabeled: Tensor
-
-    def first(self, unlabeled: int) -> Projected:
-        """Return it with the first unlabeled images only; their order is random."""
-        return replace(self, unlabeled=self.unlabeled[:unlabeled])
 
 
 @dataclass
@@ -72,6 +60,12 @@ class ReadoutFitter:
         return "patches" if self.part.join_patches else None
 
     @property
+    def network_scale(self) -> float:
+        """Scale of the network's features among those of other kinds."""
+        given = self.part.network_scale
+        return given if given is not None else 1.0 if self.pretrained else OVERFIT_SCALE
+
+    @property
     def most(self) -> int:
         """Unlabeled images of the first and the last fit, at most."""
         return max(MOST, MOST_OF_A_CLASS * len(self.data.class_names))
@@ -95,7 +89,8 @@ class ReadoutFitter:
         for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
             readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
             few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
-            joined = join(few, self.part.dimensions)
+            scales = [self.network_scale if kind == "network" else 1.0 for kind in sorted(kinds)]
+            joined = join(few, self.part.dimensions, scales)
             forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
         given = self.part.mixture_weight
         choice = choose(
@@ -150,7 +145,7 @@ class ReadoutFitter:
     def _learn_patches(self) -> PatchEncoder:
         channels, height, width = self.data.shape
         images = self.data.labeled.images
-        encoder = PatchEncoder(channels, Geometry.of(height, width)).to(images.device)
+        encoder = PatchEncoder(channels, geometries(height, width)).to(images.device)
         labeled, unlabeled = self._rows(IMAGES)
         labeled = labeled[torch.randperm(len(labeled), generator=self._generator("labeled"))]
         total = len(labeled) + len(unlabeled)
@@ -195,7 +190,8 @@ class ReadoutFitter:
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""
-        joined = join(list(kinds.values()), self.part.dimensions)
+        scales = [self.network_scale if name == "network" else 1.0 for name in kinds]
+        joined = join(list(kinds.values()), self.part.dimensions, scales)
         weight, temperature = readout.chosen.tolist()
         options = self.part.options
         unlabeled = joined.unlabeled[:0]
@@ -212,37 +208,6 @@ class ReadoutFitter:
         prior = fit.prior if weight > 0 else None
         readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature), prior)
         return {} if prior is None else {"unlabeled_prior": prior.tolist()}
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Features of all kinds, joined, with the map from each kind's projection to them.
-
-    Attributes:
-        labeled: (N, d). unlabeled: (U, d).
-        matrices: one for each kind, (d of the kind, d).
-        bias: (d,).
-    """
-
-    labeled: Tensor
-    unlabeled: Tensor
-    matrices: tuple[Tensor, ...]
-    bias: Tensor
-
-
-def join(kinds: Sequence[Projected], dimensions: int) -> Joined:
-    """Join features of several kinds, each with the same total variance, by their components."""
-    sizes = [len(kind.projection.bias) for kind in kinds]
-    labeled = torch.cat([kind.labeled / kind.labeled.shape[1] ** 0.5 for kind in kinds], 1)
-    unlabeled = torch.cat([kind.unlabeled / kind.unlabeled.shape[1] ** 0.5 for kind in kinds], 1)
-    matrix, bias = principal_components(torch.cat([labeled, unlabeled]), dimensions)
-    parts = torch.split(matrix, sizes)
-    return Joined(
-        labeled @ matrix + bias,
-        unlabeled @ matrix + bias,
-        tuple(part / size**0.5 for part, size in zip(parts, sizes, strict=True)),
-        bias,
-    )
 
 
 def _encode(

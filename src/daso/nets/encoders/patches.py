@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 FILTERS = 200
+"""Filters of all sizes of patches together."""
+SIZES = 6, 10
+"""Sides of the patches, in pixels; small images have one size, half of their shorter side."""
 GRID = 3
 THRESHOLD = 0.25
 CONTRAST = 10.0
@@ -36,73 +39,121 @@ class Geometry(NamedTuple):
     size: int
     stride: int
 
-    @classmethod
-    def of(cls, height: int, width: int) -> Geometry:
-        """Return the geometry for images of a size."""
-        longest = max(height, width)
-        if longest > LARGEST:
-            height, width = (max(6, round(side * SHRUNK / longest)) for side in (height, width))
-        shortest = min(height, width)
-        size = min(6, max(1, shortest // 2))
-        return cls(height, width, size, max(1, round(shortest / 16)))
+
+def geometries(height: int, width: int) -> tuple[Geometry, ...]:
+    """Return how patches of each size lie in images of a size."""
+    longest = max(height, width)
+    if longest > LARGEST:
+        height, width = (max(6, round(side * SHRUNK / longest)) for side in (height, width))
+    shortest = min(height, width)
+    stride = max(1, round(shortest / 16))
+    sizes = SIZES if shortest * 2 // 3 >= max(SIZES) else (max(1, min(6, shortest // 2)),)
+    return tuple(Geometry(height, width, size, stride) for size in sizes)
 
 
 class PatchEncoder(nn.Module):
     """Encodes images by their patches' similarity to learned filters; nothing is trained on labels.
 
-    Every patch, minus its mean and divided by its contrast, is whitened and multiplied with N
-    filters; the responses z become relu(z - 0.25) and relu(-z - 0.25), averaged over the cells of a
-    3 x 3 grid. Coates and Ng, *The Importance of Encoding Versus Training with Sparse Coding and
-    Vector Quantization*, ICML 2011. Whitening and contrast are folded into one convolution and two
-    average poolings.
+    Patches of two sizes, in small images of one, tell fine and coarse structure. Every patch, minus
+    its mean and divided by its contrast, is whitened and multiplied with N filters of its size; the
+    responses z become relu(z - 0.25) and relu(-z - 0.25), averaged over the cells of a 3 x 3 grid.
+    Coates and Ng, *The Importance of Encoding Versus Training with Sparse Coding and Vector
+    Quantization*, ICML 2011.
 
     Args:
         channels: of the images.
-        geometry: how patches lie in an image.
-        filters: N.
+        geometries: how patches of each size lie in an image.
+        filters: N (default: 200 for all sizes together).
 
     Attributes:
-        dim: 2 N x 9, the length of a feature vector.
+        dim: 2 N x 9 for each size, the length of a feature vector.
+    """
+
+    def __init__(
+        self, channels: int, geometries: Sequence[Geometry], filters: int | None = None
+    ) -> None:
+        super().__init__()
+        filters = filters or FILTERS // len(geometries)
+        self.sizes = nn.ModuleList(PatchFilters(channels, g, filters) for g in geometries)
+        self.dim = 2 * filters * GRID * GRID * len(geometries)
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> PatchEncoder:
+        """Return an encoder of the same structure as the one with this state.
+
+        Raises:
+            ValueError: its tensors do not fit each other, as in a damaged file.
+        """
+        layouts = [state[name] for name in sorted(state) if name.endswith("layout")]
+        kernels = [state[name] for name in sorted(state) if name.endswith("kernel")]
+        found = []
+        for layout, kernel in zip(layouts, kernels, strict=True):
+            numbers = [int(number) for number in layout]
+            side = kernel.shape[2]
+            if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1:
+                raise ValueError(f"a layout of patches does not fit: {numbers}")
+            if not all(side <= length <= LARGEST for length in numbers[:2]):
+                raise ValueError(f"a layout of patches does not fit: {numbers}")
+            found.append(Geometry(*numbers))
+        return cls(kernels[0].shape[1], found, len(kernels[0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images, pixel values 0 to 255 (B, C, H, W), to features, float (B, dim) >= 0."""
+        x = self._resize(images)
+        return torch.cat([filters(x) for filters in self.sizes], 1)
+
+    def _resize(self, images: Tensor) -> Tensor:
+        first = cast(PatchFilters, self.sizes[0])
+        x = images.to(first.offset.dtype)
+        height, width = first.geometry[:2]
+        if x.shape[2] != height:
+            x = _resizing(x.shape[2], height).to(x) @ x
+        if x.shape[3] != width:
+            x = x @ _resizing(x.shape[3], width).to(x).T
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def learn(self, batches: Iterable[Tensor], generator: torch.Generator) -> None:
+        """Learn the filters of every size from images, uint8 (n, C, H, W) each.
+
+        Args:
+            batches: at least one image; about 5,000 are enough.
+        """
+        sizes = [cast(PatchFilters, filters) for filters in self.sizes]
+        drawn: list[list[Tensor]] = [[] for _ in sizes]
+        for batch in batches:
+            x = self._resize(batch)
+            for filters, rows in zip(sizes, drawn, strict=True):
+                rows.append(_draw_patches(x, filters.geometry.size, EACH, generator))
+        for filters, rows in zip(sizes, drawn, strict=True):
+            filters.learn(torch.cat(rows), generator)
+
+
+class PatchFilters(nn.Module):
+    """Filters of one size of patches; whitening and contrast are folded into a convolution.
+
+    Args:
+        channels, geometry, filters: as of ``PatchEncoder``.
     """
 
     kernel: Tensor
     offset: Tensor
     layout: Tensor
 
-    def __init__(self, channels: int, geometry: Geometry, filters: int = FILTERS) -> None:
+    def __init__(self, channels: int, geometry: Geometry, filters: int) -> None:
         super().__init__()
         self.geometry = geometry
-        self.dim = 2 * filters * GRID * GRID
-        side = geometry.size
-        kernel = torch.zeros(filters, channels, side, side)
+        kernel = torch.zeros(filters, channels, geometry.size, geometry.size)
         self.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last))
         self.register_buffer("offset", torch.zeros(filters))
         self.register_buffer("layout", torch.tensor(geometry))
 
-    @classmethod
-    def like(cls, kernel: Tensor, layout: Tensor) -> PatchEncoder:
-        """Return an encoder of the same structure as one with these buffers.
-
-        Raises:
-            ValueError: they do not fit each other, as in a damaged file.
-        """
-        numbers = [int(number) for number in layout]
-        side = kernel.shape[2]
-        if len(numbers) != 4 or numbers[2] != side or numbers[3] < 1:
-            raise ValueError(f"a layout of patches does not fit: {numbers}")
-        geometry = Geometry(*numbers)
-        if not all(side <= length <= LARGEST for length in geometry[:2]):
-            raise ValueError(f"a layout of patches does not fit: {numbers}")
-        return cls(kernel.shape[1], geometry, len(kernel))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images, pixel values 0 to 255 (B, C, H, W), to features, float (B, dim) >= 0."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map resized images, float (B, C, H, W), to features (B, 2 N x 9) >= 0."""
         size, stride = self.geometry.size, self.geometry.stride
-        x = self._resize(images)
         mean = F.avg_pool2d(x.mean(1, keepdim=True), size, stride)
         square = F.avg_pool2d(x.square().mean(1, keepdim=True), size, stride)
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
-        z = F.conv2d(x.contiguous(memory_format=torch.channels_last), self.kernel, stride=stride)
+        z = F.conv2d(x, self.kernel, stride=stride)
         pool = _pooling(z.shape[2], z.shape[3]).to(z)
         # (B, height * width, N), without a copy in the layout channels last.
         responses = z.permute(0, 2, 3, 1).flatten(1, 2)
@@ -112,25 +163,9 @@ class PatchEncoder(nn.Module):
         sums = torch.cat([(pool @ part).flatten(1) for part in parts], 1)
         return (sums - THRESHOLD).clamp(min=0)
 
-    def _resize(self, images: Tensor) -> Tensor:
-        x = images.to(self.offset.dtype)
-        height, width = self.geometry[:2]
-        if x.shape[2] != height:
-            x = _resizing(x.shape[2], height).to(x) @ x
-        if x.shape[3] != width:
-            x = x @ _resizing(x.shape[3], width).to(x).T
-        return x
-
     @torch.no_grad()
-    def learn(self, batches: Iterable[Tensor], generator: torch.Generator) -> None:
-        """Learn the filters from images, uint8 (n, C, H, W) each, by spherical k-means.
-
-        Args:
-            batches: at least one image; about 5,000 are enough.
-        """
-        size = self.geometry.size
-        drawn = [_draw_patches(self._resize(x), size, EACH, generator) for x in batches]
-        rows = torch.cat(drawn)
+    def learn(self, rows: Tensor, generator: torch.Generator) -> None:
+        """Learn the filters from patches, float (n, C x size x size), by spherical k-means."""
         rows = rows - rows.mean(1, keepdim=True)
         rows = rows * (rows.var(1, keepdim=True, correction=0) + CONTRAST).rsqrt()
         mean = rows.mean(0)
