@@ -244,5 +244,5 @@ def test_files_that_end_between_two_rows(tmp_path: Path) -> None:
         one = shard.read_bytes()
         for damaged in (one + one, one[:-6]) if suffix == ".tar.gz" else (one + one,):
             shard.write_bytes(damaged)
-            with pytest.raises(DasoError, match="more follows|not a readable tar"):
+            with pytest.raises(DasoError, match=r"more follows|not a readable tar"):
                 open_source(str(folder))
