@@ -66,7 +66,7 @@ def test_a_damaged_row_is_removed_as_advised(run: Path, say: Say, tmp_path: Path
         rows.write_text("".join([*lines[:number], *lines[number + 1 :]]))
         status, said = say("compare", run, run, "--out", tmp_path / "table")
         assert status == 0
-        assert "damaged" not in said
+        assert "is damaged" not in said
 
 
 def test_damaged_files_are_made_again_as_advised(run: Path, place: Path, say: Say) -> None:
@@ -98,7 +98,7 @@ def test_a_changed_configuration_is_restored_as_advised(run: Path, say: Say) -> 
     content = config.read_text()
     values = json.loads(content)
     values.pop("checksum")
-    values["train"]["seed"] = 7
+    values["train"]["learning_rate"] = 7.0
     config.write_text(json.dumps(values))
     status, said = say("resume", run)
     assert status == 1
@@ -111,7 +111,7 @@ def test_another_place_is_named_as_advised(
     run: Path, place: Path, say: Say, tmp_path: Path
 ) -> None:
     other = write_folder(tmp_path / "other")
-    next((other / "test" / "cat").iterdir()).unlink()
+    next((other / "labeled" / "cat").iterdir()).unlink()
     status, said = say("evaluate", run, "--data", other)
     assert status == 1
     (option,) = re.findall(r"name the run's images with (--\w+)", said)
@@ -132,7 +132,7 @@ def test_another_place_is_named_as_advised(
     assert status == 1
     assert "name a folder with --out" in said
     status, said = say(*words, "--out", tmp_path / "new", "--device", "cuda")
-    assert status == 1
+    assert status != 0
     assert "--device cpu" in said
     assert say(*words, "--out", tmp_path / "new")[0] == 0
 
@@ -140,6 +140,6 @@ def test_another_place_is_named_as_advised(
 def test_no_steps_are_made_as_advised(place: Path, say: Say, tmp_path: Path) -> None:
     words = ["train", place / "photos", "--steps", "0", *QUICK, "--out", tmp_path / "run"]
     status, said = say(*words, "--method", "supervised")
-    assert status == 1
+    assert status != 0
     (more,) = re.findall(r"add (\+\w+) to the method", said)
     assert say(*words, "--method", f"supervised{more}")[0] == 0
