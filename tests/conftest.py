@@ -60,9 +60,11 @@ MARKS = {
         "test_workers.py",
     ],
     "slow": [
+        "test_advice_of_runs.py",
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",
+        "test_damaged_files.py",
         "test_estimator.py",
         "test_estimator_benchmark.py",
         "test_export.py",

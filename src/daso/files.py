@@ -163,8 +163,44 @@ def _checksum(values: Row) -> str:
     return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
-def digest_arrays(arrays: Mapping[str, Any], about: Row) -> str:
-    """Return a digest of NumPy arrays by name and of a JSON object."""
+def save_arrays(path: Path, arrays: Mapping[str, Any], name: str, about: Row) -> None:
+    """Write NumPy arrays as safetensors, atomically, with a checksum that ``read_arrays`` checks.
+
+    *about* is a JSON object, kept in the file's header at *name*.
+    """
+    import numpy as np
+    import safetensors.numpy
+
+    arrays = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    about = json.loads(json.dumps(plain(about)))
+    sealed = about | {CHECKSUM: _digest(arrays, about)}
+    # One text: safetensors writes several in any order.
+    write_atomically(path, safetensors.numpy.save(arrays, {name: json.dumps(sealed)}))
+
+
+def read_arrays(path: Path, name: str) -> tuple[dict[str, Any], Row]:
+    """Read what ``save_arrays`` wrote; older files have no checksum.
+
+    Raises:
+        OSError, ValueError: the file is missing or damaged.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {}).get(name, "null"))
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(about, dict):
+        raise ValueError(f"its header has no {name}")
+    checksum = about.pop(CHECKSUM, None)
+    if checksum not in (None, _digest(arrays, about)):
+        raise ValueError("wrong checksum")
+    return arrays, about
+
+
+def _digest(arrays: Mapping[str, Any], about: Row) -> str:
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         value = arrays[name]
@@ -240,13 +276,13 @@ def to_line(row: Row) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a file; none if it is missing. An incomplete last line is skipped.
+    """Read the rows of a file; none if it is missing. A last line without an end is skipped.
 
     Raises:
         RunError: another line is damaged, or the file cannot be read.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -259,6 +295,7 @@ def read_rows(path: Path) -> list[Row]:
                 raise ValueError("not a row with an event and a step")
             rows.append(row)
         except (ValueError, AttributeError, RecursionError) as error:
-            if number < len(lines):
-                raise RunError(f"{path}, line {number}, is damaged: {error}") from error
+            if number < len(lines) or line.endswith(b"\n"):
+                cure = "remove the line to go on without its numbers"
+                raise RunError(f"{path}, line {number}, is damaged: {error}; {cure}") from error
     return rows

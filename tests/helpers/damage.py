@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from daso.errors import DasoError
+
+Fault = Callable[[bytes], bytes | None]
+"""Returns what damage makes of a file's content; None: the file is gone."""
+
+
+def flip(place: float, bit: int = 0) -> Fault:
+    """Return what flips one bit, at a share of the file's length."""
+
+    def change(content: bytes) -> bytes:
+        changed = bytearray(content)
+        if changed:
+            changed[min(int(place * len(changed)), len(changed) - 1)] ^= 1 << bit
+        return bytes(changed)
+
+    return change
+
+
+def faults(seed: str, flips: int = 0) -> Iterator[tuple[str, Fault]]:
+    """Yield ways to damage a file: gone, cut at several places, a bit flipped at several places."""
+    yield "missing", lambda content: None
+    yield "empty", lambda content: b""
+    yield "half", lambda content: content[: len(content) // 2]
+    yield "end gone", lambda content: content[:-2]
+    yield (
+        "zeros at the end",
+        lambda content: content[: len(content) // 2].ljust(len(content), b"\0"),
+    )
+    draw = random.Random(seed)
+    for place in (0.0, 0.5, 1.0, *(draw.random() for _ in range(flips))):
+        yield f"bit at {place:.3f}", flip(place, draw.randrange(8) if flips else 0)
+
+
+@contextlib.contextmanager
+def with_fault(path: Path, fault: Fault) -> Iterator[None]:
+    """Damage a file, and restore it."""
+    content = path.read_bytes()
+    changed = fault(content)
+    if changed is None:
+        path.unlink()
+    else:
+        path.write_bytes(changed)
+    try:
+        yield
+    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
 
 QUICK = settings(
     max_examples=60,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Self, cast
+from typing import IO, Any, Self, cast
 
 from daso.errors import DasoError, DataError, MissingDependencyError
 
@@ -19,6 +20,8 @@ LONG_HEADERS = (
 """Members that only describe the next one; tarfile reads them whole."""
 LARGEST_HEADER = 2**20
 """Bytes of such a member."""
+BLOCK = 2**20
+"""Bytes that are read at a time after the end of an archive."""
 DAMAGE = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -30,18 +33,13 @@ def is_address(place: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFile]:
+def open_tar(shard: str) -> Iterator[tarfile.TarFile]:
     """Open a shard; errors from damage become a DataError.
 
-    "r|*" reads a shard from start to end; "r:*" skips unneeded members on a disk.
+    On a disk, members that are not read are skipped.
     """
-    if is_address(shard):  # skipping small members is no faster than reading them
-        mode = "r|*"
     try:
-        with (
-            open_file(shard) as file,
-            tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive,
-        ):
+        with open_file(shard) as file, _archive(file, shard) as archive:
             yield archive
     except DasoError:
         raise
@@ -57,6 +55,34 @@ def open_tar(shard: str, mode: Literal["r|*", "r:*"]) -> Iterator[tarfile.TarFil
         else:
             reason = f"cannot be read: {reason}"
         raise DataError(f"{shard}: {reason}") from error
+
+
+def _archive(file: IO[bytes], shard: str) -> tarfile.TarFile:
+    if not is_address(shard):
+        return tarfile.open(fileobj=file, mode="r:*", tarinfo=_Header)
+    if shard.lower().endswith((".gz", ".tgz")):  # tarfile's own stream checks no checksum
+        stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        return tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)
+    return tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header)
+
+
+def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive, keeping none in memory.
+
+    Raises:
+        ReadError: after the last one, if the archive goes on beyond its end.
+    """
+    for member in archive:
+        yield member
+        archive.members = []  # type: ignore[attr-defined] # or it would keep all members
+    assert archive.fileobj is not None
+    # To the end, where a compressed file has its checksum.
+    while rest := archive.fileobj.read(BLOCK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(
+                "more follows after its end: it is damaged, or archives were joined (pack their "
+                "files into one)"
+            )
 
 
 @contextlib.contextmanager
@@ -107,7 +133,7 @@ def regular_members(
     *passed* is called with kind and name of each member that is hidden, or lies in a hidden
     folder, of each link, which is not followed, and of each device.
     """
-    for member in archive:
+    for member in members(archive):
         parts = PurePosixPath(member.name).parts
         hidden = any(part.startswith(".") and part != ".." for part in parts)
         if hidden and not member.isdir():
@@ -116,7 +142,6 @@ def regular_members(
             yield member
         elif not member.isdir():
             passed("links" if member.islnk() or member.issym() else "devices", member.name)
-        archive.members = []  # type: ignore[attr-defined] # or it would keep all members
 
 
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

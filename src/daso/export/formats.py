@@ -20,6 +20,7 @@ from daso.errors import MissingDependencyError, RunError
 from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
+from daso.export.seal import SEAL, seal_file
 from daso.train.config import NOT_IN_FINGERPRINT
 from daso.train.model import Model
 
@@ -67,9 +68,10 @@ def write_onnx(model: Model, facts: ModelFacts, path: Path) -> Answer:
     _anonymize(proto)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(proto, facts.to_metadata())
+    onnx.helper.set_model_props(proto, facts.to_metadata() | SEAL)
     proto.producer_name, proto.producer_version = "daso", str(facts.provenance.get("daso"))
     onnx.save_model(proto, path)
+    seal_file(path)
     session = onnx_session(path)
     return lambda inputs: np.asarray(session.run(None, {"images": inputs})[0])
 
@@ -133,8 +135,9 @@ def write_safetensors(
     if backbone := build.get("backbone"):
         build["backbone"] = {**backbone, "name": without_folders(backbone["name"])}
     described = {"config": config, "output": network.output, **build}
-    metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"}
+    metadata = {**facts.to_metadata(), "network": json.dumps(described), "format": "pt"} | SEAL
     path.write_bytes(safetensors.torch.save(state, metadata))
+    seal_file(path)
     again, read = load_safetensors(path, torch.device("cpu"), encoder)
     return network_answer(again.network, read.temperature)
 

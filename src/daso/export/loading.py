@@ -20,6 +20,7 @@ from daso.errors import MissingDependencyError, OptionError, RunError
 from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.export.classifier import Classifier
 from daso.export.facts import ModelFacts
+from daso.export.seal import is_intact
 from daso.files import read_json
 from daso.nets.network import Network, Precision
 from daso.train.calibration import read_calibration
@@ -67,6 +68,8 @@ def load(
     if path.suffix == ".onnx" and is_file:
         if precision == "bfloat16":
             raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
+        if not is_intact(path):
+            warn(f"{path} has changed since daso exported it: it is damaged, or was converted")
         return _from_onnx(path, device)
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and is_file:
         raise OptionError(
@@ -161,7 +164,9 @@ def load_safetensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        if not is_intact(path):
+            raise ValueError("wrong checksum: it is damaged; export it again")
+    except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     facts = ModelFacts.from_metadata(metadata, str(path))
     try:

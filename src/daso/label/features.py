@@ -12,16 +12,14 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.data.images.decode import decode, read_header
 from daso.data.images.encoded import WORKERS, no_size_warnings
 from daso.data.images.layout import Layout, choose_layout
 from daso.errors import DataError
-from daso.files import write_atomically
+from daso.files import read_arrays, save_arrays
 from daso.label.images import Embedding, Images, Progress
 from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
@@ -200,19 +198,15 @@ def cached(
     """
     key = _key(images, encoder)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["features"])
-            if about["key"] == key:
-                unreadable = tuple(map(int, about["unreadable"]))
-                return Embedding(file.get_tensor("features"), encoder.kind, unreadable)
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError):
+        arrays, about = read_arrays(path, "features")
+        if about["key"] == key:
+            unreadable = tuple(map(int, about["unreadable"]))
+            return Embedding(arrays["features"], encoder.kind, unreadable)
+    except (OSError, KeyError, ValueError, TypeError):
         pass  # there is none, or it is damaged
     embedding = embed(images, encoder, progress)
     about = {"key": key, "unreadable": embedding.unreadable}
-    content = safetensors.numpy.save(
-        {"features": np.ascontiguousarray(embedding.features)}, {"features": json.dumps(about)}
-    )
-    write_atomically(path, content)
+    save_arrays(path, {"features": embedding.features}, "features", about)
     return embedding
 
 

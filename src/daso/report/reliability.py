@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-from safetensors import SafetensorError
 
 from daso.errors import RunError
+from daso.files import read_arrays
 from daso.report.runs import Array, RunFolder, as_array
 
 FEW_IMAGES = 10
@@ -85,18 +84,16 @@ def read_answers(run: RunFolder, logit_adjusted: bool = False) -> tuple[Array, A
         return None
     kind = "adjusted_" if logit_adjusted else ""
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-            part = next((part for part in ("test", "holdout") if f"{part}.label" in names), None)
-            if part is None:
-                return None
-            label, answer, confidence = (
-                file.get_tensor(f"{part}.{name}")
-                for name in ("label", f"{kind}answer", f"{kind}confidence")
-            )
-            fits = label.shape == answer.shape == confidence.shape
-            if not fits or not np.isfinite(confidence).all():
-                raise ValueError("its answers do not fit each other")
-    except (SafetensorError, OSError, ValueError) as error:
+        arrays, _ = read_arrays(path, "beliefs")
+        part = next((part for part in ("test", "holdout") if f"{part}.label" in arrays), None)
+        if part is None:
+            return None
+        label, answer, confidence = (
+            arrays[f"{part}.{name}"] for name in ("label", f"{kind}answer", f"{kind}confidence")
+        )
+        fits = label.shape == answer.shape == confidence.shape
+        if not fits or not np.isfinite(confidence).all():
+            raise ValueError("its answers do not fit each other")
+    except (OSError, LookupError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     return confidence.astype(float), answer == label

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-from safetensors import SafetensorError
 
 from daso.errors import RunError
+from daso.files import read_arrays
 from daso.report.runs import Array, RunFolder
 
 FEWEST_POINTS = 5
@@ -98,10 +97,8 @@ def read_embedding(run: RunFolder) -> Embedding | None:
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = [n for n in file.keys() if n.startswith(("map.", "pool."))]  # noqa: SIM118
-            return place({name: file.get_tensor(name) for name in names}, len(run.class_names))
-    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        return place(read_arrays(path, "beliefs")[0], len(run.class_names))
+    except (OSError, LookupError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 

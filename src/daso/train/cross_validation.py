@@ -16,7 +16,7 @@ from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import OptionError, RunError
 from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_interval
 from daso.evaluate.predict import predict_logits
-from daso.files import plain, read_json, save_json
+from daso.files import plain, read_json, save_sealed
 from daso.train.config import RunConfig
 from daso.train.model import load_model
 from daso.train.prepare import describe_data
@@ -100,7 +100,10 @@ def check_fold(folder: Path, config: RunConfig, source: Source, images: dict[str
     elif read_json(folder / "data.json").get("split_fingerprint", fingerprint) != fingerprint:
         what = "data"
     elif (folder / ANSWERS).exists():
-        answers = read_json(folder / ANSWERS)
+        try:
+            answers = read_json(folder / ANSWERS)
+        except RunError as error:
+            raise RunError(f"{error}; remove it, and the fold answers again") from error
         truth = source.train.labels[split.holdout].tolist()
         if answers["labels"] != truth or answers.get("images", images) != images:
             what = "data"
@@ -123,7 +126,7 @@ def answer_fold(folder: Path, data: TrainingData, images: dict[str, Any]) -> Non
         model = load_model(folder, data.labeled.images.device, lambda message: None)
         truth = data.holdout.labels.tolist()
         answers = predict_logits(model.network, data.holdout.images).argmax(1).tolist()
-    save_json(folder / ANSWERS, {"labels": truth, "answers": answers, "images": images})
+    save_sealed(folder / ANSWERS, {"labels": truth, "answers": answers, "images": images})
 
 
 def summarize_folds(

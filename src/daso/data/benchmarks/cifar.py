@@ -13,7 +13,7 @@ from daso.data.benchmarks.locate import find_folder
 from daso.data.benchmarks.unpickle import load_dictionary
 from daso.data.images.decoded import DecodedImages
 from daso.data.source import Source, check_labels
-from daso.data.tar_files import open_tar, read_member
+from daso.data.tar_files import members, open_tar, read_member
 from daso.errors import DataError
 
 CIFAR10_CLASSES = (
@@ -121,7 +121,7 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
 
 def archive_layout(path: Path) -> CifarLayout:
     """Return which CIFAR a .tar.gz holds, by the folder of its first entry."""
-    with open_tar(str(path), "r|*") as archive:
+    with open_tar(str(path)) as archive:
         first = archive.next()
     top = PurePosixPath(first.name).parts[0] if first and first.name else ""
     for layout in (CIFAR10, CIFAR100):
@@ -137,8 +137,8 @@ def _contents(path: Path, layout: CifarLayout) -> Iterator[tuple[str, bytes, str
     names = (layout.meta, *layout.batches)
     if path.is_file():
         size = 0
-        with open_tar(str(path), "r|*") as archive:
-            for member in archive:
+        with open_tar(str(path)) as archive:
+            for member in members(archive):
                 size += member.size
                 if size > LARGEST:
                     raise DataError(f"{path}: unpacks to over {LARGEST:,} bytes; fetch it again")

@@ -11,6 +11,8 @@ from typing import Any
 from daso.errors import DataError, MissingDependencyError
 
 CHUNK = 512
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The last bytes of an Arrow stream."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def open_parquet(file: Path) -> Iterator[Table]:
     with _damage_named(file, "parquet"):
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(file) as opened:
+        with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as opened:
 
             def column(name: str, groups: list[int] | None = None) -> Generator[Any]:
                 some = {"batch_size": CHUNK, "columns": [name], "row_groups": groups}
@@ -86,6 +88,11 @@ def open_arrow(file: Path) -> Iterator[Table]:
     with _damage_named(file, "Arrow"):
         import pyarrow.ipc
 
+        # Without it pyarrow takes a stream that was cut between two batches for a whole one.
+        with file.open("rb") as raw:
+            raw.seek(max(0, file.stat().st_size - len(END)))
+            if raw.read() != END:
+                raise ValueError("cut short, the mark of its end is missing")
         with pyarrow.memory_map(str(file)) as mapped, pyarrow.ipc.open_stream(mapped) as opened:
 
             def column(name: str) -> Generator[Any]:

@@ -207,7 +207,7 @@ def read_samples(
     """
     passed = PassedOver() if passed is None else passed
     refused = PassedOver()
-    with open_tar(shard, "r|*" if contents else "r:*") as archive:
+    with open_tar(shard) as archive:
         files = regular_members(archive, passed.add)
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
             image, label, has_image = b"", "", False

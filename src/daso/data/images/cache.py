@@ -22,12 +22,14 @@ from daso.data.images.encoded import Encoded, EncodedImages, no_size_warnings, w
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
-from daso.files import lock_holder, save_json, try_lock, write_atomically
+from daso.files import lock_holder, save_json, seal, to_line, try_lock, unseal, write_atomically
 
 VERSION = 1
 BLOCK_BYTES = 2**24
 """Bytes of images that are written and entered into the journal together."""
 IMAGES, DIGESTS, JOURNAL, SEAL = "images.u8", "digests.u8", "journal.jsonl", "complete.json"
+LINE_CHECKSUM = "line_checksum"
+"""Name of the checksum of a journal's line: it vouches for the reasons of unreadable images."""
 WAIT_NOTICE_SECONDS = 1.0
 """A longer wait for another process is logged."""
 POLL_SECONDS = 0.05
@@ -218,7 +220,7 @@ class _Blocks:
             for line in (self.folder / JOURNAL).read_bytes().splitlines():
                 # A power failure may have cut a line.
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-                    entry = json.loads(line)
+                    entry = unseal(json.loads(line), LINE_CHECKSUM)
                     reasons = {int(index): str(why) for index, why in entry["bad"].items()}
                     if 0 <= entry["block"] * self.rows < self.shape[0]:
                         entries[entry["block"]] = (str(entry["checksum"]), reasons)
@@ -253,7 +255,8 @@ def _checksum(*parts: npt.NDArray[np.uint8]) -> str:
 
 
 def _line(number: int, checksum: str, reasons: Reasons) -> bytes:
-    return (json.dumps({"block": number, "checksum": checksum, "bad": reasons}) + "\n").encode()
+    entry = {"block": number, "checksum": checksum, "bad": reasons}
+    return to_line(seal(entry, LINE_CHECKSUM)).encode()
 
 
 @contextlib.contextmanager

@@ -256,6 +256,11 @@ def _notes(
         said.append(f"{none:,} image{'' if one else 's'} of none of the classes left out")
     if said:
         yield f"{journal.path}: {', '.join(said)}; --no-journal trains without them"
+    if journal.cut_off:
+        yield (
+            f"{journal.path}: the last line is incomplete and is left out; if more is missing "
+            "there, restore the file"
+        )
     for images, why in (
         (changed, "their images have changed since"),
         (missing, "their images are not there"),

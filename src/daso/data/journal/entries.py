@@ -83,7 +83,10 @@ class Journal:
     Attributes:
         path: of the file.
         checksum: hexadecimal, of the lines that were read.
+        cut_off: bytes of an incomplete last line, which is no entry.
     """
+
+    cut_off = 0
 
     def __init__(self, path: Path, entries: Iterable[Entry] = (), checksum: str = "") -> None:
         self.path, self.checksum = path, checksum
@@ -111,11 +114,13 @@ class Journal:
         Raises:
             RunError: a line other than the last is damaged, or the file cannot be read.
         """
-        lines, _, _ = _lines(path)
+        lines, _, _, rest = _lines(path)
         kept = lines if first is None else lines[:first]
         entries = [_parse(line, number, path) for number, line in enumerate(kept, 1)]
         checksum = hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest()
-        return cls(path, entries, checksum)
+        journal = cls(path, entries, checksum)
+        journal.cut_off = rest
+        return journal
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -131,7 +136,7 @@ class Journal:
         held = _hold(path)
         try:
             journal = cls.read(path)
-            _, size, ended = _lines(path)
+            _, size, ended, _ = _lines(path)
             journal._held, journal._size = held, size
             if path.exists():
                 journal._begin()
@@ -321,23 +326,23 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _lines(path: Path) -> tuple[list[bytes], int, bool]:
-    """Return the complete lines of a file, the bytes that they take, and whether the last one ends.
+def _lines(path: Path) -> tuple[list[bytes], int, bool, int]:
+    """Return a file's complete lines, their bytes, whether the last one ends, and the bytes left.
 
     A line without an end counts if it is complete: an editor may have left it so.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return [], 0, True
+        return [], 0, True, 0
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     size = content.rfind(b"\n") + 1
     lines, rest = content[:size].split(b"\n")[:-1], content[size:]
     with contextlib.suppress(ValueError, RecursionError):
         if isinstance(json.loads(rest), dict):
-            return [*lines, rest], len(content), False
-    return lines, size, True
+            return [*lines, rest], len(content), False, 0
+    return lines, size, True, len(rest)
 
 
 def _parse(line: bytes, number: int, path: Path) -> Entry:

@@ -87,7 +87,8 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
 def _below(path: Path) -> Iterator[Path]:
     for name, folders, files in os.walk(path):
         folders.sort(key=_natural)
-        if {"config.json", "data.json"} <= set(files):
+        # Rows without the other files are a damaged run, which is named and left out.
+        if {"config.json", "data.json"} <= set(files) or "metrics.jsonl" in files:
             folders.clear()
             yield Path(name)
 

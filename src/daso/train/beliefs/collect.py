@@ -38,14 +38,12 @@ adjustment; likewise ``holdout.*``.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,7 +52,7 @@ from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
 from daso.evaluate.predict import predict_logits, rows_at_once
-from daso.files import CHECKSUM, digest_arrays, plain, write_atomically
+from daso.files import save_arrays
 from daso.nets.network import Network
 from daso.refine.daso import DASO
 from daso.refine.guess import Guess, Refiner
@@ -97,12 +95,7 @@ def write_beliefs(
 ) -> None:
     """Write ``beliefs.safetensors`` into a run folder, atomically."""
     arrays, about = collect_beliefs(training, data, seed)
-    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    about = plain({"version": VERSION, "step": step, **about})
-    # One text: safetensors writes several in any order.
-    sealed = about | {CHECKSUM: digest_arrays(arrays, about)}
-    header = {"beliefs": json.dumps(sealed, allow_nan=False)}
-    write_atomically(folder / FILE, safetensors.numpy.save(arrays, header))
+    save_arrays(folder / FILE, arrays, "beliefs", {"version": VERSION, "step": step, **about})
 
 
 def collect_beliefs(
