@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.cli.terminal.tables import wide_console
 from daso.data.check.findings import CALLED, Finding
 from daso.data.check.report import Report, check_data
@@ -40,13 +39,13 @@ class CheckCommand:
     The exit status is 1 if training would refuse the data.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
+    source: Annotated[str, Argument("SOURCE", positional=True)] = ""
     """A folder, a manifest, an .npz file or the name of a data set, as for daso train."""
     data: Path | None = None
     """Folder of a named source's files, or the folder that holds all images of a manifest."""
     labeled: Path | None = None
     """Folder of labeled images, with a folder for each class. Replaces SOURCE."""
-    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    unlabeled: Annotated[str | None, Argument("FOLDER|TARS")] = None
     """Folder or tar shards of unlabeled images, if elsewhere; see daso train --help."""
     val: Path | None = None
     """Folder of validation images, if elsewhere."""

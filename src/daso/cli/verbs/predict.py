@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tyro
 
 from daso.cli.prediction.inputs import Input, Inputs
 from daso.cli.prediction.output import (
@@ -30,7 +29,7 @@ from daso.cli.prediction.output import (
 )
 from daso.cli.prediction.progress import Counter
 from daso.cli.prediction.stream import predict_inputs
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
@@ -57,9 +56,9 @@ class PredictCommand:
     classified. Probabilities are calibrated on the run's hold-out if that is large enough.
     """
 
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: Annotated[Path, Argument("MODEL", positional=True)]
     """A run folder, or an .onnx or .safetensors file of daso export."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PLACE...")]
+    images: Annotated[tuple[str, ...], Argument("PLACE", positional=True)]
     """Image files, folders (searched at any depth), globs, manifests (.csv, .tsv, .jsonl or
     .parquet with a column of paths), .npy or .npz files of images or vectors; - reads a list of
     files from standard input."""
