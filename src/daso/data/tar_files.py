@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self, cast
 
+from daso.data.places import is_address
 from daso.errors import DasoError, DataError, MissingDependencyError
 
 LONG_HEADERS = (
@@ -22,11 +23,6 @@ LARGEST_HEADER = 2**20
 DAMAGE = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-
-
-def is_address(place: str) -> bool:
-    """Whether a text is an address for fsspec, such as s3://bucket/name.tar, not a path."""
-    return "://" in place
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from daso.data.images.encoded import Item
-from daso.data.open import NAMES, list_own
+from daso.data.open import list_own
+from daso.data.places import NAMES
 from daso.errors import DasoError, DataError, OptionError, RunError
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier

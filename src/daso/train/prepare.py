@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from daso.compose import Recipe
-from daso.data.formats.tar_shards import is_address
 from daso.data.images.cache import Cache
 from daso.data.images.pool import Pool
-from daso.data.open import NAMES, open_source
+from daso.data.open import open_source
+from daso.data.places import NAMES, is_address
 from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import OptionError, RunError

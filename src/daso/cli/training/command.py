@@ -23,8 +23,7 @@ from daso.cli.terminal.parse import (
 )
 from daso.compose import Recipe
 from daso.constraints import Checked, flag
-from daso.data.formats.tar_shards import absolute_place
-from daso.data.open import NAMES, is_named
+from daso.data.places import NAMES, absolute_place, is_named
 from daso.errors import DataError, OptionError
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.layers import take

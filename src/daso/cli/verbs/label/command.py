@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from daso.cli.terminal.parse import Argument, parse
 from daso.cli.training.command import Folder
-from daso.data.formats.tar_shards import absolute_place
+from daso.data.places import absolute_place
 from daso.errors import MissingDependencyError, OptionError
 
 
