@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -58,11 +57,6 @@ class SplitOptions:
         ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
         differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
-
-    def or_else(self, defaults: SplitOptions) -> SplitOptions:
-        """Return these options, with those of *defaults* for the missing ones."""
-        options = {name: value for name, value in vars(self).items() if value is not None}
-        return dataclasses.replace(defaults, **options)
 
 
 def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:

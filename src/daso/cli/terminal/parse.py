@@ -107,7 +107,9 @@ def parse_given(
     for group in groups.values():
         options |= group.options
     given = {
-        name: _value(name, text, options[name].annotation) for name, text in vars(found).items()
+        name: _value(name, vars(found)[name], option.annotation)
+        for name, option in options.items()
+        if name in found
     }
     for name, value in given.items():
         if value is not None:
@@ -134,6 +136,9 @@ def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dic
 
 
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="")  # argparse does not tell that a reader has gone
+
     def error(self, message: str) -> NoReturn:
         raise OptionError(f"{message}; '{self.prog} --help' lists all options")
 
