@@ -25,7 +25,7 @@ from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safe
 from daso.export.loading import load_run, network_answer
 from daso.files import read_json, write_text
 from daso.train.config import RunConfig
-from daso.train.prepare import open_configured
+from daso.train.run_data import open_configured
 
 Array = npt.NDArray[Any]
 

@@ -24,7 +24,7 @@ from daso.presets.layers import (
 )
 from daso.presets.sources import SOURCES, SourceDefaults
 from daso.train.config import GROUPS, RunConfig
-from daso.train.prepare import moved
+from daso.train.run_data import moved
 
 EMBEDDED = Layer(
     "embeddings",

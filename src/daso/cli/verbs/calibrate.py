@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.train.cross_validation import require_data_of_run
     from daso.train.folder.lock import lock_folder
     from daso.train.model import load_model
-    from daso.train.prepare import moved, open_configured
+    from daso.train.run_data import moved, open_configured
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)

@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         require_data_of_run,
         summarize_folds,
     )
-    from daso.train.prepare import moved, open_configured
+    from daso.train.run_data import moved, open_configured
 
     config = moved(RunConfig.read(command.folder), command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
