@@ -27,10 +27,10 @@ from daso.data.formats.folder import (
     is_class_folder,
     is_image_folder,
     list_folder,
-    require_readable,
 )
 from daso.data.formats.hf_hub import list_hub
 from daso.data.formats.hf_saved import is_saved, list_saved
+from daso.data.formats.image_walk import require_readable
 from daso.data.formats.manifest import is_manifest, list_manifest
 from daso.data.formats.npz import read_npz
 from daso.data.formats.parquet import list_parquet, locate_parquet
