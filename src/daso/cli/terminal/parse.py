@@ -107,9 +107,9 @@ def parse_given(
     for group in groups.values():
         options |= group.options
     given = {
-        name: _value(name, vars(found)[name], option.annotation)
+        name: _value(name, vars(found).get(name, []), option.annotation)
         for name, option in options.items()
-        if name in found
+        if name in found or option.required  # argparse asks for those that need a value
     }
     for name, value in given.items():
         if value is not None:
