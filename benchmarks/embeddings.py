@@ -43,7 +43,8 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from daso import DASOClassifier
-from daso.data.longtail import longtail_counts, longtail_split, unlabeled_counts
+from daso.data.draws import longtail_split
+from daso.data.longtail import longtail_counts, unlabeled_counts
 from daso.data.open import open_source
 from daso.evaluate.metrics import class_groups, confusion_matrix, recall_precision
 from daso.report.results import append_row, has_row

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from daso.data.longtail import longtail_counts, longtail_split
+from daso.data.draws import longtail_split
+from daso.data.longtail import longtail_counts
 from daso.data.open import open_source
 from daso.label.features import of_backbone
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries

@@ -23,7 +23,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from daso import DASOClassifier
-from daso.data.longtail import longtail_counts, longtail_split, split_holdout, unlabeled_counts
+from daso.data.draws import longtail_split, split_holdout
+from daso.data.longtail import longtail_counts, unlabeled_counts
 from daso.errors import DataError, OptionError
 from daso.estimator.labels import read_labels, unlabeled_rows
 

@@ -195,15 +195,20 @@ def test_folders_are_small_and_names_are_not_repeated() -> None:
 ANSWERS = """
 import contextlib, importlib.abc, io, sys, traceback
 
+heavy = {"torch", "numpy", "PIL", "scipy", "sklearn", "pandas", "pyarrow", "matplotlib", "jinja2", "pooch", "asyncio"}
+
 class Poison(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "torch":
-            raise RuntimeError("imports torch")
+        if name in heavy:
+            raise RuntimeError(f"imports {name}")
 
 sys.meta_path.insert(0, Poison())
 from daso import cli
-lines = ["--help", "methods", "methods fixmatch+daso", "presets", *(f"{verb} --help" for verb in cli.VERBS)]
+verbs = [verb.replace("data", "data check") for verb in cli.VERBS]
+lines = ["--help", *(f"{verb} --help" for verb in verbs), "methods", "methods fixmatch+daso", "presets"]
 for line in lines:
+    if line == "presets":  # which counts images
+        heavy.remove("numpy")
     shown = io.StringIO()
     try:
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
@@ -218,7 +223,7 @@ for line in lines:
 
 
 @pytest.mark.process
-def test_lists_and_help_are_printed_without_torch(tmp_path: Path) -> None:
+def test_lists_and_help_are_printed_without_heavy_packages(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ANSWERS], capture_output=True, text=True, check=True, cwd=tmp_path
     )

@@ -21,10 +21,10 @@ from forked import command, finish, start
 from PIL import Image
 
 from daso.cli import main
+from daso.cli.prediction import classify as predict_verb
+from daso.cli.prediction.classify import _print_estimate
 from daso.cli.prediction.inputs import Input
 from daso.cli.prediction.stream import predict_inputs
-from daso.cli.verbs import predict as predict_verb
-from daso.cli.verbs.predict import _print_estimate
 from daso.data.source import Source
 from daso.export import load
 from daso.files import read_json, save_json

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daso.data.longtail import Split, longtail_counts, longtail_split, unlabeled_counts
+from daso.data.draws import Split, longtail_split
+from daso.data.longtail import longtail_counts, unlabeled_counts
 from daso.errors import DataError, OptionError
 
 REFERENCE = Path(__file__).parent.parent / "reference"

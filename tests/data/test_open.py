@@ -16,7 +16,8 @@ from PIL import Image
 
 from daso.data import open as opening
 from daso.data.benchmarks.cifar import CIFAR10, CIFAR100
-from daso.data.open import NAMES, open_source
+from daso.data.open import open_source
+from daso.data.places import NAMES
 from daso.errors import DataError, OptionError
 
 

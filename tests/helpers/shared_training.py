@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "fixmatch+estimate+darp": (18, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
     "fixmatch+la+align": (18, {"threshold": 0.2, "weak_pass": "apart"}),
     "mixmatch": (8, {}),
-    "mixtureteacher+la+mixture": (10, {}),
+    "mixtureteacher+la+mixture": (6, {"dimensions": 16}),
     "usadtm": (8, {}),
 }
 """Steps and hyper-parameters of each method."""

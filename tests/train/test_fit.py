@@ -21,10 +21,11 @@ from daso.losses.logit_adjusted import LogitAdjusted
 from daso.methods.fixmatch import FixMatch
 from daso.nets.network import build_encoder
 from daso.refine.daso import DASO
+from daso.train.assemble import assemble
 from daso.train.config import RunConfig
 from daso.train.loop import fit
 from daso.train.options import TrainOptions
-from daso.train.prepare import Prepared, assemble, prepare
+from daso.train.prepare import Prepared, prepare
 from daso.train.run import train_run
 from daso.train.step.sampling import derive_seed
 from tests.conftest import SPLIT

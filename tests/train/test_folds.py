@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from daso.data.longtail import SplitOptions, deal_folds
+from daso.data.draws import deal_folds
+from daso.data.longtail import SplitOptions
 from daso.data.source import Source
 from daso.errors import OptionError
 from daso.evaluate.metrics import wilson_interval

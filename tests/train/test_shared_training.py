@@ -26,6 +26,9 @@ STATE = {
     "fixmatch+la+align": ["method.refine"],
 }
 """Tensors that must have been filled for the comparison to mean something."""
+FITTED = 1e-8
+"""Tolerance where L-BFGS has fitted a readout: from features that differ by 1e-16 it finds heads that
+differ by up to 2e-10, in one process too."""
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,9 @@ def test_processes_together_train_as_one(trained: Path, method: str) -> None:
     assert (one["losses"] > 0).all(0).any()
     assert len(one["measured"]) > 100
     assert one.keys() == shared.keys()
+    near = FITTED if "mixture" in method.split("+") else 1e-10
     for name, value in one.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-10, atol=1e-10, msg=name)
+        torch.testing.assert_close(shared[name], value, rtol=near, atol=near, msg=name)
     for name in STATE.get(method, []):
         values = [value for key, value in one.items() if key.startswith(name)]
         assert values

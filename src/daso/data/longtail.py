@@ -1,25 +1,18 @@
-"""Long-tailed, semi-supervised splits as pure functions over a label array.
-
-The protocol is that of DASO (Oh, Kim, Kweon, CVPR 2022, section 4.1 and supplement C). A
-class-balanced hold-out is taken first. Then every class gives its first N1 images, in shuffled
-order, to the labeled pool and the next M1 to the unlabeled one, so the two are disjoint. Then each
-pool is thinned to its class counts. Random draws follow the authors' code: their seeds give their
-index sets.
-"""
+"""Long-tailed splits as they are asked for: options and class counts, known without numpy."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+from daso.errors import OptionError, flag
 
-from daso.errors import DataError, OptionError, flag
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+Indices: TypeAlias = "npt.NDArray[np.int64]"
 Shape = Literal["consistent", "uniform", "reversed"]
 SHAPES = "consistent, uniform or reversed"
 
@@ -65,36 +58,6 @@ class SplitOptions:
         differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
 
-    def or_else(self, defaults: SplitOptions) -> SplitOptions:
-        """Return these options, with those of *defaults* for the missing ones."""
-        options = {name: value for name, value in vars(self).items() if value is not None}
-        return dataclasses.replace(defaults, **options)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Disjoint index arrays, int64, into a source's labeled images.
-
-    Attributes:
-        labeled: images whose label training sees.
-        unlabeled: images whose label only evaluation sees.
-        holdout: images that training never sees.
-    """
-
-    labeled: Indices
-    unlabeled: Indices
-    holdout: Indices
-
-    def fingerprint(self, labels: npt.NDArray[np.int64]) -> str:
-        """Return 16 hexadecimal digits that depend on indices and labels, not on their order."""
-        digest = hashlib.sha256()
-        for part in (self.labeled, self.unlabeled, self.holdout):
-            ordered = np.sort(part)
-            digest.update(np.ascontiguousarray(ordered, dtype="<i8").tobytes())
-            digest.update(np.ascontiguousarray(labels[ordered], dtype="<i8").tobytes())
-            digest.update(b"|")
-        return digest.hexdigest()[:16]
-
 
 def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
     """Return the class counts of an exponential long tail, int64 (K,), largest class first.
@@ -121,8 +84,10 @@ def longtail_counts(head: int, gamma: float, num_classes: int) -> Indices:
     if counts[-1] < 1:
         raise OptionError(
             f"a head of {head} with imbalance ratio {gamma:g} leaves class {counts.index(0)} "
-            f"empty; use a head of at least {int(np.ceil(gamma))} or a smaller ratio"
+            f"empty; use a head of at least {math.ceil(gamma)} or a smaller ratio"
         )
+    import numpy as np  # here, so that the command line describes splits without it
+
     return np.array(counts, dtype=np.int64)
 
 
@@ -140,128 +105,3 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
     if shape == "reversed":
         return counts[::-1].copy()
     raise OptionError(f"unknown shape {shape!r}; use {SHAPES}")
-
-
-def split_holdout(
-    labels: npt.NDArray[np.int64], per_class: Indices, seed: int
-) -> tuple[Indices, Indices]:
-    """Hold out ``per_class[k]`` random images of class k: return (remaining, held out) indices.
-
-    Both are grouped by class and shuffled within a class, as in the authors' code: later draws
-    depend on that order.
-
-    Raises:
-        DataError: a class would have no image left.
-    """
-    random = np.random.RandomState(seed)
-    remaining, held = [], []
-    for k, number in enumerate(per_class):
-        members = np.flatnonzero(labels == k)
-        if number >= max(len(members), 1):
-            raise DataError(
-                f"class {k} has {len(members)} images: a hold-out of {number} per class leaves "
-                "none; use a smaller hold-out (0: none)"
-            )
-        random.shuffle(members)
-        remaining.append(members[number:])
-        held.append(members[:number])
-    return np.concatenate(remaining), np.concatenate(held)
-
-
-def deal_folds(labels: npt.NDArray[np.int64], folds: int, seed: int) -> Indices:
-    """Deal the images of every class to folds in turn: return the fold of each image, int64 (N,).
-
-    Folds have almost equal sizes and shares of each class. The only image of a class is in no fold
-    (-1): training without it would not know the class.
-    """
-    random = np.random.RandomState(seed)
-    dealt, turn = np.full(len(labels), -1, dtype=np.int64), 0
-    for k in range(labels.max(initial=-1) + 1):
-        members = np.flatnonzero(labels == k)
-        random.shuffle(members)
-        if len(members) > 1:
-            dealt[members] = (turn + np.arange(len(members))) % folds
-            turn += len(members)
-    return dealt
-
-
-def _thin(
-    labels: npt.NDArray[np.int64], pool: Indices, counts: Indices, seed: int, reverse: bool
-) -> Indices:
-    random = np.random.RandomState(seed)
-    chosen = []
-    for k in reversed(range(len(counts))) if reverse else range(len(counts)):
-        members = pool[labels[pool] == k]
-        random.shuffle(members)
-        chosen.append(members[: counts[k]])
-    return np.concatenate(chosen)
-
-
-def longtail_split(
-    labels: npt.NDArray[np.int64],
-    labeled_counts: Indices,
-    unlabeled_counts: Indices | None,
-    *,
-    holdout: int = 0,
-    seed: int = 0,
-) -> Split:
-    """Split images into labeled, unlabeled and held-out ones, disjointly.
-
-    Args:
-        labels: int64, (N,), 0 <= label < K.
-        labeled_counts: int64, (K,), at least 1.
-        unlabeled_counts: int64, (K,), in any distribution, or None.
-        holdout: images to hold out first, in all: ``holdout // K`` of every class.
-        seed: 0 <= seed < 2**32; the same seed gives the same split everywhere.
-
-    Raises:
-        DataError: a class has too few images for its counts, or a label is out of range.
-        OptionError: the counts do not fit each other.
-
-    Departure from the authors' code: they silently take fewer images of a class that has too few;
-    here that is an error. Every class with at least N1 + M1 images gives the same images as theirs.
-    """
-    num_classes = len(labeled_counts)
-    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
-        found = f"{labels.min()} to {labels.max()}"
-        raise DataError(f"labels must be 0 to {num_classes - 1}, found {found}")
-    if labeled_counts.min() < 1:
-        raise OptionError(f"class {int(labeled_counts.argmin())} would have no labeled image")
-    if unlabeled_counts is not None and (
-        len(unlabeled_counts) != num_classes or unlabeled_counts.min() < 0
-    ):
-        raise OptionError(f"need {num_classes} unlabeled counts >= 0, got {unlabeled_counts}")
-
-    remaining, held = np.arange(len(labels)), np.empty(0, dtype=np.int64)
-    if holdout:
-        if holdout < num_classes:
-            raise OptionError(f"a hold-out of {holdout} is too small for {num_classes} classes")
-        remaining, held = split_holdout(labels, np.full(num_classes, holdout // num_classes), seed)
-
-    random = np.random.RandomState(seed)
-    further = np.zeros_like(labeled_counts) if unlabeled_counts is None else unlabeled_counts
-    head, unlabeled_head = int(labeled_counts.max()), int(further.max())
-    labeled_pool, unlabeled_pool = [], []
-    for k in range(num_classes):
-        members = remaining[labels[remaining] == k]
-        random.shuffle(members)
-        if len(members) < labeled_counts[k] + further[k]:
-            raise DataError(
-                f"class {k} has {len(members)} images after the hold-out; the split needs "
-                f"{labeled_counts[k]} labeled and {further[k]} unlabeled: use smaller heads or a "
-                "smaller hold-out"
-            )
-        # As in the authors' code, the first N1 images may be labeled and the next M1 unlabeled.
-        # A class with fewer images gives what its own counts need.
-        cut = head if len(members) >= head + unlabeled_head else int(labeled_counts[k])
-        labeled_pool.append(members[:cut])
-        unlabeled_pool.append(members[cut : cut + max(unlabeled_head, int(further[k]))])
-
-    labeled = _thin(labels, np.concatenate(labeled_pool), labeled_counts, seed, reverse=False)
-    unlabeled = np.empty(0, dtype=np.int64)
-    if unlabeled_counts is not None:
-        # The authors visit the classes from the largest to the smallest.
-        rising = bool(unlabeled_counts[0] < unlabeled_counts[-1])
-        pool = np.concatenate(unlabeled_pool)
-        unlabeled = _thin(labels, pool, unlabeled_counts, seed, reverse=rising)
-    return Split(labeled, unlabeled, held)

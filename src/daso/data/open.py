@@ -27,10 +27,10 @@ from daso.data.formats.folder import (
     is_class_folder,
     is_image_folder,
     list_folder,
-    require_readable,
 )
-from daso.data.formats.hf_hub import PREFIX, list_hub
+from daso.data.formats.hf_hub import list_hub
 from daso.data.formats.hf_saved import is_saved, list_saved
+from daso.data.formats.image_walk import require_readable
 from daso.data.formats.manifest import is_manifest, list_manifest
 from daso.data.formats.npz import read_npz
 from daso.data.formats.parquet import list_parquet, locate_parquet
@@ -40,12 +40,11 @@ from daso.data.journal.apply import apply_journal, apply_to_source, read_journal
 from daso.data.journal.entries import labels_in_force
 from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
+from daso.data.places import HUB, NAMES, is_named
 from daso.data.read_listing import checked_for_copies, read_listing
 from daso.data.source import Source
 from daso.errors import DataError, OptionError, nearest
 
-NAMES = ("digits", "fashion-mnist", "cifar10", "cifar100", "stl10", "semi-aves", "semi-aves-open")
-"""The data sets that have a name."""
 USUAL_PLACES = {
     "fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),),
     "cifar10": (Path("data") / CIFAR10.folder,),
@@ -201,11 +200,6 @@ def open_source(
     return opened
 
 
-def is_named(source: str) -> bool:
-    """Whether a source is found by its name from any folder, not by its path."""
-    return source in NAMES or source.startswith(PREFIX)
-
-
 def list_own(
     source: str,
     *,
@@ -252,7 +246,7 @@ def list_files(
     Raises:
         DataError, OptionError, MissingDependencyError: see ``open_source``.
     """
-    if source.startswith(PREFIX):
+    if source.startswith(HUB):
         if data is not None or folders:
             raise OptionError(f"{source!r} is complete: leave data and further folders out")
         return list_hub(source, download=download)

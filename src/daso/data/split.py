@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from daso.data.longtail import (
-    Indices,
-    Split,
-    SplitOptions,
-    deal_folds,
-    longtail_counts,
-    longtail_split,
-    split_holdout,
-    unlabeled_counts,
-)
+from daso.data.draws import Split, deal_folds, longtail_split, split_holdout
+from daso.data.longtail import Indices, SplitOptions, longtail_counts, unlabeled_counts
 from daso.data.source import Source, refuse_empty_classes
 from daso.errors import OptionError
 

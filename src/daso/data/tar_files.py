@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
+from daso.data.places import is_address
 from daso.errors import DasoError, DataError, MissingDependencyError
 
 LONG_HEADERS = (
@@ -25,11 +26,6 @@ BLOCK = 2**20
 DAMAGE = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-
-
-def is_address(place: str) -> bool:
-    """Whether a text is an address for fsspec, such as s3://bucket/name.tar, not a path."""
-    return "://" in place
 
 
 @contextlib.contextmanager

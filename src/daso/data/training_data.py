@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from daso.data.draws import Split
 from daso.data.images.decoded import Decoded, DecodedImages
 from daso.data.images.image_file import ImageFile
 from daso.data.images.memory import available_memory
 from daso.data.images.pool import FileRows, ImageRows, Pool
-from daso.data.longtail import Indices, Split, SplitOptions
+from daso.data.longtail import Indices, SplitOptions
 from daso.data.source import Source
 from daso.data.split import make_split
 

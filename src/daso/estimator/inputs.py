@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.data.draws import split_holdout
 from daso.data.images.decoded import DecodedImages
-from daso.data.longtail import split_holdout
 from daso.data.source import UNLABELED, Source
 from daso.errors import DataError, OptionError
 

@@ -17,7 +17,8 @@ from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network
 from daso.train.config import RunConfig
 from daso.train.model import rebuild_model
-from daso.train.prepare import Prepared, describe_data
+from daso.train.prepare import Prepared
+from daso.train.run_data import describe_data
 from daso.train.step.state import choose_device
 
 Array = npt.NDArray[Any]

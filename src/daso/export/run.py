@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from daso.data.images.encoded import Item
-from daso.data.open import NAMES, list_own
+from daso.data.open import list_own
+from daso.data.places import NAMES
 from daso.errors import DasoError, DataError, OptionError, RunError
 from daso.export.card import Check, model_card
 from daso.export.classifier import Classifier
@@ -24,7 +25,7 @@ from daso.export.formats import SUFFIXES, Answer, Format, write_onnx, write_safe
 from daso.export.loading import load_run, network_answer
 from daso.files import read_json, write_text
 from daso.train.config import RunConfig
-from daso.train.prepare import open_configured
+from daso.train.run_data import open_configured
 
 Array = npt.NDArray[Any]
 

@@ -29,8 +29,9 @@ from daso.train.config import RunConfig
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import lock_file
 from daso.train.loop import never
-from daso.train.prepare import Prepared, describe_data, prepare
+from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
+from daso.train.run_data import describe_data
 from daso.train.step.state import choose_device
 
 DESCRIPTION = "campaign.json"

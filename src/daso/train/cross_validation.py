@@ -19,7 +19,7 @@ from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_sealed
 from daso.train.config import RunConfig
 from daso.train.model import load_model
-from daso.train.prepare import describe_data
+from daso.train.run_data import describe_data
 
 ANSWERS = "answers.json"
 """File in a fold's run folder with the predictions on the held-out images."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,39 +13,33 @@ import torch
 from torch import Tensor, nn
 
 from daso.compose import Recipe
-from daso.data.formats.tar_shards import is_address
-from daso.data.images.cache import Cache
-from daso.data.images.pool import Pool
-from daso.data.open import NAMES, open_source
 from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
-from daso.errors import OptionError, RunError
+from daso.errors import RunError
 from daso.files import read_json
 from daso.methods.method import Method
 from daso.nets.backbone import Backbone
-from daso.nets.distributed import Processes, share_batch_norms
+from daso.nets.distributed import Processes
 from daso.nets.network import Encoder
 from daso.nets.readout import Readout
-from daso.nets.recompute import recompute_activations
 from daso.parts import Facts
 from daso.plans.plan import Plan
 from daso.report.data_changes import describe_changes
+from daso.train.assemble import assemble
 from daso.train.config import RunConfig
-from daso.train.encoder.bfloat16 import fall_back_to_float32
-from daso.train.encoder.build import build_network, default_network, named_encoder
-from daso.train.encoder.embeddings import EmbeddedData, Progress, embed_data
+from daso.train.encoder.build import default_network, named_encoder
+from daso.train.encoder.embeddings import Progress, embed_data
 from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
 from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
-from daso.train.options import TrainOptions, backbone_rate, base_learning_rate
+from daso.train.options import backbone_rate, base_learning_rate
 from daso.train.readout import ReadoutFitter
-from daso.train.step.batch_of_one import refuse_batch_of_one
+from daso.train.run_data import describe_data, open_configured
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
 from daso.train.step.state import Training, choose_device
-from daso.train.view_options import VectorViewOptions, ViewOptions
 
 
 @dataclass(frozen=True)
@@ -312,122 +305,3 @@ def _begin_stage(
         fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
     run = (config, data, recipe, plan, number, training, batches)
     return Prepared(*run, processes, backbone, fitter)
-
-
-def assemble(
-    method: Method,
-    encoder: Encoder,
-    data: TrainingData,
-    options: TrainOptions,
-    augmentation: ViewOptions | None = None,
-    vectors: VectorViewOptions | None = None,
-    *,
-    backbone: Backbone | None = None,
-    frozen: dict[str, Tensor] | None = None,
-    processes: Processes | None = None,
-) -> tuple[Training, Batches]:
-    """Put a method, an encoder and data together, ready for ``fit``.
-
-    Args:
-        encoder: maps normalized images, float (B, C, H, W), or vectors, float (B, D), to features.
-        backbone: pretrained encoder that *encoder* starts from; its preprocessing is used.
-        frozen: weights for the encoder, which stay as they are.
-
-    Raises:
-        OptionError: the options, the method and the data do not fit.
-    """
-    if options.recompute:
-        if processes is not None:
-            raise OptionError("--recompute needs one process; leave it out")
-        recompute_activations(cast(nn.Module, encoder))
-    device = data.labeled.images.device
-    options = resolve_precision(options, device, data.are_vectors, processes)
-    heads = {"class": len(data.class_names), **method.heads}
-    preprocessing = None if backbone is None else backbone.preprocessing
-    network = build_network(
-        options, data.shape, encoder, heads, data.mean, data.std, method.output, preprocessing
-    )
-    rate = backbone_rate(options, method.learning_rate, backbone is not None)
-    options = replace(options, backbone_rate=rate)
-    if frozen is not None:
-        cast(nn.Module, network.encoder).load_state_dict(frozen)
-        network.freeze_encoder()
-    network = network.to(device)
-    fall_back_to_float32(network, data.shape)
-    if processes is not None:
-        share_batch_norms(cast(nn.Module, network.encoder), compiled=options.compile)
-        network.share(processes)
-    batches = Batches(data, method, options, augmentation, vectors)
-    if options.compile:
-        torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
-    training = Training(network, method.to(device), options)
-    if options.batch == 1 and processes is None:
-        refuse_batch_of_one(training, batches(0))
-    return training, batches
-
-
-def describe_data(
-    data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
-) -> dict[str, Any]:
-    """Return the content of ``data.json``; with the configuration it can rebuild the network."""
-
-    def by_class(pool: Pool | None) -> list[int] | None:
-        if pool is None:
-            return None
-        return torch.bincount(pool.labels, minlength=len(data.class_names)).tolist()
-
-    truth = None
-    if data.unlabeled is not None and bool((data.unlabeled.labels >= 0).all()):
-        truth = by_class(data.unlabeled)
-    return {
-        "class_names": list(data.class_names),
-        "labeled_counts": data.class_counts.tolist(),
-        "unlabeled_counts": truth,
-        "unlabeled": 0 if data.unlabeled is None else len(data.unlabeled),
-        "holdout": 0 if data.holdout is None else len(data.holdout),
-        "test": 0 if data.test is None else len(data.test),
-        "holdout_counts": by_class(data.holdout),
-        "test_counts": by_class(data.test),
-        "image_shape": list(data.image_shape if isinstance(data, EmbeddedData) else data.shape),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "split_fingerprint": data.fingerprint,
-        "images_fingerprints": data.images_fingerprints,
-        **({} if data.journal is None else {"journal": data.journal}),
-        **({} if backbone is None else {"backbone": backbone.describe()}),
-        **({} if recipe is None else {"method": recipe.describe()}),
-        **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
-    }
-
-
-def open_configured(config: RunConfig) -> Source:
-    """Open the images of a run; see ``open_source``."""
-    return open_source(
-        config.source,
-        data=None if config.data is None else Path(config.data),
-        folders=config.folders,
-        size=config.size,
-        skip_bad=config.skip_bad,
-        cache=None if config.cache is None else Cache(Path(config.cache)),
-        journal=config.journal,
-    )
-
-
-def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
-    """Return a run's configuration with its files, or its device, elsewhere."""
-    if data is not None:
-        place = str(data.resolve())
-        if config.source in NAMES or (config.data is not None and data.is_dir()):
-            config = replace(config, data=place)
-        else:
-            # Folders beside the images have moved with them.
-            folders = {
-                part: folder
-                if is_address(folder)
-                else os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
-                for part, folder in config.folders.items()
-            }
-            config = replace(config, source=place, folders=folders)
-    if device is not None:
-        config = replace(config, train=replace(config.train, device=device))
-    return config

@@ -56,7 +56,8 @@ from daso.train.folder.divergence import (
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
 from daso.train.loop import count_confusions, fit, never
-from daso.train.prepare import Prepared, describe_data, moved, prepare_again
+from daso.train.prepare import Prepared, prepare_again
+from daso.train.run_data import describe_data, moved
 
 
 def _ignore(message: str) -> None:

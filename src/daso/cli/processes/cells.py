@@ -24,7 +24,8 @@ from daso.report.figures.draw import draw_figures
 from daso.reproduce.campaign import NOT_STARTED, Campaign
 from daso.reproduce.cells import Cell, Outcome, Selection, run_cells
 from daso.reproduce.compare import compare, figure_groups, write_tables
-from daso.train.prepare import Prepared, describe_data
+from daso.train.prepare import Prepared
+from daso.train.run_data import describe_data
 
 PSEUDO_LABELED = {"FixMatch": "fixmatch", "USADTM": "usadtm", "DASO": "fixmatch+daso"}
 """Methods in the figure of pseudo-labels, by label."""

@@ -1,41 +1,49 @@
-"""Parse a verb's arguments once: a dataclass describes its options, tyro parses what was given.
+"""Parse a verb's arguments once: a dataclass describes its options, argparse finds what was given.
 
-tyro gets a ``TypedDict`` whose keys may be missing, so its result holds only the given options.
-The dataclass or ``daso.presets.layers`` fills in defaults afterwards.
+The result holds only the given options. The dataclass or ``daso.presets.layers`` fills in defaults
+afterwards.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Required,
-    TypedDict,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
-
-import tyro
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from daso.constraints import Checked, check_value, choices_of
-from daso.errors import RunError
+from daso.errors import OptionError, RunError, flag, nearest
 
 Command = TypeVar("Command")
 
 PLACEHOLDERS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
+
+
+NUMBERS = {int: "a whole number", float: "a number"}
+TRUTH = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Marks a type, in ``Annotated``, whose option is given in another way than ``--name VALUE``.
+
+    Attributes:
+        metavar: what stands for the value in help, if not its type.
+        positional: given without its name.
+        repeated: given once for each value of a tuple.
+    """
+
+    metavar: str = ""
+    positional: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,27 +89,28 @@ def parse_given(
         kind: dataclass of the verb's own options.
         groups: further options.
         refuse_unknown: called with the names of unknown options; may raise an error that explains
-            them better than tyro does.
+            them better.
 
     Raises:
-        OptionError: a value is not one of its option's choices; the nearest one is named.
-        SystemExit: help was asked for, or an option is wrong; tyro names the nearest one.
+        OptionError: an option is unknown, or a value is not valid; the nearest name is given.
+        SystemExit: help was asked for.
     """
     own, groups = Group(inspect.getdoc(kind) or "", options_of(kind)), groups or {}
-    flat: Any = tyro.conf.OmitArgPrefixes
-    shape = _typed_dict(own, {name: flat[_typed_dict(group)] for name, group in groups.items()})
-    # tyro cannot append to a tuple that has no default.
-    empty = {field.name: () for field in fields(kind) if field.default == ()}
-    call = partial(tyro.cli, shape, args=list(argv), prog=prog, default=empty)
-    parsed, unknown = call(return_unknown_args=True)
+    parser = _parser(prog, own, groups)
+    end = argv.index("--") if "--" in argv else len(argv)
+    found, unknown = parser.parse_known_intermixed_args([*map(_dashed, argv[:end]), *argv[end:]])
     if unknown:
-        refuse_unknown({_name(word) for word in unknown if word.startswith("--")})
-        call()  # names the nearest options, and exits
-    given = {n: v for n, v in parsed.items() if n not in groups and (n not in empty or v != ())}
+        wrong = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+        refuse_unknown({word[2:].removeprefix("no-").replace("-", "_") for word in wrong})
+        _refuse(wrong or unknown, parser)
     options = dict(own.options)
-    for name, group in groups.items():
-        given |= parsed.get(name, {})
+    for group in groups.values():
         options |= group.options
+    given = {
+        name: _value(name, vars(found).get(name, []), option.annotation)
+        for name, option in options.items()
+        if name in found or option.required  # argparse asks for those that need a value
+    }
     for name, value in given.items():
         if value is not None:
             check_value(name, value, options[name].annotation)
@@ -126,38 +135,122 @@ def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dic
     }
 
 
-def _typed_dict(group: Group, nested: Mapping[str, Any] | None = None) -> Any:
-    annotations: dict[str, Any] = dict(nested or {})
-    for name, option in group.options.items():
-        ending = "" if re.search(r"\(default|Default:", option.help) else option.default
-        argument = tyro.conf.arg(
-            help=option.help or None,
-            help_behavior_hint=ending and f"(default: {ending})",
-            metavar=placeholder(option.annotation),
-        )
-        kind: Any = Annotated[_unchecked(option.annotation), argument]
-        annotations[name] = Required[kind] if option.required else kind
-    shape: Any = TypedDict("Options", annotations, total=False)  # type: ignore[misc]
-    shape.__doc__ = group.title
-    return shape
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="")  # argparse does not tell that a reader has gone
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; '{self.prog} --help' lists all options")
 
 
-def _unchecked(annotation: Any) -> Any:
-    """Return a type with its choices as plain text, which ``parse_given`` checks."""
-    if choices_of(annotation) and get_origin(annotation) is Literal:
-        return str
+def _parser(prog: str, own: Group, groups: Mapping[str, Group]) -> _Parser:
+    parser = _Parser(
+        prog=prog,
+        usage=_usage(prog, own),
+        description=_wrapped(own.title),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=26),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for name, option in own.options.items():
+        _add(parser, name, option)
+    for title, group in groups.items():
+        shown = parser.add_argument_group(f"{title} options", _wrapped(group.title))
+        for name, option in group.options.items():
+            _add(shown, name, option)
+    return parser
+
+
+def _usage(prog: str, own: Group) -> str:
+    words = [prog, "[OPTIONS]"]
+    for option in own.options.values():
+        if _mark(option.annotation).positional:
+            metavar = placeholder(option.annotation)
+            word = f"{metavar}..." if _inner(option.annotation)[1] else f"{metavar}"
+            words.append(word if option.required else f"[{word}]")
+    return " ".join(words)
+
+
+def _wrapped(text: str) -> str:
+    return "\n\n".join(textwrap.fill(plain_text(part), 78) for part in text.split("\n\n"))
+
+
+def _add(parser: argparse._ActionsContainer, name: str, option: Option) -> None:
+    mark, (kind, is_tuple) = _mark(option.annotation), _inner(option.annotation)
+    ending = "" if re.search(r"\(default|Default:", option.help) else option.default
+    text = option.help + (f" (default: {ending})" if ending else "")
+    about: dict[str, Any] = {"help": text.replace("%", "%%")}
+    if kind is bool and not _is_optional(option.annotation):
+        parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, **about)
+        return
+    about["metavar"] = placeholder(option.annotation)
+    if mark.positional:
+        nargs = "*" if is_tuple else None if option.required else "?"
+        parser.add_argument(name, nargs=nargs, **about)
+    elif mark.repeated:
+        parser.add_argument(flag(name), action="append", **about)
+    else:
+        parser.add_argument(flag(name), nargs="+" if is_tuple else None, **about)
+
+
+def _dashed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
+
+
+def _refuse(unknown: Sequence[str], parser: argparse.ArgumentParser) -> NoReturn:
+    known = parser._option_string_actions
+    shown = ", ".join(unknown)
+    if not unknown[0].startswith("--"):
+        parser.error(f"{shown}: one argument too many")
+    raise OptionError(
+        f"unknown option {shown}; '{parser.prog} --help' lists all options."
+        + nearest(unknown[0], known)
+    )
+
+
+def _mark(annotation: Any) -> Argument:
+    marks = getattr(annotation, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Argument)), Argument())
+
+
+def _is_optional(annotation: Any) -> bool:
     if get_origin(annotation) is Annotated:
-        inner, *marks = get_args(annotation)
-        return Annotated[(_unchecked(inner), *marks)]
-    if get_origin(annotation) in (Union, types.UnionType):
-        return Union[tuple(_unchecked(kind) for kind in get_args(annotation))]  # noqa: UP007
-    if get_origin(annotation) is tuple:
-        return tuple[tuple(_unchecked(kind) for kind in get_args(annotation))]  # type: ignore[misc]
-    return annotation
+        return _is_optional(get_args(annotation)[0])
+    return type(None) in get_args(annotation)
 
 
-def _name(word: str) -> str:
-    return word.partition("=")[0][2:].removeprefix("no-").replace("-", "_")
+def _inner(annotation: Any) -> tuple[Any, bool]:
+    """Return the type of one value, and whether the option takes several."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _inner(inner[0])
+    if origin in (Union, types.UnionType):
+        return _inner(next(kind for kind in inner if kind is not type(None)))
+    if origin is tuple:
+        return _inner(inner[0])[0], True
+    return annotation, False
+
+
+def _value(name: str, given: Any, annotation: Any) -> Any:
+    """Return the value of an option that was given as text, as texts, or as a flag.
+
+    Raises:
+        OptionError: the text is no value of the option's type.
+    """
+    if isinstance(given, list):
+        return tuple(_value(name, text, _inner(annotation)[0]) for text in given)
+    if given == "None" and _is_optional(annotation):
+        return None
+    kind = _inner(annotation)[0]
+    if kind is bool and isinstance(given, str):
+        if given.lower() not in TRUTH:
+            raise OptionError(f"{name} = {given!r} ({flag(name)}): must be True or False")
+        return TRUTH[given.lower()]
+    try:
+        return kind(given) if kind in (int, float, Path) else given
+    except ValueError:
+        raise OptionError(f"{name} = {given!r} ({flag(name)}): must be {NUMBERS[kind]}") from None
 
 
 def default_text(default: Any) -> str:
@@ -167,26 +260,23 @@ def default_text(default: Any) -> str:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def placeholder(annotation: Any) -> str | None:
-    """Return what stands for an option's value in help; None: what tyro shows."""
-    if any(getattr(mark, "metavar", None) for mark in getattr(annotation, "__metadata__", ())):
-        return None
-    if choices := choices_of(annotation):
+def placeholder(annotation: Any) -> str:
+    """Return what stands for an option's value in help."""
+    kind, _ = _inner(annotation)
+    choices = ("True", "False") if kind is bool else choices_of(annotation)
+    if choices:
         return "{" + ",".join(choices) + "}"
-    if get_origin(annotation) is Annotated:
-        return placeholder(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        if kinds == [bool]:
-            return "{True,False}"
-        return placeholder(kinds[0]) if len(kinds) == 1 else None
-    return PLACEHOLDERS.get(annotation) if isinstance(annotation, type) else None
+    return _mark(annotation).metavar or PLACEHOLDERS[kind]
 
 
 def descriptions(kind: type[Any]) -> dict[str, str]:
     """Return the description below each field of a dataclass, as one line."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
+    source = Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8")
+    tree = next(
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
     found = {}
     for one, below in zip(tree.body, tree.body[1:], strict=False):
         if (
@@ -216,6 +306,4 @@ def check_run_folder(name: str, folder: Path) -> None:
         raise RunError(f"{folder} is not a run folder: {reason}")
 
 
-RunArgument = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN"), Checked(check_run_folder)
-]
+RunArgument = Annotated[Path, Argument("RUN", positional=True), Checked(check_run_folder)]

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from daso.catalog import Hyperparameter, parts_with
 from daso.cli.terminal.parse import (
+    Argument,
     Group,
     Option,
     check_run_folder,
@@ -24,8 +23,7 @@ from daso.cli.terminal.parse import (
 )
 from daso.compose import Recipe
 from daso.constraints import Checked, flag
-from daso.data.formats.tar_shards import absolute_place
-from daso.data.open import NAMES, is_named
+from daso.data.places import NAMES, absolute_place, is_named
 from daso.errors import DataError, OptionError
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.layers import take
@@ -58,7 +56,7 @@ Folder = Annotated[Path, Checked(check_folder)]
 class TrainCommand:
     """Train an image classifier from few labeled and many unlabeled images."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
+    source: Annotated[str, Argument("SOURCE", positional=True)] = ""
     """The path of your images: a folder, a manifest that lists them (CSV, TSV, JSON lines,
     parquet), arrays (.npz); or digits, fashion-mnist, cifar10, cifar100, stl10, semi-aves,
     semi-aves-open; a preset (daso presets); hf:NAME, a data set of the Hugging Face hub."""
@@ -76,7 +74,7 @@ class TrainCommand:
     not leave (default: its own)."""
     labeled: Folder | None = None
     """Folder of labeled images, with one folder per class. Replaces SOURCE."""
-    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    unlabeled: Annotated[str | None, Argument("FOLDER|TARS")] = None
     """Folder of unlabeled images, at any depth, if they are elsewhere; or tar shards: a folder of
     them, a pattern such as 'shards/{000..127}.tar', or an address such as
     's3://bucket/{000..127}.tar'."""
@@ -99,7 +97,7 @@ class TrainCommand:
     """GB of memory for images of the cache (default: half of what is free)."""
     download: bool = False
     """Download a named source's files if they are missing."""
-    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    track: Annotated[tuple[Kind, ...], Argument(repeated=True)] = ()
     """Send the numbers to a tracker too; repeat the option for several trackers."""
     quiet: bool = False
     """Show only warnings during the training, and the result."""
@@ -148,7 +146,7 @@ def parse_train(argv: Sequence[str]) -> TrainRequest:
     Raises:
         DasoError: a path does not exist, the method does not have an option, or a value is
             invalid. Whether the parts of the method fit together is not checked.
-        SystemExit: help was asked for, or an option is unknown; tyro names the nearest one.
+        SystemExit: help was asked for.
     """
     # The method decides which options there are, so it must be known before they are parsed.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

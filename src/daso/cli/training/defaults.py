@@ -9,7 +9,7 @@ from typing import Any
 from daso.cli.training.command import OWN_METHOD, TrainRequest
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.data.open import is_named
+from daso.data.places import is_named
 from daso.presets.benchmarks import PRESETS
 from daso.presets.layers import (
     GIVEN,
@@ -24,7 +24,7 @@ from daso.presets.layers import (
 )
 from daso.presets.sources import SOURCES, SourceDefaults
 from daso.train.config import GROUPS, RunConfig
-from daso.train.prepare import moved
+from daso.train.run_data import moved
 
 EMBEDDED = Layer(
     "embeddings",

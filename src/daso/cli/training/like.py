@@ -16,7 +16,8 @@ from daso.files import flatten, read_json
 from daso.report.data_changes import describe_changes
 from daso.train.config import RunConfig
 from daso.train.folder.environment import describe_differences, describe_environment
-from daso.train.prepare import Prepared, describe_data
+from daso.train.prepare import Prepared
+from daso.train.run_data import describe_data
 
 
 def compare_with(

@@ -9,7 +9,7 @@ import numpy as np
 from daso.balance import balanced_by
 from daso.compose import Recipe
 from daso.constraints import flag
-from daso.data.open import NAMES
+from daso.data.places import NAMES
 from daso.data.source import Source
 from daso.data.split import make_split
 from daso.data.training_data import TrainingData

@@ -42,8 +42,9 @@ from daso.train.calibration import read_calibration
 from daso.train.encoder.precision import choose_precision
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import CONFIG, refuse_taken
-from daso.train.prepare import Prepared, describe_data, open_configured, prepare
+from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
+from daso.train.run_data import describe_data, open_configured
 
 REPEAT = "nothing is trained yet, and the same command starts again"
 

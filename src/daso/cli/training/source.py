@@ -9,7 +9,8 @@ from collections.abc import Callable
 from daso.cli.terminal.counters import decoding_progress
 from daso.cli.training.command import TrainRequest
 from daso.data.images.cache import Cache
-from daso.data.open import NAMES, open_source
+from daso.data.open import open_source
+from daso.data.places import NAMES
 from daso.data.source import Source
 from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import choose_for

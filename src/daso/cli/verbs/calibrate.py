@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.parse import Argument, RunArgument, parse
 from daso.errors import DataError
 from daso.files import check_writable
 
@@ -25,7 +23,7 @@ class CalibrateCommand:
 
     folder: RunArgument
     """The run folder."""
-    images: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")] = None
+    images: Annotated[Path | None, Argument("IMAGES", positional=True)] = None
     """Labeled images: a folder with a folder for each class, a manifest, shards, or another source
     of daso train (default: the run's own hold-out)."""
     data: Path | None = None
@@ -44,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.train.cross_validation import require_data_of_run
     from daso.train.folder.lock import lock_folder
     from daso.train.model import load_model
-    from daso.train.prepare import moved, open_configured
+    from daso.train.run_data import moved, open_configured
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)

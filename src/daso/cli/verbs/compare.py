@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.errors import OptionError, RunError, nearest
 from daso.files import write_text
 
@@ -34,7 +32,7 @@ class CompareCommand:
     split and images, or between the rows of one method on other data.
     """
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    paths: Annotated[tuple[Path, ...], Argument("RUN", positional=True)]
     """Run folders, or folders that contain some, such as that of a campaign."""
     out: Path | None = None
     """Folder for the results (default: runs/compare-1, -2, ...)."""

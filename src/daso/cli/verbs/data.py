@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-from daso.cli.terminal.parse import parse
-from daso.cli.terminal.tables import wide_console
-from daso.data.check.findings import CALLED, Finding
-from daso.data.check.report import Report, check_data
-from daso.data.formats.tar_shards import absolute_place
-from daso.data.open import NAMES
+from daso.cli.terminal.parse import Argument, parse
+from daso.data.places import NAMES, absolute_place
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
 from daso.presets.sources import CPU_SIZE
 
 SHOWN = 5
 """Images listed for a finding without --all."""
-COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
 
 
 @dataclass(frozen=True)
@@ -40,13 +26,13 @@ class CheckCommand:
     The exit status is 1 if training would refuse the data.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ""
+    source: Annotated[str, Argument("SOURCE", positional=True)] = ""
     """A folder, a manifest, an .npz file or the name of a data set, as for daso train."""
     data: Path | None = None
     """Folder of a named source's files, or the folder that holds all images of a manifest."""
     labeled: Path | None = None
     """Folder of labeled images, with a folder for each class. Replaces SOURCE."""
-    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    unlabeled: Annotated[str | None, Argument("FOLDER|TARS")] = None
     """Folder or tar shards of unlabeled images, if elsewhere; see daso train --help."""
     val: Path | None = None
     """Folder of validation images, if elsewhere."""
@@ -76,8 +62,12 @@ def run(argv: Sequence[str]) -> int:
     source = command.source or str(command.labeled)
     places = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
     folders = {name: absolute_place(place) for name, place in places.items() if place is not None}
+    from daso.cli.terminal.findings import reading_progress, show_report
+    from daso.cli.terminal.tables import wide_console
+    from daso.data.check.report import check_data
+
     try:
-        with _progress() as progress:
+        with reading_progress() as progress:
             report = check_data(
                 source,
                 data=command.data,
@@ -95,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     if command.json:
         print(json.dumps(plain(report.to_dict()), indent=1))
     else:
-        _show(report, wide_console(), None if command.all else SHOWN)
+        show_report(report, wide_console(), None if command.all else SHOWN)
     return 1 if report.refused else 0
 
 
@@ -103,80 +93,3 @@ def _largest_side() -> int | None:
     # torch is imported only here, to look for an accelerator.
     device = importlib.import_module("daso.train.step.state").choose_device("auto")
     return CPU_SIZE if device.type == "cpu" else None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    console = Console(file=sys.stderr, emoji=False)
-    columns = (
-        TextColumn("reading images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _show(report: Report, console: Console, shown: int | None) -> None:
-    def show(line: str) -> None:
-        console.print(line, soft_wrap=True, highlight=False)
-
-    for note in report.notes:
-        show(escape(note))
-    console.print(_class_table(report))
-    show(escape(_summary(report)))
-    for finding in report.findings:
-        show(f"\n[{COLORS[finding.level]}]{finding.level}[/] {escape(finding.text)}")
-        if finding.cure:
-            show(f"  {escape(finding.cure)}")
-        for name, detail in finding.images[:shown]:
-            show(f"    {escape(name)}: {escape(detail)}")
-        if shown is not None and len(finding.images) > shown:
-            show(f"    and {len(finding.images) - shown:,} more (--all lists them)")
-    show(f"\n{escape(_verdict(report.findings))}")
-
-
-def _class_table(report: Report) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("class")
-    parts = list(report.class_counts)
-    for part in parts:
-        table.add_column(CALLED[part], justify="right")
-    for k, name in enumerate(report.class_names):
-        table.add_row(escape(name), *(f"{report.class_counts[part][k]:,}" for part in parts))
-    return table
-
-
-def _summary(report: Report) -> str:
-    counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
-    lines = [f"{counts} images of {len(report.class_names)} classes"]
-    if report.imbalance is not None:
-        ratio = f"{report.imbalance:.3g}"
-        lines[0] += f"; the largest class has {ratio} times the labels of the smallest"
-    if report.widths and report.heights and report.shape:
-        sizes = f"all are {report.widths[0]} x {report.heights[0]} pixels"
-        if report.sizes > 1:
-            (low, median, high), (lowest, middle, highest) = report.widths, report.heights
-            sizes = (
-                f"{low} to {high} pixels wide (median {median:g}), {lowest} to {highest} high "
-                f"(median {middle:g})"
-            )
-        channels, height, width = report.shape
-        color = "gray" if channels == 1 else "in color"
-        why = " on this machine, which has no accelerator" if report.shrunk else ""
-        lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
-    return "\n".join(lines)
-
-
-def _verdict(findings: Sequence[Finding]) -> str:
-    levels = {finding.level for finding in findings}
-    if "refused" in levels:
-        fatal = any(finding.code in ("empty-class", "one-class") for finding in findings)
-        cure = "" if fatal else ", or leave it out with --skip-bad"
-        return f"Training refuses this data: correct what is refused{cure}."
-    if "warning" in levels:
-        return "Training will run, but the warnings above may affect its results."
-    return "No problems found."

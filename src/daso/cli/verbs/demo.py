@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.constraints import Range, check_options
 from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
@@ -42,7 +40,7 @@ class DemoCommand:
     """Training steps of each run but the mixture's, which needs none (default: 400)."""
     jobs: int | None = None
     """Runs at a time, one thread each (default: one per processor)."""
-    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    track: Annotated[tuple[Kind, ...], Argument(repeated=True)] = ()
     """Send the numbers to a tracker too; repeat the option for several trackers."""
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.train.config import RunConfig
     from daso.train.loop import evaluate_network
     from daso.train.model import load_model
-    from daso.train.prepare import describe_data, moved, open_configured
+    from daso.train.run_data import describe_data, moved, open_configured
     from daso.train.step.state import choose_device
 
     device = choose_device(command.device)

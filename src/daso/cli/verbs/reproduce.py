@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.errors import OptionError
 from daso.track import Kind, check_installed
 
@@ -26,13 +24,13 @@ class ReproduceCommand:
     several machines, may work on one folder.
     """
 
-    tables: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
+    tables: Annotated[tuple[str, ...], Argument("TABLE", positional=True)]
     """One or more of 1 to 8 and 11 to 17; or figures."""
     rows: tuple[str, ...] = ()
     """Run only these rows: labels, methods, or names shown by --list (default: all)."""
     columns: tuple[str, ...] = ()
     """Run only these columns: settings, see daso presets (default: all)."""
-    seeds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NUMBER...")] = ("0", "1", "2")
+    seeds: Annotated[tuple[str, ...], Argument("NUMBER")] = ("0", "1", "2")
     """Seeds: one run of each cell for each; a seed also decides the split."""
     scale: Literal["full", "lite", "smoke"] | None = None
     """full: as in the paper; lite: for a CPU; smoke: a few steps, to test that it works (default:
@@ -59,7 +57,7 @@ class ReproduceCommand:
     in the paper; recorded in --out."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the first accelerator."""
-    track: tyro.conf.UseAppendAction[tuple[Kind, ...]] = ()
+    track: Annotated[tuple[Kind, ...], Argument(repeated=True)] = ()
     """Also send the numbers of the runs to a tracker; repeat it for several."""
     list: bool = False
     """Show the runs and their states; run nothing."""

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from rich.markup import escape
-
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import RunArgument, parse
-from daso.cli.terminal.tables import make_table, percent, wide_console
 from daso.files import check_writable, save_json
-from daso.report.uncertainty import interval
 
 if TYPE_CHECKING:  # help and wrong options need no torch
     from daso.data.source import Source
@@ -63,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         require_data_of_run,
         summarize_folds,
     )
-    from daso.train.prepare import moved, open_configured
+    from daso.train.run_data import moved, open_configured
 
     config = moved(RunConfig.read(command.folder), command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
@@ -128,6 +123,12 @@ def _train_fold(
 
 
 def _show(result: dict[str, Any], steps: int) -> None:
+    import numpy as np
+    from rich.markup import escape
+
+    from daso.cli.terminal.tables import make_table, percent, wide_console
+    from daso.report.uncertainty import interval
+
     console = wide_console()
     recall, counts = (np.array(result[name], dtype=np.float64) for name in ("recall", "measured"))
     half = interval(recall, counts)

@@ -25,7 +25,8 @@ from daso.data.check.findings import (
 )
 from daso.data.check.scan import Scan, scan_listing, scan_source
 from daso.data.listing import Reading
-from daso.data.open import NAMES, list_own, open_arrays, open_source
+from daso.data.open import list_own, open_arrays, open_source
+from daso.data.places import NAMES
 
 Range = tuple[int, float, int]
 """Smallest, median and largest."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from daso.data.class_names import in_order, is_missing, joined, listed
+from daso.data.formats.image_walk import (
+    Faults,
+    image_files,
+    is_image,
+    require_readable,
+    subfolders,
+    walk,
+)
 from daso.data.formats.manifest import is_manifest
 from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
@@ -25,15 +32,6 @@ CONTAINERS = (
 )  # fmt: skip
 """Endings of files that may hold or list images."""
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
-PERMIT = "grant read access (chmod -R u+rX), or remove it"
-
-
-class Faults(list[tuple[str, str]]):
-    """Unusable files and folders, with reasons; and the files that are no images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.others = PassedOver()
 
 
 def is_image_folder(folder: Path, *, partial: bool = False) -> bool:
@@ -41,13 +39,13 @@ def is_image_folder(folder: Path, *, partial: bool = False) -> bool:
 
     With *partial* one of unlabeled images suffices.
     """
-    parts = set(map(part_called, _subfolders(folder)))
+    parts = set(map(part_called, subfolders(folder)))
     return "train" in parts or (partial and "unlabeled" in parts)
 
 
 def is_class_folder(folder: Path) -> bool:
     """Whether *folder* holds at least two folders with images, none named like a part."""
-    with_images = [name for name in _subfolders(folder) if any(_walk(folder / name))]
+    with_images = [name for name in subfolders(folder) if any(walk(folder / name))]
     parts = [name for name in with_images if part_called(name)]
     if parts:
         raise DataError(
@@ -98,7 +96,7 @@ def list_folder(
     class_names = tuple(in_order(joined(known, classes)))
     for name in (name for name, images in files.items() if not images and not partial):
         passed = PassedOver()
-        deque(_walk((labeled or folder) / name, others=passed), maxlen=0)
+        deque(walk((labeled or folder) / name, others=passed), maxlen=0)
         found = f" (not read: {', '.join(passed.words())})" if passed.kinds else ""
         reason = f"no labeled image of class {name!r}{found}; add some, or remove the folder"
         faults.append((str((labeled or folder) / name), reason))
@@ -148,10 +146,10 @@ def _find_parts(
     if is_image_folder(folder, partial=partial):
         inside: dict[str, str] = {}
         other = []
-        for name in _subfolders(folder):
+        for name in subfolders(folder):
             part = part_called(name)
             if part is None:
-                other += [f"{name}/"] if any(_walk(folder / name)) else []
+                other += [f"{name}/"] if any(walk(folder / name)) else []
             elif part in inside:
                 both = f"{inside[part]!r} and {name!r}"
                 raise DataError(f"{folder}: has both {both} for one part; keep one of them")
@@ -164,7 +162,7 @@ def _find_parts(
                 given = f"--{option} {places[option]}"
                 raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
             places[option] = str(folder / name)
-        other += sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
+        other += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
         if other:
             what = "images that are not read, as they are in no folder of a part"
             notes = (f"{folder}: {what}: {listed(other)}",)
@@ -185,8 +183,8 @@ def data_beside(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
 
     *read* has the endings of the files that are read, or named elsewhere.
     """
-    others = [f"{name}/" for name in _subfolders(folder) if any(_walk(folder / name))]
-    others += sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
+    others = [f"{name}/" for name in subfolders(folder) if any(walk(folder / name))]
+    others += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
     what = "images that are not read, as this is no folder of images"
     notes = (f"{folder}: {what}: {listed(others)}",) if others else ()
     return (*notes, *_containers(folder, read))
@@ -219,17 +217,13 @@ def _has_classes(folder: Path, places: Mapping[str, str]) -> bool:
     """Whether folders in *folder* are classes, although fewer than two have images."""
     if "unlabeled" in places:
         return True
-    names, stray = _subfolders(folder), any(map(_is_image, folder.iterdir()))
-    return len(names) > 1 and not stray and any(any(_walk(folder / name)) for name in names)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    names, stray = subfolders(folder), any(map(is_image, folder.iterdir()))
+    return len(names) > 1 and not stray and any(any(walk(folder / name)) for name in names)
 
 
 def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict[str, list[Path]]:
-    names = _subfolders(folder)
-    stray = sorted(entry for entry in folder.iterdir() if _is_image(entry))
+    names = subfolders(folder)
+    stray = sorted(entry for entry in folder.iterdir() if is_image(entry))
     if not names and stray:
         raise DataError(
             f"{folder}: {len(stray)} image(s) outside a class folder, e.g. {stray[0].name!r}; "
@@ -244,11 +238,11 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
     reason = "lies outside a class folder; move it into the folder of its class"
     faults += [(str(path), reason) for path in stray]
     for entry in sorted(folder.iterdir()):
-        if entry.is_file() and not _is_image(entry):
+        if entry.is_file() and not is_image(entry):
             faults.others.add_file(str(entry))
         elif entry.is_dir() and entry.name.startswith("."):
             faults.others.add("hidden folders", str(entry))
-    return {name: _image_files(folder / name, faults) for name in names}
+    return {name: image_files(folder / name, faults) for name in names}
 
 
 def _known_classes(
@@ -282,61 +276,9 @@ def _labeled_images(
 def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
-    paths = _image_files(Path(place), faults)
+    paths = image_files(Path(place), faults)
     files = sorted(path for path in Path(place).iterdir() if path.is_file())
     shards = [str(path) for path in files if is_shards(path.name)]
     parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
     parts += [unlabeled_tars(shard, faults.others) for shard in shards]
     return functools.reduce(EncodedImages.followed_by, parts) if parts else None
-
-
-def _image_files(folder: Path, faults: Faults) -> list[Path]:
-    def note(error: OSError) -> None:
-        reason = error.strerror or str(error)
-        faults.append((str(error.filename), f"this folder cannot be read: {reason}; {PERMIT}"))
-
-    return sorted(_walk(folder, note, faults.others))
-
-
-def _walk(
-    folder: Path,
-    note: Callable[[OSError], None] | None = None,
-    others: PassedOver | None = None,
-) -> Iterator[Path]:
-    """Yield all images below *folder*; links to folders are followed, each folder once.
-
-    *others* counts the files with other endings, but for tar shards, and what is hidden.
-    """
-    seen: set[tuple[int, int]] = set()
-    for parent, subfolders, names in os.walk(folder, onerror=note, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        hidden = [name for name in subfolders if name.startswith(".")]
-        if others is not None:
-            for name in hidden:
-                others.add("hidden folders", str(Path(parent) / name))
-        subfolders[:] = sorted(set(subfolders) - set(hidden))
-        for path in (Path(parent) / name for name in names):
-            if _is_image(path):
-                yield path
-            elif others is not None and not is_shards(path.name) and path.name != JOURNAL:
-                others.add_file(str(path))
-
-
-def require_readable(folder: Path) -> None:
-    """Refuse a folder that this user may not list or enter."""
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise DataError(f"{folder}: this folder cannot be read: Permission denied; {PERMIT}")
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a path has an image suffix and is a file, a broken link or unreadable."""
-    if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-        return False
-    try:
-        return path.is_file() or (path.is_symlink() and not path.exists())
-    except PermissionError:
-        return True

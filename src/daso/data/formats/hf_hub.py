@@ -11,9 +11,9 @@ from typing import Any
 from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, part_called
+from daso.data.places import HUB
 from daso.errors import DataError, MissingDependencyError
 
-PREFIX = "hf:"
 """Beginning of a source on the hub: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME:CONFIGURATION``."""
 
 
@@ -23,15 +23,15 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     Columns, labels and splits are those of ``list_saved``.
 
     Args:
-        name: with or without ``PREFIX``; may be a folder in one of the hub's layouts.
+        name: with or without ``HUB``; may be a folder in one of the hub's layouts.
         download: fetch missing files into the cache; without it no connection is made.
 
     Raises:
         DataError: the data set cannot be loaded, or its columns or labels are wrong.
         MissingDependencyError: ``datasets`` is not installed.
     """
-    name = name.removeprefix(PREFIX)
-    where = Path(f"{PREFIX}{name}")
+    name = name.removeprefix(HUB)
+    where = Path(f"{HUB}{name}")
     repository, _, configuration = name.partition(":")
     loaded = _load(repository, configuration or None, name, download=download)
     splits = {str(split): data for split, data in loaded.items()}
@@ -57,7 +57,7 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         import datasets
         import huggingface_hub.constants as hub
     except ImportError as error:
-        text = f"{PREFIX}{name} needs datasets: pip install 'daso[hf]'"
+        text = f"{HUB}{name} needs datasets: pip install 'daso[hf]'"
         raise MissingDependencyError(text) from error
     modules: tuple[Any, ...] = (datasets.config, hub)
     before = [module.HF_HUB_OFFLINE for module in modules]
@@ -70,7 +70,7 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         cure = "check the spelling and the network" if download else "add --download to fetch it"
         raise DataError(
-            f"{PREFIX}{name} cannot be loaded: {reason}; {cure}. Without a network: save_to_disk() "
+            f"{HUB}{name} cannot be loaded: {reason}; {cure}. Without a network: save_to_disk() "
             "it elsewhere, copy the folder, and train on that"
         ) from error
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_parquet
-from daso.data.formats.tables import split_columns
+from daso.data.formats.table_columns import split_columns
 from daso.data.listing import FLAG_VALUES, is_flag, reads_like_split
 from daso.errors import DataError
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
-import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +23,19 @@ from daso.data.class_names import (
     numbered_names,
     reading_notes,
 )
-from daso.data.formats.arrow import CHUNK, Opener, Table
+from daso.data.formats.arrow import CHUNK, Opener
+from daso.data.formats.table_columns import (
+    feature_names,
+    find_columns,
+    label_of,
+    metadata_names,
+    split_columns,
+)
 from daso.data.images.encoded import EncodedImages, Item, origin_of
-from daso.data.listing import FLAG_VALUES, Listing, is_flag, reads_like_split, unused_note
+from daso.data.listing import Listing, unused_note
 from daso.data.source import PARTS, UNLABELED, check_labels
 from daso.errors import DataError
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "fine_label", "labels")
 KEPT = 4
 """Batches that are kept for images that are read one by one."""
 
@@ -75,7 +77,7 @@ class TableFiles:
         columns = []
         for file in self.files:
             with opener(file) as table:
-                columns.append(_find_columns(table.schema, file, labeled=labeled))
+                columns.append(find_columns(table.schema, file, labeled=labeled))
                 if columns[-1] != columns[0]:
                     raise DataError(f"{file}: its columns differ from {self.files[0].name}'s")
                 self.image, self.label = columns[0]
@@ -83,7 +85,7 @@ class TableFiles:
                     self.names.append(())
                 elif features is None:
                     metadata = table.schema.metadata or {}
-                    self.names.append(_metadata_names(metadata, self.label, file))
+                    self.names.append(metadata_names(metadata, self.label, file))
                 else:
                     self.names.append(feature_names(features[0], self.label, features[1]))
                 self.unused = [name for name in table.schema.names if name not in columns[0]]
@@ -106,7 +108,7 @@ class TableFiles:
                 for column in table.column(self.label or self.image):
                     values = column.to_pylist() if self.label else [None] * len(column)
                     first = len(labels) - before
-                    labels += [_label(v, f"{file}, row {n}") for n, v in enumerate(values, first)]
+                    labels += [label_of(v, f"{file}, row {n}") for n, v in enumerate(values, first)]
             self.rows.append(len(labels) - before)
             if named := own or names:
                 self.borrowed |= not own and any(isinstance(one, int) for one in labels[before:])
@@ -255,28 +257,6 @@ def list_tables(
     return Listing(name, str(where), class_names, pools, notes=notes, partial=partial)
 
 
-def split_columns(table: Table, names: Sequence[str]) -> list[str]:
-    """Return the columns, out of *names*, that read like a split, or like a flag of one."""
-    import pyarrow.types as types
-
-    found = []
-    for name in names:
-        if table.schema.names.count(name) > 1:
-            continue
-        kind = table.schema.field(name).type
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        is_split = False
-        if types.is_string(kind) or types.is_large_string(kind):
-            with closing(table.column(name)) as columns:  # a text too many ends the reading
-                values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
-                is_split = reads_like_split(values)
-        if not is_split and is_flag(name):
-            flags = {str(value).lower() for c in table.column(name) for value in c.to_pylist()}
-            is_split = flags <= FLAG_VALUES
-        found += [name] if is_split else []
-    return found
-
-
 def _named(label: Any, names: Sequence[str], place: str) -> str | None:
     if label is None or isinstance(label, str):
         return label
@@ -286,69 +266,3 @@ def _named(label: Any, names: Sequence[str], place: str) -> str | None:
         f"{place}: label {label} is out of range; the {len(names)} classes have the numbers 0 to "
         f"{len(names) - 1}, and -1 is unknown"
     )
-
-
-def _metadata_names(metadata: Mapping[bytes, bytes], label: str, file: Path) -> tuple[str, ...]:
-    stored = metadata.get(b"huggingface")
-    if stored is None:
-        return ()
-    try:
-        features = json.loads(stored)["info"]["features"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        features = None
-    return feature_names(features, label, file)
-
-
-def feature_names(features: object, label: str, where: Path) -> tuple[str, ...]:
-    """Return the class names of a column in the features of a Hugging Face data set."""
-    try:
-        feature = features[label]  # type: ignore[index]
-        names = tuple(str(name) for name in feature.get("names") or ())
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{where}: 'huggingface' metadata lacks column {label}") from error
-    if len(set(names)) != len(names):
-        raise DataError(f"{where}: 'huggingface' metadata names a class twice: {names[:20]}")
-    return names
-
-
-def _label(value: Any, place: str) -> int | str | None:
-    """Return a label; numbers with gaps are stored as floating-point."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        if not value.is_integer():
-            raise DataError(f"{place}: the label {value} is neither a whole number nor a text")
-        return int(value)
-    label: int | str | None = value
-    return label
-
-
-def _find_columns(schema: Any, file: Path, *, labeled: bool) -> tuple[str, str]:
-    import pyarrow.types as types
-
-    names = list(schema.names)
-    image = next((name for name in IMAGE_COLUMNS if name in names), None)
-    label = next((name for name in LABEL_COLUMNS if name in names), "")
-    if image is None or (labeled and not label):
-        wanted = [f"a column {' or '.join(IMAGE_COLUMNS)}"]
-        wanted += [f"a column {' or '.join(LABEL_COLUMNS)}"] if labeled else []
-        raise DataError(f"{file}: needs {' and '.join(wanted)}; it has {', '.join(names)[:500]}")
-    if names.count(image) > 1 or names.count(label) > 1:
-        raise DataError(f"{file}: has two columns {image!r} or two columns {label!r}")
-    content = schema.field(image).type
-    if types.is_struct(content) and (index := content.get_field_index("bytes")) >= 0:
-        content = content.field(index).type
-    if not (types.is_binary(content) or types.is_large_binary(content)):
-        kind = schema.field(image).type
-        raise DataError(f"{file}: column {image} must be struct{{bytes, path}}, found {kind}")
-    if not label:
-        return image, label
-    kind = schema.field(label).type
-    value = kind.value_type if types.is_dictionary(kind) else kind  # pandas' categories
-    known = (
-        *(types.is_integer, types.is_floating, types.is_null),
-        *(types.is_string, types.is_large_string, types.is_string_view),
-    )
-    if not any(is_known(value) for is_known in known):
-        raise DataError(f"{file}: column {label} must be integers or texts, found {kind}")
-    return image, label

@@ -33,9 +33,9 @@ from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages, origin_of
 from daso.data.listing import Listing, part_called
+from daso.data.places import is_address
 from daso.data.source import UNLABELED
 from daso.data.tar_files import import_fsspec, open_file, open_tar, read_member, regular_members
-from daso.data.tar_files import is_address as is_address
 from daso.errors import DataError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -74,11 +74,6 @@ class Sample:
 def is_shards(place: str) -> bool:
     """Whether a text is a tar file, a pattern of tar files, or an address."""
     return is_address(place) or place.lower().endswith(ENDINGS)
-
-
-def absolute_place(place: Path | str) -> str:
-    """Make a path absolute; leave an address unchanged."""
-    return str(place) if is_address(str(place)) else str(Path(place).expanduser().resolve())
 
 
 def expand(pattern: str) -> list[str]:

@@ -17,7 +17,8 @@ from daso.data.images.encoded import Encoded, EncodedImages
 from daso.data.journal.entries import Journal, journal_path, labels_in_force
 from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing, Reading
-from daso.data.open import base_of, is_named, list_arrays, list_files
+from daso.data.open import base_of, list_arrays, list_files
+from daso.data.places import is_named
 from daso.data.read_listing import decode_pools
 from daso.errors import DataError, OptionError
 

@@ -12,7 +12,8 @@ from daso.train.beliefs.collect import FILE, MOST_IMAGES, write_beliefs
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import Progress
 from daso.train.folder.checkpoint import load_checkpoint
-from daso.train.prepare import Prepared, moved, prepare_again
+from daso.train.prepare import Prepared, prepare_again
+from daso.train.run_data import moved
 
 SHARE = 0.02
 """Share of the training time that writing beliefs may take."""

@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.cli.training.command import Folder
-from daso.data.formats.tar_shards import absolute_place
+from daso.data.places import absolute_place
 from daso.errors import MissingDependencyError, OptionError
 
 
@@ -26,7 +24,7 @@ class LabelCommand:
     check take into account by themselves.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE|RUN")]
+    source: Annotated[str, Argument("SOURCE|RUN", positional=True)]
     """The path of your images, as for daso train; images without any label will do. Or a run
     folder: its images, compared by its model."""
     out: Path | None = None
@@ -40,7 +38,7 @@ class LabelCommand:
     images, without a network)."""
     data: Path | None = None
     """For a manifest, the folder that its paths start in (default: its own)."""
-    unlabeled: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|TARS")] = None
+    unlabeled: Annotated[str | None, Argument("FOLDER|TARS")] = None
     """Folder or tar shards of unlabeled images, if they are elsewhere."""
     val: Folder | None = None
     """Folder of validation images, with one folder per class, if they are elsewhere."""

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from daso.catalog import ADDITIONS, METHODS, outline
-from daso.cli.terminal.parse import parse, plain_text
+from daso.cli.terminal.parse import Argument, parse, plain_text
 from daso.cli.terminal.tables import wide_console
 from daso.compose import Recipe
 from daso.errors import OptionError
@@ -48,7 +47,7 @@ OPTIONS = {
 class MethodsCommand:
     """List the methods, the parts that can be added to them, and what goes with what."""
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
+    name: Annotated[str | None, Argument("NAME", positional=True)] = None
     """Show the parts and hyper-parameters of this method, for example fixmatch+daso."""
     json: bool = False
     """Print JSON."""

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from daso.cli.terminal.parse import parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.cli.terminal.tables import wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError
@@ -23,7 +22,7 @@ from daso.reproduce.paper_tables import paper_tables
 class PresetsCommand:
     """List the benchmark settings: each name can be given to daso train in place of a source."""
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
+    name: Annotated[str | None, Argument("NAME", positional=True)] = None
     """Show all values of this preset, and what decides each."""
     method: str = "fixmatch+daso"
     """Method whose training is shown."""

@@ -1,0 +1,269 @@
+"""Classify the images of ``daso predict``, and write a row for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daso.cli.prediction.command import PredictCommand
+from daso.cli.prediction.inputs import Input, Inputs
+from daso.cli.prediction.output import (
+    UNKNOWN,
+    Cells,
+    Journal,
+    Table,
+    check_output,
+    weights_checksum,
+    write_csv,
+    write_output,
+)
+from daso.cli.prediction.progress import Counter
+from daso.cli.prediction.stream import predict_inputs
+from daso.data.images.decode import SUFFIXES
+from daso.errors import DataError, OptionError
+from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
+
+if TYPE_CHECKING:  # wrong places and outputs are refused before torch is imported
+    from daso.export.classifier import Classifier
+    from daso.export.facts import ModelFacts
+
+Array = npt.NDArray[Any]
+ToRow = Callable[[str, Array | str], Cells]
+"""Returns a row from an input's name and its probabilities, (K,), or why it cannot be read."""
+
+MAX_NAMED = 20
+"""Classes of an estimated distribution that are printed."""
+CHUNK_ROWS = 65_536
+"""Rows that are processed at a time while a distribution is estimated."""
+
+
+def classify(command: PredictCommand) -> int:
+    """Classify the images; return 1 if one could not be read, else 0."""
+    if command.out is not None:
+        check_output(command.out)
+    inputs = Inputs(command.images)
+    from daso.export.loading import load
+
+    classifier = load(command.model, command.device, precision=command.precision)
+    facts, names = classifier.facts, classifier.class_names
+    if facts.takes_images:
+        inputs.refuse_one_image(facts.input_shape)
+    if command.top > len(names):
+        raise OptionError(f"--top = {command.top} is more than the model's {len(names)} classes")
+    if command.unsure and UNKNOWN in names:
+        raise OptionError(f"--unsure cannot be used: a class of the model is named {UNKNOWN!r}")
+    table = Table(names, command.top, command.probabilities, command.unsure)
+    prior = "uniform" if command.logit_adjusted else command.prior
+    if prior == "estimated":
+        return _predict_twice(command, classifier, inputs, table)
+    target = None if prior is None else _read_prior(prior, facts)
+    if prior == "uniform" and facts.balanced_by:
+        print(
+            f"note: {facts.method} has balanced its classifier already "
+            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to "
+            "correct",
+            file=sys.stderr,
+        )
+
+    def to_row(name: str, answer: Array | str) -> Cells:
+        if isinstance(answer, str):
+            return table.failure(name, answer)
+        probs = answer if target is None else shift(answer[None], facts.prior, target)[0]
+        return table.row(name, probs)
+
+    if command.out is None:
+        reader = _reader(inputs)
+        _print_rows(table.columns, [])
+        write = lambda _, rows: _print_rows(None, rows)  # noqa: E731
+        counter = _predict(classifier, inputs, reader, to_row, write)
+        return _conclude(counter.count, counter.failed, None, inputs)
+    journal = _open_journal(command, command.out, facts, target)
+    _fill(journal, classifier, inputs, to_row)
+    write_output(command.out, table.columns, journal.read())
+    journal.remove()
+    return _conclude(journal.count, journal.failed, command.out, inputs)
+
+
+def _predict_twice(
+    command: PredictCommand, classifier: Classifier, inputs: Inputs, table: Table
+) -> int:
+    def to_row(name: str, answer: Array | str) -> Cells:
+        if isinstance(answer, str):
+            return table.failure(name, answer)
+        return [name, [float(f"{value:.7g}") for value in answer], None]
+
+    with tempfile.TemporaryDirectory() as place:
+        out = command.out or Path(place) / "predictions.csv"
+        journal = _open_journal(command, out, classifier.facts, None)
+        _fill(journal, classifier, inputs, to_row, resumable=command.out is not None)
+        rows = _with_estimate(journal, table, classifier.facts)
+        if command.out is None:
+            _print_rows(table.columns, rows)
+        else:
+            write_output(out, table.columns, rows)
+        journal.remove()
+    return _conclude(journal.count, journal.failed, command.out, inputs)
+
+
+def _read_prior(prior: str, facts: ModelFacts) -> Array:
+    path = Path(prior)
+    if path.suffix.lower() != ".json" and not path.is_file():
+        if prior not in ("uniform", "labeled"):
+            raise OptionError(
+                f"--prior {prior}: invalid choice; choose from uniform, labeled, estimated, or a "
+                ".json file of shares"
+            )
+        return facts.read_prior(prior)
+    try:
+        shares = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--prior {path} cannot be read: {error}") from error
+    if not isinstance(shares, dict | list):
+        raise OptionError(f'--prior {path} must hold an object such as {{"cat": 0.2, "dog": 0.8}}')
+    return facts.read_prior(shares)
+
+
+def _open_journal(
+    command: PredictCommand, out: Path, facts: ModelFacts, prior: Array | None
+) -> Journal:
+    options = dataclasses.asdict(command)
+    for name in ("model", "images", "out", "resume", "device"):
+        del options[name]
+    task = {
+        "facts": facts.to_metadata(),
+        "weights": weights_checksum(command.model, facts.step),
+        "options": json.dumps(options, default=str),
+        "prior": json.dumps(None if prior is None else prior.tolist()),
+    }
+    return Journal(out.with_name(f"{out.name}.partial"), task, resume=command.resume)
+
+
+def _reader(inputs: Inputs) -> Iterator[Input]:
+    reader = iter(inputs)
+    first = next(reader, None)
+    if first is None:
+        places = ", ".join(inputs.places)
+        raise DataError(
+            f"no image in {places}; recognized suffixes: {', '.join(sorted(SUFFIXES))}"
+            + "".join(f"\n{note}" for note in inputs.passed.notes(places))
+        )
+    return itertools.chain([first], reader)
+
+
+def _predict(
+    classifier: Classifier,
+    inputs: Inputs,
+    reader: Iterator[Input],
+    to_row: ToRow,
+    write: Callable[[list[Input], list[Cells]], None],
+    *,
+    bar: bool | None = None,
+    done: int = 0,
+) -> Counter:
+    with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
+        for answers in predict_inputs(classifier, reader):
+            rows = [to_row(item.name, answer) for item, answer in answers]
+            write([item for item, _ in answers], rows)
+            counter.add(rows)
+    return counter
+
+
+def _fill(
+    journal: Journal,
+    classifier: Classifier,
+    inputs: Inputs,
+    to_row: ToRow,
+    *,
+    resumable: bool = True,
+) -> None:
+    try:
+        reader = _reader(inputs)
+        again = journal.skip(reader)
+        if journal.count:
+            retried = f"; {len(again):,} that could not be read are tried again" if again else ""
+            print(f"resumed after {journal.count:,} images{retried}", file=sys.stderr)
+        if again:
+            answers = itertools.chain.from_iterable(predict_inputs(classifier, again.values()))
+            rows = ((item, to_row(item.name, answer)) for item, answer in answers)
+            journal.replace(dict(zip(again, rows, strict=True)))
+        _predict(classifier, inputs, reader, to_row, journal.write, bar=True, done=journal.count)
+    except DataError:
+        journal.remove_if_empty()
+        raise
+    except KeyboardInterrupt:
+        if resumable:
+            print(
+                f"{journal.count:,} images are in {journal.path}; repeat the command with --resume "
+                "to continue",
+                file=sys.stderr,
+            )
+        raise
+
+
+def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterator[Cells]:
+    readable = journal.count - journal.failed
+    estimate = facts.prior
+    if readable:
+        with tempfile.TemporaryFile() as file:
+            probs = np.memmap(file, np.float32, "w+", shape=(readable, len(table.class_names)))
+            for number, row in enumerate(row for row in journal.read() if row[-1] is None):
+                probs[number] = row[1]
+            chunks = -(-readable // CHUNK_ROWS)
+            estimate, how = facts.estimate_distribution(lambda: np.array_split(probs, chunks))
+        _print_estimate(estimate, how, table.class_names, readable)
+    for name, *values, error in journal.read():
+        if error is not None:
+            yield table.failure(name, error)
+        else:
+            yield table.row(name, shift(np.array(values), facts.prior, estimate)[0])
+
+
+def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: int) -> None:
+    order = np.argsort(-estimate, kind="stable")[:MAX_NAMED].tolist()
+    shares = ", ".join(f"{names[k]} {estimate[k]:.1%}" for k in order)
+    more = f", and {len(names) - MAX_NAMED} more classes" if len(names) > MAX_NAMED else ""
+    print(
+        f"class distribution of {images:,} images, estimated by {how}: {shares}{more}",
+        file=sys.stderr,
+    )
+    if (points := uncertainty(estimate, images)) > FEW_POINTS:
+        print(
+            f"note: {images:,} images are few to estimate a distribution from: its shares are "
+            f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
+            "or classify more images at once",
+            file=sys.stderr,
+        )
+    lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 1]
+    if lost:
+        others = " and others" if len(lost) > MAX_NAMED else ""
+        print(
+            f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, "
+            "so none is classified as such; if that is wrong, use another --prior",
+            file=sys.stderr,
+        )
+
+
+def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be Unicode
+    write_csv(sys.stdout, columns, rows)
+
+
+def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
+    for note in inputs.passed.notes(", ".join(inputs.places)[:200]):
+        print(f"note: {note}", file=sys.stderr)
+    if out is not None:
+        print(f"{count:,} images: {out}", file=sys.stderr)
+    if failed:
+        print(f"daso: {failed:,} of {count:,} images could not be read", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,62 @@
+"""The options of ``daso predict``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from daso.cli.terminal.parse import Argument
+from daso.errors import OptionError
+
+
+@dataclass(frozen=True)
+class PredictCommand:
+    """Classify images with a trained model.
+
+    The exit status is 1 if an image could not be read. Its row says why, and the others are
+    classified. Probabilities are calibrated on the run's hold-out if that is large enough.
+    """
+
+    model: Annotated[Path, Argument("MODEL", positional=True)]
+    """A run folder, or an .onnx or .safetensors file of daso export."""
+    images: Annotated[tuple[str, ...], Argument("PLACE", positional=True)]
+    """Image files, folders (searched at any depth), globs, manifests (.csv, .tsv, .jsonl or
+    .parquet with a column of paths), .npy or .npz files of images or vectors; - reads a list of
+    files from standard input."""
+    out: Path | None = None
+    """.csv, .jsonl or .parquet file to write (default: CSV to standard output): path, class,
+    confidence, error."""
+    resume: bool = False
+    """Continue a stopped prediction into OUT; images that could not be read are tried again."""
+    top: int = 1
+    """Number of classes to name for each image, the most probable first."""
+    probabilities: bool = False
+    """Add a column with the probability of each class."""
+    unsure: float = 0.0
+    """Answer "unknown" if the confidence is below this value, from 0 to 1."""
+    prior: str | None = None
+    """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
+    from at least some hundred of these images (from the confusion on the hold-out; if that has
+    fewer than ten images of a class, by the expectation-maximization of Saerens et al., 2002, which
+    may lose a rare class); or a JSON file with the share of each class by name (default: the
+    distribution that the model learned)."""
+    logit_adjusted: bool = False
+    """Short for --prior uniform: better if all classes are equally likely."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the first accelerator."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of the network (default: that of the training for a run folder, float32 for an
+    exported file)."""
+
+    def check(self) -> None:
+        if not self.images:
+            raise OptionError("no images given; name files or folders")
+        if not 0 <= self.unsure <= 1:
+            raise OptionError(f"--unsure = {self.unsure} must be in [0, 1]")
+        if self.top < 1:
+            raise OptionError(f"--top = {self.top} must be at least 1")
+        if self.logit_adjusted and self.prior not in (None, "uniform"):
+            raise OptionError("--logit-adjusted means --prior uniform; give one of them")
+        if self.resume and self.out is None:
+            raise OptionError("output to stdout cannot be resumed; add --out")

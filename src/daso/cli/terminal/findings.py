@@ -1,0 +1,98 @@
+"""The report of ``daso data check``, printed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from daso.data.check.findings import CALLED, Finding
+from daso.data.check.report import Report
+
+COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
+
+
+@contextlib.contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many images are read, in a terminal; yield what to call with done and total."""
+    console = Console(file=sys.stderr, emoji=False)
+    columns = (
+        TextColumn("reading images"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_report(report: Report, console: Console, shown: int | None) -> None:
+    """Print a report, with the first *shown* images of each finding; None: with all."""
+
+    def show(line: str) -> None:
+        console.print(line, soft_wrap=True, highlight=False)
+
+    for note in report.notes:
+        show(escape(note))
+    console.print(_class_table(report))
+    show(escape(_summary(report)))
+    for finding in report.findings:
+        show(f"\n[{COLORS[finding.level]}]{finding.level}[/] {escape(finding.text)}")
+        if finding.cure:
+            show(f"  {escape(finding.cure)}")
+        for name, detail in finding.images[:shown]:
+            show(f"    {escape(name)}: {escape(detail)}")
+        if shown is not None and len(finding.images) > shown:
+            show(f"    and {len(finding.images) - shown:,} more (--all lists them)")
+    show(f"\n{escape(_verdict(report.findings))}")
+
+
+def _class_table(report: Report) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("class")
+    parts = list(report.class_counts)
+    for part in parts:
+        table.add_column(CALLED[part], justify="right")
+    for k, name in enumerate(report.class_names):
+        table.add_row(escape(name), *(f"{report.class_counts[part][k]:,}" for part in parts))
+    return table
+
+
+def _summary(report: Report) -> str:
+    counts = ", ".join(f"{count:,} {CALLED[part]}" for part, count in report.counts.items())
+    lines = [f"{counts} images of {len(report.class_names)} classes"]
+    if report.imbalance is not None:
+        ratio = f"{report.imbalance:.3g}"
+        lines[0] += f"; the largest class has {ratio} times the labels of the smallest"
+    if report.widths and report.heights and report.shape:
+        sizes = f"all are {report.widths[0]} x {report.heights[0]} pixels"
+        if report.sizes > 1:
+            (low, median, high), (lowest, middle, highest) = report.widths, report.heights
+            sizes = (
+                f"{low} to {high} pixels wide (median {median:g}), {lowest} to {highest} high "
+                f"(median {middle:g})"
+            )
+        channels, height, width = report.shape
+        color = "gray" if channels == 1 else "in color"
+        why = " on this machine, which has no accelerator" if report.shrunk else ""
+        lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
+    return "\n".join(lines)
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    levels = {finding.level for finding in findings}
+    if "refused" in levels:
+        fatal = any(finding.code in ("empty-class", "one-class") for finding in findings)
+        cure = "" if fatal else ", or leave it out with --skip-bad"
+        return f"Training refuses this data: correct what is refused{cure}."
+    if "warning" in levels:
+        return "Training will run, but the warnings above may affect its results."
+    return "No problems found."

@@ -1,0 +1,88 @@
+"""The data of a run: opened from its configuration, and described in its folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from daso.compose import Recipe
+from daso.data.images.cache import Cache
+from daso.data.images.pool import Pool
+from daso.data.open import open_source
+from daso.data.places import NAMES, is_address
+from daso.data.source import Source
+from daso.data.training_data import TrainingData
+from daso.nets.backbone import Backbone
+from daso.train.config import RunConfig
+from daso.train.encoder.embeddings import EmbeddedData
+
+
+def describe_data(
+    data: TrainingData, backbone: Backbone | None = None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Return the content of ``data.json``; with the configuration it can rebuild the network."""
+
+    def by_class(pool: Pool | None) -> list[int] | None:
+        if pool is None:
+            return None
+        return torch.bincount(pool.labels, minlength=len(data.class_names)).tolist()
+
+    truth = None
+    if data.unlabeled is not None and bool((data.unlabeled.labels >= 0).all()):
+        truth = by_class(data.unlabeled)
+    return {
+        "class_names": list(data.class_names),
+        "labeled_counts": data.class_counts.tolist(),
+        "unlabeled_counts": truth,
+        "unlabeled": 0 if data.unlabeled is None else len(data.unlabeled),
+        "holdout": 0 if data.holdout is None else len(data.holdout),
+        "test": 0 if data.test is None else len(data.test),
+        "holdout_counts": by_class(data.holdout),
+        "test_counts": by_class(data.test),
+        "image_shape": list(data.image_shape if isinstance(data, EmbeddedData) else data.shape),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "split_fingerprint": data.fingerprint,
+        "images_fingerprints": data.images_fingerprints,
+        **({} if data.journal is None else {"journal": data.journal}),
+        **({} if backbone is None else {"backbone": backbone.describe()}),
+        **({} if recipe is None else {"method": recipe.describe()}),
+        **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
+    }
+
+
+def open_configured(config: RunConfig) -> Source:
+    """Open the images of a run; see ``open_source``."""
+    return open_source(
+        config.source,
+        data=None if config.data is None else Path(config.data),
+        folders=config.folders,
+        size=config.size,
+        skip_bad=config.skip_bad,
+        cache=None if config.cache is None else Cache(Path(config.cache)),
+        journal=config.journal,
+    )
+
+
+def moved(config: RunConfig, data: Path | None, device: str | None = None) -> RunConfig:
+    """Return a run's configuration with its files, or its device, elsewhere."""
+    if data is not None:
+        place = str(data.resolve())
+        if config.source in NAMES or (config.data is not None and data.is_dir()):
+            config = replace(config, data=place)
+        else:
+            # Folders beside the images have moved with them.
+            folders = {
+                part: folder
+                if is_address(folder)
+                else os.path.normpath(Path(place) / os.path.relpath(folder, config.source))
+                for part, folder in config.folders.items()
+            }
+            config = replace(config, source=place, folders=folders)
+    if device is not None:
+        config = replace(config, train=replace(config.train, device=device))
+    return config
