@@ -152,6 +152,7 @@ def _parser(prog: str, own: Group, groups: Mapping[str, Group]) -> _Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # -1e-3 is a value too
     for name, option in own.options.items():
         _add(parser, name, option)
     for title, group in groups.items():
