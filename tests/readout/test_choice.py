@@ -124,23 +124,3 @@ def test_no_more_unlabeled_features_than_stated(monkeypatch: pytest.MonkeyPatch)
     (x, y), (z, _) = blobs([4, 4], 0), blobs([20, 19], 1)
     chosen(x, y, z, classes=2)
     assert set(sizes) == {20}
-
-
-def test_more_weight_needs_more_than_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two weights the larger is taken only where the labels tell that it is better."""
-    (x, y), (z, _) = blobs([30, 10, 4], 0, 2.0), blobs([100] * 3, 1, 2.0)
-    losses = {0.1: 0.6, 0.5: 0.5, None: 0.9}
-
-    def weight(noise: float) -> float | None:
-        order = iter((None, 0.1, 0.5))
-        random = torch.Generator().manual_seed(0)
-
-        def told(logits: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-            spread = noise * torch.randn(len(labels), generator=random, dtype=torch.float64)
-            return losses[next(order)] + spread, 1.0
-
-        monkeypatch.setattr(choice, "_losses", told)
-        return chosen(x, y, z).best.unlabeled_weight
-
-    assert weight(noise=0.01) == 0.5
-    assert weight(noise=2.0) == 0.1

@@ -98,8 +98,7 @@ def choose(
     with fewer labels than folds are in some of them; a class with one label is predicted in none.
 
     Args:
-        weights: c of the mixtures to try, ascending; the least is chosen whose loss is within a
-            standard error of the best. A head on the labeled features alone is always tried.
+        weights: c of the mixtures to try; a head on the labeled features alone is always tried.
     """
     rows = _balanced(labels.cpu().numpy(), seed).to(labels.device)
     labels = labels[rows]
@@ -133,21 +132,8 @@ def choose(
     mixed = min((c for c in candidates if c.unlabeled_weight is not None), key=_loss, default=None)
     if mixed is None:
         return Choice(plain, tuple(candidates), 0.0, 0.0)
-
-    def excess(one: Candidate, other: Candidate) -> Tensor:
-        first, second = (losses[c.name, c.unlabeled_weight][0] for c in (one, other))
-        return first - second
-
-    # The least weight whose loss is within a standard error of the best.
-    for lighter in candidates:
-        if lighter.name == mixed.name and lighter.unlabeled_weight is not None:
-            more = excess(lighter, mixed)
-            mean = float(more @ shares)
-            if mean <= float(((more - mean) * shares).square().sum().sqrt()):
-                mixed = lighter
-                break
-    untested = int((counts == 1).sum())
-    gain, error = _expected_gain(excess(plain, mixed), labels[tested], untested)
+    before, after = (losses[c.name, c.unlabeled_weight][0] for c in (plain, mixed))
+    gain, error = _expected_gain(before - after, labels[tested], int((counts == 1).sum()))
     return Choice(mixed if gain > 0 else plain, tuple(candidates), gain, error)
 
 
