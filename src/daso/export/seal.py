@@ -7,8 +7,8 @@ from pathlib import Path
 
 PREFIX = "daso-checksum:"
 EMPTY = "0" * 32
-SEAL = {"checksum": PREFIX + EMPTY}
-"""What a file's metadata holds before it is sealed; the digits are those of an empty checksum."""
+SEAL = {"checksum": f'"{PREFIX}{EMPTY}"'}
+"""What a file's metadata holds before it is sealed, as JSON; the digits are an empty checksum's."""
 
 
 def seal_file(path: Path) -> None:
