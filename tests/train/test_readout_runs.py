@@ -267,6 +267,23 @@ def test_a_weight_that_is_given_is_used(
         prepare(tiny_config("supervised", steps=0), digits)
 
 
+def test_a_trained_network_weighs_less_than_the_patches(
+    tiny_config: MakeConfig, digits: Source, tmp_path: Path
+) -> None:
+    """Its features fit the labels too well; how much less, an option says."""
+    shares = []
+    for scale in (None, 0.3, 1.0):
+        options = {"network_scale": scale, "dimensions": 20}
+        config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
+        prepared = prepare(config, digits)
+        train(prepared, tmp_path / str(scale))
+        readout = prepared.training.average.network.readout
+        assert readout is not None
+        norms = {name: float(block.matrix.norm()) for name, block in readout.blocks.items()}
+        shares.append(norms["network"] / norms["patches"])
+    assert shares[0] == shares[1] < 0.6 * shares[2]
+
+
 def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
     """The readout is fitted to embeddings; the model that is loaded computes them from images."""
     backbone = train(
