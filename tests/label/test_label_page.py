@@ -39,6 +39,7 @@ class Visit:
         context = self.browser.new_context(viewport=size, is_mobile=width < 600, **options)
         context.set_default_timeout(60_000)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a busy machine takes its time
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
         here = f"http://127.0.0.1:{served.port}/"

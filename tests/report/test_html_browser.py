@@ -45,6 +45,7 @@ class Visit:
         size = {"width": width, "height": 900}
         context = self.browser.new_context(viewport=size, is_mobile=width < 600, color_scheme=theme)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a busy machine takes its time
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
         page.on("request", lambda asked: self._note(asked.url))
