@@ -363,6 +363,27 @@ def test_a_file_that_vanished_leaves_a_note_in_its_place(
     assert served.labels == {name: truth(name)}
 
 
+def test_what_was_clicked_away_stays_so_after_an_undo(
+    visit: Visit, serve: Callable[..., Served], photos: Path
+) -> None:
+    served = serve(photos)
+    page = visit.open(served)
+    label_by_keys(page, 2)
+    settled(page)
+    page.keyboard.press("Alt+2")
+    wrong = page.locator(".grid .tile").nth(1)
+    expect(wrong).to_be_visible()
+    image = wrong.get_attribute("data-image")
+    wrong.click()
+    with page.expect_response("**/believed?*"):
+        page.keyboard.press("u")
+    settled(page)
+    assert len(served.labels) == 1
+    marked = page.locator(f'.grid .tile[data-image="{image}"]')
+    expect(marked).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".grid .tile[aria-selected=true]")).to_have_count(1)
+
+
 def test_hundreds_of_classes_are_searched(
     visit: Visit, serve: Callable[..., Served], tmp_path: Path
 ) -> None:

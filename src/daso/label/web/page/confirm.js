@@ -69,7 +69,10 @@ export class Confirm {
       const cold = classes().length === 0;
       return this.root.replaceChildren(cold ? blank("plus", "There is no class yet", "Name the first class with +, and label some suggested images. Then whole classes can be confirmed here.", h("a", { class: "button primary", href: "#suggested" }, "Suggested images")) : blank("wait", "Looking for images", "A moment."));
     }
-    this.grid.chosen.clear();
+    // What was clicked away stays so when images of the same class come again, as after an undo.
+    const same = this.drawn === this.label, marks = this.grid.chosen;
+    this.grid.chosen = new Set(items.map((one) => one.image).filter((image) => same && marks.has(image)));
+    this.drawn = this.label;
     const rest = items.length ? [this.grid.element, (this.actions = h("div", { class: "actionbar" }))] : [this.nothing()];
     this.root.replaceChildren(
       h("div", { class: "viewhead" }, h("h2", {}, "Is this all ", h("bdi", { class: "name" }, this.label), "?"), h("p", { class: "note" }, items.length ? `${count(this.total)} believed, surest first. Click what is something else; Enter confirms the rest.` : "")),
