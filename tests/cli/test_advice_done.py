@@ -6,7 +6,6 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +16,10 @@ from PIL import Image
 from daso.cli import main
 from daso.data.journal import Journal
 from daso.files import read_json
+from tests.cli.conftest import Say
 
-Say = Callable[..., tuple[int, str]]
-"""Runs the command line; returns status and what was printed."""
 QUICK = ["--method", "supervised", "--network", "small-4", "--steps", "2", "--batch", "4"]
 QUICK += ["--device", "cpu", "--size", "8", "--quiet"]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def run(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.err + said.out
-
-    return run
 
 
 @pytest.fixture(scope="module")

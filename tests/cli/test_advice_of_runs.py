@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from label_sets import write_folder
 
 from daso.cli import main
+from tests.cli.conftest import Say
 
-Say = Callable[..., tuple[int, str]]
 QUICK = ["--network", "small-4", "--batch", "4", "--device", "cpu", "--size", "8", "--quiet"]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Return a function that runs the command line and returns status and what was printed."""
-
-    def run(*words: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.err + said.out
-
-    return run
 
 
 @pytest.fixture(scope="module")
