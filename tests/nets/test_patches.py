@@ -162,6 +162,10 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="layout"):
             PatchEncoder.like(state | {"sizes.0.layout": torch.tensor(layout)})
-    del state["sizes.0.kernel"]
+    two = PatchEncoder(1, geometries(32, 32), 5).state_dict()
+    del two["sizes.1.kernel"]
     with pytest.raises(ValueError, match=r"zip|argument"):
-        PatchEncoder.like(state)
+        PatchEncoder.like(two)
+    del two["sizes.0.kernel"]
+    with pytest.raises(ValueError, match="no filters"):
+        PatchEncoder.like(two)

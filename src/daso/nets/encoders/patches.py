@@ -86,6 +86,8 @@ class PatchEncoder(nn.Module):
         """
         layouts = [state[name] for name in sorted(state) if name.endswith("layout")]
         kernels = [state[name] for name in sorted(state) if name.endswith("kernel")]
+        if not kernels:
+            raise ValueError("the patches have no filters")
         found = []
         for layout, kernel in zip(layouts, kernels, strict=True):
             numbers = [int(number) for number in layout]
