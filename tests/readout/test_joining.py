@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,16 +29,18 @@ def test_the_maps_of_the_kinds_add_up_to_the_joined_features() -> None:
     labels = torch.arange(60) % CLASSES
     first = projected(*torch.split(clusters(labels, 3, 5, 0), 30))
     second = projected(*torch.split(clusters(labels, 3, 8, 1), 30))
-    for scales in (None, [1.0, 0.25]):
-        joined = join([first, second], 6, scales)
+    for scale in (1.0, 0.25):
+        kinds = (first, replace(second, scale=scale))
+        joined = join(kinds, 6)
         for rows, expected in (("labeled", joined.labeled), ("unlabeled", joined.unlabeled)):
             parts = [
                 getattr(kind, rows) @ matrix
-                for kind, matrix in zip((first, second), joined.matrices, strict=True)
+                for kind, matrix in zip(kinds, joined.matrices, strict=True)
             ]
             torch.testing.assert_close(sum(parts) + joined.bias, expected)
     # With a scale of 0 a kind has no part; with a small one it has a small part.
-    parts = [
-        join([first, second], 6, [1.0, scale]).matrices[1].abs().max() for scale in (0, 0.3, 1)
+    shares = [
+        join([first, replace(second, scale=scale)], 6).matrices[1].abs().max()
+        for scale in (0, 0.3, 1)
     ]
-    assert parts[0] == 0 < parts[1] < parts[2]
+    assert shares[0] == 0 < shares[1] < shares[2]

@@ -18,11 +18,16 @@ patches together were worse than those of patches alone on CIFAR-10 (LOG.md, 202
 
 @dataclass(frozen=True)
 class Projected:
-    """A projection of features of one kind, and those of the labeled and unlabeled images."""
+    """A projection of features of one kind, and those of the labeled and unlabeled images.
+
+    Attributes:
+        scale: factor of the features among those of other kinds.
+    """
 
     projection: Projection
     labeled: Tensor
     unlabeled: Tensor
+    scale: float = 1.0
 
     def first(self, unlabeled: int) -> Projected:
         """Return it with the first unlabeled images only; their order is random."""
@@ -45,18 +50,13 @@ class Joined:
     bias: Tensor
 
 
-def join(
-    kinds: Sequence[Projected], dimensions: int, scales: Sequence[float] | None = None
-) -> Joined:
-    """Join features of several kinds, each with the same total variance, by their components.
+def join(kinds: Sequence[Projected], dimensions: int) -> Joined:
+    """Join features of several kinds by their components.
 
-    Args:
-        scales: one for each kind, by which its features are multiplied before; default: 1.
+    Each kind has the same total variance, times its scale squared.
     """
     sizes = [len(kind.projection.bias) for kind in kinds]
-    factors = [
-        scale / size**0.5 for scale, size in zip(scales or [1.0] * len(kinds), sizes, strict=True)
-    ]
+    factors = [kind.scale / size**0.5 for kind, size in zip(kinds, sizes, strict=True)]
     pairs = list(zip(kinds, factors, strict=True))
     labeled = torch.cat([kind.labeled * factor for kind, factor in pairs], 1)
     unlabeled = torch.cat([kind.unlabeled * factor for kind, factor in pairs], 1)

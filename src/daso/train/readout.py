@@ -89,8 +89,7 @@ class ReadoutFitter:
         for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
             readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
             few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
-            scales = [self.network_scale if kind == "network" else 1.0 for kind in sorted(kinds)]
-            joined = join(few, self.part.dimensions, scales)
+            joined = join(few, self.part.dimensions)
             forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
         given = self.part.mixture_weight
         choice = choose(
@@ -186,12 +185,12 @@ class ReadoutFitter:
         parts = [[projection(part)] for part in sample] if spread == 1 else list(encode(1))
         empty = projection.bias.new_zeros(0, len(projection.bias))
         first, second = (torch.cat([empty, *part]) for part in (*parts, [])[:2])
-        return Projected(projection, first, second)
+        scale = self.network_scale if kind == "network" else 1.0
+        return Projected(projection, first, second, scale)
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""
-        scales = [self.network_scale if name == "network" else 1.0 for name in kinds]
-        joined = join(list(kinds.values()), self.part.dimensions, scales)
+        joined = join(list(kinds.values()), self.part.dimensions)
         weight, temperature = readout.chosen.tolist()
         options = self.part.options
         unlabeled = joined.unlabeled[:0]
