@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daso.cli import main
 from daso.data.benchmarks.cifar import CIFAR10
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
@@ -95,6 +96,8 @@ MARKS = {
 DRAW_RUN = draw.draw_run
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
+Say = Callable[..., tuple[int, str]]
+"""Runs the command line; returns status and what was printed."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -259,3 +262,16 @@ def make_image_folder(tmp_path_factory: pytest.TempPathFactory) -> MakeFolder:
         return folder
 
     return make
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Return a function that runs the command line and returns its status and words."""
+
+    def run(*words: object) -> tuple[int, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return status, said.err + said.out
+
+    return run
