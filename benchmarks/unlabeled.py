@@ -59,6 +59,11 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"steps": 1500, "batch": 16},
     ),
     "fixmatch+la+mixture": ("fixmatch+la+mixture", {}, {"steps": 1500, "batch": 16}),
+    **{
+        name: (name, {}, {"steps": 1500, "batch": 16, **SHORT})
+        for name in ("fixmatch+la", "freematch+la", "softmatch+la", "debiaspl+la", "adello")
+    },
+    "simpro": ("simpro", {"prior_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),
 }
 """Method, hyper-parameters and training of each side; trainings take about as long as one another.
 """

@@ -12,7 +12,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,12 @@ METHODS = {
     "mixmatch": "daso.methods.mixmatch:MixMatch",
     "remixmatch": "daso.methods.remixmatch:ReMixMatch",
     "fixmatch": "daso.methods.fixmatch:FixMatch",
-    "boss": "daso.methods.boss:BOSS",
+    "freematch": "daso.methods.variants.freematch:FreeMatch",
+    "softmatch": "daso.methods.variants.softmatch:SoftMatch",
+    "debiaspl": "daso.methods.variants.debiaspl:DebiasPL",
+    "simpro": "daso.methods.variants.simpro:SimPro",
+    "adello": "daso.methods.variants.adello:ADELLO",
+    "boss": "daso.methods.variants.boss:BOSS",
     "usadtm": "daso.methods.usadtm:USADTM",
     "mixtureteacher": "daso.methods.mixture_teacher:MixtureTeacher",
 }
@@ -66,6 +71,8 @@ class Hyperparameter:
 def hyperparameters(part: type) -> tuple[Hyperparameter, ...]:
     """Return the hyper-parameters of a part: the keyword-only arguments that are not slots.
 
+    ``**shared`` stands for those of the base class, except what the class refuses.
+
     Raises:
         OptionError: an argument has no default, or no type that is known where it stands.
     """
@@ -94,13 +101,32 @@ def hyperparameters(part: type) -> tuple[Hyperparameter, ...]:
         found.append(
             Hyperparameter(argument.name, annotation, argument.default, part.__name__, text)
         )
+    if shares_arguments(part):
+        own = {parameter.name for parameter in found}
+        found += [
+            replace(parameter, part=part.__name__)
+            for parameter in hyperparameters(part.__bases__[0])
+            if parameter.name not in own | getattr(part, "refuses", {}).keys()
+        ]
     return tuple(found)
 
 
+def shares_arguments(part: type) -> bool:
+    """Whether a part's constructor passes keyword arguments on to that of its base class."""
+    kinds = [argument.kind for argument in inspect.signature(part).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
 @cache
-def arguments(part: type) -> tuple[str, ...]:
-    """Return the names of all arguments of a part's constructor, slots and facts included."""
-    return tuple(inspect.signature(part).parameters)
+def arguments(part: type) -> dict[str, inspect.Parameter]:
+    """Return all arguments of a part's constructor by name, slots and facts included."""
+    found = dict(inspect.signature(part).parameters)
+    if shares_arguments(part):
+        found = {name: each for name, each in found.items() if each.kind is not each.VAR_KEYWORD}
+        for name, argument in arguments(part.__bases__[0]).items():
+            if argument.kind is argument.KEYWORD_ONLY and name not in getattr(part, "refuses", {}):
+                found.setdefault(name, argument)
+    return found
 
 
 def parts_with(option: str) -> list[str]:

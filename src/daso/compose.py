@@ -260,8 +260,8 @@ def compose(name: str, facts: Facts, options: Mapping[str, Any] | None = None) -
 
 
 def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: Any) -> Any:
-    part = load(part)
-    parameters = inspect.signature(part).parameters.values()
+    found: Any = load(part)
+    parameters = arguments(found).values()
     requested = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     for name in requested:
         if not hasattr(facts, name):
@@ -270,7 +270,7 @@ def _build(part: type[Part], facts: Facts, options: Mapping[str, Any], **slots: 
                 f"{', '.join(vars(facts))}, or put it after a * as a hyper-parameter"
             )
     values = {p.name: options[p.name] for p in parameters if p.name in options}
-    return part(*(getattr(facts, name) for name in requested), **values, **slots)
+    return found(*(getattr(facts, name) for name in requested), **values, **slots)
 
 
 def _split(name: str) -> list[str]:

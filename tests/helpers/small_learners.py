@@ -19,7 +19,11 @@ from daso.parts import Facts
 
 K, D = 4, 16
 EAGER: dict[str, dict[str, Any]] = {
-    **{name: {"threshold": 0.4} for name in ("pseudolabel", "fixmatch", "boss")},
+    **{name: {"threshold": 0.4} for name in ("pseudolabel", "fixmatch", "boss", "debiaspl")},
+    "freematch": {"mean_decay": 0.9},
+    "softmatch": {"mean_decay": 0.9},
+    "simpro": {"threshold": 0.4, "prior_period": 2},
+    "adello": {"threshold": 0.4, "complementary_start": 0.0},
     "usadtm": {"warmup_steps": 0, "cosine_threshold": 0.5},
     "daso": {"warmup_steps": 0, "histogram_period": 1, "queue_length": 8},
     "darp": {"darp_start": 0.0, "darp_period": 1},

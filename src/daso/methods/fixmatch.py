@@ -34,6 +34,9 @@ class FixMatch(Method):
             the weak views, without a gradient, which is faster.
 
     Departures from the authors' code of DASO: none with ``weak_pass="joint"``.
+
+    A variant overrides ``improve``, ``weigh``, ``labeled_loss`` or ``unlabeled_losses``; its
+    constructor passes ``**shared`` arguments on.
     """
 
     paper = "Sohn et al., NeurIPS 2020, arXiv 2001.07685"
@@ -61,9 +64,25 @@ class FixMatch(Method):
         self.unlabeled_weight = unlabeled_weight
         self.weak_pass = weak_pass
 
-    def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
+    def improve(self, guess: Guess) -> Guess:
+        """Return a better guess about the unlabeled images, which the losses learn from."""
+        better: Guess = self.refine(guess)
+        return better
+
+    def weigh(self, guess: Guess) -> Tensor:
         """Return the weight of each guess, float (U,): 1 from the threshold on, else 0."""
+        confidence = guess.probs.amax(1)
         return (confidence >= self.threshold).to(confidence.dtype)
+
+    def labeled_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of logits (B, K) of labeled images, a scalar; computed first."""
+        loss: Tensor = self.supervised(logits, batch.labels, batch.step)
+        return loss
+
+    def unlabeled_losses(self, logits: Tensor, guess: Guess, mask: Tensor) -> dict[str, Tensor]:
+        """Return the losses of logits (U, K) of strong views, given guesses and their weights."""
+        per_image = F.cross_entropy(logits, guess.probs.argmax(1), reduction="none")
+        return {"unlabeled": self.unlabeled_weight * (mask * per_image).mean()}
 
     def forward(self, network: Network, teacher: Network, batch: Batch) -> Step:
         """Return ``"labeled"``, ``"unlabeled"``, and the losses of refiner and terms."""
@@ -86,14 +105,12 @@ class FixMatch(Method):
             for term in self.terms:
                 others |= term.beliefs(network, weak)  # type: ignore[operator]
             guess = Guess(linear, weak, batch.indices, batch.step, {"linear": linear}, others)
-            guess = self.refine(guess)
-            confidence, pseudo_label = guess.probs.max(1)
-            mask = self.weigh(confidence, pseudo_label)
-        per_image = F.cross_entropy(network.classify(strong), pseudo_label, reduction="none")
+            guess = self.improve(guess)
+            mask = self.weigh(guess)
 
         losses = {
-            "labeled": self.supervised(network.classify(labeled), batch.labels, batch.step),
-            "unlabeled": self.unlabeled_weight * (mask * per_image).mean(),
+            "labeled": self.labeled_loss(network.classify(labeled), batch),
+            **self.unlabeled_losses(network.classify(strong), guess, mask),
             **self.refine.losses(guess, strong),
         }
         outputs = Outputs(labeled, batch.labels, strong, guess, batch.draws)

@@ -82,7 +82,7 @@ class Method(Part):
         uses_teacher: whether the method itself, not only a refiner, evaluates the teacher.
         needs_readout: whether the method learns from the readout of the teacher.
         unlabeled_options: hyper-parameters of the loss that ``unlabeled_weight`` scales.
-        refuses: the reasons why a slot is missing, by its name.
+        refuses: the reasons why a slot, or an argument of the base class, is missing, by its name.
     """
 
     kind: ClassVar[str] = "method"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from daso.errors import check_choice, check_range
-from daso.losses.labeled import LabeledLoss
 from daso.methods.fixmatch import FixMatch
-from daso.refine.guess import Refiner
-from daso.terms.term import Term
+from daso.refine.guess import Guess
 
 
 class BOSS(FixMatch):
@@ -31,14 +28,8 @@ class BOSS(FixMatch):
             to *threshold*.
         weights_count: guesses that c_k counts in the weights: ``"all"``, as in the notation of the
             DASO paper, or the ``"confident"`` ones, as in the code of BOSS's authors.
-        refine: improves the guess before it is thresholded, e.g. DASO.
-        supervised: the loss on labeled images, of logits and labels.
-        terms: further losses, e.g. ABC.
-        threshold: tau, probability from which a guess of the most frequent class is used, 0 to 1.
-        unlabeled_weight: lambda_u, weight of the loss on unlabeled images, >= 0.
-        weak_pass: ``"joint"``: one forward pass over labeled, weak and strong images, which share
-            their batch-norm statistics, as in FixMatch; ``"apart"``: a pass of its own for the weak
-            views, without a gradient, which is faster.
+        shared: of :class:`~daso.methods.fixmatch.FixMatch`; *threshold* is that of the most
+            frequently guessed class.
 
     DASO's authors did not publish their code of BOSS.
     """
@@ -52,29 +43,18 @@ class BOSS(FixMatch):
         *,
         threshold_range: float = 0.25,
         weights_count: Literal["all", "confident"] = "all",
-        refine: Refiner | None = None,
-        supervised: LabeledLoss | None = None,
-        terms: Sequence[Term] = (),
-        threshold: float = 0.95,
-        unlabeled_weight: float = 1.0,
-        weak_pass: Literal["joint", "apart"] = "joint",
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            refine=refine,
-            supervised=supervised,
-            terms=terms,
-            threshold=threshold,
-            unlabeled_weight=unlabeled_weight,
-            weak_pass=weak_pass,
-        )
-        check_range("threshold_range", threshold_range, 0, threshold)
+        super().__init__(**shared)
+        check_range("threshold_range", threshold_range, 0, self.threshold)
         check_choice("weights_count", weights_count, ("all", "confident"))
         self.num_classes = num_classes
         self.threshold_range = threshold_range
         self.weights_count = weights_count
 
-    def weigh(self, confidence: Tensor, pseudo_label: Tensor) -> Tensor:
+    def weigh(self, guess: Guess) -> Tensor:
         """Return the weight of each guess, float (U,); those above 0 have the mean 1."""
+        confidence, pseudo_label = guess.probs.max(1)
         guesses = F.one_hot(pseudo_label, self.num_classes)
         counts = guesses.sum(0)
         threshold = self.threshold - self.threshold_range * (1 - counts / counts.max())

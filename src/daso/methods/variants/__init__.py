@@ -1,0 +1,1 @@
+"""FixMatch with other thresholds, weights of its guesses, or priors in its losses."""
