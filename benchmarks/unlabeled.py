@@ -50,6 +50,7 @@ SHORT: dict[str, Any] = {"schedule": "one-cycle", "ema_decay": 0.98}
 SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "patches, labels": (MIXTURE, {"mixture_weight": 0.0}, {"steps": 0}),
     "patches": (MIXTURE, {}, {"steps": 0}),
+    "patches, mirrored": (MIXTURE, {"mirror": "both"}, {"steps": 0}),
     "supervised+la": ("supervised+la", {}, {"steps": 1000, **SHORT}),
     "supervised+la+mixture": (MIXTURE, {}, {"steps": 1000, **SHORT}),
     "mixtureteacher+la+mixture": (TAUGHT, {}, {"steps": 750, "batch": 32, **SHORT}),

@@ -35,12 +35,12 @@ def random_projection(dim: int, rooted: bool) -> Projection:
 
 
 def joined(
-    net: Network, mirrored: bool
+    net: Network, mirrorings: int
 ) -> tuple[Readout, dict[str, tuple[Projection, Tensor]], Any]:
     """Return a readout of both kinds, and the maps it was given: five coordinates of its seven."""
     encoder = patches()
     dims = {"patches": encoder.dim, "network": net.dim}
-    readout = Readout(dims, SIZE, K, encoder, mirrored=mirrored)
+    readout = Readout(dims, SIZE, K, encoder, mirrorings=mirrorings)
     blocks = {
         kind: (random_projection(dim, kind == "patches"), torch.randn(4, 5))
         for kind, dim in dims.items()
@@ -50,18 +50,17 @@ def joined(
     return readout, blocks, (bias, head)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_kinds_are_projected_added_and_classified(mirrored: bool) -> None:
+@pytest.mark.parametrize("mirrorings", [0, 1, 3])
+def test_kinds_are_projected_added_and_classified(mirrorings: int) -> None:
     net = network()
-    readout, blocks, (bias, head) = joined(net, mirrored)
+    readout, blocks, (bias, head) = joined(net, mirrorings)
     net.read_out(readout)
     with torch.no_grad():
         z = bias.clone()
         for kind, encode in (("patches", readout.patches), ("network", net)):
             assert encode is not None
-            x = encode(IMAGES)
-            if mirrored:
-                x = (x + encode(IMAGES.flip(3))) / 2
+            views = [IMAGES, IMAGES.flip(3), IMAGES.flip(2), IMAGES.flip(2, 3)][: 1 + mirrorings]
+            x = torch.stack([encode(view) for view in views]).mean(0)
             projection, matrix = blocks[kind]
             z = z + projection(x) @ matrix
         features = net.represent(IMAGES)
@@ -69,16 +68,18 @@ def test_kinds_are_projected_added_and_classified(mirrored: bool) -> None:
         torch.testing.assert_close(features[:, :5], z)
         assert not features[:, 5:].any()
         torch.testing.assert_close(net.classify(features, net.output), head(z))
-    if mirrored:
-        torch.testing.assert_close(net.represent(IMAGES.flip(3)), features, atol=1e-4, rtol=1e-4)
-    else:
-        assert not torch.allclose(net.represent(IMAGES.flip(3)), features, atol=1e-2)
+    for axis, of in ((3, (1, 3)), (2, (3,))):
+        mirrored = net.represent(IMAGES.flip(axis))
+        if mirrorings in of:
+            torch.testing.assert_close(mirrored, features, atol=1e-4, rtol=1e-4)
+        else:
+            assert not torch.allclose(mirrored, features, atol=1e-2)
 
 
 def test_what_is_taken_later_replaces_all() -> None:
     """Of a kind that is no longer joined, and of coordinates that are no longer there, nothing is left."""
     net = network()
-    readout, blocks, _ = joined(net, False)
+    readout, blocks, _ = joined(net, 0)
     smaller = {"patches": (blocks["patches"][0], torch.randn(4, 2))}
     torch.testing.assert_close(
         readout.prior, torch.tensor([0.7, 0.3, 1e-8])
@@ -103,15 +104,15 @@ def test_a_block_roots_and_normalizes() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_a_state_tells_the_structure(mirrored: bool) -> None:
+@pytest.mark.parametrize("mirrorings", [0, 1, 3])
+def test_a_state_tells_the_structure(mirrorings: int) -> None:
     net = network()
-    readout = joined(net, mirrored)[0]
+    readout = joined(net, mirrorings)[0]
     net.read_out(readout)
     other = network()
     again = Readout.like(net.state_dict())
     assert again is not None
-    assert again.mirrored == mirrored
+    assert again.mirrorings == mirrorings
     other.read_out(again)
     other.load_state_dict(net.state_dict())
     assert other.output == NAME

@@ -29,6 +29,7 @@ from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.step.state import Training
+from daso.train.view_options import ViewOptions
 from tests.conftest import MakeConfig, MakeFolder
 
 CPU = torch.device("cpu")
@@ -137,6 +138,22 @@ def test_features_that_overflow_are_a_divergence(
         list(train_run(prepare(config, digits), tmp_path / "start"))
 
 
+@pytest.mark.parametrize(
+    ("mirror", "flip", "mirrorings"),
+    [("both", None, 3), ("none", True, 0), ("horizontal", None, 1), ("auto", False, 0)],
+)
+def test_images_are_mirrored_as_told(
+    mirror: str, flip: bool | None, mirrorings: int, tiny_config: MakeConfig, digits: Source
+) -> None:
+    views = ViewOptions(flip=flip)
+    options = {"mirror": mirror, "dimensions": 16}
+    config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
+    prepared = prepare(dataclasses.replace(config, augmentation=views), digits)
+    assert prepared.readout is not None
+    row = prepared.readout.start(prepared.training.average.network)
+    assert row["mirrorings"] == mirrorings
+
+
 def test_stopped_before_the_first_step_a_run_is_already_of_use(
     tiny_config: MakeConfig, digits: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +162,7 @@ def test_stopped_before_the_first_step_a_run_is_already_of_use(
     model = load_model(folder, CPU, pytest.fail)
     assert (model.step, model.network.output) == (0, NAME)
     row = read_rows(folder / "metrics.jsonl")[0]
-    assert row["readout"]["mirrored"] is False
+    assert row["readout"]["mirrorings"] == 0
     assert np.isclose(sum(row["readout"]["unlabeled_prior"]), 1)
     assert row["test"]["balanced_accuracy"] > 0.4  # of ten classes, without a step
     assert digits.test is not None
@@ -241,7 +258,7 @@ def test_color_images_and_no_unlabeled_ones(
         rows = [r for r in read_rows(folder / "metrics.jsonl") if r["event"] == "evaluate"]
         assert rows[0]["test"]["balanced_accuracy"] > 0.9  # a class is a color
         assert ("unlabeled_prior" in rows[0]["readout"]) <= (unlabeled > 0)
-        assert rows[0]["readout"]["mirrored"] in (True, False)
+        assert rows[0]["readout"]["mirrorings"] in (0, 1)
         load_model(folder, CPU, pytest.fail)
 
 

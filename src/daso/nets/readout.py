@@ -18,6 +18,8 @@ from daso.readout.projection import Projection, root
 
 NAME = "readout"
 """Name of the readout as the head of a network."""
+MIRRORINGS = ((3,), (2,), (2, 3))
+"""Dimensions of images that are reversed: left and right, top and bottom, both."""
 
 
 class Block(nn.Module):
@@ -53,7 +55,8 @@ class Readout(nn.Module):
         size: d, coordinates of the projection.
         classes: K.
         patches: encoder of patches, if they are joined.
-        mirrored: whether features are averaged with those of the mirrored image.
+        mirrorings: how many of ``MIRRORINGS`` there are of each image; the features of all are
+            averaged with its own.
 
     Attributes:
         chosen: the weight of the unlabeled features, 0 for none, and the temperature.
@@ -75,20 +78,20 @@ class Readout(nn.Module):
         classes: int,
         patches: PatchEncoder | None = None,
         *,
-        mirrored: bool = False,
+        mirrorings: int = 0,
     ) -> None:
         super().__init__()
         # In an order that a saved state, whose names are sorted, does not change.
         self.blocks = nn.ModuleDict({name: Block(dims[name], size) for name in sorted(dims)})
         self.patches = patches
-        self.mirrored = mirrored
+        self.mirrorings = mirrorings
         self.register_buffer("bias", torch.zeros(size))
         self.register_buffer("weight", torch.zeros(size, classes))
         self.register_buffer("intercept", torch.zeros(classes))
         self.register_buffer("chosen", torch.tensor([0.0, 1.0]))
         self.register_buffer("prior", torch.full((classes,), 1 / classes))
-        # Its length says whether images are mirrored, so that a state describes its structure.
-        self.register_buffer("mirror", torch.ones(int(mirrored)))
+        # Its length says how images are mirrored, so that a state describes its structure.
+        self.register_buffer("mirror", torch.ones(mirrorings))
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> Readout | None:
@@ -103,14 +106,14 @@ class Readout(nn.Module):
             patches = PatchEncoder.like(of_patches)
         dims = {name: len(center) for name, center in centers.items()}
         size, classes = own["weight"].shape
-        return cls(dims, size, classes, patches, mirrored=len(own["mirror"]) > 0)
+        return cls(dims, size, classes, patches, mirrorings=len(own["mirror"]))
 
     def features(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
         """Return the features of one kind, float (B, D), of images or vectors."""
         features = self._encode(encode, images, kind)
-        if self.mirrored:
-            features = (features + self._encode(encode, images.flip(3), kind)) / 2
-        return features
+        for dims in MIRRORINGS[: self.mirrorings]:
+            features = features + self._encode(encode, images.flip(dims), kind)
+        return features / (1 + self.mirrorings)
 
     def _encode(self, encode: Encode, images: Tensor, kind: str) -> Tensor:
         if kind == "patches":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from daso.errors import check_range
+from typing import Literal
+
+from daso.errors import check_choice, check_range
 from daso.parts import Part
 from daso.readout.mixture import MixtureOptions
 
@@ -21,6 +23,10 @@ class Mixture(Part):
             >= 0 (default: chosen by cross-validation on the labels, or no weight).
         dimensions: d, principal components of the features, at least 2.
         shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
+        mirror: average the features of an image with those of its mirror images: ``"none"``;
+            ``"horizontal"``: left and right exchanged; ``"both"``: top and bottom too, for images
+            without an up and down, such as those of a microscope or from the air; ``"auto"``: none
+            or left and right, chosen by cross-validation on the labels.
         join_patches: join the features of the network with those of image patches.
         network_scale: scale of the network's features among others', > 0 (default: 0.3, or 1 if the
             network starts from pretrained weights).
@@ -36,6 +42,7 @@ class Mixture(Part):
         mixture_weight: float | None = None,
         dimensions: int = 128,
         shrinkage: float = 0.3,
+        mirror: Literal["auto", "none", "horizontal", "both"] = "auto",
         join_patches: bool = True,
         network_scale: float | None = None,
     ) -> None:
@@ -44,11 +51,13 @@ class Mixture(Part):
             check_range("mixture_weight", mixture_weight, 0)
         if network_scale is not None:
             check_range("network_scale", network_scale, above=0)
+        check_choice("mirror", mirror, ("auto", "none", "horizontal", "both"))
         check_range("dimensions", dimensions, 2)
         check_range("shrinkage", shrinkage, most=1, above=0)
         self.mixture_weight = mixture_weight
         self.dimensions = dimensions
         self.shrinkage = shrinkage
+        self.mirror = mirror
         self.join_patches = join_patches
         self.network_scale = network_scale
 

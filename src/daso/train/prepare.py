@@ -302,6 +302,8 @@ def _begin_stage(
         # Without a step its features stay random: they are not even computed.
         learns = stage.steps > 0 and any(weight.requires_grad for weight in weights)
         pretrained = backbone is not None and not stage_data.are_vectors
-        fitter = ReadoutFitter(readout, stage_data, options.seed, pretrained, learns)
+        flip = config.augmentation.flip
+        seen = stage_data if flip is None else replace(stage_data, flip=flip)
+        fitter = ReadoutFitter(readout, seen, options.seed, pretrained, learns)
     run = (config, data, recipe, plan, number, training, batches)
     return Prepared(*run, processes, backbone, fitter)

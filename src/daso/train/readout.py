@@ -29,6 +29,8 @@ class, and for those on the way. The choice takes as many as those on the way. W
 images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
+MIRRORED = {"auto": (0, 1), "none": (0,), "horizontal": (1,), "both": (3,)}
+"""Numbers of mirrorings to choose from."""
 WEIGHTS = (0.1, 0.5)
 """Weights of the unlabeled features to choose from."""
 
@@ -66,6 +68,13 @@ class ReadoutFitter:
         return given if given is not None else 1.0 if self.pretrained else OVERFIT_SCALE
 
     @property
+    def _mirrorings(self) -> tuple[int, ...]:
+        """The numbers of mirrorings of each image that are compared."""
+        if self.data.are_vectors or (self.part.mirror == "auto" and not self.data.flip):
+            return (0,)
+        return MIRRORED[self.part.mirror]
+
+    @property
     def most(self) -> int:
         """Unlabeled images of the first and the last fit, at most."""
         return max(MOST, MOST_OF_A_CLASS * len(self.data.class_names))
@@ -86,11 +95,12 @@ class ReadoutFitter:
             kinds.append("network")
         patches = self._learn_patches() if "patches" in kinds else None
         forms, readouts = {}, {}
-        for mirrored in [False, True] if self.data.flip and not self.data.are_vectors else [False]:
-            readout = readouts[str(mirrored)] = self._build(network, patches, mirrored)
+        for mirrorings in self._mirrorings:
+            name = str(mirrorings)
+            readout = readouts[name] = self._build(network, patches, mirrorings)
             few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
             joined = join(few, self.part.dimensions)
-            forms[mirrored] = Features(str(mirrored), joined.labeled, joined.unlabeled)
+            forms[name] = Features(name, joined.labeled, joined.unlabeled)
         given = self.part.mixture_weight
         choice = choose(
             list(forms.values()),
@@ -107,7 +117,7 @@ class ReadoutFitter:
         projected = {
             kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)
         }
-        described = choice.describe(best) | {"mirrored": readout.mirrored}
+        described = choice.describe(best) | {"mirrorings": readout.mirrorings}
         return described | self._fit(readout, projected)
 
     @torch.no_grad()
@@ -129,7 +139,7 @@ class ReadoutFitter:
             self._fixed = self._project(network, readout, kind, self.most)
         return self._fixed.first(most)
 
-    def _build(self, network: Network, patches: PatchEncoder | None, mirrored: bool) -> Readout:
+    def _build(self, network: Network, patches: PatchEncoder | None, mirrorings: int) -> Readout:
         dims = {}
         if self.fixed == "patches":
             assert patches is not None
@@ -139,7 +149,7 @@ class ReadoutFitter:
         if self.learns or self.pretrained or not dims:
             dims["network"] = network.dim
         size, classes = self.part.dimensions, len(self.data.class_names)
-        return Readout(dims, size, classes, patches, mirrored=mirrored).to(network.mean.device)
+        return Readout(dims, size, classes, patches, mirrorings=mirrorings).to(network.mean.device)
 
     def _learn_patches(self) -> PatchEncoder:
         channels, height, width = self.data.shape
