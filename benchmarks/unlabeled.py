@@ -5,7 +5,8 @@
     python benchmarks/unlabeled.py --sources elpv
 
 The labels fall from 250 to 5 of a class, or from 50 to 1. The unlabeled images are distributed like
-them (consistent, 2,000 to 40), uniformly (700 of every class) or the other way round (reversed).
+them (consistent, 2,000 to 40), uniformly (700 of every class), the other way round (reversed) or
+most in the classes between (middle).
 elpv are photographs of solar cells as they are, see ``elpv.py``. Sides that share a seed share the
 split. A cell that has its row in the results file is not run
 again; one that was stopped is resumed. Seeds from 100 on are for development; results are reported
@@ -43,6 +44,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "gamma_unlabeled": 50.0,
         "unlabeled_shape": "reversed",
     },
+    "middle": {"unlabeled_head": 2000, "gamma_unlabeled": 50.0, "unlabeled_shape": "middle"},
 }
 MIXTURE = "supervised+la+mixture"
 TAUGHT = "mixtureteacher+la+mixture"

@@ -107,7 +107,7 @@ WITHOUT_TORCH = {
     "train digits --method supervised --queue-length 7 --threshold 0.8": (
         2,
         "supervised has no --queue-length and no --threshold; methods and parts that have it: "
-        "--queue-length: +daso; --threshold: pseudolabel, fixmatch, boss",
+        "--queue-length: +daso; --threshold: pseudolabel, fixmatch, freematch",
     ),
     "train digits --method meanteacher --no-align": (2, "meanteacher has no --align"),
     "train digits --adjustment-strength 2": (2, "fixmatch+daso has no --adjustment-strength"),

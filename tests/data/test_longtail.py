@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from daso.data.draws import Split, longtail_split
-from daso.data.longtail import longtail_counts, unlabeled_counts
+from daso.data.longtail import SplitOptions, longtail_counts, unlabeled_counts
 from daso.errors import DataError, OptionError
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -53,6 +53,10 @@ def test_shapes_of_the_unlabeled_distribution() -> None:
     assert consistent.tolist() == longtail_counts(100, 10, 5).tolist()
     assert unlabeled_counts("reversed", 100, 10, 5).tolist() == consistent[::-1].tolist()
     assert unlabeled_counts("uniform", 100, 10, 5).tolist() == [100] * 5
+    # Ranks from the most frequent on, as SimPro's authors order them.
+    for shape, ranks in (("middle", [4, 2, 0, 1, 3]), ("head-tail", [1, 3, 4, 2, 0])):
+        assert unlabeled_counts(shape, 100, 10, 5).tolist() == consistent[ranks].tolist()
+        assert SplitOptions(unlabeled_head=100, unlabeled_shape=shape).mismatched
     with pytest.raises(OptionError, match="consistent, uniform"):
         unlabeled_counts("sideways", 100, 10, 5)
 

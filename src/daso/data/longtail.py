@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from daso.errors import OptionError, flag
+from daso.errors import OptionError, check_choice, flag
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 Indices: TypeAlias = "npt.NDArray[np.int64]"
-Shape = Literal["consistent", "uniform", "reversed"]
-SHAPES = "consistent, uniform or reversed"
+Shape = Literal["consistent", "uniform", "reversed", "middle", "head-tail"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class SplitOptions:
     gamma_unlabeled: float | None = None
     """Imbalance ratio of the unlabeled images."""
     unlabeled_shape: Shape | None = None
-    """Class distribution of the unlabeled images: as the labeled one, uniform, or reversed."""
+    """Class distribution of the unlabeled images: as the labeled one, uniform, reversed, with most
+    images in the middle classes, or in the first and last ones (head-tail)."""
     holdout: int | None = None
     """Images held out to choose a model on: a total, the same number of each class (0: none)."""
     folds: int | None = None
@@ -46,8 +46,8 @@ class SplitOptions:
             if not least.get(name, 1) <= value < float("inf"):
                 wanted = f"it must be at least {least.get(name, 1)}"
                 raise OptionError(f"{name} = {value!r} is out of range ({flag(name)}): {wanted}")
-        if self.unlabeled_shape not in (None, "consistent", "uniform", "reversed"):
-            raise OptionError(f"unknown unlabeled_shape {self.unlabeled_shape!r}; use {SHAPES}")
+        if self.unlabeled_shape is not None:
+            check_choice("unlabeled_shape", self.unlabeled_shape, get_args(Shape))
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
             raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, from 0")
 
@@ -55,7 +55,7 @@ class SplitOptions:
     def mismatched(self) -> bool:
         """Whether unlabeled images are drawn from a different distribution than labeled ones."""
         ratios = [gamma or 1 for gamma in (self.gamma_labeled, self.gamma_unlabeled)]
-        differs = self.unlabeled_shape in ("uniform", "reversed") or ratios[0] != ratios[1]
+        differs = self.unlabeled_shape not in (None, "consistent") or ratios[0] != ratios[1]
         return self.unlabeled_head is not None and differs
 
 
@@ -96,12 +96,20 @@ def unlabeled_counts(shape: Shape, head: int, gamma: float, num_classes: int) ->
 
     ``consistent`` is long-tailed like the labeled images. ``uniform`` is *head* images of every
     class. ``reversed`` is the long tail in reversed class order (gamma_u = 1/gamma in the paper).
+    ``middle`` and ``head-tail`` are those of SimPro's authors (arXiv 2402.13505): counts of even
+    rank on one side and of odd rank on the other, falling from the middle or towards it.
     """
     if shape == "uniform":
         return longtail_counts(head, 1.0, num_classes)
     counts = longtail_counts(head, gamma, num_classes)
-    if shape == "consistent":
-        return counts
-    if shape == "reversed":
-        return counts[::-1].copy()
-    raise OptionError(f"unknown shape {shape!r}; use {SHAPES}")
+    even, odd = counts[::2], counts[1::2]
+    shapes: dict[Shape, list[Indices]] = {
+        "consistent": [counts],
+        "reversed": [counts[::-1]],
+        "middle": [even[::-1], odd],
+        "head-tail": [odd, even[::-1]],
+    }
+    check_choice("unlabeled_shape", shape, get_args(Shape))
+    import numpy as np
+
+    return np.concatenate(shapes[shape])

@@ -70,7 +70,7 @@ class SourceDefaults:
         return Layer(decided_by, values, reasons, ONLY_WITH)
 
     def temperature_for(self, split: SplitOptions) -> float:
-        if split.mismatched or split.unlabeled_shape in ("uniform", "reversed"):
+        if split.mismatched or split.unlabeled_shape not in (None, "consistent"):
             return min(self.dist_temperature, MISMATCH_TEMPERATURE)
         return self.dist_temperature
 
