@@ -66,6 +66,7 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         name: (name, {}, {"steps": 1500, "batch": 16, **SHORT})
         for name in ("fixmatch+la", "freematch+la", "softmatch+la", "debiaspl+la", "adello")
     },
+    "acr": ("acr", {"estimate_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),
     "simpro": ("simpro", {"prior_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),
 }
 """Method, hyper-parameters and training of each side; trainings take about as long as one another.

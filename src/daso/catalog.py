@@ -29,6 +29,7 @@ METHODS = {
     "freematch": "daso.methods.variants.freematch:FreeMatch",
     "softmatch": "daso.methods.variants.softmatch:SoftMatch",
     "debiaspl": "daso.methods.variants.debiaspl:DebiasPL",
+    "acr": "daso.methods.variants.acr:ACR",
     "simpro": "daso.methods.variants.simpro:SimPro",
     "adello": "daso.methods.variants.adello:ADELLO",
     "boss": "daso.methods.variants.boss:BOSS",

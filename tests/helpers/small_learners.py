@@ -22,6 +22,7 @@ EAGER: dict[str, dict[str, Any]] = {
     **{name: {"threshold": 0.4} for name in ("pseudolabel", "fixmatch", "boss", "debiaspl")},
     "freematch": {"mean_decay": 0.9},
     "softmatch": {"mean_decay": 0.9},
+    "acr": {"threshold": 0.4, "estimate_start": 0.0, "estimate_period": 2},
     "simpro": {"threshold": 0.4, "prior_period": 2},
     "adello": {"threshold": 0.4, "complementary_start": 0.0},
     "usadtm": {"warmup_steps": 0, "cosine_threshold": 0.5},
@@ -74,10 +75,10 @@ class FeaturesAsImages(nn.Module):
 def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None) -> Network:
     torch.manual_seed(seed)
     mean, std = [0.5, 0.4, 0.3][:channels], [0.25, 0.2, 0.3][:channels]
-    heads = {"class": K, "rotation": 4, "abc": K}
+    heads = {"class": K, "rotation": 4, "abc": K, "balanced": K}
     network = Float64Network(OneLayer(channels), heads, mean, std, resolution=resolution)
     with torch.no_grad():
-        for name in ("class", "abc"):
+        for name in ("class", "abc", "balanced"):
             network.heads[name].weight *= 3  # so that guesses differ in confidence
     network.readout = small_readout()
     return network.double()

@@ -83,7 +83,7 @@ def test_permuting_the_classes_changes_nothing_but_their_names(name: str) -> Non
     networks = [make_network(seed).eval() for seed in (0, 1)]
     others = copy.deepcopy(networks)
     for network in others:
-        for called in ("class", "abc"):
+        for called in ("class", "abc", "balanced"):
             head = network.heads[called]
             head.load_state_dict({"weight": head.weight[order], "bias": head.bias[order]})
         assert network.readout is not None
@@ -161,7 +161,7 @@ def test_the_state_goes_through_a_file_in_the_middle_of_a_training(name: str) ->
         assert torch.equal(second.state_dict()[key], value), key
         assert value.shape == untouched[key].shape
     stateful = {"daso", "darp", "align", "usadtm", "remixmatch"}
-    stateful |= {"freematch", "softmatch", "debiaspl", "simpro", "adello"}
+    stateful |= {"freematch", "softmatch", "debiaspl", "acr", "simpro", "adello"}
     remembers = stateful & set(name.split("+"))
     changed = any(
         not torch.equal(value, untouched[key]) for key, value in first.state_dict().items()
@@ -331,6 +331,7 @@ GRAPHS = {
     "freematch": 1,
     "softmatch": 1,
     "debiaspl+la": 1,
+    "acr": 1,
     "simpro": 1,
     "adello": 1,
     "pseudolabel+class-balanced+daso": 1,

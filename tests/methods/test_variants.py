@@ -20,7 +20,10 @@ from daso.methods.method import Batch
 STEPS, TOTAL = 6, 1000
 Losses = dict[str, Tensor]
 Formula = Callable[[int, Batch, Tensor, Tensor, Tensor], Losses]
-"""From step, batch and the logits of labeled, weak and strong images to the losses by name."""
+"""From step, batch and the logits of labeled, weak and strong images to the losses by name.
+
+Of ACR the logits of both heads stand beside one another, (N, 2 K).
+"""
 LABELED = (COUNTS.double() / COUNTS.sum()).tolist()
 
 
@@ -202,6 +205,44 @@ def adello(start: int = 0, threshold: float = 0.6) -> Formula:
     return step
 
 
+def divergence(p: list[float], q: list[float]) -> float:
+    return sum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True)) / 2
+
+
+def acr(start: int = 0, threshold: float = 0.6) -> Formula:
+    strength, share, sums = 2.0, [1 / K] * K, [0.0, 0.0, 0.0]
+
+    def step(number: int, batch: Batch, labeled: Tensor, weak: Tensor, strong: Tensor) -> Losses:
+        nonlocal strength, share, sums
+        first, second = [], []
+        plain = guesses_of(weak[:, :K])
+        balanced = guesses_of(weak[:, K:])
+        for row, guess, other, views in zip(weak[:, :K], plain, balanced, strong, strict=True):
+            adjusted = softmax((row - logs(LABELED, strength)).tolist())
+            used = max(adjusted) >= threshold or max(guess) >= threshold
+            first.append(used * cross_entropy(views[:K], best(adjusted)))
+            adjusted = softmax((row - logs(LABELED, 2.0)).tolist())
+            used = max(adjusted) >= threshold or max(other) >= threshold
+            second.append(used * cross_entropy(views[K:], best(adjusted)))
+        confident = [best(p) for p in balanced if max(p) >= threshold]
+        if number >= start and confident:
+            share = moved(share, [confident.count(k) / len(confident) for k in range(K)], 0.9)
+            anchors = (LABELED, [1 / K] * K, LABELED[::-1])
+            sums = [old + divergence(a, share) for old, a in zip(sums, anchors, strict=True)]
+        if (number + 1) % 2 == 0:
+            if any(sums):
+                strength = 2 * softmax([total / 2 for total in sums])[0]
+            sums = [0.0, 0.0, 0.0]
+        return {
+            "labeled": labeled_loss(batch, labeled[:, :K]),
+            "unlabeled": 0.7 * mean_loss(first),
+            "balanced_labeled": labeled_loss(batch, labeled[:, K:], logs(LABELED, 2.0)),
+            "balanced_unlabeled": mean_loss(second),
+        }
+
+    return step
+
+
 CASES: dict[str, tuple[str, Callable[[], Formula], dict[str, Any]]] = {
     "freematch": ("freematch", freematch, {"fairness_weight": 0.2, "mean_decay": 0.2}),
     "freematch, limited": (
@@ -220,6 +261,8 @@ CASES: dict[str, tuple[str, Callable[[], Formula], dict[str, Any]]] = {
         lambda: debiaspl(decay=0.5),
         {"threshold": 0.6, "debias": 0.8, "mean_decay": 0.5},
     ),
+    "acr": ("acr", acr, {"threshold": 0.6}),
+    "acr, later": ("acr", lambda: acr(start=3), {"threshold": 0.6, "estimate_start": 0.003}),
     "simpro": ("simpro", simpro, {"threshold": 0.6}),
     "adello": ("adello", adello, {"threshold": 0.6, "complementary_weight": 0.3}),
     "adello, later": (
@@ -236,12 +279,17 @@ def test_losses_and_gradients_are_the_formulas(case: str) -> None:
     method, expect = build(name, unlabeled_weight=0.7, **options), formula()
     network = make_network().eval()
     with torch.no_grad():
-        network.heads["class"].weight /= 4  # so that guesses are less certain
+        for head in ("class", "balanced"):
+            network.heads[head].weight /= 4  # so that guesses are less certain
     masks = []
     for number in range(STEPS):
         batch = make_batch(method, number, unlabeled=12)
         step = method(network, network, batch)
-        logits = [network.classify(network(view)) for view in (*batch.labeled, *batch.unlabeled)]
+        heads = ["class", "balanced"] if name == "acr" else ["class"]
+        logits = [
+            torch.cat([network.classify(network(view), head) for head in heads], 1)
+            for view in (*batch.labeled, *batch.unlabeled)
+        ]
         expected = expect(number, batch, logits[0], logits[1].detach(), logits[2])
         assert step.losses.keys() == expected.keys()
         actual = torch.stack(list(step.losses.values()))

@@ -8,6 +8,7 @@ from daso.methods.pseudo_label import PseudoLabel
 from daso.methods.remixmatch import ReMixMatch
 from daso.methods.supervised import Supervised
 from daso.methods.usadtm import USADTM
+from daso.methods.variants.acr import ACR
 from daso.methods.variants.adello import ADELLO
 from daso.methods.variants.boss import BOSS
 from daso.methods.variants.debiaspl import DebiasPL
@@ -16,6 +17,7 @@ from daso.methods.variants.simpro import SimPro
 from daso.methods.variants.softmatch import SoftMatch
 
 __all__ = [
+    "ACR",
     "ADELLO",
     "BOSS",
     "USADTM",
