@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save
-from small_learners import COUNTS, build, make_batch, make_network
+from small_learners import COUNTS, D, K, build, make_batch, make_network
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from daso.catalog import ADDITIONS, METHODS
-from daso.compose import Recipe
+from daso.compose import Recipe, compose
 from daso.data.source import Source
 from daso.errors import OptionError
 from daso.losses.labeled import LabeledLoss
@@ -20,6 +20,7 @@ from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch, Method, Step
 from daso.methods.ramp import ramp
 from daso.nets.network import Network
+from daso.parts import Facts
 from daso.refine.guess import Guess, Refiner
 from daso.train.loop import fit
 from daso.train.prepare import prepare
@@ -167,6 +168,14 @@ def test_the_state_goes_through_a_file_in_the_middle_of_a_training(name: str) ->
         not torch.equal(value, untouched[key]) for key, value in first.state_dict().items()
     )
     assert changed == bool(remembers)
+
+
+@EVERY
+def test_no_two_tensors_of_the_state_share_memory(name: str) -> None:
+    """A checkpoint would refuse them."""
+    state = compose(name, Facts(K, D, COUNTS, COUNTS, 1000, 100)).state_dict()
+    places = [value.data_ptr() for value in state.values() if value.numel()]
+    assert len(set(places)) == len(places)
 
 
 def test_before_its_warm_up_daso_is_what_it_is_added_to_bit_for_bit() -> None:

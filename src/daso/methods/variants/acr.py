@@ -38,7 +38,7 @@ class BalancedHead(Term):
 
     def __init__(self, prior: Tensor, threshold: float, strength: float) -> None:
         super().__init__()
-        self.register_buffer("prior", prior)
+        self.register_buffer("prior", prior.clone())
         self.threshold = threshold
         self.strength = strength
 
@@ -136,7 +136,7 @@ class ACR(FixMatch):
         self.estimate_decay = estimate_decay
         self.start = int(estimate_start * total_steps)
         order = prior.argsort(descending=True)
-        self.register_buffer("prior", prior)
+        self.register_buffer("prior", prior.clone())
         self.register_buffer("reversed", torch.empty_like(prior).scatter(0, order, prior.sort()[0]))
         self.register_buffer("unlabeled_share", torch.full_like(prior, 1 / len(prior)))
         self.register_buffer("distances", torch.zeros(3))
