@@ -14,6 +14,7 @@ from daso.errors import RunError
 from daso.files import flatten
 from daso.report.data_changes import describe_changes
 from daso.report.runs import RunFolder, read_run
+from daso.report.wording import POOLS
 
 PairKey = tuple[int, str]
 """A seed and a fingerprint of the data; runs with equal keys saw the same images and split."""
@@ -131,7 +132,8 @@ def _options(run: RunFolder) -> dict[str, Any]:
 
 def _data_values(run: RunFolder) -> dict[str, Any]:
     values = flatten({name: run.config.get(name) for name in DATA_OPTIONS})
-    return {**values, "classes": run.class_names, "measured on": run.summary["measured_on"]}
+    measured_on = f"{POOLS[run.summary['measured_on']]} images"
+    return {**values, "classes": run.class_names, "measured on": measured_on}
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
@@ -140,7 +142,7 @@ def _text(values: dict[str, Any], names: Sequence[str]) -> str:
 
 def _option_text(name: str, value: Any) -> str:
     name = name.replace("_", "-")
-    return f"no {name}" if value is None else f"{name} {value}"
+    return f"without --{name}" if value is None else f"{name} {value}"
 
 
 def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
