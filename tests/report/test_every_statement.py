@@ -158,11 +158,20 @@ def test_a_number_is_the_same_wherever_it_is_stated(
     status, compared = say("compare", run, "--out", tmp_path / "compared")
     assert status == 0, compared
     for row in csv.DictReader((tmp_path / "compared" / "comparison.csv").open()):
-        quantity = {"balanced accuracy": "balanced accuracy 0", "accuracy": "accuracy 0",
-                    "calibration error": "calibration error 0"}.get(row["number"], row["number"])
+        quantity = {
+            "balanced accuracy": "balanced accuracy 0",
+            "accuracy": "accuracy 0",
+            "calibration error": "calibration error 0",
+        }.get(row["number"], row["number"])
         quantity += f" of {row['class']}" if row["class"] else ""
-        stated.add(quantity, "comparison.csv", printed(float(row["mean"]) / 100 if row["mean"] else None))
-    lines = [re.split(r" *\| *", line)[1:-1] for line in (tmp_path / "compared" / "comparison.md").read_text().splitlines() if line.startswith("| ")]
+        stated.add(
+            quantity, "comparison.csv", printed(float(row["mean"]) / 100 if row["mean"] else None)
+        )
+    lines = [
+        re.split(r" *\| *", line)[1:-1]
+        for line in (tmp_path / "compared" / "comparison.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
     for name, cell in zip(lines[0], lines[1], strict=True):
         if name in names:
             stated.add(f"{name} 0", "comparison.md", cell)
@@ -189,7 +198,11 @@ def test_a_number_is_the_same_wherever_it_is_stated(
     stated.find("temperature", "card", r"the temperature ([\d.]+),", card)
     stated.find("fitted on", "card", r"fitted on (\d+) ", card)
     with safe_open(run / "model.safetensors", framework="numpy") as file:
-        facts = {k: json.loads(v) for k, v in file.metadata().items() if k in ("temperature", "labeled_counts", "step")}
+        facts = {
+            k: json.loads(v)
+            for k, v in file.metadata().items()
+            if k in ("temperature", "labeled_counts", "step")
+        }
     if "temperature" in stated.texts:
         stated.add("temperature", "metadata", f"{facts['temperature']:.3f}")
     counts = read_json(run / "confusion.json")["counts"]
@@ -198,7 +211,11 @@ def test_a_number_is_the_same_wherever_it_is_stated(
         stated.add(f"recall of {name}", "terminal", recall)
         stated.add(f"precision of {name}", "terminal", precision)
         stated.add(f"recall of {name}", "summary.json", printed(median["recall"][k]))
-        (cells,) = [re.split(r" *\| *", line)[1:-1] for line in card.splitlines() if line.startswith(f"| {name} |")]
+        (cells,) = [
+            re.split(r" *\| *", line)[1:-1]
+            for line in card.splitlines()
+            if line.startswith(f"| {name} |")
+        ]
         stated.add(f"tested images of {name}", "card", cells[4])
         stated.add(f"tested images of {name}", "confusion.json", str(sum(counts[k])))
         stated.add(f"tested images of {name}", "data.json", str(folder.data[f"{on}_counts"][k]))

@@ -75,7 +75,7 @@ def require_data_of_run(folder: Path, config: RunConfig, source: Source) -> dict
             changed.append("split into labeled and held-out")
         differences = [f"its {name} images were others" for name in changed]
     if differences:
-        refuse_changed_configuration(folder, config)
+        refuse_changed_configuration(folder, config.fingerprint())
         raise RunError(
             f"these are other images or labels than those of {folder}: {'; '.join(differences)}. "
             "Train again on them, or give the place of the run's images with --data"

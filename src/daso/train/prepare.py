@@ -228,7 +228,7 @@ def prepare_again(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
     if changes := describe_changes(saved, describe_data(prepared.data)):
-        refuse_changed_configuration(folder, prepared.config)
+        refuse_changed_configuration(folder, prepared.config.fingerprint())
         raise RunError(
             f"the data of {folder} has changed: {'; '.join(changes)}. 'daso train --like {folder}' "
             "trains on the present data"

@@ -135,7 +135,9 @@ def resume_run(
             remove_leftovers(place)
         if has_checkpoint(checkpoints):
             checkpoint = load_checkpoint(checkpoints, warn)
-            refuse_changed_configuration(folder, prepared.config, checkpoint.configuration)
+            refuse_changed_configuration(
+                folder, prepared.config.fingerprint(), checkpoint.configuration
+            )
             prepared = prepared.at(checkpoint)
             _warn_of_lost_rows(prepared, folder, warn)
         else:

@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     saved, current = read_json(command.folder / "data.json"), describe_data(data)
     differ = [key for key in DECISIVE if saved.get(key) != current[key]]
     if differ:
-        refuse_changed_configuration(command.folder, config)
+        refuse_changed_configuration(command.folder, config.fingerprint())
         changes = describe_changes(saved, current) or [f"other {key}" for key in differ]
         raise RunError(
             f"not the images of the run: {'; '.join(changes)}; name the run's images with --data"

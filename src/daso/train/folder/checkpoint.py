@@ -19,7 +19,6 @@ from torch import Tensor
 
 from daso.errors import RunError
 from daso.files import read_json, save_sealed, unseal, write_atomically
-from daso.train.config import RunConfig
 
 KEPT = 2
 """Checkpoints that are kept."""
@@ -73,11 +72,12 @@ def newest_step(folder: Path) -> int | None:
     return max(map(_step_of, folder.glob("step-*.json")), default=None)
 
 
-def refuse_changed_configuration(run: Path, config: RunConfig, trained: str | None = None) -> None:
+def refuse_changed_configuration(run: Path, configuration: str, trained: str | None = None) -> None:
     """Refuse a configuration that is not the one of a run's checkpoints.
 
     Args:
-        trained: fingerprint of the configuration; None: of the newest checkpoint, if it has one.
+        configuration: fingerprint of the one in ``config.json``.
+        trained: that of a checkpoint; None: of the newest checkpoint, if it has one.
 
     Raises:
         RunError: ``config.json`` was changed.
@@ -85,7 +85,7 @@ def refuse_changed_configuration(run: Path, config: RunConfig, trained: str | No
     if trained is None:
         newest = max((run / "checkpoints").glob("step-*.json"), default=None)
         trained = None if newest is None else read_json(newest).get("configuration")
-    if trained not in (None, config.fingerprint()):
+    if trained not in (None, configuration):
         raise RunError(
             f"the checkpoint is of another configuration: {run / 'config.json'} was changed after "
             f"it; undo the change, or start a new run with 'daso train'"
