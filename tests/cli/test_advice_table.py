@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Say
 from label_sets import write_folder, write_image
 
 from daso.cli import main
+from tests.conftest import Say
 
 QUICK = ["--network", "small-4", "--steps", "2", "--batch", "4", "--device", "cpu"]
 TRAIN = ["train", "photos", "--method", "supervised", "--size", "8", "--out", "new"]

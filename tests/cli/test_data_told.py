@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Say
 from label_sets import write_folder, write_image
 from run_files import edit
 
 from daso.cli import main
+from tests.conftest import Say
 
 QUICK = ["--method", "supervised", "--network", "small-4", "--steps", "2", "--batch", "4"]
 QUICK += ["--device", "cpu", "--size", "8", "--quiet"]

@@ -167,7 +167,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
         by_data.setdefault(json.dumps(values, sort_keys=True), (values, []))[1].append(run)
     described = [values for values, _ in by_data.values()]
     differing = [name for name in _differing(described) if name not in ("source", "classes")]
-    settings = []
+    settings: list[Setting] = []
     for values, members in by_data.values():
         title = Path(values["source"]).name
         title += f" ({_text(values, differing)})" if differing else ""
