@@ -50,6 +50,8 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
         (["1e3", "1000", "2e3", "2e3"], ("1000", "1e3", "2e3"), [1, 1, 2], "as numbers"),
         (['"1,000"', "1000", '"1,000"', "7"], ("1,000", "1000", "7"), [2, 1, 1], "as numbers"),
         (["-2", "0", "1", "-2"], ("-2", "0", "1"), [2, 1, 1], "'-2' reads like a missing label"),
+        (["a|b", "a", "b", "a"], ("a", "a|b", "b"), [2, 1, 1], "'a|b' joins names"),
+        (["a; b", "a", "b", "a"], ("a", "a; b", "b"), [2, 1, 1], "'a; b' joins names"),
         (["#N/A", "EU", "EU", "#N/A"], ("#N/A", "EU"), [2, 2], "'#N/A' reads like a missing"),
     ],
 )

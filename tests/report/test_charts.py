@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from daso.evaluate.metrics import calibration_error
+from daso.evaluate.reliability import reliability_bins
 from daso.report.html.feature_map import frequency_color
 from daso.report.html.svg import Scale
-from daso.report.reliability import reliability_bins
 from daso.report.tsne import embed
 from daso.report.uncertainty import interval
 

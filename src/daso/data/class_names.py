@@ -156,6 +156,10 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         if is_missing(name) or text in DOUBTFUL or (text[:1] == "-" and INTEGER.fullmatch(text)):
             cure = "if it means that the class is unknown, leave the label empty"
             yield "missing-name", f"the class name {name!r} reads like a missing label", cure
+        parts = [part.strip() for part in re.split(r"[|;,]", name)]
+        if len(parts) > 1 and set(parts) <= set(class_names):
+            text = f"the class name {name!r} joins names of other classes"
+            yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):
         yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
     for group in alike_names(class_names):

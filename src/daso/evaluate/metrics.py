@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daso.evaluate.reliability import reliability_bins
+
 Array = npt.NDArray[Any]
 
 
@@ -47,11 +49,7 @@ def calibration_error(probs: Array, labels: Array, bins: int = 15) -> float:
     """
     if not np.isfinite(probs).all():
         return float("nan")
-    confidence = probs.max(1)
-    correct = (probs.argmax(1) == labels).astype(float)
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(index, correct - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    return reliability_bins(probs.max(1), probs.argmax(1) == labels, bins).error
 
 
 def class_groups(class_counts: Array) -> dict[str, list[int]]:

@@ -62,6 +62,7 @@ def summarize(rows: Sequence[Row]) -> Row:
         "last": evaluations[-1][measured_on],
     }
     if measured_on == "test" and "holdout" in evaluations[-1]:
-        best = max(evaluations, key=lambda row: row["holdout"]["balanced_accuracy"])
+        # The last of equal ones, as for ``--deploy best``.
+        best = max(evaluations, key=lambda row: (row["holdout"]["balanced_accuracy"], row["step"]))
         summary["best_on_holdout"] = {"step": best["step"], **best[measured_on]}
     return summary

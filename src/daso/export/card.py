@@ -227,12 +227,15 @@ def _limits(facts: ModelFacts, counts: Counts | None) -> Iterator[str]:
         yield f"Fewer than {FEW_LABELS} labeled images each: {names(rare)}."
     if counts is None:
         return
-    missed, unsure = recall_precision(counts)[0] < LOW_RECALL, counts.sum(1) < FEW_TESTED
+    missed, tested = recall_precision(counts)[0] < LOW_RECALL, counts.sum(1)
+    unsure = (tested > 0) & (tested < FEW_TESTED)
     if missed.any():
         yield f"Recognized less than half of the time: {names(missed)}."
     if unsure.any():
         few = f"Tested on fewer than {FEW_TESTED} images each, so the recall is a rough estimate"
         yield f"{few}: {names(unsure)}."
+    if (tested == 0).any():
+        yield f"Not tested, for lack of images: {names(tested == 0)}."
 
 
 def _origin(origin: Mapping[str, Any]) -> str:

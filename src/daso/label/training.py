@@ -19,7 +19,7 @@ import numpy as np
 
 from daso.errors import DasoError, InUseError, RunError
 from daso.files import lock_holder
-from daso.report.runs import RunFolder, as_array, number, read_run
+from daso.report.runs import RunFolder, as_array, at, number, read_run
 from daso.report.uncertainty import interval
 from daso.report.wording import duration
 from daso.train.folder.lock import CONFIG, NAME, lock_folder
@@ -206,12 +206,11 @@ def result(run: Path) -> Row:
     few = np.zeros(len(recall))
     few[read.groups["few"]] = 1
     images = as_array(counts)
-    measured = (few > 0) & (images > 0)
     return {
         **told,
         "balanced_accuracy": number(read.summary.get("balanced_accuracy")),
         "interval": interval(recall, images),
-        "recall_few": float(np.nanmean(recall[measured])) if measured.any() else None,
+        "recall_few": number(at(read.summary, "median_of_last", "recall_few")),
         "recall_few_interval": interval(recall, images, few),
         "recall": [number(float(value)) for value in recall],
         "measured": [int(count) for count in counts],
@@ -246,9 +245,7 @@ def _numbers(run: Path) -> Row:
 def _curve(read: RunFolder, *path: str, event: str = "evaluate") -> list[list[float]]:
     steps, values = read.over_time(*path, event=event)
     every = max(1, -(-len(steps) // MOST_POINTS))
-    return [[int(s), round(float(v), 5)] for s, v in zip(steps, values, strict=True)][::-every][
-        ::-1
-    ]
+    return [[int(s), float(v)] for s, v in zip(steps, values, strict=True)][::-every][::-1]
 
 
 def _changed(run: Path) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from daso.files import Row
 
@@ -16,10 +16,13 @@ MOST_NAMED = 8
 """Classes whose numbers are told."""
 
 
-def describe_changes(before: Row, now: Row) -> list[str]:
+def describe_changes(before: Row, now: Row, pools: Collection[str] = tuple(POOLS)) -> list[str]:
     """Return what differs between two ``data.json``, such as "22 -> 26 labels (emu 4 -> 8)".
 
     [] if both runs saw the same images with the same labels, in the same split.
+
+    Args:
+        pools: that are compared.
     """
     changes = []
     names, others = before.get("class_names") or [], now.get("class_names") or []
@@ -32,7 +35,8 @@ def describe_changes(before: Row, now: Row) -> list[str]:
     if given[0] != given[1]:
         changes.append(f"{given[0]:,} -> {given[1]:,} labels of daso label")
     fingerprints = [run.get("images_fingerprints") or {} for run in (before, now)]
-    for pool, noun in POOLS.items():
+    for pool in pools:
+        noun = POOLS[pool]
         numbers = [_number(run, pool) for run in (before, now)]
         by_class = ", ".join(_class_changes(before, now, pool))
         if numbers[0] != numbers[1]:
@@ -42,7 +46,8 @@ def describe_changes(before: Row, now: Row) -> list[str]:
             changes.append(f"{numbers[1]:,} {noun} ({by_class})")
         elif fingerprints[0].get(pool) != fingerprints[1].get(pool):
             changes.append(f"{numbers[1]:,} {noun} as before, but other images, labels or order")
-    if not changes and before.get("split_fingerprint") != now.get("split_fingerprint"):
+    whole = len(pools) == len(POOLS)
+    if whole and not changes and before.get("split_fingerprint") != now.get("split_fingerprint"):
         changes.append("another split")
     return changes
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from daso.balance import balanced_by
 from daso.errors import RunError
+from daso.evaluate.metrics import class_groups
 from daso.files import Row, printable, read_json, read_rows
 
 Array = npt.NDArray[np.float64]
@@ -104,8 +105,8 @@ class RunFolder:
     @cached_property
     def groups(self) -> dict[str, list[int]]:
         """The classes in thirds by labeled images: many, medium, few."""
-        parts = np.array_split(np.array(self.order, dtype=int), 3)
-        return dict(zip(("many", "medium", "few"), (part.tolist() for part in parts), strict=True))
+        counts = self.labeled_counts
+        return class_groups(np.zeros(self.num_classes) if counts is None else counts)
 
     @property
     def measured_on(self) -> str | None:

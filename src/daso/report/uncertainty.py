@@ -10,6 +10,11 @@ WIDE = 0.05
 """Half of a 95% interval of balanced accuracy that is too wide to compare methods."""
 
 
+def is_wide(half: float | None) -> bool:
+    """Return whether half a 95% interval, if it is known, is too wide to compare methods."""
+    return half is not None and half >= WIDE
+
+
 def interval(recall: Array, counts: Array, weights: Array | None = None) -> float | None:
     """Return half of the 95% interval of balanced accuracy; None if no class was measured.
 

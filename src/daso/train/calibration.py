@@ -23,9 +23,9 @@ from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import DataError, OptionError, RunError, nearest, problems, same_name
 from daso.evaluate.calibration import Calibration, calibrate, calibrated
 from daso.evaluate.predict import predict_logits
+from daso.evaluate.reliability import reliability_bins
 from daso.files import read_json, save_sealed
 from daso.nets.backbone import checksum
-from daso.report.reliability import reliability_bins
 from daso.train.model import Model, load_model
 
 NAME = "calibration.json"

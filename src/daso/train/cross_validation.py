@@ -18,6 +18,7 @@ from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_int
 from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_sealed
 from daso.train.config import RunConfig
+from daso.train.folder.checkpoint import refuse_changed_configuration
 from daso.train.model import load_model
 from daso.train.run_data import describe_data
 
@@ -74,6 +75,7 @@ def require_data_of_run(folder: Path, config: RunConfig, source: Source) -> dict
             changed.append("split into labeled and held-out")
         differences = [f"its {name} images were others" for name in changed]
     if differences:
+        refuse_changed_configuration(folder, config.fingerprint())
         raise RunError(
             f"these are other images or labels than those of {folder}: {'; '.join(differences)}. "
             "Train again on them, or give the place of the run's images with --data"

@@ -32,7 +32,12 @@ from daso.train.encoder.embeddings import Progress, embed_data
 from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
-from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
+from daso.train.folder.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    refuse_changed_configuration,
+    without_prefix,
+)
 from daso.train.options import backbone_rate, base_learning_rate
 from daso.train.readout import ReadoutFitter
 from daso.train.run_data import describe_data, open_configured
@@ -223,6 +228,7 @@ def prepare_again(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
     if changes := describe_changes(saved, describe_data(prepared.data)):
+        refuse_changed_configuration(folder, prepared.config.fingerprint())
         raise RunError(
             f"the data of {folder} has changed: {'; '.join(changes)}. 'daso train --like {folder}' "
             "trains on the present data"

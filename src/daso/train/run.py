@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from daso.errors import DivergedError, RunError
+from daso.errors import DivergedError
 from daso.evaluate.summary import summarize
 from daso.files import (
     Row,
@@ -44,6 +44,7 @@ from daso.train.folder.checkpoint import (
     drop_later,
     has_checkpoint,
     load_checkpoint,
+    refuse_changed_configuration,
     save_checkpoint,
 )
 from daso.train.folder.divergence import (
@@ -134,11 +135,9 @@ def resume_run(
             remove_leftovers(place)
         if has_checkpoint(checkpoints):
             checkpoint = load_checkpoint(checkpoints, warn)
-            if checkpoint.configuration != prepared.config.fingerprint():
-                raise RunError(
-                    f"the checkpoint is of another configuration: {folder / 'config.json'} was "
-                    f"changed after it; undo the change, or start a new run with 'daso train'"
-                )
+            refuse_changed_configuration(
+                folder, prepared.config.fingerprint(), checkpoint.configuration
+            )
             prepared = prepared.at(checkpoint)
             _warn_of_lost_rows(prepared, folder, warn)
         else:

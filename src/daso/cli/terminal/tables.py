@@ -23,8 +23,6 @@ ROWS = {
     "recall_few": "recall, few labels",
     "calibration_error": "calibration error",
 }
-THIRDS = ("recall_many", "recall_medium", "recall_few")
-"""Means over thirds of the classes by labeled images, largest third first."""
 
 
 def wide_console(least: int = 100) -> Console:
@@ -53,6 +51,11 @@ def summary_table(
             numbers, which would correct twice, are left out.
         measured: evaluated images of each class, (K,); None if unknown.
     """
+    import numpy as np  # here, so that lists of methods and presets are quick
+
+    from daso.evaluate.metrics import class_groups
+    from daso.report.uncertainty import interval, is_wide
+
     titles = {
         "median_of_last": f"median of last {summary['evaluations']}",
         "last": "last",
@@ -62,10 +65,11 @@ def summary_table(
     pairs = ([titles[name], *([] if balanced_by else ["adjusted"])] for name in shown)
     title = f"on {POOLS[summary['measured_on']]} images, in %"
     table = make_table(["", *itertools.chain(*pairs)], title)
-    classes = len(summary["median_of_last"]["recall"])
+    recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
+    thirds = {f"recall_{name}": some for name, some in class_groups(recall).items()}  # sizes only
     for key, label in ROWS.items():
-        if key in THIRDS:  # as numpy.array_split divides them
-            size = (classes + 2 - THIRDS.index(key)) // 3
+        if key in thirds:
+            size = len(thirds[key])
             label = f"{label} ({size} class{'es' * (size != 1)})"
         cells = []
         for name in shown:
@@ -75,17 +79,12 @@ def summary_table(
         table.add_row(label, *cells)
     captions = []
     if measured is not None:
-        import numpy as np  # here, so that lists of methods and presets are quick
-
-        from daso.report.uncertainty import WIDE, interval
-
-        recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
         half = interval(recall, np.array(measured, dtype=np.float64))
         if half is not None:
             captions.append(
                 f"95% interval of balanced accuracy: ± {100 * half:.1f} points, "
                 f"from {sum(measured):,} images"
-                + ("; smaller differences between runs mean nothing" if half >= WIDE else "")
+                + ("; smaller differences between runs mean nothing" if is_wide(half) else "")
             )
     if not balanced_by:
         captions.append(

@@ -108,7 +108,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     if (answered := calibration.answered) is not None:
         print(
             f"calibration error of daso predict: {percent(answered['error'])}%, with a temperature "
-            f"of {calibration.temperature:.2f} (fitted on {calibration.images:,} "
+            f"of {calibration.temperature:.3f} (fitted on {calibration.images:,} "
             f"{'held-out' if calibration.given is None else 'further labeled'} images)"
         )
     if calibration.note is not None:

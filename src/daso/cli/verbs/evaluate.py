@@ -39,6 +39,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
     from daso.train.config import RunConfig
+    from daso.train.folder.checkpoint import refuse_changed_configuration
     from daso.train.loop import evaluate_network
     from daso.train.model import load_model
     from daso.train.run_data import describe_data, moved, open_configured
@@ -52,13 +53,15 @@ def run(argv: Sequence[str]) -> None:
     saved, current = read_json(command.folder / "data.json"), describe_data(data)
     differ = [key for key in DECISIVE if saved.get(key) != current[key]]
     if differ:
+        refuse_changed_configuration(command.folder, config.fingerprint())
         changes = describe_changes(saved, current) or [f"other {key}" for key in differ]
         raise RunError(
             f"not the images of the run: {'; '.join(changes)}; name the run's images with --data"
         )
-    for pool, fingerprint in (saved.get("images_fingerprints") or {}).items():
-        if current["images_fingerprints"][pool] != fingerprint:
-            print(f"note: the {pool} images are not those of the run", file=sys.stderr)
+    pools = saved.get("images_fingerprints") or {}
+    differing = [n for n, value in pools.items() if current["images_fingerprints"][n] != value]
+    for change in describe_changes(saved, current, differing):
+        print(f"note: not the images of the run: {change}", file=sys.stderr)
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")

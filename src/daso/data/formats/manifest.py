@@ -63,7 +63,7 @@ def list_manifest(
         skipped = ((str(file), "no usable row has a label"), *skipped)
     if skipped and not (skip_bad and usable):
         cure = "Correct them" + (", or leave them out: --skip-bad." if usable else ".")
-        raise DataError(problems(skipped, f"{file}: {len(skipped)} row(s) cannot be used", cure))
+        raise DataError(problems(skipped, f"{file}: {len(bad)} row(s) cannot be used", cure))
     by_part = {part: [entry for entry in entries if entry.part == part] for part in PARTS}
     by_part = {part: entries for part, entries in by_part.items() if entries or part == "train"}
     texts = {part: [entry.label for entry in entries] for part, entries in by_part.items()}

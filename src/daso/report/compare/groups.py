@@ -13,7 +13,8 @@ from typing import Any
 from daso.errors import RunError
 from daso.files import flatten
 from daso.report.data_changes import describe_changes
-from daso.report.runs import RunFolder, read_run
+from daso.report.runs import RunFolder, at, read_run
+from daso.report.wording import POOLS
 
 PairKey = tuple[int, str]
 """A seed and a fingerprint of the data; runs with equal keys saw the same images and split."""
@@ -129,9 +130,11 @@ def _options(run: RunFolder) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in IGNORED_OPTIONS}
 
 
-def _data_values(run: RunFolder) -> dict[str, Any]:
+def _data_values(run: RunFolder, source: str | None = None) -> dict[str, Any]:
     values = flatten({name: run.config.get(name) for name in DATA_OPTIONS})
-    return {**values, "classes": run.class_names, "measured on": run.summary["measured_on"]}
+    values["source"] = source or values["source"]
+    measured_on = f"{POOLS[run.summary['measured_on']]} images"
+    return {**values, "classes": run.class_names, "measured on": measured_on}
 
 
 def _text(values: dict[str, Any], names: Sequence[str]) -> str:
@@ -140,7 +143,7 @@ def _text(values: dict[str, Any], names: Sequence[str]) -> str:
 
 def _option_text(name: str, value: Any) -> str:
     name = name.replace("_", "-")
-    return f"no {name}" if value is None else f"{name} {value}"
+    return f"without --{name}" if value is None else f"{name} {value}"
 
 
 def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -150,25 +153,44 @@ def _differing(several: Sequence[dict[str, Any]]) -> list[str]:
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Setting]:
     """Return runs by setting, and in each by method and options."""
-    by_data: dict[str, list[RunFolder]] = {}
+    by_data: dict[str, tuple[dict[str, Any], list[RunFolder]]] = {}
+    sources: dict[str, str] = {}
     for run in runs:
-        by_data.setdefault(json.dumps(_data_values(run), sort_keys=True), []).append(run)
-    described = [_data_values(members[0]) for members in by_data.values()]
+        measured = at(run.data, "images_fingerprints", str(run.measured_on))
+        # A copy of a data set, with more labels perhaps, is measured on the same images.
+        source = (
+            run.config["source"]
+            if measured is None
+            else sources.setdefault(json.dumps([run.class_names, measured]), run.config["source"])
+        )
+        values = _data_values(run, source)
+        by_data.setdefault(json.dumps(values, sort_keys=True), (values, []))[1].append(run)
+    described = [values for values, _ in by_data.values()]
     differing = [name for name in _differing(described) if name not in ("source", "classes")]
-    settings = []
-    for members, values in zip(by_data.values(), described, strict=True):
+    settings: list[Setting] = []
+    for values, members in by_data.values():
         title = Path(values["source"]).name
         title += f" ({_text(values, differing)})" if differing else ""
-        settings.append(_setting(title, members))
+        others = [s for s in settings if _alike(_data_values(s.first), values)]
+        notes = [
+            f"not compared with {other.title}, which is measured on other images: {'; '.join(told)}"
+            for other in others
+            if (told := describe_changes(other.first.data, members[0].data))
+        ]
+        settings.append(_setting(title, members, notes))
     return settings
 
 
-def _setting(title: str, runs: Sequence[RunFolder]) -> Setting:
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two settings differ in their source only."""
+    return {**one, "source": ""} == {**other, "source": ""}
+
+
+def _setting(title: str, runs: Sequence[RunFolder], notes: list[str]) -> Setting:
     by_options: dict[str, list[RunFolder]] = {}
     for run in runs:
         key = json.dumps([run.method, _options(run)], sort_keys=True, default=str)
         by_options.setdefault(key, []).append(run)
-    notes: list[str] = []
     groups = []
     for kind, members in by_options.items():
         method, options = members[0].method, _options(members[0])

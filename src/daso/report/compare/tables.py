@@ -18,6 +18,7 @@ from daso.report.data_changes import describe_changes
 from daso.report.html.run import UNREADABLE
 from daso.report.runs import Array, RunFolder, as_array, at, vector
 from daso.report.uncertainty import interval
+from daso.report.wording import POOLS
 
 ADJUSTED = "logit-adjusted"
 MEDIAN = ("summary", "median_of_last")
@@ -194,7 +195,7 @@ class Compared:
         return lines
 
     def notes(self) -> list[str]:
-        measured_on = self.setting.first.summary["measured_on"]
+        measured_on = POOLS[self.setting.first.summary["measured_on"]]
         notes = [
             f"In %, on {measured_on} images: mean ± standard deviation over seeds; medians of the "
             f"last evaluations unless named.",

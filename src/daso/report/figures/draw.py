@@ -21,10 +21,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from daso.errors import RunError
+from daso.evaluate.reliability import reliability_bins
 from daso.files import printable
 from daso.report import charts
 from daso.report.charts import CLASSES, FEW_CLASSES, Chart, Groups, Series, confusion_shares
-from daso.report.reliability import FEW_IMAGES, reliability_bins
+from daso.report.reliability import FEW_IMAGES
 from daso.report.runs import Array, RunFolder, read_run
 from daso.report.wording import method_label
 

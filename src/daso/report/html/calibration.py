@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from daso.evaluate.reliability import Bins, reliability_bins
 from daso.files import Row
 from daso.report.html import diagrams
 from daso.report.html.run import Run
 from daso.report.html.template import percent
-from daso.report.reliability import Bins, read_calibrated, reliability_bins
+from daso.report.reliability import read_calibrated
 from daso.report.runs import number
 from daso.report.wording import POOLS
 
@@ -68,7 +69,7 @@ def _temperature(run: Run) -> str:
         return "No temperature was fitted: daso predict answers as trained."
     kind = "hold-out" if run.calibration.get("given") is None else "further labeled"
     return (
-        f"daso predict divides the logits by a temperature of {temperature:.2f}. It was fitted on "
+        f"daso predict divides the logits by a temperature of {temperature:.3f}. It was fitted on "
         f"{images:,.0f} {kind} images and changes their calibration error from "
         f"{percent(before)}% to {percent(after)}% (calibration.json)."
     )

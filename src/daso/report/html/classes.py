@@ -24,7 +24,7 @@ def classes(run: Run) -> Row | None:
     """Return counts and recall per class, as charts and as a table."""
     if not run.num_classes:
         return None
-    metrics, _ = quoted_metrics(run)
+    metrics, origin_of_recall = quoted_metrics(run)
     adjusted = None if run.balanced_by else at(metrics, "logit_adjusted", "recall")
     pseudo, origin = pseudo_counts(run)
     numbers = {
@@ -37,14 +37,19 @@ def classes(run: Run) -> Row | None:
         **_quality(run),
     }
     note = "Logarithmic" + (f"; pseudo-labels {origin}." if origin else ".")
+    rows = _class_rows(run, numbers)
     drawn = (
         charts.class_counts(run, pseudo, note),
         charts.recall_of(run, numbers["recall"], numbers["adjusted"]),
     )
     return {
         "charts": [svg.figure(chart) for chart in drawn if chart is not None],
-        "rows": _class_rows(run, numbers),
+        "rows": rows,
         "columns": {name for name, values in numbers.items() if values is not None},
+        "note": f"Recall and precision: {origin_of_recall}. Mistakes: {run.believed_when}."
+        if origin_of_recall and any(row["mistaken"] for row in rows)
+        else "",
+        "when": run.believed_when,
     }
 
 

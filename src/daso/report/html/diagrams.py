@@ -11,9 +11,10 @@ import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
+from daso.evaluate.reliability import Bins
 from daso.report.charts import FEW_CLASSES
 from daso.report.html.svg import LEFT, RIGHT, RIGHT_END, TOP, Scale, axes, frame, short, text
-from daso.report.reliability import FEW_IMAGES, Bins
+from daso.report.reliability import FEW_IMAGES
 from daso.report.runs import Array
 from daso.report.wording import shortened
 

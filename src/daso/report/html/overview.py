@@ -10,11 +10,10 @@ from daso.files import Row
 from daso.report.html.run import UNREADABLE, Run, section
 from daso.report.html.template import percent
 from daso.report.runs import Array, at, number, vector
-from daso.report.uncertainty import WIDE, interval
+from daso.report.uncertainty import interval, is_wide
 from daso.report.warnings.watch import find_warnings
 from daso.report.wording import POOLS, duration
 
-FEW_IMAGES = 10
 MOST_NAMED = 6
 
 
@@ -144,7 +143,7 @@ def _measured(
         if half is not None:
             text += f" 95% interval of balanced accuracy: ± {100 * half:.1f} points."
         lines.append(text)
-        if least < FEW_IMAGES or (half or 0) > WIDE:
+        if is_wide(half):
             lines.append(
                 "These are few images: small differences between runs mean nothing. Measure on "
                 "more images, or compare several seeds."

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from daso.files import Row
-from daso.report.uncertainty import WIDE, interval
+from daso.report.uncertainty import WIDE, interval, is_wide
 from daso.report.warnings.run_facts import Array, WatchedRun, Window, latest
 from daso.report.wording import POOLS
 
@@ -209,7 +209,7 @@ def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
         return None
     images, what = run.measured, POOLS[run.measured_on]
     half = interval(np.ones(len(images)), images)
-    if half is None or half < WIDE:
+    if not is_wide(half):
         return None
     return _warning(
         "uncertain measure",

@@ -31,7 +31,7 @@ For c candidates among them, which galleries show:
 For a map: ``map.features`` float16, principal components of unit-length features, of ``map.place``
 (at most 1,500 rows of the pool), ``map.labeled`` float16 with ``map.label`` (at most 300 labeled
 images), and ``map.prototypes`` (K). For calibration, of the test images: ``test.label``,
-``test.answer`` int16, ``test.confidence`` float16, and ``test.adjusted_*`` after post-hoc logit
+``test.answer`` int16, ``test.confidence`` float32, and ``test.adjusted_*`` after post-hoc logit
 adjustment; likewise ``holdout.*``.
 """
 
@@ -170,9 +170,9 @@ def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> 
     arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
     adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
     for prefix, values in ((f"{name}.", logits), (f"{name}.adjusted_", adjusted)):
-        confidence, answer = values.softmax(1).max(1)
+        confidence, answer = values.double().softmax(1).max(1)
         arrays[f"{prefix}answer"] = answer.numpy().astype(np.int16)
-        arrays[f"{prefix}confidence"] = confidence.numpy().astype(np.float16)
+        arrays[f"{prefix}confidence"] = confidence.numpy().astype(np.float32)
     return arrays
 
 

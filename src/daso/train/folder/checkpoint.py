@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.errors import RunError
-from daso.files import save_sealed, unseal, write_atomically
+from daso.files import read_json, save_sealed, unseal, write_atomically
 
 KEPT = 2
 """Checkpoints that are kept."""
@@ -70,6 +70,26 @@ def has_checkpoint(folder: Path) -> bool:
 def newest_step(folder: Path) -> int | None:
     """Return the step of the newest complete checkpoint, unverified; None without one."""
     return max(map(_step_of, folder.glob("step-*.json")), default=None)
+
+
+def refuse_changed_configuration(run: Path, configuration: str, trained: str | None = None) -> None:
+    """Refuse a configuration that is not the one of a run's checkpoints.
+
+    Args:
+        configuration: fingerprint of the one in ``config.json``.
+        trained: that of a checkpoint; None: of the newest checkpoint, if it has one.
+
+    Raises:
+        RunError: ``config.json`` was changed.
+    """
+    if trained is None:
+        newest = max((run / "checkpoints").glob("step-*.json"), default=None)
+        trained = None if newest is None else read_json(newest).get("configuration")
+    if trained not in (None, configuration):
+        raise RunError(
+            f"the checkpoint is of another configuration: {run / 'config.json'} was changed after "
+            f"it; undo the change, or start a new run with 'daso train'"
+        )
 
 
 def save_checkpoint(

@@ -1,7 +1,7 @@
 // Progress: labels per class, the pace, and what every training brought.
 
 import { get, outbox } from "./api.js";
-import { blank, count, h, percent } from "./dom.js";
+import { blank, count, fixed, h, percent } from "./dom.js";
 import { chart } from "./chart.js";
 import { suggest } from "./panel.js";
 import { rareNames, store } from "./store.js";
@@ -47,7 +47,7 @@ export class Progress {
         tile("left undecided", count(state.undecided), state.none ? `${count(state.none)} are none of the classes` : `of ${count(state.images)}`),
         tile("classes with a label", `${found} of ${state.classes.length}`, null),
         tile("labels per minute", told.labels_per_minute === null ? "–" : count(told.labels_per_minute), "over the last 50, without pauses"),
-        last && last.balanced_accuracy !== null && last.balanced_accuracy !== undefined ? tile("balanced accuracy", percent(last.balanced_accuracy, 1), last.interval ? `± ${(100 * last.interval).toFixed(1)} points` : null) : null),
+        last && last.balanced_accuracy !== null && last.balanced_accuracy !== undefined ? tile("balanced accuracy", percent(last.balanced_accuracy, 1), last.interval ? `± ${fixed(100 * last.interval, 1)} points` : null) : null),
       this.bars(told),
       this.rounds(told.rounds));
   }
@@ -73,7 +73,7 @@ export class Progress {
     const labels = (one) => (one.labels ?? []).reduce((sum, value) => sum + value, 0);
     const line = (value, half) => measured.filter((one) => typeof one[value] === "number").map((one) => [labels(one), one[value], one[half] ?? null]);
     const where = measured.at(-1).measured_on === "test" ? "test images" : "hold-out images";
-    const range = (value, half) => (typeof value === "number" ? `${percent(value, 1)}${typeof half === "number" ? ` ± ${(100 * half).toFixed(1)}` : ""}` : "–");
+    const range = (value, half) => (typeof value === "number" ? `${percent(value, 1)}${typeof half === "number" ? ` ± ${fixed(100 * half, 1)}` : ""}` : "–");
     return h("section", { class: "charts" },
       chart(`Measured on ${where}, by labels`, [
         { name: "balanced accuracy", kind: "all", points: line("balanced_accuracy", "interval") },

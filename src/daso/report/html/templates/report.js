@@ -9,7 +9,10 @@
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const percent = (share) => Math.round(100 * share) + "%";
+  const percent = (share) => {
+    const value = 100 * share, text = value.toFixed(0); // half to even, as Python rounds
+    return `${Math.abs(2 * value) % 2 === 1 && text % 2 ? text - 1 : text}%`;
+  };
 
   // Pictures that stand in tables.
   const thumbs = data.galleries ? data.galleries.thumbs : [];
