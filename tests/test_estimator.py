@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
@@ -220,7 +220,8 @@ def test_search_pipelines_and_parallel_folds_pass_over_rows_without_a_label(
 ) -> None:
     X, y, test, truth = long_tailed
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    scores = cross_val_score(small(), X, y, cv=folds, n_jobs=2)
+    with parallel_config("threading"):
+        scores = cross_val_score(small(), X, y, cv=folds, n_jobs=2)
     expected = []
     for train, held in folds.split(X, y):
         model = small().fit(X[train], y[train])
