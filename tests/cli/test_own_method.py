@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from small_learners import build, make_batch, make_network
 
 from daso.cli import main
 from daso.compose import Recipe
@@ -50,6 +52,60 @@ def test_the_documented_method_is_50_lines_and_trains(
     assert rows[0]["losses"].keys() == {"labeled", "unlabeled"}
     assert main(["resume", "run"]) == 0
     assert main(["evaluate", "run"]) == 0
+
+
+def test_the_documented_method_is_the_one_of_the_package(code: str, tmp_path: Path) -> None:
+    (tmp_path / "debiased.py").write_text(code, encoding="utf-8")
+    options = {"threshold": 0.8, "debias": 0.7, "mean_decay": 0.5}
+    names = (f"{tmp_path / 'debiased.py'}:DebiasPL", "debiaspl")
+    written, own = (build(name, **options) for name in names)
+    network = make_network().eval()
+    for step in range(4):
+        batch = make_batch(own, step)
+        results = [method(network, network, batch) for method in (written, own)]
+        torch.testing.assert_close(results[0].losses, results[1].losses)
+        assert torch.equal(results[0].pseudo_labels.mask, results[1].pseudo_labels.mask.float())
+
+
+VARIANT = """
+from typing import Any
+import torch
+from daso.methods import FixMatch
+
+class Cautious(FixMatch):
+    '''FixMatch whose first steps teach nothing.
+
+    Args:
+        patience: steps, >= 0.
+    '''
+
+    refuses = {"terms": "it is alone"}
+
+    def __init__(self, *, patience: int = 2, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.patience = patience
+
+    def weigh(self, guess):
+        return super().weigh(guess) * (guess.step >= self.patience)
+"""
+
+
+def test_a_variant_of_fixmatch_takes_its_options_and_parts(tmp_path: Path) -> None:
+    (tmp_path / "cautious.py").write_text(VARIANT, encoding="utf-8")
+    name = f"{tmp_path / 'cautious.py'}:Cautious"
+    recipe = Recipe.parse(f"{name}+la+daso")
+    found = recipe.hyperparameters()
+    assert found.keys() >= {"patience", "threshold", "weak_pass", "adjustment_strength", "blend"}
+    assert found["threshold"].help == Recipe.parse("fixmatch").hyperparameters()["threshold"].help
+    with pytest.raises(OptionError, match="it is alone"):
+        Recipe.parse(f"{name}+abc")
+    method, network = build(name, threshold=0.3, patience=1), make_network().eval()
+    assert recipe.resolved_options(build(f"{name}+la+daso", threshold=0.3))["threshold"] == 0.3
+    sums = [
+        method(network, network, make_batch(method, step)).pseudo_labels.mask.sum()
+        for step in (0, 1)
+    ]
+    assert sums[0] == 0 < sums[1]
 
 
 def test_a_method_of_ones_own_is_helped_and_checked_like_any_other(
