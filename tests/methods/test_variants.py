@@ -327,3 +327,11 @@ def test_without_confident_guesses_the_fairness_loss_is_0() -> None:
     assert losses["fairness"] == losses["unlabeled"] == 0
     sum(losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_an_estimate_that_a_training_never_renews_is_remarked() -> None:
+    for name, option in (("simpro", "prior_period"), ("acr", "estimate_period")):
+        (said,) = Recipe.parse(name).remarks({option: 500}, 400)
+        assert f"--{option.replace('_', '-')}" in said
+        advised = int(said.split()[-1])
+        assert not Recipe.parse(name).remarks({option: advised}, 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -74,6 +75,14 @@ class SimPro(FixMatch):
         self.register_buffer("share", (class_counts.double() / class_counts.sum()).float())
         self.register_buffer("guessed", torch.zeros(classes))
         self.register_buffer("labeled", torch.zeros(classes))
+
+    @classmethod
+    def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
+        if options["prior_period"] > steps:
+            yield (
+                f"SimPro's estimate never changes in a training of {steps:,} steps; lower "
+                f"--prior-period {options['prior_period']}, for example to {steps // 20 or 1}"
+            )
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimated distributions of the unlabeled and of all images."""
