@@ -89,6 +89,7 @@ class ACR(FixMatch):
             before, a is tau.
         estimate_period: steps after which a changes, >= 1.
         estimate_decay: share of the former estimate that is kept in each step, 0 to 1.
+        threshold: probability from which a guess of either head is used, 0 to 1.
         shared: of :class:`~daso.methods.fixmatch.FixMatch`, without its loss on labels and terms.
 
     Departures from the authors' code: one strong view, where theirs has two; every confident guess
