@@ -7,9 +7,10 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 # Networks this small are fastest on one thread; it must be said before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -37,7 +38,7 @@ SPLIT = SplitOptions(
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 MARKS = {
-    "browser": ["test_html_browser.py", "test_label_page.py"],
+    "browser": ["test_html_browser.py", "test_label_page.py", "test_label_views.py"],
     "process": [
         "test_campaign.py",
         "test_cli_usage.py",
@@ -93,6 +94,9 @@ MARKS = {
 }
 """Files of tests by the mark that `make quick` leaves out; single tests are marked where they stand."""
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 DRAW_RUN = draw.draw_run
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
@@ -135,6 +139,15 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     """Return a function that imports a module of benchmarks/ by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a running browser for the tests of a module."""
+    from browser import chromium
+
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,6 +26,10 @@ from daso.label.training import Trainer
 from daso.label.web.app import create_app
 from daso.label.web.server import bind, meant_hosts
 from daso.label.web.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from label_page import Labeling
+    from playwright.sync_api import Browser
 
 NAMES = ("zero", "one", "two", "three", "four")
 LABELED = (8, 6, 4, 3, 2)
@@ -185,3 +190,15 @@ def served(digit_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield start(
             Path(shutil.copytree(digit_folders, tmp_path_factory.mktemp("served") / "photos"))
         )
+
+
+@pytest.fixture
+def visit(browser: Browser, serve: Callable[..., Served]) -> Iterator[Labeling]:
+    """Return a visit, whose pages are closed before servers stop; nothing may go wrong in them."""
+    from label_page import Labeling
+
+    visit = Labeling(browser)
+    yield visit
+    visit.close()
+    assert visit.errors == []
+    assert all(address.startswith("http://127.0.0.1:") for address in visit.requests)

@@ -7,75 +7,42 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import NEEDS_CHROMIUM, Visit, announced
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from report_page import HOSTILE, make_hostile
 
 from daso.cli import main
 from daso.files import read_json
 from daso.report.html.page import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+pytestmark = NEEDS_CHROMIUM
 
 SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 CARDS = "[...document.querySelectorAll('#gallery > li')]"
 
 
-@dataclass
-class Visit:
-    """What pages did while a test looked at them.
+class Reports(Visit):
+    """Pages of reports, which are files."""
 
-    Attributes:
-        errors: console errors and uncaught exceptions.
-        requests: addresses requested, except data addresses.
-    """
-
-    browser: Browser
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def open(self, path: Path, width: int = 1400, theme: str = "light") -> Page:
-        """Open a file in a window of some width, for a system with a light or dark theme."""
-        size = {"width": width, "height": 900}
-        context = self.browser.new_context(viewport=size, is_mobile=width < 600, color_scheme=theme)
-        page = context.new_page()
-        page.set_default_timeout(120_000)  # a busy machine takes its time
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
-        page.on("request", lambda asked: self._note(asked.url))
-        page.goto(path.resolve().as_uri())
-        return page
-
-    def _note(self, address: str) -> None:
-        if not address.startswith("data:"):
-            self.requests.append(address)
+    def file(self, path: Path, width: int = 1400, theme: str = "light") -> Page:
+        return self.open(path.resolve().as_uri(), width, theme)
 
     def report(self, folder: Path, width: int = 1400, theme: str = "light") -> Page:
         """Write the report of a run and open it."""
-        return self.open(write_report(folder)[0], width, theme)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return a running browser."""
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+        return self.file(write_report(folder)[0], width, theme)
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
+def visit(browser: Browser) -> Iterator[Reports]:
     """Return a visit, whose pages are closed after the test."""
-    yield Visit(browser)
-    for context in browser.contexts:
-        context.close()
+    visit = Reports(browser)
+    yield visit
+    visit.close()
 
 
 def column(page: Page, table: str, number: int) -> list[str]:
@@ -202,11 +169,13 @@ def single_out_a_class_on_the_map(page: Page) -> None:
 
 
 def brightness(page: Page) -> float:
-    with Image.open(io.BytesIO(page.screenshot())) as image:
-        return float(np.asarray(image.convert("L"), dtype=float)[5, 5])
+    """Return that of the pixels in the corner, 0 to 255."""
+    corner = page.screenshot(clip={"x": 4, "y": 4, "width": 4, "height": 4})
+    with Image.open(io.BytesIO(corner)) as image:
+        return float(np.asarray(image.convert("L"), dtype=float).mean())
 
 
-def test_hostile_names_do_nothing(visit: Visit, finished_run: Path) -> None:
+def test_hostile_names_do_nothing(visit: Reports, finished_run: Path) -> None:
     make_hostile(finished_run)
     page = visit.report(finished_run)
     assert page.evaluate("document.documentElement.scrollWidth") <= 1400
@@ -217,7 +186,7 @@ def test_hostile_names_do_nothing(visit: Visit, finished_run: Path) -> None:
     assert HOSTILE[1] in page.evaluate("document.getElementById('class-table').textContent")
     assert page.evaluate("document.scripts.length") == 2
     address = (finished_run / "report.html").as_uri()
-    page = visit.open(finished_run / "report.html", 320)
+    page = visit.file(finished_run / "report.html", 320)
     for width in (320, 390):  # names are long, one of them without a blank
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -226,7 +195,7 @@ def test_hostile_names_do_nothing(visit: Visit, finished_run: Path) -> None:
 
 
 def test_a_large_confusion_matrix_tells_its_cells(
-    visit: Visit, many_classes: Path, tmp_path: Path
+    visit: Reports, many_classes: Path, tmp_path: Path
 ) -> None:
     page = visit.report(Path(shutil.copytree(many_classes, tmp_path / "run")))
     page.evaluate("document.getElementById('pixel-matrix').focus()")
@@ -246,7 +215,7 @@ def test_a_large_confusion_matrix_tells_its_cells(
     assert visit.errors == []
 
 
-def test_a_running_training_opens_without_errors(visit: Visit, finished_run: Path) -> None:
+def test_a_running_training_opens_without_errors(visit: Reports, finished_run: Path) -> None:
     for name in ("summary.json", "confusion.json", "beliefs.safetensors"):
         (finished_run / name).unlink()
     page = visit.report(finished_run)
@@ -314,14 +283,9 @@ def nameless(page: Page) -> list[str]:
     """Return the roles of what a screen reader would announce without a name."""
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     page.evaluate(SETTLED)
-    session = page.context.new_cdp_session(page)
-    session.send("Accessibility.enable")
-    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-    there = [
-        (node["role"]["value"], node["name"]["value"]) for node in nodes if not node["ignored"]
-    ]
+    there = announced(page, sorted(NAMED))
     assert NAMED - {role for role, _ in there} <= {"application", "searchbox", "combobox"}
-    return [role for role, name in there if role in NAMED and not name.strip()]
+    return [role for role, name in there if not name]
 
 
 def sort_filter_and_choose_by_keys(page: Page) -> None:
@@ -349,7 +313,7 @@ def sort_filter_and_choose_by_keys(page: Page) -> None:
     choose(page, "map-class", "")
 
 
-def test_a_report_is_read_by_mouse_and_by_keys(visit: Visit, finished_run: Path) -> None:
+def test_a_report_is_read_by_mouse_and_by_keys(visit: Reports, finished_run: Path) -> None:
     page = visit.report(finished_run)
     walk_through_the_whole_report_by_keys(page)
     look_for_names_on_the_map_that_hide_others(page)
@@ -367,7 +331,7 @@ def test_a_report_is_read_by_mouse_and_by_keys(visit: Visit, finished_run: Path)
 
 
 def test_the_theme_is_the_systems_until_the_button_says_otherwise(
-    visit: Visit, finished_run: Path
+    visit: Reports, finished_run: Path
 ) -> None:
     page = visit.report(finished_run)
     assert brightness(page) > 128
@@ -382,7 +346,7 @@ def test_the_theme_is_the_systems_until_the_button_says_otherwise(
         assert (brightness(page) > 128) == light
 
 
-def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path) -> None:
+def test_a_class_has_one_line_of_its_table(visit: Reports, finished_run: Path) -> None:
     data = read_json(finished_run / "data.json")
     names = [
         "pullover form 00",
@@ -402,8 +366,8 @@ def test_a_class_has_one_line_of_its_table(visit: Visit, finished_run: Path) -> 
         assert max(heights) < 35  # two lines have 46 pixels
 
 
-def use_a_comparison(visit: Visit, comparison: Path, width: int, theme: str) -> Page:
-    page = visit.open(comparison, width, theme)
+def use_a_comparison(visit: Reports, comparison: Path, width: int, theme: str) -> Page:
+    page = visit.file(comparison, width, theme)
     assert (brightness(page) > 128) == (theme == "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     links = page.evaluate(
@@ -423,7 +387,7 @@ def use_a_comparison(visit: Visit, comparison: Path, width: int, theme: str) -> 
     return page
 
 
-def test_a_comparison_opens_sorts_and_fits(visit: Visit, comparison: Path) -> None:
+def test_a_comparison_opens_sorts_and_fits(visit: Reports, comparison: Path) -> None:
     assert nameless(use_a_comparison(visit, comparison, 1400, "light")) == []
     page = use_a_comparison(visit, comparison, 320, "dark")
     # Names of methods break only between their parts.
