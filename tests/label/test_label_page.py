@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import NEEDS_CHROMIUM
+from forked import finish, start
 from label.conftest import LABELED, Served
 from label.test_preparation import Gate
 from label_page import Labeling, key_of, label_by_keys, settled, shown_name, truth, until
@@ -23,6 +24,7 @@ TRAIN = ("--steps", "30", "--network", "small-4", "--method", "supervised+la", "
 def test_a_person_labels_undoes_confirms_trains_and_sees_new_numbers(
     visit: Labeling, serve: Callable[..., Served], photos: Path
 ) -> None:
+    finish(start(str))  # what trainings are forked from takes its time to import daso
     served = serve(photos, train=TRAIN)
     page = visit.label(served)
     done = label_by_keys(page, 12)
