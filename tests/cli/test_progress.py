@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
-import pty
 import re
 import struct
 import sys
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import command, finish, start
 from rich.console import Console
 
 from daso.cli.terminal.follow import PLAIN_PERIOD_SECONDS, follow
@@ -111,30 +112,31 @@ def test_an_error_gives_the_terminal_back() -> None:
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
-def in_terminal(arguments: list[str], width: int, height: int) -> str:
+def command_in_terminal(terminal: str, words: list[str]) -> None:
+    os.login_tty(os.open(terminal, os.O_RDWR | os.O_NOCTTY))
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
+    os.environ["TERM"] = "xterm-256color"
+    command(words)
+
+
+def in_terminal(words: list[str], width: int, height: int) -> str:
     """Run the command line in a terminal of its own; return what it shows."""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.environ |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
-        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
-            os.environ.pop(name, None)
-        os.execv(sys.executable, [sys.executable, "-m", "daso", *arguments])
+    screen, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    found = b""
-    while True:
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        found += part
-    _, status = os.waitpid(process, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 0, found.decode(errors="replace")
+    process = start(command_in_terminal, os.ttyname(terminal), words)
+    found = os.read(screen, 65536)
+    os.close(terminal)  # the process has it
+    with contextlib.suppress(OSError):
+        while part := os.read(screen, 65536):
+            found += part
+    os.close(screen)
+    assert finish(process) == 0, found.decode(errors="replace")
     return found.decode(errors="replace")
 
 
+@pytest.mark.process
 def test_a_real_training_in_a_real_terminal(tmp_path: Path) -> None:
     options = (
         "--network small-4 --batch 8 --steps 40 --evaluate-every 10 --device cpu --threshold 0.3"
