@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import killed_runs
 import pytest
 import torch
+from forked import command
 from safetensors.torch import load_file
+from test_killed_run import assert_same_end, finish, kill_after, start
 from torch import Tensor
 
 from daso.compose import Recipe
@@ -415,3 +420,30 @@ def test_compiled_stages_have_room_for_graphs_of_their_own(
     with torch._dynamo.config.patch(recompile_limit=1):
         rows = list(train_run(prepare(config, digits), tmp_path / "run"))
     assert rows[-1]["step"] == 2
+
+
+def arguments(folder: Path) -> list[str]:
+    line = (
+        "train digits --method fixmatch+crest --generations 3 --crest-power 0.2 --threshold 0.3 --steps 60 --batch 16 "
+        f"--network small-8 --evaluate-every 5 --log-every 3 --device cpu --out {folder}"
+    )
+    return line.split()
+
+
+def test_a_killed_run_goes_on_in_its_generation(tmp_path: Path) -> None:
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
+    peace = start(command, arguments(undisturbed))
+    # After the four files of a new run come two for each checkpoint, of the steps 5, 10, 15, 20; the first generation
+    # is over, and what dies half written is the first checkpoint of the second one.
+    first = start(killed_runs.die_in_write, arguments(folder), 13)
+    assert finish(first) == -signal.SIGKILL
+    second = start(
+        killed_runs.slow_disk, ["resume", str(folder)], 0.2
+    )  # it is not over before it is killed
+    kill_after(
+        second, folder, 40, random.Random().uniform(0, 0.05)
+    )  # in the second generation or the third
+    assert finish(second) == -signal.SIGKILL
+    assert finish(start(command, ["resume", str(folder)])) == 0
+    assert finish(peace) == 0
+    assert_same_end(folder, undisturbed)
