@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Say
 from label_sets import label_some, png, write_folder, write_image, write_set
 from PIL import Image
 
 from daso.cli import main
 from daso.data.journal import Journal
 from daso.files import read_json
+from tests.conftest import Say
 
 QUICK = ["--method", "supervised", "--network", "small-4", "--steps", "2", "--batch", "4"]
 QUICK += ["--device", "cpu", "--size", "8", "--quiet"]

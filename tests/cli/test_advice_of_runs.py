@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Say
 from label_sets import write_folder
 
 from daso.cli import main
+from tests.conftest import Say
 
 QUICK = ["--network", "small-4", "--batch", "4", "--device", "cpu", "--size", "8", "--quiet"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakeFolder
 from PIL import Image
 
 from daso.cli import main
 from daso.data.images.layout import Layout
+from tests.conftest import MakeFolder
 
 
 def listed(folder: Path) -> Path:
