@@ -207,9 +207,9 @@ def test_a_number_is_the_same_wherever_it_is_stated(
         stated.add("temperature", "metadata", f"{facts['temperature']:.3f}")
     counts = read_json(run / "confusion.json")["counts"]
     for k, name in enumerate(CLASSES):
-        recall, precision = rows[name][1:] if len(rows[name]) == 3 else (None, None)
-        stated.add(f"recall of {name}", "terminal", recall)
-        stated.add(f"precision of {name}", "terminal", precision)
+        stated.add(f"recall of {name}", "terminal", rows[name][1])
+        stated.add(f"precision of {name}", "terminal", rows[name][2])
+        stated.add(f"precision of {name}", "summary.json", printed(median["precision"][k]))
         stated.add(f"recall of {name}", "summary.json", printed(median["recall"][k]))
         (cells,) = [
             re.split(r" *\| *", line)[1:-1]

@@ -175,10 +175,10 @@ def test_a_damaged_file_is_a_run_error_that_names_it(finished_run: Path, name: s
 
 def test_changed_data_is_detected(finished_run: Path) -> None:
     before = contents(finished_run)
-    edit(finished_run / "config.json", lambda config: config["split"].update(labeled_head=21))
+    edit(finished_run / "data.json", lambda data: data["images_fingerprints"].update(test="other"))
     with pytest.raises(RunError, match=r"data of .* has changed"):
         resume_run(finished_run)
-    (finished_run / "config.json").write_bytes(before["config.json"])
+    (finished_run / "data.json").write_bytes(before["data.json"])
     assert contents(finished_run) == before
 
 
@@ -188,8 +188,9 @@ def test_changed_data_is_detected(finished_run: Path) -> None:
         lambda c: c["train"].update(network="small-8"),
         lambda c: c.update(method="fixmatch", method_options={}),
         lambda c: c["method_options"].update(queue_length=11),
+        lambda c: c["split"].update(labeled_head=21),
     ],
-    ids=["network", "method", "queue length"],
+    ids=["network", "method", "queue length", "split"],
 )
 def test_a_checkpoint_of_another_configuration_says_so(
     finished_run: Path, change: Callable[[Row], object]
