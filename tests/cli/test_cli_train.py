@@ -309,7 +309,7 @@ def test_evaluate_refuses_what_does_not_fit(finished_run: Path, capsys: Capture)
     original = json.dumps(read_json(config))
     config.write_text(original.replace('"labeled_head": 20', '"labeled_head": 19'))
     assert main(["evaluate", str(finished_run)]) == 1
-    assert "not the images of the run" in capsys.readouterr().err
+    assert "config.json was changed" in capsys.readouterr().err
     config.write_text(original.replace("small-4", "small-6"))
     assert main(["evaluate", str(finished_run)]) == 1
     assert "do not match" in capsys.readouterr().err

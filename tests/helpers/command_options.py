@@ -16,6 +16,8 @@ METHODS = (
     "supervised",
     "fixmatch+align+estimate+darp",
     "fixmatch+ldam+crt",
+    "simpro",
+    "acr",
 )
 """Which together have the hyper-parameters of most parts."""
 

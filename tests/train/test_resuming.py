@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from run_files import comparable, contents, edit, rewind
 from daso.errors import DasoError, RunError
 from daso.files import read_json
 from daso.train.config import RunConfig
+from daso.train.prepare import prepare_again
 from daso.train.run import resume_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -192,6 +194,15 @@ def test_changed_data_is_detected(finished_run: Path) -> None:
     ],
     ids=["network", "method", "queue length", "split"],
 )
+def test_an_option_that_a_part_got_later_changes_no_configuration(finished_run: Path) -> None:
+    config = RunConfig.read(finished_run)
+    options = dict(config.method_options)
+    assert options.pop("threshold") is not None
+    older = dataclasses.replace(config, method_options=options)
+    assert older.fingerprint() != config.fingerprint()
+    assert prepare_again(finished_run, older).config.fingerprint() == older.fingerprint()
+
+
 def test_a_checkpoint_of_another_configuration_says_so(
     finished_run: Path, change: Callable[[Row], object]
 ) -> None:

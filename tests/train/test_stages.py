@@ -124,7 +124,7 @@ def test_the_summary_is_of_the_last_stage(finished: FindRun, method: str) -> Non
     last = [row for row in run.rows if row["event"] == "evaluate" and row["stage"] == len(ends) - 1]
     assert run.summary["steps"] == ends[-1]
     assert run.summary["last"] == last[-1]["test"]
-    best = max(last, key=lambda row: row["holdout"]["balanced_accuracy"])
+    best = max(last, key=lambda row: (row["holdout"]["balanced_accuracy"], row["step"]))
     assert run.summary["best_on_holdout"]["step"] == best["step"]
 
 

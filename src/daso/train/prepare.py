@@ -227,6 +227,11 @@ def prepare_again(
     prepared = prepare(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
+    # A hyper-parameter that a part got after the run began is no change of its configuration.
+    recorded = {
+        n: v for n, v in prepared.config.method_options.items() if n in config.method_options
+    }
+    prepared = replace(prepared, config=replace(prepared.config, method_options=recorded))
     if changes := describe_changes(saved, describe_data(prepared.data)):
         refuse_changed_configuration(folder, prepared.config.fingerprint())
         raise RunError(
