@@ -184,6 +184,15 @@ def test_changed_data_is_detected(finished_run: Path) -> None:
     assert contents(finished_run) == before
 
 
+def test_an_option_that_a_part_got_later_changes_no_configuration(finished_run: Path) -> None:
+    config = RunConfig.read(finished_run)
+    options = dict(config.method_options)
+    assert options.pop("threshold") is not None
+    older = dataclasses.replace(config, method_options=options)
+    assert older.fingerprint() != config.fingerprint()
+    assert prepare_again(finished_run, older).config.fingerprint() == older.fingerprint()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -194,15 +203,6 @@ def test_changed_data_is_detected(finished_run: Path) -> None:
     ],
     ids=["network", "method", "queue length", "split"],
 )
-def test_an_option_that_a_part_got_later_changes_no_configuration(finished_run: Path) -> None:
-    config = RunConfig.read(finished_run)
-    options = dict(config.method_options)
-    assert options.pop("threshold") is not None
-    older = dataclasses.replace(config, method_options=options)
-    assert older.fingerprint() != config.fingerprint()
-    assert prepare_again(finished_run, older).config.fingerprint() == older.fingerprint()
-
-
 def test_a_checkpoint_of_another_configuration_says_so(
     finished_run: Path, change: Callable[[Row], object]
 ) -> None:
