@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,17 +218,17 @@ class Stopwatch:
             del optimizer.step, average.__dict__[update]
 
 
-class Side:
+class Side(ABC):
     """A training whose steps are measured; a subclass defines ``step`` and ``features``."""
 
     device: torch.device
     watch: Stopwatch
 
-    def step(self) -> Tensor | None:
-        raise NotImplementedError
+    @abstractmethod
+    def step(self) -> Tensor | None: ...
 
-    def features(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def features(self) -> None: ...
 
     def round(self, steps: int) -> dict[str, float]:
         """Return the mean seconds of each part of a step, and those of the EMA features."""

@@ -20,6 +20,12 @@ def check_counts(class_counts: Tensor) -> None:
         raise OptionError(f"class_counts = {class_counts.tolist()}: must be at least 1 each")
 
 
+def class_shares(class_counts: Tensor) -> Tensor:
+    """Return the share of each class, float (K,), given int64 (K,); see ``check_counts``."""
+    check_counts(class_counts)
+    return (class_counts.double() / class_counts.sum()).float()
+
+
 def effective_number_weights(class_counts: Tensor, beta: float) -> Tensor:
     """Return (1 - beta) / (1 - beta^n_k), for beta = 1 its limit 1 / n_k, scaled to sum to K.
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daso.errors import check_range
-from daso.losses.class_balanced import check_counts
+from daso.losses.class_balanced import class_shares
 from daso.losses.labeled import LabeledLoss
 
 
@@ -33,8 +33,7 @@ class LogitAdjusted(LabeledLoss):
     def __init__(self, class_counts: Tensor, *, adjustment_strength: float = 1.0) -> None:
         super().__init__()
         check_range("adjustment_strength", adjustment_strength, 0)
-        check_counts(class_counts)
-        self.register_buffer("prior", (class_counts.double() / class_counts.sum()).float())
+        self.register_buffer("prior", class_shares(class_counts))
         self.adjustment_strength = adjustment_strength
 
     def forward(self, logits: Tensor, labels: Tensor, step: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daso.errors import check_range
-from daso.losses.class_balanced import check_counts
+from daso.losses.class_balanced import class_shares
 from daso.methods.fixmatch import FixMatch
 from daso.nets.network import Network
 from daso.refine.guess import Guess
@@ -127,8 +127,7 @@ class ACR(FixMatch):
         check_range("estimate_start", estimate_start, 0, 1)
         check_range("estimate_period", estimate_period, 1)
         check_range("estimate_decay", estimate_decay, 0, 1)
-        check_counts(class_counts)
-        prior = (class_counts.double() / class_counts.sum()).float()
+        prior = class_shares(class_counts)
         head = BalancedHead(prior, threshold, adjustment_strength)
         super().__init__(terms=[head], threshold=threshold, **shared)
         self.adjustment_strength = adjustment_strength

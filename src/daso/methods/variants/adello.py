@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daso.errors import check_range
-from daso.losses.class_balanced import check_counts
+from daso.losses.class_balanced import class_shares
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.refine.guess import Guess
@@ -67,7 +67,6 @@ class ADELLO(FixMatch):
         check_range("mean_decay", mean_decay, 0, 1)
         check_range("complementary_weight", complementary_weight, 0)
         check_range("complementary_start", complementary_start, 0, 1)
-        check_counts(class_counts)
         self.total_steps = total_steps
         self.least_power = least_power
         self.power_curve = power_curve
@@ -75,7 +74,7 @@ class ADELLO(FixMatch):
         self.complementary_weight = complementary_weight
         self.complementary_start = complementary_start
         self.start = int(complementary_start * total_steps)
-        share = (class_counts.double() / class_counts.sum()).float()
+        share = class_shares(class_counts)
         self.register_buffer("labeled_share", share)
         self.register_buffer("mean_guess", torch.full_like(share, 1 / len(share)))
         self.register_buffer("temperature", torch.ones(1))

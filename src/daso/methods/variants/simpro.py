@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daso.errors import check_range
-from daso.losses.class_balanced import check_counts
+from daso.losses.class_balanced import class_shares
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
 from daso.refine.guess import Guess
@@ -65,14 +65,13 @@ class SimPro(FixMatch):
         check_range("prior_strength", prior_strength, 0)
         check_range("prior_period", prior_period, 1)
         check_range("prior_decay", prior_decay, 0, 1)
-        check_counts(class_counts)
         self.prior_strength = prior_strength
         self.prior_period = prior_period
         self.prior_decay = prior_decay
         self.labeled_per_unlabeled = int(class_counts.sum()) / max(1, num_unlabeled)
         classes = len(class_counts)
         self.register_buffer("unlabeled_share", torch.full((classes,), 1 / classes))
-        self.register_buffer("share", (class_counts.double() / class_counts.sum()).float())
+        self.register_buffer("share", class_shares(class_counts))
         self.register_buffer("guessed", torch.zeros(classes))
         self.register_buffer("labeled", torch.zeros(classes))
 
