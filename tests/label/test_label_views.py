@@ -122,6 +122,7 @@ def test_hundreds_of_classes_are_searched(
 
 VIEWS = ("suggested", "confirm", "similar/3", "check", "progress", "train")
 
+
 @pytest.mark.parametrize("windows", [[(390, "light")], [(1280, "dark"), (2560, "light")]])
 def test_every_view_fits_is_accessible_and_follows_the_theme(
     visit: Labeling, served: Served, windows: list[tuple[int, str]]
