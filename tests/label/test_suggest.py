@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from daso.label.live import unit_rows
+from daso.label.live import fit_live, unit_rows
 from daso.label.typical import cluster, typical_order
+from daso.readout.logistic import LinearHead
+from daso.readout.mixture import fit_labeled
 from tests.helpers.labeling import make_digits
 
 
@@ -62,3 +65,35 @@ def test_clusters_and_their_typical_images_are_those_of_separate_groups() -> Non
         assert (members @ unit[image]).mean() > np.median((members @ members.T).mean(1))
     free[chosen[:2]] = False
     assert list(typical_order(unit, clusters, free)) == chosen[2:]
+
+
+def test_with_many_classes_a_fit_goes_on_from_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def spy(*given: Any) -> LinearHead:
+        steps.append(given[4])
+        return fit_labeled(*given)
+
+    monkeypatch.setattr("daso.label.live.fit_labeled", spy)
+    random = np.random.default_rng(0)
+    classes = 121
+    truth = np.repeat(np.arange(classes), 12)
+    features = random.normal(size=(classes, 32))[truth] + 0.5 * random.normal(size=(len(truth), 32))
+    features = np.float32(features / np.sqrt((features**2).mean()))
+    labels = np.where(np.arange(len(truth)) % 12 < 4, truth, -1)
+    labels[truth >= classes - 2] = -1  # one class without a label, and one that comes later
+    before = fit_live(features, labels, classes - 1, 0)
+    rows = np.flatnonzero(truth >= classes - 2)
+    for some in (rows[::4], rows[1::4]):
+        labels[some] = truth[some]
+        before = fit_live(features, labels, classes, 0, before)
+    full = fit_live(features, labels, classes, 0)
+    assert before is not None
+    assert full is not None
+    assert max(steps[1:3]) < min(steps[0], steps[3])
+    guessed = np.concatenate([before.top[rows, 0], full.top[rows, 0]])
+    assert (guessed == np.tile(truth[rows], 2)).mean() > 0.9
+    assert (before.top[:, 0] == full.top[:, 0]).mean() > 0.95
+    fewer = fit_live(features, np.where(labels < classes - 1, labels, -1), classes - 1, 0, before)
+    assert fewer is not None
+    assert fewer.top.max() < classes - 1

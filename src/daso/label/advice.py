@@ -73,7 +73,8 @@ def advise(embedding: Embedding, snapshot: Snapshot, before: Advice | None, seed
     from daso.label.live import fit_live, unit_rows
 
     unit = unit_rows(embedding.features) if before is None else before.unit
-    beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed)
+    believed = None if before is None else before.beliefs
+    beliefs = fit_live(embedding.features, snapshot.labels, len(snapshot.counts), seed, believed)
     decided = int((snapshot.labels != UNDECIDED).sum())
     clusters = cluster(unit, min(MOST_CLUSTERS, decided + NEW_CLUSTERS), seed)
     features = embedding.features

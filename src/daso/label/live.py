@@ -21,7 +21,9 @@ SAMPLE = 2_000
 LABELED = 20_000
 """Labeled images of a fit, at most."""
 MANY_CLASSES = 100
-"""Classes from which on only the labeled images are fitted, in fewer steps."""
+"""Classes from which on only the labeled images are fitted, from the last fit on."""
+FEW_STEPS, LARGE_FIT = 10, 5_000_000
+"""Steps from the last fit on; half as many if labeled images times classes are more."""
 LEAST_SHARE = 1e-6
 """Share of a class that is expected at least."""
 TOP = 3
@@ -34,13 +36,15 @@ class Beliefs:
     """What the live head believes about all images.
 
     Attributes:
-        head: with the estimated class shares of the undecided images in its bias.
+        fitted: the head for balanced classes.
+        head: the same, with the estimated class shares of the undecided images in its bias.
         top, probabilities: the likeliest classes of each image, (N, <= 3), best first.
         normalizer: log of the sum of the exponential logits, (N,).
         expected: expected number of undecided images of each class, (K,).
     """
 
     features: Floats
+    fitted: LinearHead
     head: LinearHead
     top: npt.NDArray[np.int32]
     probabilities: Floats
@@ -60,7 +64,7 @@ class Beliefs:
 
 
 def fit_head(
-    features: Floats, labels: Indices, classes: int, seed: int
+    features: Floats, labels: Indices, classes: int, seed: int, start: LinearHead | None = None
 ) -> tuple[LinearHead, npt.NDArray[np.float64]] | None:
     """Fit the head for balanced classes; return it with the class shares of undecided images.
 
@@ -68,6 +72,7 @@ def fit_head(
         features: (N, d), of mean square about 1.
         labels: (N,), -1 where undecided, other negative values where the image is left out.
         classes: K.
+        start: head of an earlier fit; where there are many classes, a few steps lead on from it.
 
     Returns:
         None if fewer than two classes have labels.
@@ -84,7 +89,9 @@ def fit_head(
     options = MixtureOptions(iterations=10, passes=1, steps=20)
     if classes >= MANY_CLASSES:
         counts = targets.bincount(minlength=classes).double()
-        head = fit_labeled(labeled, targets, classes, options.penalty)
+        steps = FEW_STEPS if len(known) * classes <= LARGE_FIT else FEW_STEPS // 2
+        steps = 50 if start is None else steps
+        head = fit_labeled(labeled, targets, classes, options.penalty, steps, start)
         return head, (counts / counts.sum()).numpy()
     fit = fit_mixture(labeled, targets, unlabeled, classes, options)
     return fit.head, fit.prior.double().numpy()
@@ -94,17 +101,22 @@ def _sample(rows: Indices, most: int, random: np.random.Generator) -> Indices:
     return rows if len(rows) <= most else np.sort(random.choice(rows, most, replace=False))
 
 
-def fit_live(features: Floats, labels: Indices, classes: int, seed: int) -> Beliefs | None:
+def fit_live(
+    features: Floats, labels: Indices, classes: int, seed: int, before: Beliefs | None = None
+) -> Beliefs | None:
     """Fit the head, and apply it to all images; see ``fit_head``."""
-    fit = fit_head(features, labels, classes, seed)
+    start = None if before is None else before.fitted
+    fit = fit_head(features, labels, classes, seed, start)
     if fit is None:
         return None
     head, prior = fit
     shift = torch.from_numpy(np.log(np.maximum(prior, LEAST_SHARE))).to(head.bias)
-    return _apply(features, LinearHead(head.weight, head.bias + shift), labels == -1)
+    return _apply(features, head, LinearHead(head.weight, head.bias + shift), labels == -1)
 
 
-def _apply(features: Floats, head: LinearHead, undecided: npt.NDArray[np.bool_]) -> Beliefs:
+def _apply(
+    features: Floats, fitted: LinearHead, head: LinearHead, undecided: npt.NDArray[np.bool_]
+) -> Beliefs:
     classes = len(head.bias)
     width = min(TOP, classes)
     top = np.empty((len(features), width), dtype=np.int32)
@@ -121,7 +133,7 @@ def _apply(features: Floats, head: LinearHead, undecided: npt.NDArray[np.bool_])
         normalizer[chunk] = total.numpy()
         top[chunk], chances[chunk] = best.indices.numpy(), best.values.numpy()
         expected += probs[torch.from_numpy(undecided[chunk])].sum(0).double().numpy()
-    return Beliefs(features, head, top, chances, normalizer, expected)
+    return Beliefs(features, fitted, head, top, chances, normalizer, expected)
 
 
 def unit_rows(features: Floats) -> Floats:

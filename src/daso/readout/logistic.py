@@ -46,15 +46,19 @@ def fit_logistic(
         targets: float, (N, K), class probabilities.
         weights: float, (N,), >= 0, of the rows.
         steps: of L-BFGS, at most.
+        start: head to begin with, whose classes come first or go further; None: zeros.
     """
     weights = weights / weights.sum()
     share = weights @ targets
     prior = share.clamp(min=1e-12).log()
-    if start is None:
-        shape = features.shape[1], targets.shape[1]
-        start = LinearHead(features.new_zeros(shape), features.new_zeros(shape[1]))
-    weight = start.weight.clone().requires_grad_()
-    bias = start.bias.clone().requires_grad_()
+    weight = features.new_zeros(features.shape[1], targets.shape[1])
+    bias = features.new_zeros(targets.shape[1])
+    if start is not None:
+        there = min(len(bias), len(start.bias))
+        weight[:, :there] = start.weight[:, :there]
+        bias[:there] = start.bias[:there].masked_fill(start.bias[:there] <= ABSENT, 0)
+    weight.requires_grad_()
+    bias.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
     )

@@ -59,10 +59,17 @@ class MixtureFit:
     prior: Tensor
 
 
-def fit_labeled(features: Tensor, labels: Tensor, classes: int, penalty: float) -> LinearHead:
+def fit_labeled(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    steps: int = 50,
+    start: LinearHead | None = None,
+) -> LinearHead:
     """Fit logit-adjusted logistic regression to labeled features, float (N, d)."""
-    targets = F.one_hot(labels, classes).to(features)
-    return fit_logistic(features, targets, features.new_ones(len(features)), penalty / classes)
+    targets, weights = F.one_hot(labels, classes).to(features), features.new_ones(len(features))
+    return fit_logistic(features, targets, weights, penalty / classes, steps, start)
 
 
 def fit_mixture(
