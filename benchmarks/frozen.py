@@ -137,7 +137,7 @@ def configure(options: Frozen, setting: str, variant: str, seed: int) -> RunConf
         network=options.network,
         weights=str(options.weights),
         resolution=options.resolution,
-        precision="bfloat16",
+        precision="auto",
         freeze=True,
         embedding_folder=str(options.out / "embeddings"),
         evaluate_every=max(1, options.steps // 5),
