@@ -53,15 +53,23 @@ SETTINGS = {
     "consistent": SplitOptions(200, 500, 100, 100, "consistent", holdout=0),
     "uniform": SplitOptions(200, 300, 100, 1, "uniform", holdout=0),
     "reversed": SplitOptions(200, 500, 100, 100, "reversed", holdout=0),
+    "middle": SplitOptions(200, 500, 100, 100, "middle", holdout=0),
     "few": SplitOptions(50, 500, 50, 50, "consistent", holdout=0),
     "few uniform": SplitOptions(50, 300, 50, 1, "uniform", holdout=0),
 }
 """Labeled and unlabeled images of the most frequent class, their imbalance, and the unlabeled
 ones' distribution."""
+PLAIN = {"steps": 0, "weak_versions": 0, "strong_versions": 0}
+"""The options with which --freeze trains by default: the readout alone, on plain images."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised+la": ("supervised+la", {}),
     "fixmatch+la": ("fixmatch+la", {}),
     "fixmatch+la+daso": ("fixmatch+la+daso", {}),
+    "mixture, labels": (
+        "supervised+la+mixture",
+        {"train": PLAIN, "method": {"mixture_weight": 0.0}},
+    ),
+    "mixture": ("supervised+la+mixture", {"train": PLAIN}),
     "supervised+la, mlp-256": ("supervised+la", {"train": {"embedding_network": "mlp-256"}}),
     "fixmatch+la+daso, mlp-256": ("fixmatch+la+daso", {"train": {"embedding_network": "mlp-256"}}),
     "fixmatch+la+daso, threshold 0.7": ("fixmatch+la+daso", {"method": {"threshold": 0.7}}),
