@@ -18,6 +18,7 @@ from daso.data.source import Source
 from daso.errors import DataError, OptionError, RunError
 from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
+from daso.nets import onnx_runtime
 from daso.nets.backbone import Preprocessing
 from daso.train.config import RunConfig
 from daso.train.encoder import embeddings as embed
@@ -148,6 +149,23 @@ def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:
     counts = [embedded(make(seed=seed), source).computed for seed in (1, 1, 2)]
     assert counts[1] == 0
     assert 0 < counts[2] < counts[0], "of another split only what was not seen is computed"
+
+
+def test_onnx_runtime_computes_the_same_embeddings(
+    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
+    expected = embedded(make(), digits, encoder)
+    monkeypatch.setattr(onnx_runtime, "WORTHWHILE", 1)
+    monkeypatch.setattr(onnx_runtime, "ENOUGH", 0.0)
+    found = embedded(make(embedding_folder=str(tmp_path / "others")), digits, encoder)
+    assert (expected.engine, found.engine) == ("torch", "ONNX Runtime")
+    assert found.computed == expected.computed
+    limit = 1e-3 * float(expected.labeled.images.abs().max())  # a step of float16
+    assert float((found.labeled.images - expected.labeled.images).abs().max()) < limit
+    again = embedded(make(embedding_folder=str(tmp_path / "others")), digits, encoder)
+    assert torch.equal(again.labeled.images, found.labeled.images)
 
 
 @pytest.mark.parametrize("change", ["weights", "versions", "views", "precision"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from daso.export.facts import ModelFacts
 from daso.export.graph import Deployed
 from daso.export.loading import load_safetensors, network_answer, onnx_session, without_folders
 from daso.export.seal import SEAL, seal_file
+from daso.nets.onnx_runtime import quiet_export
 from daso.train.config import NOT_IN_FINGERPRINT
 from daso.train.model import Model
 
@@ -155,16 +154,11 @@ def _trace(model: Model, facts: ModelFacts) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _export_errors(tool: str) -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_export():
             yield
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"{tool} cannot express this network: {reason}; use --format safetensors"
         ) from error
-    finally:
-        logging.disable(disabled)

@@ -25,6 +25,7 @@ from daso.nets.backbone import Backbone, checksum
 from daso.nets.encoders.patches import FILTERS, IMAGES, LARGEST, SIZES, PatchEncoder, geometries
 from daso.nets.network import Encoder as OwnEncoder
 from daso.nets.network import Network
+from daso.nets.onnx_runtime import accelerate
 from daso.readout.projection import MOST_ROWS, Projection
 from daso.train.encoder.build import build_network
 from daso.train.model import Model
@@ -68,8 +69,8 @@ def of_run(model: Model) -> Encoder:
     return Encoder("the trained network", layout, network.represent, has_readout, about)
 
 
-def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
-    """Return a pretrained encoder, frozen."""
+def of_backbone(backbone: Backbone, options: TrainOptions, count: int = 0) -> Encoder:
+    """Return a pretrained encoder, frozen, for some number of images."""
     side = backbone.preprocessing.resolution or 224
     channels = len(backbone.preprocessing.mean or (0, 0, 0))
     encoder = cast(OwnEncoder, backbone.module)
@@ -83,6 +84,7 @@ def of_backbone(backbone: Backbone, options: TrainOptions) -> Encoder:
         "class",
         backbone.preprocessing,
     ).eval()
+    accelerate(network, (channels, side, side), count)
     layout = Layout(channels, side, side, side)
     return Encoder(backbone.name, layout, network, False, backbone.describe())
 

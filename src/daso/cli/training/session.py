@@ -39,6 +39,7 @@ from daso.report.wording import duration
 from daso.track import Tracking, check_installed, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
+from daso.train.encoder.embeddings import EmbeddedData
 from daso.train.encoder.precision import choose_precision
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import CONFIG, refuse_taken
@@ -65,8 +66,9 @@ def announce(prepared: Prepared, folder: Path) -> None:
     parameters = sum(p.numel() for p in prepared.training.network.parameters())
     shape = "x".join(map(str, data.labeled.images.shape[2:]))
     images = f"images {shape}"
-    if config.train.freeze:
-        images = f"images, embedded as {shape} numbers,"
+    if isinstance(data, EmbeddedData):
+        how = "" if data.engine == "torch" else f" by {data.engine}"
+        images = f"images, embedded as {shape} numbers{how},"
     elif data.are_vectors:
         images = f"vectors of {shape}"
     unlabeled = f" and {batches.unlabeled_batch} unlabeled" if batches.unlabeled_views else ""

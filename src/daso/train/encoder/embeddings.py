@@ -32,6 +32,7 @@ from daso.files import save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.network import Encoder, Network
+from daso.nets.onnx_runtime import accelerate
 from daso.train.encoder.build import build_network
 from daso.train.options import TrainOptions
 from daso.train.step.augmentation import Augmentation
@@ -60,12 +61,14 @@ class EmbeddedData(TrainingData):
 
     Attributes:
         folder: folder of the embeddings of augmented images.
+        engine: what computed those that were missing, ``"torch"`` or ``"ONNX Runtime"``.
         pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
     """
 
     image_shape: tuple[int, ...] = ()
     folder: Path = Path()
     computed: int = 0
+    engine: str = "torch"
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
 
     def describe_embeddings(self) -> dict[str, Any]:
@@ -238,6 +241,7 @@ def embed_data(
             progress(done, total)
 
     advance(0)
+    engine = "ONNX Runtime" if accelerate(network, data.shape, total - done) else "torch"
     computed, vectors = 0, dict[str, np.ndarray]()
     try:
         for name, pool in pools.items():
@@ -269,7 +273,7 @@ def embed_data(
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
     fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
-    return EmbeddedData(**fields, computed=computed, pictured=pictured)
+    return EmbeddedData(**fields, computed=computed, engine=engine, pictured=pictured)
 
 
 def embedding_folder(options: TrainOptions) -> Path:

@@ -190,7 +190,7 @@ def _encoder(
     if options.freeze:
         backbone = open_backbone(options, (3, 224, 224))
         assert backbone is not None  # it would have been refused
-        return features.of_backbone(backbone, options)
+        return features.of_backbone(backbone, options, len(images))
     if run is not None:
         return features.of_run(load_model(run, torch.device("cpu"), notice))
     return features.of_patches(images, progress)
