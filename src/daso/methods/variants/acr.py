@@ -12,6 +12,7 @@ from torch import Tensor
 from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
 from daso.methods.fixmatch import FixMatch
+from daso.methods.ramp import never_updated
 from daso.nets.network import Network
 from daso.refine.guess import Guess
 from daso.terms.term import Outputs, Term
@@ -144,11 +145,7 @@ class ACR(FixMatch):
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
-        if options["estimate_period"] > steps:
-            yield (
-                f"ACR's adjustment never changes in a training of {steps:,} steps; lower "
-                f"--estimate-period {options['estimate_period']}, for example to {steps // 20 or 1}"
-            )
+        return never_updated("ACR's adjustment", "estimate_period", options, steps)
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimated distribution of the unlabeled images, and a."""

@@ -13,6 +13,7 @@ from daso.errors import check_range
 from daso.losses.class_balanced import class_shares
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Batch
+from daso.methods.ramp import never_updated
 from daso.refine.guess import Guess
 
 TINY = 1e-12
@@ -77,11 +78,7 @@ class SimPro(FixMatch):
 
     @classmethod
     def remarks(cls, options: Mapping[str, Any], steps: int) -> Iterator[str]:
-        if options["prior_period"] > steps:
-            yield (
-                f"SimPro's estimate never changes in a training of {steps:,} steps; lower "
-                f"--prior-period {options['prior_period']}, for example to {steps // 20 or 1}"
-            )
+        return never_updated("SimPro's estimate", "prior_period", options, steps)
 
     def describe(self) -> dict[str, list[float]]:
         """Return the estimated distributions of the unlabeled and of all images."""
