@@ -42,14 +42,15 @@ def _for_small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtime, "ENOUGH", 0.0)
 
 
-def test_features_are_those_of_torch_for_any_number_of_images() -> None:
+@pytest.mark.parametrize("channels", [3, 1])  # gray images are normalized to three channels
+def test_features_are_those_of_torch_for_any_number_of_images(channels: int) -> None:
     torch.manual_seed(0)
     encoder = build_encoder("wrn-10-1", 3, 32).eval()
     network, fast = wrapped(encoder, side=32), wrapped(encoder, side=32)
-    assert accelerate(fast, (3, 24, 24), 100)
+    assert accelerate(fast, (channels, 24, 24), 100)
     assert isinstance(fast.encoder, OnnxEncoder)
     for count in (1, 5, 8):
-        images = torch.randint(0, 256, (count, 3, 24, 24), dtype=torch.uint8)
+        images = torch.randint(0, 256, (count, channels, 24, 24), dtype=torch.uint8)
         with torch.no_grad():
             expected, found = network(images), fast(images)
         assert found.shape == expected.shape
