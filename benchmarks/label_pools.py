@@ -123,7 +123,7 @@ def _pretrained(weights: Path | None, side: int, images: Array) -> Callable[[Ten
     options = TrainOptions(network=NETWORK, weights=str(weights), resolution=side, freeze=True)
     backbone = open_backbone(options, images.shape[1:])
     assert backbone is not None
-    encode = of_backbone(backbone, options).encode
+    encode = of_backbone(backbone, options, len(images)).encode
     return lambda batch: encode(batch.expand(-1, 3, -1, -1))
 
 
