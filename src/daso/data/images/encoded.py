@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -122,10 +122,6 @@ class EncodedImages:
             names,
             (self, np.array(order, dtype=np.int64)),
         )
-
-    def labeled(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
-        """Return the images with other labels."""
-        return replace(self, labels=labels)
 
     def followed_by(self, other: EncodedImages) -> EncodedImages:
         count = len(self)
