@@ -21,7 +21,11 @@ def test_copies_as_a_comparison_of_all_pairs_finds_them() -> None:
     sizes = {"train": 30, "unlabeled": 40, "validation": 5, "test": 20}
     content = {part: random.integers(0, 25, size).tolist() for part, size in sizes.items()}
     labels = {part: random.integers(0, 2, size) for part, size in sizes.items()}
-    copies = find_copies({p: [bytes([v]) for v in values] for p, values in content.items()}, labels)
+    digests = {
+        part: {index: bytes([value]) for index, value in enumerate(values)}
+        for part, values in content.items()
+    }
+    copies = find_copies(digests, labels)
     for part, other in itertools.product(sizes, sizes):
         expected = []
         for i, value in enumerate(content[part]):

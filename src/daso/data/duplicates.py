@@ -42,14 +42,14 @@ class Copies:
         return self.pairs.get((part, other), [])
 
 
-def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copies:
-    """Find images with the same digest, within and across parts; empty digests are ignored."""
+def find_copies(digests: Mapping[str, Mapping[int, bytes]], labels: Labels) -> Copies:
+    """Find images with the same digest, given by part and index, within and across parts."""
     # Sorting finds the repeated digests; only they need a dictionary.
-    ordered = sorted(value for values in digests.values() for value in values if value)
+    ordered = sorted(value for values in digests.values() for value in values.values())
     repeated = {value for value, following in itertools.pairwise(ordered) if value == following}
     places: dict[bytes, list[tuple[str, int]]] = {}
     for part, values in digests.items():
-        for index, value in enumerate(values):
+        for index, value in values.items():
             if value in repeated:
                 places.setdefault(value, []).append((part, index))
     copies = Copies()
@@ -101,7 +101,7 @@ def without_copies(
     Raises:
         DataError: there are such images and *skip_bad* is false; the first 20 are named.
     """
-    digests = {part: [row.tobytes() for row in pool.digests] for part, pool in images.items()}
+    digests = {part: dict(enumerate(map(bytes, pool.digests))) for part, pool in images.items()}
     copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})
     labels = images["train"].labels
     conflicts = {

@@ -37,7 +37,10 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
 def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
     """Yield conflicting labels and exact copies; a benchmark (not *own*) is never refused."""
     exact = find_copies(
-        {part: of_part.pixels for part, of_part in scan.parts.items()},
+        {
+            part: {index: look.pixels for index, look in of_part.looks.items()}
+            for part, of_part in scan.parts.items()
+        },
         {part: of_part.labels for part, of_part in scan.parts.items()},
     )
     yield from _conflicts(scan, exact, class_names, own=own)
@@ -48,8 +51,8 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         here, there = scan.parts[part], scan.parts[other]
         images, same_files = [], 0
         for index, original in pairs:
-            content = here.content[index]
-            is_same_file = bool(content) and content == there.content[original]
+            content = here.looks[index].content
+            is_same_file = bool(content) and content == there.looks[original].content
             same_files += is_same_file
             what = "file" if is_same_file else "pixels"
             images.append((here.name_of(index), f"the same {what} as {there.name_of(original)}"))
@@ -57,7 +60,7 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         where = "is a copy of another" if one else "are copies of others"
         if part != other:
             where = f"{'is' if one else 'are'} also among the {CALLED[other]} images"
-        by_bytes = f", {same_files} of them byte for byte" if here.content[pairs[0][0]] else ""
+        by_bytes = f", {same_files} of them byte for byte" if content else ""
         text = f"{how_many(images, f'{CALLED[part]} image')} {where}{by_bytes}"
         worst: Level = level if own or level != "refused" else "warning"
         yield Finding(worst, code, text, cure, tuple(images))
@@ -94,14 +97,15 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     places: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for part in ("train", "test", "validation", "unlabeled"):
-        for index, pixels in enumerate(scan.parts[part].pixels if part in scan.parts else ()):
-            if pixels and pixels not in seen:
-                seen.add(pixels)
+        for index, look in scan.parts[part].looks.items() if part in scan.parts else ():
+            if look.pixels not in seen:
+                seen.add(look.pixels)
                 places.append((part, index))
     if not places:
         return
-    hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
-    thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
+    looks = [scan.parts[part].looks[index] for part, index in places]
+    hashes = np.array([look.hash for look in looks], dtype=np.uint64)
+    thumbnails = np.stack([look.thumbnail for look in looks])
     # Labeled, test and validation images are first compared among themselves: many unlabeled images
     # of one scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)

@@ -73,11 +73,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; docs/data.md describes them."""
-        counts = {_key(part): of_part for part, of_part in self.class_counts.items()}
+        counts = {CALLED[part]: of_part for part, of_part in self.class_counts.items()}
         return {
             "source": self.source,
             "would_train": not self.refused,
-            "counts": {_key(part): count for part, count in self.counts.items()},
+            "counts": {CALLED[part]: count for part, count in self.counts.items()},
             "imbalance_ratio": self.imbalance,
             "classes": [
                 {"name": name, **{part: of_part[k] for part, of_part in counts.items()}}
@@ -95,10 +95,6 @@ class Report:
                 for finding in self.findings
             ],
         }
-
-
-def _key(part: str) -> str:
-    return "labeled" if part == "train" else part
 
 
 def check_data(
