@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import functools
 import glob
@@ -13,7 +12,6 @@ import re
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -296,42 +294,30 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
 def _encoded(
     shards: Sequence[str], places: Sequence[Places], labels: npt.NDArray[np.int64]
 ) -> EncodedImages:
-    counts = [len(of_shard) for of_shard in places]
     remote_origin = functools.cache(_remote_origin)  # once, not for the name of every image
 
     def origin(shard: str) -> str:
         return remote_origin(shard) if is_address(shard) else origin_of(Path(shard))
 
-    def chunks() -> Iterator[Sequence[bytes]]:
-        for shard, count in zip(shards, counts, strict=True):
-            seen = 0
-            samples = read_samples(shard, contents=True)
-            while some := [sample.image for sample in itertools.islice(samples, CHUNK)]:
-                seen += len(some)
-                yield some
-            if seen != count:
-                raise DataError(f"{shard}: had {count} images, has {seen} now; start again")
+    def chunks(shard: str) -> Iterator[Sequence[bytes]]:
+        samples = read_samples(shard, contents=True)
+        while some := [sample.image for sample in itertools.islice(samples, CHUNK)]:
+            yield some
 
-    def name_of(index: int) -> str:
-        number, row = place(index)
-        return f"{shards[number]}, {_keys(shards[number], origin(shards[number]))[row]}"
+    @functools.lru_cache(maxsize=8)
+    def keys(shard: int) -> tuple[str, ...]:
+        samples = read_samples(shards[shard], contents=False)
+        return tuple(sample.key.removeprefix("/") for sample in samples)
 
-    def place(index: int) -> tuple[int, int]:
-        number = bisect.bisect_right(ends, index)
-        return number, index - (ends[number - 1] if number else 0)
+    def name(shard: int, row: int) -> str:
+        return f"{shards[shard]}, {keys(shard)[row]}"
 
-    def item(index: int) -> bytes:
-        number, row = place(index)
-        return _read_image(shards[number], *places[number][row].tolist())
+    def item(shard: int, row: int) -> bytes:
+        return _read_image(shards[shard], *places[shard][row].tolist())
 
-    def names() -> Iterator[str]:
-        for shard in shards:
-            yield from (f"{shard}, {key}" for key in _keys(shard, origin(shard)))
-
-    ends = list(itertools.accumulate(counts))
+    counts = [len(of_shard) for of_shard in places]
     direct = item if all(map(_is_plain_tar, shards)) else None
-    origins = partial(map, origin, shards)
-    return EncodedImages(labels, name_of, chunks, False, origins, direct, names)
+    return EncodedImages.in_files(labels, shards, counts, chunks, name, direct, origin)
 
 
 def _is_plain_tar(shard: str) -> bool:
@@ -350,12 +336,6 @@ def _read_image(shard: str, offset: int, size: int) -> bytes:
             return file.read(size)
     except OSError as error:
         raise DataError(f"{shard}: {error.strerror or error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _keys(shard: str, origin: str) -> tuple[str, ...]:
-    """Return the keys of a shard's images; *origin* changes when the shard does."""
-    return tuple(sample.key.removeprefix("/") for sample in read_samples(shard, contents=False))
 
 
 def _remote_origin(shard: str) -> str:

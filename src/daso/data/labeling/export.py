@@ -47,12 +47,7 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
 
 
 def _named(journal: Journal, data: LabelingData) -> list[tuple[str, ...]]:
-    there = {
-        name: (part, index)
-        for part in ("train", "unlabeled")
-        if part in data.pools
-        for index, name in enumerate(data.names(part))
-    }
+    there = data.places()
     rows: list[tuple[str, ...]] = [
         (image, entry.label)
         for image, entry in journal.decisions().items()

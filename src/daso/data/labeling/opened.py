@@ -67,6 +67,11 @@ class LabelingData:
         names = self.pools[part].all_names()
         return list(names if self.base is None else map(short_name_from(self.base), names))
 
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Return part and index of the images that may be labeled, by their names."""
+        parts = [part for part in ("train", "unlabeled") if part in self.pools]
+        return {name: (part, i) for part in parts for i, name in enumerate(self.names(part))}
+
     def read(self, part: str, index: int) -> Encoded:
         """Return one image, as its file or as bytes.
 

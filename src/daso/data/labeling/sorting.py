@@ -152,8 +152,7 @@ def _require_own(data: LabelingData, base: Path, image: str, to: str, where: Pat
 
 def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterator[Step]:
     labeled, flat = labeled_folder(base, data.folders)
-    names = {part: data.names(part) for part in ("train", "unlabeled") if part in data.pools}
-    places = {name: (part, i) for part, of_part in names.items() for i, name in enumerate(of_part)}
+    places = data.places()
     targets = _Targets(base, labeled)
     decisions, applied = journal.decisions(), journal.applied()
     for image, entry in decisions.items():
@@ -172,11 +171,11 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
             mode: How = how if was is None else "move"
             yield Step(entry.number, image, entry.label, checksum, to, mode, created, fresh, was)
-    for index, image in enumerate(names.get("unlabeled", ()) if flat else ()):
-        if image in decisions:
+    for image, (part, index) in places.items() if flat else ():
+        if part == "train" or image in decisions:
             continue
         with contextlib.suppress(DataError):
-            checksum = data.checksum("unlabeled", index)
+            checksum = data.checksum(part, index)
             where = base / "unlabeled" / PurePosixPath(image).parent
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
             yield Step(0, image, None, checksum, to, how, created, fresh, None)
