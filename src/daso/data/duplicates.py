@@ -97,9 +97,6 @@ def without_copies(
 
     Returns:
         The remaining images, (name, reason) of each image left out, and notes about other copies.
-
-    Raises:
-        DataError: there are such images and *skip_bad* is false; the first 20 are named.
     """
     digests = {part: dict(enumerate(map(bytes, pool.digests))) for part, pool in images.items()}
     copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})

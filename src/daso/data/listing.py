@@ -63,9 +63,6 @@ class Listing:
         partial: further labels are to come, from the journal of ``daso label``: classes may be
             without images. The functions that list a data set take their names as ``classes``.
         measured: classes of validation and test folders that have no labeled image.
-
-    Raises:
-        DataError: a class has no labeled image.
     """
 
     name: str

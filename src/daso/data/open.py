@@ -212,9 +212,6 @@ def list_own(
     """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
 
     The labels of the journal are those of ``daso label``, if there are any.
-
-    Raises:
-        DataError, OptionError, MissingDependencyError: see ``open_source``.
     """
     path = Path(source).expanduser()
     kept = None if is_named(source) else read_journal(path, journal)
@@ -241,11 +238,7 @@ def list_files(
     download: bool = False,
     classes: Collection[str] | None = None,
 ) -> Listing | None:
-    """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``.
-
-    Raises:
-        DataError, OptionError, MissingDependencyError: see ``open_source``.
-    """
+    """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``."""
     if source.startswith(HUB):
         if data is not None or folders:
             raise OptionError(f"{source!r} is complete: leave data and further folders out")
@@ -341,11 +334,7 @@ def is_npz(path: Path) -> bool:
 
 
 def open_arrays(path: Path, reading: Reading | None = None, journal: int | None = None) -> Source:
-    """Open a path that holds arrays, with the labels of its journal; copies are not looked for.
-
-    Raises:
-        DataError: see ``open_source``.
-    """
+    """Open a path that holds arrays, with the labels of its journal; copies are not looked for."""
     kept = read_journal(path, journal)
     opened = list_arrays(path, reading or Reading(), partial=kept is not None)
     return opened if kept is None else apply_to_source(opened, kept)

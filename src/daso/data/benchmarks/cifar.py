@@ -89,9 +89,6 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
     """Read CIFAR-10 or CIFAR-100 (fine labels): 50,000 and 10,000 RGB 32 x 32 images.
 
     *path* is the folder of pickles, its parent, or the published .tar.gz, which is not unpacked.
-
-    Raises:
-        DataError: a file is missing or damaged, or a pickle holds more than plain values.
     """
     path = locate_cifar(path, layout)
     batches: dict[str, DecodedImages] = {}

@@ -110,10 +110,6 @@ def check_data(
     """Read every image of a data set and report problems for training.
 
     *progress* is called with the images done and the total; see ``open_source`` for the others.
-
-    Raises:
-        DataError: there are no images or classes, or a file that lists them cannot be read.
-        OptionError, MissingDependencyError: see ``open_source``.
     """
     listing = None
     if source not in NAMES:

@@ -87,11 +87,7 @@ def from_arrays(
 
 
 def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
-    """Convert images to uint8 (N, C, H, W); *what* names them in errors.
-
-    Raises:
-        DataError: the shape or type is not an image's, or a float is not a number from 0 to 1.
-    """
+    """Convert images to uint8 (N, C, H, W); *what* names them in errors."""
     array = np.asarray(values)
     if array.ndim == 3:
         array = array[:, None]
@@ -127,9 +123,6 @@ def refuse_one_image(
     """Refuse the shape of one image, (H, W, C) or (C, H, W), where (N, H, W) is expected.
 
     *expected* is the shape (C, H, W) of the model's images; *what* names the array in the error.
-
-    Raises:
-        DataError: three axes may be those of one image.
     """
     if len(shape) != 3:
         return
@@ -143,11 +136,7 @@ def refuse_one_image(
 
 
 def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
-    """Convert labels to int64 (N,); *what* names them in errors.
-
-    Raises:
-        DataError: they are not integers, or there are several per image.
-    """
+    """Convert labels to int64 (N,); *what* names them in errors."""
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(

@@ -76,11 +76,6 @@ def list_folder(
             classes and parts without images, and test or validation images of unknown classes.
         classes: see ``Listing.partial``; with them a folder need not have labeled images, and one
             that holds neither parts nor classes is one of unlabeled images.
-
-    Raises:
-        DataError: a folder is missing or given twice, there is no labeled image, or *skip_bad*
-            would leave something out.
-        OptionError: the name of another part is unknown.
     """
     partial = classes is not None
     labeled, places, notes = _find_parts(folder, dict(others or {}), partial=partial)

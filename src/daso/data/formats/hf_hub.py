@@ -14,8 +14,6 @@ from daso.data.listing import Listing, part_called
 from daso.data.places import HUB
 from daso.errors import DataError, MissingDependencyError
 
-"""Beginning of a source on the hub: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME:CONFIGURATION``."""
-
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
     """List a data set of the hub; splits with unknown names are left out.
@@ -23,12 +21,9 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     Columns, labels and splits are those of ``list_saved``.
 
     Args:
-        name: with or without ``HUB``; may be a folder in one of the hub's layouts.
+        name: ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``, with or without ``HUB`` before it; may
+            be a folder in one of the hub's layouts.
         download: fetch missing files into the cache; without it no connection is made.
-
-    Raises:
-        DataError: the data set cannot be loaded, or its columns or labels are wrong.
-        MissingDependencyError: ``datasets`` is not installed.
     """
     name = name.removeprefix(HUB)
     where = Path(f"{HUB}{name}")

@@ -27,10 +27,6 @@ def list_saved(folder: Path, *, classes: Collection[str] | None = None) -> Listi
     Splits are named as in ``PART_NAMES``; without splits all images are labeled. Columns and labels
     are those of ``list_parquet``. Images must be stored in the files, not as paths.
     For *classes* see ``Listing.partial``.
-
-    Raises:
-        DataError: files are missing or damaged, a split is unknown, or see ``list_tables``.
-        MissingDependencyError: pyarrow is not installed.
     """
     import_pyarrow("data sets saved by Hugging Face's datasets")
     places = {"train": folder}

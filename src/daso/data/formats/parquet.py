@@ -31,10 +31,6 @@ def list_parquet(folder: Path, *, classes: Collection[str] | None = None) -> Lis
     ``huggingface`` metadata, or the numbers. Training images without a label (null, -1 or "")
     become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``. For *classes* see
     ``Listing.partial``.
-
-    Raises:
-        DataError: files, columns or labels are missing or wrong.
-        MissingDependencyError: pyarrow is not installed.
     """
     import_pyarrow("parquet files")
     place = locate_parquet(folder)

@@ -53,10 +53,6 @@ class TableFiles:
         unused: names of the other columns.
         borrowed: whether integer labels got the names of another part.
         rows: number of rows of each file, after its labels have been read.
-
-    Raises:
-        DataError: a file is damaged, lacks the columns, differs from the first, or has a column
-            that reads like a split.
     """
 
     def __init__(
@@ -179,9 +175,6 @@ def list_tables(
         tables: by part, of ``PARTS``.
         name, where: see ``Listing``.
         classes: see ``Listing.partial``.
-
-    Raises:
-        DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
     """
     class_names = tuple(dict.fromkeys(itertools.chain(*tables["train"].names)))
     values = {part: tables[part].labels(class_names) for part in PARTS if part in tables}

@@ -116,9 +116,6 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
     ``classes.txt``, if present, names the numbers. Notes count what is passed over. For *classes*
     see ``Listing.partial``; with them there need not be labeled images.
-
-    Raises:
-        DataError: a shard is damaged, or a label is missing or unknown.
     """
     shards, other = _shards_by_part(folder)
     if classes is not None:

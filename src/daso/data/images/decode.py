@@ -106,11 +106,7 @@ def decode(
 
 
 def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
-    """Decode one image to uint8 (C, H, W) to look at it, no side longer than *side* pixels.
-
-    Raises:
-        DataError: see ``decode``.
-    """
+    """Decode one image to uint8 (C, H, W) to look at it, no side longer than *side* pixels."""
     with _opened(source) as image:
         scale = side / max(image.size)
         if scale < 1 and image.format in ("JPEG", "MPO"):

@@ -183,11 +183,7 @@ class EncodedImages:
 
 
 def content_digest(encoded: Encoded) -> bytes:
-    """Return 16 bytes that depend on an encoded image.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return 16 bytes that depend on an encoded image."""
     if isinstance(encoded, bytes):
         return hashlib.blake2b(encoded, digest_size=16).digest()
     try:

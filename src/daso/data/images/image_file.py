@@ -27,9 +27,6 @@ class ImageFile:
         shape: (N, C, H, W) of the whole file.
         digests: uint8 (N, 16), one digest for each image.
         rows: int64 (n,), indices into the file; None: all images.
-
-    Raises:
-        DataError: the file is missing or its size does not match the shape.
     """
 
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)

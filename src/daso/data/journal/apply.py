@@ -44,9 +44,6 @@ def apply_journal(
     Args:
         base: folder in which the names of images start.
         skip_bad: leave out, and record, classes that have no label.
-
-    Raises:
-        DataError: there is no label, or a class has none.
     """
     pools = listing.pools
 
@@ -127,11 +124,7 @@ def _without_empty_classes(listing: Listing) -> Listing:
 
 
 def apply_to_source(source: Source, journal: Journal) -> Source:
-    """Return a data set of arrays, which are named by part and number, with the journal's labels.
-
-    Raises:
-        DataError: there is no label.
-    """
+    """Return arrays, whose images are named by part and number, with the labels of the journal."""
     parts = source.parts()
 
     def checksums(part: str, indices: Indices) -> Iterator[str]:

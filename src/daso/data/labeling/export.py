@@ -24,11 +24,6 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
     It has the columns path, label (empty: unlabeled) and, with validation or test images, split.
     Images of none of the classes are left out. Images that are no files have a name instead of a
     path; only those that were labeled in the page are written.
-
-    Raises:
-        DataError: no image is labeled, or a name cannot be written.
-        OptionError: *out* is the manifest that is labeled.
-        RunError: the file cannot be written.
     """
     if out.resolve() == data.source.resolve():
         raise OptionError(f"{out} is what is labeled; write to another file")

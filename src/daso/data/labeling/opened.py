@@ -73,22 +73,14 @@ class LabelingData:
         return {name: (part, i) for part in parts for i, name in enumerate(self.names(part))}
 
     def read(self, part: str, index: int) -> Encoded:
-        """Return one image, as its file or as bytes.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Return one image, as its file or as bytes."""
         item = self.pools[part].read(index)
         if isinstance(item, DataError):
             raise item
         return item
 
     def checksum(self, part: str, index: int) -> str:
-        """Return the checksum of an image for the journal.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Return the checksum of an image for the journal."""
         if self.arrays is not None:
             return digest(np.asarray(self.arrays[part].images[index])).hex()
         return item_checksum(self.pools[part].read(index))
@@ -97,9 +89,6 @@ class LabelingData:
         """Return all images by part, of one shape, as training has them, uint8 (N, C, H, W).
 
         Unreadable ones have any pixels; the second value has their reasons, by part and index.
-
-        Raises:
-            DataError: no image is readable, or they need more memory than there is.
         """
         if self.arrays is not None:
             return {part: images.images for part, images in self.arrays.items()}, {}
@@ -122,10 +111,6 @@ def open_for_labeling(
     """Open a data set that may lack labels, or images of some class; see ``open_source``.
 
     A folder that holds no parts and no classes is one of unlabeled images, at any depth.
-
-    Raises:
-        DataError: the source or its files are missing or invalid.
-        OptionError: the source has no place for a journal, or an option does not apply to it.
     """
     if is_named(source):
         raise OptionError(

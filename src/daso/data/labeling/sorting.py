@@ -85,11 +85,7 @@ def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[
 
 
 def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
-    """Put the files back that ``sort_files`` has placed, the last first; return notes.
-
-    Raises:
-        RunError: a file cannot be written; the command can be repeated.
-    """
+    """Put the files back that ``sort_files`` has placed, the last first; return notes."""
     base = _folder_of(data)
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
