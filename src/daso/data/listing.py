@@ -11,7 +11,7 @@ from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.source import OwnLabels, refuse_empty_classes
-from daso.errors import nearest
+from daso.errors import DataError, nearest
 from daso.files import printable
 
 PART_NAMES = {
@@ -90,6 +90,27 @@ class Listing:
 def part_called(name: str) -> str | None:
     """Return the part that a folder or split name stands for, or None."""
     return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
+
+
+def splits_by_part(
+    names: Iterable[str], where: object, *, needs_train: bool = True
+) -> tuple[dict[str, str], list[str]]:
+    """Return the names of splits or folders by part, and those that stand for no part."""
+    splits: dict[str, str] = {}
+    others = []
+    for name in names:
+        part = part_called(name)
+        if part is None:
+            others.append(name)
+        elif part in splits:
+            both = f"both {splits[part]!r} and {name!r}, which are the same part"
+            raise DataError(f"{where}: has {both}; keep one of them")
+        else:
+            splits[part] = name
+    if needs_train and "train" not in splits:
+        there = ", ".join([*splits.values(), *others]) or "nothing"
+        raise DataError(f"{where}: no split 'train' in it, only {there}")
+    return splits, others
 
 
 def reads_like_split(values: Iterable[object]) -> bool:

@@ -21,7 +21,7 @@ from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import JOURNAL, Listing, part_called
+from daso.data.listing import JOURNAL, Listing, part_called, splits_by_part
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -139,17 +139,8 @@ def _find_parts(
     labeled: Path | None = folder
     notes = tuple[str, ...]()
     if is_image_folder(folder, partial=partial):
-        inside: dict[str, str] = {}
-        other = []
-        for name in subfolders(folder):
-            part = part_called(name)
-            if part is None:
-                other += [f"{name}/"] if any(walk(folder / name)) else []
-            elif part in inside:
-                both = f"{inside[part]!r} and {name!r}"
-                raise DataError(f"{folder}: has both {both} for one part; keep one of them")
-            else:
-                inside[part] = name
+        inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
+        notes = data_beside(folder, (), read_folders=inside.values())
         labeled = folder / inside.pop("train") if "train" in inside else None
         for part, name in inside.items():
             option = FOLDERS[part]
@@ -157,11 +148,6 @@ def _find_parts(
                 given = f"--{option} {places[option]}"
                 raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
             places[option] = str(folder / name)
-        other += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
-        if other:
-            what = "images that are not read, as they are in no folder of a part"
-            notes = (f"{folder}: {what}: {listed(other)}",)
-        notes += _containers(folder, ())
     elif not is_class_folder(folder) and partial and not _has_classes(folder, places):
         labeled, places["unlabeled"] = None, str(folder)
     for name, place in places.items():
@@ -173,19 +159,18 @@ def _find_parts(
     return labeled, places, notes
 
 
-def data_beside(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
-    """Note what lies in a folder of other files and is not read: images, and files of images.
+def data_beside(
+    folder: Path, read: Sequence[str], *, read_folders: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Note what lies in a folder beside what is read: images, and files of images.
 
     *read* has the endings of the files that are read, or named elsewhere.
     """
-    others = [f"{name}/" for name in subfolders(folder) if any(walk(folder / name))]
-    others += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
-    what = "images that are not read, as this is no folder of images"
-    notes = (f"{folder}: {what}: {listed(others)}",) if others else ()
-    return (*notes, *_containers(folder, read))
-
-
-def _containers(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
+    others = [name for name in subfolders(folder) if name not in read_folders]
+    images = [f"{name}/" for name in others if any(walk(folder / name))]
+    images += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
+    why = "they are in no folder of a part" if read_folders else "this is no folder of images"
+    notes = (f"{folder}: images that are not read, as {why}: {listed(images)}",) if images else ()
     files = [
         entry
         for entry in sorted(folder.iterdir())
@@ -196,7 +181,7 @@ def _containers(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
     ]
     cure = "; give a manifest itself to use it" if any(map(is_manifest, files)) else ""
     names = [entry.name for entry in files]
-    return (f"{folder}: not read: {listed(names)}{cure}",) if names else ()
+    return (*notes, f"{folder}: not read: {listed(names)}{cure}") if names else notes
 
 
 def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called
+from daso.data.listing import Listing, splits_by_part
 from daso.data.places import HUB
 from daso.errors import DataError, MissingDependencyError
 
@@ -29,20 +29,14 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     where = Path(f"{HUB}{name}")
     repository, _, configuration = name.partition(":")
     loaded = _load(repository, configuration or None, name, download=download)
-    splits = {str(split): data for split, data in loaded.items()}
-    tables: dict[str, TableFiles] = {}
-    for split, data in splits.items():
-        part = part_called(split)
-        if part in tables:
-            raise DataError(f"{where}: two splits are {part} images; save one with save_to_disk()")
-        if part is not None:
-            tables[part] = TableFiles(
-                [where / split], _opener(data), with_paths=True, labeled=part != "unlabeled"
-            )
-    if "train" not in tables:
-        raise DataError(f"{where}: no split 'train' in it, only {', '.join(splits) or 'nothing'}")
+    splits, left_out = splits_by_part(map(str, loaded), where)
+    tables = {
+        part: TableFiles(
+            [where / split], _opener(loaded[split]), with_paths=True, labeled=part != "unlabeled"
+        )
+        for part, split in splits.items()
+    }
     listing = list_tables(tables, name=repository.rpartition("/")[2], where=where)
-    left_out = [split for split in splits if part_called(split) is None]
     notes = (f"{where}: the split(s) {', '.join(left_out)} are left out",) if left_out else ()
     return dataclasses.replace(listing, notes=(*listing.notes, *notes))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_arrow
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called, unknown_part
+from daso.data.listing import Listing, splits_by_part, unknown_part
 from daso.errors import DataError
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -45,17 +45,10 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     names = _read_json(file).get("splits")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: must have a list 'splits' of names")
-    places: dict[str, Path] = {}
-    for name in names:
-        part = part_called(name)
-        if part is None:
-            raise DataError(f"{file}: {unknown_part(name)}")
-        if part in places:
-            raise DataError(f"{file}: {places[part].name} and {name} are the same part")
-        places[part] = folder / _plain_name(name, file)
-    if "train" not in places:
-        raise DataError(f"{file}: no split 'train' in it, only {', '.join(names)}")
-    return places
+    splits, others = splits_by_part(names, file)
+    if others:
+        raise DataError(f"{file}: {unknown_part(others[0])}")
+    return {part: folder / _plain_name(name, file) for part, name in splits.items()}
 
 
 def _files(folder: Path) -> list[Path]:
