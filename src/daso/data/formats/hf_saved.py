@@ -9,7 +9,7 @@ from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_arrow
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, splits_by_part, unknown_part
+from daso.data.listing import Listing, part_called, splits_by_part, unknown_part
 from daso.errors import DataError
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -45,9 +45,9 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     names = _read_json(file).get("splits")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: must have a list 'splits' of names")
-    splits, others = splits_by_part(names, file)
-    if others:
-        raise DataError(f"{file}: {unknown_part(others[0])}")
+    if unknown := [name for name in names if part_called(name) is None]:
+        raise DataError(f"{file}: {unknown_part(unknown[0])}")
+    splits, _ = splits_by_part(names, file)
     return {part: folder / _plain_name(name, file) for part, name in splits.items()}
 
 
