@@ -86,20 +86,16 @@ class Benchmark:
 
 
 def _cifar(layout: CifarLayout) -> Benchmark:
-    return Benchmark(partial(locate_cifar, layout=layout), lambda path, _: read_cifar(path, layout))
-
-
-def _cifar_or_parquet(layout: CifarLayout) -> Benchmark:
-    pickles = _cifar(layout)
+    """Return the reader of CIFAR's pickles, or of the hub's parquet files where those are not."""
+    pickles = partial(locate_cifar, layout=layout)
 
     def locate(place: Path) -> Path:
-        if _has(locate_parquet, place) and not _has(pickles.locate, place):
-            return locate_parquet(place)
-        return pickles.locate(place)
+        is_parquet = _has(locate_parquet, place) and not _has(pickles, place)
+        return locate_parquet(place) if is_parquet else pickles(place)
 
     def read(place: Path, reading: Reading) -> Source:
-        if _has(pickles.locate, place):
-            return pickles.read(place, reading)
+        if _has(pickles, place):
+            return read_cifar(place, layout)
         listing = list_parquet(place)
         if len(listing.class_names) != len(layout.class_names):
             raise DataError(
@@ -122,8 +118,8 @@ STL10 = Benchmark(locate_stl10, lambda path, _: read_stl10(path))
 SEMI_AVES = Benchmark(locate_semi_aves, read_semi_aves)
 NAMED = {
     "fashion-mnist": Benchmark(locate_idx, lambda path, _: read_fashion_mnist(path)),
-    "cifar10": _cifar_or_parquet(CIFAR10),
-    "cifar100": _cifar_or_parquet(CIFAR100),
+    "cifar10": _cifar(CIFAR10),
+    "cifar100": _cifar(CIFAR100),
     "stl10": STL10,
     "semi-aves": SEMI_AVES,
     "semi-aves-open": Benchmark(
@@ -190,7 +186,11 @@ def open_source(
     if source in NAMES:
         opened = _open_name(source, data, reading, download, progress)
     else:
-        opened = _open_path(Path(source).expanduser(), reading, journal)
+        path = Path(source).expanduser()
+        opened = open_arrays(path, reading, journal)
+        if is_npz(path):
+            name_of = {part: partial(array_name, part) for part in opened.parts()}
+            opened = checked_for_copies(opened, name_of, where=opened.name, skip_bad=skip_bad)
     height, width = opened.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
@@ -320,14 +320,6 @@ def _open_name(
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 
-def _open_path(path: Path, reading: Reading, journal: int | None) -> Source:
-    source = open_arrays(path, reading, journal)
-    if not is_npz(path):
-        return source
-    names = {part: partial(array_name, part) for part in source.parts()}
-    return checked_for_copies(source, names, where=source.name, skip_bad=reading.skip_bad)
-
-
 def is_npz(path: Path) -> bool:
     """Whether a path is a file of arrays."""
     return path.is_file() and path.name.lower().endswith(".npz")
@@ -359,11 +351,10 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
                 return opened
             beside = data_beside(path, CONTAINERS)  # archives of the very files lie there
             return dataclasses.replace(opened, notes=(*opened.notes, *beside))
-    content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    manifests = [entry for entry in sorted(path.iterdir()) if is_manifest(entry)]
-    hint = (
-        f"; to read {manifests[0]}, which may list the images, give it itself" if manifests else ""
-    )
+    entries = sorted(path.iterdir())
+    content = ", ".join(entry.name for entry in entries[:8]) or "nothing"
+    manifest = next(filter(is_manifest, entries), None)
+    hint = f"; to read {manifest}, which may list the images, give it itself" if manifest else ""
     raise DataError(
         f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
         f"This one holds {content}{hint}"

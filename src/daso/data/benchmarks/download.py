@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from daso.data.benchmarks import stl10
 from daso.errors import DataError, nearest
 
 Progress = Callable[[str, int, int | None], None]
@@ -19,10 +20,6 @@ CHUNK = 2**20
 TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR = "https://www.cs.toronto.edu/~kriz/"
-STL10_MEMBERS = (
-    "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
-    "class_names.txt", "fold_indices.txt",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         Remote(
             "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             "md5:91f7769df0f17e558f3565bffb0c7dfb",
-            STL10_MEMBERS,
-            "stl10_binary",
+            (*stl10.FILES, stl10.NAMES_FILE),
+            stl10.FOLDER,
         ),
     ),
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from daso.data.check.findings import CALLED, Finding, Level, how_many
 from daso.data.check.near_copies import NEAR_BITS, NEAR_CORRELATION, near_pairs
 from daso.data.check.scan import Scan
-from daso.data.duplicates import Copies, another_label, find_copies
+from daso.data.duplicates import Copies, Pair, find_copies
 
 ONE_LEAK = "remove one of the two"
 MORE_WEIGHT = "they count more than others"
@@ -17,13 +17,7 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
     ("test", "train", "refused", "leak", f"{ONE_LEAK}; --skip-bad leaves the test image out"),
     ("validation", "train", "warning", "leak-validation", f"{ONE_LEAK}: its numbers are too good"),
     ("unlabeled", "test", "warning", "leak-unlabeled", "remove the unlabeled ones"),
-    (
-        "validation",
-        "test",
-        "warning",
-        "copies-validation-test",
-        f"{ONE_LEAK}: the choice is biased",
-    ),
+    ("validation", "test", "warning", "copies-validation-test", f"{ONE_LEAK}: choices are biased"),
     ("train", "train", "warning", "copies-labeled", "keep one: a hold-out may get the other"),
     ("test", "test", "note", "copies-test", MORE_WEIGHT),
     ("validation", "validation", "note", "copies-validation", MORE_WEIGHT),
@@ -36,13 +30,11 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
 
 def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
     """Yield conflicting labels and exact copies; a benchmark (not *own*) is never refused."""
-    exact = find_copies(
-        {
-            part: {index: look.pixels for index, look in of_part.looks.items()}
-            for part, of_part in scan.parts.items()
-        },
-        {part: of_part.labels for part, of_part in scan.parts.items()},
-    )
+    pixels = {
+        part: {index: look.pixels for index, look in of_part.looks.items()}
+        for part, of_part in scan.parts.items()
+    }
+    exact = find_copies(pixels, scan.parts["train"].labels)
     yield from _conflicts(scan, exact, class_names, own=own)
     for part, other, level, code, cure in COPIES:
         pairs = exact.of(part, other)
@@ -69,17 +61,12 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
 def _conflicts(
     scan: Scan, exact: Copies, class_names: Sequence[str], *, own: bool
 ) -> Iterator[Finding]:
-    train, test = scan.parts["train"], scan.parts.get("test")
-    bad = []
-    for group in exact.conflicts:
-        for index, other in another_label(group, train.labels):
-            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, other))
-            detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
-            bad.append((train.name_of(index), detail))
-    if bad:
+    test = scan.parts.get("test")
+    if exact.conflicts:
+        bad = _of_two_classes(scan, exact.conflicts, "is the same image as", class_names)
         text = f"{how_many(bad, 'labeled image')} with the same pixels as one of another class"
         cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
-        yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
+        yield Finding("refused" if own else "warning", "conflict", text, cure, bad)
     if test is None:
         return
     wrong = tuple(
@@ -90,6 +77,21 @@ def _conflicts(
     if wrong:
         text = f"{how_many(wrong, 'test image')} with the same pixels as one of another class"
         yield Finding("warning", "test-conflict", text, "correct the wrong label", wrong)
+
+
+def _of_two_classes(
+    scan: Scan, pairs: Iterable[Pair], relation: str, class_names: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return labeled images with a detail: another one, and the classes of both."""
+    train = scan.parts["train"]
+    return tuple(
+        (
+            train.name_of(index),
+            f"{relation} {train.name_of(other)}; they are "
+            f"{class_names[train.labels[index]]!r} and {class_names[train.labels[other]]!r}",
+        )
+        for index, other in pairs
+    )
 
 
 def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
@@ -121,13 +123,9 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         if part == other == "train" and labels[0] != labels[1]:
             conflicts.setdefault(index, original)
     if conflicts:
-        train, images = scan.parts["train"], []
-        for index, original in sorted(conflicts.items()):
-            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, original))
-            detail = f"looks like {train.name_of(original)}; they are {mine} and {others}"
-            images.append((train.name_of(index), detail))
-        text = f"{_that_look(images, 'labeled')} like one of another class"
-        yield Finding("warning", "near-conflict", text, "check their labels", tuple(images))
+        bad = _of_two_classes(scan, sorted(conflicts.items()), "looks like", class_names)
+        text = f"{_that_look(bad, 'labeled')} like one of another class"
+        yield Finding("warning", "near-conflict", text, "check their labels", bad)
     for (part, other), originals in near.items():
         here, there = scan.parts[part], scan.parts[other]
         images = [
