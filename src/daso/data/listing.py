@@ -129,9 +129,10 @@ def reads_like_split(values: Iterable[object]) -> bool:
     return len(parts) > 1 or (len(named) > 1 and all(map(LIKE_PART.fullmatch, named)))
 
 
-def is_flag(name: str) -> bool:
-    """Whether a column's name says that an image belongs to validation or test."""
-    return part_called(FLAG.sub("", name.strip())) in ("validation", "test")
+def is_flag(name: str, values: Iterable[object]) -> bool:
+    """Whether a column says by its name and values which images belong to validation or test."""
+    is_part = part_called(FLAG.sub("", name.strip())) in ("validation", "test")
+    return is_part and all(str(value).lower() in FLAG_VALUES for value in values)
 
 
 def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:

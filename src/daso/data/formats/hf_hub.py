@@ -12,7 +12,7 @@ from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
 from daso.data.listing import Listing, splits_by_part
 from daso.data.places import HUB
-from daso.errors import DataError, MissingDependencyError
+from daso.errors import DataError, MissingDependencyError, first_line
 
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
@@ -56,7 +56,7 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         return datasets.load_dataset(repository, configuration)
     # The package, its readers and its connections raise nearly anything.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)[:300]
         cure = "check the spelling and the network" if download else "add --download to fetch it"
         raise DataError(
             f"{HUB}{name} cannot be loaded: {reason}; {cure}. Without a network: save_to_disk() "

@@ -57,17 +57,15 @@ def _files(folder: Path) -> list[Path]:
     if state.get("_indices_data_files"):
         cure = "call flatten_indices() and save_to_disk() again"
         raise DataError(f"{folder}: holds a selection of rows; {cure}")
-    entries = state.get("_data_files")
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{file}: must list '_data_files'")
-    files = []
-    for entry in entries:
-        name = entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise DataError(f"{file}: each of '_data_files' must have a 'filename'")
-        files.append(folder / _plain_name(name, file))
-        if not files[-1].is_file():
-            raise DataError(f"{file}: missing file: {name[:80]}; copy the whole folder")
+    try:
+        names = [entry["filename"] for entry in state["_data_files"]]
+    except (KeyError, TypeError):
+        names = []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: must list '_data_files', each with a 'filename'")
+    files = [folder / _plain_name(name, file) for name in names]
+    if missing := [name for name, path in zip(names, files, strict=True) if not path.is_file()]:
+        raise DataError(f"{file}: missing file: {missing[0][:80]}; copy the whole folder")
     return files
 
 

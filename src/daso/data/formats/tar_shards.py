@@ -121,11 +121,8 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     if classes is not None:
         shards = {"train": [], **shards}
     passed = PassedOver()
-    found = {
-        part: [_without_keys(read_samples(one, contents=False, passed=passed)) for one in of_part]
-        for part, of_part in shards.items()
-    }
-    raw = {part: [label for _, labels in found[part] for label in labels] for part in shards}
+    found = {part: _places_and_labels(of_part, passed) for part, of_part in shards.items()}
+    raw = {part: labels for part, (_, labels) in found.items()}
     notes = list(reading_notes(itertools.chain(*raw.values()), str(folder)))
     notes += passed.notes(str(folder))
     if other:
@@ -134,16 +131,11 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     texts = {part: clean_labels(of_part) for part, of_part in raw.items()}
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
-            raise DataError(
-                "\n".join(
-                    [
-                        f"{folder}: {of_part.count('')} {part} images have no label; give each a "
-                        ".cls right after it in the archive (tar --sort=name), or move them to "
-                        "unlabeled-*.tar",
-                        *passed.notes(str(folder)),
-                    ]
-                )
+            reason = (
+                f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls "
+                "right after it in the archive (tar --sort=name), or move them to unlabeled-*.tar"
             )
+            raise DataError("\n".join([reason, *passed.notes(str(folder))]))
     class_names = known = tuple(in_order(joined(texts["train"], classes)))
     if (folder / CLASSES).is_file():  # numbers, which 007 is too
         texts = {part: [_plain(text) for text in of_part] for part, of_part in texts.items()}
@@ -153,8 +145,7 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
         class_names, known = _class_names(folder, texts["train"])
     numbers = number_labels(texts, known, str(folder))
     pools = {
-        part: _encoded(of_part, [places for places, _ in found[part]], numbers[part])
-        for part, of_part in shards.items()
+        part: _encoded(of_part, found[part][0], numbers[part]) for part, of_part in shards.items()
     }
     return Listing(
         folder.resolve().name,
@@ -169,21 +160,24 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
 def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImages:
     """List all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
-    places = [
-        _without_keys(read_samples(shard, contents=False, passed=passed))[0] for shard in shards
-    ]
-    if not (count := sum(map(len, places))):
+    places, labels = _places_and_labels(shards, passed)
+    if not labels:
         raise DataError(f"{place}: no images in it")
-    return _encoded(shards, places, np.full(count, UNLABELED, dtype=np.int64))
+    return _encoded(shards, places, np.full(len(labels), UNLABELED, dtype=np.int64))
 
 
-def _without_keys(samples: Iterator[Sample]) -> tuple[Places, list[str]]:
-    """Return the places of a shard's images and their labels."""
-    places, labels = array("q"), []
-    for sample in samples:
-        places.extend((sample.offset, sample.size))
-        labels.append(sample.label)
-    return np.array(places, dtype=np.int64).reshape(-1, 2), labels
+def _places_and_labels(
+    shards: Sequence[str], passed: PassedOver | None
+) -> tuple[list[Places], list[str]]:
+    """Return the places of each shard's images, and the labels of all images."""
+    all_places, labels = [], []
+    for shard in shards:
+        places = array("q")
+        for sample in read_samples(shard, contents=False, passed=passed):
+            places.extend((sample.offset, sample.size))
+            labels.append(sample.label)
+        all_places.append(np.array(places, dtype=np.int64).reshape(-1, 2))
+    return all_places, labels
 
 
 def read_samples(
