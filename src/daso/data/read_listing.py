@@ -133,7 +133,9 @@ MUCH = 3
 
 
 def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ...]]:
-    """Return a layout with its side limited to ``largest_side``, and a note if that changes it."""
+    """Return a layout with the side to read, and a note if ``largest_side`` decides it."""
+    if reading.size is not None:
+        return square_layout(reading.size, layout.channels), ()
     side, largest = max(layout.height, layout.width), reading.largest_side
     if largest is None or side <= largest:
         return layout, ()
@@ -154,9 +156,8 @@ def _choose_layout(
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, so that not all files need to be opened; those
     # that were labeled in the page do not, or every round might decode all images anew.
-    chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
-    if chosen is not None and reading.cache is None:
-        return chosen, ()
+    if reading.size is not None and reading.cache is None:
+        return square_layout(reading.size, listing.channels), ()
     headers: list[ImageHeader] = []
     if reading.cache is not None:
         headers += read_headers(_deciding(listing))[0].values()
@@ -166,9 +167,7 @@ def _choose_layout(
     if not headers:
         return None, ()
     natural = choose_layout(headers)
-    notes: tuple[str, ...] = ()
-    if chosen is None:
-        chosen, notes = choose_side(natural, reading)
+    chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
         square = chosen.height if chosen.height == chosen.width else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from daso.data.images.encoded import (
     read_headers,
     work_through,
 )
-from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.images.layout import Layout, choose_layout
 from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import choose_side
@@ -93,7 +92,6 @@ class Scan:
 
 def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan:
     """Read every image of a listing, once for its header and once for its pixels; keep none."""
-    resized = None if reading.size is None else square_layout(reading.size)
     parts: dict[str, PartScan] = {}
     with no_size_warnings():
         for part, pool in listing.pools.items():
@@ -102,8 +100,6 @@ def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan
         if not headers:
             return Scan(parts, None)
         layout, notes = choose_side(choose_layout(headers), reading)
-        if resized is not None:
-            layout, notes = dataclasses.replace(resized, channels=layout.channels), ()
         total, done = sum(map(len, parts.values())), 0
         for part, pool in listing.pools.items():
             looks, reasons = parts[part].looks, parts[part].reasons

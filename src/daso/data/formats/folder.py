@@ -95,10 +95,7 @@ def list_folder(
         found = f" (not read: {', '.join(passed.words())})" if passed.kinds else ""
         reason = f"no labeled image of class {name!r}{found}; add some, or remove the folder"
         faults.append((str((labeled or folder) / name), reason))
-    nothing = EncodedImages.of_files([], []) if partial else None
-    pools: dict[str, EncodedImages | None] = {
-        "train": _labeled_images(files, class_names) or nothing
-    }
+    pools = {"train": _labeled_images(files, class_names)}
     measured: list[str] = []
     for part in ("validation", "test", "unlabeled"):
         if FOLDERS[part] not in places:
@@ -110,9 +107,9 @@ def list_folder(
             files = _known_classes(Path(place), class_names, faults, measured)
             pools[part] = _labeled_images(files, class_names)
         emptied = partial and part == "unlabeled"
-        if pools[part] is None and len(faults) == before and not emptied:
+        if not pools[part] and len(faults) == before and not emptied:
             faults.append((place, NO_IMAGES))
-    if partial and pools["train"] is nothing and pools.get("unlabeled") is None:
+    if partial and not pools["train"] and not pools.get("unlabeled"):
         raise DataError("\n".join([f"{folder}: {NO_IMAGES}", *faults.others.notes(str(folder))]))
     if faults and not skip_bad:
         what = f"{folder}: {len(faults)} of its files or folders cannot be used"
@@ -121,7 +118,7 @@ def list_folder(
         folder.resolve().name,
         str(folder),
         class_names,
-        {part: images for part, images in pools.items() if images is not None},
+        {part: images for part, images in pools.items() if images or part == "train"},
         tuple(faults),
         (*notes, *faults.others.notes(str(folder))),
         partial=partial,
@@ -243,22 +240,20 @@ def _known_classes(
     return files
 
 
-def _labeled_images(
-    files: Mapping[str, list[Path]], class_names: Sequence[str]
-) -> EncodedImages | None:
+def _labeled_images(files: Mapping[str, list[Path]], class_names: Sequence[str]) -> EncodedImages:
     numbers = {name: label for label, name in enumerate(class_names)}
     known = [name for name in files if name in numbers]
     paths = [path for name in known for path in files[name]]
     labels = [numbers[name] for name in known for _ in files[name]]
-    return EncodedImages.of_files(paths, labels) if paths else None
+    return EncodedImages.of_files(paths, labels)
 
 
-def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
+def _unlabeled_images(place: str, faults: Faults) -> EncodedImages:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
     paths = image_files(Path(place), faults)
     files = sorted(path for path in Path(place).iterdir() if path.is_file())
     shards = [str(path) for path in files if is_shards(path.name)]
-    parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
-    parts += [unlabeled_tars(shard, faults.others) for shard in shards]
-    return functools.reduce(EncodedImages.followed_by, parts) if parts else None
+    images = EncodedImages.of_files(paths, [UNLABELED] * len(paths))
+    parts = (unlabeled_tars(shard, faults.others) for shard in shards)
+    return functools.reduce(EncodedImages.followed_by, parts, images)

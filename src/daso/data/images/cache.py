@@ -129,6 +129,7 @@ class _Blocks:
     """The files and blocks of one part; contains the indices of decoded images.
 
     Attributes:
+        files: bytes of one image in each file.
         rows: images in a block.
         done: for each block by number, its checksum and its unreadable images.
     """
@@ -136,6 +137,7 @@ class _Blocks:
     def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
         self.folder, self.shape = folder, shape
         self.size = int(np.prod(shape[1:]))
+        self.files = {folder / IMAGES: self.size, folder / DIGESTS: DIGEST_BYTES}
         self.rows = max(1, BLOCK_BYTES // self.size)
         self.done: dict[int, tuple[str, Reasons]] = self._journal()
         if not self._sealed():
@@ -157,19 +159,19 @@ class _Blocks:
     def allocate(self) -> None:
         """Give the files their final sizes; raise a ``DataError`` if the disk lacks the space."""
         (self.folder / SEAL).unlink(missing_ok=True)
-        sizes = {IMAGES: self.shape[0] * self.size, DIGESTS: self.shape[0] * DIGEST_BYTES}
+        needed = self.shape[0] * sum(self.files.values())
         written = sum(len(self._range(number)) for number in self.done) * self.size
         free = shutil.disk_usage(self.folder).free
-        if sum(sizes.values()) - written > free:
+        if needed - written > free:
             height, width = self.shape[2:]
             raise DataError(
                 f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels "
-                f"take {sum(sizes.values()) / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
+                f"take {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
                 "smaller --size or another --cache"
             )
-        for name, size in sizes.items():
-            with (self.folder / name).open("ab") as file:
-                file.truncate(size)
+        for path, size in self.files.items():
+            with path.open("ab") as file:
+                file.truncate(self.shape[0] * size)
         lines = [_line(number, *entry) for number, entry in self.done.items()]
         write_atomically(self.folder / JOURNAL, b"".join(lines))
 
@@ -185,8 +187,8 @@ class _Blocks:
             else:
                 images[index - where.start] = result
                 digests[index - where.start] = np.frombuffer(digest(result), dtype=np.uint8)
-        for name, content, size in ((IMAGES, images, self.size), (DIGESTS, digests, DIGEST_BYTES)):
-            with (self.folder / name).open("r+b") as file:
+        for (path, size), content in zip(self.files.items(), (images, digests), strict=True):
+            with path.open("r+b") as file:
                 file.seek(where.start * size)
                 file.write(content.data)
                 file.flush()
@@ -228,14 +230,13 @@ class _Blocks:
 
     def _holds(self, number: int, checksum: str) -> bool:
         where = self._range(number)
-        parts = []
-        for name, size in ((IMAGES, self.size), (DIGESTS, DIGEST_BYTES)):
-            try:
-                with (self.folder / name).open("rb") as file:
-                    file.seek(where.start * size)
-                    parts.append(np.frombuffer(file.read(len(where) * size), dtype=np.uint8))
-            except OSError:
-                return False
+        try:
+            parts = [
+                np.fromfile(path, np.uint8, len(where) * size, offset=where.start * size)
+                for path, size in self.files.items()
+            ]
+        except OSError:
+            return False
         return _checksum(*parts) == checksum
 
 
