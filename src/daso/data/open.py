@@ -65,15 +65,9 @@ PAGES = {
     "semi-aves-open": AVES_PAGES,
 }
 LAYOUTS = (
-    "labeled/<class>/ with images",
-    "a folder of images for each class",
-    "train-*.parquet",
-    "webdataset's shards (train-*.tar)",
-    "a data set saved by Hugging Face's datasets",
-    "MNIST's four IDX files",
-    "CIFAR's pickles",
-    "STL-10's .bin files",
-    "Semi-Aves's list files",
+    "labeled/<class>/ with images; a folder of images for each class; train-*.parquet; webdataset's "
+    "shards (train-*.tar); a data set saved by Hugging Face's datasets; MNIST's four IDX files; "
+    "CIFAR's pickles; STL-10's .bin files; Semi-Aves's list files"
 )
 
 
@@ -356,6 +350,6 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
     manifest = next(filter(is_manifest, entries), None)
     hint = f"; to read {manifest}, which may list the images, give it itself" if manifest else ""
     raise DataError(
-        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
+        f"{path}: no known layout. A data folder holds one of: {LAYOUTS}. "
         f"This one holds {content}{hint}"
     )

@@ -6,7 +6,7 @@ import http.client
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,6 @@ def download(
     folder: Path | None = None,
     *,
     progress: Progress | None = None,
-    remotes: Mapping[str, tuple[Remote, ...]] = REMOTES,
 ) -> Path:
     """Fetch a data set by name and return its folder; existing files are kept.
 
@@ -85,11 +84,11 @@ def download(
     Raises:
         DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
     """
-    if name not in remotes:
-        hint = f"use {', '.join(remotes)}.{nearest(name, remotes)}"
+    if name not in REMOTES:
+        hint = f"use {', '.join(REMOTES)}.{nearest(name, REMOTES)}"
         raise DataError(f"{name!r} cannot be downloaded; {hint}")
     folder = cache_folder() / name if folder is None else folder
-    for remote in remotes[name]:
+    for remote in REMOTES[name]:
         unpacked = [folder / remote.folder / member for member in remote.members]
         if unpacked and all(file.is_file() for file in unpacked):
             continue

@@ -72,13 +72,8 @@ class Cache:
         if images.whole is not None:
             whole, chosen = images.whole
             decoded, reasons = self.decode(part, whole, layout)
-            place = np.searchsorted(chosen, list(reasons)).tolist()
-            left = {
-                at: why
-                for at, (index, why) in zip(place, reasons.items(), strict=True)
-                if at < len(chosen) and chosen[at] == index
-            }
-            return decoded.select(chosen), left
+            indices = enumerate(chosen.tolist())
+            return decoded.select(chosen), {i: reasons[of] for i, of in indices if of in reasons}
         shape = (len(images), layout.channels, layout.height, layout.width)
         folder = self.folder / _key(images, layout)
         try:

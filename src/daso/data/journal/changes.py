@@ -207,12 +207,11 @@ def _unchanged(
 ) -> set[str]:
     fresh = {image for image in places if image in decisions and not decisions[image].checksum}
     for part in ("train", "unlabeled"):
-        images = [
+        images = sorted(
             (index, image)
             for image, (of, index) in places.items()
             if of == part and image in decisions and image not in fresh
-        ]
-        images.sort()
+        )
         indices = np.array([index for index, _ in images], dtype=np.int64)
         for (_, image), now in zip(images, checksums(part, indices) if images else (), strict=True):
             if now == decisions[image].checksum:
