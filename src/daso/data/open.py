@@ -65,9 +65,9 @@ PAGES = {
     "semi-aves-open": AVES_PAGES,
 }
 LAYOUTS = (
-    "labeled/<class>/ with images; a folder of images for each class; train-*.parquet; webdataset's "
-    "shards (train-*.tar); a data set saved by Hugging Face's datasets; MNIST's four IDX files; "
-    "CIFAR's pickles; STL-10's .bin files; Semi-Aves's list files"
+    "labeled/<class>/ with images; a folder of images for each class; train-*.parquet; "
+    "webdataset's shards (train-*.tar); a data set saved by Hugging Face's datasets; MNIST's four "
+    "IDX files; CIFAR's pickles; STL-10's .bin files; Semi-Aves's list files"
 )
 
 
