@@ -11,7 +11,7 @@ from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.source import OwnLabels, refuse_empty_classes
-from daso.errors import DataError, OptionError, nearest
+from daso.errors import DataError, check_range, nearest
 from daso.files import printable
 
 PART_NAMES = {
@@ -46,8 +46,8 @@ class Reading:
     cache: Cache | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise OptionError(f"size must be at least 1 pixel, got {self.size}")
+        if self.size is not None:
+            check_range("size", self.size, 1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.images.decoded import digest
-from daso.data.images.encoded import Encoded, EncodedImages, no_size_warnings, work_through
+from daso.data.images.encoded import Encoded, EncodedImages, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
@@ -104,15 +104,14 @@ class Cache:
                     return _Unread(str(error))
                 raise
 
-        with no_size_warnings():
-            for index, result in enumerate(work_through(images, decode, blocks)):
-                block[index] = result
-                if (index + 1) % rows == 0 or index + 1 == count:
-                    if index not in blocks:
-                        blocks.write(index // rows, block)
-                    block = {}
-                    if self.progress is not None:
-                        self.progress(part, index + 1, count)
+        for index, result in enumerate(work_through(images, decode, blocks)):
+            block[index] = result
+            if (index + 1) % rows == 0 or index + 1 == count:
+                if index not in blocks:
+                    blocks.write(index // rows, block)
+                block = {}
+                if self.progress is not None:
+                    self.progress(part, index + 1, count)
         blocks.seal()
 
 
