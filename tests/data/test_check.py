@@ -14,7 +14,7 @@ from PIL import Image
 
 from daso.data.check.findings import Finding
 from daso.data.check.report import Report, check_data
-from daso.data.duplicates import another_label
+from daso.data.duplicates import find_copies
 from daso.data.open import open_source
 from daso.errors import DataError
 
@@ -295,6 +295,6 @@ def test_a_burst_of_one_scene_names_each_frame_once_and_hides_no_leak(tmp_path: 
 
 def test_many_copies_of_several_labels_are_named_in_linear_time() -> None:
     labels = np.repeat([0, 1], 50_000)
-    pairs = another_label(list(range(100_000)), labels)
+    pairs = find_copies({"train": dict.fromkeys(range(100_000), b"same")}, labels).conflicts
     assert [pair[0] for pair in pairs] == list(range(100_000))
     assert all(labels[index] != labels[other] for index, other in pairs)

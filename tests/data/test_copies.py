@@ -21,7 +21,11 @@ def test_copies_as_a_comparison_of_all_pairs_finds_them() -> None:
     sizes = {"train": 30, "unlabeled": 40, "validation": 5, "test": 20}
     content = {part: random.integers(0, 25, size).tolist() for part, size in sizes.items()}
     labels = {part: random.integers(0, 2, size) for part, size in sizes.items()}
-    copies = find_copies({p: [bytes([v]) for v in values] for p, values in content.items()}, labels)
+    digests = {
+        part: {index: bytes([value]) for index, value in enumerate(values)}
+        for part, values in content.items()
+    }
+    copies = find_copies(digests, labels["train"])
     for part, other in itertools.product(sizes, sizes):
         expected = []
         for i, value in enumerate(content[part]):
@@ -29,7 +33,7 @@ def test_copies_as_a_comparison_of_all_pairs_finds_them() -> None:
             if same and (part, i) != (other, same[0]):
                 expected.append((i, same[0]))
         assert copies.of(part, other) == expected
-    conflicting = sorted(itertools.chain.from_iterable(copies.conflicts))
+    conflicting = sorted(index for index, _ in copies.conflicts)
     train = list(zip(content["train"], labels["train"].tolist(), strict=True))
     assert conflicting == [
         i

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daso.data.benchmarks import download as downloading
-from daso.data.benchmarks.download import Remote, cache_folder, download, fetch
+from daso.data.benchmarks.download import REMOTES, Remote, cache_folder, download, fetch
 from daso.errors import DataError
 
 CONTENT = bytes(range(256)) * 8000
@@ -95,14 +95,14 @@ def test_files_that_are_there_are_kept_and_wrong_ones_replaced(
     served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    remotes = {"mine": (Remote(served[0] + "file.bin", MD5),)}
-    folder = download("mine", remotes=remotes)
+    monkeypatch.setitem(REMOTES, "mine", (Remote(served[0] + "file.bin", MD5),))
+    folder = download("mine")
     assert folder == tmp_path / "cache" / "daso" / "mine"
     (served[1] / "file.bin").unlink()
-    assert download("mine", remotes=remotes) == folder
+    assert download("mine") == folder
     (folder / "file.bin").write_bytes(b"damaged")
     (served[1] / "file.bin").write_bytes(CONTENT)
-    download("mine", remotes=remotes)
+    download("mine")
     assert (folder / "file.bin").read_bytes() == CONTENT
 
 
@@ -119,7 +119,9 @@ def archive(path: Path, entries: dict[str, bytes | None]) -> str:
     return "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def test_only_expected_members_are_unpacked(served: tuple[str, Path], tmp_path: Path) -> None:
+def test_only_expected_members_are_unpacked(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = (
         "top/a.bin",
         "../evil",
@@ -130,8 +132,9 @@ def test_only_expected_members_are_unpacked(served: tuple[str, Path], tmp_path: 
         "top/b.bin",
     )
     checksum = archive(served[1] / "all.tar.gz", {name: name.encode() for name in names})
-    remotes = {"mine": (Remote(served[0] + "all.tar.gz", checksum, ("a.bin", "b.bin"), "top"),)}
-    folder = download("mine", tmp_path / "here", remotes=remotes)
+    remote = Remote(served[0] + "all.tar.gz", checksum, ("a.bin", "b.bin"), "top")
+    monkeypatch.setitem(REMOTES, "mine", (remote,))
+    folder = download("mine", tmp_path / "here")
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
         "top",
         "top/a.bin",
@@ -140,10 +143,12 @@ def test_only_expected_members_are_unpacked(served: tuple[str, Path], tmp_path: 
     assert (folder / "top" / "a.bin").read_bytes() == b"top/a.bin"
     assert not list(tmp_path.rglob("evil"))
     (served[1] / "all.tar.gz").unlink()
-    download("mine", folder, remotes=remotes)
+    download("mine", folder)
 
 
-def test_links_and_damaged_archives(served: tuple[str, Path], tmp_path: Path) -> None:
+def test_links_and_damaged_archives(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, there = served[1] / "all.tar.gz", tmp_path / "to"
     for entries, cut, message in (
         ({"top/a.bin": None}, 0, r"missing a\.bin"),  # a link
@@ -153,9 +158,10 @@ def test_links_and_damaged_archives(served: tuple[str, Path], tmp_path: Path) ->
         archive(path, entries)
         path.write_bytes(path.read_bytes()[: cut or None])
         checksum = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
-        remotes = {"mine": (Remote(served[0] + path.name, checksum, ("a.bin",), "top"),)}
+        remote = Remote(served[0] + path.name, checksum, ("a.bin",), "top")
+        monkeypatch.setitem(REMOTES, "mine", (remote,))
         with pytest.raises(DataError, match=message):
-            download("mine", there, remotes=remotes)
+            download("mine", there)
         assert not list((there / "top").iterdir())
 
 

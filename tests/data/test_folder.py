@@ -324,7 +324,7 @@ def test_parts_may_be_called_by_all_their_names(folder: Path) -> None:
                 "train": 6, "unlabeled": 3, "validation": 1, "test": 1,
             }  # fmt: skip
     picture(folder / "valid" / "dog" / "9.png")
-    with pytest.raises(DataError, match="'dev' and 'valid' for one part"):
+    with pytest.raises(DataError, match="'dev' and 'valid', which"):
         read_folder(folder)
     (folder / "TRAIN").rename(folder / "dogs")
     with pytest.raises(DataError, match="looks like a part"):

@@ -45,11 +45,8 @@ def test_entries_are_on_disk_before_append_returns(tmp_path: Path) -> None:
 
 
 def test_decisions_follow_chains_of_undo(tmp_path: Path) -> None:
-    def standing(
-        journal: Journal,
-    ) -> tuple[dict[str, tuple[str, str | None]], set[str], tuple[str, ...]]:
-        decisions = {image: (e.action, e.label) for image, e in journal.decisions().items()}
-        return decisions, journal.skipped(), journal.classes()
+    def standing(journal: Journal) -> list[tuple[str, str, str | None]]:
+        return [(image, e.action, e.label) for image, e in journal.decisions().items()]
 
     with Journal.open(tmp_path / "j.jsonl") as journal:
         states = [standing(journal)]
@@ -65,12 +62,7 @@ def test_decisions_follow_chains_of_undo(tmp_path: Path) -> None:
         ):
             journal.append(action, image=image, label=label)  # type: ignore[arg-type]
             states.append(standing(journal))
-        assert states[-1] == (
-            {"b": ("none", None), "a": ("keep", "dog"), "c": ("label", "fox")},
-            set(),
-            ("fox",),
-        )
-        assert states[3][1] == {"b"}
+        assert states[-1] == [("b", "none", None), ("a", "keep", "dog"), ("c", "label", "fox")]
         journal.append("round", round=1)
         for state in reversed(states[:-1]):
             assert journal.undo() is not None
@@ -185,6 +177,17 @@ def test_a_full_disk_leaves_neither_half_a_line_nor_a_decision(tmp_path: Path) -
         assert journal.path.read_bytes() == before
         assert [entry.number for entry in journal.extend(pair)] == [2, 3]  # type: ignore[arg-type]
     assert list(Journal.read(journal.path).decisions()) == ["a", "b", "c"]
+
+
+def test_a_journal_that_another_program_changed_is_not_written_over(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j.jsonl") as journal:
+        journal.append("label", image="a", label="cat")
+        content = journal.path.read_bytes()
+        for changed in (content + content, b""):
+            journal.path.write_bytes(changed)
+            with pytest.raises(RunError, match="changed"):
+                journal.append("label", image="b", label="dog")
+            assert journal.path.read_bytes() == changed
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ def test_changed_and_missing_images_are_named_and_not_used(tmp_path: Path) -> No
     now = open_source(str(tmp_path))
     assert counts(now)["fox"] == 1
     notes = "\n".join(now.notes)
-    assert "changed since (unlabeled/00.png)" in notes
-    assert "not there (unlabeled/01.png)" in notes
+    assert "changed since ('unlabeled/00.png')" in notes
+    assert "not there ('unlabeled/01.png')" in notes
     assert "03.png" not in notes
     write_image(tmp_path / "unlabeled" / "02.png", 98)
     with pytest.raises(DataError, match="fox"):

@@ -51,9 +51,6 @@ def split_holdout(
 
     Both are grouped by class and shuffled within a class, as in the authors' code: later draws
     depend on that order.
-
-    Raises:
-        DataError: a class would have no image left.
     """
     random = np.random.RandomState(seed)
     remaining, held = [], []

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from daso.data.images.decoded import DecodedImages
 from daso.errors import DataError, problems
 
-Labels = Mapping[str, npt.NDArray[np.int64]]
 NameOf = Callable[[int], str]
 Pair = tuple[int, int]
 
@@ -30,26 +29,28 @@ class Copies:
     """Which images have the same pixels.
 
     Attributes:
-        conflicts: groups of labeled images with the same pixels and several labels.
+        conflicts: each labeled image of which there is one with another label, and the first such.
         pairs: by (part, other), the index of each image of *part* that is also in *other*, and the
             index of the first such image there. For (part, part): the second and later copies.
     """
 
-    conflicts: list[list[int]] = field(default_factory=list)
+    conflicts: list[Pair] = field(default_factory=list)
     pairs: dict[tuple[str, str], list[Pair]] = field(default_factory=dict)
 
     def of(self, part: str, other: str) -> list[Pair]:
         return self.pairs.get((part, other), [])
 
 
-def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copies:
-    """Find images with the same digest, within and across parts; empty digests are ignored."""
+def find_copies(
+    digests: Mapping[str, Mapping[int, bytes]], labels: npt.NDArray[np.int64]
+) -> Copies:
+    """Find images with the same digest, given by part and index; *labels* are those of "train"."""
     # Sorting finds the repeated digests; only they need a dictionary.
-    ordered = sorted(value for values in digests.values() for value in values if value)
+    ordered = sorted(value for values in digests.values() for value in values.values())
     repeated = {value for value, following in itertools.pairwise(ordered) if value == following}
     places: dict[bytes, list[tuple[str, int]]] = {}
     for part, values in digests.items():
-        for index, value in enumerate(values):
+        for index, value in values.items():
             if value in repeated:
                 places.setdefault(value, []).append((part, index))
     copies = Copies()
@@ -62,18 +63,13 @@ def find_copies(digests: Mapping[str, Sequence[bytes]], labels: Labels) -> Copie
                 if (part, index) != (other, original):
                     copies.pairs.setdefault((part, other), []).append((index, original))
         labeled = [index for part, index in group if part == "train"]
-        if len({int(labels["train"][index]) for index in labeled}) > 1:
-            copies.conflicts.append(labeled)
+        of_label = {int(labels[index]): index for index in reversed(labeled)}
+        if len(of_label) > 1:
+            one, two = sorted(of_label.values())[:2]
+            copies.conflicts += [(i, two if labels[i] == labels[one] else one) for i in labeled]
     for pairs in copies.pairs.values():
         pairs.sort()
     return copies
-
-
-def another_label(group: Sequence[int], labels: npt.NDArray[np.int64]) -> list[Pair]:
-    """Pair each image of a group with several labels with the first image of another label."""
-    first = group[0]
-    other = next(index for index in group if labels[index] != labels[first])
-    return [(index, other if labels[index] == labels[first] else first) for index in group]
 
 
 def without_copies(
@@ -97,18 +93,14 @@ def without_copies(
 
     Returns:
         The remaining images, (name, reason) of each image left out, and notes about other copies.
-
-    Raises:
-        DataError: there are such images and *skip_bad* is false; the first 20 are named.
     """
-    digests = {part: [row.tobytes() for row in pool.digests] for part, pool in images.items()}
-    copies = find_copies(digests, {part: pool.labels for part, pool in images.items()})
+    digests = {part: dict(enumerate(map(bytes, pool.digests))) for part, pool in images.items()}
     labels = images["train"].labels
+    copies = find_copies(digests, labels)
     conflicts = {
         index: f"is {class_names[int(labels[index])]!r}, and the same image as "
         f"{names['train'](other)}, which is {class_names[int(labels[other])]!r}"
-        for group in copies.conflicts
-        for index, other in another_label(group, labels)
+        for index, other in copies.conflicts
     }
     leaks = {
         index: f"is a test image, and the same image as the labeled {names['train'](original)}"

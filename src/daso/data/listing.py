@@ -11,7 +11,7 @@ from daso.data.class_names import listed
 from daso.data.images.cache import Cache
 from daso.data.images.encoded import EncodedImages
 from daso.data.source import OwnLabels, refuse_empty_classes
-from daso.errors import nearest
+from daso.errors import DataError, check_range, nearest
 from daso.files import printable
 
 PART_NAMES = {
@@ -45,6 +45,10 @@ class Reading:
     skip_bad: bool = False
     cache: Cache | None = None
 
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            check_range("size", self.size, 1)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -63,9 +67,6 @@ class Listing:
         partial: further labels are to come, from the journal of ``daso label``: classes may be
             without images. The functions that list a data set take their names as ``classes``.
         measured: classes of validation and test folders that have no labeled image.
-
-    Raises:
-        DataError: a class has no labeled image.
     """
 
     name: str
@@ -95,6 +96,27 @@ def part_called(name: str) -> str | None:
     return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
 
 
+def splits_by_part(
+    names: Iterable[str], where: object, *, needs_train: bool = True
+) -> tuple[dict[str, str], list[str]]:
+    """Return the names of splits or folders by part, and those that stand for no part."""
+    splits: dict[str, str] = {}
+    others = []
+    for name in names:
+        part = part_called(name)
+        if part is None:
+            others.append(name)
+        elif part in splits:
+            both = f"both {splits[part]!r} and {name!r}, which are the same part"
+            raise DataError(f"{where}: has {both}; keep one of them")
+        else:
+            splits[part] = name
+    if needs_train and "train" not in splits:
+        there = ", ".join([*splits.values(), *others]) or "nothing"
+        raise DataError(f"{where}: no split 'train' in it, only {there}")
+    return splits, others
+
+
 def reads_like_split(values: Iterable[object]) -> bool:
     """Whether a column has the names of several parts among few different texts.
 
@@ -111,9 +133,10 @@ def reads_like_split(values: Iterable[object]) -> bool:
     return len(parts) > 1 or (len(named) > 1 and all(map(LIKE_PART.fullmatch, named)))
 
 
-def is_flag(name: str) -> bool:
-    """Whether a column's name says that an image belongs to validation or test."""
-    return part_called(FLAG.sub("", name.strip())) in ("validation", "test")
+def is_flag(name: str, values: Iterable[object]) -> bool:
+    """Whether a column says by its name and values which images belong to validation or test."""
+    is_part = part_called(FLAG.sub("", name.strip())) in ("validation", "test")
+    return is_part and all(str(value).lower() in FLAG_VALUES for value in values)
 
 
 def unused_note(columns: Iterable[str], where: object) -> tuple[str, ...]:

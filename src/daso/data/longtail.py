@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from daso.errors import OptionError, check_choice, flag
+from daso.errors import OptionError, check_choice, check_range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +41,8 @@ class SplitOptions:
     def __post_init__(self) -> None:
         least = {"holdout": 0, "folds": 2, "fold": 0}
         for name, value in vars(self).items():
-            if name == "unlabeled_shape" or value is None:
-                continue
-            if not least.get(name, 1) <= value < float("inf"):
-                wanted = f"it must be at least {least.get(name, 1)}"
-                raise OptionError(f"{name} = {value!r} is out of range ({flag(name)}): {wanted}")
+            if name != "unlabeled_shape" and value is not None:
+                check_range(name, value, least.get(name, 1))
         if self.unlabeled_shape is not None:
             check_choice("unlabeled_shape", self.unlabeled_shape, get_args(Shape))
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):

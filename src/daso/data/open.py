@@ -65,15 +65,9 @@ PAGES = {
     "semi-aves-open": AVES_PAGES,
 }
 LAYOUTS = (
-    "labeled/<class>/ with images",
-    "a folder of images for each class",
-    "train-*.parquet",
-    "webdataset's shards (train-*.tar)",
-    "a data set saved by Hugging Face's datasets",
-    "MNIST's four IDX files",
-    "CIFAR's pickles",
-    "STL-10's .bin files",
-    "Semi-Aves's list files",
+    "labeled/<class>/ with images; a folder of images for each class; train-*.parquet; "
+    "webdataset's shards (train-*.tar); a data set saved by Hugging Face's datasets; MNIST's four "
+    "IDX files; CIFAR's pickles; STL-10's .bin files; Semi-Aves's list files"
 )
 
 
@@ -86,20 +80,16 @@ class Benchmark:
 
 
 def _cifar(layout: CifarLayout) -> Benchmark:
-    return Benchmark(partial(locate_cifar, layout=layout), lambda path, _: read_cifar(path, layout))
-
-
-def _cifar_or_parquet(layout: CifarLayout) -> Benchmark:
-    pickles = _cifar(layout)
+    """Return the reader of CIFAR's pickles, or of the hub's parquet files where those are not."""
+    pickles = partial(locate_cifar, layout=layout)
 
     def locate(place: Path) -> Path:
-        if _has(locate_parquet, place) and not _has(pickles.locate, place):
-            return locate_parquet(place)
-        return pickles.locate(place)
+        is_parquet = _has(locate_parquet, place) and not _has(pickles, place)
+        return locate_parquet(place) if is_parquet else pickles(place)
 
     def read(place: Path, reading: Reading) -> Source:
-        if _has(pickles.locate, place):
-            return pickles.read(place, reading)
+        if _has(pickles, place):
+            return read_cifar(place, layout)
         listing = list_parquet(place)
         if len(listing.class_names) != len(layout.class_names):
             raise DataError(
@@ -122,8 +112,8 @@ STL10 = Benchmark(locate_stl10, lambda path, _: read_stl10(path))
 SEMI_AVES = Benchmark(locate_semi_aves, read_semi_aves)
 NAMED = {
     "fashion-mnist": Benchmark(locate_idx, lambda path, _: read_fashion_mnist(path)),
-    "cifar10": _cifar_or_parquet(CIFAR10),
-    "cifar100": _cifar_or_parquet(CIFAR100),
+    "cifar10": _cifar(CIFAR10),
+    "cifar100": _cifar(CIFAR100),
     "stl10": STL10,
     "semi-aves": SEMI_AVES,
     "semi-aves-open": Benchmark(
@@ -190,7 +180,11 @@ def open_source(
     if source in NAMES:
         opened = _open_name(source, data, reading, download, progress)
     else:
-        opened = _open_path(Path(source).expanduser(), reading, journal)
+        path = Path(source).expanduser()
+        opened = open_arrays(path, reading, journal)
+        if is_npz(path):
+            name_of = {part: partial(array_name, part) for part in opened.parts()}
+            opened = checked_for_copies(opened, name_of, where=opened.name, skip_bad=skip_bad)
     height, width = opened.train.images.shape[2:]
     if size is not None and (height, width) != (size, size):
         raise OptionError(
@@ -212,9 +206,6 @@ def list_own(
     """List the encoded images of a path or the hub; None if it holds arrays or a benchmark.
 
     The labels of the journal are those of ``daso label``, if there are any.
-
-    Raises:
-        DataError, OptionError, MissingDependencyError: see ``open_source``.
     """
     path = Path(source).expanduser()
     kept = None if is_named(source) else read_journal(path, journal)
@@ -241,11 +232,7 @@ def list_files(
     download: bool = False,
     classes: Collection[str] | None = None,
 ) -> Listing | None:
-    """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``.
-
-    Raises:
-        DataError, OptionError, MissingDependencyError: see ``open_source``.
-    """
+    """List images as ``list_own`` does, before a journal; for *classes* see ``Listing.partial``."""
     if source.startswith(HUB):
         if data is not None or folders:
             raise OptionError(f"{source!r} is complete: leave data and further folders out")
@@ -327,25 +314,13 @@ def _open_name(
     return dataclasses.replace(benchmark.read(place, reading), place=str(place.resolve()))
 
 
-def _open_path(path: Path, reading: Reading, journal: int | None) -> Source:
-    source = open_arrays(path, reading, journal)
-    if not is_npz(path):
-        return source
-    names = {part: partial(array_name, part) for part in source.parts()}
-    return checked_for_copies(source, names, where=source.name, skip_bad=reading.skip_bad)
-
-
 def is_npz(path: Path) -> bool:
     """Whether a path is a file of arrays."""
     return path.is_file() and path.name.lower().endswith(".npz")
 
 
 def open_arrays(path: Path, reading: Reading | None = None, journal: int | None = None) -> Source:
-    """Open a path that holds arrays, with the labels of its journal; copies are not looked for.
-
-    Raises:
-        DataError: see ``open_source``.
-    """
+    """Open a path that holds arrays, with the labels of its journal; copies are not looked for."""
     kept = read_journal(path, journal)
     opened = list_arrays(path, reading or Reading(), partial=kept is not None)
     return opened if kept is None else apply_to_source(opened, kept)
@@ -370,12 +345,11 @@ def list_arrays(path: Path, reading: Reading, *, partial: bool) -> Source:
                 return opened
             beside = data_beside(path, CONTAINERS)  # archives of the very files lie there
             return dataclasses.replace(opened, notes=(*opened.notes, *beside))
-    content = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    manifests = [entry for entry in sorted(path.iterdir()) if is_manifest(entry)]
-    hint = (
-        f"; to read {manifests[0]}, which may list the images, give it itself" if manifests else ""
-    )
+    entries = sorted(path.iterdir())
+    content = ", ".join(entry.name for entry in entries[:8]) or "nothing"
+    manifest = next(filter(is_manifest, entries), None)
+    hint = f"; to read {manifest}, which may list the images, give it itself" if manifest else ""
     raise DataError(
-        f"{path}: no known layout. A data folder holds one of: {'; '.join(LAYOUTS)}. "
+        f"{path}: no known layout. A data folder holds one of: {LAYOUTS}. "
         f"This one holds {content}{hint}"
     )

@@ -12,10 +12,10 @@ from daso.data.class_names import name_faults
 from daso.data.duplicates import NameOf, without_copies
 from daso.data.images.cache import Reasons
 from daso.data.images.decode import ImageHeader
-from daso.data.images.decoded import Decoded, DecodedImages
+from daso.data.images.decoded import Decoded, DecodedImages, select_images
 from daso.data.images.encoded import EncodedImages, no_size_warnings, read_headers, work_through
 from daso.data.images.layout import Layout, choose_layout, square_layout
-from daso.data.images.memory import available_memory
+from daso.data.images.memory import memory_shortage
 from daso.data.listing import Listing, Reading
 from daso.data.source import Source, refuse_empty_classes
 from daso.errors import DataError, problems
@@ -37,24 +37,25 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
     """
     reading = reading or Reading()
     arrays, reasons, notes = decode_pools(listing, reading)
-    kept = {part: _readable(len(pool), reasons[part]) for part, pool in listing.pools.items()}
     unreadable = tuple(
         (pool.name_of(index), reason)
         for part, pool in listing.pools.items()
         for index, reason in sorted(reasons[part].items())
     )
-    if not any(map(len, kept.values())):
+    if len(unreadable) == sum(map(len, listing.pools.values())):
         raise DataError(_refusal(unreadable, listing.where))
-    pools = listing.pools.items()
-    rows = None if listing.own_labels is None else listing.own_labels.rows
-    images = {
-        part: _decoded(pool, arrays[part], kept[part], rows if part == "train" else None)
-        for part, pool in pools
-    }
-    names: dict[str, NameOf] = {
-        part: lambda index, pool=pool, of=kept[part]: pool.name_of(int(of[index]))  # type: ignore[misc]
-        for part, pool in listing.pools.items()
-    }
+    images: dict[str, DecodedImages] = {}
+    names: dict[str, NameOf] = {}
+    for part, pool in listing.pools.items():
+        decoded, bad = arrays[part], sorted(reasons[part])
+        own = listing.own_labels.rows if listing.own_labels and part == "train" else None
+        if bad:
+            kept = np.delete(np.arange(len(pool)), bad)
+            pool, decoded = pool.select(kept), select_images(decoded, kept)
+            own = None if own is None else own[kept]
+        paths = tuple(pool.all_names()) if pool.from_files else ()
+        images[part] = DecodedImages(decoded, pool.labels, paths, own)
+        names[part] = pool.name_of
     if unreadable and not reading.skip_bad:
         lines = [_refusal(unreadable, listing.where)]
         if not listing.published:
@@ -68,9 +69,9 @@ def read_listing(listing: Listing, reading: Reading | None = None) -> Source:
         name=listing.name,
         class_names=listing.class_names,
         train=images["train"],
-        unlabeled=_unless_empty(images.get("unlabeled")),
-        validation=_unless_empty(images.get("validation")),
-        test=_unless_empty(images.get("test")),
+        unlabeled=images.get("unlabeled") or None,
+        validation=images.get("validation") or None,
+        test=images.get("test") or None,
         mean=listing.mean,
         std=listing.std,
         skipped=(*listing.skipped, *unreadable),
@@ -119,16 +120,12 @@ def checked_for_copies(
     return dataclasses.replace(
         source,
         train=images["train"],
-        unlabeled=_unless_empty(images.get("unlabeled")),
-        validation=_unless_empty(images.get("validation")),
-        test=_unless_empty(images.get("test")),
+        unlabeled=images.get("unlabeled") or None,
+        validation=images.get("validation") or None,
+        test=images.get("test") or None,
         skipped=(*source.skipped, *skipped),
         notes=(*source.notes, *confusable, *notes),
     )
-
-
-def _unless_empty(images: DecodedImages | None) -> DecodedImages | None:
-    return images if images is not None and len(images) else None
 
 
 MUCH = 3
@@ -136,7 +133,9 @@ MUCH = 3
 
 
 def choose_side(layout: Layout, reading: Reading) -> tuple[Layout, tuple[str, ...]]:
-    """Return a layout with its side limited to ``largest_side``, and a note if that changes it."""
+    """Return a layout with the side to read, and a note if ``largest_side`` decides it."""
+    if reading.size is not None:
+        return square_layout(reading.size, layout.channels), ()
     side, largest = max(layout.height, layout.width), reading.largest_side
     if largest is None or side <= largest:
         return layout, ()
@@ -157,9 +156,8 @@ def _choose_layout(
 ) -> tuple[Layout | None, tuple[str, ...]]:
     # With a cache only the labeled images decide, so that not all files need to be opened; those
     # that were labeled in the page do not, or every round might decode all images anew.
-    chosen = None if reading.size is None else square_layout(reading.size, listing.channels)
-    if chosen is not None and reading.cache is None:
-        return chosen, ()
+    if reading.size is not None and reading.cache is None:
+        return square_layout(reading.size, listing.channels), ()
     headers: list[ImageHeader] = []
     if reading.cache is not None:
         headers += read_headers(_deciding(listing))[0].values()
@@ -169,9 +167,7 @@ def _choose_layout(
     if not headers:
         return None, ()
     natural = choose_layout(headers)
-    notes: tuple[str, ...] = ()
-    if chosen is None:
-        chosen, notes = choose_side(natural, reading)
+    chosen, notes = choose_side(natural, reading)
     if reading.cache is not None:
         # Images of the square size stay unchanged; others are resized to it.
         square = chosen.height if chosen.height == chosen.width else None
@@ -192,12 +188,13 @@ def _decode_in_memory(
     pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """Decode all images; unreadable ones get a reason and undefined pixels."""
-    _check_memory(sum(map(len, pools.values())), layout)
+    shape = (layout.channels or 1, layout.height, layout.width)
+    if shortage := memory_shortage(sum(map(len, pools.values())), shape):
+        raise DataError("; ".join(shortage))
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, pool in pools.items():
         # If the channels are not known yet, a part is gray until its first image in color.
-        shape = (len(pool), layout.channels or 1, layout.height, layout.width)
-        images = np.empty(shape, dtype=np.uint8)
+        images = np.empty((len(pool), *shape), dtype=np.uint8)
         for index, result in enumerate(work_through(pool, layout.decode, set(reasons[part]))):
             if isinstance(result, str):
                 reasons[part].setdefault(index, result)
@@ -212,37 +209,6 @@ def _decode_in_memory(
         part: images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
         for part, images in arrays.items()
     }
-
-
-def _check_memory(count: int, layout: Layout) -> None:
-    pixels = (layout.channels or 1) * layout.height * layout.width
-    available = available_memory()
-    if available is None or count * pixels <= available:
-        return
-    fits = int((available / (3 * count)) ** 0.5) // 8 * 8
-    raise DataError(
-        f"{count:,} images of {layout.width} x {layout.height} pixels take "
-        f"{count * pixels / 1e9:,.1f} GB of memory; {available / 1e9:.1f} GB are available; keep "
-        "them on disk with --cache FOLDER, or give a smaller --size"
-        + (f", at most {fits}" if fits else "")
-    )
-
-
-def _readable(count: int, reasons: Reasons) -> npt.NDArray[np.int64]:
-    good = np.ones(count, dtype=bool)
-    good[list(reasons)] = False
-    return np.flatnonzero(good).astype(np.int64)
-
-
-def _decoded(
-    pool: EncodedImages,
-    images: Decoded,
-    kept: npt.NDArray[np.int64],
-    own: npt.NDArray[np.int64] | None,
-) -> DecodedImages:
-    paths = tuple(map(pool.name_of, range(len(pool)))) if pool.from_files else ()
-    decoded = DecodedImages(images, pool.labels, paths, own)
-    return decoded if len(kept) == len(pool) else decoded.select(kept)
 
 
 def _refusal(unreadable: Sequence[tuple[str, str]], where: str) -> str:

@@ -93,9 +93,9 @@ def prepare_data(
     labeled = source.train.select(split.labeled)
     images = {
         "labeled": labeled,
-        "holdout": _select(source.train, split.holdout) or source.validation,
+        "holdout": source.train.select(split.holdout) or source.validation,
         "test": source.test,
-        "unlabeled": source.unlabeled or _select(source.train, split.unlabeled),
+        "unlabeled": source.unlabeled or source.train.select(split.unlabeled) or None,
     }
     mean, std = source.mean, source.std
     if mean is None or std is None:
@@ -126,10 +126,6 @@ def prepare_data(
         },
         journal=source.journal,
     )
-
-
-def _select(images: DecodedImages, indices: Indices) -> DecodedImages | None:
-    return images.select(indices) if len(indices) else None
 
 
 def _pool(part: DecodedImages, device: torch.device, free: float) -> Pool:

@@ -1,1 +1,4 @@
-"""Readers of the named data sets, and the download of their files."""
+"""Readers of the named data sets, and the download of their files.
+
+What is missing or damaged is a ``DataError``.
+"""

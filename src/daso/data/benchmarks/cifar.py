@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
 from daso.data.benchmarks.locate import find_folder
 from daso.data.benchmarks.unpickle import load_dictionary
@@ -89,9 +88,6 @@ def read_cifar(path: Path, layout: CifarLayout) -> Source:
     """Read CIFAR-10 or CIFAR-100 (fine labels): 50,000 and 10,000 RGB 32 x 32 images.
 
     *path* is the folder of pickles, its parent, or the published .tar.gz, which is not unpacked.
-
-    Raises:
-        DataError: a file is missing or damaged, or a pickle holds more than plain values.
     """
     path = locate_cifar(path, layout)
     batches: dict[str, DecodedImages] = {}
@@ -166,22 +162,17 @@ def _batch(values: dict[str, object], layout: CifarLayout, where: str) -> Decode
         raise DataError(f"{where}: 'data' must be uint8 of shape (N, 3072), found {found}")
     if layout.label_key not in values:
         raise DataError(f"{where}: no {layout.label_key!r} in it, only {', '.join(sorted(values))}")
-    labels = _labels(values[layout.label_key], where)
+    try:
+        labels = np.array(values[layout.label_key])
+    except ValueError:  # lists of several lengths
+        labels = np.empty((0, 0))
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: the labels must be a list of integers")
     if len(labels) != len(data):
         raise DataError(f"{where}: {len(data)} images, but {len(labels)} labels")
+    labels = labels.astype(np.int64)
     check_labels(labels, len(layout.class_names), f"{where}:")
     return DecodedImages(np.ascontiguousarray(data).reshape(-1, 3, 32, 32), labels)
-
-
-def _labels(value: object, where: str) -> npt.NDArray[np.int64]:
-    if isinstance(value, list | tuple) and all(type(label) is int for label in value):
-        try:
-            return np.array(value, dtype=np.int64)
-        except OverflowError:
-            pass
-    elif isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
-        return value.astype(np.int64)
-    raise DataError(f"{where}: the labels must be a list of integers")
 
 
 def _class_names(values: dict[str, object], layout: CifarLayout, where: str) -> tuple[str, ...]:

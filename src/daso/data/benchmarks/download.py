@@ -6,10 +6,11 @@ import http.client
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from daso.data.benchmarks import stl10
 from daso.errors import DataError, nearest
 
 Progress = Callable[[str, int, int | None], None]
@@ -19,10 +20,6 @@ CHUNK = 2**20
 TIMEOUT_SECONDS = 30.0
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CIFAR = "https://www.cs.toronto.edu/~kriz/"
-STL10_MEMBERS = (
-    "train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin",
-    "class_names.txt", "fold_indices.txt",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         Remote(
             "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             "md5:91f7769df0f17e558f3565bffb0c7dfb",
-            STL10_MEMBERS,
-            "stl10_binary",
+            (*stl10.FILES, stl10.NAMES_FILE),
+            stl10.FOLDER,
         ),
     ),
 }
@@ -77,7 +74,6 @@ def download(
     folder: Path | None = None,
     *,
     progress: Progress | None = None,
-    remotes: Mapping[str, tuple[Remote, ...]] = REMOTES,
 ) -> Path:
     """Fetch a data set by name and return its folder; existing files are kept.
 
@@ -88,11 +84,11 @@ def download(
     Raises:
         DataError: the name is unknown, the network or the disk fails, or a checksum is wrong.
     """
-    if name not in remotes:
-        hint = f"use {', '.join(remotes)}.{nearest(name, remotes)}"
+    if name not in REMOTES:
+        hint = f"use {', '.join(REMOTES)}.{nearest(name, REMOTES)}"
         raise DataError(f"{name!r} cannot be downloaded; {hint}")
     folder = cache_folder() / name if folder is None else folder
-    for remote in remotes[name]:
+    for remote in REMOTES[name]:
         unpacked = [folder / remote.folder / member for member in remote.members]
         if unpacked and all(file.is_file() for file in unpacked):
             continue

@@ -38,24 +38,21 @@ def locate_idx(folder: Path) -> Path:
 
 def read_fashion_mnist(folder: Path) -> Source:
     """Read Fashion-MNIST: 60,000 and 10,000 gray 28 x 28 images of 10 classes."""
-    return _read(folder, "fashion-mnist", FASHION_CLASSES, flip=True)
+    train, test = _train_and_test(locate_idx(folder))
+    return Source("fashion-mnist", FASHION_CLASSES, train, test=test)
 
 
 def read_idx(folder: Path) -> Source:
     """Read a data set in MNIST's four IDX files; classes are numbers, images are not flipped."""
-    return _read(folder, folder.resolve().name, None, flip=False)
+    name, folder = folder.resolve().name, locate_idx(folder)
+    parts = _train_and_test(folder)
+    names = numbered_names([part.labels for part in parts], str(folder))
+    train, test = (replace(part, labels=counted_from_zero(part.labels, names)) for part in parts)
+    return Source(name, names, train, test=test, flip=False)
 
 
-def _read(folder: Path, name: str, class_names: tuple[str, ...] | None, *, flip: bool) -> Source:
-    folder = locate_idx(folder)
-    train, test = _labeled(folder, *FILES[:2]), _labeled(folder, *FILES[2:])
-    if class_names is None:
-        class_names = numbered_names([train.labels, test.labels], str(folder))
-        train, test = (
-            replace(part, labels=counted_from_zero(part.labels, class_names))
-            for part in (train, test)
-        )
-    return Source(name=name, class_names=class_names, train=train, test=test, flip=flip)
+def _train_and_test(folder: Path) -> tuple[DecodedImages, DecodedImages]:
+    return _labeled(folder, *FILES[:2]), _labeled(folder, *FILES[2:])
 
 
 def _labeled(folder: Path, images_name: str, labels_name: str) -> DecodedImages:

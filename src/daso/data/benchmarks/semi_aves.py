@@ -53,10 +53,6 @@ def read_semi_aves(
         folder: folder of the list files and the image folders, or its parent.
         reading: see ``open_source``; without a size, the central square is resized to 224 pixels.
         open_set: add the 122,208 images of other species, without labels, to the unlabeled ones.
-
-    Raises:
-        DataError: files are missing, lines or images are unusable, or memory is too small.
-        OptionError: the size is not positive.
     """
     reading = reading or Reading()
     folder = locate_semi_aves(folder, open_set=open_set)

@@ -32,9 +32,6 @@ def read_stl10(folder: Path) -> Source:
     The images are read-only views into the memory-mapped files. They are stored column by column
     and transposed here, so they are not contiguous. The normalization is CIFAR-10's, as in the
     published protocol.
-
-    Raises:
-        DataError: a file is missing, its length is wrong, or a label is not 1 to 10.
     """
     folder = locate_stl10(folder)
     return Source(

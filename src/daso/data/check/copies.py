@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from daso.data.check.findings import CALLED, Finding, Level, how_many
 from daso.data.check.near_copies import NEAR_BITS, NEAR_CORRELATION, near_pairs
 from daso.data.check.scan import Scan
-from daso.data.duplicates import Copies, another_label, find_copies
+from daso.data.duplicates import Copies, Pair, find_copies
 
 ONE_LEAK = "remove one of the two"
 MORE_WEIGHT = "they count more than others"
@@ -17,13 +17,7 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
     ("test", "train", "refused", "leak", f"{ONE_LEAK}; --skip-bad leaves the test image out"),
     ("validation", "train", "warning", "leak-validation", f"{ONE_LEAK}: its numbers are too good"),
     ("unlabeled", "test", "warning", "leak-unlabeled", "remove the unlabeled ones"),
-    (
-        "validation",
-        "test",
-        "warning",
-        "copies-validation-test",
-        f"{ONE_LEAK}: the choice is biased",
-    ),
+    ("validation", "test", "warning", "copies-validation-test", f"{ONE_LEAK}: choices are biased"),
     ("train", "train", "warning", "copies-labeled", "keep one: a hold-out may get the other"),
     ("test", "test", "note", "copies-test", MORE_WEIGHT),
     ("validation", "validation", "note", "copies-validation", MORE_WEIGHT),
@@ -36,10 +30,11 @@ COPIES: tuple[tuple[str, str, Level, str, str], ...] = (
 
 def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Finding]:
     """Yield conflicting labels and exact copies; a benchmark (not *own*) is never refused."""
-    exact = find_copies(
-        {part: of_part.pixels for part, of_part in scan.parts.items()},
-        {part: of_part.labels for part, of_part in scan.parts.items()},
-    )
+    pixels = {
+        part: {index: look.pixels for index, look in of_part.looks.items()}
+        for part, of_part in scan.parts.items()
+    }
+    exact = find_copies(pixels, scan.parts["train"].labels)
     yield from _conflicts(scan, exact, class_names, own=own)
     for part, other, level, code, cure in COPIES:
         pairs = exact.of(part, other)
@@ -48,8 +43,8 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         here, there = scan.parts[part], scan.parts[other]
         images, same_files = [], 0
         for index, original in pairs:
-            content = here.content[index]
-            is_same_file = bool(content) and content == there.content[original]
+            content = here.looks[index].content
+            is_same_file = bool(content) and content == there.looks[original].content
             same_files += is_same_file
             what = "file" if is_same_file else "pixels"
             images.append((here.name_of(index), f"the same {what} as {there.name_of(original)}"))
@@ -57,7 +52,7 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         where = "is a copy of another" if one else "are copies of others"
         if part != other:
             where = f"{'is' if one else 'are'} also among the {CALLED[other]} images"
-        by_bytes = f", {same_files} of them byte for byte" if here.content[pairs[0][0]] else ""
+        by_bytes = f", {same_files} of them byte for byte" if content else ""
         text = f"{how_many(images, f'{CALLED[part]} image')} {where}{by_bytes}"
         worst: Level = level if own or level != "refused" else "warning"
         yield Finding(worst, code, text, cure, tuple(images))
@@ -66,17 +61,12 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
 def _conflicts(
     scan: Scan, exact: Copies, class_names: Sequence[str], *, own: bool
 ) -> Iterator[Finding]:
-    train, test = scan.parts["train"], scan.parts.get("test")
-    bad = []
-    for group in exact.conflicts:
-        for index, other in another_label(group, train.labels):
-            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, other))
-            detail = f"is {mine}; {train.name_of(other)}, the same image, {others}"
-            bad.append((train.name_of(index), detail))
-    if bad:
+    test = scan.parts.get("test")
+    if exact.conflicts:
+        bad = _of_two_classes(scan, exact.conflicts, "is the same image as", class_names)
         text = f"{how_many(bad, 'labeled image')} with the same pixels as one of another class"
         cure = "keep the copy whose label is right; --skip-bad leaves all of them out"
-        yield Finding("refused" if own else "warning", "conflict", text, cure, tuple(bad))
+        yield Finding("refused" if own else "warning", "conflict", text, cure, bad)
     if test is None:
         return
     wrong = tuple(
@@ -89,19 +79,35 @@ def _conflicts(
         yield Finding("warning", "test-conflict", text, "correct the wrong label", wrong)
 
 
+def _of_two_classes(
+    scan: Scan, pairs: Iterable[Pair], relation: str, class_names: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return labeled images with a detail: another one, and the classes of both."""
+    train = scan.parts["train"]
+    return tuple(
+        (
+            train.name_of(index),
+            f"{relation} {train.name_of(other)}; they are "
+            f"{class_names[train.labels[index]]!r} and {class_names[train.labels[other]]!r}",
+        )
+        for index, other in pairs
+    )
+
+
 def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
     """Yield near copies that are not exact copies, by part."""
     places: list[tuple[str, int]] = []
     seen: set[bytes] = set()
     for part in ("train", "test", "validation", "unlabeled"):
-        for index, pixels in enumerate(scan.parts[part].pixels if part in scan.parts else ()):
-            if pixels and pixels not in seen:
-                seen.add(pixels)
+        for index, look in scan.parts[part].looks.items() if part in scan.parts else ():
+            if look.pixels not in seen:
+                seen.add(look.pixels)
                 places.append((part, index))
     if not places:
         return
-    hashes = np.array([scan.parts[part].hashes[index] for part, index in places], dtype=np.uint64)
-    thumbnails = np.stack([scan.parts[part].thumbnails[index] for part, index in places])
+    looks = [scan.parts[part].looks[index] for part, index in places]
+    hashes = np.array([look.hash for look in looks], dtype=np.uint64)
+    thumbnails = np.stack([look.thumbnail for look in looks])
     # Labeled, test and validation images are first compared among themselves: many unlabeled images
     # of one scene between two of them must not hide a leak.
     measured = sum(part != "unlabeled" for part, _ in places)
@@ -117,13 +123,9 @@ def near_copies(scan: Scan, class_names: Sequence[str]) -> Iterator[Finding]:
         if part == other == "train" and labels[0] != labels[1]:
             conflicts.setdefault(index, original)
     if conflicts:
-        train, images = scan.parts["train"], []
-        for index, original in sorted(conflicts.items()):
-            mine, others = (repr(class_names[int(train.labels[i])]) for i in (index, original))
-            detail = f"looks like {train.name_of(original)}; they are {mine} and {others}"
-            images.append((train.name_of(index), detail))
-        text = f"{_that_look(images, 'labeled')} like one of another class"
-        yield Finding("warning", "near-conflict", text, "check their labels", tuple(images))
+        bad = _of_two_classes(scan, sorted(conflicts.items()), "looks like", class_names)
+        text = f"{_that_look(bad, 'labeled')} like one of another class"
+        yield Finding("warning", "near-conflict", text, "check their labels", bad)
     for (part, other), originals in near.items():
         here, there = scan.parts[part], scan.parts[other]
         images = [

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from daso.data.check.scan import Scan
 from daso.data.class_names import listed, name_faults
-from daso.data.images.memory import available_memory
+from daso.data.images.memory import memory_shortage
 
 Level = Literal["refused", "warning", "note"]
 CALLED = {"train": "labeled", "unlabeled": "unlabeled", "validation": "validation", "test": "test"}
@@ -161,11 +159,6 @@ def colors(scan: Scan) -> Iterator[Finding]:
 
 def memory(scan: Scan) -> Iterator[Finding]:
     """Yield a warning if the images need more than the available memory."""
-    available = available_memory()
-    if scan.shape is None or available is None:
-        return
-    needed = int(np.prod(scan.shape)) * sum(map(len, scan.parts.values()))
-    if needed > available:
-        sizes = f"{needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are available"
-        text = f"the images take {sizes}"
-        yield Finding("warning", "memory", text, "give a smaller --size, or keep them with --cache")
+    count = sum(map(len, scan.parts.values()))
+    if scan.shape is not None and (shortage := memory_shortage(count, scan.shape)):
+        yield Finding("warning", "memory", *shortage)

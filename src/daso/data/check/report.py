@@ -23,7 +23,7 @@ from daso.data.check.findings import (
     shapes,
     unusable,
 )
-from daso.data.check.scan import Scan, scan_listing, scan_source
+from daso.data.check.scan import scan_listing, scan_source
 from daso.data.listing import Reading
 from daso.data.open import list_own, open_arrays, open_source
 from daso.data.places import NAMES
@@ -73,11 +73,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; docs/data.md describes them."""
-        counts = {_key(part): of_part for part, of_part in self.class_counts.items()}
+        counts = {CALLED[part]: of_part for part, of_part in self.class_counts.items()}
         return {
             "source": self.source,
             "would_train": not self.refused,
-            "counts": {_key(part): count for part, count in self.counts.items()},
+            "counts": {CALLED[part]: count for part, count in self.counts.items()},
             "imbalance_ratio": self.imbalance,
             "classes": [
                 {"name": name, **{part: of_part[k] for part, of_part in counts.items()}}
@@ -97,10 +97,6 @@ class Report:
         }
 
 
-def _key(part: str) -> str:
-    return "labeled" if part == "train" else part
-
-
 def check_data(
     source: str,
     *,
@@ -114,47 +110,28 @@ def check_data(
     """Read every image of a data set and report problems for training.
 
     *progress* is called with the images done and the total; see ``open_source`` for the others.
-
-    Raises:
-        DataError: there are no images or classes, or a file that lists them cannot be read.
-        OptionError, MissingDependencyError: see ``open_source``.
     """
     listing = None
     if source not in NAMES:
         listing = list_own(source, data=data, folders=folders, skip_bad=True, download=download)
+    rows: tuple[tuple[str, str], ...] = ()
+    own, endings = listing is not None, Counter[str]()
     if listing is not None:
         scan = scan_listing(listing, Reading(size, largest_side), progress)
-        notes, rows = listing.notes, listing.skipped
-        endings = Counter(
-            Path(pool.name_of(index)).suffix.lower()
-            for pool in listing.pools.values()
-            if pool.from_files
-            for index in range(len(pool))
+        class_names, notes, rows = listing.class_names, listing.notes, listing.skipped
+        for pool in listing.pools.values():
+            if pool.from_files:
+                endings.update(Path(name).suffix.lower() for name in pool.all_names())
+    else:
+        path = Path(source).expanduser()
+        own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
+        opened = (
+            open_arrays(path)
+            if own
+            else open_source(source, data=data, folders=folders, size=size, download=download)
         )
-        return _report(
-            source, listing.class_names, scan, notes, own=True, rows=rows, endings=endings
-        )
-    path = Path(source).expanduser()
-    own = source not in NAMES and path.suffix.lower() == ".npz" and size is None and not folders
-    opened = (
-        open_arrays(path)
-        if own
-        else open_source(source, data=data, folders=folders, size=size, download=download)
-    )
-    scan = scan_source(opened, progress)
-    return _report(source, opened.class_names, scan, opened.notes, own=own)
-
-
-def _report(
-    source: str,
-    class_names: tuple[str, ...],
-    scan: Scan,
-    notes: tuple[str, ...],
-    *,
-    own: bool,
-    rows: tuple[tuple[str, str], ...] = (),
-    endings: Mapping[str, int] | None = None,
-) -> Report:
+        scan = scan_source(opened, progress)
+        class_names, notes = opened.class_names, opened.notes
     findings = [
         *unusable(scan, rows),
         *empty_classes(scan, class_names),
@@ -184,7 +161,7 @@ def _report(
         findings=tuple(sorted(findings, key=lambda finding: levels.index(finding.level))),
         notes=notes,
         shrunk=scan.shrunk,
-        endings=endings or {},
+        endings=endings,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.check.near_copies import THUMBNAIL_SIDE, thumbnail
+from daso.data.check.near_copies import thumbnail
 from daso.data.images.decode import ImageHeader
 from daso.data.images.decoded import digest
 from daso.data.images.encoded import (
@@ -20,7 +19,7 @@ from daso.data.images.encoded import (
     read_headers,
     work_through,
 )
-from daso.data.images.layout import Layout, choose_layout, square_layout
+from daso.data.images.layout import Layout, choose_layout
 from daso.data.journal.names import array_name
 from daso.data.listing import Listing, Reading
 from daso.data.read_listing import choose_side
@@ -30,9 +29,16 @@ Progress = Callable[[int, int], None]
 """Called with the images done and the total."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
-    """Digests of an image's file and pixels, its thumbnail and its perceptual hash."""
+    """What is kept of an image.
+
+    Attributes:
+        content: digest of its file, b"" without one.
+        pixels: digest of the pixels that training uses.
+        thumbnail: uint8 (16, 16, 3).
+        hash: perceptual, of 63 bits.
+    """
 
     content: bytes
     pixels: bytes
@@ -40,47 +46,30 @@ class Look:
     hash: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class PartScan:
     """The scan of a part with N images.
 
     Attributes:
         labels: int64 (N,), -1 where unknown.
-        headers: by index, of readable images.
+        headers, looks: by index, of readable images.
         reasons: by index, why an image cannot be read.
-        content: digests of the files, b"" without one.
-        pixels: digests of the pixels that training uses, b"" if unreadable.
-        thumbnails: uint8 (N, 16, 16, 3).
-        hashes: uint64 (N,), perceptual.
     """
 
     labels: npt.NDArray[np.int64]
     name_of: Callable[[int], str]
     headers: dict[int, ImageHeader]
     reasons: dict[int, str]
-    content: list[bytes] = field(init=False)
-    pixels: list[bytes] = field(init=False)
-    thumbnails: npt.NDArray[np.uint8] = field(init=False)
-    hashes: npt.NDArray[np.uint64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        count = len(self)
-        self.content, self.pixels = [b""] * count, [b""] * count
-        self.thumbnails = np.zeros((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), dtype=np.uint8)
-        self.hashes = np.zeros(count, dtype=np.uint64)
+    looks: dict[int, Look] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def keep(self, index: int, look: Look) -> None:
-        self.content[index], self.pixels[index] = look.content, look.pixels
-        self.thumbnails[index], self.hashes[index] = look.thumbnail, look.hash
-
     def class_counts(self, classes: int) -> list[int]:
         """Return the readable images of each class, (K,)."""
-        readable = np.array([bool(pixels) for pixels in self.pixels], dtype=bool)
-        labels = self.labels[readable & (self.labels >= 0)]
-        return [int(count) for count in np.bincount(labels, minlength=classes)]
+        labels = self.labels[list(self.looks)]
+        counts: list[int] = np.bincount(labels[labels >= 0], minlength=classes).tolist()
+        return counts
 
 
 @dataclass(frozen=True)
@@ -103,7 +92,6 @@ class Scan:
 
 def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan:
     """Read every image of a listing, once for its header and once for its pixels; keep none."""
-    resized = None if reading.size is None else square_layout(reading.size)
     parts: dict[str, PartScan] = {}
     with no_size_warnings():
         for part, pool in listing.pools.items():
@@ -112,17 +100,15 @@ def scan_listing(listing: Listing, reading: Reading, progress: Progress) -> Scan
         if not headers:
             return Scan(parts, None)
         layout, notes = choose_side(choose_layout(headers), reading)
-        if resized is not None:
-            layout, notes = dataclasses.replace(resized, channels=layout.channels), ()
         total, done = sum(map(len, parts.values())), 0
         for part, pool in listing.pools.items():
-            kept = parts[part]
-            looks = work_through(pool, partial(_look, layout=layout), set(kept.reasons))
-            for index, look in enumerate(looks):
+            looks, reasons = parts[part].looks, parts[part].reasons
+            work = partial(_look, layout=layout)
+            for index, look in enumerate(work_through(pool, work, set(reasons))):
                 if isinstance(look, Look):
-                    kept.keep(index, look)
+                    looks[index] = look
                 elif look:
-                    kept.reasons[index] = look
+                    reasons[index] = look
                 done += 1
                 progress(done, total)
     return Scan(parts, (layout.channels or 3, layout.height, layout.width), bool(notes))
@@ -145,7 +131,7 @@ def scan_source(source: Source, progress: Progress) -> Scan:
         parts[part] = PartScan(images.labels, names, headers, {})
         for index, image in enumerate(images.images):
             pixels = np.ascontiguousarray(image, dtype=np.uint8)
-            parts[part].keep(index, Look(b"", digest(pixels), *thumbnail(pixels)))
+            parts[part].looks[index] = Look(b"", digest(pixels), *thumbnail(pixels))
             done += 1
             progress(done, total)
     return Scan(parts, (channels, height, width))

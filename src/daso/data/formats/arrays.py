@@ -45,32 +45,44 @@ def from_arrays(
     Raises:
         DataError: a shape, type, value or label is invalid, or a class has no labeled image.
     """
-    pixels, targets = as_images(images, "images"), as_labels(labels, "labels")
-    _check_lengths(pixels, targets, "images", "labels")
-    held_out = {
-        "validation": _held_out(validation_images, validation_labels, "validation"),
-        "test": _held_out(test_images, test_labels, "test"),
+    given = {
+        "train": ("", images, labels),
+        "validation": ("validation_", validation_images, validation_labels),
+        "test": ("test_", test_images, test_labels),
     }
-    known_parts = [targets, *(part.labels for part in held_out.values() if part)]
-    names = _class_names(class_names, known_parts)
+    parts: dict[str, DecodedImages] = {}
+    for part, (prefix, some, targets) in given.items():
+        if some is None and targets is None:
+            continue
+        if some is None or targets is None:
+            raise DataError(f"{prefix}images and {prefix}labels go together; one is missing")
+        pixels, numbers = as_images(some, f"{prefix}images"), as_labels(targets, f"{prefix}labels")
+        if len(pixels) != len(numbers) or not len(pixels):
+            counts = f"{len(pixels)} {prefix}images, but {len(numbers)} {prefix}labels"
+            raise DataError(f"{counts}; the numbers must agree and not be 0")
+        parts[part] = DecodedImages(pixels, numbers)
     if class_names is None:
-        targets = counted_from_zero(targets, names)
-        held_out = {
-            name_of_part: part and replace(part, labels=counted_from_zero(part.labels, names))
-            for name_of_part, part in held_out.items()
+        names = numbered_names([part.labels for part in parts.values()], "labels")
+        parts = {
+            part: replace(of_part, labels=counted_from_zero(of_part.labels, names))
+            for part, of_part in parts.items()
         }
-    check_labels(targets, len(names), "labels:", unknown=True)
-    for name_of_part, part in held_out.items():
-        if part is not None:
-            check_labels(part.labels, len(names), f"{name_of_part}_labels:")
+    else:
+        names = tuple(map(str, class_names))
+        if len(set(names)) != len(names):
+            raise DataError(f"class_names must be different, got {list(names)}")
+    for part, of_part in parts.items():
+        where = f"{given[part][0]}labels:"
+        check_labels(of_part.labels, len(names), where, unknown=part == "train")
+    train = parts["train"]
     if not partial:
-        refuse_empty_classes(targets, names, "labels")
-    train, known = DecodedImages(pixels, targets), targets != UNLABELED
-    without_label = [] if known.all() else [pixels[~known]]
+        refuse_empty_classes(train.labels, names, "labels")
+    known = train.labels != UNLABELED
+    without_label = [] if known.all() else [np.asarray(train.images)[~known]]
     if unlabeled is not None:
-        more = as_images(unlabeled, "unlabeled")
-        if more.shape[1:] != pixels.shape[1:]:
-            shapes = f"unlabeled images are {more.shape[1:]}, images {pixels.shape[1:]}"
+        more, shape = as_images(unlabeled, "unlabeled"), train.images.shape[1:]
+        if more.shape[1:] != shape:
+            shapes = f"unlabeled images are {more.shape[1:]}, images {shape}"
             raise DataError(f"{shapes}; they must agree")
         if len(more):
             without_label.append(more)
@@ -79,19 +91,15 @@ def from_arrays(
         class_names=names,
         train=train if known.all() else train.select(np.flatnonzero(known)),
         unlabeled=unlabeled_images(np.concatenate(without_label)) if without_label else None,
-        validation=held_out["validation"],
-        test=held_out["test"],
+        validation=parts.get("validation"),
+        test=parts.get("test"),
         flip=flip,
         partial=partial,
     )
 
 
 def as_images(values: npt.ArrayLike, what: str) -> npt.NDArray[np.uint8]:
-    """Convert images to uint8 (N, C, H, W); *what* names them in errors.
-
-    Raises:
-        DataError: the shape or type is not an image's, or a float is not a number from 0 to 1.
-    """
+    """Convert images to uint8 (N, C, H, W); *what* names them in errors."""
     array = np.asarray(values)
     if array.ndim == 3:
         array = array[:, None]
@@ -127,9 +135,6 @@ def refuse_one_image(
     """Refuse the shape of one image, (H, W, C) or (C, H, W), where (N, H, W) is expected.
 
     *expected* is the shape (C, H, W) of the model's images; *what* names the array in the error.
-
-    Raises:
-        DataError: three axes may be those of one image.
     """
     if len(shape) != 3:
         return
@@ -143,11 +148,7 @@ def refuse_one_image(
 
 
 def as_labels(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
-    """Convert labels to int64 (N,); *what* names them in errors.
-
-    Raises:
-        DataError: they are not integers, or there are several per image.
-    """
+    """Convert labels to int64 (N,); *what* names them in errors."""
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] > 1:
         raise DataError(
@@ -171,35 +172,3 @@ def _channels_first(array: npt.NDArray[np.generic], what: str) -> npt.NDArray[np
         valid = "1 (gray) or 3 (RGB) channels, first or last"
         raise DataError(f"{what} must have {valid}, got {array.shape}")
     return array if first else array.transpose(0, 3, 1, 2)
-
-
-def _check_lengths(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], first: str, second: str
-) -> None:
-    if len(images) != len(labels) or not len(images):
-        counts = f"{len(images)} {first}, but {len(labels)} {second}"
-        raise DataError(f"{counts}; the numbers must agree and not be 0")
-
-
-def _held_out(
-    images: npt.ArrayLike | None, labels: npt.ArrayLike | None, part: str
-) -> DecodedImages | None:
-    if images is None and labels is None:
-        return None
-    if images is None or labels is None:
-        raise DataError(f"{part}_images and {part}_labels go together; one of them is missing")
-    pixels = as_images(images, f"{part}_images")
-    targets = as_labels(labels, f"{part}_labels")
-    _check_lengths(pixels, targets, f"{part}_images", f"{part}_labels")
-    return DecodedImages(pixels, targets)
-
-
-def _class_names(
-    class_names: Sequence[str] | None, labels: list[npt.NDArray[np.int64]]
-) -> tuple[str, ...]:
-    if class_names is not None:
-        names = tuple(map(str, class_names))
-        if len(set(names)) != len(names):
-            raise DataError(f"class_names must be different, got {list(names)}")
-        return names
-    return numbered_names(labels, "labels")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daso.errors import DataError, MissingDependencyError
+from daso.errors import DataError, MissingDependencyError, first_line
 
 CHUNK = 512
 END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -106,19 +106,12 @@ def open_arrow(file: Path) -> Iterator[Table]:
 
 @contextmanager
 def _damage_named(file: Path, kind: str) -> Iterator[None]:
-    pyarrow = import_pyarrow(f"{kind} files")
+    ordinary = import_pyarrow(f"{kind} files").ArrowException
     try:
         yield
     except DataError:
         raise
-    # ArrowException covers ordinary damage; damaged metadata raises the others.
-    except (
-        pyarrow.ArrowException,
-        OSError,
-        ValueError,
-        KeyError,
-        MemoryError,
-        RecursionError,
-    ) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
-        raise DataError(f"{file}: not a readable {kind} file: {reason}; fetch it again") from e
+    # Damaged metadata raises the others.
+    except (ordinary, OSError, ValueError, KeyError, MemoryError, RecursionError) as error:
+        reason = first_line(error)[:300]
+        raise DataError(f"{file}: not a readable {kind} file: {reason}; fetch it again") from error

@@ -21,7 +21,7 @@ from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import JOURNAL, Listing, part_called
+from daso.data.listing import JOURNAL, Listing, part_called, splits_by_part
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -76,11 +76,6 @@ def list_folder(
             classes and parts without images, and test or validation images of unknown classes.
         classes: see ``Listing.partial``; with them a folder need not have labeled images, and one
             that holds neither parts nor classes is one of unlabeled images.
-
-    Raises:
-        DataError: a folder is missing or given twice, there is no labeled image, or *skip_bad*
-            would leave something out.
-        OptionError: the name of another part is unknown.
     """
     partial = classes is not None
     labeled, places, notes = _find_parts(folder, dict(others or {}), partial=partial)
@@ -100,10 +95,7 @@ def list_folder(
         found = f" (not read: {', '.join(passed.words())})" if passed.kinds else ""
         reason = f"no labeled image of class {name!r}{found}; add some, or remove the folder"
         faults.append((str((labeled or folder) / name), reason))
-    nothing = EncodedImages.of_files([], []) if partial else None
-    pools: dict[str, EncodedImages | None] = {
-        "train": _labeled_images(files, class_names) or nothing
-    }
+    pools = {"train": _labeled_images(files, class_names)}
     measured: list[str] = []
     for part in ("validation", "test", "unlabeled"):
         if FOLDERS[part] not in places:
@@ -115,9 +107,9 @@ def list_folder(
             files = _known_classes(Path(place), class_names, faults, measured)
             pools[part] = _labeled_images(files, class_names)
         emptied = partial and part == "unlabeled"
-        if pools[part] is None and len(faults) == before and not emptied:
+        if not pools[part] and len(faults) == before and not emptied:
             faults.append((place, NO_IMAGES))
-    if partial and pools["train"] is nothing and pools.get("unlabeled") is None:
+    if partial and not pools["train"] and not pools.get("unlabeled"):
         raise DataError("\n".join([f"{folder}: {NO_IMAGES}", *faults.others.notes(str(folder))]))
     if faults and not skip_bad:
         what = f"{folder}: {len(faults)} of its files or folders cannot be used"
@@ -126,7 +118,7 @@ def list_folder(
         folder.resolve().name,
         str(folder),
         class_names,
-        {part: images for part, images in pools.items() if images is not None},
+        {part: images for part, images in pools.items() if images or part == "train"},
         tuple(faults),
         (*notes, *faults.others.notes(str(folder))),
         partial=partial,
@@ -144,17 +136,8 @@ def _find_parts(
     labeled: Path | None = folder
     notes = tuple[str, ...]()
     if is_image_folder(folder, partial=partial):
-        inside: dict[str, str] = {}
-        other = []
-        for name in subfolders(folder):
-            part = part_called(name)
-            if part is None:
-                other += [f"{name}/"] if any(walk(folder / name)) else []
-            elif part in inside:
-                both = f"{inside[part]!r} and {name!r}"
-                raise DataError(f"{folder}: has both {both} for one part; keep one of them")
-            else:
-                inside[part] = name
+        inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
+        notes = data_beside(folder, (), read_folders=inside.values())
         labeled = folder / inside.pop("train") if "train" in inside else None
         for part, name in inside.items():
             option = FOLDERS[part]
@@ -162,11 +145,6 @@ def _find_parts(
                 given = f"--{option} {places[option]}"
                 raise DataError(f"{folder / name} exists, and {given} is given; use one of them")
             places[option] = str(folder / name)
-        other += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
-        if other:
-            what = "images that are not read, as they are in no folder of a part"
-            notes = (f"{folder}: {what}: {listed(other)}",)
-        notes += _containers(folder, ())
     elif not is_class_folder(folder) and partial and not _has_classes(folder, places):
         labeled, places["unlabeled"] = None, str(folder)
     for name, place in places.items():
@@ -178,19 +156,18 @@ def _find_parts(
     return labeled, places, notes
 
 
-def data_beside(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
-    """Note what lies in a folder of other files and is not read: images, and files of images.
+def data_beside(
+    folder: Path, read: Sequence[str], *, read_folders: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Note what lies in a folder beside what is read: images, and files of images.
 
     *read* has the endings of the files that are read, or named elsewhere.
     """
-    others = [f"{name}/" for name in subfolders(folder) if any(walk(folder / name))]
-    others += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
-    what = "images that are not read, as this is no folder of images"
-    notes = (f"{folder}: {what}: {listed(others)}",) if others else ()
-    return (*notes, *_containers(folder, read))
-
-
-def _containers(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
+    others = [name for name in subfolders(folder) if name not in read_folders]
+    images = [f"{name}/" for name in others if any(walk(folder / name))]
+    images += sorted(entry.name for entry in folder.iterdir() if is_image(entry))
+    why = "they are in no folder of a part" if read_folders else "this is no folder of images"
+    notes = (f"{folder}: images that are not read, as {why}: {listed(images)}",) if images else ()
     files = [
         entry
         for entry in sorted(folder.iterdir())
@@ -201,7 +178,7 @@ def _containers(folder: Path, read: Sequence[str]) -> tuple[str, ...]:
     ]
     cure = "; give a manifest itself to use it" if any(map(is_manifest, files)) else ""
     names = [entry.name for entry in files]
-    return (f"{folder}: not read: {listed(names)}{cure}",) if names else ()
+    return (*notes, f"{folder}: not read: {listed(names)}{cure}") if names else notes
 
 
 def labeled_folder(folder: Path, others: Mapping[str, str]) -> tuple[Path, bool]:
@@ -263,22 +240,20 @@ def _known_classes(
     return files
 
 
-def _labeled_images(
-    files: Mapping[str, list[Path]], class_names: Sequence[str]
-) -> EncodedImages | None:
+def _labeled_images(files: Mapping[str, list[Path]], class_names: Sequence[str]) -> EncodedImages:
     numbers = {name: label for label, name in enumerate(class_names)}
     known = [name for name in files if name in numbers]
     paths = [path for name in known for path in files[name]]
     labels = [numbers[name] for name in known for _ in files[name]]
-    return EncodedImages.of_files(paths, labels) if paths else None
+    return EncodedImages.of_files(paths, labels)
 
 
-def _unlabeled_images(place: str, faults: Faults) -> EncodedImages | None:
+def _unlabeled_images(place: str, faults: Faults) -> EncodedImages:
     if is_shards(place):
         return unlabeled_tars(place, faults.others)
     paths = image_files(Path(place), faults)
     files = sorted(path for path in Path(place).iterdir() if path.is_file())
     shards = [str(path) for path in files if is_shards(path.name)]
-    parts = [EncodedImages.of_files(paths, [UNLABELED] * len(paths))] if paths else []
-    parts += [unlabeled_tars(shard, faults.others) for shard in shards]
-    return functools.reduce(EncodedImages.followed_by, parts) if parts else None
+    images = EncodedImages.of_files(paths, [UNLABELED] * len(paths))
+    parts = (unlabeled_tars(shard, faults.others) for shard in shards)
+    return functools.reduce(EncodedImages.followed_by, parts, images)

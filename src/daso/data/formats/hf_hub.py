@@ -10,11 +10,9 @@ from typing import Any
 
 from daso.data.formats.arrow import CHUNK, Opener, Table
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called
+from daso.data.listing import Listing, splits_by_part
 from daso.data.places import HUB
-from daso.errors import DataError, MissingDependencyError
-
-"""Beginning of a source on the hub: ``hf:OWNER/NAME`` or ``hf:OWNER/NAME:CONFIGURATION``."""
+from daso.errors import DataError, MissingDependencyError, first_line
 
 
 def list_hub(name: str, *, download: bool = False) -> Listing:
@@ -23,31 +21,22 @@ def list_hub(name: str, *, download: bool = False) -> Listing:
     Columns, labels and splits are those of ``list_saved``.
 
     Args:
-        name: with or without ``HUB``; may be a folder in one of the hub's layouts.
+        name: ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``, with or without ``HUB`` before it; may
+            be a folder in one of the hub's layouts.
         download: fetch missing files into the cache; without it no connection is made.
-
-    Raises:
-        DataError: the data set cannot be loaded, or its columns or labels are wrong.
-        MissingDependencyError: ``datasets`` is not installed.
     """
     name = name.removeprefix(HUB)
     where = Path(f"{HUB}{name}")
     repository, _, configuration = name.partition(":")
     loaded = _load(repository, configuration or None, name, download=download)
-    splits = {str(split): data for split, data in loaded.items()}
-    tables: dict[str, TableFiles] = {}
-    for split, data in splits.items():
-        part = part_called(split)
-        if part in tables:
-            raise DataError(f"{where}: two splits are {part} images; save one with save_to_disk()")
-        if part is not None:
-            tables[part] = TableFiles(
-                [where / split], _opener(data), with_paths=True, labeled=part != "unlabeled"
-            )
-    if "train" not in tables:
-        raise DataError(f"{where}: no split 'train' in it, only {', '.join(splits) or 'nothing'}")
+    splits, left_out = splits_by_part(map(str, loaded), where)
+    tables = {
+        part: TableFiles(
+            [where / split], _opener(loaded[split]), with_paths=True, labeled=part != "unlabeled"
+        )
+        for part, split in splits.items()
+    }
     listing = list_tables(tables, name=repository.rpartition("/")[2], where=where)
-    left_out = [split for split in splits if part_called(split) is None]
     notes = (f"{where}: the split(s) {', '.join(left_out)} are left out",) if left_out else ()
     return dataclasses.replace(listing, notes=(*listing.notes, *notes))
 
@@ -67,7 +56,7 @@ def _load(repository: str, configuration: str | None, name: str, *, download: bo
         return datasets.load_dataset(repository, configuration)
     # The package, its readers and its connections raise nearly anything.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)[:300]
         cure = "check the spelling and the network" if download else "add --download to fetch it"
         raise DataError(
             f"{HUB}{name} cannot be loaded: {reason}; {cure}. Without a network: save_to_disk() "

@@ -9,7 +9,7 @@ from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_arrow
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called, unknown_part
+from daso.data.listing import Listing, part_called, splits_by_part, unknown_part
 from daso.errors import DataError
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -27,10 +27,6 @@ def list_saved(folder: Path, *, classes: Collection[str] | None = None) -> Listi
     Splits are named as in ``PART_NAMES``; without splits all images are labeled. Columns and labels
     are those of ``list_parquet``. Images must be stored in the files, not as paths.
     For *classes* see ``Listing.partial``.
-
-    Raises:
-        DataError: files are missing or damaged, a split is unknown, or see ``list_tables``.
-        MissingDependencyError: pyarrow is not installed.
     """
     import_pyarrow("data sets saved by Hugging Face's datasets")
     places = {"train": folder}
@@ -49,17 +45,10 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     names = _read_json(file).get("splits")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: must have a list 'splits' of names")
-    places: dict[str, Path] = {}
-    for name in names:
-        part = part_called(name)
-        if part is None:
-            raise DataError(f"{file}: {unknown_part(name)}")
-        if part in places:
-            raise DataError(f"{file}: {places[part].name} and {name} are the same part")
-        places[part] = folder / _plain_name(name, file)
-    if "train" not in places:
-        raise DataError(f"{file}: no split 'train' in it, only {', '.join(names)}")
-    return places
+    if unknown := [name for name in names if part_called(name) is None]:
+        raise DataError(f"{file}: {unknown_part(unknown[0])}")
+    splits, _ = splits_by_part(names, file)
+    return {part: folder / _plain_name(name, file) for part, name in splits.items()}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -68,17 +57,15 @@ def _files(folder: Path) -> list[Path]:
     if state.get("_indices_data_files"):
         cure = "call flatten_indices() and save_to_disk() again"
         raise DataError(f"{folder}: holds a selection of rows; {cure}")
-    entries = state.get("_data_files")
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{file}: must list '_data_files'")
-    files = []
-    for entry in entries:
-        name = entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise DataError(f"{file}: each of '_data_files' must have a 'filename'")
-        files.append(folder / _plain_name(name, file))
-        if not files[-1].is_file():
-            raise DataError(f"{file}: missing file: {name[:80]}; copy the whole folder")
+    try:
+        names = [entry["filename"] for entry in state["_data_files"]]
+    except (KeyError, TypeError):
+        names = []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: must list '_data_files', each with a 'filename'")
+    files = [folder / _plain_name(name, file) for name in names]
+    if missing := [name for name, path in zip(names, files, strict=True) if not path.is_file()]:
+        raise DataError(f"{file}: missing file: {missing[0][:80]}; copy the whole folder")
     return files
 
 

@@ -42,10 +42,6 @@ def list_manifest(
         skip_bad: leave out, and record in ``Listing.skipped``, rows that are unreadable, name no
             file or one outside the folder, repeat a file, or contradict its label.
         classes: see ``Listing.partial``.
-
-    Raises:
-        DataError: the file cannot be read, or has such rows; the first 20 are named.
-        MissingDependencyError: a parquet file needs pyarrow.
     """
     folder = file.parent if images is None else images
     if not folder.is_dir():

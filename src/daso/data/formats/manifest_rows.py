@@ -14,7 +14,7 @@ from typing import Any
 
 from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.data.formats.table_columns import split_columns
-from daso.data.listing import FLAG_VALUES, is_flag, reads_like_split
+from daso.data.listing import is_flag, reads_like_split
 from daso.errors import DataError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -70,18 +70,15 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str], 
     """
     records: list[Record] = []
     names: dict[str, None] = {}
-    try:
-        for line, record in _records(file):
-            if isinstance(record, str):
-                bad.append((line, record))
-                continue
-            for name in record:
-                names.setdefault(name)
-            records.append((line, record))
-            if len(records) > MOST_ROWS:
-                raise DataError(f"{file}: more than {MOST_ROWS:,} rows")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    for line, record in _records(file):
+        if isinstance(record, str):
+            bad.append((line, record))
+            continue
+        for name in record:
+            names.setdefault(name)
+        records.append((line, record))
+        if len(records) > MOST_ROWS:
+            raise DataError(f"{file}: more than {MOST_ROWS:,} rows")
     if not records and not bad:
         raise DataError(f"{file}: no rows in it")
     columns = choose_columns(list(names))
@@ -111,11 +108,7 @@ def _add_split(
     """Move the column that reads like a split from the unused ones to the others."""
     cure = f"name the column of the splits {COLUMNS['split'][0]!r}, with train, val and test in it"
     splits = [n for n in unused if reads_like_split(record.get(n) for _, record in records)]
-    flags = [
-        name
-        for name in unused
-        if is_flag(name) and {str(record.get(name)).lower() for _, record in records} <= FLAG_VALUES
-    ]
+    flags = [n for n in unused if is_flag(n, (record.get(n) for _, record in records))]
     if len(splits) > 1 or (flags and not splits):
         both = " and ".join(map(repr, splits or flags))
         raise DataError(f"{file}: {both} read like a split; {cure}, or rename it")
@@ -127,30 +120,28 @@ def _add_split(
 def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
     """Yield the line and the path of each row, or the error of a row without one."""
     column: str | None = None
-    try:
-        for line, record in _records(file):
-            if isinstance(record, str):
-                yield line, DataError(record)
-                continue
+    for line, record in _records(file):
+        if isinstance(record, str):
+            yield line, DataError(record)
+            continue
+        if column is None:
+            column = choose_columns(list(record)).get("path")
             if column is None:
-                column = choose_columns(list(record)).get("path")
-                if column is None:
-                    raise _no_column(file, "path", list(record))
-            try:
-                text = _text(record.get(column), "path")
-            except ValueError as error:
-                yield line, DataError(str(error))
-                continue
-            yield line, text or DataError("names no image")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+                raise _no_column(file, "path", list(record))
+        try:
+            text = _text(record.get(column), "path")
+        except ValueError as error:
+            yield line, DataError(str(error))
+            continue
+        yield line, text or DataError("names no image")
 
 
 def _records(file: Path) -> Records:
-    suffix = file.suffix.lower()
-    if suffix == ".parquet":
-        return _parquet(file)
-    return _csv(file) if suffix in (".csv", ".tsv") else _json_lines(file)
+    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(file.suffix.lower(), _json_lines)
+    try:
+        yield from read(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
 def _no_column(file: Path, role: str, names: Sequence[str]) -> DataError:

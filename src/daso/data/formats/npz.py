@@ -36,9 +36,6 @@ def read_npz(path: Path, *, partial: bool = False) -> Source:
     """Read an ``.npz`` file with the arrays in ``KEYS``, as described in ``from_arrays``.
 
     Pickled objects are never loaded. For *partial* see ``Listing.partial``.
-
-    Raises:
-        DataError: the file is damaged, a key is missing, duplicate or unknown, or an array invalid.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -10,14 +10,14 @@ from pathlib import Path
 from daso.data.class_names import listed
 from daso.data.formats.arrow import import_pyarrow, open_parquet
 from daso.data.formats.tables import TableFiles, list_tables
-from daso.data.listing import Listing, part_called
+from daso.data.listing import Listing, part_called, splits_by_part
 from daso.errors import DataError
 
 
 def locate_parquet(folder: Path) -> Path:
     """Return *folder*, or ``data`` or ``plain_text`` in it, whichever holds ``train-*.parquet``."""
     for name in (".", "data", "plain_text"):
-        if "train" in _files_by_part(folder / name)[0]:
+        if "train" in map(part_called, _files_by_name(folder / name)):
             return folder / name
     reason = "missing train-*.parquet" if folder.is_dir() else "no such folder"
     raise DataError(f"{folder}: {reason}")
@@ -31,40 +31,29 @@ def list_parquet(folder: Path, *, classes: Collection[str] | None = None) -> Lis
     ``huggingface`` metadata, or the numbers. Training images without a label (null, -1 or "")
     become unlabeled. The files may be in a subfolder ``data`` or ``plain_text``. For *classes* see
     ``Listing.partial``.
-
-    Raises:
-        DataError: files, columns or labels are missing or wrong.
-        MissingDependencyError: pyarrow is not installed.
     """
     import_pyarrow("parquet files")
     place = locate_parquet(folder)
+    by_name = _files_by_name(place)
+    splits, others = splits_by_part(by_name, place)
     tables: dict[str, TableFiles] = {}
-    present, other = _files_by_part(place)
-    for part, by_name in present.items():
-        if len(by_name) > 1:
-            names = " and ".join(files[0].name for files in by_name.values())
-            raise DataError(f"{place}: {names} are both {part} images; give them one name")
-        for files in by_name.values():
-            counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
-            total = max((int(count[1]) for count in counts if count), default=len(files))
-            if total != len(files):
-                what = f"{len(files)} of {total} files like {files[0].name}"
-                raise DataError(f"{place}: {what}; fetch them all")
-            tables[part] = TableFiles(files, open_parquet, labeled=part != "unlabeled")
+    for part, name in splits.items():
+        files = by_name[name]
+        counts = [re.search(r"-of-(\d{1,9})$", file.stem) for file in files]
+        total = max((int(count[1]) for count in counts if count), default=len(files))
+        if total != len(files):
+            what = f"{len(files)} of {total} files like {files[0].name}"
+            raise DataError(f"{place}: {what}; fetch them all")
+        tables[part] = TableFiles(files, open_parquet, labeled=part != "unlabeled")
     listing = list_tables(tables, name=folder.resolve().name, where=place, classes=classes)
-    note = f"{place}: files that are not read, as their names are of no part: {listed(other)}"
-    return replace(listing, notes=(*listing.notes, note)) if other else listing
+    unread = [file.name for name in others for file in by_name[name]]
+    note = f"{place}: files that are not read, as their names are of no part: {listed(unread)}"
+    return replace(listing, notes=(*listing.notes, note)) if unread else listing
 
 
-def _files_by_part(folder: Path) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
-    """Return a folder's parquet files by part and name of the part, and the names of others."""
-    parts: dict[str, dict[str, list[Path]]] = {}
-    other = []
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """Return a folder's parquet files by the first word of their names."""
+    by_name: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.parquet")):
-        name = file.stem.partition("-")[0]
-        part = part_called(name)
-        if part is None:
-            other.append(file.name)
-        else:
-            parts.setdefault(part, {}).setdefault(name, []).append(file)
-    return parts, other
+        by_name.setdefault(file.stem.partition("-")[0], []).append(file)
+    return by_name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from daso.data.formats.arrow import Table
-from daso.data.listing import FLAG_VALUES, is_flag, reads_like_split
+from daso.data.listing import is_flag, reads_like_split
 from daso.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -33,10 +33,9 @@ def split_columns(table: Table, names: Sequence[str]) -> list[str]:
             with closing(table.column(name)) as columns:  # a text too many ends the reading
                 values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
                 is_split = reads_like_split(values)
-        if not is_split and is_flag(name):
-            flags = {str(value).lower() for c in table.column(name) for value in c.to_pylist()}
-            is_split = flags <= FLAG_VALUES
-        found += [name] if is_split else []
+        with closing(table.column(name)) as columns:
+            values = itertools.chain.from_iterable(c.to_pylist() for c in columns)
+            found += [name] if is_split or is_flag(name, values) else []
     return found
 
 

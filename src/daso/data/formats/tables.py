@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +53,6 @@ class TableFiles:
         unused: names of the other columns.
         borrowed: whether integer labels got the names of another part.
         rows: number of rows of each file, after its labels have been read.
-
-    Raises:
-        DataError: a file is damaged, lacks the columns, differs from the first, or has a column
-            that reads like a split.
     """
 
     def __init__(
@@ -120,11 +114,9 @@ class TableFiles:
 
     def encoded(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
         """Return the images of all rows; ``labels()`` must have been called."""
-        origins = partial(map, origin_of, self.files)
         kept: deque[tuple[int, int, Any]] = deque(maxlen=KEPT)
 
-        def item(index: int) -> Item:
-            file, row = self._place(index)
+        def item(file: int, row: int) -> Item:
             for of, first, column in list(kept):
                 if of == file and first <= row < first + len(column):
                     break
@@ -134,32 +126,15 @@ class TableFiles:
                 kept.append((file, first, column))
             return self._contents(column.slice(row - first, 1))[0]
 
-        return EncodedImages(
-            labels, self.name_of, self._chunks, False, origins, item, self._all_names
+        return EncodedImages.in_files(
+            labels, self.files, self.rows, self._chunks, self._name, item, origin_of
         )
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Return the number of the file and the row in it."""
-        file = bisect.bisect_right(ends := list(itertools.accumulate(self.rows)), index)
-        if file == len(ends):
-            raise IndexError(index)
-        return file, index - (ends[file - 1] if file else 0)
-
-    def _all_names(self) -> Iterator[str]:
-        for file, rows in zip(self.files, self.rows, strict=True):
-            yield from (f"{file}, row {row}" for row in range(rows))
-
-    def _chunks(self) -> Iterator[Sequence[Item]]:
-        for file, rows in zip(self.files, self.rows, strict=True):
-            count = 0
-            with self.opener(file) as table:
-                for column in table.column(self.image):
-                    for start in range(0, len(column), CHUNK):
-                        chunk = self._contents(column.slice(start, CHUNK))
-                        count += len(chunk)
-                        yield chunk
-            if count != rows:
-                raise DataError(f"{file}: {rows} labels, but {count} images; fetch it again")
+    def _chunks(self, file: Path) -> Iterator[Sequence[Item]]:
+        with self.opener(file) as table:
+            for column in table.column(self.image):
+                for start in range(0, len(column), CHUNK):
+                    yield self._contents(column.slice(start, CHUNK))
 
     def _contents(self, column: Any) -> list[Item]:
         import pyarrow.types
@@ -180,12 +155,8 @@ class TableFiles:
             "Dataset.save_to_disk of datasets does"
         )
 
-    def name_of(self, index: int) -> str:
-        for file, rows in zip(self.files, self.rows, strict=True):
-            if index < rows:
-                return f"{file}, row {index}"
-            index -= rows
-        return f"row {index}"
+    def _name(self, file: int, row: int) -> str:
+        return f"{self.files[file]}, row {row}"
 
 
 def list_tables(
@@ -204,9 +175,6 @@ def list_tables(
         tables: by part, of ``PARTS``.
         name, where: see ``Listing``.
         classes: see ``Listing.partial``.
-
-    Raises:
-        DataError: a label is out of range, a hold-out lacks one, or a class has no labeled image.
     """
     class_names = tuple(dict.fromkeys(itertools.chain(*tables["train"].names)))
     values = {part: tables[part].labels(class_names) for part in PARTS if part in tables}
@@ -222,10 +190,6 @@ def list_tables(
         }
         notes += (*reading_notes(itertools.chain(*raw.values()), str(where)),)
         texts = {part: clean_labels(column) for part, column in raw.items()}
-        for part in {"validation", "test"} & texts.keys():
-            if "" in texts[part]:
-                place = tables[part].name_of(texts[part].index(""))
-                raise DataError(f"{place}: {part} image without a label; label or remove it")
         others = in_order(joined([*texts["train"], *class_names], classes) - {"", *class_names})
         class_names = (*class_names, *others)
         labels = number_labels(texts, class_names, str(where))
@@ -242,9 +206,12 @@ def list_tables(
         labels = {part: counted_from_zero(of_part, class_names) for part, of_part in labels.items()}
     pools: dict[str, EncodedImages] = {}
     for part, of_part in labels.items():
-        unknown = part in ("train", "unlabeled")
-        check_labels(of_part, len(class_names), f"{where}: {part}", unknown=unknown)
         pools[part] = tables[part].encoded(of_part)
+        missing = np.flatnonzero(of_part == UNLABELED)
+        if part in ("validation", "test") and len(missing):
+            place = pools[part].name_of(int(missing[0]))
+            raise DataError(f"{place}: {part} image without a label; label or remove it")
+        check_labels(of_part, len(class_names), f"{where}: {part}", unknown=True)
     known = pools["train"].labels != UNLABELED
     if not known.all():
         without = pools["train"].select(np.flatnonzero(~known))

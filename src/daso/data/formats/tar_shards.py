@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import functools
 import glob
@@ -13,7 +12,6 @@ import re
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -118,19 +116,13 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     A labeled image has its class, a number or a name, in ``.cls``, or as "label" in ``.json``.
     ``classes.txt``, if present, names the numbers. Notes count what is passed over. For *classes*
     see ``Listing.partial``; with them there need not be labeled images.
-
-    Raises:
-        DataError: a shard is damaged, or a label is missing or unknown.
     """
     shards, other = _shards_by_part(folder)
     if classes is not None:
         shards = {"train": [], **shards}
     passed = PassedOver()
-    found = {
-        part: [_without_keys(read_samples(one, contents=False, passed=passed)) for one in of_part]
-        for part, of_part in shards.items()
-    }
-    raw = {part: [label for _, labels in found[part] for label in labels] for part in shards}
+    found = {part: _places_and_labels(of_part, passed) for part, of_part in shards.items()}
+    raw = {part: labels for part, (_, labels) in found.items()}
     notes = list(reading_notes(itertools.chain(*raw.values()), str(folder)))
     notes += passed.notes(str(folder))
     if other:
@@ -139,16 +131,11 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
     texts = {part: clean_labels(of_part) for part, of_part in raw.items()}
     for part, of_part in texts.items():
         if part != "unlabeled" and "" in of_part:
-            raise DataError(
-                "\n".join(
-                    [
-                        f"{folder}: {of_part.count('')} {part} images have no label; give each a "
-                        ".cls right after it in the archive (tar --sort=name), or move them to "
-                        "unlabeled-*.tar",
-                        *passed.notes(str(folder)),
-                    ]
-                )
+            reason = (
+                f"{folder}: {of_part.count('')} {part} images have no label; give each a .cls "
+                "right after it in the archive (tar --sort=name), or move them to unlabeled-*.tar"
             )
+            raise DataError("\n".join([reason, *passed.notes(str(folder))]))
     class_names = known = tuple(in_order(joined(texts["train"], classes)))
     if (folder / CLASSES).is_file():  # numbers, which 007 is too
         texts = {part: [_plain(text) for text in of_part] for part, of_part in texts.items()}
@@ -158,8 +145,7 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
         class_names, known = _class_names(folder, texts["train"])
     numbers = number_labels(texts, known, str(folder))
     pools = {
-        part: _encoded(of_part, [places for places, _ in found[part]], numbers[part])
-        for part, of_part in shards.items()
+        part: _encoded(of_part, found[part][0], numbers[part]) for part, of_part in shards.items()
     }
     return Listing(
         folder.resolve().name,
@@ -174,21 +160,24 @@ def list_tars(folder: Path, *, classes: Collection[str] | None = None) -> Listin
 def unlabeled_tars(place: str, passed: PassedOver | None = None) -> EncodedImages:
     """List all images of the shards of a pattern; their labels are ignored."""
     shards = expand(place)
-    places = [
-        _without_keys(read_samples(shard, contents=False, passed=passed))[0] for shard in shards
-    ]
-    if not (count := sum(map(len, places))):
+    places, labels = _places_and_labels(shards, passed)
+    if not labels:
         raise DataError(f"{place}: no images in it")
-    return _encoded(shards, places, np.full(count, UNLABELED, dtype=np.int64))
+    return _encoded(shards, places, np.full(len(labels), UNLABELED, dtype=np.int64))
 
 
-def _without_keys(samples: Iterator[Sample]) -> tuple[Places, list[str]]:
-    """Return the places of a shard's images and their labels."""
-    places, labels = array("q"), []
-    for sample in samples:
-        places.extend((sample.offset, sample.size))
-        labels.append(sample.label)
-    return np.array(places, dtype=np.int64).reshape(-1, 2), labels
+def _places_and_labels(
+    shards: Sequence[str], passed: PassedOver | None
+) -> tuple[list[Places], list[str]]:
+    """Return the places of each shard's images, and the labels of all images."""
+    all_places, labels = [], []
+    for shard in shards:
+        places = array("q")
+        for sample in read_samples(shard, contents=False, passed=passed):
+            places.extend((sample.offset, sample.size))
+            labels.append(sample.label)
+        all_places.append(np.array(places, dtype=np.int64).reshape(-1, 2))
+    return all_places, labels
 
 
 def read_samples(
@@ -296,42 +285,30 @@ def _class_names(folder: Path, numbers: Sequence[str]) -> tuple[tuple[str, ...],
 def _encoded(
     shards: Sequence[str], places: Sequence[Places], labels: npt.NDArray[np.int64]
 ) -> EncodedImages:
-    counts = [len(of_shard) for of_shard in places]
     remote_origin = functools.cache(_remote_origin)  # once, not for the name of every image
 
     def origin(shard: str) -> str:
         return remote_origin(shard) if is_address(shard) else origin_of(Path(shard))
 
-    def chunks() -> Iterator[Sequence[bytes]]:
-        for shard, count in zip(shards, counts, strict=True):
-            seen = 0
-            samples = read_samples(shard, contents=True)
-            while some := [sample.image for sample in itertools.islice(samples, CHUNK)]:
-                seen += len(some)
-                yield some
-            if seen != count:
-                raise DataError(f"{shard}: had {count} images, has {seen} now; start again")
+    def chunks(shard: str) -> Iterator[Sequence[bytes]]:
+        samples = read_samples(shard, contents=True)
+        while some := [sample.image for sample in itertools.islice(samples, CHUNK)]:
+            yield some
 
-    def name_of(index: int) -> str:
-        number, row = place(index)
-        return f"{shards[number]}, {_keys(shards[number], origin(shards[number]))[row]}"
+    @functools.lru_cache(maxsize=8)
+    def keys(shard: int) -> tuple[str, ...]:
+        samples = read_samples(shards[shard], contents=False)
+        return tuple(sample.key.removeprefix("/") for sample in samples)
 
-    def place(index: int) -> tuple[int, int]:
-        number = bisect.bisect_right(ends, index)
-        return number, index - (ends[number - 1] if number else 0)
+    def name(shard: int, row: int) -> str:
+        return f"{shards[shard]}, {keys(shard)[row]}"
 
-    def item(index: int) -> bytes:
-        number, row = place(index)
-        return _read_image(shards[number], *places[number][row].tolist())
+    def item(shard: int, row: int) -> bytes:
+        return _read_image(shards[shard], *places[shard][row].tolist())
 
-    def names() -> Iterator[str]:
-        for shard in shards:
-            yield from (f"{shard}, {key}" for key in _keys(shard, origin(shard)))
-
-    ends = list(itertools.accumulate(counts))
+    counts = [len(of_shard) for of_shard in places]
     direct = item if all(map(_is_plain_tar, shards)) else None
-    origins = partial(map, origin, shards)
-    return EncodedImages(labels, name_of, chunks, False, origins, direct, names)
+    return EncodedImages.in_files(labels, shards, counts, chunks, name, direct, origin)
 
 
 def _is_plain_tar(shard: str) -> bool:
@@ -350,12 +327,6 @@ def _read_image(shard: str, offset: int, size: int) -> bytes:
             return file.read(size)
     except OSError as error:
         raise DataError(f"{shard}: {error.strerror or error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _keys(shard: str, origin: str) -> tuple[str, ...]:
-    """Return the keys of a shard's images; *origin* changes when the shard does."""
-    return tuple(sample.key.removeprefix("/") for sample in read_samples(shard, contents=False))
 
 
 def _remote_origin(shard: str) -> str:

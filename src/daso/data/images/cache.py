@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.images.decoded import digest
-from daso.data.images.encoded import Encoded, EncodedImages, no_size_warnings, work_through
+from daso.data.images.encoded import Encoded, EncodedImages, work_through
 from daso.data.images.image_file import DIGEST_BYTES, ImageFile
 from daso.data.images.layout import Layout
 from daso.errors import DataError
@@ -72,13 +72,8 @@ class Cache:
         if images.whole is not None:
             whole, chosen = images.whole
             decoded, reasons = self.decode(part, whole, layout)
-            place = np.searchsorted(chosen, list(reasons)).tolist()
-            left = {
-                at: why
-                for at, (index, why) in zip(place, reasons.items(), strict=True)
-                if at < len(chosen) and chosen[at] == index
-            }
-            return decoded.select(chosen), left
+            indices = enumerate(chosen.tolist())
+            return decoded.select(chosen), {i: reasons[of] for i, of in indices if of in reasons}
         shape = (len(images), layout.channels, layout.height, layout.width)
         folder = self.folder / _key(images, layout)
         try:
@@ -109,15 +104,14 @@ class Cache:
                     return _Unread(str(error))
                 raise
 
-        with no_size_warnings():
-            for index, result in enumerate(work_through(images, decode, blocks)):
-                block[index] = result
-                if (index + 1) % rows == 0 or index + 1 == count:
-                    if index not in blocks:
-                        blocks.write(index // rows, block)
-                    block = {}
-                    if self.progress is not None:
-                        self.progress(part, index + 1, count)
+        for index, result in enumerate(work_through(images, decode, blocks)):
+            block[index] = result
+            if (index + 1) % rows == 0 or index + 1 == count:
+                if index not in blocks:
+                    blocks.write(index // rows, block)
+                block = {}
+                if self.progress is not None:
+                    self.progress(part, index + 1, count)
         blocks.seal()
 
 
@@ -129,6 +123,7 @@ class _Blocks:
     """The files and blocks of one part; contains the indices of decoded images.
 
     Attributes:
+        files: bytes of one image in each file.
         rows: images in a block.
         done: for each block by number, its checksum and its unreadable images.
     """
@@ -136,6 +131,7 @@ class _Blocks:
     def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
         self.folder, self.shape = folder, shape
         self.size = int(np.prod(shape[1:]))
+        self.files = {folder / IMAGES: self.size, folder / DIGESTS: DIGEST_BYTES}
         self.rows = max(1, BLOCK_BYTES // self.size)
         self.done: dict[int, tuple[str, Reasons]] = self._journal()
         if not self._sealed():
@@ -157,19 +153,19 @@ class _Blocks:
     def allocate(self) -> None:
         """Give the files their final sizes; raise a ``DataError`` if the disk lacks the space."""
         (self.folder / SEAL).unlink(missing_ok=True)
-        sizes = {IMAGES: self.shape[0] * self.size, DIGESTS: self.shape[0] * DIGEST_BYTES}
+        needed = self.shape[0] * sum(self.files.values())
         written = sum(len(self._range(number)) for number in self.done) * self.size
         free = shutil.disk_usage(self.folder).free
-        if sum(sizes.values()) - written > free:
+        if needed - written > free:
             height, width = self.shape[2:]
             raise DataError(
                 f"{self.folder}: {self.shape[0]:,} decoded images of {width} x {height} pixels "
-                f"take {sum(sizes.values()) / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
+                f"take {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free; use a "
                 "smaller --size or another --cache"
             )
-        for name, size in sizes.items():
-            with (self.folder / name).open("ab") as file:
-                file.truncate(size)
+        for path, size in self.files.items():
+            with path.open("ab") as file:
+                file.truncate(self.shape[0] * size)
         lines = [_line(number, *entry) for number, entry in self.done.items()]
         write_atomically(self.folder / JOURNAL, b"".join(lines))
 
@@ -185,8 +181,8 @@ class _Blocks:
             else:
                 images[index - where.start] = result
                 digests[index - where.start] = np.frombuffer(digest(result), dtype=np.uint8)
-        for name, content, size in ((IMAGES, images, self.size), (DIGESTS, digests, DIGEST_BYTES)):
-            with (self.folder / name).open("r+b") as file:
+        for (path, size), content in zip(self.files.items(), (images, digests), strict=True):
+            with path.open("r+b") as file:
                 file.seek(where.start * size)
                 file.write(content.data)
                 file.flush()
@@ -228,14 +224,13 @@ class _Blocks:
 
     def _holds(self, number: int, checksum: str) -> bool:
         where = self._range(number)
-        parts = []
-        for name, size in ((IMAGES, self.size), (DIGESTS, DIGEST_BYTES)):
-            try:
-                with (self.folder / name).open("rb") as file:
-                    file.seek(where.start * size)
-                    parts.append(np.frombuffer(file.read(len(where) * size), dtype=np.uint8))
-            except OSError:
-                return False
+        try:
+            parts = [
+                np.fromfile(path, np.uint8, len(where) * size, offset=where.start * size)
+                for path, size in self.files.items()
+            ]
+        except OSError:
+            return False
         return _checksum(*parts) == checksum
 
 

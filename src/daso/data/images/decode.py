@@ -18,13 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from daso.data.images.depth import to_eight_bits
 from daso.errors import DasoError, DataError
 
-SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif"),
-        *("avif", "heic", "heif", "hif"),
-    )
-)
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
+    ".avif", ".heic", ".heif", ".hif",
+})  # fmt: skip
 """Endings of files that are taken for images; what they hold is recognized by their content."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
@@ -97,24 +94,15 @@ def decode(
             reason alone.
     """
     with _opened(source) as image:
-        shorter = min(image.size)
-        if size is not None and shorter > size and image.format in ("JPEG", "MPO"):
-            # Lets the JPEG decoder reduce the image while it decodes.
-            scale = size / shorter
-            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        if size is not None:
+            _reduce(image, size / min(image.size))
         return to_pixels(image, channels=channels, size=size)
 
 
 def decode_within(source: Path | bytes, side: int) -> npt.NDArray[np.uint8]:
-    """Decode one image to uint8 (C, H, W) to look at it, no side longer than *side* pixels.
-
-    Raises:
-        DataError: see ``decode``.
-    """
+    """Decode one image to uint8 (C, H, W) to look at it, no side longer than *side* pixels."""
     with _opened(source) as image:
-        scale = side / max(image.size)
-        if scale < 1 and image.format in ("JPEG", "MPO"):
-            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        _reduce(image, side / max(image.size))
         pixels = to_pixels(image)
         if max(pixels.shape[1:]) <= side:
             return pixels
@@ -184,6 +172,12 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(reason or type(error).__name__) from error
+
+
+def _reduce(image: Image.Image, scale: float) -> None:
+    """Let a JPEG decoder reduce an image while it decodes, to no less than *scale* of its size."""
+    if scale < 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
 
 
 def _open(file: Path | io.BytesIO) -> Image.Image:

@@ -75,6 +75,11 @@ class DecodedImages:
             vars(chosen)["digests"] = self.digests[indices]
         return chosen
 
+    def followed_by(self, other: DecodedImages) -> DecodedImages:
+        images = np.concatenate([np.asarray(self.images), np.asarray(other.images)])
+        labels = np.concatenate([self.labels, other.labels])
+        return DecodedImages(images, labels, self.paths + other.paths)
+
 
 def unlabeled_images(images: Decoded) -> DecodedImages:
     """Return images with unknown classes."""

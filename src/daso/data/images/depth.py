@@ -15,11 +15,7 @@ WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a loaded image to "L" or "RGB": full range, transparency laid on white.
-
-    Raises:
-        DataError: the pixels have no fixed range: floating-point, signed or 32 bits.
-    """
+    """Convert a loaded image to "L" or "RGB": full range, transparency laid on white."""
     tags = getattr(image, "tag_v2", {})
     if image.mode == "F":
         raise DataError(f"floating-point pixels have no fixed range; {CONVERT}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import os
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +35,7 @@ Encoded = Path | bytes
 Item = Encoded | DataError
 """An image, or why a row has none."""
 Result = TypeVar("Result")
+File = TypeVar("File")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ class EncodedImages:
         from_files: whether ``name_of`` returns paths for ``DecodedImages.paths``.
         origins: yields texts that change when an image does; see ``origin_of``.
         item: returns image i; None: only a pass finds it.
-        names: yields all names, faster than ``name_of`` does; None: it is as fast.
         whole: the images that these were selected from, and their indices there.
     """
 
@@ -57,7 +58,6 @@ class EncodedImages:
     from_files: bool
     origins: Callable[[], Iterator[str]]
     item: Callable[[int], Item] | None = None
-    names: Callable[[], Iterator[str]] | None = None
     whole: tuple[EncodedImages, npt.NDArray[np.int64]] | None = None
 
     @classmethod
@@ -69,6 +69,53 @@ class EncodedImages:
             from_files=True,
             origins=lambda: map(origin_of, paths),
             item=paths.__getitem__,
+        )
+
+    @classmethod
+    def in_files(
+        cls,
+        labels: npt.NDArray[np.int64],
+        files: Sequence[File],
+        counts: Sequence[int],
+        chunks: Callable[[File], Iterator[Sequence[Item]]],
+        name: Callable[[int, int], str],
+        item: Callable[[int, int], Item] | None,
+        origin: Callable[[File], str],
+    ) -> EncodedImages:
+        """Return the images of files that hold several, in order.
+
+        Args:
+            files, counts: the files, and their numbers of images.
+            chunks: starts a pass over the images of a file.
+            name, item: return the name and the content of an image, by the numbers of its file and
+                of the image there; see ``item``.
+            origin: see ``origin_of``.
+        """
+        ends = list(itertools.accumulate(counts))
+
+        def place(index: int) -> tuple[int, int]:
+            file = bisect.bisect_right(ends, index)
+            return file, index - (ends[file - 1] if file else 0)
+
+        def all_chunks() -> Iterator[Sequence[Item]]:
+            for file, count in zip(files, counts, strict=True):
+                seen = 0
+                for chunk in chunks(file):
+                    seen += len(chunk)
+                    yield chunk
+                if seen != count:
+                    raise DataError(
+                        f"{file}: had {count} images, has {seen} now; start again, and fetch the "
+                        "file again if that does not help"
+                    )
+
+        return cls(
+            labels,
+            lambda index: name(*place(index)),
+            all_chunks,
+            False,
+            lambda: map(origin, files),
+            None if item is None else lambda index: item(*place(index)),
         )
 
     def __len__(self) -> int:
@@ -86,7 +133,7 @@ class EncodedImages:
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all images in order."""
-        return map(self.name_of, range(len(self))) if self.names is None else self.names()
+        return map(self.name_of, range(len(self)))
 
     def select(self, indices: npt.NDArray[np.int64]) -> EncodedImages:
         """Return some of the images, in their order here."""
@@ -108,9 +155,6 @@ class EncodedImages:
             yield from self.origins()
             yield f"of them {hashlib.blake2b(np.array(order).tobytes()).hexdigest()}"
 
-        def names() -> Iterator[str]:
-            return (name for index, name in enumerate(self.all_names()) if index in chosen)
-
         name_of = self.name_of
         return EncodedImages(
             self.labels[order],
@@ -119,13 +163,8 @@ class EncodedImages:
             self.from_files,
             origins,
             None if item is None else lambda i: item(order[i]),
-            names,
             (self, np.array(order, dtype=np.int64)),
         )
-
-    def labeled(self, labels: npt.NDArray[np.int64]) -> EncodedImages:
-        """Return the images with other labels."""
-        return replace(self, labels=labels)
 
     def followed_by(self, other: EncodedImages) -> EncodedImages:
         count = len(self)
@@ -140,16 +179,11 @@ class EncodedImages:
             self.from_files and other.from_files,
             lambda: itertools.chain(self.origins(), other.origins()),
             read if self.item is not None and other.item is not None else None,
-            lambda: itertools.chain(self.all_names(), other.all_names()),
         )
 
 
 def content_digest(encoded: Encoded) -> bytes:
-    """Return 16 bytes that depend on an encoded image.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return 16 bytes that depend on an encoded image."""
     if isinstance(encoded, bytes):
         return hashlib.blake2b(encoded, digest_size=16).digest()
     try:

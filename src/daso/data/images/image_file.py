@@ -27,9 +27,6 @@ class ImageFile:
         shape: (N, C, H, W) of the whole file.
         digests: uint8 (N, 16), one digest for each image.
         rows: int64 (n,), indices into the file; None: all images.
-
-    Raises:
-        DataError: the file is missing or its size does not match the shape.
     """
 
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
@@ -42,7 +39,8 @@ class ImageFile:
         digests: npt.NDArray[np.uint8],
         rows: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.path, self._whole, self._digests, self._rows = path, shape, digests, rows
+        self.path, self._whole, self._digests = path, shape, digests
+        self._rows = np.arange(shape[0]) if rows is None else rows
         self._size = int(np.prod(shape[1:]))
         try:
             self._file = path.open("rb", buffering=0)
@@ -55,7 +53,7 @@ class ImageFile:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return (self._whole[0] if self._rows is None else len(self._rows), *self._whole[1:])
+        return (len(self._rows), *self._whole[1:])
 
     @property
     def nbytes(self) -> int:
@@ -63,10 +61,10 @@ class ImageFile:
 
     @property
     def digests(self) -> npt.NDArray[np.uint8]:
-        return self._digests if self._rows is None else self._digests[self._rows]
+        return self._digests[self._rows]
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self._rows)
 
     def __getitem__(self, index: Any) -> npt.NDArray[np.uint8]:
         """Read one image (an integer), or those of a slice, integers or a mask, into memory.
@@ -75,12 +73,9 @@ class ImageFile:
             IndexError: an index is out of range.
             DataError: the file was truncated or cannot be read.
         """
-        if isinstance(index, int | np.integer):
-            one: npt.NDArray[np.uint8] = self._read(self._places(np.array([index])))[0]
-            return one
-        if isinstance(index, slice):
-            index = np.arange(*index.indices(len(self)))
-        return self._read(self._places(index))
+        rows = np.asarray(self._rows[index])
+        images = self._read(rows.reshape(-1))
+        return images if rows.ndim else images[0]
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         step = max(1, READ_BYTES // self._size)
@@ -92,21 +87,9 @@ class ImageFile:
     ) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
 
-    def select(self, index: npt.ArrayLike) -> ImageFile:
+    def select(self, index: Any) -> ImageFile:
         """Return an array of some of the images, by integers or a mask, without reading any."""
-        return ImageFile(self.path, self._whole, self._digests, self._places(index))
-
-    def _places(self, index: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        numbers, count = np.asarray(index), len(self)
-        if numbers.dtype == np.bool_:
-            if numbers.shape != (count,):
-                raise IndexError(f"a mask of shape {numbers.shape} for {count} images")
-            numbers = np.flatnonzero(numbers)
-        numbers = numbers.astype(np.int64)
-        if len(numbers) and not (-count <= numbers.min() and numbers.max() < count):
-            raise IndexError(f"image {numbers.max()} or {numbers.min()} of {count}")
-        numbers = np.where(numbers < 0, numbers + count, numbers)
-        return numbers if self._rows is None else self._rows[numbers]
+        return ImageFile(self.path, self._whole, self._digests, self._rows[index])
 
     def _read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         images = np.empty((len(places), *self._whole[1:]), dtype=np.uint8)

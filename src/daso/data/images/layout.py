@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.data.images.decode import ImageHeader, decode
-from daso.errors import DataError, OptionError
+from daso.errors import DataError
 
 LARGEST_KEPT = 96
 """Images that all have one size keep it up to this side, in pixels."""
@@ -52,8 +52,6 @@ class Layout:
 
 def square_layout(size: int, channels: int | None = None) -> Layout:
     """Return the layout of images resized to squares of *size* pixels."""
-    if size < 1:
-        raise OptionError(f"size must be at least 1 pixel, got {size}")
     return Layout(channels, size, size, size)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
@@ -20,6 +22,20 @@ def available_memory() -> int | None:
     """
     limits = [value for value in (_free(), *map(_limit, GROUP_LIMITS)) if value is not None]
     return min(limits, default=None)
+
+
+def memory_shortage(count: int, shape: Sequence[int]) -> tuple[str, str] | None:
+    """Return why *count* images (C, H, W) do not fit into memory, and a cure; None if they do."""
+    needed, available = count * math.prod(shape), available_memory()
+    if available is None or needed <= available:
+        return None
+    side = int((available / (3 * count)) ** 0.5) // 8 * 8
+    return (
+        f"{count:,} images of {shape[2]} x {shape[1]} pixels take {needed / 1e9:,.1f} GB of "
+        f"memory; {available / 1e9:.1f} GB are available",
+        "keep them on disk with --cache FOLDER, or give a smaller --size"
+        + (f", at most {side}" if side else ""),
+    )
 
 
 def _free() -> int | None:

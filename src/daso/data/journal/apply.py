@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from daso.data.class_names import listed
-from daso.data.images.decoded import DecodedImages, digest, select_images
+from daso.data.images.decoded import DecodedImages, digest
 from daso.data.images.encoded import EncodedImages
-from daso.data.journal.changes import Indices, Names, checksums_of, find_changes
+from daso.data.journal.changes import Changes, Indices, find_changes
 from daso.data.journal.entries import Journal, journal_path
-from daso.data.journal.names import array_names, item_checksum, short_names
+from daso.data.journal.names import array_name, item_checksum, short_name_from
 from daso.data.listing import Listing
 from daso.data.source import Source
 from daso.errors import DataError
+
+Images = TypeVar("Images", EncodedImages, DecodedImages)
 
 
 def read_journal(source: Path, first: int | None = None) -> Journal | None:
@@ -41,47 +44,26 @@ def apply_journal(
     Args:
         base: folder in which the names of images start.
         skip_bad: leave out, and record, classes that have no label.
-
-    Raises:
-        DataError: there is no label, or a class has none.
     """
-    pools = dict(listing.pools)
-    train, unlabeled = pools["train"], pools.get("unlabeled")
+    pools = listing.pools
 
-    def checksums(part: str, indices: Indices) -> Iterable[str]:
-        chosen = pools[part].select(indices)
-        return checksums_of(itertools.chain.from_iterable(chosen.chunks()), item_checksum)
+    def checksums(part: str, indices: Indices) -> Iterator[str]:
+        for item in itertools.chain.from_iterable(pools[part].select(indices).chunks()):
+            try:
+                yield item_checksum(item)
+            except DataError:
+                yield ""
 
-    names: Names = {
-        part: partial(_names, pools[part], base) for part in ("train", "unlabeled") if part in pools
-    }
-    count = 0 if unlabeled is None else len(unlabeled)
-    changes = find_changes(journal, listing.class_names, train.labels, count, names, checksums)
-    labeled = train if len(changes.kept) == len(train) else train.select(changes.kept)
-    labeled = labeled.labeled(changes.labels)
-    for part in pools.keys() - {"train"}:
-        pools[part] = pools[part].labeled(changes.renumber(pools[part].labels))
-    if unlabeled is not None:
-        if len(changes.moved):
-            moved = unlabeled.select(changes.moved).labeled(changes.moved_labels)
-            labeled = labeled.followed_by(moved) if len(labeled) else moved
-        if not len(changes.left):
-            del pools["unlabeled"]
-        elif len(changes.left) < len(unlabeled):
-            pools["unlabeled"] = pools["unlabeled"].select(changes.left)
-    if not len(labeled):
-        reasons = "; ".join(changes.notes)
-        raise DataError(
-            f"{listing.where}: no image is labeled; label some with 'daso label {listing.where}'"
-            + (f" ({reasons})" if reasons else "")
-        )
-    pools["train"] = labeled
+    def names(part: str) -> Iterator[str]:
+        return map(short_name_from(base), pools[part].all_names())
+
+    changes = find_changes(journal, listing.class_names, pools, names, checksums)
     changed = dataclasses.replace(
         listing,
         class_names=changes.class_names,
-        pools=pools,
+        pools=_changed(pools, changes, listing.where),
         notes=(*listing.notes, *changes.notes),
-        before=listing.pools,
+        before=pools,
         own_labels=changes.own,
         journal=changes.about,
     )
@@ -89,8 +71,31 @@ def apply_journal(
     return dataclasses.replace(changed, partial=False)
 
 
-def _names(pool: EncodedImages, base: Path) -> Iterable[str]:
-    return short_names(pool.all_names(), base)
+def _changed(pools: Mapping[str, Images], changes: Changes, where: str) -> dict[str, Images]:
+    """Return the images of each part with the labels of the journal; refuse them without any."""
+    changed = {
+        part: dataclasses.replace(pool, labels=changes.renumber(pool.labels))
+        for part, pool in pools.items()
+    }
+    train, unlabeled = pools["train"], changed.get("unlabeled")
+    labeled = train if len(changes.kept) == len(train) else train.select(changes.kept)
+    labeled = dataclasses.replace(labeled, labels=changes.labels)
+    if unlabeled is not None:
+        if len(changes.moved):
+            moved = unlabeled.select(changes.moved)
+            moved = dataclasses.replace(moved, labels=changes.moved_labels)
+            labeled = labeled.followed_by(moved) if len(labeled) else moved
+        if not len(changes.left):
+            del changed["unlabeled"]
+        elif len(changes.left) < len(unlabeled):
+            changed["unlabeled"] = unlabeled.select(changes.left)
+    if not len(labeled):
+        reasons = "; ".join(changes.notes)
+        raise DataError(
+            f"{where}: no image is labeled; label some with 'daso label {where}'"
+            + (f" ({reasons})" if reasons else "")
+        )
+    return changed | {"train": labeled}
 
 
 def _without_empty_classes(listing: Listing) -> Listing:
@@ -107,7 +112,7 @@ def _without_empty_classes(listing: Listing) -> Listing:
         known = np.isin(pool.labels, kept) | (part == "unlabeled")
         some = pool if known.all() else pool.select(np.flatnonzero(known))
         if len(some):
-            pools[part] = some.labeled(numbers[some.labels])
+            pools[part] = dataclasses.replace(some, labels=numbers[some.labels])
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     reason = f"no labeled image of class {listed(empty)}; label some, or remove the class"
     return dataclasses.replace(
@@ -119,46 +124,24 @@ def _without_empty_classes(listing: Listing) -> Listing:
 
 
 def apply_to_source(source: Source, journal: Journal) -> Source:
-    """Return a data set of arrays, which are named by part and number, with the journal's labels.
-
-    Raises:
-        DataError: there is no label.
-    """
+    """Return arrays, whose images are named by part and number, with the labels of the journal."""
     parts = source.parts()
 
-    def checksums(part: str, indices: Indices) -> Iterable[str]:
-        images = parts[part].images
-        return (digest(np.asarray(images[int(index)])).hex() for index in indices)
+    def checksums(part: str, indices: Indices) -> Iterator[str]:
+        return (digest(np.asarray(parts[part].images[int(i)])).hex() for i in indices)
 
-    names: Names = {
-        part: partial(array_names, part, len(parts[part]))
-        for part in ("train", "unlabeled")
-        if part in parts
-    }
-    train, unlabeled = source.train, source.unlabeled
-    count = 0 if unlabeled is None else len(unlabeled)
-    changes = find_changes(journal, source.class_names, train.labels, count, names, checksums)
-    images, rest = select_images(train.images, changes.kept), unlabeled
-    if unlabeled is not None and (len(changes.left) < len(unlabeled)):
-        moved = np.asarray(select_images(unlabeled.images, changes.moved))
-        images = np.concatenate([np.asarray(images), moved])
-        rest = unlabeled.select(changes.left) if len(changes.left) else None
-    if not len(images):
-        raise DataError(f"{source.name}: no image is labeled")
-    labels = np.append(changes.labels, changes.moved_labels)
+    def names(part: str) -> Iterator[str]:
+        return map(partial(array_name, part), range(len(parts[part])))
 
-    def renumbered(part: DecodedImages | None) -> DecodedImages | None:
-        if part is None:
-            return None
-        return dataclasses.replace(part, labels=changes.renumber(part.labels))
-
+    changes = find_changes(journal, source.class_names, parts, names, checksums)
+    changed = _changed(parts, changes, source.name)
     return dataclasses.replace(
         source,
         class_names=changes.class_names,
-        train=DecodedImages(images, labels, own=changes.own.rows),
-        unlabeled=renumbered(rest),
-        validation=renumbered(source.validation),
-        test=renumbered(source.test),
+        train=dataclasses.replace(changed["train"], own=changes.own.rows),
+        unlabeled=changed.get("unlabeled"),
+        validation=changed.get("validation"),
+        test=changed.get("test"),
         notes=(*source.notes, *changes.notes),
         own_labels=changes.own,
         journal=changes.about,

@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.class_names import in_order, joined
+from daso.data.class_names import in_order, joined, listed
+from daso.data.images.decoded import DecodedImages
+from daso.data.images.encoded import EncodedImages
 from daso.data.journal.entries import Entry, Journal
 from daso.data.source import OwnLabels
-from daso.errors import DataError, same_name
+from daso.errors import same_name
 
 Indices = npt.NDArray[np.int64]
 Checksums = Callable[[str, Indices], Iterable[str]]
 """Returns the checksums of some images of a part, "" where one cannot be read."""
-Names = Mapping[str, Callable[[], Iterable[str]]]
-"""By part, yields the names of all images, as the journal has them."""
+Names = Callable[[str], Iterable[str]]
+"""Returns the names of all images of a part, as the journal has them."""
 SHOWN = 10
-"""Classes and images that a note names."""
+"""Classes that a note names."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,16 @@ class Changes:
 def find_changes(
     journal: Journal,
     class_names: Sequence[str],
-    labels: Indices,
-    unlabeled: int,
+    pools: Mapping[str, EncodedImages | DecodedImages],
     names: Names,
     checksums: Checksums,
 ) -> Changes:
-    """Compare a journal with the images that are there.
-
-    Args:
-        labels: of the labeled images, (M,).
-        unlabeled: number of unlabeled images, U.
-        names: yields the names of all images, as the journal has them, of "train" and, if present,
-            "unlabeled".
-    """
-    decisions = journal.decisions()
+    """Compare a journal with the images that are there, by part."""
+    decisions, labels = journal.decisions(), pools["train"].labels
     applied = journal.applied()
     files = {str((entry.details or {})["to"]): entry for entry in applied.values()}
-    places = _places({*decisions, *files}, names)
+    parts = [part for part in ("train", "unlabeled") if part in pools]
+    places = _places({*decisions, *files}, parts, names)
     fresh = _unchanged(decisions, places, checksums)
     given: dict[str, dict[int, str]] = {"train": {}, "unlabeled": {}}
     out: dict[str, set[int]] = {"train": set(), "unlabeled": set()}
@@ -116,23 +111,15 @@ def find_changes(
     own_labels[list(corrected)] = numbers_of(corrected.values())
     kept = np.delete(np.arange(len(labels)), sorted(out["train"]))
     moved = np.array(sorted(given["unlabeled"]), dtype=np.int64)
+    count = len(pools["unlabeled"]) if "unlabeled" in pools else 0
     own = {
         places[to][1]: entry for to, entry in files.items() if places.get(to, "")[:1] == ("train",)
     }
-    rows = _rows_before(own, len(labels), names["train"])
-    before = np.empty(int((rows >= 0).sum()), dtype=np.int64)
-    before[rows[rows >= 0]] = _labels_before(own, labels, class_names)[rows >= 0]
-    left_out = np.zeros(len(labels), dtype=bool)
-    left_out[list(out["train"])] = True
-    left_out_before = np.empty(len(before), dtype=bool)
-    left_out_before[rows[rows >= 0]] = left_out[rows >= 0]
+    rows = _rows_before(own, len(labels), names)
+    old_order = np.argsort(rows, kind="stable")[np.count_nonzero(rows < 0) :]
+    before = _labels_before(own, labels, class_names)[old_order]
+    left_out = np.isin(old_order, list(out["train"]))
     used = Counter(itertools.chain(corrected.values(), given["unlabeled"].values()))
-    about = {
-        "entries": len(journal.entries),
-        "checksum": journal.checksum,
-        "labels": sum(used.values()),
-        "none": none,
-    }
     return Changes(
         all_names,
         renumbered[:-1],
@@ -140,35 +127,40 @@ def find_changes(
         own_labels[kept],
         moved,
         numbers_of(given["unlabeled"][index] for index in moved.tolist()),
-        np.setdiff1d(np.arange(unlabeled), [*moved.tolist(), *out["unlabeled"]]),
-        OwnLabels(before, left_out_before, np.append(rows[kept], np.full(len(moved), -1))),
-        about,
+        np.setdiff1d(np.arange(count), [*moved.tolist(), *out["unlabeled"]]),
+        OwnLabels(before, left_out, np.append(rows[kept], np.full(len(moved), -1))),
+        {
+            "entries": len(journal.entries),
+            "checksum": journal.checksum,
+            "labels": sum(used.values()),
+            "none": none,
+        },
         tuple(_notes(journal, used, len(corrected), none, missing, changed)),
     )
 
 
-def _places(wanted: Collection[str], names: Names) -> dict[str, tuple[str, int]]:
+def _places(
+    wanted: Collection[str], parts: Sequence[str], names: Names
+) -> dict[str, tuple[str, int]]:
     """Find some images: part and index, by the journal's name.
 
     Names of files may have come back from another system in another Unicode form.
     """
     found: dict[str, tuple[str, int]] = {}
-    for part, of_part in names.items():
-        for index, name in enumerate(of_part()):
+    for part in parts:
+        for index, name in enumerate(names(part)):
             if name in wanted:
                 found[name] = (part, index)
     lost = (image for image in wanted if image not in found and not image.isascii())
     forms = {_form(image): image for image in lost}
-    for part, of_part in names.items() if forms else ():
-        for index, name in enumerate(of_part()):
+    for part in parts if forms else ():
+        for index, name in enumerate(names(part)):
             if not name.isascii() and name not in wanted and (form := _form(name)) in forms:
                 found[forms[form]] = (part, index)
     return found
 
 
-def _rows_before(
-    own: Mapping[int, Entry], count: int, names: Callable[[], Iterable[str]]
-) -> Indices:
+def _rows_before(own: Mapping[int, Entry], count: int, names: Names) -> Indices:
     """Return, for each labeled image, its number among those before the journal; -1: unlabeled.
 
     Args:
@@ -181,7 +173,7 @@ def _rows_before(
     if was_labeled[list(own)].any():
         paths = [
             PurePosixPath(str(own[index].image) if index in own else name).parts
-            for index, name in enumerate(names())
+            for index, name in enumerate(names("train"))
         ]
         order = sorted(np.flatnonzero(was_labeled).tolist(), key=paths.__getitem__)
         rows[order] = np.arange(len(order))
@@ -215,12 +207,11 @@ def _unchanged(
 ) -> set[str]:
     fresh = {image for image in places if image in decisions and not decisions[image].checksum}
     for part in ("train", "unlabeled"):
-        images = [
+        images = sorted(
             (index, image)
             for image, (of, index) in places.items()
             if of == part and image in decisions and image not in fresh
-        ]
-        images.sort()
+        )
         indices = np.array([index for index, _ in images], dtype=np.int64)
         for (_, image), now in zip(images, checksums(part, indices) if images else (), strict=True):
             if now == decisions[image].checksum:
@@ -243,17 +234,15 @@ def _notes(
     missing: Sequence[str],
     changed: Sequence[str],
 ) -> Iterable[str]:
-    classes = [f"{count:,} {name}" for name, count in used.most_common(SHOWN)]
-    more = [f"{len(used) - SHOWN} more classes"] if len(used) > SHOWN else []
     said = []
     if used:
-        which = ", ".join(classes + more)
-        said.append(f"{_labels(sum(used.values()), 'is', 'are')} used ({which})")
+        which = [f"{count:,} {name}" for name, count in used.most_common(SHOWN)]
+        which += [f"{len(used) - SHOWN} more classes"] if len(used) > SHOWN else []
+        said.append(f"{_labels(sum(used.values()))} used ({', '.join(which)})")
     if corrected:
         said.append(f"{corrected:,} of them in place of another")
     if none:
-        one = none == 1
-        said.append(f"{none:,} image{'' if one else 's'} of none of the classes left out")
+        said.append(f"{none:,} image{'s' * (none > 1)} of none of the classes left out")
     if said:
         yield f"{journal.path}: {', '.join(said)}; --no-journal trains without them"
     if journal.cut_off:
@@ -266,19 +255,8 @@ def _notes(
         (missing, "their images are not there"),
     ):
         if images:
-            which = ", ".join(images[:SHOWN])
-            which += f" and {len(images) - SHOWN} more" if len(images) > SHOWN else ""
-            yield f"{journal.path}: {_labels(len(images), 'is', 'are')} not used: {why} ({which})"
+            yield f"{journal.path}: {_labels(len(images))} not used: {why} ({listed(images)})"
 
 
-def _labels(count: int, one: str, many: str) -> str:
-    return f"{count:,} label{'' if count == 1 else 's'} of daso label {one if count == 1 else many}"
-
-
-def checksums_of(items: Iterable[Any], checksum: Callable[[Any], str]) -> Iterable[str]:
-    """Return the checksums of images, "" for those that cannot be read."""
-    for item in items:
-        try:
-            yield checksum(item)
-        except DataError:
-            yield ""
+def _labels(count: int) -> str:
+    return f"{count:,} {'label of daso label is' if count == 1 else 'labels of daso label are'}"

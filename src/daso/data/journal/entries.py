@@ -12,12 +12,11 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from daso.data.listing import JOURNAL
 from daso.errors import InUseError, RunError
-from daso.files import check_writable, lock_holder, seal, to_line, try_lock, unseal
+from daso.files import check_writable, flush_folder, lock_holder, seal, to_line, try_lock, unseal
 
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
 ACTIONS = get_args(Action)
@@ -91,18 +90,9 @@ class Journal:
     def __init__(self, path: Path, entries: Iterable[Entry] = (), checksum: str = "") -> None:
         self.path, self.checksum = path, checksum
         self._lock = threading.RLock()
-        self._entries: list[Entry] = []
-        self._open: list[Entry] = []  # actions of the person that are not undone
-        self._applied: dict[int, Entry] = {}  # not undone, by number
-        self._history: dict[str, list[Entry]] = {}  # by image, not undone
-        self._standing: dict[str, Entry] = {}  # the entry in force, by image
-        self._classes: dict[int, str] = {}
-        self._keys: set[str] = set()
-        self._file: io.FileIO | None = None
+        self._entries = list(entries)
         self._held: io.FileIO | None = None
-        self._size = 0
-        for entry in entries:
-            self._take(entry)
+        self._size, self._rest, self._ends = 0, 0, True  # bytes; whether the last line ends
 
     @classmethod
     def read(cls, path: Path, first: int | None = None) -> Self:
@@ -114,12 +104,22 @@ class Journal:
         Raises:
             RunError: a line other than the last is damaged, or the file cannot be read.
         """
-        lines, _, _, rest = _lines(path)
-        kept = lines if first is None else lines[:first]
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+        *lines, rest = content.split(b"\n")
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(json.loads(rest), dict):  # complete: an editor may have left it so
+                lines, rest = [*lines, rest], b""
+        kept = lines[:first]
         entries = [_parse(line, number, path) for number, line in enumerate(kept, 1)]
-        checksum = hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest()
-        journal = cls(path, entries, checksum)
-        journal.cut_off = rest
+        journal = cls(path, entries, hashlib.blake2b(b"\n".join(kept), digest_size=16).hexdigest())
+        journal._size, journal._rest = len(content) - len(rest), len(rest)
+        journal.cut_off = len(rest)
+        journal._ends = content[: journal._size].endswith(b"\n") or not journal._size
         return journal
 
     @classmethod
@@ -136,12 +136,9 @@ class Journal:
         held = _hold(path)
         try:
             journal = cls.read(path)
-            _, size, ended, _ = _lines(path)
-            journal._held, journal._size = held, size
+            journal._held = held
             if path.exists():
-                journal._begin()
-            if not ended:
-                journal._write("\n")
+                journal._write("" if journal._ends else "\n")
         except BaseException:
             held.close()
             raise
@@ -168,13 +165,13 @@ class Journal:
                 for number, (action, values) in enumerate(actions, first)
             ]
             self._write("".join(map(_line, entries)))
-            for entry in entries:
-                self._take(entry)
+            self._entries += entries
             return entries
 
     def has(self, key: str) -> bool:
         """Whether there is an entry of a request."""
-        return key in self._keys
+        with self._lock:
+            return any(entry.key == key for entry in reversed(self._entries))
 
     def undo(self, key: str | None = None) -> Entry | None:
         """Undo the person's newest action that is not undone; return it.
@@ -182,41 +179,25 @@ class Journal:
         None if there is none, or if the files have been sorted since: that is undone first.
         """
         with self._lock:
-            if not self._open:
+            latest = [entry for entry in self._in_force() if entry.action in (*PERSONAL, "apply")]
+            if not latest or latest[-1].action == "apply":
                 return None
-            entry = self._open[-1]
-            if self._applied and entry.number < max(self._applied):
-                return None
-            told = {"image": entry.image, "round": entry.round, "key": key}
-            self.append("undo", undoes=entry.number, **told)
-            return entry
+            told = {"image": latest[-1].image, "round": latest[-1].round, "key": key}
+            self.append("undo", undoes=latest[-1].number, **told)
+            return latest[-1]
 
     def decisions(self) -> dict[str, Entry]:
         """Return the entry in force of every image that is decided, in the order of time."""
-        with self._lock:
-            standing = list(self._standing.items())
-        return dict(sorted(standing, key=lambda item: item[1].number))
-
-    def decision(self, image: str) -> Entry | None:
-        """Return the entry in force of one image."""
-        with self._lock:
-            return self._standing.get(image)
-
-    def skipped(self) -> set[str]:
-        """Return the undecided images that were skipped."""
-        with self._lock:
-            skipped = (image for image, some in self._history.items() if some)
-            return {image for image in skipped if image not in self._standing}
-
-    def classes(self) -> tuple[str, ...]:
-        """Return the classes that were added in the page, in the order of time."""
-        with self._lock:
-            return tuple(dict.fromkeys(self._classes.values()))
+        standing: dict[str, Entry] = {}
+        for entry in self._in_force():
+            if entry.action in DECISIONS and entry.image is not None:
+                standing.pop(entry.image, None)
+                standing[entry.image] = entry
+        return standing
 
     def placed(self) -> list[Entry]:
         """Return the entries of the files that were sorted and are not put back."""
-        with self._lock:
-            return list(self._applied.values())
+        return [entry for entry in self._in_force() if entry.action == "apply"]
 
     def applied(self) -> dict[int, Entry]:
         """Return the entries of sorted files by the number of the decision that was applied."""
@@ -226,90 +207,46 @@ class Journal:
     def close(self) -> None:
         """Let other processes write the journal; this one can still be looked at."""
         with self._lock:
-            for file in (self._file, self._held):
-                if file is not None:
-                    file.close()
-            self._file = self._held = None
+            if self._held is not None:
+                self._held.close()
+            self._held = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        if entry.key is not None:
-            self._keys.add(entry.key)
-        if entry.action == "undo":
-            undone = self._entries[(entry.undoes or 0) - 1]
-            self._applied.pop(undone.number, None)
-            self._classes.pop(undone.number, None)
-            if self._open and self._open[-1] == undone:
-                self._open.pop()
-            elif undone in self._open:
-                self._open.remove(undone)
-            if undone.image is not None:
-                history = self._history.get(undone.image, [])
-                if undone in history:
-                    history.remove(undone)
-                self._settle(undone.image)
-            return
-        if entry.action in PERSONAL:
-            self._open.append(entry)
-        if entry.action == "apply":
-            self._applied[entry.number] = entry
-        elif entry.action == "class":
-            self._classes[entry.number] = str(entry.label)
-        elif entry.image is not None and entry.action != "round":
-            self._history.setdefault(entry.image, []).append(entry)
-            self._settle(entry.image)
-
-    def _settle(self, image: str) -> None:
-        history = reversed(self._history.get(image, ()))
-        standing = next((entry for entry in history if entry.action in DECISIONS), None)
-        if standing is None:
-            self._standing.pop(image, None)
-        else:
-            self._standing[image] = standing
-
-    def _begin(self) -> None:
-        """Open the file, cut off what is incomplete, and end the last line."""
-        is_new = not self.path.exists()
-        self._file = self.path.open("ab", buffering=0)
-        if self._file.tell() != self._size:
-            self._file.truncate(self._size)
-        if is_new:
-            _flush_folder(self.path.parent)
+    def _in_force(self) -> list[Entry]:
+        """Return the entries that are not undone."""
+        with self._lock:
+            undone = {entry.undoes for entry in self._entries if entry.action == "undo"}
+            return [entry for entry in self._entries if entry.number not in undone]
 
     def _write(self, line: str) -> None:
         if self._held is None:
             raise RunError(f"{self.path} is not open for writing")
+        is_new = not self.path.exists()
         try:
-            if self._file is None:
-                self._begin()
-            assert self._file is not None
-            content = memoryview(line.encode())
-            try:
-                while content:
-                    content = content[self._file.write(content) :]
-                os.fsync(self._file.fileno())
-            except OSError:
-                # The next entry must not follow half a line.
-                with contextlib.suppress(OSError):
-                    self._file.truncate(self._size)
-                with contextlib.suppress(OSError):
-                    self._file.close()
-                self._file = None
-                raise
+            with self.path.open("ab", buffering=0) as file:
+                if file.tell() != self._size + self._rest:
+                    raise RunError(f"{self.path} was changed by another program; start again")
+                file.truncate(self._size)
+                content = memoryview(line.encode())
+                try:
+                    while content:
+                        content = content[file.write(content) :]
+                    os.fsync(file.fileno())
+                    if is_new:
+                        flush_folder(self.path.parent)
+                except OSError:
+                    # The next entry must not follow half a line.
+                    with contextlib.suppress(OSError):
+                        file.truncate(self._size)
+                    raise
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._size += len(line)
+        self._size, self._rest = self._size + len(line), 0
 
 
 def labels_in_force(journal: Journal) -> set[str]:
@@ -326,25 +263,6 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _lines(path: Path) -> tuple[list[bytes], int, bool, int]:
-    """Return a file's complete lines, their bytes, whether the last one ends, and the bytes left.
-
-    A line without an end counts if it is complete: an editor may have left it so.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0, True, 0
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
-    size = content.rfind(b"\n") + 1
-    lines, rest = content[:size].split(b"\n")[:-1], content[size:]
-    with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(json.loads(rest), dict):
-            return [*lines, rest], len(content), False, 0
-    return lines, size, True, len(rest)
-
-
 def _parse(line: bytes, number: int, path: Path) -> Entry:
     try:
         row = json.loads(line)
@@ -352,30 +270,25 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             raise ValueError("not an object")
         unseal(row, LINE_CHECKSUM)
         entry = Entry(**{key: value for key, value in row.items() if key in KNOWN})
-        if entry.action not in ACTIONS:
-            raise ValueError(f"unknown action {str(entry.action)[:40]!r}")
-        if entry.number != number:
-            raise ValueError(f"has the number {entry.number!r:.20}, not {number}")
-        texts = {name: getattr(entry, name) for name in TEXTS}
-        if wrong := [n for n, text in texts.items() if not isinstance(text, str | None)]:
-            raise ValueError(f"{wrong[0]} is not a text")
-        if entry.action in DECISIONS and entry.image is None:
-            raise ValueError("names no image")
-        if entry.action in ("label", "keep", "class") and not entry.label:
-            raise ValueError("names no class")
-        if not isinstance(entry.details, dict | None):
-            raise ValueError("details is not an object")
-        if entry.action == "undo" and (
-            type(entry.undoes) is not int or not 0 < entry.undoes < number
-        ):
-            raise ValueError(f"undoes {entry.undoes!r:.20}, which is no earlier entry")
-        details = entry.details or {}
-        if entry.action == "apply" and (
-            type(details.get("entry")) is not int or not isinstance(details.get("to"), str)
-        ):
-            raise ValueError("names no entry that was applied, or no place")
-        if entry.action == "apply" and not {"how", "created", "new_folder"} <= details.keys():
-            raise ValueError("does not say how a file was sorted")
+        action, undoes = entry.action, entry.undoes
+        details = entry.details if isinstance(entry.details, dict) else {}
+        tells_places = type(details.get("entry")) is int and isinstance(details.get("to"), str)
+        faults = {
+            f"unknown action {str(action)[:40]!r}": action not in ACTIONS,
+            f"has the number {entry.number!r:.20}, not {number}": entry.number != number,
+            f"one of {', '.join(TEXTS)} is not a text": not all(
+                isinstance(getattr(entry, name), str | None) for name in TEXTS
+            ),
+            "names no image": action in DECISIONS and entry.image is None,
+            "names no class": action in ("label", "keep", "class") and not entry.label,
+            "details is not an object": not isinstance(entry.details, dict | None),
+            f"undoes {undoes!r:.20}, which is no earlier entry": action == "undo"
+            and (type(undoes) is not int or not 0 < undoes < number),
+            "does not say which file was sorted, where and how": action == "apply"
+            and not (tells_places and details.keys() >= {"how", "created", "new_folder"}),
+        }
+        if found := [fault for fault, is_there in faults.items() if is_there]:
+            raise ValueError(found[0])
     except (ValueError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path}, line {number}, is damaged: {error}; correct the line and take its "
@@ -399,12 +312,3 @@ def _hold(path: Path) -> io.FileIO:
     with lock:
         holder = lock_holder(lock) or "unknown"
     raise InUseError(f"{path} is open in another page (process {holder}); close that one first")
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems cannot flush a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from daso.data.images.encoded import Item, content_digest
 from daso.errors import DataError
 
 
-def short_names(names: Iterable[str], base: Path) -> Iterator[str]:
-    """Return names as the journal has them; *base* is the folder in which paths start."""
-    return map(short_name_from(base), names)
-
-
 def short_name_from(base: Path) -> Callable[[str], str]:
-    """Return the function that shortens a name of an image; see ``short_names``."""
+    """Return the function that gives an image's name in the journal; paths start in *base*."""
     inside = "" if str(base) == "." else f"{base}/"
     real = os.path.realpath(base)
 
@@ -46,11 +41,6 @@ def short_name_from(base: Path) -> Callable[[str], str]:
 def array_name(part: str, index: int) -> str:
     """Return the name of an image in an array."""
     return f"{part} image {index}"
-
-
-def array_names(part: str, count: int) -> Iterator[str]:
-    """Yield the names of all images of an array."""
-    return (array_name(part, index) for index in range(count))
 
 
 def item_checksum(item: Item) -> str:

@@ -24,11 +24,6 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
     It has the columns path, label (empty: unlabeled) and, with validation or test images, split.
     Images of none of the classes are left out. Images that are no files have a name instead of a
     path; only those that were labeled in the page are written.
-
-    Raises:
-        DataError: no image is labeled, or a name cannot be written.
-        OptionError: *out* is the manifest that is labeled.
-        RunError: the file cannot be written.
     """
     if out.resolve() == data.source.resolve():
         raise OptionError(f"{out} is what is labeled; write to another file")
@@ -47,12 +42,7 @@ def export_labels(journal: Journal, data: LabelingData, out: Path) -> list[str]:
 
 
 def _named(journal: Journal, data: LabelingData) -> list[tuple[str, ...]]:
-    there = {
-        name: (part, index)
-        for part in ("train", "unlabeled")
-        if part in data.pools
-        for index, name in enumerate(data.names(part))
-    }
+    there = data.places()
     rows: list[tuple[str, ...]] = [
         (image, entry.label)
         for image, entry in journal.decisions().items()

@@ -67,23 +67,20 @@ class LabelingData:
         names = self.pools[part].all_names()
         return list(names if self.base is None else map(short_name_from(self.base), names))
 
-    def read(self, part: str, index: int) -> Encoded:
-        """Return one image, as its file or as bytes.
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Return part and index of the images that may be labeled, by their names."""
+        parts = [part for part in ("train", "unlabeled") if part in self.pools]
+        return {name: (part, i) for part in parts for i, name in enumerate(self.names(part))}
 
-        Raises:
-            DataError: it cannot be read.
-        """
+    def read(self, part: str, index: int) -> Encoded:
+        """Return one image, as its file or as bytes."""
         item = self.pools[part].read(index)
         if isinstance(item, DataError):
             raise item
         return item
 
     def checksum(self, part: str, index: int) -> str:
-        """Return the checksum of an image for the journal.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Return the checksum of an image for the journal."""
         if self.arrays is not None:
             return digest(np.asarray(self.arrays[part].images[index])).hex()
         return item_checksum(self.pools[part].read(index))
@@ -92,9 +89,6 @@ class LabelingData:
         """Return all images by part, of one shape, as training has them, uint8 (N, C, H, W).
 
         Unreadable ones have any pixels; the second value has their reasons, by part and index.
-
-        Raises:
-            DataError: no image is readable, or they need more memory than there is.
         """
         if self.arrays is not None:
             return {part: images.images for part, images in self.arrays.items()}, {}
@@ -117,10 +111,6 @@ def open_for_labeling(
     """Open a data set that may lack labels, or images of some class; see ``open_source``.
 
     A folder that holds no parts and no classes is one of unlabeled images, at any depth.
-
-    Raises:
-        DataError: the source or its files are missing or invalid.
-        OptionError: the source has no place for a journal, or an option does not apply to it.
     """
     if is_named(source):
         raise OptionError(

@@ -27,8 +27,7 @@ def same_content(file: Path, checksum: str) -> bool:
 def place(source: Path, target: Path, how: str, checksum: str) -> None:
     """Bring a file to a place: "copy", "link" or "move"; what is done already is not repeated.
 
-    Raises:
-        OSError: another file is there, or it cannot be written.
+    An ``OSError`` says that another file is there, or that it cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_name(TEMPORARY).unlink(missing_ok=True)  # of a kill

@@ -16,7 +16,6 @@ from typing import Literal, get_args
 from daso.data.formats.folder import labeled_folder
 from daso.data.images.decode import SUFFIXES
 from daso.data.journal.entries import Journal
-from daso.data.journal.names import item_checksum
 from daso.data.labeling.opened import LabelingData
 from daso.data.labeling.placing import place, put_back, same_content
 from daso.errors import DataError, OptionError, RunError, same_name
@@ -72,27 +71,21 @@ def sort_files(journal: Journal, data: LabelingData, how: How = "copy") -> list[
     notes: list[str] = []
     if plan.exists():
         notes.append(f"{plan}: the sorting that was interrupted is completed first")
-        written = _read_plan(plan)
-        for step in written:
+        steps = _read_plan(plan)
+        for step in steps:
             _require_own(data, base, step.image, step.to, plan)
-        _carry_out(journal, base, written, notes)
-        plan.unlink()
-        return notes
-    steps = list(_plan(journal, data, base, how))
-    if not steps:
-        return [f"{journal.path}: no file is to be sorted"]
-    save_sealed(plan, {"files": [asdict(step) for step in steps]})
+    else:
+        steps = list(_plan(journal, data, base, how))
+        if not steps:
+            return [f"{journal.path}: no file is to be sorted"]
+        save_sealed(plan, {"files": [asdict(step) for step in steps]})
     _carry_out(journal, base, steps, notes)
     plan.unlink()
     return notes
 
 
 def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
-    """Put the files back that ``sort_files`` has placed, the last first; return notes.
-
-    Raises:
-        RunError: a file cannot be written; the command can be repeated.
-    """
+    """Put the files back that ``sort_files`` has placed, the last first; return notes."""
     base = _folder_of(data)
     # Those of an interrupted sorting are completed, so that they can be put back like others.
     notes = sort_files(journal, data) if plan_path(journal).exists() else []
@@ -133,7 +126,7 @@ def unsort_files(journal: Journal, data: LabelingData) -> list[str]:
 
 
 def _folder_of(data: LabelingData) -> Path:
-    files = all(data.pools[part].from_files for part in data.pools)
+    files = all(pool.from_files for pool in data.pools.values())
     if data.base is None or not data.source.is_dir() or not files:
         raise OptionError(
             f"{data.source}: only files in a folder can be sorted; --export FILE.csv writes the "
@@ -155,8 +148,7 @@ def _require_own(data: LabelingData, base: Path, image: str, to: str, where: Pat
 
 def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterator[Step]:
     labeled, flat = labeled_folder(base, data.folders)
-    names = {part: data.names(part) for part in ("train", "unlabeled") if part in data.pools}
-    places = {name: (part, i) for part, of_part in names.items() for i, name in enumerate(of_part)}
+    places = data.places()
     targets = _Targets(base, labeled)
     decisions, applied = journal.decisions(), journal.applied()
     for image, entry in decisions.items():
@@ -175,11 +167,11 @@ def _plan(journal: Journal, data: LabelingData, base: Path, how: How) -> Iterato
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
             mode: How = how if was is None else "move"
             yield Step(entry.number, image, entry.label, checksum, to, mode, created, fresh, was)
-    for index, image in enumerate(names.get("unlabeled", ()) if flat else ()):
-        if image in decisions:
+    for image, (part, index) in places.items() if flat else ():
+        if part == "train" or image in decisions:
             continue
         with contextlib.suppress(DataError):
-            checksum = data.checksum("unlabeled", index)
+            checksum = data.checksum(part, index)
             where = base / "unlabeled" / PurePosixPath(image).parent
             to, created, fresh = targets.choose(where, PurePosixPath(image).name, checksum)
             yield Step(0, image, None, checksum, to, how, created, fresh, None)
@@ -220,24 +212,13 @@ class _Targets:
         while True:
             file = folder / (name if number == 1 else f"{stem}-{number}{dot}{ending}")
             if file in self.taken or os.path.lexists(file):
-                content = self.taken.get(file) or _checksum(file)
-                if content == checksum:
-                    return self._short(file), False, False
+                taken = self.taken.get(file)
+                if taken == checksum or (taken is None and same_content(file, checksum)):
+                    return os.path.relpath(file, self.base), False, False
                 number += 1
                 continue
-            fresh = not folder.exists()
             self.taken[file] = checksum
-            return self._short(file), True, fresh
-
-    def _short(self, file: Path) -> str:
-        return os.path.relpath(file, self.base)
-
-
-def _checksum(file: Path) -> str | None:
-    try:
-        return item_checksum(file)
-    except DataError:
-        return None
+            return os.path.relpath(file, self.base), True, not folder.exists()
 
 
 def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]) -> None:
@@ -258,21 +239,9 @@ def _carry_out(journal: Journal, base: Path, steps: list[Step], notes: list[str]
                 f"cannot sort {step.image} into {step.to}: {error.strerror or error}; repeat the "
                 "command to go on"
             ) from error
-        details = {
-            "entry": step.entry,
-            "to": step.to,
-            "how": step.how,
-            "created": step.created,
-            "new_folder": step.new_folder,
-            "was": step.was,
-        }
-        journal.append(
-            "apply",
-            image=step.image,
-            label=step.label,
-            checksum=step.checksum,
-            details=details,
-        )
+        details = asdict(step)
+        told = {name: details.pop(name) for name in ("image", "label", "checksum")}
+        journal.append("apply", **told, details=details)
         count += 1
     notes.append(f"{count:,} files were sorted; --apply --undo puts them back")
 
@@ -283,9 +252,8 @@ def _read_plan(path: Path) -> list[Step]:
     except (RunError, TypeError, KeyError) as error:
         reason = str(error).removeprefix(f"{path} cannot be read: ")
         raise RunError(f"{path} cannot be read: {reason}; remove it to plan anew") from error
-    texts = (text for step in steps for text in (step.image, step.to, step.checksum))
-    if not all(isinstance(text, str) for text in texts):
-        raise RunError(f"{path} cannot be read: it must name files; remove it to plan anew")
-    if not all(type(step.entry) is int and step.how in get_args(How) for step in steps):
-        raise RunError(f"{path} cannot be read: a step is damaged; remove it to plan anew")
+    for step in steps:
+        are_texts = all(isinstance(text, str) for text in (step.image, step.to, step.checksum))
+        if not are_texts or type(step.entry) is not int or step.how not in get_args(How):
+            raise RunError(f"{path} cannot be read: a step is damaged; remove it to plan anew")
     return steps
