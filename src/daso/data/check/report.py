@@ -18,6 +18,7 @@ from daso.data.check.findings import (
     class_sizes,
     colors,
     empty_classes,
+    frames,
     memory,
     names,
     shapes,
@@ -163,6 +164,7 @@ def _report(
         *class_sizes(scan, class_names),
         *names(class_names),
         *shapes(scan),
+        *frames(scan),
         *colors(scan),
         *memory(scan),
     ]
