@@ -165,9 +165,9 @@ def choose_columns(names: Sequence[str], file: Path) -> dict[str, str]:
     """Return the columns of the path, the label and the split."""
     by_name: dict[str, str] = {}
     for name in names:
-        first = by_name.setdefault(name.strip().lower(), name)
-        if name != first and name.strip().lower() in USED:
-            raise DataError(f"{file}: the columns {first!r} and {name!r} have one name; keep one")
+        other = by_name.setdefault(name.strip().lower(), name)
+        if name != other and name.strip().lower() in USED:
+            raise DataError(f"{file}: the columns {other!r} and {name!r} have one name; keep one")
     return {
         role: by_name[first]
         for role, valid in COLUMNS.items()
