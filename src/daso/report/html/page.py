@@ -81,7 +81,7 @@ def render(run: Run) -> tuple[str, str | None]:
     sides = [number(side) or 0 for side in shape[1:]] if isinstance(shape, list) else []
     text = render_page(
         "report.html",
-        ("common.js", "report.js"),
+        ("numbers.js", "common.js", "report.js"),
         [(name, title) for name, title, _ in SECTIONS if name in contents],
         run.problems,
         run=run,
