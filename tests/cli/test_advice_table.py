@@ -15,6 +15,10 @@ import pytest
 from label_sets import label_some, png, write_folder, write_image
 
 from daso.cli import main
+from daso.data import read_listing
+from daso.data.check import findings
+from daso.errors import RunError
+from daso.report.figures import draw
 from tests.conftest import Say
 
 TRAIN = "train photos --method supervised --size 8 --out new"
@@ -33,7 +37,7 @@ class Case(NamedTuple):
             that does what is to be done before, and returns the command.
         then: pattern of what is said afterwards.
         status: of the command afterwards.
-        prepare: is called before.
+        prepare: is called before; what it patches is so until the command that does as advised.
     """
 
     before: str
@@ -41,7 +45,7 @@ class Case(NamedTuple):
     after: str | Callable[[], str]
     then: str = ""
     status: int = 0
-    prepare: Callable[[], object] = lambda: None
+    prepare: Callable[[pytest.MonkeyPatch], object] = lambda patch: None
 
 
 def shares() -> str:
@@ -54,9 +58,45 @@ def labeled() -> str:
     return "train pool --method supervised --size 8 --out new"
 
 
-def moved_after_training() -> None:
-    words = ["train", "photos", "--method", "supervised", "--size", "8", *_quick("")]
-    assert main([*words, "--out", "moved-run"]) == 0
+def trained(*words: str) -> None:
+    method = ["--method", "supervised", "--size", "8"]
+    assert main(["train", *words, *method, *_quick("")]) == 0
+
+
+def without_predictions(patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("run")
+    trained("photos", "--out", "run")
+    Path("run/beliefs.safetensors").unlink(missing_ok=True)
+
+
+def full_disk(patch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(".")._replace(free=10_000)
+    patch.setattr(shutil, "disk_usage", lambda path: free)
+
+
+def no_plots(patch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise RunError("a full disk")
+
+    patch.setattr(draw, "draw_run", fail)
+
+
+def little_memory(patch: pytest.MonkeyPatch) -> None:
+    for module in (read_listing, findings):
+        patch.setattr(module, "available_memory", lambda: 10_000)
+
+
+def few_dogs(count: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def prepare(patch: pytest.MonkeyPatch) -> None:
+        shutil.rmtree("bare/test")
+        for file in sorted(Path("bare/labeled/dog").iterdir())[count:]:
+            file.unlink()
+
+    return prepare
+
+
+def moved_after_training(patch: pytest.MonkeyPatch) -> None:
+    trained("photos", "--out", "moved-run")
     Path("photos").rename("moved")
 
 
@@ -65,7 +105,7 @@ def another_dog() -> str:
     return "train few --method fixmatch+darp+estimate --size 8 --out new --holdout 2"
 
 
-def hidden_class() -> None:
+def hidden_class(patch: pytest.MonkeyPatch) -> None:
     label_some(Path("photos"), {0: ".x"})
 
 
@@ -196,19 +236,19 @@ CASES: dict[str, Case] = {
         "train pool --method supervised --size 8 --out new",
         r"label some with 'daso label pool'",
         labeled,
-        prepare=lambda: label_some(Path("pool"), {0: None}),
+        prepare=lambda _: label_some(Path("pool"), {0: None}),
     ),
     "labels that were chosen": Case(
         "train photos --method supervised --size 8 --out new --labeled-head 2",
         r"leave them out with (--no-journal)",
         "train photos --method supervised --size 8 --out new --labeled-head 2 {0}",
-        prepare=lambda: label_some(Path("photos"), {0: "cat", 1: "dog"}),
+        prepare=lambda _: label_some(Path("photos"), {0: "cat", 1: "dog"}),
     ),
     "labels of the page": Case(
         TRAIN,
         r"2 labels of daso label are used.*; (--no-journal) trains without them",
         f"{TRAIN} {{0}}",
-        prepare=lambda: label_some(Path("photos"), {0: "cat", 1: "dog"}),
+        prepare=lambda _: label_some(Path("photos"), {0: "cat", 1: "dog"}),
     ),
     "the images of another run": Case(
         "train --like run --unlabeled photos/unlabeled --out new",
@@ -321,7 +361,7 @@ CASES: dict[str, Case] = {
         "train few --method fixmatch+darp+estimate --size 8 --out new --holdout 2",
         r"\(dog\); label more images of them",
         another_dog,
-        prepare=lambda: [file.unlink() for file in sorted(Path("few/labeled/dog").iterdir())[1:]],
+        prepare=lambda _: [file.unlink() for file in sorted(Path("few/labeled/dog").iterdir())[1:]],
     ),
     "retraining for too long": Case(
         f"{FIXMATCH.replace('fixmatch', 'fixmatch+crt')} --retraining-steps 5",
@@ -332,6 +372,54 @@ CASES: dict[str, Case] = {
         f"{TRAIN} --layer-decay 0.5",
         r"--layer-decay.*leave it at (1)",
         f"{TRAIN} --layer-decay {{0}}",
+    ),
+    "too much for the memory": Case(
+        "train photos --method supervised --size 16 --out new",
+        r"keep them on disk with (--cache) FOLDER",
+        "train photos --method supervised --size 16 --out new {0} kept",
+        prepare=little_memory,
+    ),
+    "too large for the memory": Case(
+        "train photos --method supervised --size 16 --out new",
+        r"or give a smaller (--size), at most (\d+)",
+        "train photos --method supervised --out new {0} {1}",
+        prepare=little_memory,
+    ),
+    "a check of what is too large": Case(
+        "data check photos --size 16",
+        r"the images take .* give a smaller (--size), or keep them with --cache",
+        "data check photos {0} 8",
+        prepare=little_memory,
+    ),
+    "a cache that is too small": Case(
+        "train photos --method supervised --size 16 --out new --cache kept",
+        r"use a smaller (--size) or another --cache",
+        "train photos --method supervised --out new --cache kept {0} 8",
+        prepare=full_disk,
+    ),
+    "plots that could not be drawn": Case(
+        TRAIN, r"no plots: .*'daso (plot new)' draws them", "{0}", then="new/", prepare=no_plots
+    ),
+    "a report without predictions": Case(
+        "report run", r"'daso (report run --refresh)' makes it", "{0}", prepare=without_predictions
+    ),
+    "labels that are drawn": Case(
+        "validate drawn --folds 2",
+        r"(evaluate) the run on a test set",
+        "{0} drawn",
+        prepare=lambda _: trained("photos", "--out", "drawn", "--labeled-head", "2"),
+    ),
+    "a class of which none is held out": Case(
+        "train bare --method supervised --size 8 --out new",
+        r"dog have too few labels.*\(daso (validate) measures",
+        "{0} new --folds 2 --quiet",
+        prepare=few_dogs(4),
+    ),
+    "a class of which none can be held out": Case(
+        "train bare --method supervised --size 8 --out new --holdout 12",
+        r"1 of 6 of cat; daso (validate) measures all labeled images",
+        "{0} new --folds 2 --quiet",
+        prepare=few_dogs(1),
     ),
     "a row of a comparison": Case(
         "compare run --baseline supervisd --out compared",
@@ -401,7 +489,7 @@ def test_the_trouble_is_gone_after_doing_as_advised(
     monkeypatch.chdir(here)
     monkeypatch.setenv("COLUMNS", "200")
     case = CASES[name]
-    case.prepare()
+    case.prepare(monkeypatch)
 
     def do(command: str) -> tuple[int, str]:
         words = shlex.split(command)
@@ -413,8 +501,11 @@ def test_the_trouble_is_gone_after_doing_as_advised(
     status, said = do(case.before)
     advice = re.search(case.advice, said)
     assert advice, (status, said)
-    shutil.rmtree(here / "new", ignore_errors=True)
     after = case.after if isinstance(case.after, str) else case.after()
+    if "--out new" in after:
+        shutil.rmtree(here / "new", ignore_errors=True)
+    if case.prepare is no_plots:
+        monkeypatch.setattr(draw, "draw_run", lambda folder: [Path("new/plots")])
     status, said = do(after.format(*advice.groups()))
     assert status == case.status, said
     assert not re.search(case.advice, said), said
