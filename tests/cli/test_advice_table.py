@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from label_sets import label_some, png, write_folder, write_image
+from label_sets import label_some, pixels, png, write_folder, write_image
 
 from daso.cli import main
 from daso.data import read_listing
@@ -84,6 +86,27 @@ def no_plots(patch: pytest.MonkeyPatch) -> None:
 def little_memory(patch: pytest.MonkeyPatch) -> None:
     for module in (read_listing, findings):
         patch.setattr(module, "available_memory", lambda: 10_000)
+
+
+def shard_of(names: list[str]) -> None:
+    Path("shards").mkdir(exist_ok=True)
+    with tarfile.open("shards/train-0.tar", "w") as archive:
+        for name in names:
+            number, content = int(name[0]), name[0].encode()
+            content = png(pixels(number)) if name.endswith("png") else content
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def sorted_shard() -> str:
+    shard_of(sorted(["0.png", "0.cls", "1.png", "1.cls"]))
+    return "data check shards"
+
+
+def resumed() -> str:
+    assert main(["resume", "half"]) == 0
+    return "compare run half --out compared"
 
 
 def few_dogs(count: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -420,6 +443,67 @@ CASES: dict[str, Case] = {
         r"1 of 6 of cat; daso (validate) measures all labeled images",
         "{0} new --folds 2 --quiet",
         prepare=few_dogs(1),
+    ),
+    "a check of one image in two parts": Case(
+        "data check leak",
+        r"(--skip-bad) leaves the test image out",
+        "train leak --method supervised --size 8 --out new {0}",
+    ),
+    "a check of one image with two labels": Case(
+        "data check photos",
+        r"(--skip-bad) leaves all of them out",
+        "train photos --method supervised --size 8 --out new {0}",
+        prepare=lambda _: shutil.copy("photos/labeled/cat/00.png", "photos/labeled/dog/x.png"),
+    ),
+    "a check of damaged images": Case(
+        "data check damaged",
+        r"repair or remove them, or leave them out: (--skip-bad)",
+        "train damaged --method supervised --size 8 --out new {0}",
+    ),
+    "a check of unusable rows": Case(
+        "data check rows.csv",
+        r"correct them, or leave them out: (--skip-bad)",
+        "train rows.csv --method supervised --size 8 --out new {0}",
+    ),
+    "images in shards without a label": Case(
+        "data check shards",
+        r"give each a \.cls right after it in the archive \(tar (--sort=name)\)",
+        sorted_shard,
+        prepare=lambda _: shard_of(["0.png", "0.cls", "1.png", "1.cls", "2.png"]),
+    ),
+    "members of shards that are apart": Case(
+        "data check shards",
+        r"(--sort=name)",
+        sorted_shard,
+        prepare=lambda _: shard_of(["0.png", "1.png", "0.cls", "1.cls"]),
+    ),
+    "labels that are all of the page": Case(
+        "train pool --method supervised --size 8 --out new --holdout 2",
+        r"leave holdout out",
+        "train pool --method supervised --size 8 --out new",
+        prepare=lambda _: labeled(),
+    ),
+    "the images of a validation are others": Case(
+        "validate run --folds 2 --data moved --quiet",
+        r"give the place of the run's images with (--data)",
+        "validate run --folds 2 {0} photos --quiet",
+        prepare=lambda _: write_image(
+            shutil.copytree("photos", "moved") / "labeled" / "cat" / "x.png", 600
+        ),
+    ),
+    "a loss of NaN": Case(
+        f"{TRAIN} --steps 9 --learning-rate 1e30",
+        r"a lower (--learning-rate)",
+        f"{TRAIN} --steps 9 {{0}} 0.01",
+    ),
+    "less than no memory": Case(
+        f"{TRAIN} --memory -1", r"--memory.* must be at least (0)", f"{TRAIN} --memory {{0}}"
+    ),
+    "a run that is not complete": Case(
+        "compare run half --out compared",
+        r"'daso resume (half)' goes on",
+        resumed,
+        prepare=lambda _: Path(shutil.copytree("run", "half"), "summary.json").unlink(),
     ),
     "a row of a comparison": Case(
         "compare run --baseline supervisd --out compared",
