@@ -120,8 +120,9 @@ def write_report(
     except OSError as error:
         raise RunError(f"cannot create {out.parent}: {error.strerror or error}") from error
     text, table = render(run)
-    for problem in run.problems if warn is not None else ():
-        warn(problem)
+    if warn is not None:
+        for problem in run.problems:
+            warn(problem)
     write_text(out, text)
     written = [out]
     if table is not None:
