@@ -61,6 +61,7 @@ MARKS = {
         "test_workers.py",
     ],
     "slow": [
+        "test_advice_table.py",
         "test_advice_of_runs.py",
         "test_beliefs.py",
         "test_cli_demo.py",
@@ -282,7 +283,10 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 
     def run(*words: object) -> tuple[int, str]:
         capsys.readouterr()
-        status = main([str(word) for word in words])
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as ended:  # after --help
+            status = int(ended.code or 0)
         said = capsys.readouterr()
         return status, said.err + said.out
 

@@ -43,8 +43,10 @@ TINY = [
 
 def test_names_for_mlflow_stay_different() -> None:
     names = ["$", "$$", "€", "猫", "犬", "a b", "a_b", ".", "..", "[x]"]
+    names += ["x" * 300, "x" * 301, "é " * 100 + "a", "é " * 100 + "b"]
     keys = [_key(f"test/recall/{name}") for name in names]
     assert len(set(keys)) == len(names)
+    assert max(map(len, keys)) == 250
     assert all(re.fullmatch(r"[/\w.\- ]+", key) and os.path.normpath(key) == key for key in keys)
     assert _key("test/recall/cat") == "test/recall/cat"
 

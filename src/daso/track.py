@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import json
 import logging
@@ -34,6 +35,8 @@ MOST_CLASSES = 50
 """With more classes, numbers per class stay in ``metrics.jsonl``."""
 TIMEOUT_SECONDS = 60
 """Time that W&B has to start a run and to finish it."""
+LONGEST_KEY = 250
+"""Characters of a name that MLflow accepts."""
 REQUEST_TIMEOUT_SECONDS = 10
 """Default time of a request to an MLflow server, which is repeated twice."""
 
@@ -187,7 +190,11 @@ def _one_at_a_time() -> Iterator[None]:
 def _key(name: str) -> str:
     """Return a name that MLflow accepts; different names stay different."""
     parts = (re.sub(r"[^\w\-. ]", lambda c: f"_{ord(c[0]):x}", part) for part in name.split("/"))
-    return "/".join(part if part.strip(".") else f"_{part}" for part in parts)
+    key = "/".join(part if part.strip(".") else f"_{part}" for part in parts)
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    return f"{key[: LONGEST_KEY - len(digest) - 1]}_{digest}"
 
 
 TRACKERS: dict[str, Callable[[Path, Row, Row, int], Any]] = {

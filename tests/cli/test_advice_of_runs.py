@@ -79,18 +79,39 @@ def test_damaged_files_are_made_again_as_advised(run: Path, place: Path, say: Sa
     assert json.loads(answers.read_text()) == whole
 
 
-def test_a_changed_configuration_is_restored_as_advised(run: Path, say: Say) -> None:
+def test_a_changed_configuration_is_restored_as_advised(
+    run: Path, place: Path, say: Say, tmp_path: Path
+) -> None:
     config = run / "config.json"
     content = config.read_text()
     values = json.loads(content)
     values.pop("checksum")
     values["train"]["learning_rate"] = 7.0
+    whole = {"compare": ("compare", run, "--out", tmp_path / "table")}
+    verbs = {
+        "resume": ("resume", run),
+        "evaluate": ("evaluate", run),
+        "predict": ("predict", run, place / "photos" / "unlabeled"),
+        "export": ("export", run, "--format", "safetensors"),
+        "calibrate": ("calibrate", run, place / "photos" / "labeled"),
+    }
+    # Without its checksum, as older runs are, it is known by the checkpoint's.
     config.write_text(json.dumps(values))
-    status, said = say("resume", run)
-    assert status == 1
-    assert "undo the change" in said
+    for verb, words in verbs.items():
+        status, said = say(*words)
+        assert status == 1, verb
+        assert "undo the change" in said, verb
+    config.write_text(re.sub(r'("learning_rate": )[\d.]+', r"\g<1>7.0", content))
+    assert config.read_text() != content
+    for verb, words in (verbs | whole).items():
+        status, said = say(*words)
+        assert status == 1, verb
+        assert "was edited" in said, verb
+    assert "was edited" in say("report", run, "--out", tmp_path / "report.html")[1]
     config.write_text(content)
-    assert say("resume", run)[0] == 0
+    for verb, words in verbs.items():
+        if verb != "calibrate":  # those images are the training's
+            assert say(*words)[0] == 0, verb
 
 
 def test_another_place_is_named_as_advised(

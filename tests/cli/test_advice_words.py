@@ -49,11 +49,15 @@ def test_what_messages_name_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras, known = set(project["project"]["optional-dependencies"]), all_options()
-    wrong, counts = [], {"extras": 0, "commands": 0, "options": 0, "modules": 0}
+    wrong, counts = [], {"extras": 0, "packages": 0, "commands": 0, "options": 0, "modules": 0}
     for place, text in texts():
         for extra in re.findall(r"daso\[(\w+)\]", text):
             counts["extras"] += 1
             wrong += [] if extra in extras else [f"{place}: the extra {extra}"]
+            needed = ", ".join(project["project"]["optional-dependencies"].get(extra, ()))
+            for package in re.findall(r"\bneeds? ([a-z][\w-]*):", text):
+                counts["packages"] += 1
+                wrong += [] if package in needed else [f"{place}: {package} is not in {extra}"]
         for module in re.findall(r"python -m (daso[\w.]*)", text):
             counts["modules"] += 1
             wrong += [] if importlib.util.find_spec(module) else [f"{place}: {module}"]

@@ -28,6 +28,7 @@ from daso.cli.prediction.stream import predict_inputs
 from daso.data.source import Source
 from daso.export import load
 from daso.files import read_json, save_json
+from daso.train.config import RunConfig
 
 Capture = pytest.CaptureFixture[str]
 Rows = list[dict[str, str]]
@@ -219,6 +220,9 @@ def test_a_balanced_method_is_not_balanced_twice(
     config = read_json(finished_run / "config.json")
     config["train"]["labeled_sampling"] = "class-balanced"
     save_json(finished_run / "config.json", config)
+    trained = {"configuration": RunConfig.read(finished_run).fingerprint()}
+    for vouch in (finished_run / "checkpoints").glob("step-*.json"):
+        save_json(vouch, read_json(vouch) | trained)
     rows, said = predict(capsys, finished_run, images, "--prior", "uniform")
     assert rows == plain
     assert "class-balanced sampling" in said

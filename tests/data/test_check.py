@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             picture(path, size=(48, 40))
         picture(folder / "labeled/cat/wide.png", size=(130, 40))
 
+    def several(path: Path) -> None:
+        frames = [Image.open(picture(path, seed)).copy() for seed in (91, 92, 93)]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+
     def grey(folder: Path) -> None:
         for path in (folder / "unlabeled").glob("*.png"):
             picture(path, mode="L")
@@ -135,6 +140,17 @@ def breakages() -> dict[str, tuple[Any, dict[str, str]]]:
             lambda f: [picture(f / "labeled/emu/0.png"), picture(f / "test/emu/0.png")],
             {"single": "warning"},
         ),
+        "a link to no class": (
+            lambda f: (f / "labeled/emu").symlink_to(f / "gone"),
+            {"rows": "refused"},
+        ),
+        **{
+            f"several images in one {ending}": (
+                partial(lambda f, ending: several(f / f"unlabeled/x.{ending}"), ending=ending),
+                {"frames": "warning"},
+            )
+            for ending in ("gif", "webp", "png", "tif", "avif")
+        },
         "small": (lambda f: picture(f / "unlabeled/x.png", size=(12, 12)), {"small": "warning"}),
         "long": (wide, {"long": "warning"}),
         "grey": (grey, {"grey": "warning"}),

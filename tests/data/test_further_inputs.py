@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
 @pytest.mark.parametrize(
     ("labels", "classes", "counts", "told"),
     [
-        (["cat ", " cat", "cat", "dog"], ("cat", "dog"), [3, 1], "labels 'cat ': read as 'cat'"),
+        (["cat ", " cat", "cat", "dog"], ("cat", "dog"), [3, 1], "1 label 'cat ': read as 'cat'"),
         (["01", "01", "1", "1"], ("01", "1"), [2, 2], "as numbers"),
         (["1e3", "1000", "2e3", "2e3"], ("1000", "1e3", "2e3"), [1, 1, 2], "as numbers"),
         (['"1,000"', "1000", '"1,000"', "7"], ("1,000", "1000", "7"), [2, 1, 1], "as numbers"),
@@ -53,6 +55,12 @@ def read(source: Path) -> tuple[tuple[str, ...], list[int], str]:
         (["a|b", "a", "b", "a"], ("a", "a|b", "b"), [2, 1, 1], "'a|b' joins names"),
         (["a; b", "a", "b", "a"], ("a", "a; b", "b"), [2, 1, 1], "'a; b' joins names"),
         (["#N/A", "EU", "EU", "#N/A"], ("#N/A", "EU"), [2, 2], "'#N/A' reads like a missing"),
+        (["\uff11", "1", "2", "2"], ("1", "2", "\uff11"), [1, 2, 1], "as numbers"),
+        (["\u0661", "1", "2", "2"], ("1", "2", "\u0661"), [1, 2, 1], "as numbers"),
+        (["1.0", "1", "cat", "cat"], ("1", "1.0", "cat"), [1, 1, 2], "as numbers"),
+        (["a\t", "a\xa0", "a", "b"], ("a", "b"), [3, 1], "1 label 'a\\t': read as 'a'"),
+        (["a\u200b", "a", "b", "b"], ("a", "a\u200b", "b"), [1, 1, 2], "Unicode form"),
+        (['"a\nb"', "c", '"a\nb"', "c"], ("a\nb", "c"), [2, 2], "a line break"),
     ],
 )
 def test_labels_that_look_alike(
@@ -88,6 +96,10 @@ def test_numbers_in_shards_are_those_of_manifests(tmp_path: Path) -> None:
         (lambda text: "sep=;\n" + text.replace(",", ";"), None),
         (lambda text: text + ",\n\n,,\n", None),
         (lambda text: text.replace("\n", "\r"), "CR"),
+        (lambda text: text.replace("dog\n2", "dog\r2"), "line 3: a CR"),
+        (lambda text: text.encode("utf-16").decode("latin-1"), "UTF-16"),
+        (lambda text: text.encode("utf-16-le").decode("latin-1"), "NUL"),
+        (lambda text: text.encode("utf-32").decode("latin-1"), "UTF-32"),
         (lambda text: "sep=,\n" + text + "gone.png,cat\n", "line 7"),
         (lambda text: "[" + json.dumps({"path": "0.png", "label": "cat"}) + "]", "per line"),
     ],
@@ -97,7 +109,7 @@ def test_tables_as_programs_write_them(
 ) -> None:
     text = change(table(tmp_path, ROWS))
     file = tmp_path / ("m.jsonl" if text.startswith("[") else "m.csv")
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8" if text.isascii() else "latin-1")
     if wanted is None:
         assert read(file)[:2] == (("cat", "dog"), [2, 2])
     else:
@@ -127,6 +139,141 @@ def test_test_images_are_never_trained_on(tmp_path: Path, column: str, values: l
     parquet.write_table(rows, tmp_path / "set" / "train.parquet")
     with pytest.raises(DataError, match=f"'{column}' reads like a split"):
         read(tmp_path / "set")
+
+
+def arrays(**changed: object) -> Callable[[Path], Path]:
+    """Return a function that writes an .npz of four images; None leaves an array out."""
+
+    def write(folder: Path) -> Path:
+        parts = {"images": np.stack([pixels(n) for n in range(4)]), "labels": np.array([0, 1] * 2)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a name that stands twice
+            np.savez(folder / "x.npz", **parts | changed)
+            if "again" in changed:
+                with (
+                    zipfile.ZipFile(folder / "x.npz", "a") as archive,
+                    archive.open("labels.npy", "w") as file,
+                ):
+                    np.lib.format.write_array(file, 1 - parts["labels"])
+        return folder / "x.npz"
+
+    return write
+
+
+def rows_of_json(row: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        text = table(folder, ROWS).splitlines()[1:]
+        lines = [
+            json.dumps(dict(zip(("path", "label"), line.split(","), strict=True))) for line in text
+        ]
+        (folder / "m.jsonl").write_text("\n".join([row, *lines[1:]]))
+        return folder / "m.jsonl"
+
+    return write
+
+
+def columns(folder: Path) -> Path:
+    (folder / "m.csv").write_text(table(folder, [f"{one},x" for one in ROWS], "path,Label,label"))
+    return folder / "m.csv"
+
+
+def labels_of_shards(folder: Path) -> Path:
+    shard(folder / "train-0.tar", ["0", "1"])
+    with tarfile.open(folder / "train-0.tar", "a") as archive:
+        for name, content in (("2.png", png(pixels(2))), ("2.cls", b"0"), ("2.cls", b"1")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (arrays(again=None), "'labels.npy' 2 times"),
+        (rows_of_json('{"path": "0.png", "label": "cat", "label": "dog"}'), "'label' twice"),
+        (rows_of_json('{"path": "0.png", "label": "cat", "Label": "dog"}'), "'label' and 'Label'"),
+        (columns, "'Label' and 'label'"),
+        (labels_of_shards, "'2.cls' has another label"),
+    ],
+)
+def test_of_two_values_none_is_chosen_silently(
+    tmp_path: Path, write: Callable[[Path], Path], told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        read(write(tmp_path))
+
+
+def test_arrays_of_any_order_and_type_are_the_same_numbers(tmp_path: Path) -> None:
+    images, labels = np.stack([pixels(n) for n in range(4)]), np.array([0, 1, 0, 1])
+    for changed in (
+        {"images": np.asfortranarray(images)},
+        {"images": (images / 255).astype(">f8")},
+        {"images": images[::-1][::-1], "labels": labels.astype(">i2")},
+        {"labels": labels.astype(np.uint64)[:, None]},
+    ):
+        source = open_source(str(arrays(**changed)(tmp_path)))
+        assert np.array_equal(source.train.images, images.transpose(0, 3, 1, 2))
+        assert source.train.labels.tolist() == labels.tolist()
+    for changed, told in (
+        ({"labels": np.array([2**64 - 1, 0, 1, 0], np.uint64)}, "largest label"),
+        ({"labels": np.array([255, 0, 1, 0], np.uint8)}, "largest label"),
+        ({"labels": np.array(["a", None] * 2, dtype=object)}, "Python objects"),
+        ({"images": np.zeros(4, [("pixels", np.uint8, (8, 8, 3))])}, "images must be"),
+        ({"class_names": np.array([b"caf\xe9", b"caf\xe8", b"x"])}, "class 'x'"),
+    ):
+        with pytest.raises(DataError, match=told):
+            read(arrays(**changed)(tmp_path))
+    source = open_source(str(arrays(class_names=np.array([b"caf\xe9", b"caf\xe8"]))(tmp_path)))
+    assert source.class_names == ("caf\\xe9", "caf\\xe8")
+
+
+def test_columns_of_every_type_are_the_same_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    content = [png(pixels(n)) for n in range(4)]
+    images = [{"bytes": one, "path": None} for one in content]
+    texts, none = pa.array(ROWS), {"bytes": None, "path": None}
+    for image, label, told in (
+        (pa.array(images), texts.dictionary_encode(), None),
+        (pa.array(images), texts.cast(pa.large_string()), None),
+        (pa.array(content, pa.binary_view()), texts.cast(pa.string_view()), None),
+        (
+            pa.array(images, pa.struct({"bytes": pa.large_binary(), "path": pa.string()})),
+            texts,
+            None,
+        ),
+        (pa.array([[one] for one in images]), texts, "one image a row"),
+        (pa.array(content).dictionary_encode(), texts, "one image a row"),
+        (pa.array([None, *images[1:]]), texts, "row 0: the row has no image"),
+        (pa.array([none, *images[1:]]), texts, "row 0: the row has no image"),
+        (pa.array(images), pa.array([[one] for one in ROWS]), "integers or texts"),
+    ):
+        parquet.write_table(pa.table({"image": image, "label": label}), tmp_path / "train.parquet")
+        if told is None:
+            assert read(tmp_path)[:2] == (("cat", "dog"), [2, 2])
+        else:
+            with pytest.raises(DataError, match=told):
+                read(tmp_path)
+
+
+def test_what_storages_add_and_links_that_lead_nowhere(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos")
+    before = read(folder)
+    for number, name in enumerate(("@eaDir", "__MACOSX", "lost+found", "#recycle", ".cache")):
+        write_image(folder / "labeled" / name / "0.png", 200 + number)
+        write_image(folder / "labeled" / "cat" / name / "0.png", 300 + number)
+    (folder / "unlabeled" / "more").symlink_to("gone")
+    (folder / "labeled" / "cat" / "self").symlink_to(".")
+    after = read(folder)
+    assert after[:2] == before[:2]
+    assert "10 hidden folders" in after[2]
+    assert "1 broken link, such as" in after[2]
+    for place in ("labeled/emu", "test/emu", "val"):
+        (folder / place).symlink_to("gone")
+        with pytest.raises(DataError, match=rf"{place}:? is a link that leads nowhere"):
+            read(folder)
+        (folder / place).unlink()
 
 
 def test_captions_are_no_splits(tmp_path: Path) -> None:

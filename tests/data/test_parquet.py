@@ -241,7 +241,7 @@ def test_a_row_with_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
 def test_wrong_types(tmp_path: Path) -> None:
     path = tmp_path / "train.parquet"
     pq.write_table(pa.table({"img": ["a", "b"], "label": [0, 1]}), path)
-    with pytest.raises(DataError, match="must be struct"):
+    with pytest.raises(DataError, match="must be bytes or struct"):
         read_parquet(tmp_path)
     pq.write_table(pa.table({"img": [b"a", b"b"], "label": [0.5, 1.5]}), path)
     with pytest.raises(DataError, match=r"row 0: the label 0\.5 is neither"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def shard(root: Path, names: list[str], layout: int = tarfile.PAX_FORMAT) -> Pat
     root.mkdir()
     with tarfile.open(root / "train-000.tar", "w", format=layout) as archive:
         for number, name in enumerate(names):
-            label = str(number // 2 % 2).encode()
+            label = str(int(name.split(".")[0][-1]) % 2).encode()
             content = label if name.endswith(".cls") else png(number)
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -84,6 +85,12 @@ def test_shards_as_other_tools_write_them(tmp_path: Path) -> None:
         names = [f"{'x' * 150}{key}{ending}" for key in keys for ending in (".png", ".cls")]
         source = open_source(str(shard(tmp_path / f"layout-{layout}", names, layout)))
         assert len(source.train) == 4
+    twice = shard(tmp_path / "twice", [f"{key}{e}" for key in keys for e in (".png", ".cls")])
+    shutil.copy(twice / "train-000.tar", twice / "unlabeled-000.tar")
+    assert len(open_source(str(twice)).unlabeled or ()) == 4  # the keys are each shard's own
+    endings = (".png", ".info.json", ".png.json", ".cls")
+    others = shard(tmp_path / "others", [f"{key}{ending}" for key in keys for ending in endings])
+    assert len(open_source(str(others)).train) == 4
     cut = shard(tmp_path / "cut", [f"{key}{ending}" for key in keys for ending in (".png", ".cls")])
     file = cut / "train-000.tar"
     with tarfile.open(file) as archive:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,22 @@ def visit(browser: Browser) -> Iterator[Reports]:
     visit = Reports(browser)
     yield visit
     visit.close()
+
+
+def test_numbers_are_printed_as_python_prints_them(visit: Reports) -> None:
+    random = np.random.default_rng(0)
+    ties = [odd / 2**power for odd in range(1, 400, 2) for power in (1, 2, 3)]
+    values = [*ties, *random.uniform(0, 100, 2000).round(3).tolist(), *random.random(2000).tolist()]
+    values += [-value for value in values] + [0, 0.835, 0.145, 1e-9]
+    page = visit.open("about:blank")
+    templates = resources.files("daso.report.html.templates")
+    page.add_script_tag(content=templates.joinpath("numbers.js").read_text(encoding="utf-8"))
+    for digits in (0, 1, 2):
+        said = page.evaluate(f"values => values.map(value => fixed(value, {digits}))", values)
+        assert said == [f"{value:.{digits}f}" for value in values]
+    said = page.evaluate("values => values.map(value => percent(value))", values)
+    assert said == [f"{100 * value:.0f}%" for value in values]
+    assert page.evaluate("percent(null)") == "\N{EN DASH}"
 
 
 def column(page: Page, table: str, number: int) -> list[str]:

@@ -39,7 +39,7 @@ LISTINGS = ("methods", "presets")
 """Verbs in a folder of their own."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that end a verb as Ctrl-C does, with a word on how to go on."""
 
 

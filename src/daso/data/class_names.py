@@ -18,6 +18,8 @@ WHOLE = re.compile(r"(-?[0-9]{1,18})\.0+")
 BLANK_LETTERS = "\u115f\u1160\u2800"
 """Characters that count as letters or symbols but are invisible."""
 NUMBER_CLASSES = "number the classes 0, 1, 2 ..."
+CONTROLS = ("Cc", "Zl", "Zp")
+"""Categories of characters: controls, and ends of lines and paragraphs."""
 MISSING = re.compile(r"(-1(\.0+)?|nan|NaN|NAN|None|null|NULL|<NA>|NaT)?")
 """Texts that stand for a missing label; "NA" and "none" may be classes."""
 DOUBTFUL = frozenset(
@@ -58,7 +60,8 @@ def reading_notes(labels: Iterable[str], where: str) -> Iterator[str]:
         yield f"{where}: of the labels {which}: read as unlabeled"
     for label in sorted(counts.keys() - missing.keys()):
         if label != label.strip() and label.strip() in counts:
-            yield f"{where}: {counts[label]:,} labels {label!r}: read as {label.strip()!r}"
+            one = f"{counts[label]:,} label{'s' * (counts[label] > 1)} {label!r}"
+            yield f"{where}: {one}: read as {label.strip()!r}"
 
 
 def number_labels(
@@ -162,6 +165,10 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
             yield "joined-names", text, "each image has one label: choose one, or leave it empty"
     for name in unseen_names(class_names):
         yield "unseen-name", f"the class name {name!a} has no visible character", "rename it"
+    for name in class_names:
+        if any(unicodedata.category(c) in CONTROLS for c in name):
+            text = f"the class name {name!a} has a line break or another control character in it"
+            yield "unseen-name", text, "rename it"
     for group in alike_names(class_names):
         which = " and ".join(map(ascii, group))
         text = f"the class names {which} differ only in case, blanks, Unicode form or as numbers"
@@ -170,6 +177,7 @@ def name_faults(class_names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 def _key(name: str) -> str:
     folded = unicodedata.normalize("NFKC", name).casefold()
+    folded = "".join(str(unicodedata.decimal(c, c)) for c in folded)  # digits of any script
     # Category Cf: invisible characters, such as the zero-width space.
     letters = (c for c in folded if not c.isspace() and c != "_")
     seen = "".join(c for c in letters if unicodedata.category(c) != "Cf")

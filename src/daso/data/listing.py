@@ -23,6 +23,13 @@ PART_NAMES = {
 """The names of each part in folders, manifests and data sets, in any case."""
 JOURNAL = "daso-labels.jsonl"
 """The file of the labels of ``daso label``, or the end of its name."""
+SYSTEM_FOLDERS = frozenset(
+    {
+        *("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "__pycache__"),
+        "system volume information",
+    }
+)
+"""Folders of storages and archives with small copies or removed files, in small letters."""
 LIKE_PART = re.compile(
     r"\W*((public|private)?[ _-]?(train|test|val|dev|eval|hold.?out|unlabel)[a-z]*[ _-]?\d*"
     r"|tr|te|va|ts)\W*",
@@ -89,6 +96,11 @@ class Listing:
         object.__setattr__(self, "class_names", tuple(map(printable, self.class_names)))
         if not self.partial:
             refuse_empty_classes(self.pools["train"].labels, self.class_names, self.where)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is not read: it is hidden, or a storage's own."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def part_called(name: str) -> str | None:

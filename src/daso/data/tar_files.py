@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
+from daso.data.listing import is_hidden
 from daso.data.places import is_address
 from daso.errors import DasoError, DataError, MissingDependencyError
 
@@ -131,7 +132,7 @@ def regular_members(
     """
     for member in members(archive):
         parts = PurePosixPath(member.name).parts
-        hidden = any(part.startswith(".") and part != ".." for part in parts)
+        hidden = any(is_hidden(part) and part != ".." for part in parts)
         if hidden and not member.isdir():
             passed("hidden files", member.name)
         elif member.isreg():

@@ -170,7 +170,7 @@ def turn(images: Tensor, quarters: Tensor) -> Tensor:
     height, width = images.shape[2:]
     if height != width:
         raise OptionError(
-            f"ReMixMatch rotates images by 90 degrees, and {height} x {width} is not square; "
+            f"ReMixMatch rotates images by 90 degrees, and {width} x {height} is not square; "
             f"--rotation-weight 0 turns this off"
         )
     quarters = quarters[:, None, None, None]

@@ -69,9 +69,14 @@ class EstimatePrior(Plan):
         missing = (held_out.bincount(minlength=len(data.class_names)) == 0).nonzero()[:, 0]
         if len(missing):
             names = ", ".join(data.class_names[k] for k in missing[:10])
+            cure = f"set some aside with --holdout {len(data.class_names)}"
+            if data.holdout is not None and not len(data.split.holdout):
+                cure = "add validation images of them"
+            elif data.class_counts[missing.numpy()].min() < 2:
+                cure = "label more images of them"
             raise OptionError(
                 f"estimate needs held-out images of every class, and {len(missing)} classes have "
-                f"none ({names}{', ...' if len(missing) > 10 else ''}); raise --holdout"
+                f"none ({names}{', ...' if len(missing) > 10 else ''}); {cure}"
             )
         return data
 

@@ -19,7 +19,7 @@ from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network, trained_encoder
 from daso.train.encoder.pretrained import require_given, with_kept_backbone
 from daso.train.folder.best import model_folder
-from daso.train.folder.checkpoint import load_checkpoint
+from daso.train.folder.checkpoint import load_checkpoint, refuse_changed_configuration
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def load_model(
     config = RunConfig.read(folder)
     data = read_json(folder / "data.json")
     checkpoint = load_checkpoint(model_folder(folder, config.train.deploy), warn)
+    refuse_changed_configuration(folder, config.fingerprint(), checkpoint.configuration)
     state = with_kept_backbone(folder, data, checkpoint.average())
     return rebuild_model(
         config, data, state, checkpoint.output, checkpoint.step, device, str(folder), encoder

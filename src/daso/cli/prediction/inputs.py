@@ -21,6 +21,7 @@ from daso.data.formats.manifest_rows import read_paths, where
 from daso.data.formats.passed_over import PassedOver
 from daso.data.images.decode import SUFFIXES as IMAGES
 from daso.data.images.encoded import origin_of
+from daso.data.listing import is_hidden
 from daso.errors import DataError
 
 STDIN = "-"
@@ -151,7 +152,7 @@ def _images_below(
     names.sort(key=lambda entry: entry[0] + os.sep * entry[1])
     for name, is_folder in names:
         path = os.path.join(folder, name)  # noqa: PTH118 - faster for a million of them
-        if is_folder and name.startswith("."):
+        if is_folder and is_hidden(name):
             passed.add("hidden folders", path)
         elif is_folder:
             yield from _images_below(path, parents | {identity}, passed)

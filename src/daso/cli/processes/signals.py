@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""The last is what Slurm's --signal=USR1@90 sends; a process that does not listen dies of it."""
 REPEAT_SECONDS = 2.0
 """Signals repeated within this time are ignored: torchrun forwards what was sent to all."""
 NOTICE = (
@@ -35,7 +36,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Treat SIGINT, SIGTERM and SIGHUP as requests to stop.
+        """Treat ``SIGNALS`` as requests to stop.
 
         A later second one raises KeyboardInterrupt. Only the main thread can handle signals; in any
         other thread this does nothing. A signal that is ignored, such as SIGHUP under nohup, stays

@@ -39,7 +39,6 @@ def run(argv: Sequence[str]) -> None:
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
     from daso.train.config import RunConfig
-    from daso.train.folder.checkpoint import refuse_changed_configuration
     from daso.train.loop import evaluate_network
     from daso.train.model import load_model
     from daso.train.run_data import describe_data, moved, open_configured
@@ -53,7 +52,6 @@ def run(argv: Sequence[str]) -> None:
     saved, current = read_json(command.folder / "data.json"), describe_data(data)
     differ = [key for key in DECISIVE if saved.get(key) != current[key]]
     if differ:
-        refuse_changed_configuration(command.folder, config.fingerprint())
         changes = describe_changes(saved, current) or [f"other {key}" for key in differ]
         raise RunError(
             f"not the images of the run: {'; '.join(changes)}; name the run's images with --data"

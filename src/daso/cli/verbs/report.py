@@ -31,6 +31,7 @@ class ReportCommand:
 def run(argv: Sequence[str]) -> None:
     """Write the report."""
     command = parse(ReportCommand, argv, "daso report")
+    from daso.cli.terminal.counters import notice
     from daso.report.html.page import write_report
 
     for name in ("data", "device"):
@@ -41,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     if command.refresh:
         for folder in (command.folder, *([command.out.parent] if command.out else [])):
             check_writable(folder)
-        from daso.cli.terminal.counters import embedding_progress, notice
+        from daso.cli.terminal.counters import embedding_progress
         from daso.train.beliefs.schedule import refresh_beliefs
 
         step = refresh_beliefs(
@@ -52,5 +53,5 @@ def run(argv: Sequence[str]) -> None:
             progress=embedding_progress(),
         )
         notice(f"predicted the images with the checkpoint of step {step:,}")
-    for path in write_report(command.folder, command.out):
+    for path in write_report(command.folder, command.out, notice):
         print(path)

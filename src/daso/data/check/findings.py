@@ -137,6 +137,15 @@ def shapes(scan: Scan) -> Iterator[Finding]:
         yield Finding("warning", "long", text, cure, tuple(long))
 
 
+def frames(scan: Scan) -> Iterator[Finding]:
+    """Yield files of several images, of which only the first is used."""
+    several = tuple((name, "") for name, header in scan.headers() if header.several)
+    if several:
+        text = f"{how_many(several, 'file')} with several frames or pages; only the first is used"
+        cure = "write the others to files of their own if they matter"
+        yield Finding("warning", "frames", text, cure, several)
+
+
 def colors(scan: Scan) -> Iterator[Finding]:
     """Yield a mixture of gray and color images; warn if it tells the parts apart."""
     greys = {

@@ -18,6 +18,7 @@ from daso.data.check.findings import (
     class_sizes,
     colors,
     empty_classes,
+    frames,
     memory,
     names,
     shapes,
@@ -140,6 +141,7 @@ def check_data(
         *class_sizes(scan, class_names),
         *names(class_names),
         *shapes(scan),
+        *frames(scan),
         *colors(scan),
         *memory(scan),
     ]

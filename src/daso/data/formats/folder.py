@@ -17,11 +17,11 @@ from daso.data.formats.image_walk import (
     walk,
 )
 from daso.data.formats.manifest import is_manifest
-from daso.data.formats.passed_over import PassedOver
+from daso.data.formats.passed_over import PassedOver, is_broken_link
 from daso.data.formats.tar_shards import is_shards, unlabeled_tars
 from daso.data.images.decode import SUFFIXES
 from daso.data.images.encoded import EncodedImages
-from daso.data.listing import JOURNAL, Listing, part_called, splits_by_part
+from daso.data.listing import JOURNAL, Listing, is_hidden, part_called, splits_by_part
 from daso.data.source import UNLABELED
 from daso.errors import DataError, OptionError, nearest, problems, same_name
 
@@ -31,6 +31,7 @@ CONTAINERS = (
     ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".h5", ".hdf5", ".mat",
 )  # fmt: skip
 """Endings of files that may hold or list images."""
+LEADS_NOWHERE = "is a link that leads nowhere; mend or remove it"
 NO_IMAGES = f"no images in it ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder"
 
 
@@ -136,6 +137,9 @@ def _find_parts(
     labeled: Path | None = folder
     notes = tuple[str, ...]()
     if is_image_folder(folder, partial=partial):
+        for entry in filter(is_broken_link, sorted(folder.iterdir())):
+            if part_called(entry.name):
+                raise DataError(f"{entry} {LEADS_NOWHERE}")
         inside, _ = splits_by_part(subfolders(folder), folder, needs_train=False)
         notes = data_beside(folder, (), read_folders=inside.values())
         labeled = folder / inside.pop("train") if "train" in inside else None
@@ -217,8 +221,10 @@ def _class_files(folder: Path, faults: Faults, *, partial: bool = False) -> dict
     for entry in sorted(folder.iterdir()):
         if entry.is_file() and not is_image(entry):
             faults.others.add_file(str(entry))
-        elif entry.is_dir() and entry.name.startswith("."):
+        elif entry.is_dir() and is_hidden(entry.name):
             faults.others.add("hidden folders", str(entry))
+        elif is_broken_link(entry) and not is_image(entry):
+            faults.append((str(entry), LEADS_NOWHERE))
     return {name: image_files(folder / name, faults) for name in names}
 
 

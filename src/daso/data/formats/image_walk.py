@@ -9,7 +9,7 @@ from pathlib import Path
 from daso.data.formats.passed_over import PassedOver
 from daso.data.formats.tar_shards import is_shards
 from daso.data.images.decode import SUFFIXES
-from daso.data.listing import JOURNAL
+from daso.data.listing import JOURNAL, is_hidden
 from daso.errors import DataError
 
 PERMIT = "grant read access (chmod -R u+rX), or remove it"
@@ -25,7 +25,7 @@ class Faults(list[tuple[str, str]]):
 
 def subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, without hidden ones."""
-    return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    return sorted(e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name))
 
 
 def image_files(folder: Path, faults: Faults) -> list[Path]:
@@ -54,7 +54,7 @@ def walk(
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        hidden = [name for name in subfolders if name.startswith(".")]
+        hidden = [name for name in subfolders if is_hidden(name)]
         if others is not None:
             for name in hidden:
                 others.add("hidden folders", str(Path(parent) / name))

@@ -81,7 +81,7 @@ def read_rows(file: Path, bad: Bad) -> tuple[list[ManifestRow], dict[str, str], 
             raise DataError(f"{file}: more than {MOST_ROWS:,} rows")
     if not records and not bad:
         raise DataError(f"{file}: no rows in it")
-    columns = choose_columns(list(names))
+    columns = choose_columns(list(names), file)
     for role in ("path", "label"):
         if role not in columns and records:
             raise _no_column(file, role, list(names))
@@ -125,7 +125,7 @@ def read_paths(file: Path) -> Iterator[tuple[int, str | DataError]]:
             yield line, DataError(record)
             continue
         if column is None:
-            column = choose_columns(list(record)).get("path")
+            column = choose_columns(list(record), file).get("path")
             if column is None:
                 raise _no_column(file, "path", list(record))
         try:
@@ -152,9 +152,13 @@ def _no_column(file: Path, role: str, names: Sequence[str]) -> DataError:
     )
 
 
-def choose_columns(names: Sequence[str]) -> dict[str, str]:
+def choose_columns(names: Sequence[str], file: Path) -> dict[str, str]:
     """Return the columns of the path, the label and the split."""
-    by_name = {name.strip().lower(): name for name in reversed(names)}
+    by_name: dict[str, str] = {}
+    for name in names:
+        other = by_name.setdefault(name.strip().lower(), name)
+        if name != other and name.strip().lower() in USED:
+            raise DataError(f"{file}: the columns {other!r} and {name!r} have one name; keep one")
     return {
         role: by_name[first]
         for role, valid in COLUMNS.items()
@@ -190,7 +194,7 @@ def _lines(file: Path) -> Iterator[str]:
             place = where(file, number)
             if number == 1:
                 if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise DataError(f"{file}: is UTF-16; {cure}")
+                    raise DataError(f"{file}: is UTF-16 or UTF-32; {cure}")
                 content = content.removeprefix(b"\xef\xbb\xbf")
             if len(content) > LONGEST_LINE:
                 raise DataError(f"{place}: longer than {LONGEST_LINE:,} bytes; not a manifest")
@@ -208,8 +212,9 @@ def _csv(file: Path) -> Records:
     first = next(lines, "")
     if not first.strip():
         raise DataError(f"{file}: its first line is empty; name the columns, such as path,label")
+    ends = "save it with line ends of LF or CR LF"
     if "\r" in first.rstrip("\r\n"):
-        raise DataError(f"{file}: its lines end in CR alone; save it with line ends of LF or CR LF")
+        raise DataError(f"{file}: its lines end in CR alone; {ends}")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     if told := SEPARATOR.fullmatch(first):  # a line for spreadsheets, above the names
         delimiter = told.group(1)
@@ -235,6 +240,8 @@ def _csv(file: Path) -> Records:
                     yield line, f"has {len(fields)} fields, the first line {len(names)}"
             line = reader.line_num + 1
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise DataError(f"{where(file, line)}: a CR ends a line within it; {ends}") from None
         read = f" (read to line {reader.line_num})" if reader.line_num > line else ""
         raise DataError(f"{where(file, line)}: {error}{read}; {QUOTES}") from None
 
@@ -245,6 +252,16 @@ def _holds_rows(fields: Sequence[str], delimiter: str, count: int) -> bool:
     return any(len(line) >= count and any(map(FILE_ENDING.search, line)) for line in lines)
 
 
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, in which no column's name may stand twice: which value is meant?"""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        for name in USED & record.keys():
+            if sum(name == other for other, _ in pairs) > 1:
+                raise DataError(f"has the name {name!r} twice")
+    return record
+
+
 def _json_lines(file: Path) -> Records:
     for number, line in enumerate(_lines(file), 1):
         if number == 1 and line.lstrip().startswith("["):
@@ -252,7 +269,10 @@ def _json_lines(file: Path) -> Records:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
+        except DataError as error:
+            yield number, str(error)
+            continue
         except (ValueError, RecursionError) as error:
             yield number, f"is not JSON: {error}"
             continue
@@ -273,7 +293,7 @@ def _parquet(file: Path) -> Records:
         names = [name for name in table.schema.names if name.strip().lower() in USED]
         if len(set(names)) < len(names):
             raise DataError(f"{file}: has a column twice: {', '.join(names)}")
-        used = list(choose_columns(names).values())
+        used = list(choose_columns(names, file).values())
         used += split_columns(table, [name for name in table.schema.names if name not in used])
         columns = (
             (value for part in table.column(name) for value in part.to_pylist()) for name in used

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,9 @@ def read_npz(path: Path, *, partial: bool = False) -> Source:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            for name, times in Counter(archive.namelist()).items():
+                if times > 1:
+                    raise DataError(f"holds {name!r} {times} times; write each array once")
             for member in archive.infolist():
                 _check_size(archive, member, path.stat().st_size)
         with np.load(path, allow_pickle=False) as stored:
@@ -98,4 +102,6 @@ def _texts(names: npt.NDArray[np.generic] | None) -> list[str] | None:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise DataError(f"class_names must be a list of texts, got {names.dtype} {names.shape}")
     texts = names.tolist()
-    return [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in texts]
+    return [
+        n.decode("utf-8", "backslashreplace") if isinstance(n, bytes) else str(n) for n in texts
+    ]

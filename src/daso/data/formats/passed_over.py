@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 PLURAL = re.compile(r"\b(file|folder|link|device|sample|image)s\b")
 MOST_KINDS = 20
 """Kinds that are named in notes."""
+
+
+def is_broken_link(path: Path) -> bool:
+    """Whether a path is a link to what is not there."""
+    return path.is_symlink() and not path.exists()
 
 
 @dataclass
@@ -27,6 +32,9 @@ class PassedOver:
         if path.name.startswith("."):
             if "daso-label" not in path.name:
                 self.add("hidden files", name)
+            return
+        if is_broken_link(Path(name)):
+            self.add("broken links", name)
             return
         ending = path.suffix.lower()
         self.add(f"{ending} files" if ending else "files without an ending", name)

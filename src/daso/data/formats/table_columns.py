@@ -91,9 +91,11 @@ def find_columns(schema: Any, file: Path, *, labeled: bool) -> tuple[str, str]:
     content = schema.field(image).type
     if types.is_struct(content) and (index := content.get_field_index("bytes")) >= 0:
         content = content.field(index).type
-    if not (types.is_binary(content) or types.is_large_binary(content)):
+    binary = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    if not any(is_known(content) for is_known in binary):
         kind = schema.field(image).type
-        raise DataError(f"{file}: column {image} must be struct{{bytes, path}}, found {kind}")
+        what = "bytes or struct{bytes, path}, one image a row"
+        raise DataError(f"{file}: column {image} must be {what}, found {kind}")
     if not label:
         return image, label
     kind = schema.field(label).type

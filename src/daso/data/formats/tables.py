@@ -148,8 +148,7 @@ class TableFiles:
 
     def _without_bytes(self, path: str | None) -> Item:
         if path is None or self.with_paths:
-            # A row without bytes is reported like any other unreadable image.
-            return Path(path) if path else b""
+            return Path(path) if path else DataError("the row has no image")
         return DataError(
             f"only the path of the image, {path[:200]!r}, is in the file; embed the images, as "
             "Dataset.save_to_disk of datasets does"

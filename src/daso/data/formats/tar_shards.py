@@ -194,8 +194,8 @@ def read_samples(
     with open_tar(shard) as archive:
         files = regular_members(archive, passed.add)
         for key, members in itertools.groupby(files, lambda member: _split(member.name)[0]):
-            image, label, has_image = b"", "", False
-            first, more, endings, place = "", [], set(), (0, 0)
+            image, label, has_image, classes = b"", "", False, set[str]()
+            first, more, endings, place = "", [], set[str](), (0, 0)
             for member in members:
                 first = first or member.name
                 ending = _split(member.name)[1]
@@ -209,7 +209,11 @@ def read_samples(
                 elif PurePosixPath(member.name).suffix.lower() in SUFFIXES:
                     more.append(member.name)
                 elif ending == "cls":
-                    label = read_member(archive, member).decode("utf-8-sig", "replace").strip()
+                    text = read_member(archive, member).decode("utf-8-sig", "surrogateescape")
+                    if classes - {text.strip()}:
+                        what = f"{member.name[:200]!r} has another label than before"
+                        raise DataError(f"{shard}: {what}; give each image one")
+                    classes.add(label := text.strip())
                 elif ending == "json" and not label:
                     label = _json_label(read_member(archive, member))
             for name in more:

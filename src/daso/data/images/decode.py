@@ -52,11 +52,15 @@ class LargeImageError(DataError):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Height and width in pixels after the EXIF orientation, and whether the image is gray."""
+    """Height and width in pixels after the EXIF orientation, and whether the image is gray.
+
+    ``several``: whether the file holds further frames or pages, which are not read.
+    """
 
     height: int
     width: int
     grey: bool
+    several: bool = False
 
 
 def read_header(source: Path | bytes) -> ImageHeader:
@@ -71,7 +75,7 @@ def read_header(source: Path | bytes) -> ImageHeader:
             image.load()
         if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
-        return ImageHeader(height, width, _is_grey(image))
+        return ImageHeader(height, width, _is_grey(image), _holds_several(image))
 
 
 def decode(
@@ -216,6 +220,16 @@ def _is_grey(image: Image.Image) -> bool:
         colors = bytes(image.palette.palette)
         return width is not None and colors[0::width] == colors[1::width] == colors[2::width]
     return image.mode in ("1", "L", "LA", "La", "F", "I") or image.mode.startswith("I;16")
+
+
+def _holds_several(image: Image.Image) -> bool:
+    # A phone's JPEG holds the same picture for a small screen, too.
+    if image.format == "MPO":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame takes nothing from the first
+        return True
 
 
 def _orientation(image: Image.Image) -> int:

@@ -225,6 +225,8 @@ def create_app(
         for file in resources.files("daso.label.web.page").iterdir()
         if (ending := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
     }
+    numbers = resources.files("daso.report.html.templates").joinpath("numbers.js").read_bytes()
+    static["numbers.js"] = (numbers + b"export { fixed, percent };\n", MEDIA_TYPES[".js"])
 
     async def show_file(request: Request) -> Response:
         if (file := static.get(request.path_params["name"])) is None:

@@ -81,7 +81,7 @@ def render(run: Run) -> tuple[str, str | None]:
     sides = [number(side) or 0 for side in shape[1:]] if isinstance(shape, list) else []
     text = render_page(
         "report.html",
-        ("common.js", "report.js"),
+        ("numbers.js", "common.js", "report.js"),
         [(name, title) for name, title, _ in SECTIONS if name in contents],
         run.problems,
         run=run,
@@ -97,12 +97,15 @@ def render(run: Run) -> tuple[str, str | None]:
     return text, contents["label_next"]["csv"] if "label_next" in contents else None
 
 
-def write_report(folder: Path, out: Path | None = None) -> list[Path]:
+def write_report(
+    folder: Path, out: Path | None = None, warn: Callable[[str], None] | None = None
+) -> list[Path]:
     """Write the report of a run as one HTML file and what to label next as CSV.
 
     Args:
         folder: of the run, complete or not.
         out: HTML file to write (default: ``report.html`` in the run folder).
+        warn: called with each damage of the run folder, which the page names, too.
 
     Returns:
         The paths of the files written.
@@ -117,6 +120,9 @@ def write_report(folder: Path, out: Path | None = None) -> list[Path]:
     except OSError as error:
         raise RunError(f"cannot create {out.parent}: {error.strerror or error}") from error
     text, table = render(run)
+    if warn is not None:
+        for problem in run.problems:
+            warn(problem)
     write_text(out, text)
     written = [out]
     if table is not None:

@@ -17,6 +17,8 @@ from daso.report.wording import isolated
 
 GALLERIES = ("disagreeing", "confident", "uncertain")
 PARTS = ("score", "uncertainty", "rarity", "novelty")
+DIGITS = 6
+"""Decimals of a probability: few enough for small pages, and whole percents stay as they are."""
 SUMMARIZED = 20
 """Number of images to label next that the summary covers."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -78,11 +80,11 @@ def items(run: Run) -> list[Row]:
             "file": file,
             "thumb": thumbs.get((0, index), -1),
             "linear": arrays["pool.linear"][row].tolist(),
-            "linear_probs": [round(float(p), 3) for p in arrays["pool.linear_probs"][row]],
+            "linear_probs": [round(float(p), DIGITS) for p in arrays["pool.linear_probs"][row]],
             "semantic": arrays["pool.semantic"][row].tolist(),
-            "semantic_probs": [round(float(p), 3) for p in arrays["pool.semantic_probs"][row]],
+            "semantic_probs": [round(float(p), DIGITS) for p in arrays["pool.semantic_probs"][row]],
             "final": int(arrays["pool.final"][row]),
-            "confidence": round(float(arrays["pool.confidence"][row]), 3),
+            "confidence": round(float(arrays["pool.confidence"][row]), DIGITS),
             "truth": int(arrays["pool.truth"][row]),
             "near": [
                 [label, thumbs.get((1, n), -1), round(cos, 3), labeled_path(n)]

@@ -60,7 +60,7 @@ def named_encoder(
         return build_vector_encoder(str(options.network), mean, std)
     channels, height, width = shape
     if options.resolution is not None and height != width:
-        raise OptionError(f"resolution needs square images, these are {height} x {width}")
+        raise OptionError(f"resolution needs square images, these are {width} x {height}")
     if module is not None:
         return cast(Encoder, copy.deepcopy(module))
     return build_encoder(str(options.network), channels, options.resolution or max(height, width))

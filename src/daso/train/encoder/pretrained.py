@@ -67,7 +67,7 @@ def open_backbone(
     side = backbone.preprocessing.resolution
     if side is not None and shape[1] != shape[2]:
         raise OptionError(
-            f"{backbone.name} needs square images of {side} pixels, not {shape[1]} x {shape[2]}; "
+            f"{backbone.name} needs square images of {side} pixels, not {shape[2]} x {shape[1]}; "
             f"--size {side} makes a folder's images square"
         )
     return backbone

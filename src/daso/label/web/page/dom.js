@@ -73,12 +73,7 @@ export function preload(images, side) {
   }
 }
 
-// Half to even, as Python rounds: the report and the terminal print the same digits.
-export const fixed = (value, digits) => {
-  const text = value.toFixed(digits), half = Math.abs(value * 2 ** (digits + 1)) % 2 === 1;
-  return half && text.at(-1) % 2 ? (value - 0.5 / 10 ** digits).toFixed(digits) : text;
-};
-export const percent = (share, digits = 0) => (share === null || share === undefined ? "–" : `${fixed(100 * share, digits)}%`);
+export { fixed, percent } from "./numbers.js";
 export const count = (value) => Math.round(value).toLocaleString("en-US");
 export const images = (value) => `${count(value)} ${value === 1 ? "image" : "images"}`;
 

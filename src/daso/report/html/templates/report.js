@@ -9,10 +9,6 @@
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const percent = (share) => {
-    const value = 100 * share, text = value.toFixed(0); // half to even, as Python rounds
-    return `${Math.abs(2 * value) % 2 === 1 && text % 2 ? text - 1 : text}%`;
-  };
 
   // Pictures that stand in tables.
   const thumbs = data.galleries ? data.galleries.thumbs : [];
