@@ -74,6 +74,15 @@ def test_classes_of_the_test_folder_are_offered_from_the_start(photos: Path) -> 
     assert len(again.pools["test"]) == TESTED
 
 
+def _counts(folder: Path) -> tuple[object, ...]:
+    """What the page says of a folder, if it is opened anew."""
+    data = open_for_labeling(str(folder))
+    with Journal.open(data.journal) as journal:
+        state = Session(data, journal).state()
+    labels = {one["name"]: one["labels"] for one in state["classes"]}
+    return labels, state["images"], state["undecided"], state["none"]
+
+
 def test_labels_are_exported_and_files_are_sorted_and_put_back(
     labeled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +93,10 @@ def test_labels_are_exported_and_files_are_sorted_and_put_back(
         rows = [row["label"] for row in csv.DictReader(file)]
     assert rows.count("new") == 1
     before = {path.relative_to(labeled) for path in labeled.rglob("*.png")}
+    counts = _counts(labeled)
+    assert main(["label", str(labeled), "--apply"]) == 0
+    assert _counts(labeled) == counts, "an image and its sorted copy are one"
+    assert main(["label", str(labeled), "--apply", "--undo"]) == 0
     assert main(["label", str(labeled), "--apply", "--move"]) == 0
     assert len(list((labeled / "labeled" / "new").iterdir())) == 1
     assert len(list(labeled.rglob("*.png"))) == len(before)

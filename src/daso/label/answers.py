@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daso.label.advice import Advice
-from daso.label.decisions import NONE
+from daso.label.decisions import UNDECIDED
 from daso.label.suggest import Suggestion
 
 Answer = dict[str, Any]
@@ -58,7 +58,7 @@ def similar(
     """Return the images nearest to one, labeled or not, by the cosine of their features."""
     cosine = advice.unit @ advice.unit[image]
     cosine[image] = -2
-    cosine[labels == NONE] = -2
+    cosine[labels < UNDECIDED] = -2
     count = min(count, len(cosine))
     near = np.argpartition(-cosine, count - 1)[:count] if count > 0 else np.zeros(0, np.int64)
     order = near[np.argsort(-cosine[near], kind="stable")]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from daso.data.journal import Entry
+from daso.data.journal import Entry, Journal
 from daso.data.journal.entries import PERSONAL
 from daso.errors import DataError
 from daso.label.images import Images
 
-UNDECIDED, NONE = -1, -2
-"""Labels of an image that nobody has decided, and of one of none of the classes."""
+UNDECIDED, NONE, SORTED = -1, -2, -3
+"""Labels of an image that nobody has decided, of one of none of the classes, and of one whose copy in
+a class folder, made by ``daso label --apply``, has the label."""
 
 
 class Decisions:
@@ -21,14 +22,14 @@ class Decisions:
 
     Attributes:
         names: of the classes: those of the data, then added ones.
-        labels: int64 (N,): a class, ``UNDECIDED`` or ``NONE``.
+        labels: int64 (N,): a class, ``UNDECIDED``, ``NONE`` or ``SORTED``.
         skipped: images that were put aside last.
         kept: images whose label was confirmed last.
         entries: those in force, oldest first.
         changed: images that are others than when they were decided; that is not used.
     """
 
-    def __init__(self, images: Images, names: Sequence[str], entries: Sequence[Entry]) -> None:
+    def __init__(self, images: Images, names: Sequence[str], journal: Journal) -> None:
         self.names = list(names)
         self.given = len(self.names)
         self.labels = images.labels.copy()
@@ -37,8 +38,8 @@ class Decisions:
         self.entries: list[Entry] = []
         self._first = images.labels
         self._history: dict[int, list[Entry]] = {}
-        undone = {entry.undoes for entry in entries if entry.action == "undo"}
-        alive = [entry for entry in entries if entry.number not in undone]
+        undone = {entry.undoes for entry in journal.entries if entry.action == "undo"}
+        alive = [entry for entry in journal.entries if entry.number not in undone]
         self._numbers = images.find({entry.image for entry in alive if entry.image is not None})
         for entry in alive:
             if entry.action in PERSONAL:
@@ -47,6 +48,10 @@ class Decisions:
         for image in self.changed:
             del self._history[image]
             self._settle(image)
+        applied = journal.applied()
+        for name, entry in journal.decisions().items():
+            if entry.number in applied and (image := self._numbers.get(name)) is not None:
+                self.labels[image] = SORTED
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return the number of labels of each class, (K,)."""

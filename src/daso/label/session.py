@@ -15,7 +15,7 @@ from daso.errors import DataError, OptionError, nearest
 from daso.label import answers
 from daso.label.advice import Adviser, Snapshot
 from daso.label.answers import Answer
-from daso.label.decisions import NONE, UNDECIDED, Decisions
+from daso.label.decisions import NONE, SORTED, UNDECIDED, Decisions
 from daso.label.images import Embedding, Images, LabelingData
 from daso.label.progress import labels_per_minute, progress
 from daso.label.suggest import Suggestion
@@ -54,7 +54,7 @@ class Session:
         self.journal = journal
         # Of actions, which wait for the disk; taken before the other, of what is in memory.
         self._writing, self._lock = threading.RLock(), threading.RLock()
-        self._decisions = Decisions(self.images, data.class_names, journal.entries)
+        self._decisions = Decisions(self.images, data.class_names, journal)
         self._round = sum(entry.action == "round" for entry in journal.entries)
         self._changes = self._since_advice = 0
         self._doubts: tuple[int, list[LabelDoubt]] | None = None
@@ -99,7 +99,7 @@ class Session:
                     }
                     for number, name in enumerate(decisions.names)
                 ],
-                "images": len(labels),
+                "images": int((labels != SORTED).sum()),
                 "undecided": int((labels == UNDECIDED).sum()),
                 "none": int((labels == NONE).sum()),
                 "skipped": len(decisions.skipped),

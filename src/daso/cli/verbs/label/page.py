@@ -81,7 +81,8 @@ def placed(
         for name, value in {**folders, "data": data, "cache": cache}.items()
         if value
     )
-    arguments = (source, *(word for pair in given for word in pair), *words)
+    # Images that the page cannot read are left out of its trainings too.
+    arguments = (source, *(word for pair in given for word in pair), "--skip-bad", *words)
     rounds = out or Path("runs") / f"{path.resolve().name or 'data'}-label"
     return Place(source, folders, data, None, None, arguments, network, rounds)
 
@@ -110,11 +111,15 @@ def label(
     known = [str(details["run"]) for details in rounds if details and "run" in details]
     trained = [Path(run) for run in known if (Path(run) / "summary.json").exists()]
     images = Images(data)
-    notice(f"{place.source}: {len(images):,} images to label, {len(data.class_names)} classes")
     start = trained[-1] if trained else place.folder
     # A name that means nothing is refused before the page opens; weights are needed for no label.
     named = None if start or place.network is None else _encoder(images, None, place)
     session = Session(data, journal)
+    there = session.state()
+    notice(
+        f"{place.source}: {there['undecided']:,} of {there['images']:,} images to label, "
+        f"{len(there['classes'])} classes"
+    )
 
     def compute(run: Path | None, progress: Progress) -> Embedding:
         return _features(images, run, place, progress, named)

@@ -88,7 +88,7 @@ export class Confirm {
     if (!this.picker) return;
     const rare = rareNames(), focused = this.picker.contains(document.activeElement);
     this.picker.replaceChildren(...this.order().map((one) => h("button", { type: "button", class: `pill${rare.has(one.name) ? " rare" : ""}`, "aria-pressed": String(one.name === this.label), onclick: () => this.choose(one.name) },
-      h("bdi", {}, one.name), h("small", {}, one.expected === null ? count(one.labels) : `${count(one.labels)} + ~${count(one.expected)}`))));
+      h("bdi", {}, one.name), h("small", {}, one.expected === null ? `${count(one.labels)} labeled` : `${count(one.labels)} labeled, ~${count(one.expected)} expected`))));
     const now = this.picker.querySelector("[aria-pressed=true]");
     if (focused) now?.focus();
     now?.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -61,7 +61,7 @@ export class Progress {
     return h("section", { class: "card" }, h("div", { class: "cardhead" }, h("h3", {}, "Labels per class"), h("p", { class: "key" }, h("span", { class: "swatch before" }), "before", h("span", { class: "swatch here" }), "given in this page")),
       h("ul", { class: "bars" }, order.map((one) => {
         const added = Math.min(one.labels, here.get(one.name) ?? 0);
-        return h("li", { class: rare.has(one.name) && classes.length > 2 ? "rare" : "" }, h("bdi", { class: "name" }, one.name), h("span", { class: "bar2", "aria-hidden": "true", style: { "--before": (one.labels - added) / most, "--here": added / most } }, h("i", { class: "before" }), h("i", { class: "here" })), h("span", { class: "number" }, count(one.labels), added ? h("small", {}, ` +${count(added)}`) : null));
+        return h("li", { class: rare.has(one.name) && classes.length > 2 ? "rare" : "" }, h("bdi", { class: "name" }, one.name), h("span", { class: "bar2", "aria-hidden": "true", style: { "--before": (one.labels - added) / most, "--here": added / most } }, h("i", { class: "before" }), h("i", { class: "here" })), h("span", { class: "number" }, count(one.labels), added ? h("small", {}, ` (${count(added)} here)`) : null));
       })),
       classes.length > MOST_BARS ? h("p", { class: "note" }, `The ${MOST_BARS} most frequent of ${count(classes.length)} classes.`) : null);
   }
