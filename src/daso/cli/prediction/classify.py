@@ -29,6 +29,7 @@ from daso.cli.prediction.output import (
 )
 from daso.cli.prediction.progress import Counter
 from daso.cli.prediction.stream import predict_inputs
+from daso.cli.terminal.counters import notice, tell
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
@@ -68,11 +69,9 @@ def classify(command: PredictCommand) -> int:
         return _predict_twice(command, classifier, inputs, table)
     target = None if prior is None else _read_prior(prior, facts)
     if prior == "uniform" and facts.balanced_by:
-        print(
+        tell(
             f"note: {facts.method} has balanced its classifier already "
-            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to "
-            "correct",
-            file=sys.stderr,
+            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to correct"
         )
 
     def to_row(name: str, answer: Array | str) -> Cells:
@@ -84,8 +83,10 @@ def classify(command: PredictCommand) -> int:
     if command.out is None:
         reader = _reader(inputs)
         _print_rows(table.columns, [])
-        write = lambda _, rows: _print_rows(None, rows)  # noqa: E731
-        counter = _predict(classifier, inputs, reader, to_row, write)
+        with Counter(inputs, bar=not sys.stdout.isatty()) as counter:
+            for _, rows in _rows(classifier, reader, to_row):
+                _print_rows(None, rows)
+                counter.add(rows)
         return _conclude(counter.count, counter.failed, None, inputs)
     journal = _open_journal(command, command.out, facts, target)
     _fill(journal, classifier, inputs, to_row)
@@ -160,22 +161,11 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     return itertools.chain([first], reader)
 
 
-def _predict(
-    classifier: Classifier,
-    inputs: Inputs,
-    reader: Iterator[Input],
-    to_row: ToRow,
-    write: Callable[[list[Input], list[Cells]], None],
-    *,
-    bar: bool | None = None,
-    done: int = 0,
-) -> Counter:
-    with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
-        for answers in predict_inputs(classifier, reader):
-            rows = [to_row(item.name, answer) for item, answer in answers]
-            write([item for item, _ in answers], rows)
-            counter.add(rows)
-    return counter
+def _rows(
+    classifier: Classifier, inputs: Iterable[Input], to_row: ToRow
+) -> Iterator[tuple[list[Input], list[Cells]]]:
+    for answers in predict_inputs(classifier, inputs):
+        yield [item for item, _ in answers], [to_row(item.name, answer) for item, answer in answers]
 
 
 def _fill(
@@ -190,22 +180,24 @@ def _fill(
         reader = _reader(inputs)
         again = journal.skip(reader)
         if journal.count:
-            retried = f"; {len(again):,} that could not be read are tried again" if again else ""
-            print(f"resumed after {journal.count:,} images{retried}", file=sys.stderr)
+            more = f"; {len(again):,} that could not be read are tried again" if again else ""
+            tell(f"resumed after {journal.count:,} images{more}")
         if again:
-            answers = itertools.chain.from_iterable(predict_inputs(classifier, again.values()))
-            rows = ((item, to_row(item.name, answer)) for item, answer in answers)
-            journal.replace(dict(zip(again, rows, strict=True)))
-        _predict(classifier, inputs, reader, to_row, journal.write, bar=True, done=journal.count)
+            batches = _rows(classifier, again.values(), to_row)
+            retried = itertools.chain.from_iterable(zip(*batch, strict=True) for batch in batches)
+            journal.replace(dict(zip(again, retried, strict=True)))
+        with Counter(inputs, bar=True, done=journal.count) as counter:
+            for items, rows in _rows(classifier, reader, to_row):
+                journal.write(items, rows)
+                counter.add(rows)
     except DataError:
         journal.remove_if_empty()
         raise
     except KeyboardInterrupt:
         if resumable:
-            print(
+            tell(
                 f"{journal.count:,} images are in {journal.path}; repeat the command with --resume "
-                "to continue",
-                file=sys.stderr,
+                "to continue"
             )
         raise
 
@@ -232,24 +224,19 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
     order = np.argsort(-estimate, kind="stable")[:MAX_NAMED].tolist()
     shares = ", ".join(f"{names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(names) - MAX_NAMED} more classes" if len(names) > MAX_NAMED else ""
-    print(
-        f"class distribution of {images:,} images, estimated by {how}: {shares}{more}",
-        file=sys.stderr,
-    )
+    tell(f"class distribution of {images:,} images, estimated by {how}: {shares}{more}")
     if (points := uncertainty(estimate, images)) > FEW_POINTS:
-        print(
+        tell(
             f"note: {images:,} images are few to estimate a distribution from: its shares are "
             f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
-            "or classify more images at once",
-            file=sys.stderr,
+            "or classify more images at once"
         )
     lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 1]
     if lost:
         others = " and others" if len(lost) > MAX_NAMED else ""
-        print(
+        tell(
             f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, "
-            "so none is classified as such; if that is wrong, use another --prior",
-            file=sys.stderr,
+            "so none is classified as such; if that is wrong, use another --prior"
         )
 
 
@@ -261,9 +248,9 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
 
 def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
     for note in inputs.passed.notes(", ".join(inputs.places)[:200]):
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     if out is not None:
-        print(f"{count:,} images: {out}", file=sys.stderr)
+        tell(f"{count:,} images: {out}")
     if failed:
-        print(f"daso: {failed:,} of {count:,} images could not be read", file=sys.stderr)
+        notice(f"{failed:,} of {count:,} images could not be read")
     return 1 if failed else 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from daso.cli.prediction.inputs import Inputs
 from daso.cli.prediction.output import Cells
+from daso.cli.terminal.counters import notice, tell
+from daso.cli.terminal.tables import progress_bar
 
 MAX_NAMED = 20
 """Unreadable images that are named on the terminal; the output names all."""
@@ -28,19 +28,15 @@ class Counter:
     """
 
     def __init__(self, inputs: Inputs, *, bar: bool, done: int = 0) -> None:
-        console = Console(file=sys.stderr, emoji=False)
-        self._shown = console.is_terminal and bar
-        self._progress = Progress(
+        self._progress = progress_bar(
             TextColumn("predicting"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not self._shown,
-            transient=True,
+            hidden=not bar,
         )
-        total = inputs.count() if self._shown else None
+        total = None if self._progress.disable else inputs.count()
         self._task = self._progress.add_task("predicting", total=total, completed=done, rate="")
         self._done = done
         self.count = self.failed = 0
@@ -57,12 +53,12 @@ class Counter:
         """Count rows and print the errors of the first unreadable inputs."""
         failures = [row for row in rows if row[-1] is not None]
         for row in failures[: max(0, MAX_NAMED - self.failed)]:
-            print(f"daso: {row[0]}: {row[-1]}", file=sys.stderr)
+            notice(f"{row[0]}: {row[-1]}")
         self.failed += len(failures)
         self.count += len(rows)
         now = time.monotonic()
         rate = f"{self.count / max(now - self._start, 1e-9):,.0f} images/s"
         self._progress.update(self._task, advance=len(rows), rate=rate)
-        if not self._shown and now - self._last_line > LINE_SECONDS:
-            print(f"{self._done + self.count:,} images, {rate}", file=sys.stderr, flush=True)
+        if self._progress.disable and now - self._last_line > LINE_SECONDS:
+            tell(f"{self._done + self.count:,} images, {rate}")
             self._last_line = now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterable
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from daso.cli.terminal.live_view import View
+from daso.cli.terminal.tables import error_console
 from daso.files import Row
 from daso.report.wording import duration
 
@@ -65,7 +65,7 @@ def follow(
         console: to write to (default: standard error).
         clock: returns the time in seconds.
     """
-    console = console or Console(file=sys.stderr, emoji=False)
+    console = console or error_console()
     data = data or {"class_names": (), "labeled_counts": ()}
     plain = console.options.ascii_only
     names, counts = data["class_names"], data["labeled_counts"]

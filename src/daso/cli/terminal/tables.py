@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.markup import escape
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from daso.report.wording import POOLS as POOLS
@@ -33,11 +35,28 @@ def wide_console(least: int = 100) -> Console:
     return Console(width=max(least, Console().width), emoji=False)
 
 
-def make_table(columns: Sequence[str], title: str | None = None, **look: Any) -> Table:
-    """Return an empty table whose first column is aligned to the left, the others to the right."""
+def error_console() -> Console:
+    """Return a console on standard error."""
+    return Console(file=sys.stderr, emoji=False)
+
+
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+    """Return a bar on standard error that is shown in a terminal, until it is complete."""
+    console = error_console()
+    hidden = hidden or not console.is_terminal
+    return Progress(*columns, console=console, disable=hidden, transient=True)
+
+
+def make_table(
+    columns: Iterable[str], title: str | None = None, *, left: int = 1, **look: Any
+) -> Table:
+    """Return an empty table; its *left* first columns are aligned to the left, others to the right.
+
+    Nothing is cut: what is too wide takes several lines.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, **look)
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     return table
 
 

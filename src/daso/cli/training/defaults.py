@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from daso.cli.terminal.arguments import folders_of
 from daso.cli.training.command import OWN_METHOD, TrainRequest
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
@@ -91,7 +92,7 @@ def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfi
         absolute_method(method),
         decisions,
         data=command.data and _absolute(command.data),
-        folders=command.folders,
+        folders=folders_of(command),
         size=command.size,
         skip_bad=command.skip_bad,
         cache=command.cache and _absolute(command.cache),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 
-from daso.cli.terminal.counters import decoding_progress
+from daso.cli.terminal.arguments import folders_of
+from daso.cli.terminal.counters import decoding_progress, tell
 from daso.cli.training.command import TrainRequest
 from daso.data.images.cache import Cache
 from daso.data.open import open_source
@@ -30,7 +30,7 @@ def read_source(request: TrainRequest) -> Source:
     return open_source(
         command.source if preset is None else preset.source,
         data=command.data,
-        folders=command.folders,
+        folders=folders_of(command),
         size=command.size,
         skip_bad=command.skip_bad,
         download=command.download,
@@ -49,7 +49,7 @@ def _report_download() -> Callable[[str, int, int | None], None]:
         if shown.get(name) != tenths:
             shown[name] = tenths
             of = "" if total is None else f" of {total / 1e6:.0f}"
-            print(f"{name}: {done / 1e6:.0f}{of} MB", file=sys.stderr)
+            tell(f"{name}: {done / 1e6:.0f}{of} MB")
 
     return report
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from daso.cli.terminal.arguments import folders_of
 from daso.cli.terminal.parse import Argument, parse
-from daso.data.places import NAMES, absolute_place
+from daso.data.places import NAMES
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
 from daso.presets.sources import CPU_SIZE
@@ -60,8 +61,6 @@ def run(argv: Sequence[str]) -> int:
     if bool(command.source) == (command.labeled is not None):
         raise OptionError("give either SOURCE or --labeled FOLDER")
     source = command.source or str(command.labeled)
-    places = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
-    folders = {name: absolute_place(place) for name, place in places.items() if place is not None}
     from daso.cli.terminal.findings import reading_progress, show_report
     from daso.cli.terminal.tables import wide_console
     from daso.data.check.report import check_data
@@ -71,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
             report = check_data(
                 source,
                 data=command.data,
-                folders=folders,
+                folders=folders_of(command),
                 size=command.size,
                 download=command.download,
                 progress=progress,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.parse import parse
 from daso.files import check_writable, save_json
 
 if TYPE_CHECKING:  # help and wrong options need no torch

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+from daso.cli.terminal.arguments import Folder, folders_of
+from daso.cli.terminal.counters import decoding_progress, tell
 from daso.cli.terminal.parse import Argument, parse
-from daso.cli.training.command import Folder
-from daso.data.places import absolute_place
+from daso.constraints import Range
 from daso.errors import MissingDependencyError, OptionError
 
 
@@ -58,16 +59,10 @@ class LabelCommand:
     """With --apply: put back the files that were sorted."""
     host: str = "127.0.0.1"
     """Address to listen on; another than this computer's own shows your images to others."""
-    port: int | None = None
+    port: Annotated[int, Range(0, 2**16, below=True)] | None = None
     """Port to listen on; 0 takes any (default: the first free one from 8737)."""
     open: bool = True
     """Open the page in the browser."""
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Places of the parts of an image folder that are elsewhere, by part."""
-        places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {part: absolute_place(str(place)) for part, place in places.items() if place}
 
     @property
     def how(self) -> Literal["copy", "link", "move"]:
@@ -81,8 +76,6 @@ class LabelCommand:
         if len(chosen) > 1 or (self.apply and self.export):
             names = ["export", "apply"] if self.apply and self.export else chosen
             raise OptionError(f"give one of {', '.join('--' + name for name in names)}")
-        if self.port is not None and not 0 <= self.port < 2**16:
-            raise OptionError(f"--port = {self.port}: must be from 0 to {2**16 - 1}")
         try:
             words = shlex.split(self.train)
         except ValueError as error:
@@ -105,19 +98,18 @@ def run(argv: Sequence[str]) -> int:
                 f"daso label needs {package}: pip install 'daso[label]'"
             ) from None
 
-    from daso.cli.verbs.label.page import label, notice, placed
+    from daso.cli.verbs.label.page import label, placed
 
     place = placed(
         command.source,
         command.train,
         command.network,
-        folders=command.folders,
+        folders=folders_of(command),
         data=command.data,
         cache=command.cache,
         out=command.out,
     )
 
-    from daso.cli.terminal.counters import decoding_progress
     from daso.data.images.cache import Cache
     from daso.data.journal import Journal
     from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
@@ -129,10 +121,10 @@ def run(argv: Sequence[str]) -> int:
         place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
     )
     for note in data.listing.notes:
-        notice(f"note: {note}")
+        tell(f"note: {note}")
     if command.export is not None:
         for note in export_labels(Journal.read(data.journal), data, command.export):
-            notice(f"note: {note}")
+            tell(f"note: {note}")
         print(command.export)
         return 0
     journal = Journal.open(data.journal)
@@ -140,11 +132,11 @@ def run(argv: Sequence[str]) -> int:
         if command.apply:
             sort = unsort_files if command.undo else partial(sort_files, how=command.how)
             for note in sort(journal, data):
-                notice(note)
+                tell(note)
             return 0
         label(place, data, journal, command.host, command.port, open_browser=command.open)
     finally:
         journal.close()
         if shows_page and journal.entries:
-            notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
+            tell(f"{len(journal.entries):,} entries are kept in {journal.path}")
     return 0

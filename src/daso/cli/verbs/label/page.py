@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daso.cli.terminal.counters import embedding_progress, tell
 from daso.errors import DataError, OptionError
 
 if TYPE_CHECKING:  # wrong options need no torch
@@ -110,7 +110,7 @@ def label(
     known = [str(details["run"]) for details in rounds if details and "run" in details]
     trained = [Path(run) for run in known if (Path(run) / "summary.json").exists()]
     images = Images(data)
-    notice(f"{place.source}: {len(images):,} images to label, {len(data.class_names)} classes")
+    tell(f"{place.source}: {len(images):,} images to label, {len(data.class_names)} classes")
     start = trained[-1] if trained else place.folder
     # A name that means nothing is refused before the page opens; weights are needed for no label.
     named = None if start or place.network is None else _encoder(images, None, place)
@@ -119,7 +119,7 @@ def label(
     def compute(run: Path | None, progress: Progress) -> Embedding:
         return _features(images, run, place, progress, named)
 
-    preparation = Preparation(session, compute, notice)
+    preparation = Preparation(session, compute, tell)
     preparation.start(start)
 
     def finished(run: Path, numbers: Row) -> None:
@@ -145,7 +145,7 @@ def label(
         )
 
     try:
-        serve(make, host, port, notice, open_browser=open_browser)
+        serve(make, host, port, tell, open_browser=open_browser)
     finally:
         preparation.close()
         trainer.close()
@@ -156,7 +156,6 @@ def _features(
     images: Images, run: Path | None, place: Place, progress: Progress, encoder: Encoder | None
 ) -> Embedding:
     """Return the features of all images, computed or read from where they are kept."""
-    from daso.cli.terminal.counters import embedding_progress
     from daso.label import features
 
     print_progress = embedding_progress()
@@ -192,10 +191,5 @@ def _encoder(
         assert backbone is not None  # it would have been refused
         return features.of_backbone(backbone, options)
     if run is not None:
-        return features.of_run(load_model(run, torch.device("cpu"), notice))
+        return features.of_run(load_model(run, torch.device("cpu"), tell))
     return features.of_patches(images, progress)
-
-
-def notice(message: str) -> None:
-    """Tell the user, apart from results."""
-    print(message, file=sys.stderr, flush=True)
