@@ -62,12 +62,9 @@ def _shrinks(request: TrainRequest) -> bool:
 
 def defaults_for(request: TrainRequest, source: Source) -> SourceDefaults:
     """Return what the setting, the named source or the data decides for open options."""
-    name = request.command.source
-    if name in PRESETS:
-        defaults = PRESETS[name].defaults
-    elif name in SOURCES:
-        defaults = SOURCES[name]
-    else:
+    known = SOURCES | {name: preset.defaults for name, preset in PRESETS.items()}
+    defaults = known.get(request.command.source)
+    if defaults is None:
         defaults = choose_for(source, choose_device(request.train.device))
     return with_resolution(request.train, source, defaults)
 
@@ -81,15 +78,15 @@ def with_resolution(
     """
     if not is_pretrained(train) or source.train.images.ndim != 4:
         return defaults
-    side = None
+    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
+    reasons, side = dict(defaults.reasons), None
     if choose_device(train.device).type == "cpu":
         side = choose_resolution(train, max(source.train.images.shape[2:]))
-    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
-    if side is None:
-        return dataclasses.replace(defaults, options=options)
-    reason = (
-        f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would take "
-        f"{(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better answers"
-    )
-    options, reasons = {**options, "resolution": side.chosen}, {**defaults.reasons}
-    return dataclasses.replace(defaults, options=options, reasons=reasons | {"resolution": reason})
+    if side is not None:
+        options["resolution"] = side.chosen
+        reasons["resolution"] = (
+            f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would "
+            f"take {(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better "
+            "answers"
+        )
+    return dataclasses.replace(defaults, options=options, reasons=reasons)

@@ -1,20 +1,16 @@
-"""``daso label``: label images in the browser."""
+"""The options of ``daso label``."""
 
 from __future__ import annotations
 
-import importlib
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from daso.cli.terminal.arguments import Folder, folders_of
-from daso.cli.terminal.counters import decoding_progress, tell
-from daso.cli.terminal.parse import Argument, parse
-from daso.constraints import Range
-from daso.errors import MissingDependencyError, OptionError
+from daso.cli.terminal.arguments import Folder
+from daso.cli.terminal.parse import Argument
+from daso.constraints import Range, flag
+from daso.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,12 @@ class LabelCommand:
         return "link" if self.links else "move" if self.move else "copy"
 
     def check(self) -> None:
-        chosen = [name for name in ("links", "move", "undo") if getattr(self, name)]
+        chosen = [flag(name) for name in ("links", "move", "undo") if getattr(self, name)]
         if chosen and not self.apply:
-            raise OptionError(f"--{chosen[0]} goes with --apply")
-        if len(chosen) > 1 or (self.apply and self.export):
-            names = ["export", "apply"] if self.apply and self.export else chosen
-            raise OptionError(f"give one of {', '.join('--' + name for name in names)}")
+            raise OptionError(f"{chosen[0]} goes with --apply")
+        both = ["--export", "--apply"] if self.apply and self.export else chosen
+        if len(both) > 1:
+            raise OptionError(f"give one of {', '.join(both)}")
         try:
             words = shlex.split(self.train)
         except ValueError as error:
@@ -83,60 +79,3 @@ class LabelCommand:
         taken = {"--out", "--like", "--quiet"} & {word.partition("=")[0] for word in words}
         if taken:
             raise OptionError(f"--train: {', '.join(sorted(taken))} is set by the page")
-
-
-def run(argv: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C."""
-    command = parse(LabelCommand, argv, "daso label")
-    command.check()
-    shows_page = not command.apply and command.export is None
-    for package in ("starlette", "uvicorn") if shows_page else ():
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise MissingDependencyError(
-                f"daso label needs {package}: pip install 'daso[label]'"
-            ) from None
-
-    from daso.cli.verbs.label.page import label, placed
-
-    place = placed(
-        command.source,
-        command.train,
-        command.network,
-        folders=folders_of(command),
-        data=command.data,
-        cache=command.cache,
-        out=command.out,
-    )
-
-    from daso.data.images.cache import Cache
-    from daso.data.journal import Journal
-    from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
-
-    cache = None
-    if command.cache is not None:
-        cache = Cache(command.cache.expanduser(), decoding_progress())
-    data = open_for_labeling(
-        place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
-    )
-    for note in data.listing.notes:
-        tell(f"note: {note}")
-    if command.export is not None:
-        for note in export_labels(Journal.read(data.journal), data, command.export):
-            tell(f"note: {note}")
-        print(command.export)
-        return 0
-    journal = Journal.open(data.journal)
-    try:
-        if command.apply:
-            sort = unsort_files if command.undo else partial(sort_files, how=command.how)
-            for note in sort(journal, data):
-                tell(note)
-            return 0
-        label(place, data, journal, command.host, command.port, open_browser=command.open)
-    finally:
-        journal.close()
-        if shows_page and journal.entries:
-            tell(f"{len(journal.entries):,} entries are kept in {journal.path}")
-    return 0

@@ -161,5 +161,6 @@ def _print_method(described: dict[str, Any]) -> None:
     table = make_table(("option", "default", "part", "what it is"), left=4)
     for parameter in described["hyperparameters"]:
         default = "computed" if parameter["default"] is None else str(parameter["default"])
-        table.add_row(flag(parameter["name"]), escape(default), parameter["part"], escape(parameter["help"]))
+        option, text = flag(parameter["name"]), escape(parameter["help"])
+        table.add_row(option, escape(default), parameter["part"], text)
     wide_console(120).print(table)
