@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
-from daso.evaluate.predict import rows_at_once
+from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.network import Network
@@ -183,9 +182,14 @@ class ReadoutFitter:
         pools = self.data.labeled, self.data.unlabeled or self.data.labeled
         spread = max(1, math.ceil((len(labeled) + len(unlabeled)) / MOST_ROWS))
 
+        def features(images: Tensor) -> Tensor:
+            found = readout.features(network.encode, images, kind)
+            return found if projection is None else projection(found)
+
         def encode(step: int) -> Iterator[list[Tensor]]:
-            for pool, index in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
-                yield list(_encode(network, readout, kind, pool.images, index, projection))
+            for pool, rows in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
+                parts = represent_in_batches(network, pool.images, features, rows)
+                yield list(parts) if len(rows) else []
 
         projection = None
         sample = [torch.cat(part) for part in encode(spread) if part]
@@ -217,26 +221,3 @@ class ReadoutFitter:
         prior = fit.prior if weight > 0 else None
         readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature), prior)
         return {} if prior is None else {"unlabeled_prior": prior.tolist()}
-
-
-def _encode(
-    network: Network,
-    readout: Readout,
-    kind: str,
-    images: ImageRows,
-    index: Tensor,
-    projection: Projection | None,
-) -> Iterator[Tensor]:
-    """Yield features of one kind, perhaps projected, of the chosen images, in evaluation mode."""
-    training = network.training
-    network.eval()
-    shape = images.shape[1:] if images.dim() == 4 else images.shape[2:]
-    size = rows_at_once(shape, images.device, network.resolution)
-    try:
-        for part in torch.split(index, size) if len(index) else ():
-            chosen = images[part.to(images.device)]
-            plain = chosen if images.dim() == 4 else chosen[:, 0]
-            features = readout.features(network.encode, plain, kind)
-            yield features if projection is None else projection(features)
-    finally:
-        network.train(training)

@@ -61,16 +61,12 @@ from daso.train.prepare import Prepared, prepare_again
 from daso.train.run_data import describe_data, moved
 
 
-def _ignore(message: str) -> None:
-    pass
-
-
 def train_run(
     prepared: Prepared,
     folder: Path,
     stop: Callable[[], bool] = never,
     *,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = lambda message: None,
     like: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     """Train into a new run folder, yielding the rows of ``fit`` and one for each rollback.
@@ -96,7 +92,7 @@ def train_run(
 
 def resume_run(
     folder: Path,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = lambda message: None,
     *,
     data: Path | None = None,
     device: str | None = None,

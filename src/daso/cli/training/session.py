@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +189,8 @@ def resume(
             processes=together.processes,
             progress=embedding_progress(),
         )
-        prepared, rows = together.prepare(work, itemgetter(0))
+        prepared, rows = together.do(work)
+        together.compare(prepared)
         if prepared.step == prepared.total_steps:
             tell(f"{folder} is complete")
         elif not quiet:
@@ -227,7 +227,7 @@ def train(request: TrainRequest) -> int:
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-        together.check(partial(refuse_early, request, shared=together.processes is not None))
+        together.do(partial(refuse_early, request, shared=together.processes is not None))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)
@@ -269,8 +269,8 @@ def _prepare(
     for note in source.notes:
         tell(f"note: {note}")
     shared, progress = together.processes, embedding_progress()
-    work = partial(prepare, config, source, processes=shared, progress=progress)
-    prepared = together.prepare(work, lambda it: it)
+    prepared = together.do(partial(prepare, config, source, processes=shared, progress=progress))
+    together.compare(prepared)
     if not command.quiet:
         if config.train.precision == "auto" and source.train.images.ndim == 4:
             tell(choose_precision(prepared.data.labeled.images.device).reason)
