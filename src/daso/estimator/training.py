@@ -5,23 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError
 from daso.files import Row
-from daso.train.config import RunConfig
+from daso.train.config import RunConfig, build
 from daso.train.loop import fit
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared
 from daso.train.view_options import VectorViewOptions, ViewOptions
-
-Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
 
 VECTOR_DEFAULTS = {"threshold": 0.8, "rotation_weight": 0.0}
 """Hyper-parameters with other defaults on feature vectors."""
@@ -58,14 +55,15 @@ def configure(
     }
     known = recipe.hyperparameters()
     defaults = {name: value for name, value in VECTOR_DEFAULTS.items() if vectors and name in known}
-    views: Any = VectorViewOptions if vectors else ViewOptions
-    view_options = _options(views, "view_options", {}, arguments["view_options"])
+    train |= arguments["train_options"] or {}
+    views = VectorViewOptions if vectors else ViewOptions
+    view_options = build(views, arguments["view_options"] or {}, "view_options")
     return RunConfig(
         source="arrays",
         method=arguments["method"],
         method_options={**defaults, **(arguments["method_options"] or {})},
         split=SplitOptions(holdout=0),
-        train=_options(TrainOptions, "train_options", train, arguments["train_options"]),
+        train=build(TrainOptions, train, "train_options"),
         **{"vectors" if vectors else "augmentation": view_options},
     )
 
@@ -91,19 +89,6 @@ def default_steps(
     least, most = (100, max(600, (labeled + unlabeled) // 10)) if vectors else (500, 20_000)
     wanted = 100 * labeled // batch if labels_alone else 2 * unlabeled + labeled // 2
     return min(most, max(least, wanted))
-
-
-def _options(
-    kind: type[Options], argument: str, defaults: dict[str, Any], values: Mapping[str, Any] | None
-) -> Options:
-    known = [field.name for field in fields(kind)]
-    for name in values or {}:
-        if name not in known:
-            raise OptionError(f"{argument}: unknown option {name!r}.{nearest(str(name), known)}")
-    try:
-        return kind(**{**defaults, **(values or {})})
-    except TypeError as error:
-        raise OptionError(f"{argument}: a value has the wrong type: {error}") from error
 
 
 def train(

@@ -98,11 +98,14 @@ class RunConfig:
         Raises:
             RunError: a key is unknown or missing.
         """
-        parts = {
-            name: _build(kind, values.get(name, {}), f"{where}, {name}")
-            for name, kind in GROUPS.items()
-        }
-        config: RunConfig = _build(cls, {**values, **parts}, where)
+        try:
+            parts = {
+                name: build(kind, values.get(name, {}), f"{where}, {name}")
+                for name, kind in GROUPS.items()
+            }
+            config: RunConfig = build(cls, {**values, **parts}, where)
+        except OptionError as error:
+            raise RunError(str(error)) from error
         return config
 
     def fingerprint(self) -> str:
@@ -123,14 +126,22 @@ class RunConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _build(kind: type[Any], values: Any, where: str) -> Any:
+def build(kind: type[Any], values: Any, where: str) -> Any:
+    """Build a dataclass of options from values by name; *where* names their place in errors.
+
+    Raises:
+        OptionError: a name is unknown, or a value is invalid.
+    """
     if not isinstance(values, dict):
-        raise RunError(f"{where}: expected an object, found {type(values).__name__}")
+        raise OptionError(f"{where}: expected an object, found {type(values).__name__}")
     names = [option.name for option in fields(kind)]
     for key in values:
         if key not in names:
-            raise RunError(f"{where}: unknown key {key!r}.{nearest(key, names)}")
+            raise OptionError(f"{where}: unknown option {key!r}.{nearest(str(key), names)}")
     try:
         return kind(**values)
-    except (TypeError, OptionError) as error:
-        raise RunError(f"{where}: {error}") from error
+    except TypeError as error:
+        what = "a value is missing or of the wrong type"
+        raise OptionError(f"{where}: {what}: {error}") from error
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error

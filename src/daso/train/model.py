@@ -93,8 +93,7 @@ def rebuild_model(
         counts = tuple(map(int, data["labeled_counts"]))
         shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
         encoder, preprocessing = trained_encoder(config.train, data, given)
-        weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
-        heads = {name: len(bias) for name, bias in weights.items()}
+        heads = {n.split(".")[1]: len(t) for n, t in state.items() if n.startswith("heads.")}
         readout = Readout.like(state)
         outputs = heads if readout is None else {**heads, NAME: len(readout.intercept)}
         if outputs.get(output) != len(names):

@@ -75,10 +75,9 @@ def classify(command: PredictCommand) -> int:
         )
 
     def to_row(name: str, answer: Array | str) -> Cells:
-        if isinstance(answer, str):
-            return table.failure(name, answer)
-        probs = answer if target is None else shift(answer[None], facts.prior, target)[0]
-        return table.row(name, probs)
+        if target is not None and not isinstance(answer, str):
+            answer = shift(answer[None], facts.prior, target)[0]
+        return table.row(name, answer)
 
     if command.out is None:
         reader = _reader(inputs)
@@ -100,7 +99,7 @@ def _predict_twice(
 ) -> int:
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
-            return table.failure(name, answer)
+            return [name, None, answer]
         return [name, [float(f"{value:.7g}") for value in answer], None]
 
     with tempfile.TemporaryDirectory() as place:
@@ -214,10 +213,8 @@ def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterato
             estimate, how = facts.estimate_distribution(lambda: np.array_split(probs, chunks))
         _print_estimate(estimate, how, table.class_names, readable)
     for name, *values, error in journal.read():
-        if error is not None:
-            yield table.failure(name, error)
-        else:
-            yield table.row(name, shift(np.array(values), facts.prior, estimate)[0])
+        answer = shift(np.array(values), facts.prior, estimate)[0] if error is None else error
+        yield table.row(name, answer)
 
 
 def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: int) -> None:

@@ -59,7 +59,10 @@ class Table:
             names += [f"probability_{name}" for name in self.class_names]
         return (*names, "error")
 
-    def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
+    def row(self, name: str, probs: npt.NDArray[np.float64] | str) -> Cells:
+        """Return the row of an input: its probabilities, (K,), or why it cannot be read."""
+        if isinstance(probs, str):
+            return [name, *[None] * (len(self.columns) - 2), probs]
         best = np.argsort(-probs, kind="stable")[: self.top].tolist()
         row: Cells = [name]
         for label in best:
@@ -69,9 +72,6 @@ class Table:
         if self.probabilities:
             row += [round(value, 6) for value in probs.tolist()]
         return [*row, None]
-
-    def failure(self, name: str, reason: str) -> Cells:
-        return [name, *[None] * (len(self.columns) - 2), reason]
 
 
 def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:

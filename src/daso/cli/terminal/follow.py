@@ -53,8 +53,8 @@ def follow(
     quiet: bool = False,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> list[Row]:
-    """Consume the rows of a training while showing its progress; return them.
+) -> None:
+    """Consume the rows of a training while showing its progress.
 
     Args:
         total, done: steps of the whole run, and steps done before.
@@ -71,12 +71,10 @@ def follow(
     names, counts = data["class_names"], data["labeled_counts"]
     view = View(label, total, done, stages, names, counts, fold, plain, clock)
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
-    kept: list[Row] = []
     last_line = view.started
     live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
     with live if in_terminal else contextlib.nullcontext():
         for row in rows:
-            kept.append(row)
             view.see(row)
             for warning in row.get("warnings", ()):
                 text = f"warning, step {row['step']:,}: {warning['message']}. {warning['advice']}"
@@ -89,9 +87,8 @@ def follow(
             if not in_terminal and not quiet and (now - last_line > period or finished):
                 _print(console, _plain_line(view))
                 last_line = now
-    if kept and not quiet and (line := _last_line(view)):
+    if not quiet and (line := _last_line(view)):
         _print(console, line)
-    return kept
 
 
 def _print(console: Console, text: str) -> None:

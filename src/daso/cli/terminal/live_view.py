@@ -47,6 +47,10 @@ def columns(shares: Sequence[float], top: float, width: int, plain: bool) -> str
     )
 
 
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
 @dataclass
 class View:
     """The state of a training, rendered as text.
@@ -128,12 +132,9 @@ class View:
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
-        measured = [
-            (value, k)
-            for k, value in enumerate(recall)
-            if value is not None and not math.isnan(value)
-        ]
-        return [(self.class_names[k], value) for value, k in sorted(measured)[:count]]
+        values = enumerate(map(_number, recall))
+        lowest = sorted((value, k) for k, value in values if value is not None)[:count]
+        return [(self.class_names[k], value) for value, k in lowest]
 
     def lines(self, width: int, height: int) -> list[Text]:
         """Return the view as at most *height* lines of at most *width* cells."""
@@ -209,13 +210,8 @@ class View:
                 share * part / whole if whole else 0.0
                 for part, whole in zip(confident, final["distribution"], strict=True)
             ]
-        return order, {
-            name: [
-                None if (value := values[k]) is None or math.isnan(value) else value for k in order
-            ]
-            for name, values in numbers.items()
-            if values is not None
-        }
+        known = {name: values for name, values in numbers.items() if values is not None}
+        return order, {name: [_number(values[k]) for k in order] for name, values in known.items()}
 
     def _class_rows(self, width: int) -> list[Text]:
         order, numbers = self._class_numbers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -80,7 +81,6 @@ def _build(name: str) -> nn.Module:
     try:
         return cast(nn.Module, build_encoder(name, 3, 32))
     except OptionError as refused:
-        try:
+        with contextlib.suppress(OptionError):
             return cast(nn.Module, build_vector_encoder(name, [0.0], [1.0]))
-        except OptionError:
-            raise refused from None
+        raise refused from None

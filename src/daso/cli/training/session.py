@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.report.wording import duration
-from daso.track import Tracking, check_installed, used_before
+from daso.track import check_installed, tracked, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
 from daso.train.encoder.precision import choose_precision
@@ -128,17 +129,11 @@ def follow_run(
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
-    tracking = Tracking(track, folder, tell, done)
-
-    def counted() -> Iterator[Row]:
-        for row in rows:
-            tracking.write(row)
-            yield row
-
+    seen = tracked(rows, track, folder, tell, done)
     try:
-        with stop.listening():
+        with contextlib.closing(seen), stop.listening():
             follow(
-                counted(),
+                seen,
                 total=prepared.total_steps,
                 done=done,
                 label=f"{config.method} on {Path(config.source).name}",
@@ -149,8 +144,6 @@ def follow_run(
             )
     except KeyboardInterrupt:
         stop.signal = stop.signal or signal.SIGINT
-    finally:
-        tracking.close()
     if not stop() or (folder / "summary.json").exists():
         return 0
     saved = newest_step(folder / "checkpoints")

@@ -223,9 +223,9 @@ def require_given(data: Mapping[str, Any], given: nn.Module | None) -> None:
         raise OptionError(f"the encoder came from Python ({name}): pass encoder=, of this class")
 
 
-def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | None) -> None:
+def refuse_other(folder: Path, backbone: Backbone | None) -> None:
     """Raise a ``RunError`` if a run's pretrained encoder is not the one in its ``data.json``."""
-    saved = (data.get("backbone") or {}).get("weights")
+    saved = (read_json(folder / "data.json").get("backbone") or {}).get("weights")
     current = None if backbone is None else checksum(backbone.module.state_dict())
     if saved != current:
         raise RunError(
