@@ -17,7 +17,6 @@ from daso.nets.network import Encoder
 from daso.nets.recompute import recompute_activations
 from daso.train.encoder.bfloat16 import fall_back_to_float32
 from daso.train.encoder.build import build_network
-from daso.train.encoder.precision import resolve_precision
 from daso.train.options import TrainOptions, backbone_rate
 from daso.train.step.batch_of_one import refuse_batch_of_one
 from daso.train.step.batches import Batches
@@ -52,7 +51,6 @@ def assemble(
             raise OptionError("--recompute needs one process; leave it out")
         recompute_activations(cast(nn.Module, encoder))
     device = data.labeled.images.device
-    options = resolve_precision(options, device, data.are_vectors, processes)
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
     network = build_network(

@@ -65,9 +65,8 @@ def classify(command: PredictCommand) -> int:
         raise OptionError(f"--unsure cannot be used: a class of the model is named {UNKNOWN!r}")
     table = Table(names, command.top, command.probabilities, command.unsure)
     prior = "uniform" if command.logit_adjusted else command.prior
-    if prior == "estimated":
-        return _predict_twice(command, classifier, inputs, table)
-    target = None if prior is None else _read_prior(prior, facts)
+    estimates = prior == "estimated"
+    target = None if prior is None or estimates else _read_prior(prior, facts)
     if prior == "uniform" and facts.balanced_by:
         tell(
             f"note: {facts.method} has balanced its classifier already "
@@ -75,11 +74,13 @@ def classify(command: PredictCommand) -> int:
         )
 
     def to_row(name: str, answer: Array | str) -> Cells:
-        if target is not None and not isinstance(answer, str):
-            answer = shift(answer[None], facts.prior, target)[0]
-        return table.row(name, answer)
+        if isinstance(answer, str):
+            return table.row(name, answer)
+        if estimates:  # the probabilities themselves, until the distribution is known
+            return [name, [float(f"{value:.7g}") for value in answer], None]
+        return table.row(name, answer if target is None else _shifted(answer, facts, target))
 
-    if command.out is None:
+    if command.out is None and not estimates:
         reader = _reader(inputs)
         _print_rows(table.columns, [])
         with Counter(inputs, bar=not sys.stdout.isatty()) as counter:
@@ -87,32 +88,22 @@ def classify(command: PredictCommand) -> int:
                 _print_rows(None, rows)
                 counter.add(rows)
         return _conclude(counter.count, counter.failed, None, inputs)
-    journal = _open_journal(command, command.out, facts, target)
-    _fill(journal, classifier, inputs, to_row)
-    write_output(command.out, table.columns, journal.read())
-    journal.remove()
-    return _conclude(journal.count, journal.failed, command.out, inputs)
-
-
-def _predict_twice(
-    command: PredictCommand, classifier: Classifier, inputs: Inputs, table: Table
-) -> int:
-    def to_row(name: str, answer: Array | str) -> Cells:
-        if isinstance(answer, str):
-            return [name, None, answer]
-        return [name, [float(f"{value:.7g}") for value in answer], None]
-
     with tempfile.TemporaryDirectory() as place:
         out = command.out or Path(place) / "predictions.csv"
-        journal = _open_journal(command, out, classifier.facts, None)
+        journal = _open_journal(command, out, facts, target)
         _fill(journal, classifier, inputs, to_row, resumable=command.out is not None)
-        rows = _with_estimate(journal, table, classifier.facts)
+        final = _with_estimate(journal, table, facts) if estimates else journal.read()
         if command.out is None:
-            _print_rows(table.columns, rows)
+            _print_rows(table.columns, final)
         else:
-            write_output(out, table.columns, rows)
+            write_output(out, table.columns, final)
         journal.remove()
     return _conclude(journal.count, journal.failed, command.out, inputs)
+
+
+def _shifted(probs: Array, facts: ModelFacts, target: Array) -> Array:
+    shifted: Array = shift(probs[None], facts.prior, target)[0]
+    return shifted
 
 
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
@@ -168,12 +159,7 @@ def _rows(
 
 
 def _fill(
-    journal: Journal,
-    classifier: Classifier,
-    inputs: Inputs,
-    to_row: ToRow,
-    *,
-    resumable: bool = True,
+    journal: Journal, classifier: Classifier, inputs: Inputs, to_row: ToRow, *, resumable: bool
 ) -> None:
     try:
         reader = _reader(inputs)
@@ -212,8 +198,8 @@ def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterato
             chunks = -(-readable // CHUNK_ROWS)
             estimate, how = facts.estimate_distribution(lambda: np.array_split(probs, chunks))
         _print_estimate(estimate, how, table.class_names, readable)
-    for name, *values, error in journal.read():
-        answer = shift(np.array(values), facts.prior, estimate)[0] if error is None else error
+    for name, probs, *_, error in journal.read():
+        answer = _shifted(np.array(probs), facts, estimate) if error is None else error
         yield table.row(name, answer)
 
 
