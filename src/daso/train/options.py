@@ -146,19 +146,16 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
     and 60 of 90 epochs); ``one-cycle``: linear warm-up over the first quarter, then half a cosine
     to 0, as in Smith & Topin, *Super-Convergence*, 2019, but from 0.
     """
+    warmup = {"multistep": round(0.025 * steps), "thirds": round(steps / 18)}.get(schedule, 0)
+    if step < warmup:
+        return base * (step + 1) / warmup
     if schedule == "constant":
         return base
     if schedule == "cosine":
         return base * math.cos(7 * math.pi * step / (16 * steps))
     if schedule == "multistep":
-        warmup = round(0.025 * steps)
-        if step < warmup:
-            return base * (step + 1) / warmup
         return base * 0.01 ** ((step >= 0.8 * steps) + (step >= 0.9 * steps))
     if schedule == "thirds":
-        warmup = round(steps / 18)
-        if step < warmup:
-            return base * (step + 1) / warmup
         return base * 0.1 ** ((3 * step >= steps) + (3 * step >= 2 * steps))
     if schedule == "one-cycle":
         done, peak = step + 0.5, 0.25 * steps

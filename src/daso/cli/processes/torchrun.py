@@ -196,35 +196,23 @@ def _device_of(device: str, local: int, size: int) -> str:
 
 
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
-    """Exit with the error of the first process to fail; those of the others follow from it."""
-    me = f"process {rank} on {platform.node()}"
+    """Exit with the error of the first process to fail; those of the others follow from it.
+
+    The first process goes last: without its store the others would print errors.
+    """
     shared = isinstance(error, TeamError)  # known to all processes; its cause if all failed alike
     cause = error.__cause__ if shared and error.__cause__ is not None else error
-    status = 2 if isinstance(cause, OptionError) else 1
+    tells = True
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
             store.wait(["told"], REPORT_TIMEOUT)  # torchrun ends all as soon as one exits
-            _leave(error, store, rank, size, status)
-    if isinstance(cause, DasoError):
-        notice(str(cause) if shared else f"{me}: {cause}")
-    elif _is_lost_peer(cause):
-        notice(
-            f"{me} lost another process: it was killed, or its machine is gone. 'daso resume' "
-            "continues from the last checkpoint, and torchrun --max-restarts N does so by itself "
-            f"({first_line(cause)})"
-        )
-    else:
-        traceback.print_exception(cause)
-    with contextlib.suppress(RuntimeError):
-        store.set("told", "")
-    _leave(error, store, rank, size, status)
-
-
-def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Exit; the first process goes last: without its store the others would print errors."""
-    shared = isinstance(error, TeamError)
+            tells = False
+    if tells:
+        _tell(cause, "" if shared else f"process {rank} on {platform.node()}")
     holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with contextlib.suppress(RuntimeError):
+        if tells:
+            store.set("told", "")
         store.set(f"left {rank}", "")
         if holds_store and not shared:
             # Leaving the groups wakes the others; it may hang on a process that is gone.
@@ -234,7 +222,20 @@ def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: i
         if rank == 0 and (shared or holds_store):
             others = [f"left {other}" for other in range(size)]
             store.wait(others, EXIT_TIMEOUT if _is_lost_peer(error) else REPORT_TIMEOUT)
-    leave(status)
+    leave(2 if isinstance(cause, OptionError) else 1)
+
+
+def _tell(cause: BaseException, process: str) -> None:
+    if isinstance(cause, DasoError):
+        notice(f"{process}: {cause}" if process else str(cause))
+    elif _is_lost_peer(cause):
+        notice(
+            f"{process or 'a process'} lost another process: it was killed, or its machine is "
+            "gone. 'daso resume' continues from the last checkpoint, and torchrun --max-restarts N "
+            f"does so by itself ({first_line(cause)})"
+        )
+    else:
+        traceback.print_exception(cause)
 
 
 def _is_lost_peer(error: BaseException) -> bool:

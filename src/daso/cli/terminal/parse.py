@@ -65,7 +65,7 @@ class Group:
     """Options that help shows together, under a title."""
 
     title: str
-    options: Mapping[str, Option]
+    options: dict[str, Option]
 
 
 def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
@@ -100,9 +100,7 @@ def parse_given(
         wrong = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         refuse_unknown({word[2:].removeprefix("no-").replace("-", "_") for word in wrong})
         _refuse(wrong or unknown, parser)
-    options = dict(own.options)
-    for group in groups.values():
-        options |= group.options
+    options = {n: one for group in (own, *groups.values()) for n, one in group.options.items()}
     given = {
         name: _value(name, vars(found).get(name, []), option.annotation)
         for name, option in options.items()
@@ -114,18 +112,14 @@ def parse_given(
     return given
 
 
-def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the options of a dataclass, each described below its field.
-
-    Args:
-        decided: how help names the defaults of some of them.
-    """
+def options_of(kind: type[Any]) -> dict[str, Option]:
+    """Return the options of a dataclass, each described below its field."""
     hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
     return {
         field.name: Option(
             hints[field.name],
             texts.get(field.name, ""),
-            (decided or {}).get(field.name, default_text(field.default)),
+            default_text(field.default),
             required=field.default is MISSING,
         )
         for field in fields(kind)

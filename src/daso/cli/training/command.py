@@ -197,13 +197,8 @@ def _check_source(source: str) -> None:
 
 def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group]:
     """Return the options beside the command's own, in the groups that help shows."""
-    groups = {}
-    taken = set(COMMAND_OPTIONS)
-    for name, kind in GROUPS.items():
-        defaults = {field.name: default_text(field.default) for field in dataclasses.fields(kind)}
-        decided = {option: _default(option, text) for option, text in defaults.items()}
-        groups[name] = Group(kind.__doc__ or "", options_of(kind, decided))
-        taken |= defaults.keys()
+    groups = {name: Group(kind.__doc__ or "", options_of(kind)) for name, kind in GROUPS.items()}
+    taken = COMMAND_OPTIONS.union(*(group.options for group in groups.values()))
     options = {}
     for name, parameter in known.items():
         if name in taken:
@@ -211,15 +206,14 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
                 f"{parameter.part} has a hyper-parameter {name!r}, as has every training: rename it"
             )
         help_text = plain_text(f"{parameter.part}: {parameter.help}")
-        default = _default(name, default_text(parameter.default))
-        options[name] = Option(parameter.annotation, help_text, default)
+        options[name] = Option(parameter.annotation, help_text, default_text(parameter.default))
     groups["hyperparameters"] = Group(f"Hyper-parameters of {method}.", options)
+    for group in groups.values():
+        for name in SOURCE_DECIDES & group.options.keys():
+            if text := group.options[name].default:
+                text = f"{text}, or chosen for the data and printed"
+                group.options[name] = dataclasses.replace(group.options[name], default=text)
     return groups
-
-
-def _default(name: str, text: str) -> str:
-    is_open = name in SOURCE_DECIDES and text
-    return f"{text}, or chosen for the data and printed" if is_open else text
 
 
 def _refuse_others(names: set[str], method: str) -> None:

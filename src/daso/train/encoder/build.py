@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.nets.backbone import Preprocessing, read_preprocessing
-from daso.nets.network import (
-    Encoder,
-    Network,
-    Precision,
-    build_encoder,
-    build_vector_encoder,
-)
+from daso.nets.network import Encoder, Network, Precision, build_encoder, build_vector_encoder
 from daso.train.encoder.pretrained import build_module
 from daso.train.options import TrainOptions
 

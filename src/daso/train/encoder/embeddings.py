@@ -90,10 +90,7 @@ class EmbeddingStore:
             save_json(folder / "about.json", about)
 
     def collect(
-        self,
-        digests: Sequence[bytes],
-        compute: Callable[[Sequence[int]], Tensor],
-        out: np.ndarray,
+        self, digests: Sequence[bytes], compute: Callable[[Sequence[int]], Tensor], out: np.ndarray
     ) -> int:
         """Fill *out*, float32 (N, V, D), with the embeddings of N images; compute missing ones.
 

@@ -35,7 +35,7 @@ OPTIONS = {
             "class": "measured beside every run; daso predict --logit-adjusted",
             "description": "Subtract the log prior of the labeled images from the logits.",
             "paper": "Menon et al., ICLR 2021, arXiv 2007.07314",
-        },
+        }
     },
 }
 """Options that go with every method and are not part of its name, by kind."""
