@@ -57,8 +57,9 @@ def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> str:
             now += seconds
             yield row
 
-    options |= {"data": DATA, "console": console, "clock": lambda: now}
-    follow(timed(), total=30, label="run", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daso.cli.terminal.follow.time.monotonic", lambda: now)
+        follow(timed(), total=30, label="run", data=DATA, console=console, **options)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

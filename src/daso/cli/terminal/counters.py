@@ -20,17 +20,32 @@ def notice(message: str) -> None:
     tell(f"daso: {message}")
 
 
+def reading_progress() -> Callable[[int, int], None]:
+    """Return a function of the images read and their total that prints a line now and then."""
+    return _counter("read", "images")
+
+
 def embedding_progress() -> Callable[[int, int], None]:
-    """Return a function of the views embedded and their total that prints a line now and then."""
+    """Return the same for views of images that are embedded."""
     return _counter("embedded", "views of images", at_once=True)
 
 
 def decoding_progress() -> Callable[[str, int, int], None]:
-    """Return a function of a part of the data, its images decoded and their total."""
+    """Return the same, but of a part of the data, its images that are decoded and their total."""
+    return _by_part("decoded", "images")
+
+
+def download_progress() -> Callable[[str, int, int | None], None]:
+    """Return the same, but of a file, its bytes that are there and their total, if it is known."""
+    report = _by_part("downloaded", "MB")
+    return lambda name, done, total: report(name, done // 10**6, (total or done) // 10**6)
+
+
+def _by_part(verb: str, noun: str) -> Callable[[str, int, int], None]:
     parts: dict[str, Callable[[int, int], None]] = {}
 
     def report(part: str, done: int, total: int) -> None:
-        parts.setdefault(part, _counter(f"{part}: decoded", "images"))(done, total)
+        parts.setdefault(part, _counter(f"{part}: {verb}", noun))(done, total)
 
     return report
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from daso.cli.terminal.tables import make_table, progress_bar
+from daso.cli.terminal.tables import make_table
 from daso.data.check.findings import CALLED, Finding
 from daso.data.check.report import Report
 
 COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
-
-
-@contextlib.contextmanager
-def reading_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many images are read, in a terminal; yield what to call with done and total."""
-    name = TextColumn("reading images")
-    with progress_bar(name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show_report(report: Report, console: Console, shown: int | None) -> None:

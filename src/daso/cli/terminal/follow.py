@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.live import Live
@@ -52,7 +52,6 @@ def follow(
     fold: bool = False,
     quiet: bool = False,
     console: Console | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Consume the rows of a training while showing its progress.
 
@@ -63,13 +62,12 @@ def follow(
         fold: whether it is a fold of a cross-validation, measured on its hold-out.
         quiet: show warnings only.
         console: to write to (default: standard error).
-        clock: returns the time in seconds.
     """
     console = console or error_console()
     data = data or {"class_names": (), "labeled_counts": ()}
     plain = console.options.ascii_only
     names, counts = data["class_names"], data["labeled_counts"]
-    view = View(label, total, done, stages, names, counts, fold, plain, clock)
+    view = View(label, total, done, stages, names, counts, fold, plain)
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
     last_line = view.started
     live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
@@ -81,7 +79,7 @@ def follow(
                 console.print(
                     text, style="yellow", markup=False, highlight=False, soft_wrap=not in_terminal
                 )
-            now = clock()
+            now = time.monotonic()
             finished = row["event"] == "evaluate" and row["step"] == total
             period = max(PLAIN_PERIOD_SECONDS, (now - view.started) / 100)
             if not in_terminal and not quiet and (now - last_line > period or finished):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len, set_cell_size
@@ -61,7 +61,6 @@ class View:
         labeled: labeled images of each class.
         fold: whether the run is a fold of a cross-validation, measured on its hold-out.
         plain: use ASCII only.
-        clock: returns the time in seconds.
         train, evaluation: the latest row of each kind.
         best: best balanced accuracy so far, and its step.
     """
@@ -74,15 +73,11 @@ class View:
     labeled: Sequence[int] = ()
     fold: bool = False
     plain: bool = False
-    clock: Callable[[], float] = time.monotonic
     train: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
     best: tuple[float, int] | None = None
-    started: float = field(init=False)
+    started: float = field(default_factory=lambda: time.monotonic())
     speed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_ROWS))
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
 
     def see(self, row: Row) -> None:
         self.step = row["step"]
@@ -150,7 +145,7 @@ class View:
 
     def _title(self, width: int) -> Text:
         latest = max(self.train, self.evaluation, key=lambda row: row.get("step", 0))
-        right = f"{duration(self.clock() - self.started)} so far"
+        right = f"{duration(time.monotonic() - self.started)} so far"
         if self.stages > 1:
             right = f"stage {int(latest.get('stage', 0)) + 1} of {self.stages}  {right}"
         left = set_cell_size(self.label, max(0, min(cell_len(self.label), width - len(right) - 2)))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from daso.cli.terminal.arguments import folders_of
-from daso.cli.terminal.counters import decoding_progress, tell
+from daso.cli.terminal.counters import decoding_progress, download_progress
 from daso.cli.training.command import TrainRequest
 from daso.data.images.cache import Cache
 from daso.data.open import open_source
@@ -34,24 +33,11 @@ def read_source(request: TrainRequest) -> Source:
         size=command.size,
         skip_bad=command.skip_bad,
         download=command.download,
-        progress=_report_download(),
+        progress=download_progress(),
         cache=cache,
         largest_side=CPU_SIZE if _shrinks(request) else None,
         journal=None if command.journal else 0,
     )
-
-
-def _report_download() -> Callable[[str, int, int | None], None]:
-    shown: dict[str, int] = {}
-
-    def report(name: str, done: int, total: int | None) -> None:
-        tenths = done // 10_000_000
-        if shown.get(name) != tenths:
-            shown[name] = tenths
-            of = "" if total is None else f" of {total / 1e6:.0f}"
-            tell(f"{name}: {done / 1e6:.0f}{of} MB")
-
-    return report
 
 
 def _shrinks(request: TrainRequest) -> bool:
