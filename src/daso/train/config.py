@@ -137,7 +137,7 @@ def build(kind: type[Any], values: Any, where: str) -> Any:
     names = [option.name for option in fields(kind)]
     for key in values:
         if key not in names:
-            raise OptionError(f"{where}: unknown option {key!r}.{nearest(str(key), names)}")
+            raise OptionError(f"{where}: unknown key {key!r}.{nearest(str(key), names)}")
     try:
         return kind(**values)
     except TypeError as error:
