@@ -15,8 +15,7 @@ from daso.files import read_json
 from daso.nets.network import Network
 from daso.nets.readout import NAME, Readout
 from daso.train.config import RunConfig
-from daso.train.encoder.bfloat16 import fall_back_to_float32
-from daso.train.encoder.build import build_network, trained_encoder
+from daso.train.encoder.build import build_network, fall_back_to_float32, trained_encoder
 from daso.train.encoder.pretrained import require_given, with_kept_backbone
 from daso.train.folder.best import model_folder
 from daso.train.folder.checkpoint import load_checkpoint

@@ -14,8 +14,7 @@ from daso.data.source import Source
 from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
-from daso.train.encoder.pretrained import is_pretrained
-from daso.train.encoder.resolution import ENLARGED, choose_resolution
+from daso.train.encoder.pretrained import ENLARGED, choose_resolution, is_pretrained
 from daso.train.options import TrainOptions
 from daso.train.step.state import choose_device
 
