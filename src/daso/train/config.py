@@ -99,13 +99,10 @@ class RunConfig:
             RunError: a key is unknown or missing.
         """
         try:
-            parts = {
-                name: build(kind, values.get(name, {}), f"{where}, {name}")
-                for name, kind in GROUPS.items()
-            }
-            config: RunConfig = build(cls, {**values, **parts}, where)
+            parts = {n: build(kind, values.get(n, {}), n) for n, kind in GROUPS.items()}
+            config: RunConfig = build(cls, {**values, **parts}, "configuration")
         except OptionError as error:
-            raise RunError(str(error)) from error
+            raise RunError(f"{where}: {error}") from error
         return config
 
     def fingerprint(self) -> str:
@@ -143,5 +140,3 @@ def build(kind: type[Any], values: Any, where: str) -> Any:
     except TypeError as error:
         what = "a value is missing or of the wrong type"
         raise OptionError(f"{where}: {what}: {error}") from error
-    except OptionError as error:
-        raise OptionError(f"{where}: {error}") from error

@@ -16,6 +16,7 @@ from daso.compose import Recipe
 from daso.data.source import Source
 from daso.data.training_data import TrainingData, prepare_data
 from daso.errors import RunError
+from daso.files import read_json
 from daso.methods.method import Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes
@@ -220,6 +221,7 @@ def prepare_again(
     Raises:
         RunError: the data or the pretrained network has changed since the run began.
     """
+    read_json(folder / "data.json")  # a damaged one is refused before long work
     prepared = prepare(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
