@@ -111,42 +111,29 @@ def train(
         adjusted: whether the best one is judged by adjusted logits.
     """
     while True:
-        early = patience if prepared.is_last_stage else None
-        best = _train_stage(prepared, history, number, early, adjusted=adjusted, verbose=verbose)
+        state: dict[str, Tensor] | None = None
+        best, since_best, readout = -math.inf, 0, prepared.readout
+        for row in fit(prepared.training, prepared.batches, prepared.data, readout=readout):
+            row |= {"network": number, "step": row["step"] + prepared.first_step}
+            history.append(row)
+            if verbose and (row["event"] == "train" or "holdout" in row):
+                print(_line(row), flush=True)
+            if patience is None or row["event"] != "evaluate" or not prepared.is_last_stage:
+                continue
+            metrics = row["holdout"]["logit_adjusted"] if adjusted else row["holdout"]
+            if metrics["balanced_accuracy"] > best:
+                best, since_best = metrics["balanced_accuracy"], 0
+                state = copy.deepcopy(prepared.training.average.network.state_dict())
+            else:
+                since_best += 1
+                if since_best >= patience:
+                    break
         if prepared.is_last_stage:
             break
         prepared = prepared.next_stage()
-    if best is not None:
-        prepared.training.average.network.load_state_dict(best)
+    if state is not None:
+        prepared.training.average.network.load_state_dict(state)
     return prepared
-
-
-def _train_stage(
-    prepared: Prepared,
-    history: list[Row],
-    number: int,
-    patience: int | None,
-    *,
-    adjusted: bool,
-    verbose: bool,
-) -> dict[str, Tensor] | None:
-    best, since_best, state = -math.inf, 0, None
-    for row in fit(prepared.training, prepared.batches, prepared.data, readout=prepared.readout):
-        row |= {"network": number, "step": row["step"] + prepared.first_step}
-        history.append(row)
-        if verbose and (row["event"] == "train" or "holdout" in row):
-            print(_line(row), flush=True)
-        if patience is None or row["event"] != "evaluate":
-            continue
-        metrics = row["holdout"]["logit_adjusted"] if adjusted else row["holdout"]
-        if metrics["balanced_accuracy"] > best:
-            best, since_best = metrics["balanced_accuracy"], 0
-            state = copy.deepcopy(prepared.training.average.network.state_dict())
-        else:
-            since_best += 1
-            if since_best >= patience:
-                break
-    return state
 
 
 def _line(row: Row) -> str:
