@@ -54,7 +54,7 @@ def check_options(options: Any) -> None:
         OptionError: a value is not one of its choices, or out of its range.
     """
     fields = options.__dataclass_fields__
-    for name, annotation in _annotations(options.__class__).items():
+    for name, annotation in annotations_of(options.__class__).items():
         value = getattr(options, name)
         if value is not None or fields[name].default is not None:
             check_value(name, value, annotation)
@@ -87,7 +87,8 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
 
 
 @cache
-def _annotations(kind: type[Any]) -> dict[str, Any]:
+def annotations_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name."""
     return get_type_hints(kind, include_extras=True)
 
 

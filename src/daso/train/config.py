@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
-from daso.constraints import Range, check_options, kind_of
+from daso.constraints import Range, annotations_of, check_options, kind_of
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
 from daso.files import read_json
@@ -71,9 +71,8 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(RunConfig)
         for name, value in vars(self).items():
-            kind = kind_of(hints[name])
+            kind = kind_of(annotations_of(RunConfig)[name])
             expected = get_origin(kind.one) or kind.one
             kinds = (float, int) if expected is float else expected
             if not isinstance(value, kinds) and not (kind.optional and value is None):

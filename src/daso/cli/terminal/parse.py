@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
-from daso.constraints import check_value, kind_of
+from daso.constraints import annotations_of, check_value, kind_of
 from daso.errors import OptionError, flag, nearest
 
 Command = TypeVar("Command")
@@ -114,10 +114,10 @@ def parse_given(
 
 def options_of(kind: type[Any]) -> dict[str, Option]:
     """Return the options of a dataclass, each described below its field."""
-    hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
+    annotations, texts = annotations_of(kind), descriptions(kind)
     return {
         field.name: Option(
-            hints[field.name],
+            annotations[field.name],
             texts.get(field.name, ""),
             default_text(field.default),
             required=field.default is MISSING,
