@@ -112,7 +112,7 @@ def parse_given(
     return given
 
 
-def options_of(kind: type[Any]) -> dict[str, Option]:
+def options_of(kind: Any) -> dict[str, Option]:
     """Return the options of a dataclass, each described below its field."""
     annotations, texts = annotations_of(kind), descriptions(kind)
     return {
