@@ -91,18 +91,18 @@ class ReadoutFitter:
         """Give an untrained network its first readout; return what was chosen, as JSON values."""
         kinds = [] if self.fixed is None else [self.fixed]
         if self.pretrained or not kinds:
-            kinds.append("network")
-        patches = self._learn_patches() if "patches" in kinds else None
-        forms, readouts = {}, {}
+            kinds.insert(0, "network")  # in the order of their names
+        patches = self._learn_patches() if self.fixed == "patches" else None
+        forms, readouts = [], {}
         for mirrorings in self._mirrorings:
             name = str(mirrorings)
             readout = readouts[name] = self._build(network, patches, mirrorings)
-            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
+            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
             joined = join(few, self.part.dimensions)
-            forms[name] = Features(name, joined.labeled, joined.unlabeled)
+            forms.append(Features(name, joined.labeled, joined.unlabeled))
         given = self.part.mixture_weight
         choice = choose(
-            list(forms.values()),
+            forms,
             self.data.labeled.labels,
             len(self.data.class_names),
             WEIGHTS if given is None else (given,) if given else (),
@@ -113,9 +113,7 @@ class ReadoutFitter:
         readout = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
-        projected = {
-            kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)
-        }
+        projected = {kind: self._features(network, readout, kind, self.most) for kind in kinds}
         described = choice.describe(best) | {"mirrorings": readout.mirrorings}
         return described | self._fit(readout, projected)
 
@@ -140,8 +138,7 @@ class ReadoutFitter:
 
     def _build(self, network: Network, patches: PatchEncoder | None, mirrorings: int) -> Readout:
         dims = {}
-        if self.fixed == "patches":
-            assert patches is not None
+        if patches is not None:
             dims["patches"] = patches.dim
         elif self.fixed == "vector":
             dims["vector"] = self.data.shape[0]
