@@ -10,7 +10,6 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,12 +78,13 @@ def _choose_on_cpu(threads: int) -> Choice:
     name = processor()
     if platform.machine() in ("x86_64", "AMD64") and not _units():
         return Choice("float32", f"precision float32: {name} has no bfloat16 units")
-    kept: dict[str, Any] = {}
+    kept: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # missing or broken
-        kept.update(json.loads((cache_folder() / FILE).read_bytes()))
+        read = dict(json.loads((cache_folder() / FILE).read_bytes()))
+        kept = {k: t for k, t in read.items() if isinstance(t, float | int) and 0 < t < math.inf}
     key = f"{name}, {' '.join(_units())}, torch {torch.__version__}, {threads} thread(s)"
     times = kept.get(key)
-    if not isinstance(times, float | int) or not 0 < times < math.inf:
+    if times is None:
         times = measure_gain()
         with contextlib.suppress(RunError):  # it is measured again the next time
             make_folder(cache_folder())
