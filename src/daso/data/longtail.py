@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from daso.constraints import Range, check_options
-from daso.errors import OptionError, check_choice
+from daso.errors import OptionError, check_choice, flag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,26 +20,34 @@ Shape = Literal["consistent", "uniform", "reversed", "middle", "head-tail"]
 class SplitOptions:
     """Which images of a source are labeled, unlabeled and held out; the source decides the rest."""
 
-    labeled_head: Annotated[int, Range(1)] | None = None
+    labeled_head: int | None = None
     """N1: labeled images of the largest class (default: all labeled images of the source)."""
-    unlabeled_head: Annotated[int, Range(1)] | None = None
+    unlabeled_head: int | None = None
     """M1: unlabeled images of the largest class (default: the source's own unlabeled images)."""
-    gamma_labeled: Annotated[float, Range(1)] | None = None
+    gamma_labeled: float | None = None
     """Imbalance ratio of the labeled images: largest class over smallest; 1 is balanced."""
-    gamma_unlabeled: Annotated[float, Range(1)] | None = None
+    gamma_unlabeled: float | None = None
     """Imbalance ratio of the unlabeled images."""
     unlabeled_shape: Shape | None = None
     """Class distribution of the unlabeled images: as the labeled one, uniform, reversed, with most
     images in the middle classes, or in the first and last ones (head-tail)."""
-    holdout: Annotated[int, Range(0)] | None = None
+    holdout: int | None = None
     """Images held out to choose a model on: a total, the same number of each class (0: none)."""
-    folds: Annotated[int, Range(2)] | None = None
+    folds: int | None = None
     """Number of folds for cross-validation (daso validate)."""
-    fold: Annotated[int, Range(0)] | None = None
+    fold: int | None = None
     """The fold that is held out, from 0."""
 
     def __post_init__(self) -> None:
-        check_options(self)
+        least = {"holdout": 0, "folds": 2, "fold": 0}
+        for name, value in vars(self).items():
+            if name == "unlabeled_shape" or value is None:
+                continue
+            if not least.get(name, 1) <= value < float("inf"):
+                wanted = f"it must be at least {least.get(name, 1)}"
+                raise OptionError(f"{name} = {value!r} is out of range ({flag(name)}): {wanted}")
+        if self.unlabeled_shape is not None:
+            check_choice("unlabeled_shape", self.unlabeled_shape, get_args(Shape))
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
             raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, from 0")
 
