@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,13 @@ from daso.errors import flag as flag
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers, closed unless an end is excluded; infinity never belongs to it."""
+    """Marks a type, in ``Annotated``, whose numbers lie in an interval, closed but for some ends.
+
+    Infinity never belongs to it.
+
+    Attributes:
+        above, below: exclude the low or the high end.
+    """
 
     low: float
     high: float = math.inf
@@ -41,68 +47,85 @@ class Checked:
     check: Callable[[str, Any], None]
 
 
-def check_options(options: Any, ranges: Mapping[str, Range]) -> None:
-    """Check a dataclass of options; None is valid where it is the default.
+def check_options(options: Any) -> None:
+    """Check a dataclass of options as ``check_value`` does; None is valid where it is the default.
 
     Raises:
         OptionError: a value is not one of its choices, or out of its range.
     """
     fields = options.__dataclass_fields__
-    for name, annotation in _annotations(options.__class__).items():
+    for name, annotation in annotations_of(options.__class__).items():
         value = getattr(options, name)
-        if value is None and fields[name].default is None:
-            continue
-        check_value(name, value, annotation)
-        if name in ranges and value not in ranges[name]:
-            raise OptionError(
-                f"{name} = {value!r} is out of range ({flag(name)}): it must be {ranges[name]}"
-            )
+        if value is not None or fields[name].default is not None:
+            check_value(name, value, annotation)
 
 
 def check_value(name: str, value: Any, annotation: Any) -> None:
-    """Check a value against the choices and the checks of its option's type.
+    """Check a value against the choices, the range and the checks of its option's type.
 
     Raises:
-        OptionError: the value is not one of the choices; the nearest one is named.
+        OptionError: the value is out of range or not one of the choices; the nearest one is named.
         DasoError: a check fails.
     """
-    choices = choices_of(annotation)
-    for one in value if isinstance(value, tuple) else (value,):
-        if choices and one not in choices:
+    kind = kind_of(annotation)
+    values = value if isinstance(value, tuple) else (value,)
+    for one in values:
+        if kind.choices and one not in kind.choices:
             raise OptionError(
                 f"{name} = {one!r} ({flag(name)}): invalid choice; "
-                f"choose from {', '.join(choices)}."
-                f"{nearest(str(one), choices)}"
+                f"choose from {', '.join(kind.choices)}.{nearest(str(one), kind.choices)}"
             )
-    for check in _checks(annotation):
-        check(name, value)
+    for mark in kind.marks:
+        if isinstance(mark, Checked):
+            mark.check(name, value)
+        elif isinstance(mark, Range):
+            for one in values:
+                if one not in mark:
+                    raise OptionError(
+                        f"{name} = {one!r} is out of range ({flag(name)}): it must be {mark}"
+                    )
 
 
 @cache
-def _annotations(kind: type[Any]) -> dict[str, Any]:
+def annotations_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name."""
     return get_type_hints(kind, include_extras=True)
 
 
-def _checks(annotation: Any) -> Iterator[Callable[[str, Any], None]]:
-    for mark in getattr(annotation, "__metadata__", ()):
-        if isinstance(mark, Checked):
-            yield mark.check
-    arguments = get_args(annotation)
-    for inner in arguments[:1] if get_origin(annotation) is Annotated else arguments:
-        yield from _checks(inner)
+@dataclass(frozen=True)
+class Kind:
+    """What the type of an option says.
+
+    Attributes:
+        one: type of one value; of several types the first.
+        choices: the strings that a ``Literal`` allows; ``()`` for other types.
+        several: whether the option takes a tuple of values.
+        optional: whether None is a value.
+        marks: of ``Annotated``.
+    """
+
+    one: Any
+    choices: tuple[str, ...] = ()
+    several: bool = False
+    optional: bool = False
+    marks: tuple[Any, ...] = ()
 
 
-def choices_of(annotation: Any) -> tuple[str, ...]:
-    """Return the strings that a type allows: a ``Literal``, optional or in a tuple; else ()."""
+def kind_of(annotation: Any) -> Kind:
+    """Return what a type says: perhaps ``Annotated``, optional, a tuple or a ``Literal``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return arguments if all(isinstance(value, str) for value in arguments) else ()
     if origin is Annotated:
-        return choices_of(arguments[0])
-    if origin in (Union, types.UnionType, tuple):
-        kinds = [kind for kind in arguments if kind not in (type(None), ...)]
-        return choices_of(kinds[0]) if len(kinds) == 1 else ()
-    return ()
+        inner = kind_of(arguments[0])
+        return replace(inner, marks=(*annotation.__metadata__, *inner.marks))
+    if origin in (Union, types.UnionType):
+        first, *others = (kind for kind in arguments if kind is not type(None))
+        inner = kind_of(first)
+        choices = () if others else inner.choices
+        return replace(inner, choices=choices, optional=type(None) in arguments)
+    if origin is tuple:
+        return replace(kind_of(arguments[0]), several=True)
+    is_choice = origin is Literal and all(isinstance(value, str) for value in arguments)
+    return Kind(annotation, arguments if is_choice else ())
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

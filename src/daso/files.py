@@ -79,6 +79,14 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it; raise a ``RunError`` if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot create {folder}: {error.strerror or error}") from error
+
+
 def check_writable(folder: Path) -> None:
     """Check, before long work, that a folder can be created and written; leave nothing behind.
 

@@ -18,7 +18,7 @@ import re
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -236,7 +236,7 @@ def tracked(
     folder: Path,
     say: Callable[[str], None],
     step: int = 0,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Yield the rows of a run and send them to trackers; see ``Tracking``."""
     tracking = Tracking(kinds, folder, say, step)
     try:

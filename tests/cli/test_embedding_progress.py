@@ -8,10 +8,11 @@ from daso.cli.terminal.counters import embedding_progress
 
 
 def test_a_line_now_and_then_with_the_rate_and_the_time_left(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    report = embedding_progress(lambda: now)
+    monkeypatch.setattr("daso.cli.terminal.counters.time.monotonic", lambda: now)
+    report = embedding_progress()
     # 2,000 of 10,000 were there; 100 a second come.
     for now, done in ((0.0, 2000), (3.0, 2300), (6.0, 2600), (7.0, 2700), (20.0, 4000)):  # noqa: B007
         report(done, 10_000)

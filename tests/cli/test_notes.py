@@ -165,7 +165,7 @@ def test_few_labels_of_own_images_want_a_pretrained_encoder(
     digits: Source, tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config()
-    data = prepare(config, digits).data
+    prepared = prepare(config, digits)
     for source, options, few, noted in (
         ("photos", {}, 100, True),
         ("hf:someone/photos", {}, 100, True),
@@ -175,10 +175,10 @@ def test_few_labels_of_own_images_want_a_pretrained_encoder(
     ):
         monkeypatch.setattr(notes, "FEW_LABELS", few)
         own = replace(config, source=source, train=replace(config.train, **options))
-        note = pretrained_may_help(own, data, None)
-        assert (note is not None) == noted, (source, options, few)
-        if note is not None:
-            assert f"{len(data.labeled)} labels for 10 classes" in note
+        found = list(pretrained_may_help(replace(prepared, config=own)))
+        assert len(found) == noted, (source, options, few)
+        for note in found:
+            assert f"{len(prepared.data.labeled)} labels for 10 classes" in note
             assert "--freeze" in note
 
 

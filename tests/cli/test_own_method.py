@@ -200,57 +200,6 @@ class Balanced(LabeledLoss):
     assert "(Balanced)" in capsys.readouterr().err
 
 
-def test_a_constructor_that_asks_for_what_is_no_fact_is_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "asks.py"
-    file.write_text(
-        """
-from daso.methods.method import Method
-
-
-class Asks(Method):
-    def __init__(self, learning_speed):
-        super().__init__()
-"""
-    )
-    assert (
-        main(["train", "digits", "--method", f"{file}:Asks", "--out", str(tmp_path / "run"), *TINY])
-        == 2
-    )
-    assert "'learning_speed', which is not a fact of a run" in capsys.readouterr().err
-
-
-def test_a_file_with_an_error_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text("class Broken(:\n")
-    with pytest.raises(OptionError, match=r"cannot import .*broken\.py"):
-        Recipe.parse(f"{file}:Broken")
-
-
-def test_a_hyper_parameter_with_the_name_of_an_option_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "clash.py"
-    file.write_text(
-        """
-from daso.methods.method import Method
-
-
-class Clash(Method):
-    def __init__(self, *, momentum: float = 0.9):
-        super().__init__()
-"""
-    )
-    assert (
-        main(
-            ["train", "digits", "--method", f"{file}:Clash", "--out", str(tmp_path / "run"), *TINY]
-        )
-        == 2
-    )
-    assert "Clash has a hyper-parameter 'momentum'" in capsys.readouterr().err
-
-
 def write_method(file: Path, constructor: str, imports: str = "") -> str:
     """Write a method whose constructor is given, after self; return its name."""
     file.parent.mkdir(exist_ok=True)
@@ -269,7 +218,7 @@ class Mine(Supervised):
     return f"{file}:Mine"
 
 
-def test_a_hyper_parameter_that_is_not_declared_in_full_is_explained(
+def test_a_constructor_that_cannot_be_called_is_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, (constructor, message) in enumerate(
@@ -279,6 +228,8 @@ def test_a_hyper_parameter_that_is_not_declared_in_full_is_explained(
             ("*, speed=1.0):", "hyper-parameter 'speed' has no type"),
             ("*, speed):", "hyper-parameter 'speed' has no type and no default"),
             ("*, speed: Speed = 1.0):", "type of 'speed' is unknown.*Speed"),
+            ("*, momentum: float = 0.9):", "Mine has a hyper-parameter 'momentum'"),
+            ("speed):", "'speed', which is not a fact of a run"),
         )
     ):
         name = write_method(tmp_path / f"lacking{number}.py", constructor)
@@ -305,12 +256,15 @@ def test_a_plus_in_a_path_is_explained(
     assert "contains a +" in capsys.readouterr().err
 
 
-def test_a_file_that_fails_while_it_is_imported_is_named(tmp_path: Path) -> None:
-    name = write_method(tmp_path / "failing.py", "):", imports="undefined_name")
-    with pytest.raises(
-        OptionError, match=r"cannot import .*failing.py': NameError: .*undefined_name"
+def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("class Broken(:\n")
+    failing = write_method(tmp_path / "failing.py", "):", imports="undefined_name")
+    for name, message in (
+        (f"{tmp_path}/broken.py:Broken", r"cannot import .*broken\.py"),
+        (failing, r"cannot import .*failing.py': NameError: .*undefined_name"),
     ):
-        Recipe.parse(name)
+        with pytest.raises(OptionError, match=message):
+            Recipe.parse(name)
 
 
 @pytest.mark.parametrize("name", ["noted_file.py:Mine", "noted_module:Mine"])

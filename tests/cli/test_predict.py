@@ -405,7 +405,7 @@ REFUSED = [
     ("{images} --prior {tmp}/negative.json", "at least 0"),
     ("{images} --prior labeled --logit-adjusted", "--logit-adjusted"),
     ("{images} --top 11", "10 classes"),
-    ("{images} --unsure 1.5", "[0, 1]"),
+    ("{images} --unsure 1.5", "--unsure"),
     ("{images} --resume", "--out"),
     ("{images} --out {tmp}/out.xls", ".parquet"),
     ("{tmp}/none.csv", "does not exist"),

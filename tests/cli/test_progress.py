@@ -46,8 +46,8 @@ def rows(warned: bool = True) -> Iterator[Row]:
     yield {"event": "pause", "step": 30}
 
 
-def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> tuple[str, list[Row]]:
-    """Follow the rows, which come so many seconds apart; return what is shown, and the rows."""
+def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> str:
+    """Follow the rows, which come so many seconds apart; return what is shown."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, height=24)
     now = 0.0
 
@@ -57,18 +57,15 @@ def shown(terminal: bool, seconds: float = 0.0, **options: Any) -> tuple[str, li
             now += seconds
             yield row
 
-    options |= {"data": DATA, "console": console, "clock": lambda: now}
-    kept = follow(timed(), total=30, label="run", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daso.cli.terminal.follow.time.monotonic", lambda: now)
+        follow(timed(), total=30, label="run", data=DATA, console=console, **options)
     assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue(), kept
-
-
-def test_rows_are_returned_as_they_are() -> None:
-    assert shown(False)[1] == shown(True)[1] == list(rows())
+    return console.file.getvalue()
 
 
 def test_lines_where_the_output_is_no_terminal() -> None:
-    text, _ = shown(False)
+    text = shown(False)
     lines = text.splitlines()
     # One warning, one line at the end, and the summary; the other rows came too early.
     assert len(lines) == 3
@@ -79,18 +76,18 @@ def test_lines_where_the_output_is_no_terminal() -> None:
     assert lines[2].endswith("worst recall: dog 25%, cat 75%")
     assert "\x1b" not in text
     # Every row that comes a period after the last line is another line.
-    assert len(shown(False, PLAIN_PERIOD_SECONDS + 1)[0].splitlines()) == 9
-    assert len(shown(False, PLAIN_PERIOD_SECONDS - 1)[0].splitlines()) == 5
+    assert len(shown(False, PLAIN_PERIOD_SECONDS + 1).splitlines()) == 9
+    assert len(shown(False, PLAIN_PERIOD_SECONDS - 1).splitlines()) == 5
 
 
 def test_quiet_leaves_only_warnings() -> None:
     for terminal in (False, True):
-        text, _ = shown(terminal, quiet=True)
+        text = shown(terminal, quiet=True)
         assert re.sub(r"\x1b\[[\d;]*m", "", text) == "warning, step 20: [b]it is off. Mend it.\n"
 
 
 def test_a_live_view_leaves_warnings_and_a_summary() -> None:
-    text, _ = shown(True)
+    text = shown(True)
     assert "\x1b[?25l" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     after = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text[text.rindex("\x1b[?25h") :])

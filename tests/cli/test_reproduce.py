@@ -124,7 +124,7 @@ REFUSED = [
     ("1 --rows fixmach", "Did you mean 'fixmatch'?"),
     ("1 --columns cifar10-n500-g1000", "Did you mean 'cifar10-n500-g100'?"),
     ("5 --columns cifar10-n500-g150", "unknown column"),
-    ("1 --jobs 0", "--jobs 0"),
+    ("1 --jobs 0", "--jobs"),
     ("1 --wait", "--engine"),
     ("4 --weights nowhere.safetensors", "nowhere.safetensors"),
     ("1 --seeds 0 -1", "at least 0"),

@@ -219,7 +219,7 @@ def resumed(content: bytes, folder: Path) -> None:
     rest = iter(inputs)
     rows.skip(rest)  # of more rows than there are images, or of other ones, an error
     left = list(rest)
-    rows.write(left, [table.failure(item.name, "gone") for item in left])
+    rows.write(left, [table.row(item.name, "gone") for item in left])
     write_output(folder / "out.csv", table.columns, rows.read())
     rows.remove()
     assert len((folder / "out.csv").read_text().splitlines()) == 1 + len(list(inputs))

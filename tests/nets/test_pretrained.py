@@ -27,8 +27,7 @@ from daso.nets.pretrained.huggingface import (
     transformers_side,
 )
 from daso.nets.pretrained.timm_models import open_timm
-from daso.train.encoder.pretrained import build_module, open_backbone
-from daso.train.encoder.resolution import choose_resolution
+from daso.train.encoder.pretrained import build_module, choose_resolution, open_backbone
 from daso.train.options import TrainOptions
 
 transformers: Any = pytest.importorskip("transformers")

@@ -18,7 +18,7 @@ from daso.nets.pretrained.huggingface import open_transformers, transformers_sid
 from daso.nets.pretrained.timm_import import import_timm
 from daso.nets.pretrained.timm_models import timm_side
 from daso.presets.sources import SOURCES
-from daso.train.encoder.resolution import choose_resolution
+from daso.train.encoder.pretrained import choose_resolution
 from daso.train.options import TrainOptions
 
 SWIN = {

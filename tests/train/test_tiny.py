@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from daso.data.source import Source
 from daso.evaluate.predict import predict_logits
 from daso.nets.network import Network, build_encoder
-from daso.train.encoder.bfloat16 import fall_back_to_float32
+from daso.train.encoder.build import fall_back_to_float32
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import train_run

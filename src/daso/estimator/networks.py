@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from daso.errors import OptionError
 from daso.evaluate.predict import predict_logits
@@ -31,16 +31,11 @@ def log_probabilities(networks: Sequence[Network], inputs: Array) -> Array:
     precision, so that the answer for a row does not depend on the other rows.
     """
     rows = torch.from_numpy(np.ascontiguousarray(inputs))
-    logits = _vector_logits if rows.dim() == 2 else predict_logits
-    each = torch.stack([logits(network, rows).double().log_softmax(1) for network in networks])
+    if rows.dim() == 2:
+        networks = [copy.deepcopy(network).cpu().double() for network in networks]
+    logits = [predict_logits(network, rows).double() for network in networks]
+    each = torch.stack([one.log_softmax(1) for one in logits])
     return np.asarray((torch.logsumexp(each, 0) - math.log(len(networks))).numpy())
-
-
-@torch.no_grad()
-def _vector_logits(network: Network, rows: Tensor) -> Tensor:
-    network = copy.deepcopy(network).cpu().double()
-    chunks = torch.split(rows, 4096)
-    return torch.cat([network.classify(network.represent(x), network.output) for x in chunks])
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError
 from daso.files import Row
-from daso.train.config import RunConfig
+from daso.train.config import RunConfig, build
 from daso.train.loop import fit
 from daso.train.options import TrainOptions
 from daso.train.prepare import Prepared
 from daso.train.view_options import VectorViewOptions, ViewOptions
-
-Options = TypeVar("Options", TrainOptions, ViewOptions, VectorViewOptions)
 
 VECTOR_DEFAULTS = {"threshold": 0.8, "rotation_weight": 0.0}
 """Hyper-parameters with other defaults on feature vectors."""
@@ -58,14 +55,15 @@ def configure(
     }
     known = recipe.hyperparameters()
     defaults = {name: value for name, value in VECTOR_DEFAULTS.items() if vectors and name in known}
-    views: Any = VectorViewOptions if vectors else ViewOptions
-    view_options = _options(views, "view_options", {}, arguments["view_options"])
+    train |= arguments["train_options"] or {}
+    views = VectorViewOptions if vectors else ViewOptions
+    view_options = build(views, arguments["view_options"] or {}, "view_options")
     return RunConfig(
         source="arrays",
         method=arguments["method"],
         method_options={**defaults, **(arguments["method_options"] or {})},
         split=SplitOptions(holdout=0),
-        train=_options(TrainOptions, "train_options", train, arguments["train_options"]),
+        train=build(TrainOptions, train, "train_options"),
         **{"vectors" if vectors else "augmentation": view_options},
     )
 
@@ -93,19 +91,6 @@ def default_steps(
     return min(most, max(least, wanted))
 
 
-def _options(
-    kind: type[Options], argument: str, defaults: dict[str, Any], values: Mapping[str, Any] | None
-) -> Options:
-    known = [field.name for field in fields(kind)]
-    for name in values or {}:
-        if name not in known:
-            raise OptionError(f"{argument}: unknown option {name!r}.{nearest(str(name), known)}")
-    try:
-        return kind(**{**defaults, **(values or {})})
-    except TypeError as error:
-        raise OptionError(f"{argument}: a value has the wrong type: {error}") from error
-
-
 def train(
     prepared: Prepared,
     history: list[Row],
@@ -126,42 +111,29 @@ def train(
         adjusted: whether the best one is judged by adjusted logits.
     """
     while True:
-        early = patience if prepared.is_last_stage else None
-        best = _train_stage(prepared, history, number, early, adjusted=adjusted, verbose=verbose)
+        state: dict[str, Tensor] | None = None
+        best, since_best, readout = -math.inf, 0, prepared.readout
+        for row in fit(prepared.training, prepared.batches, prepared.data, readout=readout):
+            row |= {"network": number, "step": row["step"] + prepared.first_step}
+            history.append(row)
+            if verbose and (row["event"] == "train" or "holdout" in row):
+                print(_line(row), flush=True)
+            if patience is None or row["event"] != "evaluate" or not prepared.is_last_stage:
+                continue
+            metrics = row["holdout"]["logit_adjusted"] if adjusted else row["holdout"]
+            if metrics["balanced_accuracy"] > best:
+                best, since_best = metrics["balanced_accuracy"], 0
+                state = copy.deepcopy(prepared.training.average.network.state_dict())
+            else:
+                since_best += 1
+                if since_best >= patience:
+                    break
         if prepared.is_last_stage:
             break
         prepared = prepared.next_stage()
-    if best is not None:
-        prepared.training.average.network.load_state_dict(best)
+    if state is not None:
+        prepared.training.average.network.load_state_dict(state)
     return prepared
-
-
-def _train_stage(
-    prepared: Prepared,
-    history: list[Row],
-    number: int,
-    patience: int | None,
-    *,
-    adjusted: bool,
-    verbose: bool,
-) -> dict[str, Tensor] | None:
-    best, since_best, state = -math.inf, 0, None
-    for row in fit(prepared.training, prepared.batches, prepared.data, readout=prepared.readout):
-        row |= {"network": number, "step": row["step"] + prepared.first_step}
-        history.append(row)
-        if verbose and (row["event"] == "train" or "holdout" in row):
-            print(_line(row), flush=True)
-        if patience is None or row["event"] != "evaluate":
-            continue
-        metrics = row["holdout"]["logit_adjusted"] if adjusted else row["holdout"]
-        if metrics["balanced_accuracy"] > best:
-            best, since_best = metrics["balanced_accuracy"], 0
-            state = copy.deepcopy(prepared.training.average.network.state_dict())
-        else:
-            since_best += 1
-            if since_best >= patience:
-                break
-    return state
 
 
 def _line(row: Row) -> str:

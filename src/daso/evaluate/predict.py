@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -43,11 +43,20 @@ def predict_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def represent_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor]:
+def represent_in_batches(
+    network: Network,
+    images: ImageRows,
+    encode: Callable[[Tensor], Tensor] | None = None,
+    index: Tensor | None = None,
+) -> Iterator[Tensor]:
     """Yield the features that the output head classifies, (n, D) on the network's device.
 
     Images are uint8 (N, C, H, W), vectors float32 (N, D), or (N, V, D) with V versions of which the
     first is used. The network runs in evaluation mode and returns to its previous mode.
+
+    Args:
+        encode: computes other features with the network.
+        index: int64 (M,), the images to take; None: all.
     """
     device = next(network.parameters()).device
     training = network.training
@@ -56,8 +65,10 @@ def represent_in_batches(network: Network, images: ImageRows) -> Iterator[Tensor
     batch = rows_at_once(images.shape[1:], device, network.resolution)
     network.eval()
     try:
-        for start in range(0, max(1, len(images)), batch):
-            chosen = images[start : start + batch].to(device)
-            yield network.represent(chosen)
+        for start in range(0, max(1, len(images) if index is None else len(index)), batch):
+            rows: slice | Tensor = slice(start, start + batch)
+            if index is not None:
+                rows = index[rows].to(images.device)
+            yield (encode or network.represent)(images[rows].to(device))
     finally:
         network.train(training)

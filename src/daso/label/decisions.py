@@ -13,8 +13,8 @@ from daso.errors import DataError
 from daso.label.images import Images
 
 UNDECIDED, NONE, SORTED = -1, -2, -3
-"""Labels of an image that nobody has decided, of one of none of the classes, and of one whose copy in
-a class folder, made by ``daso label --apply``, has the label."""
+"""Labels of an image that nobody has decided, of one of none of the classes, and of one whose copy
+in a class folder, made by ``daso label --apply``, has the label."""
 
 
 class Decisions:
@@ -50,8 +50,8 @@ class Decisions:
             self._settle(image)
         applied = journal.applied()
         for name, entry in journal.decisions().items():
-            if entry.number in applied and (image := self._numbers.get(name)) is not None:
-                self.labels[image] = SORTED
+            if entry.number in applied and name in self._numbers:
+                self.labels[self._numbers[name]] = SORTED
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return the number of labels of each class, (K,)."""

@@ -76,10 +76,8 @@ class SourceDefaults:
 
 
 def _longtail(
-    labeled: int, unlabeled: int | None, gamma: float, holdout: int | None = None
+    labeled: int, unlabeled: int, gamma: float, holdout: int | None = None
 ) -> SplitOptions:
-    if unlabeled is None:
-        return SplitOptions(labeled, gamma_labeled=gamma, holdout=holdout)
     return SplitOptions(labeled, unlabeled, gamma, gamma, "consistent", holdout)
 
 
@@ -128,7 +126,7 @@ SOURCES = {
     # Images are augmented at 96 pixels, with a cutout of 16 of them, and then resized; ReMixMatch
     # resizes first, as in the authors' code. The unlabeled distribution is unknown.
     "stl10": SourceDefaults(
-        _longtail(150, None, 10),
+        SplitOptions(150, gamma_labeled=10),
         {**PAPER, "resolution": 32, "cutout": 16, "crop_padding": 4},
         resizes_first={"strong_side": 32},
         dist_temperature=0.3,

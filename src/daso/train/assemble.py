@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from daso.data.training_data import TrainingData
 from daso.errors import OptionError
-from daso.methods.method import Method
+from daso.methods.method import Batch, Method
 from daso.nets.backbone import Backbone
 from daso.nets.distributed import Processes, share_batch_norms
 from daso.nets.network import Encoder
 from daso.nets.recompute import recompute_activations
-from daso.train.encoder.bfloat16 import fall_back_to_float32
-from daso.train.encoder.build import build_network
-from daso.train.encoder.precision import resolve_precision
+from daso.train.encoder.build import build_network, fall_back_to_float32
 from daso.train.options import TrainOptions, backbone_rate
-from daso.train.step.batch_of_one import refuse_batch_of_one
 from daso.train.step.batches import Batches
 from daso.train.step.state import Training
 from daso.train.view_options import VectorViewOptions, ViewOptions
@@ -52,7 +51,6 @@ def assemble(
             raise OptionError("--recompute needs one process; leave it out")
         recompute_activations(cast(nn.Module, encoder))
     device = data.labeled.images.device
-    options = resolve_precision(options, device, data.are_vectors, processes)
     heads = {"class": len(data.class_names), **method.heads}
     preprocessing = None if backbone is None else backbone.preprocessing
     network = build_network(
@@ -73,5 +71,33 @@ def assemble(
         torch.compiler.reset()  # graphs of earlier stages count towards the limit of recompilations
     training = Training(network, method.to(device), options)
     if options.batch == 1 and processes is None:
-        refuse_batch_of_one(training, batches(0))
+        _refuse_batch_of_one(training, batches(0))
     return training, batches
+
+
+def _refuse_batch_of_one(training: Training, batch: Batch) -> None:
+    """Pass one batch through copies of the network and the method before the first step.
+
+    Raises:
+        OptionError: a batch norm in training mode has one value of each channel to normalize.
+    """
+
+    def check(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x: Tensor = inputs[0]
+        if norm.training and x.numel() == x.shape[1]:
+            what = f"batch = {training.options.batch} is too small (--batch, batch_size)"
+            raise OptionError(
+                f"{what}: the network's batch norms need at least two values of each channel; "
+                "train on 2 images a step or more"
+            )
+
+    parts = (training.network, training.average.network, training.method)
+    network, teacher, method = copy.deepcopy(parts)
+    for module in [*network.modules(), *teacher.modules()]:
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(check)
+    network.train()
+    teacher.train(method.teacher_uses_batch_statistics)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        method.begin_step(0)
+        method(network, teacher, batch)

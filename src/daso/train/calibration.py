@@ -153,18 +153,14 @@ def _calibrate(
     """Fit to labeled images and write it; *keep*: write nothing if nothing could be fitted."""
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
     if fitted is not None:
-        logits = predict_logits(model.network, fitted.images).numpy()
-        labels = fitted.labels.cpu().numpy()
+        logits, labels = _answers(model, fitted)
     calibration = calibrate(logits, labels, model.step)
     if calibration.note is None:
-        part, measured = "holdout", data.holdout
-        if data.test is not None:
-            part, measured = "test", data.test
+        part, measured = ("holdout", data.holdout) if data.test is None else ("test", data.test)
         if measured is not None:
-            logits = predict_logits(model.network, measured.images).numpy()
-            labels = measured.labels.cpu().numpy()
-        answered = _reliability(calibrated(logits, calibration.temperature), labels)
+            logits, labels = _answers(model, measured)
         measured_on = "given" if measured is None else part
+        answered = _reliability(calibrated(logits, calibration.temperature), labels)
         calibration = replace(calibration, answered={"measured_on": measured_on, **answered})
     elif keep:
         return calibration
@@ -172,6 +168,10 @@ def _calibrate(
         calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
     save_sealed(folder / NAME, calibration.to_dict())
     return calibration
+
+
+def _answers(model: Model, pool: Pool | Labeled) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    return predict_logits(model.network, pool.images).numpy(), pool.labels.cpu().numpy()
 
 
 def fingerprint(model: Model) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin
 
+from daso.constraints import Range, annotations_of, check_options, kind_of
 from daso.data.longtail import SplitOptions
 from daso.errors import OptionError, RunError, nearest
 from daso.files import read_json
@@ -62,7 +63,7 @@ class RunConfig:
     skip_bad: bool = False
     journal: int | None = None
     cache: str | None = None
-    memory: float | None = None
+    memory: Annotated[float, Range(0)] | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     method_options: dict[str, Any] = field(default_factory=dict)
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -70,13 +71,13 @@ class RunConfig:
     vectors: VectorViewOptions = field(default_factory=VectorViewOptions)
 
     def __post_init__(self) -> None:
-        for name, kinds in _TYPES.items():
-            value = getattr(self, name)
-            if not isinstance(value, kinds):
-                expected = next(kind for kind in kinds if kind is not type(None)).__name__
-                raise OptionError(f"{name} must be of type {expected}, got {value!r:.80}")
-        if self.memory is not None and not self.memory >= 0:
-            raise OptionError(f"memory = {self.memory!r} (--memory) must be at least 0 GB")
+        for name, value in vars(self).items():
+            kind = kind_of(annotations_of(RunConfig)[name])
+            expected = get_origin(kind.one) or kind.one
+            kinds = (float, int) if expected is float else expected
+            if not isinstance(value, kinds) and not (kind.optional and value is None):
+                raise OptionError(f"{name} must be of type {expected.__name__}, got {value!r:.80}")
+        check_options(self)
         if not all(isinstance(folder, str) for folder in self.folders.values()):
             raise OptionError(f"folders must be paths, got {self.folders!r:.80}")
 
@@ -96,11 +97,11 @@ class RunConfig:
         Raises:
             RunError: a key is unknown or missing.
         """
-        parts = {
-            name: _build(kind, values.get(name, {}), f"{where}, {name}")
-            for name, kind in GROUPS.items()
-        }
-        config: RunConfig = _build(cls, {**values, **parts}, where)
+        try:
+            parts = {n: build(kind, values.get(n, {}), n) for n, kind in GROUPS.items()}
+            config: RunConfig = build(cls, {**values, **parts}, "configuration")
+        except OptionError as error:
+            raise RunError(f"{where}: {error}") from error
         return config
 
     def fingerprint(self) -> str:
@@ -121,28 +122,20 @@ class RunConfig:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "source": (str,),
-    "method": (str,),
-    "method_options": (dict,),
-    "folders": (dict,),
-    "skip_bad": (bool,),
-    "data": (str, type(None)),
-    "size": (int, type(None)),
-    "cache": (str, type(None)),
-    "journal": (int, type(None)),
-    "memory": (float, int, type(None)),
-}
+def build(kind: type[Any], values: Any, where: str) -> Any:
+    """Build a dataclass of options from values by name; *where* names their place in errors.
 
-
-def _build(kind: type[Any], values: Any, where: str) -> Any:
+    Raises:
+        OptionError: a name is unknown, or a value is invalid.
+    """
     if not isinstance(values, dict):
-        raise RunError(f"{where}: expected an object, found {type(values).__name__}")
+        raise OptionError(f"{where}: expected an object, found {type(values).__name__}")
     names = [option.name for option in fields(kind)]
     for key in values:
         if key not in names:
-            raise RunError(f"{where}: unknown key {key!r}.{nearest(key, names)}")
+            raise OptionError(f"{where}: unknown key {key!r}.{nearest(str(key), names)}")
     try:
         return kind(**values)
-    except (TypeError, OptionError) as error:
-        raise RunError(f"{where}: {error}") from error
+    except TypeError as error:
+        what = "a value is missing or of the wrong type"
+        raise OptionError(f"{where}: {what}: {error}") from error

@@ -18,9 +18,8 @@ from daso.evaluate.metrics import confusion_matrix, recall_precision, wilson_int
 from daso.evaluate.predict import predict_logits
 from daso.files import plain, read_json, save_sealed
 from daso.train.config import RunConfig
-from daso.train.folder.checkpoint import refuse_changed_configuration
 from daso.train.model import load_model
-from daso.train.run_data import describe_data
+from daso.train.run_data import refuse_other_data
 
 ANSWERS = "answers.json"
 """File in a fold's run folder with the predictions on the held-out images."""
@@ -59,28 +58,9 @@ def require_data_of_run(folder: Path, config: RunConfig, source: Source) -> dict
     Raises:
         RunError: the classes, images, labels or split differ from those of the run.
     """
-    saved = read_json(folder / "data.json")
     data = prepare_data(source, config.split, config.train.seed, torch.device("cpu"), 0)
-    pools = {name: value for name, value in data.images_fingerprints.items() if name != "test"}
-    current = describe_data(data)
-    differences = [
-        f"its {key.replace('_', ' ')} {saved[key]}, here {current[key]}"
-        for key in ("class_names", "image_shape", "labeled_counts")
-        if key in saved and saved[key] != current[key]
-    ]
-    if not differences:
-        before = saved.get("images_fingerprints") or pools
-        changed = [name for name, value in pools.items() if before.get(name) != value]
-        if saved.get("split_fingerprint", data.fingerprint) != data.fingerprint:
-            changed.append("split into labeled and held-out")
-        differences = [f"its {name} images were others" for name in changed]
-    if differences:
-        refuse_changed_configuration(folder, config.fingerprint())
-        raise RunError(
-            f"these are other images or labels than those of {folder}: {'; '.join(differences)}. "
-            "Train again on them, or give the place of the run's images with --data"
-        )
-    return pools
+    refuse_other_data(folder, config, data, ("labeled", "unlabeled", "holdout"))
+    return {name: value for name, value in data.images_fingerprints.items() if name != "test"}
 
 
 def check_fold(folder: Path, config: RunConfig, source: Source, images: dict[str, Any]) -> None:

@@ -15,8 +15,7 @@ from daso.files import read_json
 from daso.nets.network import Network
 from daso.nets.readout import NAME, Readout
 from daso.train.config import RunConfig
-from daso.train.encoder.bfloat16 import fall_back_to_float32
-from daso.train.encoder.build import build_network, trained_encoder
+from daso.train.encoder.build import build_network, fall_back_to_float32, trained_encoder
 from daso.train.encoder.pretrained import require_given, with_kept_backbone
 from daso.train.folder.best import model_folder
 from daso.train.folder.checkpoint import load_checkpoint, refuse_changed_configuration
@@ -94,8 +93,7 @@ def rebuild_model(
         counts = tuple(map(int, data["labeled_counts"]))
         shape, mean, std = tuple(map(int, data["image_shape"])), data["mean"], data["std"]
         encoder, preprocessing = trained_encoder(config.train, data, given)
-        weights = {n.split(".")[1]: t for n, t in state.items() if n.startswith("heads.")}
-        heads = {name: len(bias) for name, bias in weights.items()}
+        heads = {n.split(".")[1]: len(t) for n, t in state.items() if n.startswith("heads.")}
         readout = Readout.like(state)
         outputs = heads if readout is None else {**heads, NAME: len(readout.intercept)}
         if outputs.get(output) != len(names):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from daso.balance import Sampling
 from daso.constraints import Device, Range, check_options
@@ -22,24 +22,24 @@ PROBE_RATE = 0.1
 class TrainOptions:
     """How long, how fast and with what network to train."""
 
-    steps: int = 250_000
+    steps: Annotated[int, Range(0)] = 250_000
     """Training steps (default: the paper's 250,000 for its benchmarks; for your own data chosen
     from the number of images and printed). 0, for methods with a readout: only that is fitted."""
-    batch: int = 64
+    batch: Annotated[int, Range(1)] = 64
     """B: labeled images per step."""
-    unlabeled_ratio: int | None = None
+    unlabeled_ratio: Annotated[int, Range(1)] | None = None
     """mu: unlabeled images per labeled image in a step (default: the method's, mostly 2)."""
     labeled_sampling: Sampling = "uniform"
     """How labeled images are drawn. uniform: shuffled passes over all of them; class-balanced:
     every class is equally likely; effective-number: in inverse proportion to the effective number
     of the image's class."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float, Range(0, above=True)] | None = None
     """Base learning rate (default: the method's, 0.03 or, supervised, 0.1; of a probe 0.1; with
     adamw 0.001)."""
-    backbone_rate: float | None = None
+    backbone_rate: Annotated[float, Range(0, above=True)] | None = None
     """Base learning rate of the encoder (default: that of the heads; a tenth of it for pretrained
     weights)."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Range(0, 1, above=True)] = 1.0
     """Factor on the encoder's rate for every block further from the heads; 0.75 is usual for
     pretrained transformers."""
     optimizer: Optimizer = "sgd"
@@ -49,11 +49,11 @@ class TrainOptions:
     over 2.5% of the steps, then x 0.01 at 80% and again at 90%; thirds: linear warm-up over an
     eighteenth of the steps, then x 0.1 at one third and again at two thirds; one-cycle: linear
     warm-up over a quarter of the steps, then half a cosine to 0 (default: the method's)."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range(0, 1, below=True)] = 0.9
     """Nesterov momentum of SGD; decay of the first moment of AdamW."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, Range(0)] = 5e-4
     """Weight decay of all parameters; with SGD, batch norms and biases included."""
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, Range(0, 1, below=True)] = 0.999
     """rho: decay of the network's moving average, which is the network that is evaluated. It spans
     about 1 / (1 - rho) steps; in a short training 0.999 averages the first ones too."""
     network: str | None = None
@@ -63,9 +63,9 @@ class TrainOptions:
     """File of initial weights (safetensors), for one of our networks or a timm network."""
     freeze: bool = False
     """Embed all images once with the pretrained network, and train on the embeddings."""
-    weak_versions: int = 2
+    weak_versions: Annotated[int, Range(0)] = 2
     """With --freeze: weakly augmented versions of each image to embed."""
-    strong_versions: int = 4
+    strong_versions: Annotated[int, Range(0)] = 4
     """With --freeze: strongly augmented versions of each image to embed."""
     embedding_network: str = "probe"
     """With --freeze: network on the embeddings. probe (a linear classifier made for them), linear,
@@ -73,7 +73,7 @@ class TrainOptions:
     embedding_folder: str | None = None
     """Folder of embeddings, shared by all runs that can use them (default:
     ~/.cache/daso/embeddings)."""
-    resolution: int | None = None
+    resolution: Annotated[int, Range(8)] | None = None
     """Side in pixels to which images are resized after augmentation, before the network (default:
     unchanged; stl10: 32)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -89,57 +89,35 @@ class TrainOptions:
     cuda_graph: bool = False
     """Record the step once as a CUDA graph, so that a fast GPU does not wait for Python. For
     methods whose steps all do the same work; not with DARP."""
-    evaluate_every: int | None = None
+    evaluate_every: Annotated[int, Range(1)] | None = None
     """Steps between evaluations, each with a checkpoint (default: 500, or a fiftieth of a short
     run)."""
-    save_minutes: float = 10.0
+    save_minutes: Annotated[float, Range(0, above=True)] = 10.0
     """Longest time between checkpoints, in minutes, if evaluations are further apart."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """When a loss or a weight becomes infinite or NaN: stop, or rollback to the last checkpoint
     with half the learning rate."""
-    rollbacks: int = 3
+    rollbacks: Annotated[int, Range(1)] = 3
     """Rollbacks at most; then the run stops."""
     deploy: Literal["last", "best"] = "last"
     """The network that predict, evaluate, export and report use: the last one, or the one with the
     highest balanced accuracy on the hold-out (without a hold-out, the last one)."""
-    patience: int | None = None
+    patience: Annotated[int, Range(1)] | None = None
     """Stop after this many evaluations without a higher balanced accuracy on the hold-out
     (default: never)."""
-    log_every: int = 20
+    log_every: Annotated[int, Range(1)] = 20
     """Steps between rows of training numbers."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32, below=True)] = 0
     """Seed of the split, the initial weights, the order of the images and their augmentation."""
 
     def __post_init__(self) -> None:
-        check_options(self, RANGES)
+        check_options(self)
         if self.recompute and self.compile:
             raise OptionError("--recompute and --compile exclude each other; leave one out")
 
     @property
     def evaluation_period(self) -> int:
         return self.evaluate_every or max(1, min(500, self.steps // 50))
-
-
-RANGES = {
-    "steps": Range(0),
-    "batch": Range(1),
-    "unlabeled_ratio": Range(1),
-    "learning_rate": Range(0, above=True),
-    "backbone_rate": Range(0, above=True),
-    "layer_decay": Range(0, 1, above=True),
-    "momentum": Range(0, 1, below=True),
-    "weight_decay": Range(0),
-    "ema_decay": Range(0, 1, below=True),
-    "weak_versions": Range(0),
-    "strong_versions": Range(0),
-    "resolution": Range(8),
-    "evaluate_every": Range(1),
-    "save_minutes": Range(0, above=True),
-    "rollbacks": Range(1),
-    "patience": Range(1),
-    "log_every": Range(1),
-    "seed": Range(0, 2**32, below=True),
-}
 
 
 def base_learning_rate(options: TrainOptions, of_method: float) -> float:
@@ -168,19 +146,16 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
     and 60 of 90 epochs); ``one-cycle``: linear warm-up over the first quarter, then half a cosine
     to 0, as in Smith & Topin, *Super-Convergence*, 2019, but from 0.
     """
+    warmup = {"multistep": round(0.025 * steps), "thirds": round(steps / 18)}.get(schedule, 0)
+    if step < warmup:
+        return base * (step + 1) / warmup
     if schedule == "constant":
         return base
     if schedule == "cosine":
         return base * math.cos(7 * math.pi * step / (16 * steps))
     if schedule == "multistep":
-        warmup = round(0.025 * steps)
-        if step < warmup:
-            return base * (step + 1) / warmup
         return base * 0.01 ** ((step >= 0.8 * steps) + (step >= 0.9 * steps))
     if schedule == "thirds":
-        warmup = round(steps / 18)
-        if step < warmup:
-            return base * (step + 1) / warmup
         return base * 0.1 ** ((3 * step >= steps) + (3 * step >= 2 * steps))
     if schedule == "one-cycle":
         done, peak = step + 0.5, 0.25 * steps

@@ -24,7 +24,6 @@ from daso.nets.network import Encoder
 from daso.nets.readout import Readout
 from daso.parts import Facts
 from daso.plans.plan import Plan
-from daso.report.data_changes import describe_changes
 from daso.train.assemble import assemble
 from daso.train.config import RunConfig
 from daso.train.encoder.build import default_network, named_encoder
@@ -32,15 +31,10 @@ from daso.train.encoder.embeddings import Progress, embed_data
 from daso.train.encoder.precision import resolve_precision
 from daso.train.encoder.pretrained import prepare_backbone, refuse_other
 from daso.train.folder.best import BEST, model_folder
-from daso.train.folder.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    refuse_changed_configuration,
-    without_prefix,
-)
+from daso.train.folder.checkpoint import Checkpoint, load_checkpoint, without_prefix
 from daso.train.options import backbone_rate, base_learning_rate
 from daso.train.readout import ReadoutFitter
-from daso.train.run_data import describe_data, open_configured
+from daso.train.run_data import open_configured, refuse_other_data
 from daso.train.step.batches import Batches
 from daso.train.step.mapped_tables import tables_of
 from daso.train.step.sampling import derive_seed
@@ -84,6 +78,10 @@ class Prepared:
         plan = {f"plan.{name}": value for name, value in self.plan.state_dict().items()}
         return {**self.training.tensors(), **plan}
 
+    def any_process(self, flag: bool) -> bool:
+        """Return whether *flag* is true in any of the processes that train together."""
+        return flag if self.processes is None else self.processes.any(flag)
+
     @property
     def is_last_stage(self) -> bool:
         return self.stage == len(self.plan.stages()) - 1
@@ -98,8 +96,8 @@ class Prepared:
     def begin_stage(self, stage: int) -> Prepared:
         """Return another stage, ready to train; it may keep the encoder of this one's average."""
         self.batches.close()
-        shared = (self.config, self.data, self.recipe, self.plan)
-        return _begin_stage(*shared, stage, self.training, self.processes, self.backbone)
+        shared = (self.config, self.data, self.recipe, self.plan, self.processes, self.backbone)
+        return _begin_stage(*shared, stage, self.training)
 
     def at(self, checkpoint: Checkpoint) -> Prepared:
         """Return the stage of a checkpoint in its saved state.
@@ -180,7 +178,7 @@ def prepare(
     options = replace(options, network=network, evaluate_every=options.evaluation_period)
     config = replace(config, train=options)
 
-    first = _begin_stage(config, data, recipe, plan, 0, None, processes, backbone)
+    first = _begin_stage(config, data, recipe, plan, processes, backbone)
     method = first.training.method
     if plan.stages()[0].method is not None:
         stage = next(number for number, stage in enumerate(plan.stages()) if stage.method is None)
@@ -223,7 +221,7 @@ def prepare_again(
     Raises:
         RunError: the data or the pretrained network has changed since the run began.
     """
-    saved = read_json(folder / "data.json")
+    read_json(folder / "data.json")  # a damaged one is refused before long work
     prepared = prepare(
         config, processes=processes, encoder=encoder, folder=folder, progress=progress
     )
@@ -232,13 +230,8 @@ def prepare_again(
         n: v for n, v in prepared.config.method_options.items() if n in config.method_options
     }
     prepared = replace(prepared, config=replace(prepared.config, method_options=recorded))
-    if changes := describe_changes(saved, describe_data(prepared.data)):
-        refuse_changed_configuration(folder, prepared.config.fingerprint())
-        raise RunError(
-            f"the data of {folder} has changed: {'; '.join(changes)}. 'daso train --like {folder}' "
-            "trains on the present data"
-        )
-    refuse_other(folder, saved, prepared.backbone)
+    refuse_other_data(folder, prepared.config, prepared.data)
+    refuse_other(folder, prepared.backbone)
     return prepared
 
 
@@ -272,10 +265,10 @@ def _begin_stage(
     data: TrainingData,
     recipe: Recipe,
     plan: Plan,
-    number: int,
-    before: Training | None,
     processes: Processes | None,
     backbone: Backbone | None,
+    number: int = 0,
+    before: Training | None = None,
 ) -> Prepared:
     stage = plan.stages()[number]
     options = replace(config.train, steps=stage.steps)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from daso.data.images.pool import ImageRows
 from daso.data.training_data import TrainingData
-from daso.evaluate.predict import rows_at_once
+from daso.evaluate.predict import represent_in_batches
 from daso.files import Row
 from daso.nets.encoders.patches import IMAGES, PatchEncoder, geometries
 from daso.nets.network import Network
@@ -92,18 +91,18 @@ class ReadoutFitter:
         """Give an untrained network its first readout; return what was chosen, as JSON values."""
         kinds = [] if self.fixed is None else [self.fixed]
         if self.pretrained or not kinds:
-            kinds.append("network")
-        patches = self._learn_patches() if "patches" in kinds else None
-        forms, readouts = {}, {}
+            kinds.insert(0, "network")  # in the order of their names
+        patches = self._learn_patches() if self.fixed == "patches" else None
+        forms, readouts = [], {}
         for mirrorings in self._mirrorings:
             name = str(mirrorings)
             readout = readouts[name] = self._build(network, patches, mirrorings)
-            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in sorted(kinds)]
+            few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
             joined = join(few, self.part.dimensions)
-            forms[name] = Features(name, joined.labeled, joined.unlabeled)
+            forms.append(Features(name, joined.labeled, joined.unlabeled))
         given = self.part.mixture_weight
         choice = choose(
-            list(forms.values()),
+            forms,
             self.data.labeled.labels,
             len(self.data.class_names),
             WEIGHTS if given is None else (given,) if given else (),
@@ -114,9 +113,7 @@ class ReadoutFitter:
         readout = readouts[best.name]
         readout.chosen.copy_(torch.tensor([best.unlabeled_weight or 0.0, best.temperature]))
         network.read_out(readout)
-        projected = {
-            kind: self._features(network, readout, kind, self.most) for kind in sorted(kinds)
-        }
+        projected = {kind: self._features(network, readout, kind, self.most) for kind in kinds}
         described = choice.describe(best) | {"mirrorings": readout.mirrorings}
         return described | self._fit(readout, projected)
 
@@ -141,8 +138,7 @@ class ReadoutFitter:
 
     def _build(self, network: Network, patches: PatchEncoder | None, mirrorings: int) -> Readout:
         dims = {}
-        if self.fixed == "patches":
-            assert patches is not None
+        if patches is not None:
             dims["patches"] = patches.dim
         elif self.fixed == "vector":
             dims["vector"] = self.data.shape[0]
@@ -183,9 +179,14 @@ class ReadoutFitter:
         pools = self.data.labeled, self.data.unlabeled or self.data.labeled
         spread = max(1, math.ceil((len(labeled) + len(unlabeled)) / MOST_ROWS))
 
+        def features(images: Tensor) -> Tensor:
+            found = readout.features(network.encode, images, kind)
+            return found if projection is None else projection(found)
+
         def encode(step: int) -> Iterator[list[Tensor]]:
-            for pool, index in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
-                yield list(_encode(network, readout, kind, pool.images, index, projection))
+            for pool, rows in zip(pools, (labeled[::step], unlabeled[::step]), strict=True):
+                parts = represent_in_batches(network, pool.images, features, rows)
+                yield list(parts) if len(rows) else []
 
         projection = None
         sample = [torch.cat(part) for part in encode(spread) if part]
@@ -217,26 +218,3 @@ class ReadoutFitter:
         prior = fit.prior if weight > 0 else None
         readout.take(blocks, joined.bias, fit.head.scaled(1 / temperature), prior)
         return {} if prior is None else {"unlabeled_prior": prior.tolist()}
-
-
-def _encode(
-    network: Network,
-    readout: Readout,
-    kind: str,
-    images: ImageRows,
-    index: Tensor,
-    projection: Projection | None,
-) -> Iterator[Tensor]:
-    """Yield features of one kind, perhaps projected, of the chosen images, in evaluation mode."""
-    training = network.training
-    network.eval()
-    shape = images.shape[1:] if images.dim() == 4 else images.shape[2:]
-    size = rows_at_once(shape, images.device, network.resolution)
-    try:
-        for part in torch.split(index, size) if len(index) else ():
-            chosen = images[part.to(images.device)]
-            plain = chosen if images.dim() == 4 else chosen[:, 0]
-            features = readout.features(network.encode, plain, kind)
-            yield features if projection is None else projection(features)
-    finally:
-        network.train(training)

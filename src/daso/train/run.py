@@ -61,16 +61,12 @@ from daso.train.prepare import Prepared, prepare_again
 from daso.train.run_data import describe_data, moved
 
 
-def _ignore(message: str) -> None:
-    pass
-
-
 def train_run(
     prepared: Prepared,
     folder: Path,
     stop: Callable[[], bool] = never,
     *,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = lambda message: None,
     like: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     """Train into a new run folder, yielding the rows of ``fit`` and one for each rollback.
@@ -96,7 +92,7 @@ def train_run(
 
 def resume_run(
     folder: Path,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = lambda message: None,
     *,
     data: Path | None = None,
     device: str | None = None,
@@ -157,8 +153,6 @@ def _continue(
     prepared: Prepared, folder: Path, stop: Callable[[], bool], warn: Callable[[str], None]
 ) -> Iterator[Row]:
     """Train from the current step, writing rows, checkpoints and finally the summary."""
-    if prepared.processes is not None:
-        stop = _any_process(stop, prepared.processes)
     rows = [row for row in read_rows(folder / "metrics.jsonl") if row["step"] <= prepared.step]
     _write_rows(folder, rows)
     drop_later(folder / "checkpoints" / BEST, prepared.step)
@@ -186,7 +180,7 @@ def _continue(
             finished = prepared.training.step == prepared.training.options.steps
             if stops_early() or (finished and prepared.is_last_stage):
                 break
-            if stop():
+            if prepared.any_process(stop()):
                 return
             prepared = prepared.next_stage()
     finally:
@@ -268,14 +262,8 @@ def _train_stage(
     metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
     saved, period = time.monotonic(), 60 * prepared.config.train.save_minutes
 
-    def due() -> bool:
-        return time.monotonic() - saved >= period
-
-    if prepared.processes is not None:
-        due = _any_process(due, prepared.processes)
-
     def pause() -> bool:
-        return stop() or due()
+        return prepared.any_process(stop() or time.monotonic() - saved >= period)
 
     for row in fit(prepared.training, prepared.batches, prepared.data, pause, prepared.readout):
         if prepared.stage > 0 and prepared.training.step == 0:
@@ -302,7 +290,7 @@ def _train_stage(
         beliefs.see(row, prepared)
         if row["event"] != "pause":
             yield row
-        if row["event"] != "train" and stop():
+        if row["event"] != "train" and prepared.any_process(stop()):
             return
 
 
@@ -310,10 +298,6 @@ def _save(prepared: Prepared, folder: Path, tensors: dict[str, Tensor]) -> None:
     training, fingerprint = prepared.training, prepared.config.fingerprint()
     output = training.average.network.output
     save_checkpoint(folder, tensors, prepared.step, training.seconds, fingerprint, output)
-
-
-def _any_process(flag: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
-    return lambda: processes.any(flag())
 
 
 def _roll_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from daso.data.open import open_source
 from daso.data.places import NAMES, is_address
 from daso.data.source import Source
 from daso.data.training_data import TrainingData
+from daso.errors import RunError
+from daso.files import read_json
 from daso.nets.backbone import Backbone
+from daso.report.data_changes import POOLS, describe_changes
 from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import EmbeddedData
+from daso.train.folder.checkpoint import refuse_changed_configuration
 
 
 def describe_data(
@@ -53,6 +58,25 @@ def describe_data(
         **({} if recipe is None else {"method": recipe.describe()}),
         **(data.describe_embeddings() if isinstance(data, EmbeddedData) else {}),
     }
+
+
+def refuse_other_data(
+    folder: Path, config: RunConfig, data: TrainingData, pools: Collection[str] = tuple(POOLS)
+) -> None:
+    """Raise a ``RunError`` if the classes, images, labels or split are not those of a run.
+
+    Args:
+        config: that of the run, resolved.
+        pools: that are compared.
+    """
+    saved, current = read_json(folder / "data.json"), describe_data(data)
+    saved.setdefault("images_fingerprints", current["images_fingerprints"])
+    if changes := describe_changes(saved, current, pools):
+        refuse_changed_configuration(folder, config.fingerprint())
+        raise RunError(
+            f"the data of {folder} has changed: {'; '.join(changes)}. Name the place of the run's "
+            f"images with --data; 'daso train --like {folder}' trains on the present ones"
+        )
 
 
 def open_configured(config: RunConfig) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from daso.constraints import Range, check_options
 
@@ -20,55 +20,39 @@ class ViewOptions:
     """Random crop of weak views and, before RandAugment, of strong ones. pad: of the image's size,
     out of the image with reflected pixels around it; resized: 8% to 100% of the image's area,
     resized to its size."""
-    crop_padding: int | None = None
+    crop_padding: Annotated[int, Range(0)] | None = None
     """With --crop pad: reflected pixels around an image (default: an eighth of the side; stl10:
     4)."""
-    strong_operations: int = 2
+    strong_operations: Annotated[int, Range(0)] = 2
     """Operations drawn for each strong view."""
-    strong_magnitude: int = 10
+    strong_magnitude: Annotated[int, Range(2, 10)] = 10
     """Operation levels are 1 to this number less 1."""
-    strong_probability: float = 0.5
+    strong_probability: Annotated[float, Range(0, 1)] = 0.5
     """Probability that a drawn operation is applied."""
-    cutout: int | None = None
+    cutout: Annotated[int, Range(0)] | None = None
     """Side in pixels of the gray square of strong views; 0: none (default: 16 at 32 pixels and in
     proportion; 16 for stl10)."""
-    strong_side: int | None = None
+    strong_side: Annotated[int, Range(8)] | None = None
     """With --resolution: side in pixels to which views are resized right after the crop, so that
     the operations and the cutout of strong views work at it (default: views are resized before the
     network; stl10 with remixmatch: 32, as its authors do)."""
 
     def __post_init__(self) -> None:
-        check_options(self, VIEW_RANGES)
+        check_options(self)
 
 
 @dataclass(frozen=True)
 class VectorViewOptions:
     """How feature vectors are augmented; noise is in standard deviations of each dimension."""
 
-    weak_noise: float = 0.3
+    weak_noise: Annotated[float, Range(0)] = 0.3
     """Noise added to weak views of vectors."""
-    strong_noise: float = 0.5
+    strong_noise: Annotated[float, Range(0)] = 0.5
     """Noise added to strong views of vectors."""
-    strong_mask: float = 0.2
+    strong_mask: Annotated[float, Range(0, 1, below=True)] = 0.2
     """Probability that a dimension of a strong view is replaced by its mean."""
-    strong_mix: float = 0.2
+    strong_mix: Annotated[float, Range(0, 0.5)] = 0.2
     """Largest share of another vector of the batch in a strong view."""
 
     def __post_init__(self) -> None:
-        check_options(self, VECTOR_RANGES)
-
-
-VIEW_RANGES = {
-    "crop_padding": Range(0),
-    "strong_operations": Range(0),
-    "strong_magnitude": Range(2, 10),
-    "strong_probability": Range(0, 1),
-    "cutout": Range(0),
-    "strong_side": Range(8),
-}
-VECTOR_RANGES = {
-    "weak_noise": Range(0),
-    "strong_noise": Range(0),
-    "strong_mask": Range(0, 1, below=True),
-    "strong_mix": Range(0, 0.5),
-}
+        check_options(self)

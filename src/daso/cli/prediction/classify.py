@@ -8,12 +8,14 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from daso.cli.prediction.command import PredictCommand
 from daso.cli.prediction.inputs import Input, Inputs
@@ -27,8 +29,9 @@ from daso.cli.prediction.output import (
     write_csv,
     write_output,
 )
-from daso.cli.prediction.progress import Counter
 from daso.cli.prediction.stream import predict_inputs
+from daso.cli.terminal.counters import notice, tell
+from daso.cli.terminal.tables import progress_bar
 from daso.data.images.decode import SUFFIXES
 from daso.errors import DataError, OptionError
 from daso.evaluate.prior import FEW_POINTS, shift, uncertainty
@@ -42,9 +45,57 @@ ToRow = Callable[[str, Array | str], Cells]
 """Returns a row from an input's name and its probabilities, (K,), or why it cannot be read."""
 
 MAX_NAMED = 20
-"""Classes of an estimated distribution that are printed."""
+"""Classes of an estimated distribution, and unreadable images, that are named in the terminal."""
+LINE_SECONDS = 15.0
+"""Time between lines if the output is not a terminal."""
 CHUNK_ROWS = 65_536
 """Rows that are processed at a time while a distribution is estimated."""
+
+
+class Counter:
+    """Shows how many inputs were classified, how fast, and the first unreadable ones.
+
+    Args:
+        inputs: counted first if a bar is shown.
+        bar: whether a bar may be shown; not while the rows themselves are printed there.
+        done: inputs that were classified before.
+    """
+
+    def __init__(self, inputs: Inputs, *, bar: bool, done: int = 0) -> None:
+        self._progress = progress_bar(
+            TextColumn("predicting"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            hidden=not bar,
+        )
+        total = None if self._progress.disable else inputs.count()
+        self._task = self._progress.add_task("predicting", total=total, completed=done, rate="")
+        self._done = done
+        self.count = self.failed = 0
+        self._start = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Counter:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def add(self, rows: Sequence[Cells]) -> None:
+        """Count rows and print the errors of the first unreadable inputs."""
+        failures = [row for row in rows if row[-1] is not None]
+        for row in failures[: max(0, MAX_NAMED - self.failed)]:
+            notice(f"{row[0]}: {row[-1]}")
+        self.failed += len(failures)
+        self.count += len(rows)
+        now = time.monotonic()
+        rate = f"{self.count / max(now - self._start, 1e-9):,.0f} images/s"
+        self._progress.update(self._task, advance=len(rows), rate=rate)
+        if self._progress.disable and now - self._last_line > LINE_SECONDS:
+            tell(f"{self._done + self.count:,} images, {rate}")
+            self._last_line = now
 
 
 def classify(command: PredictCommand) -> int:
@@ -64,55 +115,45 @@ def classify(command: PredictCommand) -> int:
         raise OptionError(f"--unsure cannot be used: a class of the model is named {UNKNOWN!r}")
     table = Table(names, command.top, command.probabilities, command.unsure)
     prior = "uniform" if command.logit_adjusted else command.prior
-    if prior == "estimated":
-        return _predict_twice(command, classifier, inputs, table)
-    target = None if prior is None else _read_prior(prior, facts)
+    estimates = prior == "estimated"
+    target = None if prior is None or estimates else _read_prior(prior, facts)
     if prior == "uniform" and facts.balanced_by:
-        print(
+        tell(
             f"note: {facts.method} has balanced its classifier already "
-            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to "
-            "correct",
-            file=sys.stderr,
+            f"({', '.join(facts.balanced_by)}); no bias towards frequent classes is left to correct"
         )
 
     def to_row(name: str, answer: Array | str) -> Cells:
         if isinstance(answer, str):
-            return table.failure(name, answer)
-        probs = answer if target is None else shift(answer[None], facts.prior, target)[0]
-        return table.row(name, probs)
+            return table.row(name, answer)
+        if estimates:  # the probabilities themselves, until the distribution is known
+            return [name, [float(f"{value:.7g}") for value in answer], None]
+        return table.row(name, answer if target is None else _shifted(answer, facts, target))
 
-    if command.out is None:
+    if command.out is None and not estimates:
         reader = _reader(inputs)
         _print_rows(table.columns, [])
-        write = lambda _, rows: _print_rows(None, rows)  # noqa: E731
-        counter = _predict(classifier, inputs, reader, to_row, write)
+        with Counter(inputs, bar=not sys.stdout.isatty()) as counter:
+            for _, rows in _rows(classifier, reader, to_row):
+                _print_rows(None, rows)
+                counter.add(rows)
         return _conclude(counter.count, counter.failed, None, inputs)
-    journal = _open_journal(command, command.out, facts, target)
-    _fill(journal, classifier, inputs, to_row)
-    write_output(command.out, table.columns, journal.read())
-    journal.remove()
-    return _conclude(journal.count, journal.failed, command.out, inputs)
-
-
-def _predict_twice(
-    command: PredictCommand, classifier: Classifier, inputs: Inputs, table: Table
-) -> int:
-    def to_row(name: str, answer: Array | str) -> Cells:
-        if isinstance(answer, str):
-            return table.failure(name, answer)
-        return [name, [float(f"{value:.7g}") for value in answer], None]
-
     with tempfile.TemporaryDirectory() as place:
         out = command.out or Path(place) / "predictions.csv"
-        journal = _open_journal(command, out, classifier.facts, None)
+        journal = _open_journal(command, out, facts, target)
         _fill(journal, classifier, inputs, to_row, resumable=command.out is not None)
-        rows = _with_estimate(journal, table, classifier.facts)
+        final = _with_estimate(journal, table, facts) if estimates else journal.read()
         if command.out is None:
-            _print_rows(table.columns, rows)
+            _print_rows(table.columns, final)
         else:
-            write_output(out, table.columns, rows)
+            write_output(out, table.columns, final)
         journal.remove()
     return _conclude(journal.count, journal.failed, command.out, inputs)
+
+
+def _shifted(probs: Array, facts: ModelFacts, target: Array) -> Array:
+    shifted: Array = shift(probs[None], facts.prior, target)[0]
+    return shifted
 
 
 def _read_prior(prior: str, facts: ModelFacts) -> Array:
@@ -160,52 +201,38 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
     return itertools.chain([first], reader)
 
 
-def _predict(
-    classifier: Classifier,
-    inputs: Inputs,
-    reader: Iterator[Input],
-    to_row: ToRow,
-    write: Callable[[list[Input], list[Cells]], None],
-    *,
-    bar: bool | None = None,
-    done: int = 0,
-) -> Counter:
-    with Counter(inputs, bar=not sys.stdout.isatty() if bar is None else bar, done=done) as counter:
-        for answers in predict_inputs(classifier, reader):
-            rows = [to_row(item.name, answer) for item, answer in answers]
-            write([item for item, _ in answers], rows)
-            counter.add(rows)
-    return counter
+def _rows(
+    classifier: Classifier, inputs: Iterable[Input], to_row: ToRow
+) -> Iterator[tuple[list[Input], list[Cells]]]:
+    for answers in predict_inputs(classifier, inputs):
+        yield [item for item, _ in answers], [to_row(item.name, answer) for item, answer in answers]
 
 
 def _fill(
-    journal: Journal,
-    classifier: Classifier,
-    inputs: Inputs,
-    to_row: ToRow,
-    *,
-    resumable: bool = True,
+    journal: Journal, classifier: Classifier, inputs: Inputs, to_row: ToRow, *, resumable: bool
 ) -> None:
     try:
         reader = _reader(inputs)
         again = journal.skip(reader)
         if journal.count:
-            retried = f"; {len(again):,} that could not be read are tried again" if again else ""
-            print(f"resumed after {journal.count:,} images{retried}", file=sys.stderr)
+            more = f"; {len(again):,} that could not be read are tried again" if again else ""
+            tell(f"resumed after {journal.count:,} images{more}")
         if again:
-            answers = itertools.chain.from_iterable(predict_inputs(classifier, again.values()))
-            rows = ((item, to_row(item.name, answer)) for item, answer in answers)
-            journal.replace(dict(zip(again, rows, strict=True)))
-        _predict(classifier, inputs, reader, to_row, journal.write, bar=True, done=journal.count)
+            batches = _rows(classifier, again.values(), to_row)
+            retried = itertools.chain.from_iterable(zip(*batch, strict=True) for batch in batches)
+            journal.replace(dict(zip(again, retried, strict=True)))
+        with Counter(inputs, bar=True, done=journal.count) as counter:
+            for items, rows in _rows(classifier, reader, to_row):
+                journal.write(items, rows)
+                counter.add(rows)
     except DataError:
         journal.remove_if_empty()
         raise
     except KeyboardInterrupt:
         if resumable:
-            print(
+            tell(
                 f"{journal.count:,} images are in {journal.path}; repeat the command with --resume "
-                "to continue",
-                file=sys.stderr,
+                "to continue"
             )
         raise
 
@@ -221,35 +248,28 @@ def _with_estimate(journal: Journal, table: Table, facts: ModelFacts) -> Iterato
             chunks = -(-readable // CHUNK_ROWS)
             estimate, how = facts.estimate_distribution(lambda: np.array_split(probs, chunks))
         _print_estimate(estimate, how, table.class_names, readable)
-    for name, *values, error in journal.read():
-        if error is not None:
-            yield table.failure(name, error)
-        else:
-            yield table.row(name, shift(np.array(values), facts.prior, estimate)[0])
+    for name, probs, *_, error in journal.read():
+        answer = _shifted(np.array(probs), facts, estimate) if error is None else error
+        yield table.row(name, answer)
 
 
 def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: int) -> None:
     order = np.argsort(-estimate, kind="stable")[:MAX_NAMED].tolist()
     shares = ", ".join(f"{names[k]} {estimate[k]:.1%}" for k in order)
     more = f", and {len(names) - MAX_NAMED} more classes" if len(names) > MAX_NAMED else ""
-    print(
-        f"class distribution of {images:,} images, estimated by {how}: {shares}{more}",
-        file=sys.stderr,
-    )
+    tell(f"class distribution of {images:,} images, estimated by {how}: {shares}{more}")
     if (points := uncertainty(estimate, images)) > FEW_POINTS:
-        print(
+        tell(
             f"note: {images:,} images are few to estimate a distribution from: its shares are "
             f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
-            "or classify more images at once",
-            file=sys.stderr,
+            "or classify more images at once"
         )
     lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 1]
     if lost:
         others = " and others" if len(lost) > MAX_NAMED else ""
-        print(
+        tell(
             f"note: by this estimate there is no image of {', '.join(lost[:MAX_NAMED])}{others}, "
-            "so none is classified as such; if that is wrong, use another --prior",
-            file=sys.stderr,
+            "so none is classified as such; if that is wrong, use another --prior"
         )
 
 
@@ -261,9 +281,9 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
 
 def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
     for note in inputs.passed.notes(", ".join(inputs.places)[:200]):
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     if out is not None:
-        print(f"{count:,} images: {out}", file=sys.stderr)
+        tell(f"{count:,} images: {out}")
     if failed:
-        print(f"daso: {failed:,} of {count:,} images could not be read", file=sys.stderr)
+        notice(f"{failed:,} of {count:,} images could not be read")
     return 1 if failed else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from daso.cli.terminal.parse import Argument
+from daso.constraints import Range
 from daso.errors import OptionError
 
 
@@ -29,11 +30,11 @@ class PredictCommand:
     confidence, error."""
     resume: bool = False
     """Continue a stopped prediction into OUT; images that could not be read are tried again."""
-    top: int = 1
+    top: Annotated[int, Range(1)] = 1
     """Number of classes to name for each image, the most probable first."""
     probabilities: bool = False
     """Add a column with the probability of each class."""
-    unsure: float = 0.0
+    unsure: Annotated[float, Range(0, 1)] = 0.0
     """Answer "unknown" if the confidence is below this value, from 0 to 1."""
     prior: str | None = None
     """Class distribution of these images: uniform; labeled, that of the labeled images; estimated,
@@ -52,10 +53,6 @@ class PredictCommand:
     def check(self) -> None:
         if not self.images:
             raise OptionError("no images given; name files or folders")
-        if not 0 <= self.unsure <= 1:
-            raise OptionError(f"--unsure = {self.unsure} must be in [0, 1]")
-        if self.top < 1:
-            raise OptionError(f"--top = {self.top} must be at least 1")
         if self.logit_adjusted and self.prior not in (None, "uniform"):
             raise OptionError("--logit-adjusted means --prior uniform; give one of them")
         if self.resume and self.out is None:

@@ -8,6 +8,7 @@ written from it in one go. After a kill, ``--resume`` continues from it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
@@ -58,7 +59,10 @@ class Table:
             names += [f"probability_{name}" for name in self.class_names]
         return (*names, "error")
 
-    def row(self, name: str, probs: npt.NDArray[np.float64]) -> Cells:
+    def row(self, name: str, probs: npt.NDArray[np.float64] | str) -> Cells:
+        """Return the row of an input: its probabilities, (K,), or why it cannot be read."""
+        if isinstance(probs, str):
+            return [name, *[None] * (len(self.columns) - 2), probs]
         best = np.argsort(-probs, kind="stable")[: self.top].tolist()
         row: Cells = [name]
         for label in best:
@@ -68,9 +72,6 @@ class Table:
         if self.probabilities:
             row += [round(value, 6) for value in probs.tolist()]
         return [*row, None]
-
-    def failure(self, name: str, reason: str) -> Cells:
-        return [name, *[None] * (len(self.columns) - 2), reason]
 
 
 def write_csv(file: IO[str], columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
@@ -110,10 +111,9 @@ def _unicode(value: Any) -> Any:
 
 def weights_checksum(model: Path, step: int) -> str:
     """Return a digest of an exported file, or of a run's records of the checkpoint of a step."""
-    is_file = model.is_file()
-    files = [model] if is_file else sorted(model.glob(f"checkpoints/**/step-{step:09d}.json"))
+    records = model.glob(f"checkpoints/**/step-{step:09d}.json")
     digest = hashlib.sha256()
-    for path in files:
+    for path in [model] if model.is_file() else sorted(records):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -152,18 +152,21 @@ def write_output(out: Path, columns: tuple[str, ...], rows: Iterator[Cells]) -> 
         DataError: the file cannot be written.
     """
     kind = FORMATS[out.suffix.lower()]
+    with _writing(out), replacing(out) as temporary:
+        if kind == "parquet":
+            _write_parquet(temporary, columns, rows)
+            return
+        write = write_csv if kind == "csv" else _write_json
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            write(file, columns, rows)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with replacing(out) as temporary:
-            if kind == "parquet":
-                _write_parquet(temporary, columns, rows)
-            else:
-                write = write_csv if kind == "csv" else _write_json
-                with temporary.open(
-                    "w", newline="", encoding="utf-8", errors="surrogateescape"
-                ) as file:
-                    write(file, columns, rows)
+        yield
     except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class Journal:
@@ -184,7 +187,7 @@ class Journal:
         self.failed = 0
         fingerprint = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
         self._header = json.dumps({"daso predict": fingerprint}).encode() + b"\n"
-        try:
+        with _writing(path):
             exists = path.exists()
             if exists and not resume:
                 raise OptionError(
@@ -201,8 +204,6 @@ class Journal:
                 self._file.seek(0)
                 self._file.write(self._header)
                 self._file.flush()
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
     def skip(self, inputs: Iterator[Input]) -> dict[int, Input]:
         """Advance the inputs past the rows of the journal, and drop those from a damaged one on.
@@ -243,27 +244,22 @@ class Journal:
 
     def replace(self, rows: Mapping[int, tuple[Input, Cells]]) -> None:
         """Replace rows, by their numbers, in one go."""
-        try:
+        with _writing(self.path):
             self._file.seek(len(self._header))
             with replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._header)
                 for number, line in enumerate(self._file):
-                    item, row = rows.get(number, (None, []))
-                    file.write(line if item is None else _line(item, row))
+                    file.write(_line(*rows[number]) if number in rows else line)
             self._file.close()
             self._file = self.path.open("r+b")
             self._file.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
         self.failed += sum(row[-1] is not None for _, row in rows.values()) - len(rows)
 
     def write(self, inputs: Sequence[Input], rows: Sequence[Cells]) -> None:
-        try:
+        with _writing(self.path):
             for item, row in zip(inputs, rows, strict=True):
                 self._file.write(_line(item, row))
             self._file.flush()
-        except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
         self.count += len(rows)
         self.failed += sum(row[-1] is not None for row in rows)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.slurm import POLL_SECONDS, Jobs
 from daso.cli.processes.workers import Workers
+from daso.cli.terminal.counters import tell
 from daso.cli.terminal.follow import follow
 from daso.cli.terminal.tables import make_table, wide_console
 from daso.errors import OptionError, RunError, nearest
@@ -35,9 +34,7 @@ CLASSIFIED = {"FixMatch": "fixmatch", "DASO": "fixmatch+daso", "ABC + DASO": "fi
 
 def list_cells(campaign: Campaign, cells: Sequence[Cell], refused: Sequence[str]) -> None:
     """Print cells and their states."""
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("setting", "method", "seed", "state"):
-        table.add_column(name, overflow="fold")
+    table = make_table(("setting", "method", "seed", "state"), left=4)
     for cell in cells:
         table.add_row(cell.preset, escape(cell.variant.name), str(cell.seed), campaign.state(cell))
     wide_console().print(table)
@@ -48,17 +45,16 @@ def list_cells(campaign: Campaign, cells: Sequence[Cell], refused: Sequence[str]
 def show(campaign: Campaign, parts: Sequence[Selection]) -> None:
     """Print parts of tables, and write the whole tables."""
     console = wide_console()
-    problems: dict[str, None] = {}
+    problems: list[str] = []
     paths = write_tables(campaign, [part.table for part in parts])
     for part, path in zip(parts, paths, strict=True):
         comparison, wrong = compare(campaign, part.table, part.rows, part.columns)
-        problems |= dict.fromkeys(wrong)
+        problems += wrong
         print(comparison.title)
         console.print(_comparison_table(comparison))
         print("\n".join(comparison.notes))
         print(f"whole table: {path}, .csv, .tex\n")
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    _tell_left_out(problems)
 
 
 def _comparison_table(comparison: Comparison) -> Table:
@@ -75,19 +71,23 @@ def draw(campaign: Campaign, columns: Sequence[str]) -> None:
         if name not in PRESETS:
             raise OptionError(f"unknown column {name!r}.{nearest(name, PRESETS)}")
     drawn = False
-    problems: dict[str, None] = {}
+    problems: list[str] = []
     for preset in columns or PRESETS:
         pseudo_labeled, wrong = figure_groups(campaign, preset, PSEUDO_LABELED)
         classified, more = figure_groups(campaign, preset, CLASSIFIED)
-        problems |= dict.fromkeys([*wrong, *more])
+        problems += [*wrong, *more]
         for path in draw_figures(pseudo_labeled, classified, campaign.folder / "figures" / preset):
             drawn = True
             print(path)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    _tell_left_out(problems)
     if not drawn:
         labels = ", ".join({**PSEUDO_LABELED, **CLASSIFIED})
         raise OptionError(f"{campaign.folder} has no complete run of {labels}")
+
+
+def _tell_left_out(problems: Iterable[str]) -> None:
+    for problem in dict.fromkeys(problems):
+        tell(f"left out: {problem}")
 
 
 def run_all(
@@ -108,17 +108,13 @@ def run_all(
         except RunError as error:
             failed.append(f"{cell}: {error}")
     done = len(cells) - len(incomplete)
-    print(
-        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, {done} of them "
-        "complete",
-        file=sys.stderr,
-    )
+    tell(f"{_counted(campaign, cells)}, {done} of them complete")
 
     def report(cell: Cell, outcome: Outcome) -> None:
         nonlocal done
         done += 1
         text = f"{'failed: ' if outcome.state == 'failed' else ''}{outcome.message}"
-        print(f"[{done}/{len(cells)}] {cell}: {text}", file=sys.stderr, flush=True)
+        tell(f"[{done}/{len(cells)}] {cell}: {text}")
         write_tables(campaign, [part.table for part in parts])
 
     def watch(cell: Cell, prepared: Prepared, rows: Iterator[Row]) -> None:
@@ -138,9 +134,13 @@ def run_all(
         left = run_cells(incomplete, workers.attempts if workers else in_turn, report)
     for cell, outcome in left:
         if outcome.state == "stopped" and outcome.message != NOT_STARTED:
-            print(f"{cell}: {outcome.message}", file=sys.stderr)
+            tell(f"{cell}: {outcome.message}")
     failed += [f"{cell}: {outcome.message}" for cell, outcome in left if outcome.state == "failed"]
     return failed, [str(cell) for cell, outcome in left if outcome.state == "in use"]
+
+
+def _counted(campaign: Campaign, cells: Sequence[Cell]) -> str:
+    return f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}"
 
 
 def submit_all(
@@ -159,21 +159,18 @@ def submit_all(
     """
     incomplete = {str(cell): cell for cell in cells if campaign.state(cell) != "complete"}
     submitted = jobs.submit([*incomplete.values()], parallel, words)
-    print(
-        f"scale {campaign.scale.name}: {len(cells)} runs in {campaign.folder}, "
-        f"{len(cells) - len(incomplete)} of them complete, {len(submitted)} with a job",
-        file=sys.stderr,
-    )
+    done = len(cells) - len(incomplete)
+    tell(f"{_counted(campaign, cells)}, {done} of them complete, {len(submitted)} with a job")
     for name, job in submitted.items():
         state = campaign.state(incomplete[name])
-        print(f"  {name}: job {job.job_id}, {state}, log {job.paths.stdout}", file=sys.stderr)
+        tell(f"  {name}: job {job.job_id}, {state}, log {job.paths.stdout}")
     failed = []
     while wait and submitted:
         for name in [name for name, job in submitted.items() if job.done()]:
             log, state = submitted.pop(name).paths.stdout, campaign.state(incomplete[name])
             if state != "complete":
                 failed.append(f"{name}: {state}, see {log}")
-            print(f"{name}: {state}", file=sys.stderr, flush=True)
+            tell(f"{name}: {state}")
         if submitted:
             time.sleep(POLL_SECONDS)
     return failed

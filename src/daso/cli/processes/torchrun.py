@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import traceback
@@ -24,7 +23,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from daso.cli import INTERRUPTED, leave, stopped
-from daso.errors import DasoError, OptionError
+from daso.cli.terminal.counters import notice
+from daso.errors import DasoError, OptionError, first_line
 from daso.nets.distributed import Processes, TeamError
 from daso.train.folder.environment import describe_environment
 from daso.train.prepare import Prepared
@@ -83,36 +83,32 @@ class Team:
                     dist.barrier()
                 yield copy
 
-    def check(self, work: Callable[[], None]) -> None:
-        """Check something in every process.
+    def do(self, work: Callable[[], Result]) -> Result:
+        """Do a work that every process does.
 
         Raises:
-            TeamError: *work* failed in a process.
-        """
-        if self.processes is None:
-            work()
-        else:
-            self._tell(self.processes, work)
-
-    def prepare(self, work: Callable[[], Result], prepared: Callable[[Result], Prepared]) -> Result:
-        """Prepare a training in every process and check that all prepared the same.
-
-        Args:
-            work: prepares it.
-            prepared: extracts the prepared training from the result of *work*.
-
-        Raises:
-            TeamError: *work* failed in a process, or versions, options, images or weights differ.
+            TeamError: it failed in a process.
         """
         if self.processes is None:
             return work()
-        results: list[Result] = []
+        try:
+            result = work()
+        except TeamError:
+            raise
+        except Exception as error:
+            self.processes.fail(error)
+        self.processes.tell(None)
+        return result
 
-        def facts() -> dict[str, Any]:
-            results.append(work())
-            return _shared_facts(prepared(results[0]))
+    def compare(self, prepared: Prepared) -> None:
+        """Check that every process has prepared the same training.
 
-        (here, first), *others = self._tell(self.processes, facts)
+        Raises:
+            TeamError: versions, options, images or weights differ.
+        """
+        if self.processes is None:
+            return
+        (here, first), *others = self.processes.tell(_shared_facts(prepared))
         for rank, (host, other) in enumerate(others, 1):
             for name in first:
                 if first[name] != other[name] and None not in (first[name], other[name]):
@@ -121,18 +117,6 @@ class Team:
                         f"{here}, {other[name]} in process {rank} on {host}; use the same "
                         "versions, options and files in all"
                     )
-        return results[0]
-
-    @staticmethod
-    def _tell(processes: Processes, work: Callable[[], Any]) -> list[tuple[str, Any]]:
-        """Return what *work* returned in each process, with its machine; raise if it failed."""
-        try:
-            result = work()
-        except TeamError:
-            raise
-        except Exception as error:
-            processes.fail(error)
-        return processes.tell(result)
 
 
 def _shared_facts(prepared: Prepared) -> dict[str, Any]:
@@ -212,36 +196,23 @@ def _device_of(device: str, local: int, size: int) -> str:
 
 
 def _end(error: Exception, store: PrefixStore, rank: int, size: int) -> NoReturn:
-    """Exit with the error of the first process to fail; those of the others follow from it."""
-    me = f"process {rank} on {platform.node()}"
+    """Exit with the error of the first process to fail; those of the others follow from it.
+
+    The first process goes last: without its store the others would print errors.
+    """
     shared = isinstance(error, TeamError)  # known to all processes; its cause if all failed alike
     cause = error.__cause__ if shared and error.__cause__ is not None else error
-    status = 2 if isinstance(cause, OptionError) else 1
+    tells = True
     with contextlib.suppress(RuntimeError):  # the store may be gone with the first process
         if store.compare_set("failed", "", str(rank)) != str(rank).encode():
             store.wait(["told"], REPORT_TIMEOUT)  # torchrun ends all as soon as one exits
-            _leave(error, store, rank, size, status)
-    if isinstance(cause, DasoError):
-        print(f"daso: {cause}" if shared else f"daso: {me}: {cause}", file=sys.stderr)
-    elif _is_lost_peer(cause):
-        print(
-            f"daso: {me} lost another process: it was killed, or its machine is gone. 'daso "
-            "resume' continues from the last checkpoint, and torchrun --max-restarts N does so by "
-            f"itself ({str(cause).splitlines()[0]})",
-            file=sys.stderr,
-        )
-    else:
-        traceback.print_exception(cause)
-    with contextlib.suppress(RuntimeError):
-        store.set("told", "")
-    _leave(error, store, rank, size, status)
-
-
-def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: int) -> NoReturn:
-    """Exit; the first process goes last: without its store the others would print errors."""
-    shared = isinstance(error, TeamError)
+            tells = False
+    if tells:
+        _tell(cause, "" if shared else f"process {rank} on {platform.node()}")
     holds_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with contextlib.suppress(RuntimeError):
+        if tells:
+            store.set("told", "")
         store.set(f"left {rank}", "")
         if holds_store and not shared:
             # Leaving the groups wakes the others; it may hang on a process that is gone.
@@ -251,12 +222,22 @@ def _leave(error: Exception, store: PrefixStore, rank: int, size: int, status: i
         if rank == 0 and (shared or holds_store):
             others = [f"left {other}" for other in range(size)]
             store.wait(others, EXIT_TIMEOUT if _is_lost_peer(error) else REPORT_TIMEOUT)
-    leave(status)
+    leave(2 if isinstance(cause, OptionError) else 1)
+
+
+def _tell(cause: BaseException, process: str) -> None:
+    if isinstance(cause, DasoError):
+        notice(f"{process}: {cause}" if process else str(cause))
+    elif _is_lost_peer(cause):
+        notice(
+            f"{process or 'a process'} lost another process: it was killed, or its machine is "
+            "gone. 'daso resume' continues from the last checkpoint, and torchrun --max-restarts N "
+            f"does so by itself ({first_line(cause)})"
+        )
+    else:
+        traceback.print_exception(cause)
 
 
 def _is_lost_peer(error: BaseException) -> bool:
-    return (
-        isinstance(error, RuntimeError)
-        and not isinstance(error, DasoError)
-        and bool(LOST_PEER.search(str(error)))
-    )
+    of_torch = isinstance(error, RuntimeError) and not isinstance(error, DasoError)
+    return of_torch and LOST_PEER.search(str(error)) is not None

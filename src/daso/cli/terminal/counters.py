@@ -9,51 +9,66 @@ from collections.abc import Callable
 PERIOD_SECONDS = 5.0
 """Time between two lines."""
 
-Clock = Callable[[], float]
+
+def tell(message: str) -> None:
+    """Print a message on standard error."""
+    print(message, file=sys.stderr)
 
 
 def notice(message: str) -> None:
-    """Print a message on standard error."""
-    print(f"daso: {message}", file=sys.stderr)
+    """Print a message on standard error, as one of daso."""
+    tell(f"daso: {message}")
 
 
-def embedding_progress(clock: Clock = time.monotonic) -> Callable[[int, int], None]:
-    """Return a function of the views embedded and their total that prints a line now and then."""
-    return _counter("embedded", "views of images", clock, at_once=True)
+def reading_progress() -> Callable[[int, int], None]:
+    """Return a function of the images read and their total that prints a line now and then."""
+    return _counter("read", "images")
 
 
-def decoding_progress(clock: Clock = time.monotonic) -> Callable[[str, int, int], None]:
-    """Return a function of a part of the data, its images decoded and their total."""
+def embedding_progress() -> Callable[[int, int], None]:
+    """Return the same for views of images that are embedded."""
+    return _counter("embedded", "views of images", at_once=True)
+
+
+def decoding_progress() -> Callable[[str, int, int], None]:
+    """Return the same, but of a part of the data, its images that are decoded and their total."""
+    return _by_part("decoded", "images")
+
+
+def download_progress() -> Callable[[str, int, int | None], None]:
+    """Return the same, but of a file, its bytes that are there and their total, if it is known."""
+    report = _by_part("downloaded", "MB")
+    return lambda name, done, total: report(name, done // 10**6, (total or done) // 10**6)
+
+
+def _by_part(verb: str, noun: str) -> Callable[[str, int, int], None]:
     parts: dict[str, Callable[[int, int], None]] = {}
 
     def report(part: str, done: int, total: int) -> None:
-        parts.setdefault(part, _counter(f"{part}: decoded", "images", clock))(done, total)
+        parts.setdefault(part, _counter(f"{part}: {verb}", noun))(done, total)
 
     return report
 
 
-def _counter(
-    verb: str, noun: str, clock: Clock, *, at_once: bool = False
-) -> Callable[[int, int], None]:
+def _counter(verb: str, noun: str, *, at_once: bool = False) -> Callable[[int, int], None]:
     """Return a function that prints counts; *at_once*: the first ones too, if some are left."""
     began: tuple[float, int] | None = None
     shown = 0.0
 
     def report(done: int, total: int) -> None:
         nonlocal began, shown
-        now, rate = clock(), 0.0
-        is_first = began is None
-        began = began or (now, done)
-        if is_first:
-            shown = now
+        now, left = time.monotonic(), ""
+        if began is None:
+            began, shown = (now, done), now
             if not at_once or done == total:
                 return
         elif now - shown < PERIOD_SECONDS:
             return
         else:
-            shown, rate = now, (done - began[1]) / (now - began[0])
-        minutes = (total - done) / rate / 60 if rate else 0
-        left = f", {rate:.0f} a second, {minutes:.1f} minutes left" if rate else ""
-        print(f"{verb} {done:,} of {total:,} {noun}{left}", file=sys.stderr)
+            shown = now
+            if rate := (done - began[1]) / (now - began[0]):
+                minutes = (total - done) / rate / 60
+                left = f", {rate:.0f} a second, {minutes:.1f} minutes left"
+        tell(f"{verb} {done:,} of {total:,} {noun}{left}")
 
     return report

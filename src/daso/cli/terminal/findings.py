@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from daso.cli.terminal.tables import make_table
 from daso.data.check.findings import CALLED, Finding
 from daso.data.check.report import Report
 
 COLORS = {"refused": "red", "warning": "yellow", "note": "dim"}
-
-
-@contextlib.contextmanager
-def reading_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many images are read, in a terminal; yield what to call with done and total."""
-    console = Console(file=sys.stderr, emoji=False)
-    columns = (
-        TextColumn("reading images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show_report(report: Report, console: Console, shown: int | None) -> None:
@@ -56,13 +37,9 @@ def show_report(report: Report, console: Console, shown: int | None) -> None:
 
 
 def _class_table(report: Report) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("class")
-    parts = list(report.class_counts)
-    for part in parts:
-        table.add_column(CALLED[part], justify="right")
-    for k, name in enumerate(report.class_names):
-        table.add_row(escape(name), *(f"{report.class_counts[part][k]:,}" for part in parts))
+    table = make_table(("class", *(CALLED[part] for part in report.class_counts)))
+    for name, *counts in zip(report.class_names, *report.class_counts.values(), strict=True):
+        table.add_row(escape(name), *(f"{count:,}" for count in counts))
     return table
 
 

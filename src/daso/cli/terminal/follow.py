@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.live import Live
 
 from daso.cli.terminal.live_view import View
+from daso.cli.terminal.tables import error_console
 from daso.files import Row
 from daso.report.wording import duration
 
@@ -52,9 +52,8 @@ def follow(
     fold: bool = False,
     quiet: bool = False,
     console: Console | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[Row]:
-    """Consume the rows of a training while showing its progress; return them.
+) -> None:
+    """Consume the rows of a training while showing its progress.
 
     Args:
         total, done: steps of the whole run, and steps done before.
@@ -63,35 +62,31 @@ def follow(
         fold: whether it is a fold of a cross-validation, measured on its hold-out.
         quiet: show warnings only.
         console: to write to (default: standard error).
-        clock: returns the time in seconds.
     """
-    console = console or Console(file=sys.stderr, emoji=False)
+    console = console or error_console()
     data = data or {"class_names": (), "labeled_counts": ()}
     plain = console.options.ascii_only
     names, counts = data["class_names"], data["labeled_counts"]
-    view = View(label, total, done, stages, names, counts, fold, plain, clock)
+    view = View(label, total, done, stages, names, counts, fold, plain)
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
-    kept: list[Row] = []
     last_line = view.started
     live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
     with live if in_terminal else contextlib.nullcontext():
         for row in rows:
-            kept.append(row)
             view.see(row)
             for warning in row.get("warnings", ()):
                 text = f"warning, step {row['step']:,}: {warning['message']}. {warning['advice']}"
                 console.print(
                     text, style="yellow", markup=False, highlight=False, soft_wrap=not in_terminal
                 )
-            now = clock()
+            now = time.monotonic()
             finished = row["event"] == "evaluate" and row["step"] == total
             period = max(PLAIN_PERIOD_SECONDS, (now - view.started) / 100)
             if not in_terminal and not quiet and (now - last_line > period or finished):
                 _print(console, _plain_line(view))
                 last_line = now
-    if kept and not quiet and (line := _last_line(view)):
+    if not quiet and (line := _last_line(view)):
         _print(console, line)
-    return kept
 
 
 def _print(console: Console, text: str) -> None:

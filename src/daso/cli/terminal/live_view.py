@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len, set_cell_size
@@ -47,6 +47,10 @@ def columns(shares: Sequence[float], top: float, width: int, plain: bool) -> str
     )
 
 
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
 @dataclass
 class View:
     """The state of a training, rendered as text.
@@ -57,7 +61,6 @@ class View:
         labeled: labeled images of each class.
         fold: whether the run is a fold of a cross-validation, measured on its hold-out.
         plain: use ASCII only.
-        clock: returns the time in seconds.
         train, evaluation: the latest row of each kind.
         best: best balanced accuracy so far, and its step.
     """
@@ -70,15 +73,11 @@ class View:
     labeled: Sequence[int] = ()
     fold: bool = False
     plain: bool = False
-    clock: Callable[[], float] = time.monotonic
     train: Row = field(default_factory=dict)
     evaluation: Row = field(default_factory=dict)
     best: tuple[float, int] | None = None
-    started: float = field(init=False)
+    started: float = field(default_factory=lambda: time.monotonic())
     speed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_ROWS))
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
 
     def see(self, row: Row) -> None:
         self.step = row["step"]
@@ -128,12 +127,9 @@ class View:
         recall = self.measured()[1].get("recall") or []
         if len(self.class_names) != len(recall) or len(recall) < 2:
             return []
-        measured = [
-            (value, k)
-            for k, value in enumerate(recall)
-            if value is not None and not math.isnan(value)
-        ]
-        return [(self.class_names[k], value) for value, k in sorted(measured)[:count]]
+        values = enumerate(map(_number, recall))
+        lowest = sorted((value, k) for k, value in values if value is not None)[:count]
+        return [(self.class_names[k], value) for value, k in lowest]
 
     def lines(self, width: int, height: int) -> list[Text]:
         """Return the view as at most *height* lines of at most *width* cells."""
@@ -149,7 +145,7 @@ class View:
 
     def _title(self, width: int) -> Text:
         latest = max(self.train, self.evaluation, key=lambda row: row.get("step", 0))
-        right = f"{duration(self.clock() - self.started)} so far"
+        right = f"{duration(time.monotonic() - self.started)} so far"
         if self.stages > 1:
             right = f"stage {int(latest.get('stage', 0)) + 1} of {self.stages}  {right}"
         left = set_cell_size(self.label, max(0, min(cell_len(self.label), width - len(right) - 2)))
@@ -209,13 +205,8 @@ class View:
                 share * part / whole if whole else 0.0
                 for part, whole in zip(confident, final["distribution"], strict=True)
             ]
-        return order, {
-            name: [
-                None if (value := values[k]) is None or math.isnan(value) else value for k in order
-            ]
-            for name, values in numbers.items()
-            if values is not None
-        }
+        known = {name: values for name, values in numbers.items() if values is not None}
+        return order, {name: [_number(values[k]) for k in order] for name, values in known.items()}
 
     def _class_rows(self, width: int) -> list[Text]:
         order, numbers = self._class_numbers()

@@ -9,24 +9,21 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import itertools
 import re
-import sys
 import textwrap
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
-from daso.constraints import Checked, check_value, choices_of
-from daso.errors import OptionError, RunError, flag, nearest
+from daso.constraints import annotations_of, check_value, kind_of
+from daso.errors import OptionError, flag, nearest
 
 Command = TypeVar("Command")
 
 PLACEHOLDERS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "NUMBER", float: "NUMBER"}
-
-
 NUMBERS = {int: "a whole number", float: "a number"}
 TRUTH = {"true": True, "false": False}
 
@@ -68,7 +65,7 @@ class Group:
     """Options that help shows together, under a title."""
 
     title: str
-    options: Mapping[str, Option]
+    options: dict[str, Option]
 
 
 def parse(kind: type[Command], argv: Sequence[str], prog: str) -> Command:
@@ -103,9 +100,7 @@ def parse_given(
         wrong = [word.partition("=")[0] for word in unknown if word.startswith("--")]
         refuse_unknown({word[2:].removeprefix("no-").replace("-", "_") for word in wrong})
         _refuse(wrong or unknown, parser)
-    options = dict(own.options)
-    for group in groups.values():
-        options |= group.options
+    options = {n: one for group in (own, *groups.values()) for n, one in group.options.items()}
     given = {
         name: _value(name, vars(found).get(name, []), option.annotation)
         for name, option in options.items()
@@ -117,18 +112,14 @@ def parse_given(
     return given
 
 
-def options_of(kind: type[Any], decided: Mapping[str, str] | None = None) -> dict[str, Option]:
-    """Return the options of a dataclass, each described below its field.
-
-    Args:
-        decided: how help names the defaults of some of them.
-    """
-    hints, texts = get_type_hints(kind, include_extras=True), descriptions(kind)
+def options_of(kind: Any) -> dict[str, Option]:
+    """Return the options of a dataclass, each described below its field."""
+    annotations, texts = annotations_of(kind), descriptions(kind)
     return {
         field.name: Option(
-            hints[field.name],
+            annotations[field.name],
             texts.get(field.name, ""),
-            (decided or {}).get(field.name, default_text(field.default)),
+            default_text(field.default),
             required=field.default is MISSING,
         )
         for field in fields(kind)
@@ -166,8 +157,8 @@ def _usage(prog: str, own: Group) -> str:
     words = [prog, "[OPTIONS]"]
     for option in own.options.values():
         if _mark(option.annotation).positional:
-            metavar = placeholder(option.annotation)
-            word = f"{metavar}..." if _inner(option.annotation)[1] else f"{metavar}"
+            more = "..." if kind_of(option.annotation).several else ""
+            word = f"{placeholder(option.annotation)}{more}"
             words.append(word if option.required else f"[{word}]")
     return " ".join(words)
 
@@ -177,21 +168,21 @@ def _wrapped(text: str) -> str:
 
 
 def _add(parser: argparse._ActionsContainer, name: str, option: Option) -> None:
-    mark, (kind, is_tuple) = _mark(option.annotation), _inner(option.annotation)
+    mark, kind = _mark(option.annotation), kind_of(option.annotation)
     ending = "" if re.search(r"\(default|Default:", option.help) else option.default
     text = option.help + (f" (default: {ending})" if ending else "")
     about: dict[str, Any] = {"help": text.replace("%", "%%")}
-    if kind is bool and not _is_optional(option.annotation):
+    if kind.one is bool and not kind.optional:
         parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, **about)
         return
     about["metavar"] = placeholder(option.annotation)
     if mark.positional:
-        nargs = "*" if is_tuple else None if option.required else "?"
+        nargs = "*" if kind.several else None if option.required else "?"
         parser.add_argument(name, nargs=nargs, **about)
     elif mark.repeated:
         parser.add_argument(flag(name), action="append", **about)
     else:
-        parser.add_argument(flag(name), nargs="+" if is_tuple else None, **about)
+        parser.add_argument(flag(name), nargs="+" if kind.several else None, **about)
 
 
 def _dashed(word: str) -> str:
@@ -200,37 +191,16 @@ def _dashed(word: str) -> str:
 
 
 def _refuse(unknown: Sequence[str], parser: argparse.ArgumentParser) -> NoReturn:
-    known = parser._option_string_actions
     shown = ", ".join(unknown)
     if not unknown[0].startswith("--"):
         parser.error(f"{shown}: one argument too many")
-    raise OptionError(
-        f"unknown option {shown}; '{parser.prog} --help' lists all options."
-        + nearest(unknown[0], known)
-    )
+    hint = nearest(unknown[0], parser._option_string_actions)
+    raise OptionError(f"unknown option {shown}; '{parser.prog} --help' lists all options.{hint}")
 
 
 def _mark(annotation: Any) -> Argument:
-    marks = getattr(annotation, "__metadata__", ())
+    marks = kind_of(annotation).marks
     return next((mark for mark in marks if isinstance(mark, Argument)), Argument())
-
-
-def _is_optional(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _is_optional(get_args(annotation)[0])
-    return type(None) in get_args(annotation)
-
-
-def _inner(annotation: Any) -> tuple[Any, bool]:
-    """Return the type of one value, and whether the option takes several."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _inner(inner[0])
-    if origin in (Union, types.UnionType):
-        return _inner(next(kind for kind in inner if kind is not type(None)))
-    if origin is tuple:
-        return _inner(inner[0])[0], True
-    return annotation, False
 
 
 def _value(name: str, given: Any, annotation: Any) -> Any:
@@ -239,11 +209,11 @@ def _value(name: str, given: Any, annotation: Any) -> Any:
     Raises:
         OptionError: the text is no value of the option's type.
     """
+    kind, optional = kind_of(annotation).one, kind_of(annotation).optional
     if isinstance(given, list):
-        return tuple(_value(name, text, _inner(annotation)[0]) for text in given)
-    if given == "None" and _is_optional(annotation):
+        return tuple(_value(name, text, kind) for text in given)
+    if given == "None" and optional:
         return None
-    kind = _inner(annotation)[0]
     if kind is bool and isinstance(given, str):
         if given.lower() not in TRUTH:
             raise OptionError(f"{name} = {given!r} ({flag(name)}): must be True or False")
@@ -263,30 +233,20 @@ def default_text(default: Any) -> str:
 
 def placeholder(annotation: Any) -> str:
     """Return what stands for an option's value in help."""
-    kind, _ = _inner(annotation)
-    choices = ("True", "False") if kind is bool else choices_of(annotation)
+    kind = kind_of(annotation)
+    choices = ("True", "False") if kind.one is bool else kind.choices
     if choices:
         return "{" + ",".join(choices) + "}"
-    return _mark(annotation).metavar or PLACEHOLDERS[kind]
+    return _mark(annotation).metavar or PLACEHOLDERS[kind.one]
 
 
 def descriptions(kind: type[Any]) -> dict[str, str]:
     """Return the description below each field of a dataclass, as one line."""
-    source = Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8")
-    tree = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-    )
     found = {}
-    for one, below in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(one, ast.AnnAssign)
-            and isinstance(one.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            found[one.target.id] = plain_text(str(below.value.value))
+    statements: Any = ast.parse(inspect.getsource(kind)).body[0]
+    for one, below in itertools.pairwise(statements.body):
+        if isinstance(one, ast.AnnAssign) and isinstance(below, ast.Expr):
+            found[ast.unparse(one.target)] = plain_text(ast.literal_eval(below.value))
     return found
 
 
@@ -294,17 +254,3 @@ def plain_text(text: str) -> str:
     """Return a description without line breaks and marks: ``code``, *argument*."""
     text = " ".join(text.split()).replace("``", "")
     return re.sub(r"(?<!\w)\*(\w+)\*", r"\1", text)
-
-
-def check_run_folder(name: str, folder: Path) -> None:
-    """Refuse a folder without a configuration.
-
-    Raises:
-        RunError: it is not a run folder.
-    """
-    if not (folder / "config.json").exists():
-        reason = "it has no config.json" if folder.exists() else "it does not exist"
-        raise RunError(f"{folder} is not a run folder: {reason}")
-
-
-RunArgument = Annotated[Path, Argument("RUN", positional=True), Checked(check_run_folder)]

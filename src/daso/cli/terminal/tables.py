@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.markup import escape
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from daso.report.wording import POOLS as POOLS
@@ -33,11 +34,28 @@ def wide_console(least: int = 100) -> Console:
     return Console(width=max(least, Console().width), emoji=False)
 
 
-def make_table(columns: Sequence[str], title: str | None = None, **look: Any) -> Table:
-    """Return an empty table whose first column is aligned to the left, the others to the right."""
+def error_console() -> Console:
+    """Return a console on standard error."""
+    return Console(file=sys.stderr, emoji=False)
+
+
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+    """Return a bar on standard error that is shown in a terminal, until it is complete."""
+    console = error_console()
+    hidden = hidden or not console.is_terminal
+    return Progress(*columns, console=console, disable=hidden, transient=True)
+
+
+def make_table(
+    columns: Iterable[str], title: str | None = None, *, left: int = 1, **look: Any
+) -> Table:
+    """Return an empty table; its *left* first columns are aligned to the left, others to the right.
+
+    Nothing is cut: what is too wide takes several lines.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, **look)
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     return table
 
 
@@ -61,37 +79,35 @@ def summary_table(
         "last": "last",
         "best_on_holdout": "best on hold-out",
     }
-    shown = [name for name in titles if name in summary]
-    pairs = ([titles[name], *([] if balanced_by else ["adjusted"])] for name in shown)
-    title = f"on {POOLS[summary['measured_on']]} images, in %"
-    table = make_table(["", *itertools.chain(*pairs)], title)
+    columns: list[tuple[str, dict[str, Any]]] = []
+    for name, title in titles.items():
+        if name in summary:
+            columns.append((title, summary[name]))
+            if not balanced_by:
+                columns.append(("adjusted", summary[name]["logit_adjusted"]))
+    heading = f"on {POOLS[summary['measured_on']]} images, in %"
+    table = make_table(("", *(title for title, _ in columns)), heading)
     recall = np.array(summary["median_of_last"]["recall"], dtype=np.float64)
     thirds = {f"recall_{name}": some for name, some in class_groups(recall).items()}  # sizes only
     for key, label in ROWS.items():
         if key in thirds:
             size = len(thirds[key])
             label = f"{label} ({size} class{'es' * (size != 1)})"
-        cells = []
-        for name in shown:
-            cells.append(percent(summary[name][key]))
-            if not balanced_by:
-                cells.append(percent(summary[name]["logit_adjusted"][key]))
-        table.add_row(label, *cells)
+        table.add_row(label, *(percent(metrics[key]) for _, metrics in columns))
     captions = []
-    if measured is not None:
-        half = interval(recall, np.array(measured, dtype=np.float64))
-        if half is not None:
-            captions.append(
-                f"95% interval of balanced accuracy: ± {100 * half:.1f} points, "
-                f"from {sum(measured):,} images"
-                + ("; smaller differences between runs mean nothing" if is_wide(half) else "")
-            )
+    half = None if measured is None else interval(recall, np.array(measured, dtype=np.float64))
+    if measured is not None and half is not None:
+        captions.append(
+            f"95% interval of balanced accuracy: ± {100 * half:.1f} points, from "
+            f"{sum(measured):,} images"
+            + ("; smaller differences between runs mean nothing" if is_wide(half) else "")
+        )
     if not balanced_by:
         captions.append(
             "adjusted: logits minus the log of the labeled class frequencies, for images with "
             "balanced classes"
         )
-    return Group(table, *captions, *([""] if captions else []))
+    return Group(table, *captions, *[""][: len(captions)])
 
 
 def class_table(

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from daso.catalog import Hyperparameter, parts_with
+from daso.cli.terminal.arguments import Folder, check_run_folder
 from daso.cli.terminal.parse import (
     Argument,
     Group,
     Option,
-    check_run_folder,
     default_text,
     options_of,
     parse_given,
     plain_text,
 )
 from daso.compose import Recipe
-from daso.constraints import Checked, flag
-from daso.data.places import NAMES, absolute_place, is_named
+from daso.constraints import Range, flag
+from daso.data.places import NAMES, is_named
 from daso.errors import DataError, OptionError
 from daso.presets.benchmarks import PRESETS, meant
 from daso.presets.layers import take
@@ -41,15 +41,6 @@ SOURCE_DECIDES = {
     *("generations", "crest_power"),
 }
 """Options whose default may be another one for some data, which is printed."""
-
-
-def check_folder(name: str, folder: Path) -> None:
-    """Raise a ``DataError`` if a folder does not exist."""
-    if not folder.expanduser().is_dir():
-        raise DataError(f"{flag(name)} {folder}: no such folder; check the path")
-
-
-Folder = Annotated[Path, Checked(check_folder)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class TrainCommand:
     """Folder of validation images, with one folder per class, if they are elsewhere."""
     test: Folder | None = None
     """Folder of test images, with one folder per class, if they are elsewhere."""
-    size: int | None = None
+    size: Annotated[int, Range(1)] | None = None
     """Side in pixels to which the images of a folder are resized (default: chosen from the images;
     semi-aves: 224)."""
     skip_bad: bool = False
@@ -93,7 +84,7 @@ class TrainCommand:
     cache: Path | None = None
     """Folder that keeps decoded images: the next training starts at once, and images that do not
     fit in memory are read from there."""
-    memory: float | None = None
+    memory: Annotated[float, Range(0)] | None = None
     """GB of memory for images of the cache (default: half of what is free)."""
     download: bool = False
     """Download a named source's files if they are missing."""
@@ -101,12 +92,6 @@ class TrainCommand:
     """Send the numbers to a tracker too; repeat the option for several trackers."""
     quiet: bool = False
     """Show only warnings during the training, and the result."""
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Places of the parts of an image folder that are elsewhere, by part."""
-        places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {name: absolute_place(place) for name, place in places.items() if place is not None}
 
 
 COMMAND_OPTIONS = frozenset(field.name for field in dataclasses.fields(TrainCommand))
@@ -212,13 +197,8 @@ def _check_source(source: str) -> None:
 
 def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group]:
     """Return the options beside the command's own, in the groups that help shows."""
-    groups = {}
-    taken = set(COMMAND_OPTIONS)
-    for name, kind in GROUPS.items():
-        defaults = {field.name: default_text(field.default) for field in dataclasses.fields(kind)}
-        decided = {option: _default(option, text) for option, text in defaults.items()}
-        groups[name] = Group(kind.__doc__ or "", options_of(kind, decided))
-        taken |= defaults.keys()
+    groups = {name: Group(kind.__doc__ or "", options_of(kind)) for name, kind in GROUPS.items()}
+    taken = COMMAND_OPTIONS.union(*(group.options for group in groups.values()))
     options = {}
     for name, parameter in known.items():
         if name in taken:
@@ -226,15 +206,14 @@ def _groups(method: str, known: Mapping[str, Hyperparameter]) -> dict[str, Group
                 f"{parameter.part} has a hyper-parameter {name!r}, as has every training: rename it"
             )
         help_text = plain_text(f"{parameter.part}: {parameter.help}")
-        default = _default(name, default_text(parameter.default))
-        options[name] = Option(parameter.annotation, help_text, default)
+        options[name] = Option(parameter.annotation, help_text, default_text(parameter.default))
     groups["hyperparameters"] = Group(f"Hyper-parameters of {method}.", options)
+    for group in groups.values():
+        for name in SOURCE_DECIDES & group.options.keys():
+            if text := group.options[name].default:
+                text = f"{text}, or chosen for the data and printed"
+                group.options[name] = dataclasses.replace(group.options[name], default=text)
     return groups
-
-
-def _default(name: str, text: str) -> str:
-    is_open = name in SOURCE_DECIDES and text
-    return f"{text}, or chosen for the data and printed" if is_open else text
 
 
 def _refuse_others(names: set[str], method: str) -> None:

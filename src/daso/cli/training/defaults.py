@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from daso.cli.terminal.arguments import folders_of
 from daso.cli.training.command import OWN_METHOD, TrainRequest
 from daso.compose import Recipe
 from daso.data.longtail import SplitOptions
-from daso.data.places import is_named
+from daso.data.places import absolute_place, is_named
 from daso.presets.benchmarks import PRESETS
 from daso.presets.layers import (
     GIVEN,
@@ -45,7 +46,7 @@ RESOLVED = ("learning_rate", "schedule", "unlabeled_ratio")
 def absolute_method(name: str) -> str:
     """Return a method's name with absolute paths of custom parts, so a run finds them again."""
     parts = name.split("+")
-    return "+".join(str(_absolute(Path(part))) if ".py:" in part else part for part in parts)
+    return "+".join(absolute_place(part) if ".py:" in part else part for part in parts)
 
 
 def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfig, list[str]]:
@@ -87,14 +88,14 @@ def configure(request: TrainRequest, defaults: SourceDefaults) -> tuple[RunConfi
     chosen |= {n: d for n, d in decisions.items() if d.decided_by in choosers}
     switches = {name for name, parameter in known.items() if parameter.annotation is bool}
     config = configuration(
-        source if is_named(source) else _absolute(Path(source)),
+        source if is_named(source) else absolute_place(source),
         absolute_method(method),
         decisions,
-        data=command.data and _absolute(command.data),
-        folders=command.folders,
+        data=command.data and absolute_place(command.data),
+        folders=folders_of(command),
         size=command.size,
         skip_bad=command.skip_bad,
-        cache=command.cache and _absolute(command.cache),
+        cache=command.cache and absolute_place(command.cache),
         memory=command.memory,
     )
     return config, describe(chosen, f"chosen for {command.source}", switches)
@@ -126,10 +127,6 @@ def configure_like(run: Path, request: TrainRequest) -> RunConfig:
     }
     places |= {n: request.given[n] for n in ("size", "skip_bad", "memory") if n in request.given}
     if command.cache is not None:
-        places["cache"] = _absolute(command.cache)
+        places["cache"] = absolute_place(command.cache)
     places["journal"] = None if command.journal else 0
     return configuration(config.source, method, decisions, **places)
-
-
-def _absolute(path: Path) -> str:
-    return str(path.expanduser().resolve())

@@ -12,9 +12,7 @@ from daso.constraints import flag
 from daso.data.places import NAMES
 from daso.data.source import Source
 from daso.data.split import make_split
-from daso.data.training_data import TrainingData
 from daso.files import Row
-from daso.nets.backbone import Backbone
 from daso.train.config import RunConfig
 from daso.train.prepare import Prepared
 
@@ -26,15 +24,15 @@ FEW_LABELS = 100
 def notes_on_data(prepared: Prepared) -> Iterator[str]:
     """Yield notes on batches larger than the data, and on what cannot be measured."""
     data, train, batches = prepared.data, prepared.config.train, prepared.batches
-    sizes = {"labeled": (data.labeled, train.batch)}
+    sizes = [("labeled", data.labeled, train.batch)]
     if batches.unlabeled_views and data.unlabeled is not None:
-        sizes["unlabeled"] = (data.unlabeled, batches.unlabeled_batch)
-    for name, (pool, batch) in sizes.items():
+        sizes.append(("unlabeled", data.unlabeled, batches.unlabeled_batch))
+    for name, pool, batch in sizes:
         if len(pool) < batch:
             yield f"{len(pool)} {name} images are fewer than a batch of {batch}; some are repeated"
-    if data.holdout is None:
-        choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
-        for option in (name for name, value in choices.items() if value):
+    choices = {"--patience": train.patience, "--deploy best": train.deploy == "best"}
+    for option, is_chosen in choices.items():
+        if is_chosen and data.holdout is None:
             yield f"{option} has no effect without a hold-out; {to_hold_out(prepared, 1)}"
     if data.test is None and data.holdout is None:
         yield f"no test or hold-out images, so nothing is measured; {to_hold_out(prepared, 1)}"
@@ -120,17 +118,15 @@ def _idle_in_run(config: RunConfig, recipe: Recipe) -> Iterator[tuple[Sequence[s
         yield ("gamma_unlabeled",), "--unlabeled-shape uniform gives all classes as many images"
 
 
-def pretrained_may_help(
-    config: RunConfig, data: TrainingData, backbone: Backbone | None
-) -> str | None:
-    """Return a recommendation of a pretrained encoder for few labels of own images, or None."""
+def pretrained_may_help(prepared: Prepared) -> Iterator[str]:
+    """Yield a recommendation of a pretrained encoder for few labels of own images."""
+    data, config = prepared.data, prepared.config
     labels, classes = len(data.labeled), len(data.class_names)
-    is_pretrained = backbone is not None or config.train.weights is not None
+    is_pretrained = prepared.backbone is not None or config.train.weights is not None
     has_many_labels = labels >= FEW_LABELS * classes
-    if config.source in NAMES or data.are_vectors or is_pretrained or has_many_labels:
-        return None
-    return (
-        f"training from scratch on {labels:,} labels for {classes} classes; a pretrained encoder "
-        f"usually does much better on few labels, and takes minutes (--network timm:NAME --freeze, "
-        f"see docs/backbones.md)"
-    )
+    if not (config.source in NAMES or data.are_vectors or is_pretrained or has_many_labels):
+        yield (
+            f"training from scratch on {labels:,} labels for {classes} classes; a pretrained "
+            f"encoder usually does much better on few labels, and takes minutes (--network "
+            f"timm:NAME --freeze, see docs/backbones.md)"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import nn
 from daso.cli.training.command import TrainRequest
 from daso.cli.training.defaults import configure_like
 from daso.compose import Recipe
-from daso.errors import OptionError, check_range
+from daso.errors import OptionError
 from daso.files import check_writable
 from daso.nets.network import build_encoder, build_vector_encoder
 from daso.nets.recompute import recompute_activations
@@ -40,10 +41,6 @@ def refuse_early(request: TrainRequest, *, shared: bool) -> None:
     if command.like is not None:
         config = configure_like(command.like, request)
         recipe, options, values = Recipe.parse(config.method), config.train, config.method_options
-    if command.size is not None:
-        check_range("size", command.size, 1)
-    if command.memory is not None:
-        check_range("memory", command.memory, 0)
     if command.cache is not None:
         check_writable(command.cache.expanduser())
     if options.freeze and not shared:
@@ -84,7 +81,6 @@ def _build(name: str) -> nn.Module:
     try:
         return cast(nn.Module, build_encoder(name, 3, 32))
     except OptionError as refused:
-        try:
+        with contextlib.suppress(OptionError):
             return cast(nn.Module, build_vector_encoder(name, [0.0], [1.0]))
-        except OptionError:
-            raise refused from None
+        raise refused from None

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from daso.balance import balanced_by
 from daso.cli.processes.signals import Stop
 from daso.cli.processes.torchrun import Team, team
-from daso.cli.terminal.counters import embedding_progress
+from daso.cli.terminal.counters import embedding_progress, notice, tell
 from daso.cli.terminal.follow import follow
 from daso.cli.terminal.tables import class_table, percent, summary_table, wide_console
 from daso.cli.training.command import TrainRequest
@@ -36,13 +33,13 @@ from daso.errors import RunError
 from daso.evaluate.calibration import FEWEST_IMAGES
 from daso.files import Row, read_json
 from daso.report.wording import duration
-from daso.track import Tracking, check_installed, used_before
+from daso.track import check_installed, tracked, used_before
 from daso.train.allocator import keep_freed_memory
 from daso.train.calibration import read_calibration
 from daso.train.encoder.embeddings import EmbeddedData
 from daso.train.encoder.precision import choose_precision
 from daso.train.folder.checkpoint import newest_step
-from daso.train.folder.lock import CONFIG, refuse_taken
+from daso.train.folder.lock import CONFIG, free_folder, refuse_taken
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from daso.train.run_data import describe_data, open_configured
@@ -50,13 +47,10 @@ from daso.train.run_data import describe_data, open_configured
 REPEAT = "nothing is trained yet, and the same command starts again"
 
 
-def free_folder(source: str, method: str) -> Path:
-    """Return the first of runs/SOURCE-METHOD-1, -2, ... that does not exist."""
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name or "data").strip("-.") or "data"
-    name = f"{stem}-{re.sub(r'[^A-Za-z0-9.]+', '-', method)}"
-    return next(
-        folder for n in itertools.count(1) if not (folder := Path("runs") / f"{name}-{n}").exists()
-    )
+def _name_of(source: str, method: str) -> str:
+    """Return a run's name, SOURCE-METHOD, as a part of a path."""
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name).strip("-.") or "data"
+    return f"{stem}-{re.sub(r'[^A-Za-z0-9.]+', '-', method)}"
 
 
 def announce(prepared: Prepared, folder: Path) -> None:
@@ -72,19 +66,19 @@ def announce(prepared: Prepared, folder: Path) -> None:
     elif data.are_vectors:
         images = f"vectors of {shape}"
     unlabeled = f" and {batches.unlabeled_batch} unlabeled" if batches.unlabeled_views else ""
-    _notice(
+    tell(
         f"{config.source}: {len(data.labeled)} labeled {images} of {len(data.class_names)} classes "
         f"({data.class_counts.max()} of the most frequent, {data.class_counts.min()} of the rarest)"
         + "".join(f", {len(pool)} {name}" for name, pool in pools.items() if pool is not None)
     )
-    _notice(
+    tell(
         f"{config.method}: {config.train.network}, {parameters:,} parameters, "
         f"{prepared.total_steps:,} steps of {config.train.batch} labeled images{unlabeled}, "
         f"on {data.labeled.images.device}, {prepared.training.network.precision}"
     )
-    _notice(f"run folder: {folder}")
+    tell(f"run folder: {folder}")
     for note in notes_on_data(prepared):
-        _notice(f"note: {note}")
+        tell(f"note: {note}")
 
 
 def conclude(prepared: Prepared, folder: Path) -> None:
@@ -96,7 +90,7 @@ def conclude(prepared: Prepared, folder: Path) -> None:
     try:
         draw_run(folder)
     except RunError as error:
-        _notice(f"no plots: {error}; 'daso plot {folder}' draws them")
+        tell(f"no plots: {error}; 'daso plot {folder}' draws them")
     console = wide_console()
     if "measured_on" in summary:
         data = describe_data(prepared.data, recipe=prepared.recipe)
@@ -114,16 +108,12 @@ def conclude(prepared: Prepared, folder: Path) -> None:
             f"{'held-out' if calibration.given is None else 'further labeled'} images)"
         )
     if calibration.note is not None:
-        _notice(
+        tell(
             f"note: probabilities are not calibrated: {calibration.note}. Predicted classes are "
             f"not affected. To calibrate, {to_hold_out(prepared, FEWEST_IMAGES)}; or give "
             f"{FEWEST_IMAGES} other labeled images: 'daso calibrate {folder} IMAGES'"
         )
     print(f"{summary['steps']:,} steps in {duration(summary['seconds'])}; run folder: {folder}")
-
-
-def _notice(message: str) -> None:
-    print(message, file=sys.stderr)
 
 
 def follow_run(
@@ -141,17 +131,11 @@ def follow_run(
     """
     keep_freed_memory()
     config, done = prepared.config, prepared.step
-    tracking = Tracking(track, folder, _notice, done)
-
-    def counted() -> Iterator[Row]:
-        for row in rows:
-            tracking.write(row)
-            yield row
-
+    seen = tracked(rows, track, folder, tell, done)
     try:
-        with stop.listening():
+        with contextlib.closing(seen), stop.listening():
             follow(
-                counted(),
+                seen,
                 total=prepared.total_steps,
                 done=done,
                 label=f"{config.method} on {Path(config.source).name}",
@@ -162,17 +146,15 @@ def follow_run(
             )
     except KeyboardInterrupt:
         stop.signal = stop.signal or signal.SIGINT
-    finally:
-        tracking.close()
     if not stop() or (folder / "summary.json").exists():
         return 0
     saved = newest_step(folder / "checkpoints")
     if not (folder / CONFIG).exists():
-        _notice(f"stopped before the training began; {REPEAT}")
+        tell(f"stopped before the training began; {REPEAT}")
     elif saved is None:
-        _notice(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
+        tell(f"stopped before the first checkpoint; 'daso resume {folder}' starts again")
     else:
-        _notice(
+        tell(
             f"stopped after step {saved:,} of {prepared.total_steps:,}; 'daso resume {folder}' "
             "resumes from there"
         )
@@ -194,7 +176,7 @@ def resume(
         work = partial(
             resume_run,
             own,
-            lambda message: _notice(f"daso: {message}"),
+            notice,
             data=data,
             device=device if together.processes is None else together.device,
             on_divergence=on_divergence,
@@ -202,16 +184,30 @@ def resume(
             processes=together.processes,
             progress=embedding_progress(),
         )
-        prepared, rows = together.prepare(work, itemgetter(0))
+        prepared, rows = together.do(work)
+        together.compare(prepared)
         if prepared.step == prepared.total_steps:
-            _notice(f"{folder} is complete")
+            tell(f"{folder} is complete")
         elif not quiet:
             announce(prepared, folder)
-            _notice(f"resuming from step {prepared.step:,}")
-        track = used_before(folder) if together.is_first else ()
-        status = follow_run(prepared, rows, own, stop, quiet=quiet, track=track)
-        if not status and together.is_first:
-            conclude(prepared, folder)
+            tell(f"resuming from step {prepared.step:,}")
+        return _follow(prepared, rows, own, stop, together, quiet, used_before(folder))
+
+
+def _follow(
+    prepared: Prepared,
+    rows: Iterator[Row],
+    folder: Path,
+    stop: Stop,
+    together: Team,
+    quiet: bool,
+    track: Sequence[str],
+) -> int:
+    """Follow a training; the first of several processes tracks it and prints its results."""
+    track = track if together.is_first else ()
+    status = follow_run(prepared, rows, folder, stop, quiet=quiet, track=track)
+    if not status and together.is_first:
+        conclude(prepared, folder)
     return status
 
 
@@ -221,39 +217,28 @@ def train(request: TrainRequest) -> int:
     check_installed(command.track)
     Recipe.parse(request.method)
     with team(request.train.device) as together:
-        folder = command.out or free_folder(command.source, request.method)
+        folder = command.out or free_folder(_name_of(command.source, request.method))
         if together.restarted and (folder / "config.json").exists():
             return resume(folder, together, quiet=command.quiet)
         if together.is_first:
             refuse_taken(folder)
-        together.check(partial(refuse_early, request, shared=together.processes is not None))
+        together.do(partial(refuse_early, request, shared=together.processes is not None))
         if together.processes is not None:
             request = request.on_device(together.device)
         return _train(request, folder, together)
 
 
-@contextlib.contextmanager
-def _before_training() -> Iterator[None]:
-    """Say how to go on after an interruption, unless what was interrupted says so itself."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        interrupt.args = interrupt.args or (REPEAT,)
-        raise
-
-
 def _train(request: TrainRequest, folder: Path, together: Team) -> int:
     command = request.command
-    with _before_training():
+    try:
         prepared, like = _prepare(request, folder, together)
+    except KeyboardInterrupt as interrupt:  # what was interrupted may say itself how to go on
+        interrupt.args = interrupt.args or (REPEAT,)
+        raise
     stop = Stop()
     with together.folder(folder) as own:
-        rows = train_run(prepared, own, stop, warn=_notice, like=like)
-        track = command.track if together.is_first else ()
-        status = follow_run(prepared, rows, own, stop, quiet=command.quiet, track=track)
-        if not status and together.is_first:
-            conclude(prepared, folder)
-    return status
+        rows = train_run(prepared, own, stop, warn=tell, like=like)
+        return _follow(prepared, rows, own, stop, together, command.quiet, command.track)
 
 
 def _prepare(
@@ -271,25 +256,23 @@ def _prepare(
         source = read_source(request)
         config, chosen = configure(request, defaults_for(request, source))
         for text in () if command.quiet else chosen:
-            _notice(text)
+            tell(text)
     for note in (*idle_options(config, request.options), *stripped_classes(config, source)):
-        _notice(f"note: {note}")
+        tell(f"note: {note}")
     for path, reason in source.skipped:
-        _notice(f"skipped {path}: {reason}")
+        tell(f"skipped {path}: {reason}")
     for note in source.notes:
-        _notice(f"note: {note}")
+        tell(f"note: {note}")
     shared, progress = together.processes, embedding_progress()
-    work = partial(prepare, config, source, processes=shared, progress=progress)
-    prepared = together.prepare(work, lambda it: it)
+    prepared = together.do(partial(prepare, config, source, processes=shared, progress=progress))
+    together.compare(prepared)
     if not command.quiet:
         if config.train.precision == "auto" and source.train.images.ndim == 4:
-            _notice(choose_precision(prepared.data.labeled.images.device).reason)
+            tell(choose_precision(prepared.data.labeled.images.device).reason)
         announce(prepared, folder)
-    stages = prepared.plan.stages()
-    longest = max(stage.steps for stage in stages if stage.method is None)
-    for remark in prepared.recipe.remarks(prepared.config.method_options, longest):
-        _notice(f"note: {remark}")
-    if advice := pretrained_may_help(prepared.config, prepared.data, prepared.backbone):
-        _notice(f"note: {advice}")
-    like = None if command.like is None else compare_with(command.like, prepared, source, _notice)
+    longest = max(stage.steps for stage in prepared.plan.stages() if stage.method is None)
+    remarks = prepared.recipe.remarks(prepared.config.method_options, longest)
+    for note in (*remarks, *pretrained_may_help(prepared)):
+        tell(f"note: {note}")
+    like = None if command.like is None else compare_with(command.like, prepared, source, tell)
     return prepared, like

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable
 
-from daso.cli.terminal.counters import decoding_progress
+from daso.cli.terminal.arguments import folders_of
+from daso.cli.terminal.counters import decoding_progress, download_progress
 from daso.cli.training.command import TrainRequest
 from daso.data.images.cache import Cache
 from daso.data.open import open_source
@@ -15,8 +14,7 @@ from daso.data.source import Source
 from daso.presets.benchmarks import PRESETS
 from daso.presets.own_data import choose_for
 from daso.presets.sources import CPU_SIZE, SOURCES, SourceDefaults
-from daso.train.encoder.pretrained import is_pretrained
-from daso.train.encoder.resolution import ENLARGED, choose_resolution
+from daso.train.encoder.pretrained import ENLARGED, choose_resolution, is_pretrained
 from daso.train.options import TrainOptions
 from daso.train.step.state import choose_device
 
@@ -30,28 +28,15 @@ def read_source(request: TrainRequest) -> Source:
     return open_source(
         command.source if preset is None else preset.source,
         data=command.data,
-        folders=command.folders,
+        folders=folders_of(command),
         size=command.size,
         skip_bad=command.skip_bad,
         download=command.download,
-        progress=_report_download(),
+        progress=download_progress(),
         cache=cache,
         largest_side=CPU_SIZE if _shrinks(request) else None,
         journal=None if command.journal else 0,
     )
-
-
-def _report_download() -> Callable[[str, int, int | None], None]:
-    shown: dict[str, int] = {}
-
-    def report(name: str, done: int, total: int | None) -> None:
-        tenths = done // 10_000_000
-        if shown.get(name) != tenths:
-            shown[name] = tenths
-            of = "" if total is None else f" of {total / 1e6:.0f}"
-            print(f"{name}: {done / 1e6:.0f}{of} MB", file=sys.stderr)
-
-    return report
 
 
 def _shrinks(request: TrainRequest) -> bool:
@@ -62,12 +47,9 @@ def _shrinks(request: TrainRequest) -> bool:
 
 def defaults_for(request: TrainRequest, source: Source) -> SourceDefaults:
     """Return what the setting, the named source or the data decides for open options."""
-    name = request.command.source
-    if name in PRESETS:
-        defaults = PRESETS[name].defaults
-    elif name in SOURCES:
-        defaults = SOURCES[name]
-    else:
+    known = SOURCES | {name: preset.defaults for name, preset in PRESETS.items()}
+    defaults = known.get(request.command.source)
+    if defaults is None:
         defaults = choose_for(source, choose_device(request.train.device))
     return with_resolution(request.train, source, defaults)
 
@@ -81,15 +63,15 @@ def with_resolution(
     """
     if not is_pretrained(train) or source.train.images.ndim != 4:
         return defaults
-    side = None
+    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
+    reasons, side = dict(defaults.reasons), None
     if choose_device(train.device).type == "cpu":
         side = choose_resolution(train, max(source.train.images.shape[2:]))
-    options = {n: v for n, v in defaults.options.items() if n != "resolution"}
-    if side is None:
-        return dataclasses.replace(defaults, options=options)
-    reason = (
-        f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would take "
-        f"{(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better answers"
-    )
-    options, reasons = {**options, "resolution": side.chosen}, {**defaults.reasons}
-    return dataclasses.replace(defaults, options=options, reasons=reasons | {"resolution": reason})
+    if side is not None:
+        options["resolution"] = side.chosen
+        reasons["resolution"] = (
+            f"{ENLARGED} times the images' side instead of the encoder's {side.own}, which would "
+            f"take {(side.own / side.chosen) ** 2:.2g} times as long on a CPU for slightly better "
+            "answers"
+        )
+    return dataclasses.replace(defaults, options=options, reasons=reasons)

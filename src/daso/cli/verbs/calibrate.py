@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import Argument, RunArgument, parse
+from daso.cli.terminal.parse import Argument, parse
 from daso.errors import DataError
 from daso.files import check_writable
 

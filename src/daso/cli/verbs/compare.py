@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
+from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
 from daso.errors import OptionError, RunError, nearest
-from daso.files import write_text
+from daso.files import make_folder, write_text
+from daso.train.folder.lock import free_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,20 +40,21 @@ class CompareCommand:
     """The row to compare with (default: fixmatch, or supervised, or the first row)."""
 
 
-def _terminal_table(rows: list[list[str]], columns: Sequence[str], title: str) -> Table:
-    from rich.box import SIMPLE_HEAD
+def _terminal_table(
+    rows: list[list[str]], columns: Sequence[str], title: str, left: int = 1
+) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    for name, *cells in zip(*rows, strict=True):
-        if name in columns:
-            longest = min(36, max(map(len, cells))) if name == "method" else None
-            side: Literal["left", "right"] = "left" if name in ("method", "number") else "right"
-            table.add_column(escape(name), justify=side, overflow="fold", min_width=longest)
-    for row in rows[1:]:
-        cells = [cell for name, cell in zip(rows[0], row, strict=True) if name in columns]
-        table.add_row(*map(escape, cells))
+    from daso.cli.terminal.tables import make_table
+
+    shown = [place for place, name in enumerate(rows[0]) if name in columns]
+    head, *body = ([escape(row[place]) for place in shown] for row in rows)
+    table = make_table(head, escape(title), left=left)
+    for row in body:
+        table.add_row(*row)
+    if "method" in head:
+        place = head.index("method")
+        table.columns[place].min_width = min(36, max(len(row[place]) for row in body))
     return table
 
 
@@ -71,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
     runs, damaged = tables.leave_out_damaged(runs)
     problems += damaged
     for problem in problems:
-        print(problem, file=sys.stderr)
+        tell(problem)
     if not runs:
         raise RunError("no run to compare: none of them is complete and measured")
     settings = group_runs(runs)
@@ -83,12 +84,8 @@ def run(argv: Sequence[str]) -> None:
             f"--baseline {baseline}: no such row; choose from {listed}.{nearest(baseline, names)}"
         )
     compared = [tables.Compared(one, tables.choose_baseline(one, baseline)) for one in settings]
-    free = (Path("runs") / f"compare-{n}" for n in itertools.count(1))
-    out = command.out or next(path for path in free if not path.exists())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot create {out}: {error.strerror}") from error
+    out = command.out or free_folder("compare")
+    make_folder(out)
     files = {
         "comparison.md": tables.to_markdown(compared, problems),
         "comparison.csv": tables.to_csv(compared),
@@ -102,7 +99,8 @@ def run(argv: Sequence[str]) -> None:
         rows = one.difference_table()
         if any(row[rows[0].index("pairs")] != "0" for row in rows[1:]):
             columns = [name for name in rows[0] if name not in HIDDEN]
-            console.print(_terminal_table(rows, columns, f"differences from {one.baseline.name}"))
+            title = f"differences from {one.baseline.name}"
+            console.print(_terminal_table(rows, columns, title, left=2))
             if len(rows := one.class_table()) <= MOST_CLASSES + 1:
                 console.print(_terminal_table(rows, rows[0], "recall per class, in %"))
         for note in one.notes()[1:]:

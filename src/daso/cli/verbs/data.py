@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from daso.cli.terminal.arguments import folders_of
+from daso.cli.terminal.counters import reading_progress
 from daso.cli.terminal.parse import Argument, parse
-from daso.data.places import NAMES, absolute_place
+from daso.data.places import NAMES
 from daso.errors import DataError, OptionError, nearest
 from daso.files import plain
 from daso.presets.sources import CPU_SIZE
@@ -60,23 +62,20 @@ def run(argv: Sequence[str]) -> int:
     if bool(command.source) == (command.labeled is not None):
         raise OptionError("give either SOURCE or --labeled FOLDER")
     source = command.source or str(command.labeled)
-    places = {"unlabeled": command.unlabeled, "val": command.val, "test": command.test}
-    folders = {name: absolute_place(place) for name, place in places.items() if place is not None}
-    from daso.cli.terminal.findings import reading_progress, show_report
+    from daso.cli.terminal.findings import show_report
     from daso.cli.terminal.tables import wide_console
     from daso.data.check.report import check_data
 
     try:
-        with reading_progress() as progress:
-            report = check_data(
-                source,
-                data=command.data,
-                folders=folders,
-                size=command.size,
-                download=command.download,
-                progress=progress,
-                largest_side=None if command.size or source in NAMES else _largest_side(),
-            )
+        report = check_data(
+            source,
+            data=command.data,
+            folders=folders_of(command),
+            size=command.size,
+            download=command.download,
+            progress=reading_progress(),
+            largest_side=None if command.size or source in NAMES else _largest_side(),
+        )
     except DataError as error:
         if not command.json:
             raise

@@ -6,15 +6,15 @@ import itertools
 import math
 import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
-from daso.constraints import Range, check_options
+from daso.constraints import Range
 from daso.errors import OptionError
 from daso.presets.demo import METHODS, SEEDS, SPLIT, demo_config
 from daso.track import Kind, check_installed
@@ -34,22 +34,18 @@ class DemoCommand:
 
     out: Path | None = None
     """Folder for the runs and the picture (default: runs/demo-1, -2, ...)."""
-    seeds: tuple[int, ...] = SEEDS
+    seeds: Annotated[tuple[int, ...], Range(0, 2**32, below=True)] = SEEDS
     """Seeds, one run of each method per seed; they share the split and the initial weights."""
-    steps: int | None = None
+    steps: Annotated[int, Range(1)] | None = None
     """Training steps of each run but the mixture's, which needs none (default: 400)."""
-    jobs: int | None = None
+    jobs: Annotated[int, Range(1)] | None = None
     """Runs at a time, one thread each (default: one per processor)."""
     track: Annotated[tuple[Kind, ...], Argument(repeated=True)] = ()
     """Send the numbers to a tracker too; repeat the option for several trackers."""
 
     def __post_init__(self) -> None:
-        check_options(self, {"steps": Range(1), "jobs": Range(1)})
-        valid = all(seed in Range(0, 2**32, below=True) for seed in self.seeds)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or not valid:
-            raise OptionError(
-                f"--seeds {' '.join(map(str, self.seeds))}: give different seeds of at least 0"
-            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise OptionError(f"--seeds {' '.join(map(str, self.seeds))}: a seed is given twice")
 
 
 def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Sequence[str]) -> None:
@@ -62,32 +58,25 @@ def _one_run(method: str, seed: int, steps: int | None, folder: Path, track: Seq
 
     torch.set_num_threads(1)
     rows = train_run(prepare(demo_config(method, seed, steps)), folder)
-
-    def notice(text: str) -> None:
-        print(f"{folder.name}: {text}", file=sys.stderr)
-
-    for _ in tracked(rows, track, folder, notice):
+    for _ in tracked(rows, track, folder, lambda text: tell(f"{folder.name}: {text}")):
         pass
     draw_run(folder)
 
 
 def _train_all(command: DemoCommand, folder: Path) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
+    from daso.cli.terminal.tables import progress_bar
     from daso.report.runs import read_run
 
     cells = [(method, seed) for seed in command.seeds for method in METHODS]
     jobs = command.jobs or os.cpu_count() or 1
     # One thread per process: more would wait for one another on the same processors.
     os.environ["OMP_NUM_THREADS"] = "1"
-    console = Console(file=sys.stderr, emoji=False)
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
-        Progress(
-            *bar, console=console, disable=not console.is_terminal, transient=True
-        ) as progress,
+        progress_bar(*bar) as progress,
     ):
         task = progress.add_task("training", total=len(cells))
         futures = {}
@@ -102,7 +91,7 @@ def _train_all(command: DemoCommand, folder: Path) -> None:
             method, seed = futures[future]
             progress.advance(task)
             summary = read_run(folder / f"{method}-{seed}").summary
-            console.print(
+            progress.console.print(
                 f"[{number}/{len(cells)}] {method}, seed {seed}: balanced accuracy "
                 f"{100 * summary['balanced_accuracy']:.1f}% in {summary['seconds']:.0f} s",
                 markup=False,
@@ -153,18 +142,15 @@ def run(argv: Sequence[str]) -> None:
     from daso.report.figures.draw import draw_comparison
     from daso.report.results import append_row, result_row
     from daso.report.runs import read_run
-    from daso.train.folder.lock import refuse_taken
+    from daso.train.folder.lock import free_folder, refuse_taken
 
-    folder = command.out or next(
-        path for n in itertools.count(1) if not (path := Path("runs") / f"demo-{n}").exists()
-    )
+    folder = command.out or free_folder("demo")
     refuse_taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    print(
+    tell(
         f"digits: {SPLIT.labeled_head} labeled images of the most frequent class, imbalance ratio "
         f"{SPLIT.gamma_labeled:g}; {SPLIT.unlabeled_head} unlabeled images of every class, whose "
-        f"balance the methods do not know.\n{len(METHODS)} methods x {len(command.seeds)} seeds",
-        file=sys.stderr,
+        f"balance the methods do not know.\n{len(METHODS)} methods x {len(command.seeds)} seeds"
     )
     _train_all(command, folder)
     groups = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.arguments import RunArgument
+from daso.cli.terminal.counters import notice, tell
+from daso.cli.terminal.parse import parse
 
 DECISIVE = ("class_names", "image_shape", "split_fingerprint")
 """What must be as in the run's ``data.json``."""
@@ -59,13 +59,13 @@ def run(argv: Sequence[str]) -> None:
     pools = saved.get("images_fingerprints") or {}
     differing = [n for n, value in pools.items() if current["images_fingerprints"][n] != value]
     for change in describe_changes(saved, current, differing):
-        print(f"note: not the images of the run: {change}", file=sys.stderr)
+        tell(f"note: not the images of the run: {change}")
     numbers = evaluate_network(model.network, data)
     if not numbers:
         raise DataError(f"{config.source} has neither test nor hold-out images to measure on")
     note = not_adjusted(config, saved)
     if note is not None:
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
         numbers = {name: {**metrics, "logit_adjusted": None} for name, metrics in numbers.items()}
     if command.json:
         print(json.dumps(plain({"step": model.step, **numbers}), indent=1))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.parse import parse
 from daso.errors import DataError
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.arguments import RunArgument
+from daso.cli.terminal.parse import parse
 
 
 @dataclass(frozen=True)

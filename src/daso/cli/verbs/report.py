@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.arguments import RunArgument
+from daso.cli.terminal.parse import parse
 from daso.errors import OptionError
 from daso.files import check_writable
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
+from daso.constraints import Range
 from daso.errors import OptionError
 from daso.track import Kind, check_installed
 
@@ -35,7 +36,7 @@ class ReproduceCommand:
     scale: Literal["full", "lite", "smoke"] | None = None
     """full: as in the paper; lite: for a CPU; smoke: a few steps, to test that it works (default:
     the scale of --out, or full)."""
-    jobs: int = 1
+    jobs: Annotated[int, Range(1)] = 1
     """Number of processes; with more than one, each uses one thread. More can be started by hand on
     the same folder. With --engine: jobs that run at a time."""
     engine: Literal["slurm", "local"] | None = None
@@ -66,14 +67,11 @@ class ReproduceCommand:
 
     def seed_numbers(self) -> tuple[int, ...]:
         words = _split(self.seeds)
-        shown = f"--seeds {' '.join(self.seeds)}"
-        if not all(word.removeprefix("-").isdecimal() for word in words):
-            raise OptionError(f"{shown}: seeds must be whole numbers")
-        seeds = tuple(map(int, words))
-        if min(seeds, default=0) < 0:
-            raise OptionError(f"{shown}: seeds must be at least 0")
-        if len(set(seeds)) < len(seeds):
-            raise OptionError(f"{shown}: a seed is given twice")
+        seeds = tuple(int(word) for word in words if word.isdecimal())
+        if len(set(seeds)) < len(words):
+            raise OptionError(
+                f"--seeds {' '.join(self.seeds)}: must be whole numbers of at least 0, none twice"
+            )
         return seeds
 
 
@@ -88,8 +86,6 @@ def run(argv: Sequence[str]) -> int:
     check_installed(command.track)
     if command.weights is not None and not command.weights.is_file():
         raise OptionError(f"--weights {command.weights} does not exist")
-    if command.jobs < 1:
-        raise OptionError(f"--jobs {command.jobs}: must be at least 1")
     if command.engine is None and (command.engine_options or command.wait):
         raise OptionError("--engine-options and --wait need --engine")
     if not tables:
@@ -121,30 +117,28 @@ def run(argv: Sequence[str]) -> int:
     is_open = campaign.scale.train.get("precision") == "auto"
     campaign.begin()
     if is_open:
-        print(choose_precision(choose_device(command.device)).reason, file=sys.stderr)
+        tell(choose_precision(choose_device(command.device)).reason)
     keep_freed_memory()
     left: list[str] = []
     busy: list[str] = []
     words = ["reproduce", *argv]
-    if command.table_only:
-        pass
-    elif command.engine is not None:
+    if command.engine is not None and not command.table_only:
         jobs = Jobs(campaign, command.engine, command.engine_options)
-        left = submit_all(campaign, cells, jobs, command.jobs, words, wait=command.wait)
-        left = refused + left
-    else:
+        failed = submit_all(campaign, cells, jobs, command.jobs, words, wait=command.wait)
+        left = refused + failed
+    elif not command.table_only:
         stop = Stop()
         try:
             failed, busy = run_all(campaign, cells, parts, command.jobs, stop)
         finally:
             if stop():
                 again = shlex.join(["daso", *words])
-                print(f"stopped; complete runs are kept. Resume with: {again}", file=sys.stderr)
+                tell(f"stopped; complete runs are kept. Resume with: {again}")
         if stop():
             return stop.status
         left = refused + failed
     show(campaign, parts)
     for names, what in ((busy, "left to other processes that run them"), (left, "not done")):
         if names:
-            print(f"{len(names)} {what}:", *names, sep="\n  ", file=sys.stderr)
+            tell("\n  ".join([f"{len(names)} {what}:", *names]))
     return 1 if left else 0

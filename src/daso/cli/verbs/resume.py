@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daso.cli.terminal.parse import RunArgument, parse
+from daso.cli.terminal.arguments import RunArgument
+from daso.cli.terminal.parse import parse
 from daso.constraints import Device
 
 

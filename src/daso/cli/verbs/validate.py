@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
-from daso.cli.terminal.parse import RunArgument, parse
-from daso.files import check_writable, save_json
+from daso.cli.terminal.parse import parse
+from daso.files import Row, check_writable, save_json
 
 if TYPE_CHECKING:  # help and wrong options need no torch
     from daso.data.source import Source
@@ -50,6 +51,8 @@ def run(argv: Sequence[str]) -> int:
     """Validate a run; return the exit status."""
     command = parse(ValidateCommand, argv, "daso validate")
     check_writable(command.folder)
+    import numpy as np
+
     from daso.train.config import RunConfig
     from daso.train.cross_validation import (
         ANSWERS,
@@ -63,16 +66,16 @@ def run(argv: Sequence[str]) -> int:
     config = moved(RunConfig.read(command.folder), command.data, command.device)
     steps = config.train.steps if command.steps is None else command.steps
     suffix = "" if steps == config.train.steps else f"-{steps}-steps"
-    configs = [fold_config(config, command.folds, fold, steps) for fold in range(command.folds)]
+    place = command.folder / f"{command.folds}-folds{suffix}"
+    folds = {
+        place / str(number): fold_config(config, command.folds, number, steps)
+        for number in range(command.folds)
+    }
     source = open_configured(config)
     images = require_data_of_run(command.folder, config, source)
-    folders = [
-        command.folder / f"{command.folds}-folds{suffix}" / str(fold)
-        for fold in range(command.folds)
-    ]
-    for folder, fold in zip(folders, configs, strict=True):
+    for folder, fold in folds.items():
         check_fold(folder, fold, source, images)
-    for number, (folder, fold) in enumerate(zip(folders, configs, strict=True), 1):
+    for number, (folder, fold) in enumerate(folds.items(), 1):
         if (folder / ANSWERS).exists():
             continue
         notice(f"fold {number} of {command.folds}: {folder}")
@@ -81,9 +84,8 @@ def run(argv: Sequence[str]) -> int:
             again = f" --steps {steps}" if suffix else ""
             notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
             return status
-    labels = source.train.labels
-    counts = [int((labels == k).sum()) for k in range(len(source.class_names))]
-    result = {**summarize_folds(folders, source.class_names, counts), "steps": steps}
+    counts = np.bincount(source.train.labels, minlength=len(source.class_names)).tolist()
+    result = {**summarize_folds(list(folds), source.class_names, counts), "steps": steps}
     written = command.folder / f"cross_validation{suffix}.json"
     save_json(written, result)
     if command.json:
@@ -95,11 +97,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _train_fold(
-    command: ValidateCommand,
-    config: RunConfig,
-    source: Source,
-    folder: Path,
-    images: dict[str, Any],
+    command: ValidateCommand, config: RunConfig, source: Source, folder: Path, images: Row
 ) -> int:
     from daso.cli.processes.signals import Stop
     from daso.cli.training.session import follow_run
@@ -122,7 +120,7 @@ def _train_fold(
     return status
 
 
-def _show(result: dict[str, Any], steps: int) -> None:
+def _show(result: Row, steps: int) -> None:
     import numpy as np
     from rich.markup import escape
 

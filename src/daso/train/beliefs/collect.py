@@ -51,7 +51,7 @@ from torch import Tensor
 from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
-from daso.evaluate.predict import predict_logits, rows_at_once
+from daso.evaluate.predict import predict_logits, represent_in_batches
 from daso.files import save_arrays
 from daso.nets.network import Network
 from daso.refine.daso import DASO
@@ -190,19 +190,11 @@ def _spread(labels: Indices, random: np.random.Generator) -> Indices:
     return np.sort(shuffled[by_class])
 
 
-@torch.no_grad()
 def _features(
     network: Network, encode: Callable[[Tensor], Tensor], pool: Pool, index: Indices
 ) -> Tensor:
-    """Return the features (N, D) of images of a pool, on the device, in evaluation mode."""
-    images = pool.images if pool.images.dim() == 4 else pool.images[:, 0]
-    device, training = next(network.parameters()).device, network.training
-    size = rows_at_once(images.shape[1:], device, network.resolution)
-    at = torch.from_numpy(index).to(images.device)
-    network.eval()
-    features = torch.cat([encode(images[chunk].to(device)) for chunk in torch.split(at, size)])
-    network.train(training)
-    return features
+    rows = torch.from_numpy(index)
+    return torch.cat(list(represent_in_batches(network, pool.images, encode, rows)))
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -40,15 +40,12 @@ class BeliefsWriter:
     def see(self, row: Row, prepared: Prepared) -> None:
         """Write beliefs if a row is an evaluation and time allows; its checkpoint must be saved."""
         start = self._clock()
-        if row["event"] == "evaluate" and prepared.step < prepared.total_steps:
-            due = self._affords(prepared, start)
-            if prepared.processes is not None:
-                due = prepared.processes.any(due)  # they compute features together
-            if due:
-                seed = prepared.config.train.seed
-                write_beliefs(self.folder, prepared.training, prepared.data, seed, prepared.step)
-                self._cost = self._clock() - start
-                self.spent += self._cost
+        due = row["event"] == "evaluate" and prepared.step < prepared.total_steps
+        if due and prepared.any_process(self._affords(prepared, start)):  # they compute together
+            seed = prepared.config.train.seed
+            write_beliefs(self.folder, prepared.training, prepared.data, seed, prepared.step)
+            self._cost = self._clock() - start
+            self.spent += self._cost
         self._before = self._clock()
 
     def _affords(self, prepared: Prepared, now: float) -> bool:

@@ -6,17 +6,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from daso.errors import OptionError
 from daso.nets.backbone import Preprocessing, read_preprocessing
-from daso.nets.network import (
-    Encoder,
-    Network,
-    Precision,
-    build_encoder,
-    build_vector_encoder,
-)
+from daso.nets.network import Encoder, Network, Precision, build_encoder, build_vector_encoder
 from daso.train.encoder.pretrained import build_module
 from daso.train.options import TrainOptions
 
@@ -90,6 +85,45 @@ def build_network(
         resolution, interpolation = preprocessing.resolution, preprocessing.interpolation
     precision = cast(Precision, options.precision)  # which is resolved
     return Network(encoder, heads, mean, std, precision, resolution, output, interpolation)
+
+
+def fall_back_to_float32(network: Network, shape: Sequence[int]) -> None:
+    """Make a network compute in float32 where bfloat16 would give it wrong gradients.
+
+    On a CPU, torch 2.13 leaves a part of the gradient of a bfloat16 convolution uninitialized where
+    the stride exceeds the input: NaN or any number. Encoders of timm and transformers reduce images
+    32 times, so 16 pixels are too few.
+
+    Args:
+        shape: shape of an image, (C, H, W), or of a vector, (D,).
+    """
+    concerned = (
+        network.mean.device.type == "cpu" and network.precision == "bfloat16" and len(shape) == 3
+    )
+    if concerned and _has_stride_beyond_input(network, shape):
+        network.precision = "float32"
+
+
+def _has_stride_beyond_input(network: Network, shape: Sequence[int]) -> bool:
+    exceeds: list[bool] = []
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        stride = cast(nn.Conv2d, module).stride
+        sides = inputs[0].shape[2:]
+        exceeds.append(any(side < step for side, step in zip(sides, stride, strict=True)))
+
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(check) for module in convolutions]
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, *shape, dtype=torch.uint8))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return any(exceeds)
 
 
 class EmbeddingClassifierEncoder(nn.Module):

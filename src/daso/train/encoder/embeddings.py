@@ -8,10 +8,11 @@ process loses at most one, and a damaged one is computed again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from daso.data.images.decoded import digest
 from daso.data.images.pool import ImageRows, Pool
 from daso.data.training_data import TrainingData, vector_statistics
 from daso.errors import DataError, RunError
-from daso.files import save_json, write_atomically
+from daso.files import make_folder, save_json, write_atomically
 from daso.methods.method import View
 from daso.nets.backbone import Backbone
 from daso.nets.network import Encoder, Network
@@ -87,24 +88,12 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"cannot create {folder}: {error.strerror}; choose another --embedding-folder"
-            ) from error
+        make_folder(folder)
         if not (folder / "about.json").is_file():
             save_json(folder / "about.json", about)
 
-    def missing(self, digests: Iterable[bytes]) -> set[bytes]:
-        """Return the checksums of the images that are not stored."""
-        return set(digests) - self.index.keys()
-
     def collect(
-        self,
-        digests: Sequence[bytes],
-        compute: Callable[[Sequence[int]], Tensor],
-        out: np.ndarray,
+        self, digests: Sequence[bytes], compute: Callable[[Sequence[int]], Tensor], out: np.ndarray
     ) -> int:
         """Fill *out*, float32 (N, V, D), with the embeddings of N images; compute missing ones.
 
@@ -138,7 +127,8 @@ class EmbeddingStore:
             path, place = self.index[key]
             wanted.setdefault(path, []).append((key, place))
         for path, places in wanted.items():
-            embeddings = safetensors.numpy.load(_read(path))["embeddings"]
+            with _reported(f"read the embeddings in {path}"):
+                embeddings = safetensors.numpy.load(path.read_bytes())["embeddings"]
             for key, place in places:
                 out[rows.pop(key)] = embeddings[place]
 
@@ -147,13 +137,15 @@ class EmbeddingStore:
         """The shard and the row of every stored image; damaged shards are removed."""
         index: dict[bytes, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            content = _read(path)
+            with _reported(f"read the embeddings in {path}"):
+                content = path.read_bytes()
             try:
                 if _checksum(content) != path.stem:
                     raise ValueError("wrong checksum")
                 keys = safetensors.numpy.load(content)["digests"]
             except (ValueError, KeyError, SafetensorError):
-                _remove(path)
+                with _reported(f"remove the damaged {path}"):
+                    path.unlink(missing_ok=True)
                 continue
             for place, key in enumerate(keys):
                 index.setdefault(key.tobytes(), (path, place))
@@ -168,20 +160,12 @@ class EmbeddingStore:
         self.index |= {key: (path, place) for place, key in enumerate(digests)}
 
 
-def _read(path: Path) -> bytes:
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
-        raise RunError(
-            f"cannot read the embeddings in {path}: {error.strerror or error}"
-        ) from error
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot remove the damaged {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot {what}: {error.strerror or error}") from error
 
 
 def _checksum(content: bytes) -> str:
@@ -222,17 +206,18 @@ def embed_data(
 
     pools = {name: pool for name in POOLS if (pool := getattr(data, name)) is not None}
     digests = {n: [digest(image.cpu().numpy()) for image in p.images] for n, p in pools.items()}
-    parts: dict[str, list[tuple[EmbeddingStore, list[View]]]] = {
-        name: [(plain, ["identity"]), *([(viewed, kinds)] if kinds and name in VIEWED else [])]
-        for name in pools
-    }
-    wanted: dict[EmbeddingStore, set[bytes]] = {}
-    for name, several in parts.items():
-        for store, _ in several:
-            wanted.setdefault(store, set()).update(digests[name])
-    each = {plain: 1, viewed: len(kinds)}
-    total = sum(each[store] * len(keys) for store, keys in wanted.items())
-    done = total - sum(each[store] * len(store.missing(keys)) for store, keys in wanted.items())
+    trained = [name for name in VIEWED if name in pools]
+    identity: list[View] = ["identity"]
+    parts: list[tuple[EmbeddingStore, list[View], list[str], slice]] = [
+        (plain, identity, list(pools), slice(0, 1))
+    ]
+    if kinds:
+        parts.append((viewed, kinds, trained, slice(1, None)))
+    done = total = 0
+    for store, versions, names, _ in parts:
+        wanted = {key for name in names for key in digests[name]}
+        total += len(versions) * len(wanted)
+        done += len(versions) * len(wanted & store.index.keys())
 
     def advance(views: int) -> None:
         nonlocal done
@@ -243,33 +228,28 @@ def embed_data(
     advance(0)
     engine = "ONNX Runtime" if accelerate(network, data.shape, total - done) else "torch"
     computed, vectors = 0, dict[str, np.ndarray]()
+    for name, pool in pools.items():
+        count = 1 + len(kinds) * (name in VIEWED)
+        vectors[name] = np.empty((len(pool), count, about["dim"]), np.float32)
     try:
-        for name, pool in pools.items():
-            versions = sum(len(part) for _, part in parts[name])
-            vectors[name] = np.empty((len(pool), versions, about["dim"]), np.float32)
-            start = 0
-            for store, part in parts[name]:
-                here = (pool.images, digests[name], part, advance)
+        for store, versions, names, columns in parts:
+            for name in names:
+                here = (pools[name].images, digests[name], versions, advance)
                 compute = _computer(network, augmentation, *here)
-                out = vectors[name][:, start : start + len(part)]
-                computed += store.collect(digests[name], compute, out)
-                start += len(part)
+                computed += store.collect(digests[name], compute, vectors[name][:, columns])
     except KeyboardInterrupt as interrupt:
         kept = f"the embeddings of finished images are kept in {base}"
         interrupt.args = (f"{kept}; the same command goes on with the others",)
         raise
 
-    trained = [name for name in VIEWED if name in vectors]
     mean, std = vector_statistics([vectors[name] for name in trained])
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(TrainingData)}
     fields |= {"mean": mean, "std": std, "weak_versions": options.weak_versions}
-    for name, values in vectors.items():
-        pool = pools[name]
-        fields[name] = Pool(torch.from_numpy(values).to(device), pool.labels, pool.paths)
     pictured: dict[str, Pool] = {}
-    for name in trained:
-        pool = pools[name]
-        if not pool.paths:
+    for name, pool in pools.items():
+        embedded = torch.from_numpy(vectors[name]).to(device)
+        fields[name] = Pool(embedded, pool.labels, pool.paths)
+        if name in trained and not pool.paths:
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
     fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -9,7 +10,6 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from daso.data.benchmarks.download import cache_folder
 from daso.errors import RunError
-from daso.files import save_json
+from daso.files import make_folder, save_json
 from daso.nets.distributed import Processes
 from daso.nets.network import Precision
 from daso.train.folder.environment import processor
@@ -78,16 +78,17 @@ def _choose_on_cpu(threads: int) -> Choice:
     name = processor()
     if platform.machine() in ("x86_64", "AMD64") and not _units():
         return Choice("float32", f"precision float32: {name} has no bfloat16 units")
-    kept = _read()
+    kept: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # missing or broken
+        read = dict(json.loads((cache_folder() / FILE).read_bytes()))
+        kept = {k: t for k, t in read.items() if isinstance(t, float | int) and 0 < t < math.inf}
     key = f"{name}, {' '.join(_units())}, torch {torch.__version__}, {threads} thread(s)"
     times = kept.get(key)
     if times is None:
         times = measure_gain()
-        try:
-            cache_folder().mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(RunError):  # it is measured again the next time
+            make_folder(cache_folder())
             save_json(cache_folder() / FILE, {**kept, key: round(times, 2)})
-        except (OSError, RunError):
-            pass  # it is measured again the next time
     chosen: Precision = "bfloat16" if times >= ENOUGH else "float32"
     reason = f"bfloat16 is {times:.1f} times as fast as float32 on this processor ({name})"
     return Choice(chosen, f"precision {chosen}: {reason}")
@@ -97,20 +98,6 @@ def _units() -> tuple[str, ...]:
     """Return the instruction sets for bfloat16 that torch finds in an x86 processor."""
     questions = {"amx": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
     return tuple(unit for unit, name in questions.items() if getattr(torch.cpu, name, bool)())
-
-
-def _read() -> dict[str, float]:
-    """Return what was kept; a file that is missing or broken keeps nothing."""
-    try:
-        kept: Any = json.loads((cache_folder() / FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    entries = kept.items() if isinstance(kept, dict) else ()
-    return {
-        key: float(times)
-        for key, times in entries
-        if isinstance(times, float | int) and math.isfinite(times) and times > 0
-    }
 
 
 def measure_gain(seconds: float = MEASURED_SECONDS) -> float:

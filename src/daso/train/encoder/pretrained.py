@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -26,9 +27,13 @@ from daso.nets.backbone import (
     measure,
 )
 from daso.nets.network import is_builtin
-from daso.nets.pretrained.huggingface import build_transformers, open_transformers
+from daso.nets.pretrained.huggingface import (
+    build_transformers,
+    open_transformers,
+    transformers_side,
+)
 from daso.nets.pretrained.own_weights import build_own, load_strictly, open_weights
-from daso.nets.pretrained.timm_models import build_timm, open_timm, timm_preprocessing
+from daso.nets.pretrained.timm_models import build_timm, open_timm, timm_preprocessing, timm_side
 from daso.train.config import RunConfig
 from daso.train.folder.checkpoint import load_checkpoint, without_prefix
 from daso.train.options import TrainOptions
@@ -37,6 +42,8 @@ FOLDER = "backbone"
 """Folder, in a run folder, with the pretrained encoder as it was at the start."""
 PYTHON = "python:"
 """Prefix of the network's name in a run with a custom encoder."""
+ENLARGED = 4
+"""Factor by which images are enlarged; docs/backbones.md has the measurements."""
 
 
 def open_backbone(
@@ -134,6 +141,37 @@ def is_folder(name: str) -> bool:
     return "/" in name or (not is_builtin(name) and Path(name or "?").expanduser().is_dir())
 
 
+class Resolution(NamedTuple):
+    """A chosen side and the encoder's own side, in pixels."""
+
+    chosen: int
+    own: int
+
+
+def choose_resolution(options: TrainOptions, side: int) -> Resolution | None:
+    """Return a side, smaller than the encoder's own, that saves time on small images.
+
+    Returns None if the encoder's own side is at most four times *side*, that of the images, a
+    resolution is given, the encoder is unknown, or it accepts no other side.
+    """
+    name = options.network or ""
+    if options.resolution is not None:
+        return None
+    if name.startswith("timm:"):
+        sides = timm_side(name.removeprefix("timm:"))
+    elif name.startswith("hf:"):
+        sides = transformers_side(name.removeprefix("hf:"), None)
+    elif is_folder(name):
+        sides = transformers_side(name, Path(name).expanduser())
+    else:
+        return None
+    if sides is None:
+        return None
+    own, multiple = sides
+    chosen = multiple * math.ceil(ENLARGED * side / multiple)
+    return Resolution(chosen, own) if chosen < own else None
+
+
 def _wrap_module(encoder: nn.Module, shape: Sequence[int], resolution: int | None) -> Backbone:
     """Wrap a module that has ``preprocessing``, or ``pretrained_cfg`` as models of timm do."""
     module = copy.deepcopy(encoder)
@@ -223,9 +261,9 @@ def require_given(data: Mapping[str, Any], given: nn.Module | None) -> None:
         raise OptionError(f"the encoder came from Python ({name}): pass encoder=, of this class")
 
 
-def refuse_other(folder: Path, data: Mapping[str, Any], backbone: Backbone | None) -> None:
+def refuse_other(folder: Path, backbone: Backbone | None) -> None:
     """Raise a ``RunError`` if a run's pretrained encoder is not the one in its ``data.json``."""
-    saved = (data.get("backbone") or {}).get("weights")
+    saved = (read_json(folder / "data.json").get("backbone") or {}).get("weights")
     current = None if backbone is None else checksum(backbone.module.state_dict())
     if saved != current:
         raise RunError(

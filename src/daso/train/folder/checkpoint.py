@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from daso.errors import RunError
-from daso.files import read_json, save_sealed, unseal, write_atomically
+from daso.files import make_folder, read_json, save_sealed, unseal, write_atomically
 
 KEPT = 2
 """Checkpoints that are kept."""
@@ -108,10 +108,7 @@ def save_checkpoint(
     Raises:
         RunError: the checkpoint cannot be written; older ones stay.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot create {folder}: {error.strerror}") from error
+    make_folder(folder)
     path = folder / f"step-{step:09d}.safetensors"
     plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
     content = safetensors.torch.save(plain)

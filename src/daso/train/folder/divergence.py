@@ -37,26 +37,18 @@ def record_divergence(
     """
     message = str(error).replace(f"step {error.step}", f"step {step}", 1)
     details = {"step": step, "term": error.term, "message": message, "images": batch}
-    details["checkpoint"] = saved
     with contextlib.suppress(RunError):  # a full disk must not hide the divergence
-        save_json(folder / NAME, details)
+        save_json(folder / NAME, details | {"checkpoint": saved})
     images = "; ".join(
         f"{name} {', '.join(map(str, index[:NAMED_IMAGES]))}"
         + (", ..." if len(index) > NAMED_IMAGES else "")
         for name, index in batch.items()
     )
-    again = f"'daso resume {folder} --on-divergence rollback'"
-    if saved is None:
-        kept = f"No checkpoint was saved: {again} starts again, with half the learning rate from "
-        kept += "there on"
-    else:
-        kept = (
-            f"The checkpoint of step {saved} is kept: {again} continues from there with half the "
-        )
-        kept += "learning rate"
-    return DivergedError(
+    kept = "No checkpoint was saved" if saved is None else f"The checkpoint of step {saved} is kept"
+    start = "starts again" if saved is None else "continues from there"
+    text = (
         f"{message}. Images of the step, by index in their pool: {images} (all are in "
-        f"{folder / NAME}). {kept}",
-        step,
-        error.term,
+        f"{folder / NAME}). {kept}: 'daso resume {folder} --on-divergence rollback' {start} with "
+        "half the learning rate"
     )
+    return DivergedError(text, step, error.term)

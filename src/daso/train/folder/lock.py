@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 from daso.errors import InUseError, RunError
-from daso.files import check_writable, lock_holder, try_lock
+from daso.files import check_writable, lock_holder, make_folder, try_lock
 
 NAME = ".lock"
 CONFIG = "config.json"
 """Its presence makes a folder a run."""
 BEFORE_CONFIG = (NAME, "environment.json", "data.json", "backbone")
 """Files written before the configuration; a folder with only these does not count as a run."""
+
+
+def free_folder(name: str) -> Path:
+    """Return the first of runs/NAME-1, -2, ... that does not exist."""
+    folders = (Path("runs") / f"{name}-{number}" for number in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def lock_folder(folder: Path) -> io.FileIO:
@@ -50,10 +57,7 @@ def claim_folder(folder: Path) -> io.FileIO:
     Raises:
         RunError: the folder is not empty, another process holds it, or it cannot be created.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot create {folder}: {error.strerror}") from error
+    make_folder(folder)
     refuse_taken(folder)
     lock = lock_folder(folder)
     try:

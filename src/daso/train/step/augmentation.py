@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +20,6 @@ from daso.views.vectors import draw_vectors, view_vectors
 
 Drawn = tuple[Any, ...]
 """The draws of one view of a batch, in the order in which the view uses them."""
-
-
-class Views(Protocol):
-    """Draws views on the host and computes them on the device of the images."""
-
-    def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
-        """Draw everything random in a view of *count* images."""
-
-    def make(self, view: View, images: Tensor, batches: Sequence[Drawn]) -> Tensor:
-        """Return a view of the images of several batches, each batch by its own draws."""
 
 
 class VectorAugmentation:
@@ -51,6 +41,7 @@ class VectorAugmentation:
         )
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
+        """Draw everything random in a view of *count* vectors, on the host."""
         if view == "identity":
             return ()
         strong = view == "strong"
@@ -98,6 +89,7 @@ class Augmentation:
         self.options = replace(self.options, cutout=self.cutout)
 
     def draw(self, view: View, count: int, generator: torch.Generator) -> Drawn:
+        """Draw everything random in a view of *count* images, on the host."""
         if view == "identity":
             return ()
         if self.options.crop == "pad" and self.side is None and view == "strong":

@@ -14,7 +14,7 @@ from daso.data.training_data import TrainingData
 from daso.errors import OptionError
 from daso.methods.method import Batch, Method, View
 from daso.train.options import TrainOptions
-from daso.train.step.augmentation import Augmentation, VectorAugmentation, Views
+from daso.train.step.augmentation import Augmentation, VectorAugmentation
 from daso.train.step.sampling import Order, WeightedOrder, derive_seed
 from daso.train.view_options import VectorViewOptions, ViewOptions
 from daso.views.geometry import move
@@ -106,7 +106,9 @@ class Batches:
         self.seed = options.seed
         self.augmentation = augmentation = augmentation or ViewOptions()
         if data.are_vectors:
-            self._views: Views = VectorAugmentation(vectors or VectorViewOptions(), data)
+            self._views: Augmentation | VectorAugmentation = VectorAugmentation(
+                vectors or VectorViewOptions(), data
+            )
         else:
             if augmentation.strong_side is not None and options.resolution is None:
                 raise OptionError(

@@ -17,6 +17,8 @@ STATE = {
     "adamw": {"exp_avg": "first_moment", "exp_avg_sq": "second_moment", "step": "updates"},
 }
 """State of each optimizer per parameter: torch's name and the name in a checkpoint."""
+PREFIXES = tuple(f"{ours}." for names in STATE.values() for ours in names.values())
+"""Beginnings of the names of an optimizer's state in a checkpoint."""
 
 
 def parameter_groups(
@@ -80,11 +82,6 @@ def _kept(optimizer: torch.optim.Optimizer) -> dict[str, str]:
     if isinstance(optimizer, torch.optim.AdamW):
         return STATE["adamw"]
     return STATE["sgd"] if optimizer.defaults["momentum"] else {}
-
-
-def is_optimizer_state(name: str) -> bool:
-    """Return whether a tensor of a checkpoint belongs to an optimizer."""
-    return name.partition(".")[0] in {ours for names in STATE.values() for ours in names.values()}
 
 
 def optimizer_state(

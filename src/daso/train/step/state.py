@@ -16,8 +16,8 @@ from daso.nets.network import Network
 from daso.train.options import TrainOptions, base_learning_rate, learning_rate
 from daso.train.step.cuda_graph import RecordedStep, check_recordable
 from daso.train.step.optimizer import (
+    PREFIXES,
     expected_shapes,
-    is_optimizer_state,
     load_optimizer,
     make_optimizer,
     optimizer_state,
@@ -160,25 +160,22 @@ class Training:
     def load(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
         """Load a saved state; raise a ``RunError`` if it does not fit."""
         sums = {n.removeprefix("record."): v for n, v in tensors.items() if n.startswith("record.")}
-        kept = {n: v for n, v in tensors.items() if is_optimizer_state(n)}
-
-        def of_modules(named: dict[str, Tensor]) -> dict[str, Tensor]:
-            others = {n: v for n, v in named.items() if not n.startswith("record.")}
-            return {n: v for n, v in others.items() if not is_optimizer_state(n)}
-
-        current, saved = of_modules(self.tensors()), of_modules(tensors)
+        saved = {n: v for n, v in tensors.items() if not n.startswith("record.")}
+        of_modules = {
+            n: v for n, v in self.tensors().items() if not n.startswith(("record.", *PREFIXES))
+        }
         parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        shapes = {name: value.shape for name, value in current.items()}
+        shapes = {name: value.shape for name, value in of_modules.items()}
         shapes |= expected_shapes(self.optimizer, parameters) if step else {}
-        saved_shapes = {name: value.shape for name, value in (saved | kept).items()}
+        saved_shapes = {name: value.shape for name, value in saved.items()}
         wrong = sorted(shapes.keys() ^ saved_shapes.keys())
         wrong += [n for n, shape in shapes.items() if saved_shapes.get(n, shape) != shape]
         if wrong:
             count = f"{len(wrong)} tensors differ in name or shape, the first is {wrong[0]!r}"
             raise RunError(f"the checkpoint is of another configuration: {count}")
-        for name, value in current.items():
+        for name, value in of_modules.items():
             value.copy_(saved[name])
-        load_optimizer(self.optimizer, parameters, kept)
+        load_optimizer(self.optimizer, parameters, saved)
         self._start_recording()  # tensors of the state have moved
         self.step, self.seconds, self.sums = step, seconds, sums
 

@@ -1,3 +1,61 @@
 """``daso label``: label images in the browser."""
 
-from daso.cli.verbs.label.command import run as run
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import partial
+
+from daso.cli.terminal.counters import decoding_progress, tell
+from daso.cli.terminal.parse import parse
+from daso.cli.verbs.label.command import LabelCommand
+from daso.errors import MissingDependencyError
+
+
+def run(argv: Sequence[str]) -> int:
+    """Serve the page until Ctrl-C."""
+    command = parse(LabelCommand, argv, "daso label")
+    command.check()
+    shows_page = not command.apply and command.export is None
+    for package in ("starlette", "uvicorn") if shows_page else ():
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise MissingDependencyError(
+                f"daso label needs {package}: pip install 'daso[label]'"
+            ) from None
+
+    from daso.cli.verbs.label.page import label, placed
+
+    place = placed(command)
+
+    from daso.data.images.cache import Cache
+    from daso.data.journal import Journal
+    from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
+
+    cache = None
+    if command.cache is not None:
+        cache = Cache(command.cache.expanduser(), decoding_progress())
+    data = open_for_labeling(
+        place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
+    )
+    for note in data.listing.notes:
+        tell(f"note: {note}")
+    if command.export is not None:
+        for note in export_labels(Journal.read(data.journal), data, command.export):
+            tell(f"note: {note}")
+        print(command.export)
+        return 0
+    journal = Journal.open(data.journal)
+    try:
+        if command.apply:
+            sort = unsort_files if command.undo else partial(sort_files, how=command.how)
+            for note in sort(journal, data):
+                tell(note)
+            return 0
+        label(place, data, journal, command)
+    finally:
+        journal.close()
+        if shows_page and journal.entries:
+            tell(f"{len(journal.entries):,} entries are kept in {journal.path}")
+    return 0

@@ -1,19 +1,16 @@
-"""``daso label``: label images in the browser."""
+"""The options of ``daso label``."""
 
 from __future__ import annotations
 
-import importlib
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from daso.cli.terminal.parse import Argument, parse
-from daso.cli.training.command import Folder
-from daso.data.places import absolute_place
-from daso.errors import MissingDependencyError, OptionError
+from daso.cli.terminal.arguments import Folder
+from daso.cli.terminal.parse import Argument
+from daso.constraints import Range, flag
+from daso.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -58,16 +55,10 @@ class LabelCommand:
     """With --apply: put back the files that were sorted."""
     host: str = "127.0.0.1"
     """Address to listen on; another than this computer's own shows your images to others."""
-    port: int | None = None
+    port: Annotated[int, Range(0, 2**16, below=True)] | None = None
     """Port to listen on; 0 takes any (default: the first free one from 8737)."""
     open: bool = True
     """Open the page in the browser."""
-
-    @property
-    def folders(self) -> dict[str, str]:
-        """Places of the parts of an image folder that are elsewhere, by part."""
-        places = {"unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {part: absolute_place(str(place)) for part, place in places.items() if place}
 
     @property
     def how(self) -> Literal["copy", "link", "move"]:
@@ -75,14 +66,12 @@ class LabelCommand:
         return "link" if self.links else "move" if self.move else "copy"
 
     def check(self) -> None:
-        chosen = [name for name in ("links", "move", "undo") if getattr(self, name)]
+        chosen = [flag(name) for name in ("links", "move", "undo") if getattr(self, name)]
         if chosen and not self.apply:
-            raise OptionError(f"--{chosen[0]} goes with --apply")
-        if len(chosen) > 1 or (self.apply and self.export):
-            names = ["export", "apply"] if self.apply and self.export else chosen
-            raise OptionError(f"give one of {', '.join('--' + name for name in names)}")
-        if self.port is not None and not 0 <= self.port < 2**16:
-            raise OptionError(f"--port = {self.port}: must be from 0 to {2**16 - 1}")
+            raise OptionError(f"{chosen[0]} goes with --apply")
+        both = ["--export", "--apply"] if self.apply and self.export else chosen
+        if len(both) > 1:
+            raise OptionError(f"give one of {', '.join(both)}")
         try:
             words = shlex.split(self.train)
         except ValueError as error:
@@ -90,61 +79,3 @@ class LabelCommand:
         taken = {"--out", "--like", "--quiet"} & {word.partition("=")[0] for word in words}
         if taken:
             raise OptionError(f"--train: {', '.join(sorted(taken))} is set by the page")
-
-
-def run(argv: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C."""
-    command = parse(LabelCommand, argv, "daso label")
-    command.check()
-    shows_page = not command.apply and command.export is None
-    for package in ("starlette", "uvicorn") if shows_page else ():
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise MissingDependencyError(
-                f"daso label needs {package}: pip install 'daso[label]'"
-            ) from None
-
-    from daso.cli.verbs.label.page import label, notice, placed
-
-    place = placed(
-        command.source,
-        command.train,
-        command.network,
-        folders=command.folders,
-        data=command.data,
-        cache=command.cache,
-        out=command.out,
-    )
-
-    from daso.cli.terminal.counters import decoding_progress
-    from daso.data.images.cache import Cache
-    from daso.data.journal import Journal
-    from daso.data.labeling import export_labels, open_for_labeling, sort_files, unsort_files
-
-    cache = None
-    if command.cache is not None:
-        cache = Cache(command.cache.expanduser(), decoding_progress())
-    data = open_for_labeling(
-        place.source, data=place.data, folders=place.folders, size=place.size, cache=cache
-    )
-    for note in data.listing.notes:
-        notice(f"note: {note}")
-    if command.export is not None:
-        for note in export_labels(Journal.read(data.journal), data, command.export):
-            notice(f"note: {note}")
-        print(command.export)
-        return 0
-    journal = Journal.open(data.journal)
-    try:
-        if command.apply:
-            sort = unsort_files if command.undo else partial(sort_files, how=command.how)
-            for note in sort(journal, data):
-                notice(note)
-            return 0
-        label(place, data, journal, command.host, command.port, open_browser=command.open)
-    finally:
-        journal.close()
-        if shows_page and journal.entries:
-            notice(f"{len(journal.entries):,} entries are kept in {journal.path}")
-    return 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daso.errors import DataError, OptionError
+from daso.cli.terminal.arguments import folders_of
+from daso.cli.terminal.counters import embedding_progress, tell
+from daso.cli.verbs.label.command import LabelCommand
+from daso.errors import DataError, OptionError, flag
 
 if TYPE_CHECKING:  # wrong options need no torch
     from daso.data.journal import Journal
@@ -42,16 +44,7 @@ class Place:
     rounds: Path
 
 
-def placed(
-    source: str,
-    train: str,
-    network: str | None,
-    *,
-    folders: dict[str, str],
-    data: Path | None,
-    cache: Path | None,
-    out: Path | None,
-) -> Place:
+def placed(command: LabelCommand) -> Place:
     """Return what the options mean, for a data set or a run.
 
     Raises:
@@ -59,43 +52,34 @@ def placed(
         OptionError: a run is given with another place of its images.
         RunError: the configuration of the run is damaged.
     """
+    source, network, out = command.source, command.network, command.out
+    places = {**folders_of(command), "data": command.data, "cache": command.cache}
+    given = {name: str(place) for name, place in places.items() if place}
     path = Path(source).expanduser()
-    words = tuple(shlex.split(train))
+    words = tuple(shlex.split(command.train))
     if network is not None:
         words = ("--network", network, "--freeze", *words)
     if (path / "config.json").exists():
         from daso.train.config import RunConfig
 
-        if folders or data or cache:
+        if given:
             raise OptionError("a run knows its data; leave out --unlabeled, --val, --test, --data")
         config = RunConfig.read(path)
         rounds = out or path.with_name(f"{path.name}-label")
         base = None if config.data is None else Path(config.data)
-        arguments = ("--like", str(path), *words)
-        own = dict(config.folders)
+        own, arguments = dict(config.folders), ("--like", str(path), *words)
         return Place(config.source, own, base, config.size, path, arguments, network, rounds)
     if not path.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
-    given = (
-        ("--" + name, str(value))
-        for name, value in {**folders, "data": data, "cache": cache}.items()
-        if value
-    )
+    options = (word for name, place in given.items() for word in (flag(name), place))
     # Images that the page cannot read are left out of its trainings too.
-    arguments = (source, *(word for pair in given for word in pair), "--skip-bad", *words)
+    arguments = (source, *options, "--skip-bad", *words)
     rounds = out or Path("runs") / f"{path.resolve().name or 'data'}-label"
-    return Place(source, folders, data, None, None, arguments, network, rounds)
+    folders = folders_of(command)
+    return Place(source, folders, command.data, None, None, arguments, network, rounds)
 
 
-def label(
-    place: Place,
-    data: LabelingData,
-    journal: Journal,
-    host: str,
-    port: int | None,
-    *,
-    open_browser: bool,
-) -> None:
+def label(place: Place, data: LabelingData, journal: Journal, command: LabelCommand) -> None:
     """Serve the page until the process is asked to end; a training stops with a checkpoint."""
     from starlette.types import ASGIApp
 
@@ -116,7 +100,7 @@ def label(
     named = None if start or place.network is None else _encoder(images, None, place)
     session = Session(data, journal)
     there = session.state()
-    notice(
+    tell(
         f"{place.source}: {there['undecided']:,} of {there['images']:,} images to label, "
         f"{len(there['classes'])} classes"
     )
@@ -124,7 +108,7 @@ def label(
     def compute(run: Path | None, progress: Progress) -> Embedding:
         return _features(images, run, place, progress, named)
 
-    preparation = Preparation(session, compute, notice)
+    preparation = Preparation(session, compute, tell)
     preparation.start(start)
 
     def finished(run: Path, numbers: Row) -> None:
@@ -150,7 +134,7 @@ def label(
         )
 
     try:
-        serve(make, host, port, notice, open_browser=open_browser)
+        serve(make, command.host, command.port, tell, open_browser=command.open)
     finally:
         preparation.close()
         trainer.close()
@@ -161,7 +145,6 @@ def _features(
     images: Images, run: Path | None, place: Place, progress: Progress, encoder: Encoder | None
 ) -> Embedding:
     """Return the features of all images, computed or read from where they are kept."""
-    from daso.cli.terminal.counters import embedding_progress
     from daso.label import features
 
     print_progress = embedding_progress()
@@ -197,10 +180,5 @@ def _encoder(
         assert backbone is not None  # it would have been refused
         return features.of_backbone(backbone, options, len(images))
     if run is not None:
-        return features.of_run(load_model(run, torch.device("cpu"), notice))
+        return features.of_run(load_model(run, torch.device("cpu"), tell))
     return features.of_patches(images, progress)
-
-
-def notice(message: str) -> None:
-    """Tell the user, apart from results."""
-    print(message, file=sys.stderr, flush=True)

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Table
 
 from daso.catalog import ADDITIONS, METHODS, outline
 from daso.cli.terminal.parse import Argument, parse, plain_text
-from daso.cli.terminal.tables import wide_console
+from daso.cli.terminal.tables import make_table, wide_console
 from daso.compose import Recipe
-from daso.errors import OptionError
+from daso.errors import OptionError, flag
 
 OPTIONS = {
     "sampling": {
@@ -37,7 +35,7 @@ OPTIONS = {
             "class": "measured beside every run; daso predict --logit-adjusted",
             "description": "Subtract the log prior of the labeled images from the logits.",
             "paper": "Menon et al., ICLR 2021, arXiv 2007.07314",
-        },
+        }
     },
 }
 """Options that go with every method and are not part of its name, by kind."""
@@ -120,9 +118,9 @@ def run(argv: Sequence[str]) -> None:
 
 def _print_all(described: dict[str, Any]) -> None:
     refused = described["refused"]
-    parts = Table(box=SIMPLE_HEAD)
-    for column in ("name", "kind", "what it does", "paper"):
-        parts.add_column(column, overflow="fold", no_wrap=column in ("name", "kind"))
+    parts = make_table(("name", "kind", "what it does", "paper"), left=4)
+    for column in parts.columns[:2]:
+        column.no_wrap = True
     for kind, members in described.items():
         if kind == "refused":
             continue
@@ -131,10 +129,9 @@ def _print_all(described: dict[str, Any]) -> None:
             parts.add_row(name, kind, escape(description), escape(part["paper"]))
         parts.add_section()
 
-    compositions = Table(title="METHOD+ADDITION+...", title_justify="left", box=SIMPLE_HEAD)
-    compositions.add_column("")
-    for method in refused:
-        compositions.add_column(method, justify="center")
+    compositions = make_table(("", *refused), "METHOD+ADDITION+...")
+    for column in compositions.columns[1:]:
+        column.justify = "center"
     for addition in ADDITIONS:
         answers = ["" if addition in reasons else "yes" for reasons in refused.values()]
         compositions.add_row(addition, *answers)
@@ -161,11 +158,9 @@ def _print_method(described: dict[str, Any]) -> None:
         print(f"{part['class']} ({part['kind']}): {part['description']}")
         if part["paper"]:
             print(f"  {part['paper']}")
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("option", "default", "part", "what it is"):
-        table.add_column(column, overflow="fold")
+    table = make_table(("option", "default", "part", "what it is"), left=4)
     for parameter in described["hyperparameters"]:
         default = "computed" if parameter["default"] is None else str(parameter["default"])
-        option = "--" + parameter["name"].replace("_", "-")
-        table.add_row(option, escape(default), parameter["part"], escape(parameter["help"]))
+        option, text = flag(parameter["name"]), escape(parameter["help"])
+        table.add_row(option, escape(default), parameter["part"], text)
     wide_console(120).print(table)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from daso.cli.terminal.parse import Argument, parse
-from daso.cli.terminal.tables import wide_console
+from daso.cli.terminal.tables import make_table, wide_console
 from daso.data.longtail import Indices
 from daso.errors import OptionError
 from daso.presets.benchmarks import PRESETS, Preset, meant
@@ -125,13 +124,10 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _table() -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("preset", "source"):
-        table.add_column(column)
-    for column in ("labeled", "unlabeled", "gamma_l", "gamma_u", "T_dist", "steps"):
-        table.add_column(column, justify="right")
-    for column in ("network", "tables"):
-        table.add_column(column)
+    numbers = ("labeled", "unlabeled", "gamma_l", "gamma_u", "T_dist", "steps")
+    table = make_table(("preset", "source", *numbers, "network", "tables"), left=2)
+    for column in table.columns[-2:]:
+        column.justify = "left"
     for preset in PRESETS.values():
         described = describe(preset)
         totals = [described[pool] for pool in ("labeled", "unlabeled")]

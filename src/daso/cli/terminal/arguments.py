@@ -1,0 +1,34 @@
+"""Arguments that several verbs take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from daso.cli.terminal.parse import Argument
+from daso.constraints import Checked, flag
+from daso.data.places import absolute_place
+from daso.errors import DataError, RunError
+
+
+def check_run_folder(name: str, folder: Path) -> None:
+    """Raise a ``RunError`` if a folder has no configuration."""
+    if not (folder / "config.json").exists():
+        reason = "it has no config.json" if folder.exists() else "it does not exist"
+        raise RunError(f"{folder} is not a run folder: {reason}")
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Raise a ``DataError`` if a folder does not exist."""
+    if not folder.expanduser().is_dir():
+        raise DataError(f"{flag(name)} {folder}: no such folder; check the path")
+
+
+RunArgument = Annotated[Path, Argument("RUN", positional=True), Checked(check_run_folder)]
+Folder = Annotated[Path, Checked(check_folder)]
+
+
+def folders_of(command: Any) -> dict[str, str]:
+    """Return the places of the parts of an image folder that are elsewhere, by part."""
+    places = {part: getattr(command, part) for part in ("unlabeled", "val", "test")}
+    return {part: absolute_place(place) for part, place in places.items() if place is not None}
