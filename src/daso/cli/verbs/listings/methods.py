@@ -87,9 +87,15 @@ def describe_all() -> dict[str, Any]:
 def describe_method(name: str) -> dict[str, Any]:
     """Return the parts and hyper-parameters of a composed method.
 
+    An addition alone, such as "+daso", is shown with the first method that it goes with.
+
     Raises:
         OptionError: a part is unknown, or does not go with the others.
     """
+    if name.removeprefix("+") in ADDITIONS:
+        addition = name.removeprefix("+")
+        method = next((one for one in METHODS if refusal(one, addition) is None), "")
+        name = f"{method}+{addition}"
     recipe = Recipe.parse(name)
     hyperparameters = [
         {
