@@ -118,7 +118,8 @@ def without_copies(
         if conflicts:
             counts.append(f"{len(conflicts)} labeled images have several labels")
         if leaks:
-            counts.append(f"{len(leaks)} test image(s) are also labeled images")
+            are = "image is" if len(leaks) == 1 else "images are"
+            counts.append(f"{len(leaks)} test {are} also among the labeled images")
         cure = (
             "Remove them, or leave out leaked test images and all copies with several labels: "
             "--skip-bad. 'daso data check' lists all."

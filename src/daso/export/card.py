@@ -72,7 +72,11 @@ def model_card(
     counts = np.array(confusion["counts"]) if confusion else None
     if counts is None:
         rows = zip(map(_text, facts.class_names), facts.labeled_counts, strict=True)
-        quality = "**Not measured**: the run had no test and no hold-out images.\n\n"
+        why = "the run had no test and no hold-out images"
+        if not summary:
+            steps = model.config.train.steps
+            why = f"the training stopped after {facts.step:,} of {steps:,} steps"
+        quality = f"**Not measured**: {why}.\n\n"
         quality += _table([["class", "labels"], *rows])
     else:
         on_test, best = confusion["measured_on"] == "test", model.config.train.deploy == "best"

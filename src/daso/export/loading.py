@@ -70,7 +70,9 @@ def load(
             raise OptionError(f"{path}: an .onnx file computes in float32, not in bfloat16")
         if not is_intact(path):
             warn(f"{path} has changed since daso exported it: it is damaged, or was converted")
-        return _from_onnx(path, device)
+        classifier = _from_onnx(path, device)
+        _tell_calibration(classifier.facts, warn)
+        return classifier
     if path.suffix in (".pt2", ".pt", ".pth", ".pkl", ".pickle", ".ckpt") and is_file:
         raise OptionError(
             f"{path}: files of this kind can hold code that runs when they are loaded, so daso "
@@ -79,6 +81,7 @@ def load(
         )
     if path.suffix == ".safetensors" and is_file:
         model, facts = load_safetensors(path, choose_device(device), encoder)
+        _tell_calibration(facts, warn)
     elif path.is_dir():
         model, facts = load_run(path, choose_device(device), warn, encoder)
     elif path.exists():
@@ -90,6 +93,11 @@ def load(
     return Classifier(network_answer(network, facts.temperature), facts, network_features(network))
 
 
+def _tell_calibration(facts: ModelFacts, warn: Callable[[str], None]) -> None:
+    if facts.calibration_note:
+        warn(f"probabilities are not calibrated: {facts.calibration_note}")
+
+
 def load_run(
     folder: Path,
     device: torch.device,
@@ -99,8 +107,6 @@ def load_run(
     """Load the model of a run folder and its facts; see ``load``."""
     model = load_model(folder, device, warn, encoder)
     calibration = read_calibration(folder, model.step)
-    if calibration.note:
-        warn(f"probabilities are not calibrated: {calibration.note}")
     config = model.config
     facts = ModelFacts(
         class_names=model.class_names,
@@ -114,6 +120,7 @@ def load_run(
         confusion=calibration.confusion,
         provenance=_provenance(folder, config),
     )
+    _tell_calibration(facts, warn)
     return model, facts
 
 

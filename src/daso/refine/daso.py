@@ -150,11 +150,12 @@ class DASO(Refiner):
             starts["histogram_period"] = options["histogram_period"]
         name, start = max(starts.items(), key=lambda item: item[1])
         if 2 * start > steps:
-            flag, when = f"--{name.replace('_', '-')}", f"only from step {start:,} on"
+            flag, length = f"--{name.replace('_', '-')}", f"in a training of {steps:,} steps"
+            how = f"DASO blends pseudo-labels only from step {start:,} on {length}"
             yield (
-                f"DASO blends pseudo-labels {'never' if start >= steps else when} in a training of "
-                f"{steps:,} steps ({flag} {start:,}); train longer, or lower {flag}, for example "
-                f"to {max(1, steps // 10):,}"
+                f"{f'DASO never blends pseudo-labels {length}' if start >= steps else how} "
+                f"({flag} {start:,}); train longer, or lower {flag}, for example to "
+                f"{max(1, steps // 10):,}"
             )
 
     @property

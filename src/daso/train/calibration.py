@@ -80,14 +80,15 @@ def calibrate_again(
         given: labeled images; None: the hold-out of the run.
 
     Raises:
-        DataError: the training has seen one of the given images; the first 20 are named.
+        DataError: one of the given images is a labeled, unlabeled or test image of the run; the
+            first 20 are named.
         RunError: the folder cannot be written.
     """
     config, device = model.config, next(model.network.parameters()).device
     data = prepare_data(source, config.split, config.train.seed, device, config.memory)
     if given is None:
         return _calibrate(folder, model, data, data.holdout, keep=True)
-    pools = {"labeled": data.labeled, "unlabeled": data.unlabeled}
+    pools = {"labeled": data.labeled, "unlabeled": data.unlabeled, "test": data.test}
     seen = {
         key: name
         for name, pool in pools.items()
@@ -96,13 +97,17 @@ def calibrate_again(
         for key in _digests(pool.images[start : start + CHUNK])
     }
     known = [
-        (name, f"is one of the {seen[key]} images of the training")
+        (name, f"is one of the run's {seen[key]} images")
         for name, key in zip(given.names, _digests(given.images), strict=True)
         if key in seen
     ]
     if known:
-        what = f"{len(known):,} of {len(given.names):,} images were seen by the training"
-        cure = "An honest calibration needs other images; leave these out"
+        is_one = "image is" if len(given.names) == 1 else "images are"
+        what = f"{len(known):,} of {len(given.names):,} {is_one} the run's own"
+        cure = (
+            "The training has seen the labeled and unlabeled images, and the result is measured on "
+            "the test images; leave these out"
+        )
         raise DataError(problems(known, what, cure, between=" "))
     images = given.images.to(device)
     return _calibrate(folder, model, data, replace(given, images=images), keep=True)

@@ -168,7 +168,8 @@ def _read_prior(prior: str, facts: ModelFacts) -> Array:
     try:
         shares = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise OptionError(f"--prior {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"--prior {path} cannot be read: {reason}") from error
     if not isinstance(shares, dict | list):
         raise OptionError(f'--prior {path} must hold an object such as {{"cat": 0.2, "dog": 0.8}}')
     return facts.read_prior(shares)
@@ -264,7 +265,7 @@ def _print_estimate(estimate: Array, how: str, names: tuple[str, ...], images: i
             f"uncertain by ± {points:.0f} points or more; give known ones with --prior FILE.json, "
             "or classify more images at once"
         )
-    lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 1]
+    lost = [name for name, share in zip(names, estimate, strict=True) if share * images < 0.5]
     if lost:
         others = " and others" if len(lost) > MAX_NAMED else ""
         tell(

@@ -58,9 +58,11 @@ def _summary(report: Report) -> str:
                 f"(median {middle:g})"
             )
         channels, height, width = report.shape
-        color = "gray" if channels == 1 else "in color"
-        why = " on this machine, which has no accelerator" if report.shrunk else ""
-        lines.append(f"{sizes}; training uses {width} x {height}, {color}{why} (--size changes it)")
+        color = "gray" if channels == 1 else "color"
+        why = ", few because this machine has no accelerator" if report.shrunk else ""
+        lines.append(
+            f"{sizes}; training uses {width} x {height} pixels in {color}{why} (--size changes it)"
+        )
     return "\n".join(lines)
 
 

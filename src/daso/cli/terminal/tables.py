@@ -93,6 +93,8 @@ def summary_table(
         if key in thirds:
             size = len(thirds[key])
             label = f"{label} ({size} class{'es' * (size != 1)})"
+        elif key == "balanced_accuracy" and np.isnan(recall).any():
+            label = f"{label} ({np.isfinite(recall).sum()} of {len(recall)} classes)"
         table.add_row(label, *(percent(metrics[key]) for _, metrics in columns))
     captions = []
     half = None if measured is None else interval(recall, np.array(measured, dtype=np.float64))
@@ -111,10 +113,14 @@ def summary_table(
 
 
 def class_table(
-    class_names: Sequence[str], labeled_counts: Sequence[int], metrics: dict[str, Any]
+    class_names: Sequence[str],
+    labeled_counts: Sequence[int],
+    metrics: dict[str, Any],
+    when: str = "",
 ) -> Table:
     """Show recall and precision of each class, beside its number of labeled images."""
-    table = make_table(("class", "labeled", "recall", "precision"), "per class, in %")
+    heading = ", ".join(filter(None, ("per class", when, "in %")))
+    table = make_table(("class", "labeled", "recall", "precision"), heading)
     for k, name in enumerate(class_names):
         recall, precision = metrics["recall"][k], metrics["precision"][k]
         table.add_row(escape(name), str(labeled_counts[k]), percent(recall), percent(precision))

@@ -39,9 +39,10 @@ def notes_on_data(prepared: Prepared) -> Iterator[str]:
     elif data.test is None and data.holdout is not None:
         held_out = set(data.holdout.labels.tolist())
         names = [name for k, name in enumerate(data.class_names) if k not in held_out]
+        have, are, them = ("has", "is", "it") if len(names) == 1 else ("have", "are", "them")
         missing = (
-            f"; {', '.join(names)} have too few labels to hold any out, so they are not measured "
-            "(daso validate measures them from two labels)"
+            f"; {', '.join(names)} {have} too few labels to hold any out and {are} not measured "
+            f"(daso validate measures {them} from two labels)"
         )
         measured = f"no test images; measured on {len(data.holdout)} held-out labeled images"
         yield measured + (missing if names else "")
@@ -67,21 +68,29 @@ def to_hold_out(prepared: Prepared, images: int) -> str:
 
 
 def stripped_classes(config: RunConfig, source: Source) -> list[str]:
-    """Return a note if a hold-out takes more than half of the labels of a class."""
+    """Return notes if a hold-out is smaller than asked for, or takes over half of a class."""
     if config.split.labeled_head is not None or not config.split.holdout:
         return []
     split, classes = make_split(source, config.split, config.train.seed), len(source.class_names)
     counts = np.bincount(source.train.labels, minlength=classes)
     left = np.bincount(source.train.labels[split.labeled], minlength=classes)
     stripped = [k for k in np.argsort(counts, kind="stable") if 2 * left[k] < counts[k]]
+    notes = []
+    if (held := len(split.holdout)) < config.split.holdout:
+        rarest = source.class_names[int(counts.argmin())]
+        notes.append(
+            f"--holdout {config.split.holdout} sets {held} aside: every class spares the same "
+            f"number, and {rarest}, with {counts.min()} labeled, cannot"
+        )
     if not stripped:
-        return []
+        return notes
     names = ", ".join(f"{left[k]} of {counts[k]} of {source.class_names[k]}" for k in stripped)
     each = counts.min() // 2
     instead = f"--holdout {each * classes} leaves at least half of each class"
     if not each:
         instead = "daso validate measures all labeled images and sets none aside for good"
-    return [f"--holdout {config.split.holdout} leaves few labels to learn from: {names}; {instead}"]
+    few = f"--holdout {config.split.holdout} leaves few labels to learn from: {names}; {instead}"
+    return [*notes, few]
 
 
 def not_adjusted(config: RunConfig, data: Row) -> str | None:

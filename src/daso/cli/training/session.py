@@ -96,8 +96,9 @@ def conclude(prepared: Prepared, folder: Path) -> None:
         data = describe_data(prepared.data, recipe=prepared.recipe)
         balancing = balanced_by(prepared.config.to_dict(), data)
         console.print(summary_table(summary, balancing, data[f"{summary['measured_on']}_counts"]))
+        when = f"median of last {summary['evaluations']}" if summary["evaluations"] > 1 else ""
         names, counts = prepared.data.class_names, prepared.data.class_counts.tolist()
-        console.print(class_table(names, counts, summary["median_of_last"]))
+        console.print(class_table(names, counts, summary["median_of_last"], when))
     else:
         print(f"no test or hold-out images: nothing was measured; {to_hold_out(prepared, 1)}")
     calibration = read_calibration(folder, summary["deployed_step"])

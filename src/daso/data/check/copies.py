@@ -52,7 +52,9 @@ def copies(scan: Scan, class_names: Sequence[str], *, own: bool) -> Iterator[Fin
         where = "is a copy of another" if one else "are copies of others"
         if part != other:
             where = f"{'is' if one else 'are'} also among the {CALLED[other]} images"
-        by_bytes = f", {same_files} of them byte for byte" if content else ""
+        by_bytes = ""
+        if same_files:
+            by_bytes = ", byte for byte" if one else f", {same_files} of them byte for byte"
         text = f"{how_many(images, f'{CALLED[part]} image')} {where}{by_bytes}"
         worst: Level = level if own or level != "refused" else "warning"
         yield Finding(worst, code, text, cure, tuple(images))

@@ -146,9 +146,10 @@ def _records(file: Path) -> Records:
 
 def _no_column(file: Path, role: str, names: Sequence[str]) -> DataError:
     columns = ", ".join(map(repr, names))[:500] or "none"
+    accepted = ", ".join(map(repr, COLUMNS[role]))
     return DataError(
-        f"{file}: no column for the {role}; it has {columns}; call the {role} "
-        f"{' or '.join(COLUMNS[role])}"
+        f"{file}: no column for the {role}; it has {columns}; rename the one with the {role} to "
+        f"one of {accepted}"
     )
 
 

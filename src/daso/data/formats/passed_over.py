@@ -52,6 +52,6 @@ class PassedOver:
         firsts = [first for _, first in sorted(self.kinds.values(), key=lambda kind: -kind[0])]
         words, more = self.words(), len(firsts) - MOST_KINDS
         return [
-            f"{where}: not read: {what}, such as {name[:200]!a}"
+            f"{where}: not read: {what}, such as {name[:200]!r}"
             for what, name in zip(words[:MOST_KINDS], firsts, strict=False)
         ] + ([f"{where}: not read: {more} further kinds of files"] if more > 0 else [])

@@ -208,7 +208,10 @@ class Compared:
                 f"balanced in training; adjusting them again would favor the rare classes."
             )
         if not self.others:
-            return notes
+            return [
+                *notes,
+                "Nothing is compared: all runs have the same method and options.",
+            ]
         notes.append(
             f"Differences from {self.baseline.name} are in points, between runs with the same "
             f"seed, split and images, or with the same seed and options on other data. The paired "

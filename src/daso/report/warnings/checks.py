@@ -213,7 +213,7 @@ def uncertain_measure(run: WatchedRun, evaluations: Sequence[Row]) -> Row | None
         return None
     return _warning(
         "uncertain measure",
-        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of the rarest class) "
+        f"{images.sum():.0f} {what} images ({images[images > 0].min():.0f} of a class at least) "
         f"are too few to know balanced accuracy to within ± {100 * WIDE:.0f} points (95%), "
         f"however good it is",
         "Smaller differences mean nothing: "
