@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from daso.cli import main
 from daso.data.journal import Journal
+from daso.errors import RunError
 from daso.files import read_json
 from tests.conftest import Say
 
@@ -202,3 +204,13 @@ def test_images_are_named_as_advised(say: Say, run: Path, tmp_path: Path) -> Non
         assert status == 0, said
     finally:
         hidden.rename(photos)
+
+
+def test_another_port_is_chosen_as_advised() -> None:
+    bind = pytest.importorskip("daso.label.web.server").bind
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(RunError, match="choose another with --port"):
+            bind("127.0.0.1", taken.getsockname()[1])
+        bind("127.0.0.1", 0).close()
