@@ -31,7 +31,7 @@ def calibrate(capsys: Capture, *words: object) -> tuple[int, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run without a hold-out, its images, and further labeled ones."""
     place = tmp_path_factory.mktemp("calibrate")
-    tiny(place / "images", unlabeled=4)
+    tiny(place / "images", unlabeled=4, test=2)
     tiny(place / "more", (0, 0, 0), val=25)
     for path in (place / "more" / "val").rglob("*.png"):  # other pixels than those of the images
         pixels = np.asarray(Image.open(path)).astype(int)
@@ -80,18 +80,19 @@ def test_what_cannot_calibrate_is_refused_and_changes_nothing(
     seen = {
         "labeled": next((images / "labeled" / "dog").glob("*.png")),
         "unlabeled": next((images / "unlabeled").glob("1-*.png")),
+        "test": next((images / "test" / "dog").glob("*.png")),
     }
     few = shutil.copytree(more, tmp_path / "few", ignore=lambda _, names: sorted(names)[3:])
     cases: list[tuple[Path, str]] = [
         (few, "9 held-out images are too few"),
-        (images / "labeled", "22 of 22 images were seen"),
+        (images / "labeled", "22 of 22 images are the run's own"),
         (tmp_path / "nowhere", "no such source"),
     ]
     for name, path in seen.items():
         place = shutil.copytree(more, tmp_path / name)
         with Image.open(path) as image:
             image.save(place / "dog" / "again.tif")  # the same pixels in another file
-        cases.append((place, f"again.tif is one of the {name} images of the training"))
+        cases.append((place, f"again.tif is one of the run's {name} images"))
     other = shutil.copytree(more, tmp_path / "other")
     (other / "emu").rename(other / "emus")
     cases.append((other, "Did you mean 'emu'?"))

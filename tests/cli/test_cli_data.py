@@ -35,7 +35,7 @@ def test_check_shows_a_table_and_a_verdict(
     assert main(["data", "check", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "15 labeled, 24 unlabeled, 6 validation, 12 test images of 3 classes" in shown
-    assert "all are 12 x 12 pixels; training uses 12 x 12, in color" in shown
+    assert "all are 12 x 12 pixels; training uses 12 x 12 pixels in color" in shown
     assert shown.rstrip().splitlines()[-1] == "No problems found."
 
 
@@ -169,7 +169,7 @@ def test_check_tells_the_size_that_training_takes_here(
     photos = str(tmp_path / "photos")
     assert main(["data", "check", photos]) == 0
     said = capsys.readouterr().out
-    assert f"training uses {side} x {side}, in color" in said
+    assert f"training uses {side} x {side} pixels in color" in said
     assert ("no accelerator" in said) == (side == 32)
     assert main(["data", "check", photos, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["training_shape"] == [3, side, side]

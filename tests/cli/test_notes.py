@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import pytest
 from rich.console import Console
-from run_files import edit
 
 from daso.cli import main
 from daso.cli.terminal.tables import percent, summary_table
@@ -127,18 +126,24 @@ def test_an_idle_option_does_change_nothing(tmp_path: Path) -> None:
 
 def test_a_training_too_short_for_the_blend_says_so(digits: Source) -> None:
     for line, remark in (
-        ("--steps 40", "never in a training of 40 steps (--histogram-period 100)"),
+        (
+            "--steps 40",
+            "never blends pseudo-labels in a training of 40 steps (--histogram-period 100)",
+        ),
         ("--steps 100", "never"),  # the histogram is updated after the last step
         ("--steps 120", "only from step 100 on"),
         ("--steps 200", None),
         ("--steps 40 --histogram-period 4", None),
-        ("--steps 400 --warmup-steps 400", "never in a training of 400 steps (--warmup-steps 400)"),
+        (
+            "--steps 400 --warmup-steps 400",
+            "never blends pseudo-labels in a training of 400 steps (--warmup-steps 400)",
+        ),
         ("--steps 40 --blend semantic", None),
         ("--steps 40 --blend linear", None),
         ("--steps 40 --method fixmatch", None),
         (
             "--steps 300 --method fixmatch+daso+crest --generations 3",
-            "never in a training of 100 steps",
+            "never blends pseudo-labels in a training of 100 steps",
         ),
     ):
         argv = ["digits", *line.split(), "--batch", "4", "--network", "small-4", "--device", "cpu"]
@@ -158,7 +163,7 @@ def test_the_blend_weights_are_zero_where_it_is_said_that_daso_never_blends(
         assert main([*line.split(), *more.split(), "--out", str(folder)]) == 0
         last = read_rows(folder / "metrics.jsonl")[-1]
         assert any(last["pseudo_labels"]["blend_weight"]) == blends
-        assert ("blends pseudo-labels never" in capsys.readouterr().err) == (not blends)
+        assert ("never blends pseudo-labels" in capsys.readouterr().err) == (not blends)
 
 
 def test_few_labels_of_own_images_want_a_pretrained_encoder(
@@ -199,21 +204,22 @@ def test_what_has_balanced_a_classifier_already() -> None:
 
 
 def test_evaluate_adjusts_no_classifier_that_was_balanced(
-    finished_run: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(finished_run)]) == 0
     captured = capsys.readouterr()
     assert "note:" not in captured.err
     assert captured.out.count("% logit-adjusted)") == 2  # on test and held-out images
-    edit(
-        finished_run / "config.json",
-        lambda config: config["train"].update(labeled_sampling="effective-number"),
-    )
-    assert main(["evaluate", str(finished_run)]) == 0
+    balanced = str(tmp_path / "balanced")
+    line = "digits --method supervised --steps 2 --batch 4 --network small-4 --device cpu --quiet"
+    more = ["--holdout", "20", "--labeled-sampling", "effective-number", "--out", balanced]
+    assert main(["train", *line.split(), *more]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", balanced]) == 0
     captured = capsys.readouterr()
     assert "(effective-number sampling)" in captured.err
     assert "logit-adjusted" not in captured.out
-    assert main(["evaluate", str(finished_run), "--json"]) == 0
+    assert main(["evaluate", balanced, "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert numbers["test"]["logit_adjusted"] is numbers["holdout"]["logit_adjusted"] is None
 

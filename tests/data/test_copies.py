@@ -78,7 +78,7 @@ def test_a_labeled_image_in_the_test_set_is_refused_and_the_test_copy_left_out(
     picture(folder / "test" / "dog" / "leak.bmp", 11)
     with pytest.raises(DataError) as caught:
         open_source(str(folder))
-    assert "1 test image(s) are also labeled images" in str(caught.value)
+    assert "1 test image is also among the labeled images" in str(caught.value)
     assert (
         f"{folder}/test/dog/leak.bmp is a test image, and the same image as the labeled {folder}/labeled/dog/1.png"
         in str(caught.value)
@@ -190,7 +190,7 @@ def test_unreadable_images_and_copies_are_named_at_once(folder: Path) -> None:
         open_source(str(folder))
     said = str(caught.value)
     assert "1 image could not be read" in said
-    assert "2 labeled images have several labels; 1 test image(s) are also labeled" in said
+    assert "2 labeled images have several labels; 1 test image is also among the labeled" in said
     for name in ("broken.png", "leak.png", "twice.png"):
         assert name in said
     left = {name for name, _ in open_source(str(folder), skip_bad=True).skipped}

@@ -244,7 +244,7 @@ def test_a_label_for_a_copy_of_a_test_image_is_a_leak(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "labeled" / "cat" / "00.png", tmp_path / "unlabeled" / "other.png")
     names = open_for_labeling(str(tmp_path)).names("unlabeled")
     journal = label_some(tmp_path, {names.index("unlabeled/copy.png"): "cat"})
-    with pytest.raises(DataError, match="also labeled"):
+    with pytest.raises(DataError, match="also among the labeled"):
         open_source(str(tmp_path))
     report = check_data(str(tmp_path))
     assert {f.code for f in report.findings if f.level == "refused"} == {"leak"}

@@ -244,7 +244,7 @@ def _notes(
     if none:
         said.append(f"{none:,} image{'s' * (none > 1)} of none of the classes left out")
     if said:
-        yield f"{journal.path}: {', '.join(said)}; daso train --no-journal leaves them out"
+        yield f"{journal.path}: {', '.join(said)}; --no-journal trains without them"
     if journal.cut_off:
         yield (
             f"{journal.path}: the last line is incomplete and is left out; if more is missing "
