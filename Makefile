@@ -1,6 +1,6 @@
 # Everything runs in .venv, which make creates with the versions pinned in constraints.txt.
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 2
 BIN := .venv/bin
 # Modules are compiled when they are first imported: that is sooner than all of torch's at once.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt

@@ -13,11 +13,11 @@ import os
 import platform
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from daso.errors import RunError
+from daso.errors import InUseError, RunError
 
 Row = dict[str, Any]
 CHECKSUM = "checksum"
@@ -121,6 +121,30 @@ def try_lock(file: io.FileIO) -> bool:
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}\n".encode())
     return True
+
+
+def lock_file(path: Path, in_use: Callable[[str], str]) -> io.FileIO:
+    """Create a lock file if needed and lock it until the returned file is closed.
+
+    Args:
+        in_use: returns what to say if another process has it, given `` (123 on host)``.
+
+    Raises:
+        InUseError: another process holds it.
+        RunError: its folder cannot be written, or the file system has no locks.
+    """
+    try:
+        lock = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise RunError(f"cannot write into {path.parent}: {error.strerror}") from error
+    try:
+        if try_lock(lock):
+            return lock
+    except OSError as error:
+        lock.close()
+        raise RunError(f"cannot lock {path}: {error.strerror}") from error
+    with lock:
+        raise InUseError(in_use(f" ({lock_holder(lock) or 'unknown'})"))
 
 
 def lock_holder(file: io.FileIO) -> str:

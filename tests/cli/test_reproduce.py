@@ -20,7 +20,7 @@ from daso.files import read_json
 from daso.reproduce.campaign import Campaign
 from daso.reproduce.scales import SCALES
 from daso.train.folder.checkpoint import newest_step
-from daso.train.folder.lock import lock_file
+from daso.train.folder.lock import lock_run
 
 Capture = pytest.CaptureFixture[str]
 COLUMN = ["--columns", "cifar10-n500-g100"]
@@ -185,7 +185,7 @@ def test_runs_of_another_process_are_left_to_it(
     out = Path(shutil.copytree(campaign, tmp_path / "out"))
     place = out / "runs" / "cifar10-n500-g100" / "fixmatch"
     shutil.rmtree(place / "seed-0")
-    with lock_file(place / ".seed-0.lock"):
+    with lock_run(place / ".seed-0.lock"):
         assert (
             main(arguments(out, cifar10_folder, "1", "--rows", "fixmatch", "--seeds", "0", "1"))
             == 0
@@ -213,7 +213,7 @@ def test_a_complete_run_that_cannot_be_noted_does_not_stop_the_others(
 def nobody_trains(out: Path) -> bool:
     try:
         for path in out.rglob("*.lock"):
-            lock_file(path).close()
+            lock_run(path).close()
     except InUseError:
         return False
     return True

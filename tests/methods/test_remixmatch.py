@@ -24,7 +24,7 @@ def test_rotations_need_square_images_and_can_be_off() -> None:
     method, off = build("remixmatch"), build("remixmatch", rotation_weight=0.0)
     assert (method.heads, off.heads) == ({"rotation": 4}, {})
     assert (method.needs_images, off.needs_images) == (True, False)
-    with pytest.raises(OptionError, match="5 x 6"):
+    with pytest.raises(OptionError, match="6 x 5"):
         turn(torch.randn(8, 1, 5, 6), torch.arange(8) % 4)
 
 

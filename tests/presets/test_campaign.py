@@ -30,7 +30,7 @@ from daso.reproduce.compare import accuracies, compare, figure_groups, write_tab
 from daso.reproduce.paper_tables import TableColumn, TableRow, paper_tables, variant
 from daso.reproduce.scales import SCALES
 from daso.train.folder.checkpoint import newest_step
-from daso.train.folder.lock import lock_file
+from daso.train.folder.lock import lock_run
 from daso.train.prepare import Prepared
 
 PRESET = "cifar10-n500-g100"
@@ -215,7 +215,7 @@ def test_a_cell_of_another_process_is_looked_at_again_at_the_end(campaign: Campa
     first, second = cell_of("supervised"), cell_of("supervised", 1)
     path = campaign.folder_of(first).with_name(".seed-0.lock")
     path.parent.mkdir(parents=True)
-    lock = lock_file(path)
+    lock = lock_run(path)
     assert campaign.state(first) == "running"
     [(left, outcome)] = run(campaign, [first], train_nothing)
     assert (left, outcome.state) == (first, "in use")

@@ -78,6 +78,7 @@ class Preparation:
     def _work(self) -> None:
         try:
             self._take(self._run)
+            self._notice("the images are compared; the page suggests what to label")
         except _ClosedError:
             pass
         except Exception as error:  # whatever it is, the page tells it, and labeling goes on

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from daso.errors import OptionError, RunError, first_line
-from daso.files import read_json, save_json, write_atomically
+from daso.files import make_folder, read_json, save_json, write_atomically
 from daso.nets.network import Interpolation
 
 Kind = Literal["transformers", "timm", "daso", "python"]
@@ -73,10 +73,7 @@ class Backbone:
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and, last, ``backbone.json``, or raise a ``RunError``."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot create {folder}: {error.strerror}") from error
+        make_folder(folder)
         tensors = self.module.state_dict().items()
         state = {name: value.cpu().clone().contiguous() for name, value in tensors}
         write_atomically(folder / WEIGHTS, safetensors.torch.save(state))

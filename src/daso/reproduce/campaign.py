@@ -16,7 +16,7 @@ from typing import Literal
 from daso.data.open import USUAL_PLACES, open_source
 from daso.data.source import Source
 from daso.errors import DasoError, DataError, InUseError, OptionError, RunError
-from daso.files import Row, read_json, remove_leftovers, save_json
+from daso.files import Row, make_folder, read_json, remove_leftovers, save_json
 from daso.presets.benchmarks import PRESETS
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
@@ -27,7 +27,7 @@ from daso.reproduce.scales import SCALES, Scale
 from daso.track import tracked
 from daso.train.config import RunConfig
 from daso.train.folder.checkpoint import newest_step
-from daso.train.folder.lock import lock_file
+from daso.train.folder.lock import lock_run
 from daso.train.loop import never
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
@@ -105,10 +105,7 @@ class Campaign:
                 weights.
             RunError: the folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot create {self.folder}: {error.strerror}") from error
+        make_folder(self.folder)
         with self.alone():
             absolute, saved = self.with_absolute_paths(), Row()
             if (self.folder / DESCRIPTION).exists():
@@ -183,7 +180,7 @@ class Campaign:
                 return "complete"
         if self._lock_of(cell).exists():
             try:
-                lock_file(self._lock_of(cell)).close()
+                lock_run(self._lock_of(cell)).close()
             except InUseError:
                 return "running"
         return "started" if begun else "missing"
@@ -198,7 +195,7 @@ class Campaign:
             return Outcome("stopped", NOT_STARTED)
         try:
             self._lock_of(cell).parent.mkdir(parents=True, exist_ok=True)
-            with lock_file(self._lock_of(cell)):
+            with lock_run(self._lock_of(cell)):
                 return self._run(cell, watch, stop)
         except InUseError as error:
             return Outcome("in use", str(error))

@@ -22,9 +22,9 @@ def _plain_line(view: View) -> str:
     stage = ""
     if "stage" in view.evaluation:
         stage = f"  stage {view.evaluation['stage'] + 1}/{view.stages}"
-    left = duration(view.seconds_left())
-    numbers = "  ".join(view.numbers())
-    return f"{view.label}{stage}  step {view.step}/{view.total}  {numbers}  {left} left"
+    left = [f"{duration(view.seconds_left())} left"] if view.step < view.total else []
+    step = f"{view.label}{stage}  step {view.step}/{view.total}"
+    return "  ".join([step, *view.numbers(), *left])
 
 
 def _last_line(view: View) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from daso.data.listing import JOURNAL
-from daso.errors import InUseError, RunError
-from daso.files import check_writable, flush_folder, lock_holder, seal, to_line, try_lock, unseal
+from daso.errors import RunError
+from daso.files import check_writable, flush_folder, lock_file, seal, to_line, unseal
 
 Action = Literal["label", "none", "skip", "keep", "class", "undo", "round", "apply"]
 ACTIONS = get_args(Action)
@@ -133,7 +133,10 @@ class Journal:
             RunError: see ``read``; or the folder cannot be written.
         """
         check_writable(path.parent)
-        held = _hold(path)
+        held = lock_file(
+            path.with_name(f".{path.name}.lock"),
+            lambda who: f"{path} is open in another page{who}; close that one first",
+        )
         try:
             journal = cls.read(path)
             journal._held = held
@@ -295,20 +298,3 @@ def _parse(line: bytes, number: int, path: Path) -> Entry:
             f"{LINE_CHECKSUM} out, or restore the file"
         ) from error
     return entry
-
-
-def _hold(path: Path) -> io.FileIO:
-    """Keep other processes from writing a journal until the returned file is closed."""
-    try:
-        lock = path.with_name(f".{path.name}.lock").open("ab+", buffering=0)
-    except OSError as error:
-        raise RunError(f"cannot write into {path.parent}: {error.strerror}") from error
-    try:
-        if try_lock(lock):
-            return lock
-    except OSError as error:
-        lock.close()
-        raise RunError(f"cannot lock {path}: {error.strerror}") from error
-    with lock:
-        holder = lock_holder(lock) or "unknown"
-    raise InUseError(f"{path} is open in another page (process {holder}); close that one first")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from daso.errors import RunError
-from daso.files import Row, flatten, write_atomically, write_text
+from daso.files import Row, flatten, make_folder, write_atomically, write_text
 from daso.report.html import calibration, classes, curves, feature_map, overview, pictures
 from daso.report.html.run import UNREADABLE, Run, load_run
 from daso.report.html.template import island, render_page
@@ -115,10 +114,7 @@ def write_report(
     """
     run = load_run(folder)
     out = out or folder / "report.html"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot create {out.parent}: {error.strerror or error}") from error
+    make_folder(out.parent)
     text, table = render(run)
     if warn is not None:
         for problem in run.problems:

@@ -6,8 +6,8 @@ import io
 import itertools
 from pathlib import Path
 
-from daso.errors import InUseError, RunError
-from daso.files import check_writable, lock_holder, make_folder, try_lock
+from daso.errors import RunError
+from daso.files import check_writable, lock_file, make_folder
 
 NAME = ".lock"
 CONFIG = "config.json"
@@ -29,26 +29,12 @@ def lock_folder(folder: Path) -> io.FileIO:
         InUseError: another process holds it.
         RunError: the folder cannot be written.
     """
-    return lock_file(folder / NAME)
+    return lock_run(folder / NAME)
 
 
-def lock_file(path: Path) -> io.FileIO:
-    """Create a lock file if needed and lock it, as ``lock_folder`` does."""
-    folder = path.parent
-    try:
-        lock = path.open("ab+", buffering=0)
-    except OSError as error:
-        raise RunError(f"cannot write into {folder}: {error.strerror}") from error
-    try:
-        if try_lock(lock):
-            return lock
-    except OSError as error:
-        lock.close()
-        raise RunError(f"cannot lock {folder}: {error.strerror}") from error
-    with lock:
-        holder = lock_holder(lock)
-    who = f"another process ({holder})" if holder else "another process"
-    raise InUseError(f"{who} is training in {folder}")
+def lock_run(path: Path) -> io.FileIO:
+    """Lock a file in the folder of a run, as ``lock_folder`` does."""
+    return lock_file(path, lambda who: f"another process{who} is training in {path.parent}")
 
 
 def claim_folder(folder: Path) -> io.FileIO:
