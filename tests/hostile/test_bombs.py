@@ -222,6 +222,7 @@ BOMBS: dict[str, tuple[Callable[[], dict[str, bytes]], str, dict[str, object], s
 }
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_in_bounded_memory(tmp_path: Path) -> None:
     """Read all bombs in one process, which must not grow by more than ``PEAK``."""
     for name, (make, _, _, _) in BOMBS.items():
