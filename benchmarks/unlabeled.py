@@ -103,6 +103,20 @@ def settings_of(options: Options) -> Iterator[tuple[int, str, str, str]]:
                 yield seed, name, labels, shape
 
 
+def train_cell(
+    config: RunConfig, source: Source, folder: Path, results: Path, key: dict[str, str]
+) -> None:
+    """Train into *folder*, and append the row with the values of *key*."""
+    train(config, source, folder)
+    row = {**key, "date": time.strftime("%Y-%m-%d"), **result_row(read_run(folder))}
+    append_row(results, row, key)
+    print(
+        f"{' '.join(key.values())}: {row['balanced_accuracy_last']:.1f} "
+        f"({row['recall_few']:.1f}) in {row['seconds']} s",
+        flush=True,
+    )
+
+
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     sources: dict[str, Source] = {}
@@ -132,14 +146,7 @@ def main(options: Options) -> None:
         data = None if options.data is None else str(options.data)
         config = RunConfig(place, method, data, split=split, method_options=values, train=training)
         folder = options.runs / "-".join(key.values()).replace(", ", "-").replace(" ", "-")
-        train(config, sources[place], folder)
-        row = {**key, "date": time.strftime("%Y-%m-%d"), **result_row(read_run(folder))}
-        append_row(options.results, row, key)
-        print(
-            f"{name} {labels} {shape} {seed} {side}: {row['balanced_accuracy_last']:.1f} "
-            f"({row['recall_few']:.1f}) in {row['seconds']} s",
-            flush=True,
-        )
+        train_cell(config, sources[place], folder, options.results, key)
 
 
 if __name__ == "__main__":

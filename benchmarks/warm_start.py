@@ -9,19 +9,16 @@ many steps and in fewer. Unlabeled images are uniform; the method is the default
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
-from lite import train
-from unlabeled import MIXTURE, SHAPES, SHORT
+from unlabeled import MIXTURE, SHAPES, SHORT, train_cell
 
 from daso.data.longtail import SplitOptions
 from daso.data.open import open_source
-from daso.report.results import append_row, has_row, result_row
-from daso.report.runs import read_run
+from daso.report.results import has_row
 from daso.train.config import RunConfig
 from daso.train.options import TrainOptions
 
@@ -65,22 +62,14 @@ def main(options: Options) -> None:
                 evaluate_every=steps,
                 seed=seed,
                 device="cpu",
-                schedule=SHORT["schedule"],
-                ema_decay=SHORT["ema_decay"],
+                **SHORT,
             )
             split = SplitOptions(
                 labeled_head=250, gamma_labeled=gamma, holdout=0, **SHAPES["uniform"]
             )
             config = RunConfig(options.source, MIXTURE, data, split=split, train=training)
             folder = options.runs / f"{options.source}-{seed}-{start}-{steps}"
-            train(config, source, folder)
-            row = {**key, "date": time.strftime("%Y-%m-%d"), **result_row(read_run(folder))}
-            append_row(options.results, row, key)
-            print(
-                f"{options.source} {seed} {start} {steps}: {row['balanced_accuracy_last']:.1f} "
-                f"({row['recall_few']:.1f}) in {row['seconds']} s",
-                flush=True,
-            )
+            train_cell(config, source, folder, options.results, key)
 
 
 if __name__ == "__main__":
