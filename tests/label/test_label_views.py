@@ -48,6 +48,7 @@ def test_more_like_this_and_check_labels(
     shutil.move(wrong, photos / "labeled" / "one" / wrong.name)  # a zero among the ones
     served = serve(photos)
     page = visit.label(served)
+    expect(page.locator(".big")).to_be_visible()
     page.keyboard.press("f")
     expect(page.locator(".query figure img")).to_be_visible()
     expect(page.locator(".grid .tile").first).to_be_focused()
