@@ -64,7 +64,14 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fixmatch+la+mixture": ("fixmatch+la+mixture", {}, {"steps": 1500, "batch": 16}),
     **{
         name: (name, {}, {"steps": 1500, "batch": 16, **SHORT})
-        for name in ("fixmatch+la", "freematch+la", "softmatch+la", "debiaspl+la", "adello")
+        for name in (
+            "fixmatch+la",
+            "freematch+la",
+            "softmatch+la",
+            "debiaspl+la",
+            "adello",
+            "cdmad",
+        )
     },
     "acr": ("acr", {"estimate_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),
     "simpro": ("simpro", {"prior_period": 50}, {"steps": 1500, "batch": 16, **SHORT}),

@@ -32,6 +32,7 @@ METHODS = {
     "acr": "daso.methods.variants.acr:ACR",
     "simpro": "daso.methods.variants.simpro:SimPro",
     "adello": "daso.methods.variants.adello:ADELLO",
+    "cdmad": "daso.methods.variants.cdmad:CDMAD",
     "boss": "daso.methods.variants.boss:BOSS",
     "usadtm": "daso.methods.usadtm:USADTM",
     "mixtureteacher": "daso.methods.mixture_teacher:MixtureTeacher",

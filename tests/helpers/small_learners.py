@@ -26,6 +26,7 @@ EAGER: dict[str, dict[str, Any]] = {
     "acr": {"threshold": 0.4, "estimate_start": 0.0, "estimate_period": 2},
     "simpro": {"threshold": 0.4, "prior_period": 2},
     "adello": {"threshold": 0.4, "complementary_start": 0.0},
+    "cdmad": {"threshold": 0.4, "debias_start": 0.0},
     "usadtm": {"warmup_steps": 0, "cosine_threshold": 0.5},
     "daso": {"warmup_steps": 0, "histogram_period": 1, "queue_length": 8},
     "darp": {"darp_start": 0.0, "darp_period": 1},
@@ -82,7 +83,8 @@ def make_network(seed: int = 0, channels: int = 1, resolution: int | None = None
         for name in ("class", "abc"):
             network.heads[name].weight *= 3  # so that guesses differ in confidence
     network.readout = small_readout()
-    network.heads["balanced"] = copy.deepcopy(network.heads["abc"])  # of ACR
+    for name in ("balanced", "debiased"):  # of ACR and CDMAD
+        network.heads[name] = copy.deepcopy(network.heads["abc"])
     return network.double()
 
 

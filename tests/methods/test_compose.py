@@ -94,6 +94,8 @@ OUT_OF_RANGE = [
     ("adello", "power_curve", 0.0, float("inf")),
     ("adello", "complementary_weight", -0.1, float("inf")),
     ("adello", "complementary_start", -0.1, 1.1),
+    ("cdmad", "debias_start", -0.1, 1.1),
+    ("cdmad", "blank_value", -1, 256),
     ("boss", "threshold_range", -0.1, 0.41),  # the threshold here is 0.4
     ("boss", "weights_count", "none"),
     ("mixmatch", "temperature", 0.0, float("inf")),

@@ -59,7 +59,9 @@ EVERY = pytest.mark.parametrize("name", NAMES)
 
 def step(method: Method, networks: list[Network], batch: Batch) -> Step:
     method.begin_step(int(batch.step))
-    return method(*networks, batch)
+    result: Step = method(*networks, batch)
+    method.end_step(*networks, batch)
+    return result
 
 
 def losses_of(method: Method, networks: list[Network], number: int) -> dict[str, Tensor]:
@@ -162,7 +164,7 @@ def test_the_state_goes_through_a_file_in_the_middle_of_a_training(name: str) ->
         assert torch.equal(second.state_dict()[key], value), key
         assert value.shape == untouched[key].shape
     stateful = {"daso", "darp", "align", "usadtm", "remixmatch"}
-    stateful |= {"freematch", "softmatch", "debiaspl", "acr", "simpro", "adello"}
+    stateful |= {"freematch", "softmatch", "debiaspl", "acr", "simpro", "adello", "cdmad"}
     remembers = stateful & set(name.split("+"))
     changed = any(
         not torch.equal(value, untouched[key]) for key, value in first.state_dict().items()
@@ -343,6 +345,7 @@ GRAPHS = {
     "acr": 1,
     "simpro": 1,
     "adello": 1,
+    "cdmad": 1,
     "pseudolabel+class-balanced+daso": 1,
     "meanteacher+daso": 1,
     "mixmatch+daso": 1,

@@ -305,6 +305,43 @@ def test_losses_and_gradients_are_the_formulas(case: str) -> None:
     assert 0 < used.sum() < len(used), "some images must count and others not"
 
 
+def test_cdmad_corrects_its_guesses_by_a_blank_image() -> None:
+    method = build("cdmad", unlabeled_weight=0.7, threshold=0.6, debias_start=0.002, blank_value=9)
+    network, teacher = make_network().eval(), make_network(1).train()
+    with torch.no_grad():
+        network.heads["class"].weight /= 4
+    masks = []
+    for number in range(STEPS):
+        batch = make_batch(method, number, unlabeled=12)
+        step = method(network, teacher, batch)
+        blank, labeled, weak, strong = (
+            network.classify(network(view))
+            for view in (
+                torch.full((1, 1, 8, 8), 9, dtype=torch.uint8),
+                *batch.labeled,
+                *batch.unlabeled,
+            )
+        )
+        # The first guesses are before the start, the others after it.
+        targets = [softmax(row) for row in (weak - (number >= 2) * blank).tolist()]
+        rows = zip(strong, targets, strict=True)
+        unlabeled = mean_loss([(max(p) >= 0.6) * cross_entropy(row, p) for row, p in rows])
+        torch.testing.assert_close(step.losses["labeled"], labeled_loss(batch, labeled))
+        torch.testing.assert_close(step.losses["unlabeled"], 0.7 * unlabeled)
+        masks.append(step.pseudo_labels.mask)
+        method.end_step(network, teacher, batch)
+        with torch.no_grad():
+            network.encoder.convolution.weight.mul_(1.05)  # the next blank image is another one's
+            method.end_step(network, teacher, batch)
+        assert teacher.training, "the mode is left as it was"
+    used = torch.cat(masks)
+    assert 0 < used.sum() < len(used)
+    teacher.eval()
+    image, blank = batch.labeled[0], torch.full((1, 1, 8, 8), 9, dtype=torch.uint8)
+    expected = teacher.classify(teacher(image)) - teacher.classify(teacher(blank))
+    torch.testing.assert_close(teacher.classify(teacher(image), method.output), expected)
+
+
 def test_a_variant_takes_what_fixmatch_takes_but_what_it_refuses() -> None:
     shared = {each.name: each for each in hyperparameters(FixMatch)}
     for name, refused in (("freematch", set()), ("softmatch", {"threshold"}), ("simpro", set())):

@@ -388,6 +388,28 @@ def test_a_stopped_frozen_run_goes_on_bit_for_bit(
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
+def test_a_resumed_run_says_that_its_embeddings_are_not_those_it_began_with(
+    make: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = train_run(prepare(make(), digits, encoder=Patches()), tmp_path / "run")
+    assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
+    rows.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
+    warnings: list[str] = []
+    rows = resume_run(tmp_path / "run", warnings.append, encoder=Patches())[1]
+    assert next(rows)["event"]
+    rows.close()  # type: ignore[attr-defined]
+    assert not warnings
+    for path in Path(make().train.embedding_folder or "").rglob("*.safetensors"):
+        path.unlink()
+    exact = Patches.forward
+    # As another processor, or ONNX Runtime, would round.
+    monkeypatch.setattr(Patches, "forward", lambda self, x: exact(self, x) * 1.001)
+    list(resume_run(tmp_path / "run", warnings.append, encoder=Patches())[1])
+    assert len(warnings) == 1
+    assert "embeddings" in warnings[0]
+
+
 def test_a_damaged_backbone_of_a_run_is_noticed(
     make: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:

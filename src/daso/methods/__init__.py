@@ -11,6 +11,7 @@ from daso.methods.usadtm import USADTM
 from daso.methods.variants.acr import ACR
 from daso.methods.variants.adello import ADELLO
 from daso.methods.variants.boss import BOSS
+from daso.methods.variants.cdmad import CDMAD
 from daso.methods.variants.debiaspl import DebiasPL
 from daso.methods.variants.freematch import FreeMatch
 from daso.methods.variants.simpro import SimPro
@@ -20,6 +21,7 @@ __all__ = [
     "ACR",
     "ADELLO",
     "BOSS",
+    "CDMAD",
     "USADTM",
     "Batch",
     "DebiasPL",

@@ -81,6 +81,7 @@ class Method(Part):
             augmentation, for data sets whose images are larger.
         uses_teacher: whether the method itself, not only a refiner, evaluates the teacher.
         needs_readout: whether the method learns from the readout of the teacher.
+        computed_heads: heads that ``end_step`` writes; they have no gradient.
         unlabeled_options: hyper-parameters of the loss that ``unlabeled_weight`` scales.
         refuses: the reasons why a slot, or an argument of the base class, is missing, by its name.
     """
@@ -95,6 +96,7 @@ class Method(Part):
     resizes_first: bool = False
     uses_teacher: ClassVar[bool] = False
     needs_readout: ClassVar[bool] = False
+    computed_heads: ClassVar[tuple[str, ...]] = ()
     unlabeled_options: ClassVar[tuple[str, ...]] = ()
     refuses: ClassVar[dict[str, str]] = {}
 
@@ -112,3 +114,6 @@ class Method(Part):
             batch: the images in the views that the class names.
         """
         raise TypeError(f"{type(self).__name__} has no forward method, which computes its losses")
+
+    def end_step(self, network: Network, teacher: Network, batch: Batch) -> None:
+        """Look at the networks after the update of a step, on the device."""

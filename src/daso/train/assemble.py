@@ -61,6 +61,8 @@ def assemble(
     if frozen is not None:
         cast(nn.Module, network.encoder).load_state_dict(frozen)
         network.freeze_encoder()
+    for name in method.computed_heads:
+        network.heads[name].requires_grad_(False)
     network = network.to(device)
     fall_back_to_float32(network, data.shape)
     if processes is not None:

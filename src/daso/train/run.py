@@ -36,7 +36,7 @@ from daso.train.beliefs.collect import write_beliefs
 from daso.train.beliefs.schedule import BeliefsWriter
 from daso.train.calibration import calibrate_run
 from daso.train.config import RunConfig
-from daso.train.encoder.embeddings import Progress
+from daso.train.encoder.embeddings import EmbeddedData, Progress
 from daso.train.encoder.precision import choose_precision
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
 from daso.train.folder.best import BEST, exhausted, improves
@@ -213,6 +213,9 @@ def _record_resumption(prepared: Prepared, folder: Path, warn: Callable[[str], N
     if differences := describe_differences(environment, now):
         changes = "; ".join(differences)
         warn(f"the environment has changed since the run began: {changes}; the result may differ")
+    began = read_json(folder / "data.json").get("embedding", {}).get("digest")
+    if isinstance(prepared.data, EmbeddedData) and began not in (None, prepared.data.digest):
+        warn("the embeddings were computed again and differ slightly; the result may differ")
     if prepared.training.network.precision == "bfloat16":
         choice = choose_precision(prepared.data.labeled.images.device)
         if choice.precision == "float32":

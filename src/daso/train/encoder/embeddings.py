@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,7 @@ class EmbeddedData(TrainingData):
     Attributes:
         folder: folder of the embeddings of augmented images.
         engine: what computed those that were missing, ``"torch"`` or ``"ONNX Runtime"``.
+        digest: 16 hexadecimal digits of all embeddings; processors and engines round differently.
         pictured: the labeled and unlabeled images themselves, on the host, unless they are files.
     """
 
@@ -70,13 +71,13 @@ class EmbeddedData(TrainingData):
     folder: Path = Path()
     computed: int = 0
     engine: str = "torch"
+    digest: str = ""
     pictured: dict[str, Pool] = dataclasses.field(default_factory=dict)
 
     def describe_embeddings(self) -> dict[str, Any]:
         strong = self.labeled.images.shape[1] - 1 - self.weak_versions
-        return {
-            "embedding": {"folder": str(self.folder), "weak": self.weak_versions, "strong": strong}
-        }
+        counts = {"weak": self.weak_versions, "strong": strong}
+        return {"embedding": {"folder": str(self.folder), **counts, "digest": self.digest}}
 
 
 class EmbeddingStore:
@@ -168,6 +169,13 @@ def _reported(what: str) -> Iterator[None]:
         raise RunError(f"cannot {what}: {error.strerror or error}") from error
 
 
+def _digest_of(pools: Mapping[str, np.ndarray]) -> str:
+    hashed = hashlib.blake2b(digest_size=8)
+    for name in sorted(pools):
+        hashed.update(np.ascontiguousarray(pools[name]).data)
+    return hashed.hexdigest()
+
+
 def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
@@ -253,6 +261,7 @@ def embed_data(
             images = pool.images.cpu() if isinstance(pool.images, Tensor) else pool.images
             pictured[name] = Pool(images, pool.labels)
     fields |= {"image_shape": tuple(data.shape), "folder": viewed.folder}
+    fields |= {"digest": _digest_of(vectors)}
     return EmbeddedData(**fields, computed=computed, engine=engine, pictured=pictured)
 
 

@@ -123,6 +123,7 @@ class Training:
         self.network.sum_gradients()
         self.optimizer.step()
         self.average.move(self._averaging)
+        self.method.end_step(self.network, self.average.network, batch)
         # Detached: the graph of the backward pass must not live on into the next step.
         losses = {name: loss.detach() for name, loss in result.losses.items()}
         return result._replace(losses=losses), total.detach()
