@@ -6,7 +6,8 @@
 
 The labels fall from 250 to 5 of a class, or from 50 to 1. The unlabeled images are distributed like
 them (consistent, 2,000 to 40), uniformly (700 of every class), the other way round (reversed) or
-most in the classes between (middle).
+most in the classes between (middle). In subset, half of the classes have none. In strangers, seven
+classes are labeled, and 30% of the unlabeled images are of the three others. The seed draws which.
 elpv are photographs of solar cells as they are, see ``elpv.py``. Sides that share a seed share the
 split. A cell that has its row in the results file is not run
 again; one that was stopped is resumed. Seeds from 100 on are for development; results are reported
@@ -18,18 +19,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from elpv import write_elpv
 from lite import train
 
-from daso.data.longtail import SplitOptions
+from daso.data.images.decoded import DecodedImages
+from daso.data.longtail import Indices, SplitOptions
 from daso.data.open import open_source
-from daso.data.source import Source
+from daso.data.source import UNLABELED, Source
 from daso.report.results import append_row, has_row, result_row
 from daso.report.runs import read_run
 from daso.train.config import RunConfig
@@ -46,6 +49,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "middle": {"unlabeled_head": 2000, "gamma_unlabeled": 50.0, "unlabeled_shape": "middle"},
 }
+MISSING = {"subset": 5, "strangers": 3}
+"""Of ten classes, those without unlabeled images, and those without labels."""
+UNIFORM = 700
 MIXTURE = "supervised+la+mixture"
 TAUGHT = "mixtureteacher+la+mixture"
 SHORT: dict[str, Any] = {"schedule": "one-cycle", "ema_decay": 0.98}
@@ -86,7 +92,7 @@ class Options:
 
     sources: tuple[str, ...] = ("fashion-mnist",)
     """fashion-mnist, cifar10, elpv."""
-    shapes: tuple[str, ...] = tuple(SHAPES)
+    shapes: tuple[str, ...] = (*SHAPES, *MISSING)
     labels: tuple[str, ...] = ("250-5",)
     """250-5, 50-1."""
     sides: tuple[str, ...] = tuple(SIDES)
@@ -108,6 +114,35 @@ def settings_of(options: Options) -> Iterator[tuple[int, str, str, str]]:
         else:
             for labels, shape in itertools.product(options.labels, options.shapes):
                 yield seed, name, labels, shape
+
+
+def without_classes(source: Source, shape: str, seed: int) -> Source:
+    """Return a source with unlabeled images of its own, of which classes are missing."""
+    random = np.random.default_rng(seed)
+    missing = random.permutation(len(source.class_names))[: MISSING[shape]]
+    strangers = missing if shape == "strangers" else missing[:0]
+    assert source.test is not None
+    train, test = source.train, source.test
+    numbers = np.full(len(source.class_names), UNLABELED)
+    known = np.setdiff1d(np.arange(len(numbers)), strangers)
+    numbers[known] = np.arange(len(known))
+    labeled, unlabeled = [], []
+    for k in range(len(numbers)):
+        rows = random.permutation(np.flatnonzero(train.labels == k))
+        unlabeled.append(rows[: UNIFORM * (k not in missing or k in strangers)])
+        labeled.append(rows[UNIFORM:] if k in known else rows[:0])
+
+    def chosen(images: DecodedImages, rows: Indices) -> DecodedImages:
+        rows = np.sort(rows)
+        return DecodedImages(np.asarray(images.images)[rows], numbers[images.labels[rows]])
+
+    return replace(
+        source,
+        class_names=tuple(source.class_names[k] for k in known),
+        train=chosen(train, np.concatenate(labeled)),
+        unlabeled=chosen(train, np.concatenate(unlabeled)),
+        test=chosen(test, np.flatnonzero(np.isin(test.labels, known))),
+    )
 
 
 def train_cell(
@@ -139,9 +174,13 @@ def main(options: Options) -> None:
             place = str(write_elpv(options.runs / f"elpv-{seed}", seed))
         else:
             head, gamma = LABELS[labels]
-            split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **SHAPES[shape])
+            drawn = SHAPES.get(shape, {})
+            split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **drawn)
         if place not in sources:
             sources[place] = open_source(place, data=options.data)
+        source = sources[place]
+        if shape in MISSING:
+            source = without_classes(source, shape, seed)
         training = TrainOptions(
             **{**changes, "steps": steps},
             network=options.network,
@@ -153,7 +192,7 @@ def main(options: Options) -> None:
         data = None if options.data is None else str(options.data)
         config = RunConfig(place, method, data, split=split, method_options=values, train=training)
         folder = options.runs / "-".join(key.values()).replace(", ", "-").replace(" ", "-")
-        train_cell(config, sources[place], folder, options.results, key)
+        train_cell(config, source, folder, options.results, key)
 
 
 if __name__ == "__main__":
