@@ -391,7 +391,7 @@ def test_an_endless_list_is_read_bit_by_bit(finished_run: Path) -> None:
             yield Input(str(number), pixels)
 
     classifier = load(finished_run, "cpu")
-    chunk = next(predict_inputs(classifier, endless()))
+    chunk = next(predict_inputs(classifier, endless(), []))
     assert len(chunk) == classifier.batch
     assert len(read) <= 5 * classifier.batch
 

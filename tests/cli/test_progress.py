@@ -75,9 +75,10 @@ def test_lines_where_the_output_is_no_terminal() -> None:
     assert lines[2].startswith("run: balanced accuracy 50.0% on test images at the end; ")
     assert lines[2].endswith("worst recall: dog 25%, cat 75%")
     assert "\x1b" not in text
-    # Every row that comes a period after the last line is another line.
-    assert len(shown(False, PLAIN_PERIOD_SECONDS + 1).splitlines()) == 9
-    assert len(shown(False, PLAIN_PERIOD_SECONDS - 1).splitlines()) == 5
+    # Every step of which a row comes a period after the last line is another line, once.
+    for late, steps in ((1, [10, 20, 30]), (-1, [10, 20, 30])):
+        text = shown(False, PLAIN_PERIOD_SECONDS + late)
+        assert list(map(int, re.findall(r"  step (\d+)/30", text))) == steps
 
 
 def test_quiet_leaves_only_warnings() -> None:

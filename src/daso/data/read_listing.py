@@ -188,9 +188,8 @@ def _decode_in_memory(
     pools: Mapping[str, EncodedImages], layout: Layout, reasons: dict[str, Reasons]
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """Decode all images; unreadable ones get a reason and undefined pixels."""
+    _refuse_what_is_too_large(pools, layout)
     shape = (layout.channels or 1, layout.height, layout.width)
-    if shortage := memory_shortage(sum(map(len, pools.values())), shape):
-        raise DataError("; ".join(shortage))
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for part, pool in pools.items():
         # If the channels are not known yet, a part is gray until its first image in color.
@@ -209,6 +208,21 @@ def _decode_in_memory(
         part: images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
         for part, images in arrays.items()
     }
+
+
+def _refuse_what_is_too_large(pools: Mapping[str, EncodedImages], layout: Layout) -> None:
+    """Refuse images that do not fit into memory.
+
+    If the channels are not known yet, the headers decide, read only where color would not fit.
+    """
+    count, side = sum(map(len, pools.values())), (layout.height, layout.width)
+    shortage = memory_shortage(count, (layout.channels or 3, *side))
+    if shortage and layout.channels is None:
+        headers = (header for pool in pools.values() for header in read_headers(pool)[0].values())
+        if all(header.grey for header in headers):
+            shortage = memory_shortage(count, (1, *side))
+    if shortage:
+        raise DataError("; ".join(shortage))
 
 
 def _refusal(unreadable: Sequence[tuple[str, str]], where: str) -> str:

@@ -134,7 +134,7 @@ def classify(command: PredictCommand) -> int:
         reader = _reader(inputs)
         _print_rows(table.columns, [])
         with Counter(inputs, bar=not sys.stdout.isatty()) as counter:
-            for _, rows in _rows(classifier, reader, to_row):
+            for _, rows in _rows(classifier, reader, to_row, inputs.several):
                 _print_rows(None, rows)
                 counter.add(rows)
         return _conclude(counter.count, counter.failed, None, inputs)
@@ -203,9 +203,9 @@ def _reader(inputs: Inputs) -> Iterator[Input]:
 
 
 def _rows(
-    classifier: Classifier, inputs: Iterable[Input], to_row: ToRow
+    classifier: Classifier, inputs: Iterable[Input], to_row: ToRow, several: list[str]
 ) -> Iterator[tuple[list[Input], list[Cells]]]:
-    for answers in predict_inputs(classifier, inputs):
+    for answers in predict_inputs(classifier, inputs, several):
         yield [item for item, _ in answers], [to_row(item.name, answer) for item, answer in answers]
 
 
@@ -219,11 +219,11 @@ def _fill(
             more = f"; {len(again):,} that could not be read are tried again" if again else ""
             tell(f"resumed after {journal.count:,} images{more}")
         if again:
-            batches = _rows(classifier, again.values(), to_row)
+            batches = _rows(classifier, again.values(), to_row, inputs.several)
             retried = itertools.chain.from_iterable(zip(*batch, strict=True) for batch in batches)
             journal.replace(dict(zip(again, retried, strict=True)))
         with Counter(inputs, bar=True, done=journal.count) as counter:
-            for items, rows in _rows(classifier, reader, to_row):
+            for items, rows in _rows(classifier, reader, to_row, inputs.several):
                 journal.write(items, rows)
                 counter.add(rows)
     except DataError:
@@ -283,6 +283,12 @@ def _print_rows(columns: tuple[str, ...] | None, rows: Iterable[Cells]) -> None:
 def _conclude(count: int, failed: int, out: Path | None, inputs: Inputs) -> int:
     for note in inputs.passed.notes(", ".join(inputs.places)[:200]):
         tell(f"note: {note}")
+    if inputs.several:
+        holds = f"{len(inputs.several):,} files hold" if inputs.several[1:] else "1 file holds"
+        tell(
+            f"note: {holds} several frames or pages, such as {min(inputs.several)[:200]!r}; only "
+            "the first is classified: write the others to files of their own if they matter"
+        )
     if out is not None:
         tell(f"{count:,} images: {out}")
     if failed:

@@ -69,6 +69,7 @@ class Inputs:
 
     Attributes:
         passed: files of folders that the last iteration passed over.
+        several: names of files that turned out to hold further frames or pages.
 
     Raises:
         DataError: a place does not exist, or matches nothing.
@@ -76,6 +77,7 @@ class Inputs:
 
     def __init__(self, places: Sequence[str]) -> None:
         self.passed = PassedOver()
+        self.several: list[str] = []
         self.places: list[str] = []
         for place in places:
             if place == STDIN or os.path.lexists(place):

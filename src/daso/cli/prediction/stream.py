@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from daso.cli.prediction.inputs import Input
+from daso.data.images.decode import holds_several
 from daso.data.images.encoded import WORKERS
 from daso.errors import DataError
 
@@ -32,8 +34,13 @@ BATCHES_AHEAD = 3
 """Batches that are decoded while the network computes another."""
 
 
-def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[list[Answer]]:
-    """Classify inputs; yield a batch of answers at a time, in order."""
+def predict_inputs(
+    classifier: Classifier, inputs: Iterable[Input], several: list[str]
+) -> Iterator[list[Answer]]:
+    """Classify inputs; yield a batch of answers at a time, in order.
+
+    Names of files with further frames or pages, which are not classified, are added to *several*.
+    """
     rest = iter(inputs)
     waiting: deque[tuple[list[Input], list[Future[list[Array | str]]]]] = deque()
     with _threads() as executor:
@@ -42,7 +49,8 @@ def predict_inputs(classifier: Classifier, inputs: Iterable[Input]) -> Iterator[
                 batch := list(itertools.islice(rest, classifier.batch))
             ):
                 tasks = (batch[i : i + TASK_IMAGES] for i in range(0, len(batch), TASK_IMAGES))
-                waiting.append((batch, [executor.submit(_prepare, classifier, t) for t in tasks]))
+                prepare = partial(_prepare, classifier, several)
+                waiting.append((batch, [executor.submit(prepare, task) for task in tasks]))
             if not waiting:
                 return
             batch, futures = waiting.popleft()
@@ -67,7 +75,9 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         executor.shutdown(cancel_futures=True)
 
 
-def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | str]:
+def _prepare(
+    classifier: Classifier, several: list[str], inputs: Sequence[Input]
+) -> list[Array | str]:
     prepared: list[Array | str] = []
     for item in inputs:
         try:
@@ -76,6 +86,8 @@ def _prepare(classifier: Classifier, inputs: Sequence[Input]) -> list[Array | st
             if isinstance(item.value, Path) and not classifier.facts.takes_images:
                 raise DataError("this model takes vectors, as rows of an .npy or .npz file")
             prepared.append(classifier.prepare(item.value))
+            if isinstance(item.value, Path) and holds_several(item.value):
+                several.append(item.name)
         except DataError as error:
             prepared.append(str(error))
     return prepared

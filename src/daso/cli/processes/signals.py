@@ -19,6 +19,16 @@ NOTICE = (
 )
 
 
+@contextmanager
+def if_stopped(words: str) -> Iterator[None]:
+    """Give a KeyboardInterrupt the words that the command line prints, unless it has some."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = interrupt.args or (words,)
+        raise
+
+
 class Stop:
     """Records the first ``signal`` that asks to stop; calling it tells whether there was one."""
 

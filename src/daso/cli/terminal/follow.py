@@ -69,7 +69,7 @@ def follow(
     names, counts = data["class_names"], data["labeled_counts"]
     view = View(label, total, done, stages, names, counts, fold, plain)
     in_terminal = console.is_terminal and not console.is_dumb_terminal and not quiet
-    last_line = view.started
+    last_line, shown = view.started, done
     live = Live(console=console, get_renderable=lambda: view, refresh_per_second=4, transient=True)
     with live if in_terminal else contextlib.nullcontext():
         for row in rows:
@@ -80,11 +80,13 @@ def follow(
                     text, style="yellow", markup=False, highlight=False, soft_wrap=not in_terminal
                 )
             now = time.monotonic()
-            finished = row["event"] == "evaluate" and row["step"] == total
             period = max(PLAIN_PERIOD_SECONDS, (now - view.started) / 100)
-            if not in_terminal and not quiet and (now - last_line > period or finished):
+            due = now - last_line > period and row["step"] != shown
+            if row["step"] == total:  # the evaluation after the last step is the last line
+                due = row["event"] == "evaluate"
+            if not in_terminal and not quiet and due:
                 _print(console, _plain_line(view))
-                last_line = now
+                last_line, shown = now, row["step"]
     if not quiet and (line := _last_line(view)):
         _print(console, line)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from daso.balance import balanced_by
-from daso.cli.processes.signals import Stop
+from daso.cli.processes.signals import Stop, if_stopped
 from daso.cli.processes.torchrun import Team, team
 from daso.cli.terminal.counters import embedding_progress, notice, tell
 from daso.cli.terminal.follow import follow
@@ -185,7 +185,8 @@ def resume(
             processes=together.processes,
             progress=embedding_progress(),
         )
-        prepared, rows = together.do(work)
+        with if_stopped("the run is as before, and the same command resumes it"):
+            prepared, rows = together.do(work)
         together.compare(prepared)
         if prepared.step == prepared.total_steps:
             tell(f"{folder} is complete")
@@ -231,11 +232,8 @@ def train(request: TrainRequest) -> int:
 
 def _train(request: TrainRequest, folder: Path, together: Team) -> int:
     command = request.command
-    try:
+    with if_stopped(REPEAT):
         prepared, like = _prepare(request, folder, together)
-    except KeyboardInterrupt as interrupt:  # what was interrupted may say itself how to go on
-        interrupt.args = interrupt.args or (REPEAT,)
-        raise
     stop = Stop()
     with together.folder(folder) as own:
         rows = train_run(prepared, own, stop, warn=tell, like=like)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from daso.cli.terminal.counters import tell
 from daso.cli.terminal.parse import Argument, parse
@@ -13,12 +14,11 @@ from daso.errors import OptionError, RunError, nearest
 from daso.files import make_folder, write_text
 from daso.train.folder.lock import free_folder
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 SHOWN = ("method", "runs", "balanced accuracy", "logit-adjusted", "accuracy", "recall, few labels")
 """Columns of the table in the terminal; the files have all."""
 HIDDEN = ("p (t test)", "p (sign flips)")
+WIDEST_NAME, WIDEST_HEAD, WIDEST = 36, 16, 10_000
+"""Characters of a line of a method's name, of a column's name, and of a table, at most."""
 MOST_CLASSES = 20
 """With more, differences by class are in the files only."""
 
@@ -40,28 +40,45 @@ class CompareCommand:
     """The row to compare with (default: fixmatch, or supervised, or the first row)."""
 
 
-def _terminal_table(
-    rows: list[list[str]], columns: Sequence[str], title: str, left: int = 1
-) -> Table:
+def _print_table(rows: list[list[str]], columns: Sequence[str], title: str, left: int = 1) -> None:
+    """Print some columns; no cell is cut, however wide the table.
+
+    In a terminal, long names of methods and columns take several lines, which begin with a part.
+    """
     from rich.markup import escape
+    from rich.measure import Measurement
 
-    from daso.cli.terminal.tables import make_table
+    from daso.cli.terminal.tables import make_table, wide_console
 
+    console = wide_console()
     shown = [place for place, name in enumerate(rows[0]) if name in columns]
     head, *body = ([escape(row[place]) for place in shown] for row in rows)
+    if console.is_terminal:
+        head = [_in_lines(name, WIDEST_HEAD) for name in head]
+        body = [[*(_in_lines(name, WIDEST_NAME) for name in r[:left]), *r[left:]] for r in body]
     table = make_table(head, escape(title), left=left)
     for row in body:
         table.add_row(*row)
-    if "method" in head:
-        place = head.index("method")
-        table.columns[place].min_width = min(36, max(len(row[place]) for row in body))
-    return table
+    for column in table.columns:
+        column.no_wrap = True
+    widest = console.options.update(width=WIDEST)
+    console.width = max(console.width, Measurement.get(console, widest, table).maximum)
+    console.print(table)
+
+
+def _in_lines(name: str, width: int) -> str:
+    """Return a name in lines of *width* characters, more where a part or a word is longer."""
+    lines = [""]
+    for part in re.findall(r"^[^ +]*|[ +][^ +]*", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part if lines[-1] else part.lstrip()
+    return "\n".join(lines)
 
 
 def run(argv: Sequence[str]) -> None:
     """Compare the runs."""
     command = parse(CompareCommand, argv, "daso compare")
-    from daso.cli.terminal.tables import wide_console
     from daso.report.compare import tables
     from daso.report.compare.groups import group_runs, read_runs
     from daso.report.compare.page import to_html
@@ -93,16 +110,15 @@ def run(argv: Sequence[str]) -> None:
     }
     for name, text in files.items():
         write_text(out / name, text)
-    console = wide_console()
     for one in compared:
-        console.print(_terminal_table(one.table(), SHOWN, f"{one.setting.title}, in %"))
+        _print_table(one.table(), SHOWN, f"{one.setting.title}, in %")
         rows = one.difference_table()
         if any(row[rows[0].index("pairs")] != "0" for row in rows[1:]):
             columns = [name for name in rows[0] if name not in HIDDEN]
             title = f"differences from {one.baseline.name}"
-            console.print(_terminal_table(rows, columns, title, left=2))
+            _print_table(rows, columns, title, left=2)
             if len(rows := one.class_table()) <= MOST_CLASSES + 1:
-                console.print(_terminal_table(rows, rows[0], "recall per class, in %"))
+                _print_table(rows, rows[0], "recall per class, in %")
         for note in one.notes()[1:]:
             print(f"note: {note}")
         print()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daso.cli.processes.signals import if_stopped
 from daso.cli.terminal.arguments import RunArgument
 from daso.cli.terminal.counters import notice
 from daso.cli.terminal.parse import parse
@@ -16,6 +17,8 @@ from daso.files import Row, check_writable, save_json
 if TYPE_CHECKING:  # help and wrong options need no torch
     from daso.data.source import Source
     from daso.train.config import RunConfig
+
+AGAIN = "the same command resumes the validation"
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,19 @@ def run(argv: Sequence[str]) -> int:
         place / str(number): fold_config(config, command.folds, number, steps)
         for number in range(command.folds)
     }
-    source = open_configured(config)
-    images = require_data_of_run(command.folder, config, source)
-    for folder, fold in folds.items():
-        check_fold(folder, fold, source, images)
+    with if_stopped(AGAIN):
+        source = open_configured(config)
+        images = require_data_of_run(command.folder, config, source)
+        for folder, fold in folds.items():
+            check_fold(folder, fold, source, images)
     for number, (folder, fold) in enumerate(folds.items(), 1):
         if (folder / ANSWERS).exists():
             continue
         notice(f"fold {number} of {command.folds}: {folder}")
-        status = _train_fold(command, fold, source, folder, images)
+        with if_stopped(AGAIN):
+            status = _train_fold(command, fold, source, folder, images)
         if status:
-            again = f" --steps {steps}" if suffix else ""
-            notice(f"resume with: daso validate {command.folder} --folds {command.folds}{again}")
+            notice(AGAIN)
             return status
     counts = np.bincount(source.train.labels, minlength=len(source.class_names)).tolist()
     result = {**summarize_folds(list(folds), source.class_names, counts), "steps": steps}

@@ -48,10 +48,12 @@ class PassedOver:
         ]
 
     def notes(self, where: str) -> list[str]:
-        """Return a sentence for each kind, the most frequent first."""
+        """Return one sentence about all kinds, the most frequent first; none if there are none."""
         firsts = [first for _, first in sorted(self.kinds.values(), key=lambda kind: -kind[0])]
-        words, more = self.words(), len(firsts) - MOST_KINDS
-        return [
-            f"{where}: not read: {what}, such as {name[:200]!r}"
-            for what, name in zip(words[:MOST_KINDS], firsts, strict=False)
-        ] + ([f"{where}: not read: {more} further kinds of files"] if more > 0 else [])
+        parts = [
+            f"{what}, such as {name[:200]!r}"
+            for what, name in zip(self.words()[:MOST_KINDS], firsts, strict=False)
+        ]
+        if (more := len(firsts) - MOST_KINDS) > 0:
+            parts.append(f"{more} further kinds of files")
+        return [f"{where}: not read: {'; '.join(parts)}"] if parts else []

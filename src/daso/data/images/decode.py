@@ -23,6 +23,8 @@ SUFFIXES = frozenset({
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
 """Endings of files that are taken for images; what they hold is recognized by their content."""
+SEVERAL = frozenset({".webp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif"})
+"""Endings of files that may hold several images; animated PNG files are too rare to look for."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 """Formats that Pillow may open, whatever the file name; formats that run programs are excluded."""
 READABLE = ", ".join((*FORMATS, "HEIC"))
@@ -76,6 +78,16 @@ def read_header(source: Path | bytes) -> ImageHeader:
         if image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
         return ImageHeader(height, width, _is_grey(image), _holds_several(image))
+
+
+def holds_several(file: Path) -> bool:
+    """Whether a file holds further frames or pages; of a kind that can, by its ending."""
+    if file.suffix.lower() not in SEVERAL:
+        return False
+    try:
+        return read_header(file).several
+    except DataError:
+        return False
 
 
 def decode(
