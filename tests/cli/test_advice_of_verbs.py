@@ -1,0 +1,248 @@
+"""Advice of the other verbs, done as it says: one table, as in ``test_advice_table.py``."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from advice import Case, do_as_advised, little_memory, trained, write_place
+from label_sets import label_some, pixels, png, write_image
+
+from daso.cli import main
+from tests.conftest import Say
+
+
+def shares() -> str:
+    Path("shares.json").write_text(json.dumps({"cat": 0.5, "dog": 0.5}))
+    return "predict run photos/test --prior shares.json"
+
+
+def without_predictions(patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("run")
+    trained("photos", "--out", "run")
+    Path("run/beliefs.safetensors").unlink(missing_ok=True)
+
+
+def shard_of(names: list[str]) -> None:
+    Path("shards").mkdir(exist_ok=True)
+    with tarfile.open("shards/train-0.tar", "w") as archive:
+        for name in names:
+            number, content = int(name[0]), name[0].encode()
+            content = png(pixels(number)) if name.endswith("png") else content
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def sorted_shard() -> str:
+    shard_of(sorted(["0.png", "0.cls", "1.png", "1.cls"]))
+    return "data check shards"
+
+
+def resumed() -> str:
+    assert main(["resume", "half"]) == 0
+    return "compare run half --out compared"
+
+
+def moved_after_training(patch: pytest.MonkeyPatch) -> None:
+    trained("photos", "--out", "moved-run")
+    Path("photos").rename("moved")
+
+
+def hidden_class(patch: pytest.MonkeyPatch) -> None:
+    label_some(Path("photos"), {0: ".x"})
+
+
+CASES: dict[str, Case] = {
+    "a report is not computed": Case(
+        "report run --device cpu", r"goes with (--refresh)", "report run --device cpu {0}"
+    ),
+    "adjusted twice": Case(
+        "predict run photos/test --logit-adjusted --prior labeled",
+        r"--logit-adjusted means (--prior uniform)",
+        "predict run photos/test {0}",
+    ),
+    "a prior without a name": Case(
+        "predict run photos/test --prior unifrom",
+        r"choose from (uniform)",
+        "predict run photos/test --prior {0}",
+    ),
+    "few images for an estimate": Case(
+        "predict run photos/test --prior estimated", r"give known ones with --prior FILE\.json", shares
+    ),
+    "more classes than there are": Case(
+        "predict run photos/test --top 9",
+        r"--top = 9 is more than the model's (\d+) classes",
+        "predict run photos/test --top {0}",
+    ),
+    "no class at all": Case(
+        "predict run photos/test --top 0",
+        r"top = 0 .*must be at least (\d)",
+        "predict run photos/test --top {0}",
+    ),
+    "an impossible confidence": Case(
+        "predict run photos/test --unsure 3",
+        r"unsure = 3.0 .*at most (1)",
+        "predict run photos/test --unsure {0}",
+    ),
+    "resumed on standard output": Case(
+        "predict run photos/test --resume",
+        r"add (--out)",
+        "predict run photos/test --resume {0} predictions.csv",
+    ),
+    "an export by another name": Case(
+        "export run --format safetensors --out model.bin",
+        r"the suffix must be (\.\w+)",
+        "export run --format safetensors --out model{0}",
+    ),
+    "an export whose images are gone": Case(
+        "export moved-run --format onnx",
+        r"give images with (--images)",
+        "export moved-run --format onnx {0} moved/test",
+        prepare=moved_after_training,
+    ),
+    "undone without applying": Case(
+        "label photos --undo",
+        r"--undo goes with (--apply)",
+        "label photos {0} --undo",
+        then="0 files were put back",
+    ),
+    "a port that does not exist": Case(
+        "label photos --port 99999 --export labels.csv",
+        r"port = 99999 .*at least (\d)",
+        "label photos --port {0} --export labels.csv",
+    ),
+    "the run folder of a round": Case(
+        "label photos --train '--out x' --export labels.csv",
+        r"--train: --out is set by the page",
+        "label photos --train '--steps 9' --export labels.csv",
+    ),
+    "a run knows its data": Case(
+        "label run --unlabeled photos/unlabeled --export labels.csv",
+        r"leave out --unlabeled",
+        "label run --export labels.csv",
+    ),
+    "a name is no place to label": Case(
+        "label digits --export labels.csv",
+        r"daso label takes the path of images|no such file or folder; check the path",
+        "label photos --export labels.csv",
+    ),
+    "a class that is no folder": Case(
+        "label photos --apply",
+        r"use (--export) FILE\.csv",
+        "label photos {0} labels.csv",
+        prepare=hidden_class,
+    ),
+    "many damaged images": Case(
+        "data check damaged", r"and 2 more \((--all) lists them\)", "data check damaged {0}", status=1
+    ),
+    "a check of images that are made smaller": Case(
+        "data check large", r"training uses 32 x 32.* \((--size) changes it\)", "data check large {0} 99"
+    ),
+    "images that are enlarged": Case(
+        "data check photos --size 40", r"give a smaller (--size)", "data check photos {0} 8"
+    ),
+    "a verb of data": Case("data chek photos", r"use (check)", "data {0} photos"),
+    "both names of a source": Case(
+        "data check photos --labeled photos/labeled",
+        r"give either SOURCE or (--labeled) FOLDER",
+        "data check {0} photos/labeled",
+    ),
+    "a check of what is too large": Case(
+        "data check photos --size 16",
+        r"images of .* take .*or give a smaller (--size)",
+        "data check photos {0} 8",
+        prepare=little_memory,
+    ),
+    "a report without predictions": Case(
+        "report run", r"'daso (report run --refresh)' makes it", "{0}", prepare=without_predictions
+    ),
+    "labels that are drawn": Case(
+        "validate drawn --folds 2",
+        r"(evaluate) the run on a test set",
+        "{0} drawn",
+        prepare=lambda _: trained("photos", "--out", "drawn", "--labeled-head", "2"),
+    ),
+    "a check of one image in two parts": Case(
+        "data check leak",
+        r"(--skip-bad) leaves the test image out",
+        "train leak --method supervised --size 8 --out new {0}",
+    ),
+    "a check of one image with two labels": Case(
+        "data check photos",
+        r"(--skip-bad) leaves all of them out",
+        "train photos --method supervised --size 8 --out new {0}",
+        prepare=lambda _: shutil.copy("photos/labeled/cat/00.png", "photos/labeled/dog/x.png"),
+    ),
+    "a check of damaged images": Case(
+        "data check damaged",
+        r"repair or remove them, or leave them out: (--skip-bad)",
+        "train damaged --method supervised --size 8 --out new {0}",
+    ),
+    "a check of unusable rows": Case(
+        "data check rows.csv",
+        r"correct them, or leave them out: (--skip-bad)",
+        "train rows.csv --method supervised --size 8 --out new {0}",
+    ),
+    "images in shards without a label": Case(
+        "data check shards",
+        r"give each a \.cls right after it in the archive \(tar (--sort=name)\)",
+        sorted_shard,
+        prepare=lambda _: shard_of(["0.png", "0.cls", "1.png", "1.cls", "2.png"]),
+    ),
+    "members of shards that are apart": Case(
+        "data check shards",
+        r"(--sort=name)",
+        sorted_shard,
+        prepare=lambda _: shard_of(["0.png", "1.png", "0.cls", "1.cls"]),
+    ),
+    "the images of a validation are others": Case(
+        "validate run --folds 2 --data moved --quiet",
+        r"Name the place of the run's images with (--data)",
+        "validate run --folds 2 {0} photos --quiet",
+        prepare=lambda _: write_image(
+            Path(shutil.copytree("photos", "moved"), "labeled", "cat", "x.png"), 600
+        ),
+    ),
+    "a run that is not complete": Case(
+        "compare run half --out compared",
+        r"'daso resume (half)' goes on",
+        resumed,
+        prepare=lambda _: Path(shutil.copytree("run", "half"), "summary.json").unlink(),
+    ),
+    "a row of a comparison": Case(
+        "compare run --baseline supervisd --out compared",
+        r"choose from (supervised)",
+        "compare run --baseline {0} --out compared",
+    ),
+    "rows of a table": Case(
+        "reproduce 1 --rows nothing --out table", r"unknown row 'nothing'; (--list)", "reproduce 1 {0} --out table"
+    ),
+    "no process": Case(
+        "reproduce 1 --jobs 0 --list --out table",
+        r"jobs = 0 .*must be at least (1)",
+        "reproduce 1 --jobs {0} --list --out table",
+    ),
+    "options of no engine": Case(
+        "reproduce 1 --list --engine-options timeout_min=9 --out table",
+        r"--engine-options and --wait need (--engine)",
+        "reproduce 1 --list --engine-options timeout_min=9 --out table {0} local",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp("table"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_trouble_is_gone_after_doing_as_advised(
+    name: str, place: Path, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(shutil.copytree(place, tmp_path / "here"))
+    do_as_advised(CASES[name], here, say, monkeypatch)
