@@ -72,6 +72,23 @@ def test_predict_finds_images_and_says_what_they_are(
     assert {row["error"] for row in rows} == {""}
 
 
+def test_further_frames_are_named_and_not_classified(
+    trained_folder: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    run, folder = trained_folder[1], tmp_path / "frames"
+    folder.mkdir()
+    frames = [Image.new("RGB", (12, 12), color) for color in ("red", "blue")]
+    for name in ("pages.tif", "moving.gif", "still.gif"):
+        further = {} if name == "still.gif" else {"save_all": True, "append_images": frames[1:]}
+        frames[0].save(folder / name, **further)
+    status, rows, said = predict(capsys, run, folder)
+    assert status == 0
+    assert {row["class"] for row in rows} == {"red"}
+    assert "2 files hold several frames or pages" in said
+    assert "moving.gif" in said
+    assert "several" not in predict(capsys, run, folder / "still.gif")[2]
+
+
 def test_predict_with_probabilities(trained_folder: tuple[Path, Path], capsys: Capture) -> None:
     images, run = trained_folder
     status, rows, _ = predict(capsys, run, images / "test", "--probabilities")

@@ -276,6 +276,23 @@ def test_what_storages_add_and_links_that_lead_nowhere(tmp_path: Path) -> None:
         (folder / place).unlink()
 
 
+def test_all_kinds_that_are_passed_over_are_one_note(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos")
+    for name in (
+        "a.txt",
+        "b.txt",
+        "c.txt",
+        "d.md",
+        "e.md",
+        *(f"{number}.x{number}" for number in range(25)),
+    ):
+        (folder / "unlabeled" / name).touch()
+    (note,) = read(folder)[2].splitlines()
+    assert "3 .txt files, such as" in note
+    assert "2 .md files, such as" in note
+    assert note.endswith("; 7 further kinds of files")
+
+
 def test_captions_are_no_splits(tmp_path: Path) -> None:
     labels = [
         f"{label},a {name} image" for label, name in zip(ROWS, ("train", "test") * 2, strict=True)

@@ -1,13 +1,18 @@
-"""What the system says of its memory, told by files of the test's own."""
+"""What the system says of its memory, told by files of the test's own, and what fits into it."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from label_sets import write_folder
+from PIL import Image
 
 from daso.data.images import memory
 from daso.data.images.memory import available_memory
+from daso.data.open import open_source
+from daso.errors import DataError
 
 
 @pytest.fixture
@@ -54,3 +59,21 @@ def test_where_nothing_is_said_nothing_is_known(
 def test_of_this_machine() -> None:
     known = available_memory()
     assert known is None or known > 2**20
+
+
+def test_color_is_counted_where_a_size_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channels are not known before anything is decoded: the headers tell them."""
+    images = write_folder(tmp_path / "color")
+    count = sum(1 for _ in images.rglob("*.png"))
+    gray = Path(shutil.copytree(images, tmp_path / "gray"))
+    for file in gray.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    monkeypatch.setattr(memory, "available_memory", lambda: 3 * count * 8 * 8 - 1)
+    with pytest.raises(DataError, match=f"{count} images of 8 x 8 pixels take"):
+        open_source(str(images), size=8)
+    assert open_source(str(gray), size=8).train.images.shape[1:] == (1, 8, 8)
+    monkeypatch.setattr(memory, "available_memory", lambda: count * 8 * 8 - 1)
+    with pytest.raises(DataError, match=f"{count} images of 8 x 8 pixels take"):
+        open_source(str(gray), size=8)
