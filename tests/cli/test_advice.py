@@ -83,9 +83,10 @@ def test_what_is_advised_to_calibrate_calibrates(
     if min(labeled) == 40:
         words = advised(said, r"To calibrate, (--holdout \d+) sets")
     else:  # there are too few to set any aside
-        number = int(advised(said, r"give (\d+) or more for validation")[0])
-        tiny(tmp_path / "more", (0, 0, 0), val=-(-number // 3))
-        words = ["--val", str(tmp_path / "more" / "val")]
+        found = re.search(r"give (\d+) or more for validation \((--val) FOLDER", said)
+        assert found
+        tiny(tmp_path / "more", (0, 0, 0), val=-(-int(found[1]) // 3))
+        words = [found[2], str(tmp_path / "more" / "val")]
     said = train(capsys, images, *QUICK, *words, "--out", tmp_path / "b")
     assert "not calibrated" not in said
     assert "few labels to learn from" not in said

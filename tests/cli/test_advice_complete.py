@@ -21,7 +21,9 @@ NAMED = re.compile(
     r"|\bpython -m daso[\w.]*|\btorchrun\b"
 )
 TESTS = ("cli/test_advice*.py", "report/test_advice*.py", "nets/test_advice*.py")
-GIVEN = re.compile(r"^(note: )?--[a-z-]+|\(--[a-z-]+(, \w+)?\)|^steps = 0 is out of range \(--steps\)")
+GIVEN = re.compile(
+    r"^(note: )?--[a-z-]+|\(--[a-z-]+(, \w+)?\)|^steps = 0 is out of range \(--steps\)"
+)
 """What was given and is refused, or where: the subject of a message, or a name in brackets."""
 NO_ADVICE = {
     r"^[A-Z][^;]*: daso [a-z]+ [^;]*$": "the list of verbs",
@@ -48,9 +50,9 @@ def patterns() -> list[re.Pattern[str]]:
         if file == Path(__file__):
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if NAMED.search(re.sub(r"[()\\]", "", node.value)):
-                    found.append(node.value)
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and NAMED.search(re.sub(r"[()\\]", "", text)):
+                found.append(text)
     return [re.compile(text) for text in found if _is_pattern(text)]
 
 

@@ -64,8 +64,8 @@ def test_a_prediction_is_written_and_resumed_as_advised(
         partial.write_text(written)
         status, said = say("predict", run, photos, "--out", tmp_path / "x.csv")
         assert status != 0
-        assert "--resume" in said
         assert "delete it" in said
+        assert ("continue it with --resume, or delete it" in said) == (not written)
         if written:
             said = say("predict", run, photos, "--out", tmp_path / "x.csv", "--resume")[1]
             assert "delete it" in said

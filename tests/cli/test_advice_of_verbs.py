@@ -107,7 +107,7 @@ CASES: dict[str, Case] = {
     ),
     "undone without applying": Case(
         "label photos --undo",
-        r"--undo goes with (--apply)",
+        r"goes with (--apply)",
         "label photos {0} --undo",
         then="0 files were put back",
     ),
@@ -141,7 +141,7 @@ CASES: dict[str, Case] = {
         "data check damaged", r"and 2 more \((--all) lists them\)", "data check damaged {0}", status=1
     ),
     "a check of images that are made smaller": Case(
-        "data check large", r"training uses 32 x 32.* \((--size) changes it\)", "data check large {0} 99"
+        "data check large", r"training uses \d+ x \d+.* \((--size) changes it\)", "data check large {0} 99"
     ),
     "images that are enlarged": Case(
         "data check photos --size 40", r"give a smaller (--size)", "data check photos {0} 8"
@@ -163,7 +163,7 @@ CASES: dict[str, Case] = {
     ),
     "labels that are drawn": Case(
         "validate drawn --folds 2",
-        r"(evaluate) the run on a test set",
+        r"larger set \(--labeled-head\): (evaluate) the run on a test set",
         "{0} drawn",
         prepare=lambda _: trained("photos", "--out", "drawn", "--labeled-head", "2"),
     ),
@@ -220,7 +220,7 @@ CASES: dict[str, Case] = {
         "compare run --baseline {0} --out compared",
     ),
     "rows of a table": Case(
-        "reproduce 1 --rows nothing --out table", r"unknown row 'nothing'; (--list)", "reproduce 1 {0} --out table"
+        "reproduce 1 --rows nothing --out table", r"unknown \w+ \S+; (--list) shows", "reproduce 1 {0} --out table"
     ),
     "no process": Case(
         "reproduce 1 --jobs 0 --list --out table",

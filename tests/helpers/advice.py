@@ -50,7 +50,7 @@ def little_memory(patch: pytest.MonkeyPatch) -> None:
 
 def trained(*words: str) -> None:
     method = ["--method", "supervised", "--size", "8"]
-    assert main(["train", *words, *method, *quick("")]) == 0
+    assert main(["train", *words, *method, *quick(" ".join(words))]) == 0
 
 
 def write_place(place: Path) -> Path:

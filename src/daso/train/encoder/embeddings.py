@@ -305,9 +305,9 @@ def _computer(
             versions.append(torch.cat(parts))
         embeddings = torch.stack(versions, 1)
         if not bool(embeddings.isfinite().all()):
-            raise DataError(
-                "the backbone returns NaN or infinity for some images; use --precision float32"
-            )
+            low = network.precision != "float32"
+            cure = "--precision float32" if low else "another network"
+            raise DataError(f"the backbone returns NaN or infinity for some images; use {cure}")
         return embeddings
 
     return compute
