@@ -100,7 +100,8 @@ def test_a_changed_configuration_is_restored_as_advised(
     for verb, words in verbs.items():
         status, said = say(*words)
         assert status == 1, verb
-        assert "undo the change" in said, verb
+        assert "undo the change, or start a new run with 'daso train'" in said, verb
+    assert say("train", "--like", run, "--quiet", "--out", tmp_path / "new")[0] == 0
     config.write_text(re.sub(r'("learning_rate": )[\d.]+', r"\g<1>7.0", content))
     assert config.read_text() != content
     for verb, words in (verbs | whole).items():

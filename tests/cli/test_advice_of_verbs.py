@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import io
 import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import TextIO
 
+import numpy as np
 import pytest
+import torch
 from advice import Case, do_as_advised, little_memory, trained, write_place
 from label_sets import label_some, pixels, png, write_image
 
 from daso.cli import main
+from daso.export.facts import ModelFacts
+from daso.reproduce import campaign
+from daso.reproduce.campaign import Campaign
+from daso.reproduce.scales import SCALES
 from tests.conftest import Say
 
 
@@ -55,6 +64,44 @@ def moved_after_training(patch: pytest.MonkeyPatch) -> None:
 
 def hidden_class(patch: pytest.MonkeyPatch) -> None:
     label_some(Path("photos"), {0: ".x"})
+
+
+def no_dogs(patch: pytest.MonkeyPatch) -> None:
+    estimated = (np.array([1.0, 0.0]), "a test")
+    patch.setattr(ModelFacts, "estimate_distribution", lambda *_: estimated)
+
+
+def predicted_alike() -> str:
+    """Compare what the file and the run answer, in the precision that is advised."""
+    answers = []
+    for model in ("model.safetensors", "half"):
+        words = ["--precision", "float32", "--probabilities", "--out", f"{model}.csv"]
+        assert main(["predict", model, "photos/test", *words]) == 0
+        rows = csv.reader(Path(f"{model}.csv").read_text().splitlines()[1:])
+        answers.append([[float(cell) for cell in row[2:5]] for row in rows])
+    np.testing.assert_allclose(*answers, atol=1e-6)
+    return "predict model.safetensors photos/test"
+
+
+def no_tracing(patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("an operation without a name")
+
+    patch.setattr(torch.export, "export", fail)
+
+
+def begun(weights: Path | None = None) -> None:
+    for name in ("weights", "others"):
+        Path(name).write_text(name)
+    Campaign(Path("begun"), SCALES["smoke"], Path(), "cpu", (), weights).begin()
+
+
+def no_locks(patch: pytest.MonkeyPatch) -> None:
+    def lock(file: TextIO, how: int) -> None:
+        if "begun" in file.name:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    patch.setattr(campaign.fcntl, "flock", lock)
 
 
 CASES: dict[str, Case] = {
@@ -231,6 +278,68 @@ CASES: dict[str, Case] = {
         "reproduce 1 --list --engine-options timeout_min=9 --out table",
         r"--engine-options and --wait need (--engine)",
         "reproduce 1 --list --engine-options timeout_min=9 --out table {0} local",
+    ),
+    "a class that is estimated to be absent": Case(
+        "predict run photos/test --prior estimated",
+        r"no image of dog, so none is classified as such; if that is wrong, use another (--prior)",
+        "predict run photos/test {0} uniform",
+        prepare=no_dogs,
+    ),
+    "a check that refuses": Case(
+        "data check damaged",
+        r"correct what is refused, or leave it out with (--skip-bad)",
+        "train damaged --method supervised --size 8 --out new {0}",
+    ),
+    "no place to put the answer": Case(
+        "predict run photos/test --out",
+        r"'(?:daso )?(.+ --help)' lists all options",
+        "{0}",
+        then="--out",
+    ),
+    "more of a method": Case(
+        "methods", r"daso (methods) NAME shows hyper-parameters", "{0} fixmatch", then="--threshold"
+    ),
+    "adjusted without a training": Case(
+        "methods --json",
+        r"measured beside every run; daso (predict --logit-adjusted)",
+        "{0} run photos/test",
+        then="class",
+    ),
+    "an export in another precision": Case(
+        "export half --format safetensors --out model.safetensors",
+        r"daso (predict --precision float32) matches this file",
+        predicted_alike,
+        prepare=lambda _: trained("photos", "--out", "half", "--precision", "bfloat16"),
+    ),
+    "a network that no format expresses": Case(
+        "export run --format onnx --out model.onnx",
+        r"cannot express this network: .*; use (--format safetensors)",
+        "export run {0} --out model.safetensors",
+        prepare=no_tracing,
+    ),
+    "a campaign of another scale": Case(
+        "reproduce 1 --scale lite --table-only --out begun",
+        r"begun holds a campaign of --scale smoke; use another (--out)",
+        "reproduce 1 --scale lite --table-only {0} other",
+        prepare=lambda _: begun(),
+    ),
+    "a campaign of other weights": Case(
+        "reproduce 1 --table-only --out begun --weights others",
+        r"begun holds a campaign that starts from .*; use another (--out)",
+        "reproduce 1 --scale smoke --table-only {0} other --weights others",
+        prepare=lambda _: begun(Path("weights")),
+    ),
+    "a campaign whose weights were changed": Case(
+        "reproduce 1 --table-only --out begun --weights weights",
+        r"weights has changed since the campaign began; restore it, or use another (--out)",
+        "reproduce 1 --scale smoke --table-only {0} other --weights weights",
+        prepare=lambda _: (begun(Path("weights")), Path("weights").write_text("more")),
+    ),
+    "a campaign on a file system without locks": Case(
+        "reproduce 1 --scale smoke --table-only --out begun",
+        r"cannot lock begun: .* this file system lacks.*; use another (--out)",
+        "reproduce 1 --scale smoke --table-only {0} other",
+        prepare=no_locks,
     ),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,7 +19,7 @@ from label_sets import label_some, write_image
 
 from daso.errors import RunError
 from daso.nets import convert
-from daso.nets.network import build_encoder
+from daso.nets.network import Network, build_encoder
 from daso.nets.pretrained.timm_import import import_timm
 from daso.report.figures import draw
 from daso.train.step import mapped_tables
@@ -93,6 +94,16 @@ def full_place(patch: pytest.MonkeyPatch, name: str) -> None:
 
     own = SimpleNamespace(TemporaryFile=create, gettempdir=tempfile.gettempdir)
     patch.setattr(mapped_tables, "tempfile", own)
+
+
+def overflowing(patch: pytest.MonkeyPatch) -> None:
+    real = Network.forward
+
+    def forward(network: Network, images: torch.Tensor) -> torch.Tensor:
+        features = real(network, images)
+        return features if network.precision == "float32" else torch.full_like(features, np.inf)
+
+    patch.setattr(Network, "forward", forward)
 
 
 DASO = FIXMATCH.replace("fixmatch", "fixmatch+daso")
@@ -288,7 +299,7 @@ CASES: dict[str, Case] = {
         prepare=full_disk,
     ),
     "plots that could not be drawn": Case(
-        TRAIN, r"no plots: .*'daso (plot new)' draws them", "{0}", then="new/", prepare=no_plots
+        TRAIN, r"no plots: .*'daso (plot [^']+)' draws them", "{0}", then="new/", prepare=no_plots
     ),
     "a class of which none is held out": Case(
         "train bare --method supervised --size 8 --out new",
@@ -382,7 +393,7 @@ CASES: dict[str, Case] = {
     ),
     "too few images to calibrate": Case(
         TRAIN,
-        r"50 other labeled images: 'daso (calibrate new) IMAGES'",
+        r"\d+ other labeled images: 'daso (calibrate \S+) IMAGES'",
         "{0} others --device cpu",
         then="temperature",
         prepare=other_images,
@@ -398,6 +409,12 @@ CASES: dict[str, Case] = {
         r"has no room for a table.* or use a method without such a table \((fixmatch\+daso)\)",
         "train photos --method {0} --size 8 --out new --cache kept --memory 0",
         prepare=lambda patch: full_place(patch, "kept"),
+    ),
+    "embeddings that low precision cannot hold": Case(
+        f"{TRAIN} --network run --freeze --embedding-folder fresh --precision bfloat16",
+        r"NaN or infinity for some images; use (--precision float32)",
+        f"{TRAIN} --network run --freeze --embedding-folder fresh {{0}}",
+        prepare=overflowing,
     ),
 }  # fmt: skip
 
