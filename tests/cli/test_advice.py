@@ -133,7 +133,8 @@ def test_a_folder_with_a_run_is_resumed_and_one_without_is_not(
     images, run, notes = tiny(tmp_path / "images", test=2), tmp_path / "run", tmp_path / "notes"
     train(capsys, images, *QUICK, "--out", run)
     assert main(["train", str(images), "--out", str(run)]) == 1
-    assert main(advised(capsys.readouterr().err, r"'daso (resume [^']+)'")) == 0
+    said = capsys.readouterr().err
+    assert main(advised(said, r"resume its run with 'daso (resume [^']+)', or use")) == 0
     notes.mkdir()
     (notes / "a.txt").write_text("hi")
     assert main(["train", str(images), "--out", str(notes)]) == 1

@@ -1,10 +1,9 @@
 """What messages of the source advise is done by a test, or stands below with a reason.
 
 Advice is recognized by what it names: an option, a command or a package. It is done if a string of
-the tests of advice, in ``TESTS``, has its words: the name, and at least a word beside it. A new
-message fails here until a case of a table in ``TESTS`` does as it says (see ``helpers/advice.py``).
-Advice that names nothing of the kind ("remove it") is not recognized, and of two messages that advise
-the same in the same words one case is enough.
+the tests of advice, in ``TESTS``, has its words: the name, and at least a word beside it; and every
+message needs a string of its own. So a new message fails here until a case of a table in ``TESTS``
+does as it says (see ``helpers/advice.py``). Advice that names nothing ("remove it") is not recognized.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import ast
 import re
 from pathlib import Path
 
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 from test_advice_words import ROOT, texts
 
 from daso.cli import VERBS
@@ -28,7 +29,7 @@ NO_ADVICE = {
     r"^[A-Z][^;]*: daso [a-z]+ [^;]*$|^daso: |usage: ": "help",
     r"pip install '?(daso\[|\{)": "test_advice_words.py: the extra exists and has the package",
     r"labels? of daso label|daso label (printed|is empty)": "the page, as a noun",
-    r"daso predict (\{\}|divides|answers)": "a fact in a report",
+    r"daso train refuses|daso predict (\{\}|divides|answers)": "a fact, not advice",
     r"^with --align False": "why an option has no effect",
     r"ImageNet's in the paper": "needs weights of ImageNet",
     r"a longer --warmup-steps|a lower --threshold uses|or lower --learning-rate|check some of them": "report/test_checks.py: the method has the option; what it does to a training is not tested",
@@ -57,8 +58,8 @@ def done() -> list[str]:
         if file != Path(__file__)
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
     )
-    texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return sorted(text for text in texts if NAMED.search(re.sub(r"[()\\]", "", text)))
+    texts = (n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return [text for text in texts if NAMED.search(re.sub(r"[()\\]", "", text))]
 
 
 def is_named(words: str) -> bool:
@@ -82,7 +83,9 @@ def covers(text: str, message: str) -> bool:
 def test_all_advice_is_done_by_a_test() -> None:
     messages, strings = advice(), done()
     left = [text for text in messages if not any(re.search(one, text) for one in NO_ADVICE)]
-    undone = [text for text in left if not any(covers(string, text) for string in strings)]
+    table = csr_array([[covers(string, text) for string in strings] for text in left], dtype=int)
+    of_text = maximum_bipartite_matching(table, perm_type="column")
+    undone = [text for text, string in zip(left, of_text, strict=True) if string < 0]
     assert not undone, "\n".join(f"{messages[text]}: {text}" for text in undone)
     for pattern in NO_ADVICE:
         assert any(re.search(pattern, text) for text in messages), f"of no message: {pattern}"

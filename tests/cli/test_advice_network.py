@@ -108,6 +108,7 @@ def test_a_named_data_set_is_given_or_fetched(
     status, said = train(say, words)
     assert status == 1
     assert "give their place with --data, or add --download." in said
+    assert "and give their place with --data" in said
     status, said = train(say, f"{words} --data {cifar10_folder / 'cifar10'}")
     assert status == 0, said
 

@@ -122,7 +122,7 @@ def test_another_place_is_named_as_advised(
     next((other / "labeled" / "cat").iterdir()).unlink()
     status, said = say("evaluate", run, "--data", other)
     assert status == 1
-    (option,) = re.findall(r"name the run's images with (--\w+)", said)
+    (option,) = re.findall(r"name the run's images with (--data)", said)
     assert say("evaluate", run, option, place / "photos")[0] == 0
 
     words = ["train", place / "photos", "--method", "supervised", "--steps", "1", *QUICK]

@@ -257,7 +257,7 @@ CASES: dict[str, Case] = {
     ),
     "a run that is not complete": Case(
         "compare run half --out compared",
-        r"'daso resume (half)' goes on",
+        r"is not complete; 'daso resume (\S+)' goes on",
         resumed,
         prepare=lambda _: Path(shutil.copytree("run", "half"), "summary.json").unlink(),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -83,14 +84,31 @@ def test_a_command_that_is_stopped_while_it_reads_images_starts_again(
     assert advice not in said
 
 
+class AtOnce(Stop):
+    """A request to stop after the first step."""
+
+    def __call__(self) -> bool:
+        self.signal = signal.SIGINT
+        return True
+
+
+def test_a_training_that_is_stopped_is_resumed_as_advised(
+    place: Path, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("train", place / "photos", "--method", "supervised", "--size", "8", *OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr("daso.cli.training.session.Stop", AtOnce)
+        status, said = say(*words, "--out", tmp_path / "new")
+    assert status == 128 + signal.SIGINT
+    (command,) = re.findall(r"stopped after step 1 of 2; 'daso (resume [^']+)' resumes from", said)
+    status, said = say(*command.split())
+    assert status == 0, said
+    assert "resuming from step 1" in said
+
+
 def test_a_validation_that_is_stopped_is_resumed_by_the_same_command(
     place: Path, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class AtOnce(Stop):
-        def __call__(self) -> bool:
-            self.signal = signal.SIGINT
-            return True
-
     run = shutil.copytree(place / "run", tmp_path / "run")
     command = ("validate", run, "--folds", "2", "--steps", "3")
     with monkeypatch.context() as patch:

@@ -184,7 +184,7 @@ CASES: dict[str, Case] = {
     ),
     "a damaged image": Case(
         "train damaged --method supervised --size 8 --out new",
-        r"(--skip-bad)",
+        r"Repair or remove them, or leave them out: (--skip-bad)",
         "train damaged --method supervised --size 8 --out new {0}",
     ),
     "one image in two parts": Case(
@@ -323,6 +323,12 @@ CASES: dict[str, Case] = {
         f"{TRAIN} --steps 9 --learning-rate 1e30",
         r"a lower (--learning-rate)",
         f"{TRAIN} --steps 9 {{0}} 0.01",
+    ),
+    "a loss of NaN that is rolled back": Case(
+        f"{TRAIN} --steps 2 --evaluate-every 2 --learning-rate 1e30 --rollbacks 150",
+        r"'daso (resume \S+ --on-divergence rollback)' .* with half the learning rate",
+        "{0} --quiet",
+        then="2 steps in",
     ),
     "less than no memory": Case(
         f"{TRAIN} --memory -1", r"--memory.* must be at least (0)", f"{TRAIN} --memory {{0}}"

@@ -198,7 +198,8 @@ def _features(
 
 
 def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features, dim=1, eps=1e-8)
+    """Return features of unit length; those of a diverged training that overflow have none."""
+    return F.normalize(features.nan_to_num(), dim=1, eps=1e-8)
 
 
 def _queue(training: Training) -> PrototypeQueue | None:
