@@ -188,7 +188,7 @@ CASES: dict[str, Case] = {
         "data check damaged", r"and 2 more \((--all) lists them\)", "data check damaged {0}", status=1
     ),
     "a check of images that are made smaller": Case(
-        "data check large", r"training uses \d+ x \d+.* \((--size) changes it\)", "data check large {0} 99"
+        "data check large", r"training uses 32 x 32.* \((--size) changes it\)", "data check large {0} 99"
     ),
     "images that are enlarged": Case(
         "data check photos --size 40", r"give a smaller (--size)", "data check photos {0} 8"
