@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
+import quick_defaults  # noqa: F401 - for its effect
 from PIL import Image
 
 from daso.cli import main

@@ -24,6 +24,7 @@ PROCESSES.set_forkserver_preload(
         "daso.reproduce.campaign",
         "sklearn.datasets",
         "torch._dynamo",
+        "quick_defaults",
     ]
 )
 

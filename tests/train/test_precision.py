@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from quick_defaults import MEASURING
 
 from daso.cli import main
 from daso.data.benchmarks.download import cache_folder
@@ -37,6 +38,7 @@ Machine = Callable[..., list[float]]
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     """Return a function that pretends another processor and returns what will have been measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "_choose_on_cpu", MEASURING)
 
     def pretend(gain: float, *, units: tuple[str, ...] = ("amx",), arch: str = "x86_64") -> Any:
         measured: list[float] = []
