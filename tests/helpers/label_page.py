@@ -13,11 +13,10 @@ expect.set_options(timeout=60_000)
 class Labeling(Visit):
     """Pages of daso label."""
 
-    def label(
-        self, served: Served, view: str = "suggested", width: int = 1280, theme: str = "light"
-    ) -> Page:
-        page = self.open(f"{served.address}#{view}", width, theme)
-        page.wait_for_selector("body[data-ready=yes] #view[aria-busy=false]")
+    def label(self, served: Served, width: int = 1280) -> Page:
+        """Open the page and wait for its first image: until then there is nothing that a key is about."""
+        page = self.open(f"{served.address}#suggested", width)
+        page.wait_for_selector("body[data-ready=yes] #view .big img")
         return page
 
 

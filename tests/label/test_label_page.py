@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import NEEDS_CHROMIUM
-from forked import finish, start
+from forked import Command, popen
 from label.conftest import LABELED, Served
 from label.test_preparation import Gate
 from label_page import Labeling, key_of, label_by_keys, settled, shown_name, truth, until
 from playwright.sync_api import expect
+from ports import free_port
 
 from daso.data.journal import Journal
 from daso.errors import DataError
@@ -22,9 +25,19 @@ TRAIN = ("--steps", "30", "--network", "small-4", "--method", "supervised+la", "
 
 
 def test_a_person_labels_undoes_confirms_trains_and_sees_new_numbers(
-    visit: Labeling, serve: Callable[..., Served], photos: Path
+    visit: Labeling,
+    serve: Callable[..., Served],
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    finish(start(str))  # what trainings are forked from takes its time to import daso
+    training: list[Command] = []
+
+    def held(words: Sequence[str], **options: Any) -> Command:
+        training.append(popen(words, **options))
+        training[-1].send_signal(signal.SIGSTOP)
+        return training[-1]
+
+    monkeypatch.setattr("daso.label.training.subprocess.Popen", held)
     served = serve(photos, train=TRAIN)
     page = visit.label(served)
     done = label_by_keys(page, 12)
@@ -69,6 +82,7 @@ def test_a_person_labels_undoes_confirms_trains_and_sees_new_numbers(
     page.locator("#train-button").click()
     page.locator("#train-start").click()
     expect(page.locator("[role=progressbar]")).to_be_visible()
+    training[0].send_signal(signal.SIGCONT)  # it may be over before the page looks again
     page.keyboard.press("Alt+1")  # labeling goes on meanwhile
     label_by_keys(page, 3)
     page.locator("#train-button").click()
@@ -89,7 +103,7 @@ def test_a_person_labels_undoes_confirms_trains_and_sees_new_numbers(
 def test_what_could_not_be_sent_is_sent_once_when_the_server_is_back(
     visit: Labeling, serve: Callable[..., Served], photos: Path
 ) -> None:
-    served = serve(photos)
+    served = serve(photos, port=free_port())
     page = visit.label(served)
     done = label_by_keys(page, 2)
     settled(page)

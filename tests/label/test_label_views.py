@@ -37,7 +37,6 @@ def test_a_grid_is_used_by_keys_and_by_mouse(visit: Labeling, served: Served) ->
     for _ in range(5):
         page.keyboard.press("u")
     settled(page)
-    page.wait_for_timeout(100)
     assert not set(served.labels) & set(names)
 
 
@@ -48,7 +47,6 @@ def test_more_like_this_and_check_labels(
     shutil.move(wrong, photos / "labeled" / "one" / wrong.name)  # a zero among the ones
     served = serve(photos)
     page = visit.label(served)
-    expect(page.locator(".big")).to_be_visible()
     page.keyboard.press("f")
     expect(page.locator(".query figure img")).to_be_visible()
     expect(page.locator(".grid .tile").first).to_be_focused()
@@ -121,7 +119,15 @@ def test_hundreds_of_classes_are_searched(
     assert served.labels == {name: "species 273"}
 
 
-VIEWS = ("suggested", "confirm", "similar/3", "check", "progress", "train")
+VIEWS = {
+    "suggested": ".big img",
+    "confirm": ".grid .tile",
+    "similar/3": ".query + .grid .tile",
+    "check": ".versus, .state .mark.check",
+    "progress": ".bars li",
+    "train": "#train-start",
+}
+"""Views, and what each shows when it has heard from the server."""
 
 
 @pytest.mark.parametrize("windows", [[(390, "light")], [(1280, "dark"), (2560, "light")]])
@@ -130,10 +136,11 @@ def test_every_view_fits_is_accessible_and_follows_the_theme(
 ) -> None:
     page = visit.label(served, width=windows[0][0])
     backgrounds = set()
-    for view in VIEWS:
+    for view, shown in VIEWS.items():
         page.evaluate(f"location.hash = {view!r}")
-        page.wait_for_timeout(400)
-        expect(page.locator("#view h2").first).to_be_visible()
+        expect(
+            page.locator(f"body[data-view={view.split('/')[0]}]").locator(shown).first
+        ).to_be_visible()
         for width, theme in windows:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
