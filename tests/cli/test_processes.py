@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import socket
 import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from random import SystemRandom
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from forked import finish, run_script, start
+from ports import free_port
 from sklearn.datasets import load_digits
 
 from daso.nets.network import build_encoder
@@ -52,7 +50,7 @@ import torch
 torch.set_default_dtype(torch.float64)  # where a true difference is larger than rounding
 torch.Tensor.float = torch.Tensor.double
 compiled = torch.compile
-torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="aot_eager")
+torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="eager")
 from daso.cli import main
 status = main()
 from shared_training import assert_no_threads_of_the_group
@@ -62,14 +60,6 @@ raise SystemExit(status)
 OPTIONS = "--labeled-head 20 --unlabeled-head 40 --gamma-labeled 10 --gamma-unlabeled 10 --batch 8 --device cpu"
 OPTIONS += " --evaluate-every 4 --learning-rate 0.01 --quiet --precision float32"
 OPTIONS += " --method fixmatch+daso --histogram-period 4"
-
-
-def free_port() -> str:
-    """Return a port that is free, of those that the system gives nobody who asks for any: it stays so."""
-    while True:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", SystemRandom().randrange(10_000, 30_000)))
-            return str(probe.getsockname()[1])
 
 
 class Machines:
@@ -94,7 +84,7 @@ class Machines:
 
     def start(self, *arguments: str | Path) -> list[BaseProcess]:
         command = ["train", "own.npz", "--out", self.place / "run", *OPTIONS.split(), *arguments]
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
         return [
             self._start(where | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, *command)
             for rank in (0, 1)

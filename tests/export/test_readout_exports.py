@@ -28,8 +28,8 @@ def silent(_: str) -> None:
 def large(pool: DecodedImages | None) -> DecodedImages:
     """Return the digits in three colors, 80 x 72 pixels: larger than patches are taken from."""
     assert pool is not None
-    sized = np.repeat(np.repeat(pool.images[:1000], 10, 2), 9, 3)
-    return DecodedImages(np.concatenate([sized, sized // 2, 255 - sized], 1), pool.labels[:1000])
+    sized = np.repeat(np.repeat(pool.images, 10, 2), 9, 3)
+    return DecodedImages(np.concatenate([sized, sized // 2, 255 - sized], 1), pool.labels)
 
 
 def vectors(pool: DecodedImages | None) -> DecodedImages:
@@ -48,7 +48,9 @@ def test_all_formats_answer_as_the_run(
     source = digits
     if kind != "gray":
         change = vectors if kind == "vectors" else large
-        pools = {"train": change(digits.train), "test": change(digits.test)}
+        assert digits.test is not None
+        test = DecodedImages(digits.test.images[:80], digits.test.labels[:80])
+        pools = {"train": change(digits.train), "test": change(test)}
         source = dataclasses.replace(digits, mean=None, std=None, flip=kind != "vectors", **pools)
     # The last features to choose from are the mirrored ones, if the data may be mirrored.
     monkeypatch.setattr(readout, "choose", lambda forms, *rest: choose(forms[-1:], *rest))
