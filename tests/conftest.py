@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ from PIL import Image
 
 from daso.cli import main
 from daso.data.benchmarks.cifar import CIFAR10
-from daso.data.longtail import SplitOptions
+from daso.data.draws import longtail_split
+from daso.data.longtail import SplitOptions, longtail_counts, unlabeled_counts
 from daso.data.open import open_source
 from daso.data.source import Source
 from daso.report.figures import draw
@@ -51,6 +53,7 @@ MARKS = {
         "test_label_process.py",
         "test_label_trainer.py",
         "test_minutes_benchmark.py",
+        "test_predict_resumed.py",
         "test_processes.py",
         "test_reproduce.py",
         "test_serve.py",
@@ -62,31 +65,39 @@ MARKS = {
         "test_workers.py",
     ],
     "slow": [
-        "test_advice_table.py",
-        "test_advice_of_verbs.py",
         "test_advice_of_runs.py",
+        "test_advice_of_verbs.py",
+        "test_advice_table.py",
         "test_beliefs.py",
         "test_cli_demo.py",
         "test_compiled_step.py",
         "test_damaged_files.py",
+        "test_divergence.py",
+        "test_embed.py",
         "test_estimator.py",
         "test_estimator_benchmark.py",
+        "test_estimator_inputs.py",
+        "test_every_statement.py",
         "test_export.py",
         "test_export_kinds.py",
         "test_figures.py",
         "test_folds.py",
+        "test_generations.py",
+        "test_html_damaged.py",
         "test_like.py",
         "test_notes.py",
+        "test_onnx_runtime.py",
         "test_pause.py",
         "test_plain_networks.py",
-        "test_predict.py",
         "test_pretended_cuda.py",
+        "test_pretended_graphs.py",
         "test_pretrained.py",
         "test_pretrained_runs.py",
         "test_probe.py",
         "test_readout_exports.py",
         "test_readout_runs.py",
         "test_recompute.py",
+        "test_retraining.py",
         "test_run_pictures.py",
         "test_stages.py",
         "test_strong_side.py",
@@ -104,6 +115,12 @@ MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
 Say = Callable[..., tuple[int, str]]
 """Runs the command line; returns status and what was printed."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that `make quick` does not run: to import what they need takes seconds."""
+    left_out = re.findall(r"not (\w+)", config.option.markexpr)
+    return any(collection_path.name in MARKS.get(mark, ()) for mark in left_out) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -168,6 +185,19 @@ def with_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def digits() -> Source:
     """Return the digits, which come with scikit-learn."""
     return open_source("digits")
+
+
+@pytest.fixture(scope="session")
+def long_tailed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return digits: rows and labels, 30 of the most frequent class and -1 from there on; test rows and labels."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)  # noqa: N806 - as scikit-learn names it
+    counts = longtail_counts(30, 15, 10), unlabeled_counts("uniform", 60, 1, 10)
+    parts = longtail_split(y, *counts, holdout=600, seed=1)
+    rows = np.concatenate([parts.labeled, parts.unlabeled])
+    labels = np.concatenate([y[parts.labeled], np.full(len(parts.unlabeled), -1)])
+    return X[rows], labels, X[parts.holdout], y[parts.holdout]
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,27 @@
-"""The estimator: scikit-learn's contract, labels that are missing, images, features, pickles."""
+"""The estimator: scikit-learn's contract, what unlabeled rows bring, chance, early stopping, pickles."""
 
 from __future__ import annotations
 
 import io
 import pickle
 import pickletools
-import warnings
 from typing import Any
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from estimators import small
 from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from torch import nn
 
 from daso import DASOClassifier
-from daso.data.draws import longtail_split, split_holdout
-from daso.data.longtail import longtail_counts, unlabeled_counts
-from daso.errors import DataError, OptionError
-from daso.estimator.labels import read_labels, unlabeled_rows
+from daso.data.draws import split_holdout
 
 
 @parametrize_with_checks([DASOClassifier("fixmatch+daso", steps=6, n_networks=1), DASOClassifier()])
@@ -34,34 +29,6 @@ def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     # Where an accuracy is asked for, the training is longer.
     is_accurate = estimator.steps and check.func.__name__ == "check_classifiers_train"
     check(clone(estimator).set_params(steps=20) if is_accurate else estimator)
-
-
-def small(**options: Any) -> DASOClassifier:
-    defaults = {
-        "method": "fixmatch+daso",
-        "steps": 30,
-        "random_state": 0,
-        "device": "cpu",
-        "network": "mlp-32",
-        "n_networks": 1,
-    }
-    return DASOClassifier(**{**defaults, **options})
-
-
-@pytest.fixture(scope="module")
-def long_tailed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return digits: rows and labels, 30 of the most frequent class and -1 from there on; test rows and labels."""
-    X, y = load_digits(return_X_y=True)
-    parts = longtail_split(
-        y, longtail_counts(30, 15, 10), unlabeled_counts("uniform", 60, 1, 10), holdout=600, seed=1
-    )
-    labels = np.concatenate([y[parts.labeled], np.full(len(parts.unlabeled), -1)])
-    return (
-        X[np.concatenate([parts.labeled, parts.unlabeled])],
-        labels,
-        X[parts.holdout],
-        y[parts.holdout],
-    )
 
 
 def test_unlabeled_rows_help_the_rare_classes(long_tailed: Any) -> None:
@@ -93,92 +60,6 @@ def test_the_default_reads_the_unlabeled_rows_and_trains_nothing(long_tailed: An
     np.testing.assert_array_equal(model.pseudo_labels_, model.predict(X[y == -1]))
     clone_of_it = clone(model).fit(X, y)
     np.testing.assert_array_equal(clone_of_it.predict_proba(test), model.predict_proba(test))
-
-
-def test_which_labels_are_missing() -> None:
-    for labels, classes, codes in (
-        ([2, 0, -1, 2], [0, 2], [1, 0, -1, 1]),
-        ([-1, 1, 1, -1], [-1, 1], [0, 1, 1, 0]),
-        ([-1, 0, 1, 1], [0, 1], [-1, 0, 1, 1]),
-        ([-1.0, 0.0, 1.0, 3.0], [0, 1, 3], [-1, 0, 1, 2]),
-        ([np.nan, -1.0, 1.0, 1.0], [-1, 1], [-1, 0, 1, 1]),
-        (["b", None, "a", np.nan], ["a", "b"], [1, -1, 0, -1]),
-        (["-1", "a", "b", "b"], ["a", "b"], [-1, 0, 1, 1]),
-        (["nan", "a", "b", "None"], ["a", "b"], [-1, 0, 1, -1]),
-        (["-1", "1", "1", "-1"], ["-1", "1"], [0, 1, 1, 0]),
-        (["-1", "0", "1", "1"], ["0", "1"], [-1, 0, 1, 1]),
-        (["-1", None, -1, "a", "b"], ["a", "b"], [-1, -1, -1, 0, 1]),
-        (["", " ", "null", "<NA>", "a", "b"], ["a", "b"], [-1, -1, -1, -1, 0, 1]),
-        ([5, None, -1, 7], [-1, 5, 7], [1, -1, 0, 2]),
-        ([True, False, False, True], [False, True], [1, 0, 0, 1]),
-    ):
-        kind = object if any(value is None for value in labels) else None
-        y = np.array(labels, dtype=kind)
-        found, indices = read_labels(y, "it")
-        assert (found.tolist(), indices.tolist()) == (classes, codes), labels
-        assert unlabeled_rows(y, found).tolist() == [code < 0 for code in codes], labels
-
-
-def test_masked_labels_are_missing(long_tailed: Any) -> None:
-    masked = np.ma.masked_array([0, 1, 2], [0, 0, 1])
-    assert read_labels(masked, "it")[1].tolist() == [0, 1, -1]
-    X, y, test, truth = long_tailed
-    model = small(steps=5).fit(X, y)
-    hidden = np.ma.masked_array(truth, truth == 2)
-    expected = np.mean(model.predict(test[truth != 2]) == truth[truth != 2])
-    assert model.score(test, hidden) == expected
-
-
-def test_labels_that_are_no_classes_are_refused() -> None:
-    for labels, message in (
-        (None, "requires y to be passed"),
-        ([None] * 4, "all 4 labels are missing"),
-        ([-1] * 4, "all 4 labels are missing"),
-        ([-1.0] * 4, "all 4 labels are missing"),
-        (["a", None, "a", "a"], "one class: 'a'"),
-        ([3, 3, 3, 3], "at least two classes"),
-        (["a", 1, "a", 1], "several types"),
-        ([b"a", b"b"], "decode"),
-        ([0.5, 1.5, 0.1, 0.2], "Unknown label type"),
-    ):
-        y: Any = labels
-        if labels is not None:
-            is_object = isinstance(labels[0], str | None)
-            y = np.array(labels, dtype=object if is_object else None)
-        with pytest.raises(ValueError, match=message):
-            read_labels(y, "it")
-    # -1 and one other are two classes.
-    assert read_labels(np.array([-1, 2, 2, 2]), "it")[0].tolist() == [-1, 2]
-
-
-def test_unlabeled_rows_may_come_apart(long_tailed: Any) -> None:
-    X, y, test, _ = long_tailed
-    together = small().fit(X, y)
-    apart = small().fit(X[y >= 0], y[y >= 0], X_unlabeled=X[y < 0])
-    np.testing.assert_array_equal(together.predict_proba(test), apart.predict_proba(test))
-    np.testing.assert_array_equal(together.pseudo_labels_, apart.pseudo_labels_)
-
-
-def test_names_of_classes_come_back(long_tailed: Any) -> None:
-    X, y, test, _ = long_tailed
-    names = np.array([f"digit {k}" for k in range(10)], dtype=object)
-    named = np.where(y < 0, None, names[y])
-    model, numbered = small().fit(X, named), small().fit(X, y)
-    assert model.classes_.tolist() == names.tolist()
-    assert model.class_counts_.tolist() == np.bincount(y[y >= 0]).tolist()
-    np.testing.assert_array_equal(model.predict(test), names[numbered.predict(test)])
-    assert model.score(X, named) == np.mean(model.predict(X[y >= 0]) == named[y >= 0])
-
-
-def test_nothing_depends_on_scale_or_offset_of_a_feature(long_tailed: Any) -> None:
-    X, y, test, _ = long_tailed
-    scale, offset = np.logspace(-8, 8, 64), np.logspace(-3, 3, 64)
-    supervised = small(method="supervised", steps=10)
-    plain = supervised.fit(X, y).predict_proba(test)
-    moved = supervised.fit(X * scale + scale * offset, y).predict_proba(
-        test * scale + scale * offset
-    )
-    np.testing.assert_allclose(plain, moved, atol=1e-3)
 
 
 def test_the_random_state_decides_and_torchs_own_is_left_alone(long_tailed: Any) -> None:
@@ -329,84 +210,6 @@ def test_a_pickle_of_daso_0_1_0_knows_whether_its_method_is_balanced(long_tailed
         np.testing.assert_array_equal(old.decision_function(test), model.decision_function(test))
 
 
-class Rows(nn.Module):
-    """Features of an image: a linear map of its rows' means."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 12)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x.mean((1, 3))))
-
-
-def images(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    X, y = load_digits(return_X_y=True)
-    y = np.where(np.arange(len(y)) % 2, y, -1)
-    return np.rint(X[:count].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8), y[:count]
-
-
-@pytest.mark.parametrize("network", ["small-4", Rows()], ids=["named", "own"])
-def test_images(network: Any) -> None:
-    X, y = images()
-    model = small(network=network, view_options={"flip": False}, steps=10, batch_size=8).fit(X, y)
-    assert model.n_features_in_ == 64
-    probs = model.predict_proba(X)
-    np.testing.assert_allclose(probs.sum(1), 1)
-    for same in (X / 255.0, X.transpose(0, 3, 1, 2), X[..., 0]):
-        np.testing.assert_array_equal(model.predict_proba(same), probs)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), probs)
-    assert model.score(X, y) == np.mean(model.predict(X[y >= 0]) == y[y >= 0])
-    with pytest.raises(DataError, match="was fitted with"):
-        model.predict(X[:, :6])
-    with pytest.raises(DataError, match="was fitted with images"):
-        model.predict(X.reshape(len(X), -1))
-
-
-def test_a_module_of_ones_own_is_copied() -> None:
-    X, y = images()
-    own = Rows()
-    before = own.linear.weight.detach().clone()
-    model = small(network=own, steps=10, batch_size=8).fit(X, y)
-    assert torch.equal(own.linear.weight, before)
-    learned = next(iter(model.networks_[0].encoder.parameters()))
-    assert not torch.equal(learned, before)
-
-
-def test_features_where_images_were(long_tailed: Any) -> None:
-    X, y, _, _ = long_tailed
-    with pytest.raises(DataError, match=r"features, \(N, 64\)"):
-        small().fit(X, y).predict(images()[0])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "fixmatch+dasso"}, "Did you mean 'daso'"),
-        ({"method_options": {"treshold": 0.9}}, "no option 'treshold'"),
-        ({"network": "mpl-256"}, "Did you mean"),
-        ({"steps": 0}, "steps = 0"),
-        ({"n_networks": 0}, "n_networks = 0"),
-        (
-            {"train_options": {"wieght_decay": 0}},
-            "train_options: .*'wieght_decay'. Did you mean 'weight_decay'",
-        ),
-        ({"train_options": {"weight_decay": "a"}}, "train_options: .*type"),
-        ({"view_options": {"cutout": 3}}, "view_options: .*'cutout'"),
-        ({"view_options": {"strong_nose": 0.3}}, "Did you mean 'strong_noise'"),
-        ({"logit_adjustment": -1}, "logit_adjustment"),
-        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction"),
-        ({"labeled_sampling": "evenly"}, "labeled_sampling"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(
-    options: dict[str, Any], message: str, long_tailed: Any
-) -> None:
-    X, y, _, _ = long_tailed
-    with pytest.raises(OptionError, match=message):
-        small(**options).fit(X, y)
-
-
 def test_verbose_prints_as_it_goes(long_tailed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     X, y, _, _ = long_tailed
     small().fit(X, y)
@@ -424,30 +227,6 @@ def test_trainings_in_threads_do_not_share_their_random_state(long_tailed: Any) 
     threads = Parallel(n_jobs=3, backend="threading")
     for fitted in threads(delayed(clone(model).fit)(X, y) for _ in range(3)):
         assert np.array_equal(fitted.predict_proba(X), alone)
-
-
-def test_there_may_be_no_unlabeled_rows_in_the_array_of_them(long_tailed: Any) -> None:
-    X, y = long_tailed[0], long_tailed[1]
-    model = small(steps=5).fit(X[y >= 0], y[y >= 0], X_unlabeled=X[:0])
-    assert len(model.pseudo_labels_) == 0
-
-
-def test_a_score_of_a_data_frame_warns_of_nothing(long_tailed: Any) -> None:
-    pandas = pytest.importorskip("pandas")
-    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
-    frame = pandas.DataFrame(X, columns=list("abcd"))
-    model = DASOClassifier(steps=3, n_networks=1).fit(frame, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert model.score(frame, np.where(y == 2, -1, y)) == np.mean(
-            model.predict(frame)[y < 2] == y[y < 2]
-        )
-
-
-def test_a_batch_of_one_names_the_option() -> None:
-    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
-    with pytest.raises(OptionError, match=r"batch_size.*batch norms.*2 images"):
-        DASOClassifier("supervised", steps=3, n_networks=1, batch_size=1).fit(X, y)
 
 
 def test_a_readout_classifies_is_pickled_and_stops_early(long_tailed: Any) -> None:

@@ -119,6 +119,7 @@ def test_a_run_is_calibrated_on_its_hold_out_again(finished_run: Path, capsys: C
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_features_in_python(trained: Path, tmp_path: Path, capsys: Capture) -> None:
     model = daso.load(trained / "run", "cpu", warn=lambda _: None)
     files = sorted((trained / "more" / "val").rglob("*.png"))[:7]

@@ -4,86 +4,24 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
-import json
-import os
-import pickle
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import campaign_process
 import numpy as np
 import pytest
+from campaigns import COLUMN, PRESET, cell_of, consume, rows_of, run, train_nothing
 from forked import PROCESSES
 
-from daso.compose import Recipe
-from daso.errors import OptionError, RunError
 from daso.files import Row, read_json
-from daso.presets.benchmarks import PRESETS
-from daso.reproduce import scales
 from daso.reproduce.campaign import Campaign
-from daso.reproduce.cells import Cell, Outcome, run_cells, table_cells
-from daso.reproduce.compare import accuracies, compare, figure_groups, write_tables
-from daso.reproduce.paper_tables import TableColumn, TableRow, paper_tables, variant
-from daso.reproduce.scales import SCALES
+from daso.reproduce.cells import Cell, table_cells
+from daso.reproduce.compare import accuracies, compare
+from daso.reproduce.paper_tables import TableRow, paper_tables
 from daso.train.folder.checkpoint import newest_step
 from daso.train.folder.lock import lock_run
 from daso.train.prepare import Prepared
-
-PRESET = "cifar10-n500-g100"
-COLUMN = TableColumn(PRESET, PRESET, "median_of_last")
-
-
-def rows_of(number: int, *methods: str) -> list[TableRow]:
-    return [row for row in paper_tables()[number].rows if row.text in methods]
-
-
-def consume(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
-    for _ in rows:
-        pass
-
-
-def train_nothing(cell: Cell, prepared: object, rows: Iterator[Row]) -> None:
-    pytest.fail(f"{cell} was trained")
-
-
-def in_turn(campaign: Campaign, watch: Any = consume) -> Any:
-    def attempts(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
-        return ((cell, campaign.attempt(cell, watch)) for cell in cells)
-
-    return attempts
-
-
-def run(
-    campaign: Campaign, cells: Sequence[Cell], watch: Any = consume
-) -> list[tuple[Cell, Outcome]]:
-    return run_cells(cells, in_turn(campaign, watch), lambda cell, outcome: None)
-
-
-def cell_of(method: str, seed: int = 0, **options: object) -> Cell:
-    row = TableRow(method, method, method, options, False)
-    return Cell(PRESET, variant(row, PRESETS[PRESET]), seed)
-
-
-@pytest.fixture(scope="module")
-def finished(cifar10_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    """Return a campaign with two methods of Table 1 on two seeds."""
-    campaign = Campaign.open(tmp_path_factory.mktemp("campaign"), "smoke", cifar10_folder, "cpu")
-    campaign.begin()
-    cells, _ = table_cells([(rows_of(1, "supervised", "fixmatch+daso"), [COLUMN])], [0, 1])
-    assert run(campaign, cells) == []
-    write_tables(campaign, [paper_tables()[1]])
-    return campaign
-
-
-@pytest.fixture
-def campaign(cifar10_folder: Path, tmp_path: Path) -> Campaign:
-    campaign = Campaign.open(tmp_path / "campaign", "smoke", cifar10_folder, "cpu")
-    campaign.begin()
-    return campaign
 
 
 def test_mean_and_deviation_of_the_runs(finished: Campaign) -> None:
@@ -252,32 +190,6 @@ def test_a_cell_that_fails_does_not_stop_the_others(campaign: Campaign) -> None:
     assert campaign.state(good) == "complete"
 
 
-def test_a_folder_of_another_configuration_is_an_error_that_says_so(
-    finished: Campaign, tmp_path: Path
-) -> None:
-    longer = dataclasses.replace(finished.scale, train={**finished.scale.train, "steps": 17})
-    other = Campaign(finished.folder, longer, finished.data, "cpu")
-    cell = cell_of("fixmatch+daso")
-    assert other.state(cell) == "of another configuration"
-    [(_, outcome)] = run(other, [cell], train_nothing)
-    assert outcome.state == "failed"
-    assert "train.steps is 16 there and 17 here" in outcome.message
-    values, wrong = accuracies(other, rows_of(1, "fixmatch+daso")[0], COLUMN)
-    assert values == {}
-    assert all("train.steps" in reason for reason in wrong)
-    comparison, problems = compare(other, paper_tables()[1], rows_of(1, "fixmatch+daso"), [COLUMN])
-    assert comparison.rows[0][2][0].values == {}
-    assert "train.steps" in problems[0]
-
-
-def test_a_changed_default_of_a_method_is_noticed(finished: Campaign, campaign: Campaign) -> None:
-    cell = cell_of("supervised")
-    saved = read_json(finished.folder_of(cell_of("fixmatch+daso")) / "config.json")
-    campaign.folder_of(cell).mkdir(parents=True)
-    (campaign.folder_of(cell) / "config.json").write_text(json.dumps(saved))
-    assert campaign.state(cell) == "of another configuration"
-
-
 def test_rows_of_unknown_methods_are_named(campaign: Campaign) -> None:
     rows = [
         TableRow("Magic", "fixmatch+magic", "fixmatch+magic", {}, False),
@@ -292,19 +204,6 @@ def test_rows_of_unknown_methods_are_named(campaign: Campaign) -> None:
     )
 
 
-def test_a_campaign_keeps_its_scale(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="--scale smoke"):
-        Campaign.open(campaign.folder, "lite")
-    shorter = dataclasses.replace(SCALES["smoke"], train={"steps": 1})
-    monkeypatch.setitem(scales.SCALES, "smoke", shorter)
-    again = Campaign.open(campaign.folder)
-    assert again.scale == campaign.scale
-    assert again.data == campaign.data
-    (campaign.folder / "campaign.json").write_text('{"scale": {"speed": 1}}')
-    with pytest.raises(RunError, match="speed"):
-        Campaign.open(campaign.folder)
-
-
 def test_data_is_found_in_a_folder_of_folders_or_itself(
     campaign: Campaign, cifar10_folder: Path
 ) -> None:
@@ -317,195 +216,6 @@ def test_data_is_found_in_a_folder_of_folders_or_itself(
     outcome = campaign.attempt(cell, train_nothing)
     assert outcome.state == "failed"
     assert "nowhere" in outcome.message
-
-
-def test_scales() -> None:
-    lite = SCALES["lite"].configure(
-        PRESETS[PRESET], "fixmatch+daso", {"dist_temperature": 1.5}, seed=7
-    )
-    assert (lite.split.labeled_head, lite.split.unlabeled_head, lite.split.holdout) == (
-        500,
-        4000,
-        1000,
-    )
-    assert (lite.train.network, lite.train.steps, lite.train.batch) == ("wrn-10-2", 4000, 32)
-    assert (lite.train.precision, lite.train.evaluate_every, lite.train.seed) == (
-        "auto",
-        200,
-        7,
-    )
-    assert SCALES["lite"].configure(PRESETS["stl10-n150-g10"], "fixmatch", {}).split.holdout == 500
-    stl10 = SCALES["full"].configure(PRESETS["stl10-n450-g20"], "fixmatch", {})
-    assert (stl10.train.steps, stl10.train.network, stl10.train.resolution) == (
-        250_000,
-        "wrn-28-2",
-        32,
-    )
-    assert (stl10.augmentation.cutout, stl10.split.unlabeled_head) == (16, None)
-
-
-def test_lengths_that_are_told_in_epochs_belong_to_the_full_scale() -> None:
-    aves = PRESETS["semi-aves"]
-    full = SCALES["full"].configure(aves, "fixmatch+daso", {}).method_options
-    lite = SCALES["lite"].configure(aves, "fixmatch+daso", {}).method_options
-    defaults = Recipe.parse("fixmatch+daso").hyperparameters()
-    for name in ("warmup_steps", "histogram_period"):
-        assert full[name] != defaults[name].default == lite[name]
-    supervised = SCALES["full"].configure(aves, "supervised", {})
-    assert supervised.train.steps == aves.defaults.supervised["steps"]
-    assert supervised.train.learning_rate is None
-
-
-def test_a_folder_set_aside_and_a_damaged_summary_are_no_complete_runs(
-    finished: Campaign, tmp_path: Path
-) -> None:
-    campaign = Campaign.open(
-        Path(shutil.copytree(finished.folder, tmp_path / "copy")), data=finished.data
-    )
-    cells, _ = table_cells([([rows_of(1, "fixmatch+daso")[0]], [COLUMN])], [0, 1])
-    campaign.folder_of(cells[0]).rename(campaign.folder_of(cells[0]).with_name("seed-0.old"))
-    (campaign.folder_of(cells[1]) / "summary.json").write_text("{")
-    assert [campaign.state(cell) for cell in cells] == ["missing", "started"]
-    assert campaign.complete_runs(PRESET, cells[0].variant) == ({}, [])
-
-
-def copied(finished: Campaign, where: Path) -> Campaign:
-    """Return a copy of a campaign, to damage."""
-    return Campaign.open(
-        Path(shutil.copytree(finished.folder, where)), data=finished.data, device="cpu"
-    )
-
-
-def test_a_damaged_configuration_is_named_and_costs_its_cell_only(
-    finished: Campaign, tmp_path: Path
-) -> None:
-    campaign = copied(finished, tmp_path / "copy")
-    bad, good = cell_of("fixmatch+daso"), cell_of("fixmatch+daso", 1)
-    path = campaign.folder_of(bad) / "config.json"
-    row = rows_of(1, "fixmatch+daso")[0]
-    for damage in ("{", "[]", '{"source": "cifar10"}', '{"method": 3, "source": ""}'):
-        path.write_text(damage)
-        assert [campaign.state(cell) for cell in (bad, good)] == ["damaged", "complete"]
-        [(left, outcome)] = run(campaign, [bad, good], train_nothing)
-        assert (left, outcome.state) == (bad, "failed")
-        assert str(path) in outcome.message
-        assert f"Move {path.parent} away" in outcome.message
-        comparison, problems = compare(campaign, paper_tables()[1], [row], [COLUMN])
-        assert comparison.rows[0][2][0].values.keys() == {1}
-        assert str(path) in problems[0]
-        groups, wrong = figure_groups(campaign, PRESET, {"DASO": "fixmatch+daso"})
-        assert [found.path for found in groups["DASO"]] == [campaign.folder_of(good)]
-        assert str(path) in wrong[0]
-    path.parent.rename(path.parent.with_name("seed-0.damaged"))
-    assert run(campaign, [bad, good]) == []
-
-
-def test_a_summary_without_its_numbers_is_named(finished: Campaign, tmp_path: Path) -> None:
-    campaign = copied(finished, tmp_path / "copy")
-    path = campaign.folder_of(cell_of("supervised")) / "summary.json"
-    path.write_text(json.dumps({"accuracy": 0.5}))
-    values, problems = accuracies(campaign, rows_of(1, "supervised")[0], COLUMN)
-    assert values.keys() == {1}
-    assert problems[0].startswith(f"{path} is damaged")
-
-
-def change_data(folder: Path, key: str, value: object) -> None:
-    data = read_json(folder / "data.json")
-    (folder / "data.json").write_text(json.dumps({**data, key: value}))
-
-
-def test_runs_of_a_setting_and_a_seed_must_share_their_data(
-    finished: Campaign, tmp_path: Path, cifar10_folder: Path
-) -> None:
-    campaign = copied(finished, tmp_path / "copy")
-    table, rows = paper_tables()[1], rows_of(1, "supervised", "fixmatch+daso")
-    assert compare(campaign, table, rows, [COLUMN])[1] == []
-    here, there = (
-        campaign.folder_of(cell_of("fixmatch+daso")),
-        campaign.folder_of(cell_of("supervised")),
-    )
-    pools = read_json(here / "data.json")["images_fingerprints"]
-    change_data(here, "images_fingerprints", {**pools, "test": "0" * 16})
-    [problem] = compare(campaign, table, rows, [COLUMN])[1]
-    assert (
-        f"{here} and {there} cannot be compared: its test images are {pools['test']} there"
-        in problem
-    )
-    # Another machine's files of the data set differ: its runs are not begun.
-    shutil.copytree(cifar10_folder, tmp_path / "data")
-    batch = next((tmp_path / "data").rglob("data_batch_1"))
-    content = pickle.loads(batch.read_bytes(), encoding="bytes")
-    content[b"data"] = 255 - content[b"data"]
-    batch.write_bytes(pickle.dumps(content, 2))
-    change_data(here, "images_fingerprints", pools)
-    campaign.data = tmp_path / "data"
-    cell = cell_of("fixmatch")
-    [(_, outcome)] = run(campaign, [cell], train_nothing)
-    assert outcome.state == "failed"
-    assert f"its data is not that of {here}" in outcome.message
-    assert "its labeled images are" in outcome.message
-    change_data(here, "images_fingerprints", {**pools, "test": "0" * 16})
-    other_seed = dataclasses.replace(cell, seed=cell.seed + 1)
-    [(_, outcome)] = run(campaign, [other_seed], train_nothing)
-    assert outcome.state == "failed"
-    assert "its test images are" in outcome.message
-    change_data(here, "images_fingerprints", pools)
-    assert not (campaign.folder_of(cell) / "config.json").exists()
-    campaign.data = cifar10_folder
-    assert run(campaign, [cell]) == []
-
-
-def test_the_last_columns_of_table_4_are_the_last_evaluation_and_the_others_the_median(
-    tmp_path: Path,
-) -> None:
-    campaign = Campaign.open(tmp_path / "campaign", "full")
-    campaign.begin()
-    row = rows_of(4, "fixmatch+daso")[0]
-    for number, preset in enumerate(("semi-aves", "semi-aves-open")):
-        cell = Cell(preset, variant(row, PRESETS[preset]), 0)
-        folder = campaign.folder_of(cell)
-        folder.mkdir(parents=True)
-        config = campaign.configure(cell).to_dict()
-        known = Recipe.parse(cell.variant.method).hyperparameters()
-        config["method_options"] = {name: p.default for name, p in known.items()} | config[
-            "method_options"
-        ]
-        (folder / "config.json").write_text(json.dumps(config))
-        median, last = 0.5 + number / 10, 0.55 + number / 10
-        summary = {
-            "accuracy": median,
-            "median_of_last": {"accuracy": median},
-            "last": {"accuracy": last},
-        }
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "data.json").write_text("{}")
-    table = paper_tables()[4]
-    comparison, problems = compare(campaign, table, [row], table.columns)
-    assert problems == []
-    assert [entry.mean for entry in comparison.rows[0][2]] == pytest.approx([55, 50, 65, 60])
-    assert "last evaluation and median of the last evaluations" in comparison.notes[0]
-
-
-def test_a_campaign_that_another_process_has_just_begun_keeps_its_scale(tmp_path: Path) -> None:
-    first, second, third = (
-        Campaign.open(tmp_path / "out", scale) for scale in ("smoke", "lite", "smoke")
-    )
-    first.begin()
-    with pytest.raises(OptionError, match="campaign of --scale smoke"):
-        second.begin()
-    third.begin()
-    assert read_json(tmp_path / "out" / "campaign.json")["scale"]["name"] == "smoke"
-
-
-def test_a_file_system_without_locks_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_locks(file: object, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(RunError, match="NFS without lockd"):
-        Campaign.open(tmp_path / "campaign", "smoke").begin()
 
 
 def test_the_cells_of_a_process_that_was_killed_are_taken_over(
@@ -536,39 +246,3 @@ def test_the_cells_of_a_process_that_was_killed_are_taken_over(
 
     there.attempt(cell, first_row)
     assert 0 < steps[0] < steps[1]
-
-
-def test_networks_of_table_4_start_from_given_weights_as_the_papers_do(tmp_path: Path) -> None:
-    weights = tmp_path / "resnet34.safetensors"
-    table = paper_tables()[4]
-    cells, _ = table_cells([(table.rows, table.columns[:1])], [0])
-    plain = Campaign.open(tmp_path / "out", "full")
-    plain.begin()
-    assert {plain.configure(cell).train.weights for cell in cells} == {None}
-    assert "start from ImageNet weights" in " ".join(
-        compare(plain, table, [], table.columns)[0].notes
-    )
-    Campaign.open(tmp_path / "out", weights=weights).begin()
-    again = Campaign.open(tmp_path / "out")  # it is noted in the folder
-    for cell in cells:
-        train = again.configure(cell).train
-        assert train.weights == str(weights)
-        rate = 0.1 if cell.variant.method == "supervised" else 0.04
-        assert (
-            train.learning_rate or Recipe.parse(cell.variant.method).method.learning_rate
-        ) == rate
-        assert train.backbone_rate == rate  # the encoder does not learn slower than its head
-    assert again.configure(cell_of("fixmatch")).train.weights is None
-    assert "start from ImageNet weights" not in " ".join(
-        compare(again, table, [], table.columns)[0].notes
-    )
-    with pytest.raises(OptionError, match=r"resnet34\.safetensors"):
-        Campaign.open(tmp_path / "out", weights=tmp_path / "other.safetensors")
-    weights.write_bytes(b"the first")
-    Campaign.open(tmp_path / "other", weights=weights).begin()
-    Campaign.open(tmp_path / "other").begin()
-    weights.write_bytes(b"another")
-    with pytest.raises(OptionError, match="has changed"):
-        Campaign.open(tmp_path / "other").begin()
-    smoke = Campaign.open(tmp_path / "smoke", "smoke", weights=weights)
-    assert {smoke.configure(cell).train.weights for cell in cells} == {None}

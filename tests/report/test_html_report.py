@@ -164,6 +164,7 @@ def test_numbers_that_would_be_balanced_twice_are_left_out(finished_run: Path) -
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_fit(finished_run: Path) -> None:
     names = [f"class number {k}" for k in range(1000)]
     change(finished_run / "data.json", class_names=names, labeled_counts=list(range(1000, 0, -1)))

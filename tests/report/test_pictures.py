@@ -34,6 +34,7 @@ ALL: dict[str, Callable[..., Figure]] = {
 }
 
 
+@pytest.mark.slow
 def test_each_takes_a_folder_and_returns_a_figure_a_notebook_shows(finished_run: Path) -> None:
     for name, draw in ALL.items():
         for run in (finished_run, str(finished_run), read_run(finished_run)):

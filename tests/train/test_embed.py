@@ -1,4 +1,4 @@
-"""Embeddings of a frozen backbone: what they are, that they are kept, and the runs on them."""
+"""Embeddings of a frozen backbone: what they are, and the runs on them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
+from frozen import Patches, embedded
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,9 +20,7 @@ from daso.evaluate.metrics import evaluate_logits
 from daso.evaluate.predict import predict_logits
 from daso.nets import onnx_runtime
 from daso.nets.backbone import Preprocessing
-from daso.train.config import RunConfig
 from daso.train.encoder import embeddings as embed
-from daso.train.encoder.embeddings import EmbeddedData, EmbeddingStore
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
@@ -31,43 +29,10 @@ from tests.conftest import SPLIT, MakeConfig
 CPU = torch.device("cpu")
 
 
-class Patches(nn.Module):
-    """Random features of patches: an encoder of one's own."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(24, 1, 4, 4, generator=generator))
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += len(x)
-        return nn.functional.conv2d(x, self.weight, stride=2).relu().flatten(1)
-
-
-@pytest.fixture
-def make(tiny_config: MakeConfig, tmp_path: Path) -> MakeConfig:
-    def config(method: str = "fixmatch+daso", **train: Any) -> RunConfig:
-        options = {
-            "network": None,
-            "freeze": True,
-            "embedding_folder": str(tmp_path / "embeddings"),
-            "steps": 30,
-            "evaluate_every": 10,
-        }
-        return tiny_config(method, **(options | train))
-
-    return config
-
-
-def embedded(config: RunConfig, source: Source, encoder: nn.Module | None = None) -> EmbeddedData:
-    data = prepare(config, source, encoder=encoder or Patches()).data
-    assert isinstance(data, EmbeddedData)
-    return data
-
-
-def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digits: Source) -> None:
-    data = embedded(make(weak_versions=2, strong_versions=3), digits)
+def test_the_plain_version_is_the_embedding_of_the_image(
+    make_frozen: MakeConfig, digits: Source
+) -> None:
+    data = embedded(make_frozen(weak_versions=2, strong_versions=3), digits)
     assert data.test is not None
     assert data.unlabeled is not None
     assert digits.test is not None
@@ -77,7 +42,7 @@ def test_the_plain_version_is_the_embedding_of_the_image(make: MakeConfig, digit
         2,
     )
     images = torch.from_numpy(digits.test.images)
-    plain = prepare(make(freeze=False), digits, encoder=Patches()).data
+    plain = prepare(make_frozen(freeze=False), digits, encoder=Patches()).data
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (plain.mean, plain.std))
     with torch.no_grad():
         expected = Patches()((images / 255 - mean) / std)
@@ -121,9 +86,9 @@ class LikeTimm(Colors):
 
 @pytest.mark.parametrize("kind", [Colors, LikeTimm])
 def test_an_encoder_of_ones_own_sees_the_images_that_it_asks_for(
-    kind: type[Colors], make: MakeConfig, digits: Source
+    kind: type[Colors], make_frozen: MakeConfig, digits: Source
 ) -> None:
-    data = embedded(make(weak_versions=0, strong_versions=0), digits, kind())
+    data = embedded(make_frozen(weak_versions=0, strong_versions=0), digits, kind())
     assert data.test is not None
     assert digits.test is not None
     seen = []
@@ -136,123 +101,32 @@ def test_an_encoder_of_ones_own_sees_the_images_that_it_asks_for(
     torch.testing.assert_close(data.test.images[:5, 0], expected, rtol=2e-3, atol=2e-2)
 
 
-def test_embeddings_are_computed_once(make: MakeConfig, digits: Source) -> None:
-    first = embedded(make(), digits)
-    again = embedded(make("supervised"), digits)
-    assert first.computed > 0
-    assert again.computed == 0
-    for name in ("labeled", "unlabeled", "holdout", "test"):
-        before, after = getattr(first, name), getattr(again, name)
-        assert torch.equal(before.images, after.images), "what is read is what was computed"
-    # The encoder is normalized by the split's images: a published mean lets all seeds share what is there.
-    source = dataclasses.replace(digits, mean=(0.3,), std=(0.4,))
-    counts = [embedded(make(seed=seed), source).computed for seed in (1, 1, 2)]
-    assert counts[1] == 0
-    assert 0 < counts[2] < counts[0], "of another split only what was not seen is computed"
-
-
 def test_onnx_runtime_computes_the_same_embeddings(
-    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_frozen: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
-    expected = embedded(make(), digits, encoder)
+    expected = embedded(make_frozen(), digits, encoder)
     monkeypatch.setattr(onnx_runtime, "WORTHWHILE", 1)
     monkeypatch.setattr(onnx_runtime, "ENOUGH", 0.0)
-    found = embedded(make(embedding_folder=str(tmp_path / "others")), digits, encoder)
+    found = embedded(make_frozen(embedding_folder=str(tmp_path / "others")), digits, encoder)
     assert (expected.engine, found.engine) == ("torch", "ONNX Runtime")
     assert found.computed == expected.computed
     limit = 1e-3 * float(expected.labeled.images.abs().max())  # a step of float16
     assert float((found.labeled.images - expected.labeled.images).abs().max()) < limit
-    again = embedded(make(embedding_folder=str(tmp_path / "others")), digits, encoder)
+    again = embedded(make_frozen(embedding_folder=str(tmp_path / "others")), digits, encoder)
     assert torch.equal(again.labeled.images, found.labeled.images)
 
 
-@pytest.mark.parametrize("change", ["weights", "versions", "views", "precision"])
-def test_embeddings_of_another_kind_are_computed_anew(
-    change: str, make: MakeConfig, digits: Source
-) -> None:
-    config, encoder = make(), Patches()
-    first = embedded(config, digits, encoder)
-    if change == "weights":
-        encoder = Patches(1)
-    if change == "versions":
-        config = make(strong_versions=5)
-    if change == "views":
-        config = dataclasses.replace(
-            config, augmentation=dataclasses.replace(config.augmentation, cutout=0)
-        )
-    if change == "precision":
-        config = make(precision="bfloat16")
-    other = embedded(config, digits, encoder)
-    assert other.computed > 0
-    assert other.folder != first.folder
-    assert not torch.equal(other.labeled.images[:, -1], first.labeled.images[:, -1])
-
-
-def test_a_killed_embedding_goes_on_and_damage_is_mended(
-    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embed, "SHARD", 64)
-    whole = embedded(
-        make(embedding_folder=str(Path(make().train.embedding_folder or "") / "other")), digits
-    )
-
-    class KilledError(Exception):
-        pass
-
-    class Dying(Patches):
-        def forward(self, x: Tensor) -> Tensor:
-            if self.calls > 700:
-                raise KilledError
-            return super().forward(x)
-
-    with pytest.raises(KilledError):
-        embedded(make(), digits, Dying())
-    folder = Path(make().train.embedding_folder or "")
-    shards = sorted(folder.rglob("*.safetensors"))
-    assert shards, "what was finished is there"
-    damaged = bytearray(shards[0].read_bytes())
-    damaged[len(damaged) // 2] ^= 255
-    shards[0].write_bytes(damaged)
-    rest = embedded(make(), digits)
-    assert 0 < rest.computed < whole.computed
-    assert rest.unlabeled is not None
-    assert whole.unlabeled is not None
-    torch.testing.assert_close(rest.unlabeled.images, whole.unlabeled.images, rtol=2e-3, atol=1e-3)
-    assert embedded(make(), digits).computed == 0, "the damaged shard has been replaced"
-
-
-def test_an_interrupted_embedding_says_what_is_kept_and_the_same_command_goes_on(
-    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embed, "SHARD", 64)
-
-    class Interrupted(Patches):
-        def forward(self, x: Tensor) -> Tensor:
-            if self.calls > 700:
-                raise KeyboardInterrupt
-            return super().forward(x)
-
-    folder = make().train.embedding_folder
-    with pytest.raises(KeyboardInterrupt, match=f"kept in {folder}; the same command goes on"):
-        embedded(make(), digits, Interrupted())
-    shards = Path(folder or "").rglob("*.safetensors")
-    kept = sum(len(safetensors.numpy.load_file(shard)["digests"]) for shard in shards)
-    whole = embedded(make(embedding_folder=f"{folder}-whole"), digits).computed
-    assert 0 < kept < whole
-    assert embedded(make(), digits).computed == whole - kept
-
-
 def test_progress_counts_views_and_tells_first_what_is_there(
-    make: MakeConfig, digits: Source
+    make_frozen: MakeConfig, digits: Source
 ) -> None:
     calls: list[tuple[int, int]] = []
 
     def follow(source: Source, encoder: Patches) -> tuple[int, int]:
         calls.clear()
         seen = encoder.calls
-        prepare(make(), source, encoder=encoder, progress=lambda *state: calls.append(state))
+        prepare(make_frozen(), source, encoder=encoder, progress=lambda *state: calls.append(state))
         assert [done for done, _ in calls] == sorted(done for done, _ in calls)
         assert calls[-1][0] == calls[-1][1]
         assert encoder.calls == seen  # it is copied
@@ -267,89 +141,32 @@ def test_progress_counts_views_and_tells_first_what_is_there(
 
 
 def test_a_wrong_hyperparameter_is_refused_before_anything_is_embedded(
-    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+    make_frozen: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daso.train.prepare.embed_data", pytest.fail)
-    config = dataclasses.replace(make(), method_options={"threshold": 7.0})
+    config = dataclasses.replace(make_frozen(), method_options={"threshold": 7.0})
     with pytest.raises(OptionError, match="threshold"):
         prepare(config, digits, encoder=Patches())
 
 
-def test_an_image_that_is_there_twice_is_computed_once(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path / "store", {"a": 1})
-    asked: list[int] = []
-
-    def compute(rows: Any) -> Tensor:
-        asked.extend(rows)
-        return torch.tensor([[[float(row)]] for row in rows])
-
-    digests = [bytes([n]) * embed.DIGEST for n in (7, 8, 7, 9)]
-    out = np.zeros((4, 1, 1), np.float32)
-    assert store.collect(digests, compute, out) == 3
-    assert asked == [0, 1, 3]
-    assert out[:, 0, 0].tolist() == [0, 1, 0, 3]
-
-
-def test_a_shard_that_cannot_be_read_is_not_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, out = b"x" * embed.DIGEST, np.zeros((1, 1, 2), np.float32)
-    EmbeddingStore(tmp_path, {}).collect([key], lambda _: torch.ones(1, 1, 2), out)
-    (shard,) = tmp_path.glob("*.safetensors")
-
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(RunError, match="Permission denied"):
-        EmbeddingStore(tmp_path, {}).collect([key], pytest.fail, out)
-    assert shard.exists()
-
-
-def test_each_shard_is_verified_once(
-    make: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Path(make().train.embedding_folder or "")
-    embedded(make(), digits)
-    verified: list[int] = []
-    checksum = embed._checksum
-
-    def counted(content: bytes) -> str:
-        verified.append(len(content))
-        return checksum(content)
-
-    monkeypatch.setattr(embed, "_checksum", counted)
-    assert embedded(make(), digits).computed == 0
-    assert len(verified) == len(list(folder.rglob("*.safetensors"))) > 2
-
-
-def test_numbers_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path / "store", {})
-    out = np.zeros((1, 1, 2), np.float32)
-    store.collect([b"x" * embed.DIGEST], lambda _: torch.tensor([[[1e6, 1.0]]]), out)
-    (shard,) = (tmp_path / "store").glob("*.safetensors")
-    assert safetensors.numpy.load_file(shard)["embeddings"].dtype == np.float32
-    assert out.ravel().tolist() == [1e6, 1.0]
-
-
-def test_a_backbone_that_returns_nan_is_refused(make: MakeConfig, digits: Source) -> None:
+def test_a_backbone_that_returns_nan_is_refused(make_frozen: MakeConfig, digits: Source) -> None:
     broken = Patches()
     broken.weight.data[0, 0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="NaN or infinity"):
-        embedded(make(), digits, broken)
+        embedded(make_frozen(), digits, broken)
 
 
 def test_the_model_of_a_frozen_run_takes_images(
-    make: MakeConfig, digits: Source, tmp_path: Path
+    make_frozen: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    config = make(steps=120, evaluate_every=120, ema_decay=0.95, batch=16)
+    config = make_frozen(steps=120, evaluate_every=120, ema_decay=0.95, batch=16)
     # A shift by a pixel is much in 8, for an encoder that knows places.
     config = dataclasses.replace(
         config, augmentation=dataclasses.replace(config.augmentation, crop_padding=0)
     )
     rows = list(train_run(prepare(config, digits, encoder=Patches()), run))
-    for path in Path(make().train.embedding_folder or "").rglob("*.safetensors"):
+    for path in Path(make_frozen().train.embedding_folder or "").rglob("*.safetensors"):
         path.unlink()
     with pytest.raises(OptionError, match=r"came from Python \(Patches\)"):
         load_model(run, CPU, pytest.fail)
@@ -367,12 +184,12 @@ def test_the_model_of_a_frozen_run_takes_images(
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_stopped_frozen_run_goes_on_bit_for_bit(
     optimizer: str,
-    make: MakeConfig,
+    make_frozen: MakeConfig,
     digits: Source,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = make(optimizer=optimizer)
+    config = make_frozen(optimizer=optimizer)
     list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "whole"))
     rows = train_run(prepare(config, digits, encoder=Patches()), tmp_path / "stopped")
     assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
@@ -411,10 +228,10 @@ def test_a_resumed_run_says_that_its_embeddings_are_not_those_it_began_with(
 
 
 def test_a_damaged_backbone_of_a_run_is_noticed(
-    make: MakeConfig, digits: Source, tmp_path: Path
+    make_frozen: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    list(train_run(prepare(make(steps=5), digits, encoder=Patches()), run))
+    list(train_run(prepare(make_frozen(steps=5), digits, encoder=Patches()), run))
     path = run / "backbone" / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-2] ^= 1
@@ -423,16 +240,16 @@ def test_a_damaged_backbone_of_a_run_is_noticed(
         load_model(run, CPU, pytest.fail, Patches())
 
 
-def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) -> None:
+def test_what_does_not_go_together_is_refused(make_frozen: MakeConfig, digits: Source) -> None:
     with pytest.raises(OptionError, match="--freeze needs a pretrained network"):
-        prepare(make(network="small-4"), digits)
+        prepare(make_frozen(network="small-4"), digits)
     with pytest.raises(OptionError, match="unknown network 'wrn-28-2' for vectors"):
-        prepare(make(embedding_network="wrn-28-2"), digits, encoder=Patches())
+        prepare(make_frozen(embedding_network="wrn-28-2"), digits, encoder=Patches())
     with pytest.raises(
         OptionError, match=r"must return features of shape \(2, D\), returned \(2, 1, 8, 8\)"
     ):
-        prepare(make(), digits, encoder=nn.Identity())
-    vectors = embedded(make(), digits)
+        prepare(make_frozen(), digits, encoder=nn.Identity())
+    vectors = embedded(make_frozen(), digits)
     flat = dataclasses.replace(
         digits,
         train=dataclasses.replace(
@@ -445,13 +262,13 @@ def test_what_does_not_go_together_is_refused(make: MakeConfig, digits: Source) 
     )
     assert vectors.are_vectors
     with pytest.raises(OptionError, match="the data are vectors already"):
-        prepare(dataclasses.replace(make(), split=SPLIT), flat, encoder=Patches())
+        prepare(dataclasses.replace(make_frozen(), split=SPLIT), flat, encoder=Patches())
 
 
 def test_generations_grow_from_embeddings_too(
-    make: MakeConfig, digits: Source, tmp_path: Path
+    make_frozen: MakeConfig, digits: Source, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(make("fixmatch+crest"), method_options={"generations": 2})
+    config = dataclasses.replace(make_frozen("fixmatch+crest"), method_options={"generations": 2})
     rows = list(train_run(prepare(config, digits, encoder=Patches()), tmp_path / "run"))
     assert {row["stage"] for row in rows} == {0, 1}
 
@@ -467,7 +284,7 @@ def test_generations_grow_from_embeddings_too(
     ],
 )
 def test_a_probe_learns_at_a_rate_of_its_own(
-    train: dict[str, Any], rate: float, make: MakeConfig, digits: Source
+    train: dict[str, Any], rate: float, make_frozen: MakeConfig, digits: Source
 ) -> None:
-    config = prepare(make(**train), digits, encoder=Patches()).config
+    config = prepare(make_frozen(**train), digits, encoder=Patches()).config
     assert config.train.learning_rate == rate

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,65 +13,21 @@ import pytest
 import torch
 from PIL import Image
 from pretend_cuda import DeviceMistakeError, PretendCuda, is_on_device, pretend_cuda
-from shared_training import float64
+from pretended_training import METHODS, assert_equal, at_home
 from torch import Tensor
 
 from daso.cli import main
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
-from daso.errors import OptionError
 from daso.estimator import DASOClassifier
 from daso.evaluate.predict import predict_logits
 from daso.methods.fixmatch import FixMatch
 from daso.methods.method import Step
-from daso.refine.guess import Guess, Refiner
 from daso.train.loop import fit
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run
 from tests.conftest import MakeConfig
-
-DASO: dict[str, Any] = {"warmup_steps": 2, "histogram_period": 2}
-METHODS: dict[str, dict[str, Any]] = {
-    "supervised": {},
-    "fixmatch": {"threshold": 0.2},
-    "fixmatch+daso": {"threshold": 0.2, **DASO},
-    "fixmatch+ldam+align+sharpen": {"threshold": 0.2, "reweight_from": 0.2},
-    "fixmatch+la+abc+daso": {"threshold": 0.2, "balanced_threshold": 0.2, **DASO},
-    "boss+class-balanced+daso": {
-        "threshold": 0.2,
-        "threshold_range": 0.1,
-        "queue_encoder": "online",
-        **DASO,
-    },
-    "fixmatch+darp": {"threshold": 0.2, "darp_start": 0.1, "darp_period": 2},
-    "pseudolabel": {"threshold": 0.2},
-    "meanteacher+daso": DASO,
-    "mixmatch": {},
-    "remixmatch+daso": DASO,
-    "usadtm": {"cosine_threshold": 0.5, "warmup_steps": 0},
-}
-RECORDABLE = [name for name in METHODS if "darp" not in name]
-
-
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-"""Tolerance in float64, where only true differences are larger."""
-
-
-@pytest.fixture
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
-
-
-@pytest.fixture
-def cuda() -> Iterator[PretendCuda]:
-    with pretend_cuda() as device:
-        yield device
-
-
-def at_home(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in tensors.items()}
 
 
 def trained_on_cpu(config: Any, source: Source, steps: int) -> dict[str, Tensor]:
@@ -80,16 +35,6 @@ def trained_on_cpu(config: Any, source: Source, steps: int) -> dict[str, Tensor]
     for step in range(steps):
         prepared.training.advance(prepared.batches(step))
     return at_home(prepared.training.tensors())
-
-
-def assert_equal(
-    actual: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float
-) -> None:
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            actual[name], value, **(tolerance or {"rtol": 0, "atol": 0}), msg=name
-        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -248,61 +193,6 @@ def test_runs_of_several_stages(
     assert rows[-1]["event"] == "evaluate"
 
 
-@pytest.mark.parametrize(
-    ("method", "optimizer"), [*((name, "sgd") for name in RECORDABLE), ("fixmatch+daso", "adamw")]
-)
-@pytest.mark.usefixtures("in_float64")
-def test_a_recorded_step_trains_as_plain_steps_do(
-    method: str, optimizer: str, cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
-) -> None:
-    # Learning rate, decay of the average, ramps, warm-ups and histogram all change while it is replayed.
-    options = {"method_options": METHODS[method], "optimizer": optimizer, "schedule": "cosine"}
-    plain, recorded = (
-        prepare(tiny_config(method, device="cuda", cuda_graph=graph, **options), digits)
-        for graph in (False, True)
-    )
-    for step in range(10):
-        expected, expected_total = plain.training.advance(plain.batches(step))
-        actual, total = recorded.training.advance(recorded.batches(step))
-        torch.testing.assert_close(total, expected_total, **CLOSE)
-        assert actual.losses.keys() == expected.losses.keys()
-    assert [graph.played for graph in cuda.graphs] == [10 - 3]
-    assert_equal(
-        at_home(recorded.training.tensors()),
-        at_home(plain.training.tensors()),
-        **CLOSE,
-    )
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_a_loaded_state_is_recorded_anew(
-    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
-) -> None:
-    config = tiny_config(device="cuda", cuda_graph=True, method_options=METHODS["fixmatch+daso"])
-    first, second = prepare(config, digits), prepare(config, digits)
-    for step in range(6):
-        first.training.advance(first.batches(step))
-        second.training.advance(second.batches(step))
-    saved = {name: value.clone() for name, value in first.training.tensors().items()}
-    for step in range(6, 8):
-        second.training.advance(second.batches(step))
-    second.training.load(saved, 6, 0.0)
-    for step in range(6, 12):
-        first.training.advance(first.batches(step))
-        second.training.advance(second.batches(step))
-    assert len(cuda.graphs) == 3
-    assert_equal(at_home(second.training.tensors()), at_home(first.training.tensors()), **CLOSE)
-
-
-def test_what_cannot_be_recorded_is_refused(
-    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
-) -> None:
-    with pytest.raises(OptionError, match="this training is on cpu"):
-        prepare(tiny_config(cuda_graph=True), digits)
-    with pytest.raises(OptionError, match="DARP does more in some steps than in others"):
-        prepare(tiny_config("fixmatch+darp", cuda_graph=True, device="cuda"), digits)
-
-
 class Planted(FixMatch):
     """FixMatch with a mistake."""
 
@@ -375,54 +265,6 @@ def test_a_copy_from_memory_that_is_not_pinned_is_seen(
     )
     with pytest.raises(DeviceMistakeError, match="pinned"), cuda.step():
         prepared.batches(0)
-
-
-class CountsItself(Refiner):
-    """Refines by a number of the host, which a recording would not see change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, guess: Guess) -> Guess:
-        self.calls += 1
-        return guess._replace(probs=guess.probs.roll(self.calls, 1))
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_numbers_of_the_host_in_a_recording_are_seen(
-    cuda: PretendCuda, tiny_config: MakeConfig, digits: Source
-) -> None:
-    unseen = []
-    for mistake in ("count", "rate", "share"):
-        plain, recorded = (
-            prepare(
-                tiny_config(
-                    "fixmatch",
-                    method_options={"threshold": 0.1},
-                    device="cuda",
-                    schedule="cosine",
-                    cuda_graph=graph,
-                ),
-                digits,
-            )
-            for graph in (False, True)
-        )
-        if mistake == "count":
-            for prepared in (plain, recorded):
-                prepared.training.method.refine = CountsItself()
-        elif mistake == "rate":
-            for group in recorded.training.optimizer.param_groups:
-                group["lr"] = 0.03
-        else:
-            recorded.training._averaging = 1.0
-        for step in range(8):
-            plain.training.advance(plain.batches(step))
-            recorded.training.advance(recorded.batches(step))
-        states = (at_home(p.training.tensors()) for p in (recorded, plain))
-        if all(map(partial(torch.allclose, rtol=1e-3, atol=1e-5), *map(dict.values, states))):
-            unseen.append(mistake)
-    assert unseen == []
 
 
 def test_commands_and_the_estimator(

@@ -202,6 +202,7 @@ def test_options_of_a_refresh_go_with_it(
     assert not (finished_run / "report.html").exists()
 
 
+@pytest.mark.process
 def test_a_report_alone_imports_no_torch(finished_run: Path) -> None:
     import subprocess
     import sys
