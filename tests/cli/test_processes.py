@@ -50,7 +50,7 @@ import torch
 torch.set_default_dtype(torch.float64)  # where a true difference is larger than rounding
 torch.Tensor.float = torch.Tensor.double
 compiled = torch.compile
-torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="eager")
+torch.compile = lambda method, fullgraph: compiled(method, fullgraph=fullgraph, backend="aot_eager")
 from daso.cli import main
 status = main()
 from shared_training import assert_no_threads_of_the_group
