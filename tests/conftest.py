@@ -27,6 +27,7 @@ from daso.data.draws import longtail_split
 from daso.data.longtail import SplitOptions, longtail_counts, unlabeled_counts
 from daso.data.open import open_source
 from daso.data.source import Source
+from daso.report import tsne
 from daso.report.figures import draw
 from daso.train.config import RunConfig
 from daso.train.folder import environment
@@ -110,7 +111,7 @@ MARKS = {
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-DRAW_RUN = draw.draw_run
+DRAW_RUN, EMBED = draw.draw_run, tsne.embed
 MakeConfig = Callable[..., RunConfig]
 MakeFolder = Callable[..., Path]
 Say = Callable[..., tuple[int, str]]
@@ -179,6 +180,18 @@ def _without_pictures() -> None:
 def with_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the pictures of finished runs after all."""
     monkeypatch.setattr(draw, "draw_run", DRAW_RUN)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_map() -> None:
+    """Leave out the placing of images on a map, which takes longer than all else in a report."""
+    tsne.embed = lambda points: points[:, :2]
+
+
+@pytest.fixture
+def with_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Place images on a map after all."""
+    monkeypatch.setattr(tsne, "embed", EMBED)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from unittest import mock
 
 import numpy as np
+from quick_defaults import FILTERS
 from sklearn.datasets import load_digits
 
 from daso.data.journal import Journal
@@ -15,6 +17,7 @@ from daso.data.labeling import LabelingData, open_for_labeling
 from daso.label.features import embed, of_patches
 from daso.label.images import Embedding, Images
 from daso.label.session import Session
+from daso.nets.encoders import patches
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -67,4 +70,6 @@ def make_digits(
     np.savez(path, images=pixels, labels=labels, class_names=np.array(NAMES))
     data = open_for_labeling(str(path))
     numbered = np.concatenate([known, np.flatnonzero(labels < 0)])
-    return Digits(data, embed(numbers := Images(data), of_patches(numbers)), truth[numbered])
+    with mock.patch.object(patches, "FILTERS", FILTERS):
+        embedding = embed(found := Images(data), of_patches(found))
+    return Digits(data, embedding, truth[numbered])

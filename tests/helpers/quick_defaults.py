@@ -18,4 +18,6 @@ def without_measuring(threads: int) -> precision.Choice:
 
 
 precision._choose_on_cpu = without_measuring
+FILTERS = patches.FILTERS
+"""Patch filters of daso, for tests of what its features tell apart."""
 patches.FILTERS, readout.COMPONENTS = 60, 64

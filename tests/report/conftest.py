@@ -34,13 +34,6 @@ def axis() -> Axes:
     return Figure().subplots()
 
 
-@pytest.fixture(autouse=True)
-def quick_map(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare all tests but that of a complete run the seconds that a map takes."""
-    if "complete_run_has" not in request.node.name:
-        monkeypatch.setattr("daso.report.tsne.embed", lambda points: points[:, :2])
-
-
 @pytest.fixture(scope="module")
 def many_classes(
     tiny_config: MakeConfig, digits: Source, tmp_path_factory: pytest.TempPathFactory

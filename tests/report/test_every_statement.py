@@ -93,7 +93,6 @@ def test_a_number_is_the_same_wherever_it_is_stated(
     kind: str, say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "220")
-    monkeypatch.setattr("daso.report.tsne.embed", lambda points: points[:, :2])
     method, parts, options = KINDS[kind]
     images, run, stated = write(tmp_path / "images", parts), tmp_path / "run", Stated()
     words = ["train", images, "--method", method, *options, *QUICK, "--out", run]

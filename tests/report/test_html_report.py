@@ -21,6 +21,7 @@ from daso.report.html.run import load_run
 from daso.report.html.template import island, unbroken
 
 
+@pytest.mark.usefixtures("with_map")
 def test_a_complete_run_has_every_section_and_nothing_is_missing(finished_run: Path) -> None:
     page = report(finished_run)
     assert page.sections == ALL_SECTIONS

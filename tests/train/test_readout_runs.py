@@ -35,6 +35,8 @@ from tests.conftest import MakeConfig, MakeFolder
 CPU = torch.device("cpu")
 STEPS = 7
 BRIEF = {"steps": STEPS, "evaluate_every": 3, "log_every": 2}
+TWICE = BRIEF | {"evaluate_every": STEPS}
+"""Options of a run that fits its readout at the start and at the end."""
 CREST = {"generations": 2, "threshold": 0.2}
 
 
@@ -205,7 +207,7 @@ def test_methods_with_heads_prototypes_and_plans(
     if "estimate" in method:
         options |= {"estimate_steps": 2, "darp_start": 0.3, "darp_period": 3}
     folder = train(
-        prepare(tiny_config(method, method_options=options, **BRIEF), digits), tmp_path / "run"
+        prepare(tiny_config(method, method_options=options, **TWICE), digits), tmp_path / "run"
     )
     model = load_model(folder, CPU, pytest.fail)
     last = read_rows(folder / "metrics.jsonl")[-1]
@@ -251,7 +253,7 @@ def test_color_images_and_no_unlabeled_ones(
     for unlabeled in (8, 0):
         images = make_image_folder(unlabeled=unlabeled)
         config = dataclasses.replace(
-            tiny_config("supervised+la+mixture", split=SplitOptions(), **BRIEF),
+            tiny_config("supervised+la+mixture", split=SplitOptions(), **TWICE),
             source=str(images),
         )
         folder = train(prepare(config), tmp_path / f"run-{unlabeled}")
@@ -291,7 +293,7 @@ def test_a_trained_network_weighs_less_than_the_patches(
     shares = []
     for scale in (None, 0.3, 1.0):
         options = {"network_scale": scale, "dimensions": 20}
-        config = tiny_config("supervised+mixture", method_options=options, **BRIEF)
+        config = tiny_config("supervised+mixture", method_options=options, **TWICE)
         prepared = prepare(config, digits)
         train(prepared, tmp_path / str(scale))
         readout = prepared.training.average.network.readout
@@ -304,7 +306,7 @@ def test_a_trained_network_weighs_less_than_the_patches(
 def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Path) -> None:
     """The readout is fitted to embeddings; the model that is loaded computes them from images."""
     backbone = train(
-        prepare(tiny_config("supervised", network="wrn-10-1", **BRIEF), digits), tmp_path / "base"
+        prepare(tiny_config("supervised", network="wrn-10-1", **TWICE), digits), tmp_path / "base"
     )
     options = {
         "network": str(backbone),
@@ -314,7 +316,7 @@ def test_a_frozen_backbone(tiny_config: MakeConfig, digits: Source, tmp_path: Pa
     assert digits.test is not None
     for network in ("probe", "mlp-16-1"):
         config = tiny_config(
-            "supervised+la+mixture", embedding_network=network, **(BRIEF | options)
+            "supervised+la+mixture", embedding_network=network, **(TWICE | options)
         )
         prepared = prepare(config, digits)
         folder = train(prepared, tmp_path / network)
