@@ -56,6 +56,7 @@ def test_one_command_submits_an_array_and_prints_the_table(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_STUB", str(tmp_path))
+    monkeypatch.setattr("daso.cli.processes.cells.POLL_SECONDS", 0.1)
     out = tmp_path / "out"
     engine = ["--engine", "slurm", "--engine-options", "slurm_partition=gpu", "gpus_per_node=1"]
     command = arguments(out, cifar10_folder, *engine, "--jobs", "5", "--wait")
