@@ -206,9 +206,9 @@ def test_a_stopped_frozen_run_goes_on_bit_for_bit(
 
 
 def test_a_resumed_run_says_that_its_embeddings_are_not_those_it_began_with(
-    make: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_frozen: MakeConfig, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = train_run(prepare(make(), digits, encoder=Patches()), tmp_path / "run")
+    rows = train_run(prepare(make_frozen(), digits, encoder=Patches()), tmp_path / "run")
     assert next(row for row in rows if row["event"] == "evaluate" and row["step"] == 10)
     rows.close()  # type: ignore[attr-defined]
     monkeypatch.setattr("daso.train.prepare.open_configured", lambda *_, **__: digits)
@@ -217,7 +217,7 @@ def test_a_resumed_run_says_that_its_embeddings_are_not_those_it_began_with(
     assert next(rows)["event"]
     rows.close()  # type: ignore[attr-defined]
     assert not warnings
-    for path in Path(make().train.embedding_folder or "").rglob("*.safetensors"):
+    for path in Path(make_frozen().train.embedding_folder or "").rglob("*.safetensors"):
         path.unlink()
     exact = Patches.forward
     # As another processor, or ONNX Runtime, would round.
