@@ -32,10 +32,10 @@ SPLIT = SplitOptions(
 )
 DASO: dict[str, Any] = {"warmup_steps": 4, "histogram_period": 4, "queue_length": 16}
 METHODS: dict[str, tuple[int, dict[str, Any]]] = {
-    "fixmatch+abc+daso": (12, DASO | {"threshold": 0.2}),
-    "remixmatch+daso": (12, DASO),
-    "fixmatch+estimate+darp": (12, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
-    "fixmatch+la+align": (12, {"threshold": 0.2, "weak_pass": "apart"}),
+    "fixmatch+abc+daso": (18, DASO | {"threshold": 0.2}),
+    "remixmatch+daso": (18, DASO),
+    "fixmatch+estimate+darp": (18, {"threshold": 0.2, "darp_start": 0.1, "darp_period": 5}),
+    "fixmatch+la+align": (18, {"threshold": 0.2, "weak_pass": "apart"}),
     "mixmatch": (8, {}),
     "mixtureteacher+la+mixture": (6, {"dimensions": 16}),
     "usadtm": (8, {}),
