@@ -33,8 +33,8 @@ def learned(shape: tuple[int, int, int], filters: int = 5) -> PatchEncoder:
     return encoder
 
 
-def explicit(encoder: PatchFilters, image: np.ndarray) -> np.ndarray:
-    """Return the features of an image (C, H, W) of the right size, patch by patch."""
+def explicit(encoder: PatchFilters, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return averages and peaks of an image (C, H, W) of the right size, patch by patch."""
     size, stride = encoder.geometry.size, encoder.geometry.stride
     filters = encoder.kernel.numpy().reshape(len(encoder.kernel), -1)
     rows = range(0, image.shape[1] - size + 1, stride)
@@ -47,12 +47,17 @@ def explicit(encoder: PatchFilters, image: np.ndarray) -> np.ndarray:
             z = filters @ patch - encoder.offset.numpy()
             response[:, i, j] = np.maximum(np.concatenate([z, -z]) - THRESHOLD, 0)
 
-    def cells(length: int) -> list[slice]:
-        ends = [(length * k // GRID, -(-length * (k + 1) // GRID)) for k in range(GRID)]
-        return [slice(*pair) for pair in ends]
+    def pooled(values: np.ndarray, grid: int) -> np.ndarray:
+        def cells(length: int) -> list[slice]:
+            ends = [(length * k // grid, -(-length * (k + 1) // grid)) for k in range(grid)]
+            return [slice(*pair) for pair in ends]
 
-    pooled = [response[:, a, b].mean((1, 2)) for a in cells(len(rows)) for b in cells(len(columns))]
-    return np.stack(pooled)
+        places = [(a, b) for a in cells(len(rows)) for b in cells(len(columns))]
+        return np.stack([values[:, a, b].mean((1, 2)) for a, b in places])
+
+    powers = pooled(response**4, 2)
+    powers = np.concatenate([powers, powers.mean(0, keepdims=True)])
+    return pooled(response, GRID), powers**0.25
 
 
 @pytest.mark.parametrize(
@@ -67,9 +72,9 @@ def test_features_are_those_of_each_patch(shape: tuple[int, int, int]) -> None:
     for image in x.double().numpy():
         parts = []
         for filters in encoder.sizes:
-            cells = explicit(filters, image)  # (cells, both signs of the filters)
-            # The order within a vector is sizes, signs, filters of a sign, then cells.
-            parts += [cells[:, :5].ravel(), cells[:, 5:].ravel()]
+            # The order in a vector: sizes, averages and peaks, signs, cells, filters of a sign.
+            for cells in explicit(filters, image):  # (cells, both signs of the filters)
+                parts += [cells[:, :5].ravel(), cells[:, 5:].ravel()]
         expected.append(np.concatenate(parts))
     assert features.shape == (3, encoder.dim)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-9)

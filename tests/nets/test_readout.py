@@ -118,6 +118,10 @@ def test_a_state_tells_the_structure(mirrorings: int) -> None:
     assert other.output == NAME
     assert torch.equal(other.represent(IMAGES), net.represent(IMAGES))
     assert Readout.like(network().state_dict()) is None
+    state = net.state_dict()
+    averages = state["readout.blocks.patches.center"][: 2 * 5 * 9]  # as before there were peaks
+    with pytest.raises(ValueError, match="90 features of other patches"):
+        Readout.like(state | {"readout.blocks.patches.center": averages})
 
 
 def test_embeddings_are_read_as_they_are_and_images_through_a_frozen_backbone() -> None:

@@ -105,7 +105,7 @@ def of_patches(images: Images, progress: Progress | None = None, seed: int = 0) 
     channels, height, width = decoded[0].shape[1:]
     encoder = PatchEncoder(channels, geometries(height, width)).eval()
     encoder.learn(map(torch.from_numpy, decoded), torch.Generator().manual_seed(seed))
-    about = {"patches": [channels, height, width, seed, *SIZES, FILTERS]}
+    about = {"patches": [channels, height, width, seed, encoder.dim, *SIZES, FILTERS]}
     return Encoder("image patches, without a network", layout, encoder, False, about)
 
 

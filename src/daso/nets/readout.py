@@ -105,6 +105,8 @@ class Readout(nn.Module):
         if of_patches:
             patches = PatchEncoder.like(of_patches)
         dims = {name: len(center) for name, center in centers.items()}
+        if patches is not None and dims["patches"] != patches.dim:
+            raise ValueError(f"the readout takes {dims['patches']} features of other patches")
         size, classes = own["weight"].shape
         return cls(dims, size, classes, patches, mirrorings=len(own["mirror"]))
 

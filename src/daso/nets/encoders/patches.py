@@ -14,7 +14,10 @@ FILTERS = 200
 """Filters of all sizes of patches together."""
 SIZES = 6, 10
 """Sides of the patches, in pixels; small images have one size, half of their shorter side."""
-GRID = 3
+GRID, QUARTERS = 3, 2
+"""Cells on a side of the grids for averages and for peaks."""
+VALUES = GRID**2 + QUARTERS**2 + 1
+"""Numbers that each response of an image becomes."""
 THRESHOLD = 0.25
 CONTRAST = 10.0
 """Added to a patch's variance, in squared pixel values, so that flat patches stay small."""
@@ -56,9 +59,10 @@ class PatchEncoder(nn.Module):
 
     Patches of two sizes, in small images of one, tell fine and coarse structure. Every patch, minus
     its mean and divided by its contrast, is whitened and multiplied with N filters of its size; the
-    responses z become relu(z - 0.25) and relu(-z - 0.25), averaged over the cells of a 3 x 3 grid.
-    Coates and Ng, *The Importance of Encoding Versus Training with Sparse Coding and Vector
-    Quantization*, ICML 2011.
+    responses z become r = relu(z - 0.25) and relu(-z - 0.25), averaged over the cells of a grid of
+    3 x 3 (Coates and Ng, *The Importance of Encoding Versus Training with Sparse Coding and Vector
+    Quantization*, ICML 2011). An average hides what fills a small part of a cell. So the features
+    also hold the peaks (mean r^4)^(1/4) of each quarter of the image, and of the quarters together.
 
     Args:
         channels: of the images.
@@ -66,7 +70,7 @@ class PatchEncoder(nn.Module):
         filters: N (default: 200 for all sizes together).
 
     Attributes:
-        dim: 2 N x 9 for each size, the length of a feature vector.
+        dim: 2 N x 14 for each size, the length of a feature vector.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class PatchEncoder(nn.Module):
         super().__init__()
         filters = filters or FILTERS // len(geometries)
         self.sizes = nn.ModuleList(PatchFilters(channels, g, filters) for g in geometries)
-        self.dim = 2 * filters * GRID * GRID * len(geometries)
+        self.dim = 2 * filters * VALUES * len(geometries)
 
     @classmethod
     def like(cls, state: Mapping[str, Tensor]) -> PatchEncoder:
@@ -150,20 +154,24 @@ class PatchFilters(nn.Module):
         self.register_buffer("layout", torch.tensor(geometry))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map resized images, float (B, C, H, W), to features (B, 2 N x 9) >= 0."""
+        """Map resized images, float (B, C, H, W), to features (B, 2 N x 14) >= 0."""
         size, stride = self.geometry.size, self.geometry.stride
         mean = F.avg_pool2d(x.mean(1, keepdim=True), size, stride)
         square = F.avg_pool2d(x.square().mean(1, keepdim=True), size, stride)
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
         z = F.conv2d(x, self.kernel, stride=stride)
-        pool = _pooling(z.shape[2], z.shape[3]).to(z)
+        cells, quarters = (_pooling(z.shape[2], z.shape[3], n).to(z) for n in (GRID, QUARTERS))
         # (B, height * width, N), without a copy in the layout channels last.
         responses = z.permute(0, 2, 3, 1).flatten(1, 2)
         z = torch.addcmul(-self.offset, responses, contrast.flatten(1)[:, :, None])
         # relu(z - t) = max(z, t) - t, and the weights of a cell sum to 1.
         parts = z.clamp(min=THRESHOLD), -z.clamp(max=-THRESHOLD)
-        sums = torch.cat([(pool @ part).flatten(1) for part in parts], 1)
-        return (sums - THRESHOLD).clamp(min=0)
+        values = [(cells @ part - THRESHOLD).clamp(min=0) for part in parts]
+        for part in parts:
+            powers = quarters @ (part - THRESHOLD).square().square()
+            powers = torch.cat([powers, powers.mean(1, keepdim=True)], 1)
+            values.append(powers.sqrt().sqrt())
+        return torch.cat([value.flatten(1) for value in values], 1)
 
     @torch.no_grad()
     def learn(self, rows: Tensor, generator: torch.Generator) -> None:
@@ -201,10 +209,10 @@ def _resizing(before: int, after: int) -> Tensor:
 
 
 @cache
-def _pooling(height: int, width: int) -> Tensor:
-    """Return the matrix (9, height * width) that averages pixels over the cells of a grid."""
+def _pooling(height: int, width: int, grid: int) -> Tensor:
+    """Return the matrix (grid^2, height * width) that averages pixels over the cells of a grid."""
     units = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
-    return F.adaptive_avg_pool2d(units, GRID).flatten(1).T.contiguous()
+    return F.adaptive_avg_pool2d(units, grid).flatten(1).T.contiguous()
 
 
 def _draw_patches(x: Tensor, size: int, each: int, generator: torch.Generator) -> Tensor:
