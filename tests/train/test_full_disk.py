@@ -29,8 +29,8 @@ from daso.train.prepare import prepare
 from daso.train.run import resume_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
-LINE = "--method supervised --network small-8 --steps 20 --batch 8 --evaluate-every 5 --log-every 2 --device cpu"
-OPTIONS = LINE.split()
+LINE = "--method supervised --network small-8 --steps 20 --batch 8 --evaluate-every 5 --log-every 2"
+OPTIONS = [*LINE.split(), "--device", "cpu", "--precision", "float32"]
 
 
 class Disk:
