@@ -21,7 +21,8 @@ class Mixture(Part):
     Args:
         mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
             >= 0 (default: chosen by cross-validation on the labels, or no weight).
-        dimensions: d, principal components of the features, at least 2.
+        dimensions: d, principal components of the features, at least 2 (default: 256 with patches,
+            else 128).
         shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
         mirror: average the features of an image with those of its mirror images: ``"none"``;
             ``"horizontal"``: left and right exchanged; ``"both"``: top and bottom too, for images
@@ -40,7 +41,7 @@ class Mixture(Part):
         self,
         *,
         mixture_weight: float | None = None,
-        dimensions: int = 128,
+        dimensions: int | None = None,
         shrinkage: float = 0.3,
         mirror: Literal["auto", "none", "horizontal", "both"] = "auto",
         join_patches: bool = True,
@@ -52,7 +53,8 @@ class Mixture(Part):
         if network_scale is not None:
             check_range("network_scale", network_scale, above=0)
         check_choice("mirror", mirror, ("auto", "none", "horizontal", "both"))
-        check_range("dimensions", dimensions, 2)
+        if dimensions is not None:
+            check_range("dimensions", dimensions, 2)
         check_range("shrinkage", shrinkage, most=1, above=0)
         self.mixture_weight = mixture_weight
         self.dimensions = dimensions

@@ -28,6 +28,8 @@ class, and for those on the way. The choice takes as many as those on the way. W
 images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
+DIMENSIONS = {"patches": 256, "others": 128}
+"""Components that are kept of the joined features, with those of patches and without."""
 MIRRORED = {"auto": (0, 1), "none": (0,), "horizontal": (1,), "both": (3,)}
 """Numbers of mirrorings to choose from."""
 WEIGHTS = (0.1, 0.5)
@@ -59,6 +61,12 @@ class ReadoutFitter:
         if self.data.are_vectors:
             return "vector"
         return "patches" if self.part.join_patches else None
+
+    @property
+    def dimensions(self) -> int:
+        """Principal components of the joined features."""
+        of_kind = DIMENSIONS["patches" if self.fixed == "patches" else "others"]
+        return self.part.dimensions or of_kind
 
     @property
     def network_scale(self) -> float:
@@ -98,7 +106,7 @@ class ReadoutFitter:
             name = str(mirrorings)
             readout = readouts[name] = self._build(network, patches, mirrorings)
             few = [self._project(network, readout, kind, MOST_BETWEEN) for kind in kinds]
-            joined = join(few, self.part.dimensions)
+            joined = join(few, self.dimensions)
             forms.append(Features(name, joined.labeled, joined.unlabeled))
         given = self.part.mixture_weight
         choice = choose(
@@ -144,7 +152,7 @@ class ReadoutFitter:
             dims["vector"] = self.data.shape[0]
         if self.learns or self.pretrained or not dims:
             dims["network"] = network.dim
-        size, classes = self.part.dimensions, len(self.data.class_names)
+        size, classes = self.dimensions, len(self.data.class_names)
         return Readout(dims, size, classes, patches, mirrorings=mirrorings).to(network.mean.device)
 
     def _learn_patches(self) -> PatchEncoder:
@@ -201,7 +209,7 @@ class ReadoutFitter:
 
     def _fit(self, readout: Readout, kinds: Mapping[str, Projected]) -> Row:
         """Fit the head to joined features, and write all of it into the readout."""
-        joined = join(list(kinds.values()), self.part.dimensions)
+        joined = join(list(kinds.values()), self.dimensions)
         weight, temperature = readout.chosen.tolist()
         options = self.part.options
         unlabeled = joined.unlabeled[:0]
