@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -284,6 +284,22 @@ def test_a_weight_that_is_given_is_used(
 
     with pytest.raises(OptionError, match="readout"):
         prepare(tiny_config("supervised", steps=0), digits)
+
+
+def test_patches_of_many_images_keep_more_components(
+    tiny_config: MakeConfig, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(**options: Any) -> int:
+        config = tiny_config("supervised+mixture", method_options=options)
+        fitter = prepare(config, digits).readout
+        assert fitter is not None
+        return fitter.dimensions
+
+    assert kept() == 128
+    monkeypatch.setattr(readout, "ENOUGH_IMAGES", 100)
+    assert kept() == 256
+    assert kept(join_patches=False) == 128
+    assert kept(dimensions=20) == 20
 
 
 def test_a_trained_network_weighs_less_than_the_patches(

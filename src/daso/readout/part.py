@@ -21,8 +21,8 @@ class Mixture(Part):
     Args:
         mixture_weight: c, weight of all unlabeled features relative to that of the labeled ones,
             >= 0 (default: chosen by cross-validation on the labels, or no weight).
-        dimensions: d, principal components of the features, at least 2 (default: 256 with patches,
-            else 128).
+        dimensions: d, principal components of the features, at least 2 (default: 256 with patches
+            of 1,500 images or more, else 128).
         shrinkage: share of the identity in the covariance of the classes, > 0, at most 1.
         mirror: average the features of an image with those of its mirror images: ``"none"``;
             ``"horizontal"``: left and right exchanged; ``"both"``: top and bottom too, for images

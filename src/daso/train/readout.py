@@ -28,8 +28,8 @@ class, and for those on the way. The choice takes as many as those on the way. W
 images of the ten classes of Fashion-MNIST the accuracy was the same within 0.1 points."""
 COMPONENTS = 256
 """Components that are kept of each kind of features, before they are joined."""
-DIMENSIONS = {"patches": 256, "others": 128}
-"""Components that are kept of the joined features, with those of patches and without."""
+DIMENSIONS, MORE_DIMENSIONS, ENOUGH_IMAGES = 128, 256, 1_500
+"""Components that are kept of the joined features, and of those with patches of enough images."""
 MIRRORED = {"auto": (0, 1), "none": (0,), "horizontal": (1,), "both": (3,)}
 """Numbers of mirrorings to choose from."""
 WEIGHTS = (0.1, 0.5)
@@ -65,8 +65,10 @@ class ReadoutFitter:
     @property
     def dimensions(self) -> int:
         """Principal components of the joined features."""
-        of_kind = DIMENSIONS["patches" if self.fixed == "patches" else "others"]
-        return self.part.dimensions or of_kind
+        unlabeled = self.data.unlabeled or ()
+        enough = len(self.data.labeled) + len(unlabeled) >= ENOUGH_IMAGES
+        more = self.fixed == "patches" and enough
+        return self.part.dimensions or (MORE_DIMENSIONS if more else DIMENSIONS)
 
     @property
     def network_scale(self) -> float:
