@@ -49,6 +49,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "middle": {"unlabeled_head": 2000, "gamma_unlabeled": 50.0, "unlabeled_shape": "middle"},
 }
+SOLAR_SIDE = 64
+"""Side in pixels of solar cells of which a network is trained; at their own 300 it takes more than half an hour."""
 MISSING = {"subset": 5, "strangers": 3}
 """Of ten classes, those without unlabeled images, and those without labels."""
 UNIFORM = 700
@@ -161,7 +163,7 @@ def train_cell(
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
-    sources: dict[str, Source] = {}
+    sources: dict[tuple[str, int | None], Source] = {}
     for (seed, name, labels, shape), side in itertools.product(settings_of(options), options.sides):
         method, values, changes = SIDES[side]
         steps = changes["steps"] if not changes["steps"] else options.steps or changes["steps"]
@@ -176,9 +178,10 @@ def main(options: Options) -> None:
             head, gamma = LABELS[labels]
             drawn = SHAPES.get(shape, {})
             split = SplitOptions(labeled_head=head, gamma_labeled=gamma, holdout=0, **drawn)
-        if place not in sources:
-            sources[place] = open_source(place, data=options.data)
-        source = sources[place]
+        size = SOLAR_SIDE if name == "elpv" and steps else None
+        if (place, size) not in sources:
+            sources[place, size] = open_source(place, data=options.data, size=size)
+        source = sources[place, size]
         if shape in MISSING:
             source = without_classes(source, shape, seed)
         training = TrainOptions(
@@ -190,7 +193,9 @@ def main(options: Options) -> None:
             device="cpu",
         )
         data = None if options.data is None else str(options.data)
-        config = RunConfig(place, method, data, split=split, method_options=values, train=training)
+        config = RunConfig(
+            place, method, data, size=size, split=split, method_options=values, train=training
+        )
         folder = options.runs / "-".join(key.values()).replace(", ", "-").replace(" ", "-")
         train_cell(config, source, folder, options.results, key)
 

@@ -32,7 +32,7 @@ NO_ADVICE = {
     r"daso train refuses|daso predict (\{\}|divides|answers)": "a fact, not advice",
     r"^with --align False": "why an option has no effect",
     r"ImageNet's in the paper": "needs weights of ImageNet",
-    r"a longer --warmup-steps|a lower --threshold uses|or lower --learning-rate|check some of them": "report/test_checks.py: the method has the option; what it does to a training is not tested",
+    r"a longer --warmup-steps|a lower --threshold uses|or lower --learning-rate|check some of them": "report/test_checks.py tests a part; what it does to a training is not tested",
     r"leave these lines out: --skip-bad": "data/test_semi_aves.py",
 }
 """Messages that name something and need no case here, with the reason."""
