@@ -50,7 +50,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "middle": {"unlabeled_head": 2000, "gamma_unlabeled": 50.0, "unlabeled_shape": "middle"},
 }
 SOLAR_SIDE = 64
-"""Side in pixels of solar cells of which a network is trained; at their own 300 it takes more than half an hour."""
+"""Side in pixels of solar cells on which a network is trained; at 300 that takes half an hour."""
 MISSING = {"subset": 5, "strangers": 3}
 """Of ten classes, those without unlabeled images, and those without labels."""
 UNIFORM = 700
