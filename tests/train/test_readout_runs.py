@@ -24,7 +24,8 @@ from daso.files import read_json, read_rows
 from daso.methods.method import Batch, Step
 from daso.nets.readout import NAME
 from daso.train import readout
-from daso.train.loop import evaluate_network, never
+from daso.train.evaluation import evaluate_network
+from daso.train.loop import never
 from daso.train.model import load_model
 from daso.train.prepare import Prepared, prepare
 from daso.train.run import resume_run, train_run

@@ -9,7 +9,7 @@ from staged_runs import FindRun, make_staged
 from daso.data.source import Source
 from daso.files import plain
 from daso.methods.supervised import Supervised
-from daso.train.loop import evaluate_network
+from daso.train.evaluation import evaluate_network
 from daso.train.model import load_model
 from daso.train.prepare import prepare
 from daso.train.run import resume_run

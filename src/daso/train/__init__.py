@@ -4,7 +4,7 @@ from daso.lazy import offer
 
 TYPE_CHECKING = False  # that of typing, whose import takes longer than this package's
 if TYPE_CHECKING:
-    from daso.train.loop import evaluate_network as evaluate_network
+    from daso.train.evaluation import evaluate_network as evaluate_network
     from daso.train.loop import fit as fit
     from daso.train.options import TrainOptions as TrainOptions
     from daso.train.step.batches import Batches as Batches
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "loop": "evaluate_network fit",
+        "evaluation": "evaluate_network",
+        "loop": "fit",
         "options": "TrainOptions",
         "step.batches": "Batches",
         "step.state": "Training",

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from daso.evaluate.predict import predict_logits
 from daso.evaluate.reliability import reliability_bins
 from daso.files import read_json, save_sealed
 from daso.nets.backbone import checksum
+from daso.train.evaluation import Answers
 from daso.train.model import Model, load_model
 
 NAME = "calibration.json"
@@ -51,11 +53,18 @@ class Labeled:
 
 
 def calibrate_run(
-    folder: Path, data: TrainingData, warn: Callable[[str], None], encoder: nn.Module | None = None
+    folder: Path,
+    data: TrainingData,
+    answers: Answers,
+    warn: Callable[[str], None],
+    encoder: nn.Module | None = None,
 ) -> Calibration:
     """Fit the temperature of a run's model on its hold-out and write it.
 
     What ``daso calibrate`` has fitted to the same model on other images is kept.
+
+    Args:
+        answers: of the run's model.
 
     Raises:
         RunError: the run has no complete checkpoint, or its folder cannot be written.
@@ -65,7 +74,7 @@ def calibrate_run(
         kept = read_calibration(folder, model.step)
         if kept.given is not None and kept.model == fingerprint(model):
             return kept
-    return _calibrate(folder, model, data, data.holdout)
+    return _calibrate(folder, model, data, data.holdout, answers=answers)
 
 
 def calibrate_again(
@@ -153,30 +162,33 @@ def _calibrate(
     data: TrainingData,
     fitted: Pool | Labeled | None,
     *,
+    answers: Answers = MappingProxyType({}),
     keep: bool = False,
 ) -> Calibration:
     """Fit to labeled images and write it; *keep*: write nothing if nothing could be fitted."""
+
+    def answered(pool: Pool | Labeled, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        known = answers.get(name)
+        logits = predict_logits(model.network, pool.images) if known is None else known
+        return logits.numpy(), pool.labels.cpu().numpy()
+
     logits, labels = np.zeros((0, len(data.class_names))), np.zeros(0, dtype=np.int64)
     if fitted is not None:
-        logits, labels = _answers(model, fitted)
+        logits, labels = answered(fitted, "given" if isinstance(fitted, Labeled) else "holdout")
     calibration = calibrate(logits, labels, model.step)
     if calibration.note is None:
         part, measured = ("holdout", data.holdout) if data.test is None else ("test", data.test)
         if measured is not None:
-            logits, labels = _answers(model, measured)
+            logits, labels = answered(measured, part)
         measured_on = "given" if measured is None else part
-        answered = _reliability(calibrated(logits, calibration.temperature), labels)
-        calibration = replace(calibration, answered={"measured_on": measured_on, **answered})
+        reliability = _reliability(calibrated(logits, calibration.temperature), labels)
+        calibration = replace(calibration, answered={"measured_on": measured_on, **reliability})
     elif keep:
         return calibration
     if isinstance(fitted, Labeled):
         calibration = replace(calibration, given=fitted.place, model=fingerprint(model))
     save_sealed(folder / NAME, calibration.to_dict())
     return calibration
-
-
-def _answers(model: Model, pool: Pool | Labeled) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    return predict_logits(model.network, pool.images).numpy(), pool.labels.cpu().numpy()
 
 
 def fingerprint(model: Model) -> str:

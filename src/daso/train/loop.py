@@ -7,42 +7,17 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
 from daso.errors import DivergedError, RunError, first_line
-from daso.evaluate.metrics import confusion_matrix, evaluate_logits
-from daso.evaluate.predict import predict_logits
 from daso.files import Row
 from daso.methods.method import Batch
-from daso.nets.network import Network
+from daso.train.evaluation import answers_of, measure
 from daso.train.readout import ReadoutFitter
 from daso.train.step.record import LossRecord, PseudoLabelRecord
 from daso.train.step.state import Training
 
 CHECK_EVERY = 20
 """Steps after which NaN and infinity are noticed at the latest."""
-
-
-def evaluate_network(network: Network, data: TrainingData) -> Row:
-    """Measure a network on the test and hold-out images: ``{"test": ..., "holdout": ...}``."""
-
-    def measure(pool: Pool) -> Row:
-        logits = predict_logits(network, pool.images)
-        return evaluate_logits(logits.numpy(), pool.labels.cpu().numpy(), data.class_counts)
-
-    pools = {"test": data.test, "holdout": data.holdout}
-    return {name: measure(pool) for name, pool in pools.items() if pool is not None}
-
-
-def count_confusions(network: Network, data: TrainingData) -> Row | None:
-    """Count predictions on the test images or the hold-out: row = truth, column = prediction."""
-    measured_on, pool = ("holdout", data.holdout) if data.test is None else ("test", data.test)
-    if pool is None:
-        return None
-    answers = predict_logits(network, pool.images).argmax(1).numpy()
-    counts = confusion_matrix(pool.labels.cpu().numpy(), answers, len(data.class_names))
-    names = list(data.class_names)
-    return {"measured_on": measured_on, "class_names": names, "counts": counts.tolist()}
 
 
 def never() -> bool:
@@ -101,7 +76,9 @@ def fit(
                 if training.step == 0:
                     raise RunError(f"{what}, before the first step; use other features") from error
                 raise _diverged(training, what, training.step, "readout") from error
-        row = {"event": "evaluate", "step": training.step, **evaluate_network(network, data)}
+        training.answers = None
+        row = {"event": "evaluate", "step": training.step}
+        row |= measure(answers_of(training, data), data)
         return row | ({"readout": described} if described else {})
 
     def check_losses() -> None:

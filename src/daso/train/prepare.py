@@ -130,6 +130,7 @@ class Prepared:
             return None
         checkpoint = load_checkpoint(best, warn)
         self.training.average.network.load_state_dict(checkpoint.average())
+        self.training.answers = None
         return checkpoint.step
 
 

@@ -32,7 +32,7 @@ DIMENSIONS, MORE_DIMENSIONS, ENOUGH_IMAGES = 128, 256, 1_500
 """Components that are kept of the joined features, and of those with patches of enough images."""
 MIRRORED = {"auto": (0, 1), "none": (0,), "horizontal": (1,), "both": (3,)}
 """Numbers of mirrorings to choose from."""
-WEIGHTS = (0.1, 0.5)
+WEIGHTS = (0.1, 0.3)
 """Weights of the unlabeled features to choose from."""
 
 

@@ -39,6 +39,7 @@ from daso.train.config import RunConfig
 from daso.train.encoder.embeddings import EmbeddedData, Progress
 from daso.train.encoder.precision import choose_precision
 from daso.train.encoder.pretrained import FOLDER as BACKBONE
+from daso.train.evaluation import answers_of, count_confusions
 from daso.train.folder.best import BEST, exhausted, improves
 from daso.train.folder.checkpoint import (
     drop_later,
@@ -56,7 +57,7 @@ from daso.train.folder.divergence import (
 )
 from daso.train.folder.environment import describe_differences, describe_environment
 from daso.train.folder.lock import claim_folder, lock_folder
-from daso.train.loop import count_confusions, fit, never
+from daso.train.loop import fit, never
 from daso.train.prepare import Prepared, prepare_again
 from daso.train.run_data import describe_data, moved
 
@@ -231,12 +232,13 @@ def _finish(
     last = len(prepared.plan.stages()) - 1
     best = prepared.load_best(folder, warn)
     deployed = prepared.step if best is None else best
-    confusions = count_confusions(training.average.network, prepared.data)
+    answers = answers_of(training, prepared.data)
+    confusions = count_confusions(answers, prepared.data)
     if confusions is not None:
         write_atomically(folder / "confusion.json", to_line(seal(confusions)).encode())
     write_beliefs(folder, training, prepared.data, config.train.seed, deployed)
     custom = None if prepared.backbone is None else prepared.backbone.given
-    calibrate_run(folder, prepared.data, warn, custom)
+    calibrate_run(folder, prepared.data, answers, warn, custom)
     summary = {
         "method": config.method,
         "source": config.source,

@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     from daso.files import plain, read_json
     from daso.report.data_changes import describe_changes
     from daso.train.config import RunConfig
-    from daso.train.loop import evaluate_network
+    from daso.train.evaluation import evaluate_network
     from daso.train.model import load_model
     from daso.train.run_data import describe_data, moved, open_configured
     from daso.train.step.state import choose_device

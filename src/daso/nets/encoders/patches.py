@@ -156,22 +156,24 @@ class PatchFilters(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map resized images, float (B, C, H, W), to features (B, 2 N x 14) >= 0."""
         size, stride = self.geometry.size, self.geometry.stride
-        mean = F.avg_pool2d(x.mean(1, keepdim=True), size, stride)
-        square = F.avg_pool2d(x.square().mean(1, keepdim=True), size, stride)
+        rows, columns = (_windows(length, size, stride).to(x) for length in x.shape[2:])
+        moments = torch.stack([x.mean(1), x.square().mean(1)])
+        mean, square = (rows @ moments @ columns.T).unbind()
         contrast = ((square - mean.square()).clamp(min=0) + CONTRAST).rsqrt()
         z = F.conv2d(x, self.kernel, stride=stride)
         cells, quarters = (_pooling(z.shape[2], z.shape[3], n).to(z) for n in (GRID, QUARTERS))
         # (B, height * width, N), without a copy in the layout channels last.
         responses = z.permute(0, 2, 3, 1).flatten(1, 2)
         z = torch.addcmul(-self.offset, responses, contrast.flatten(1)[:, :, None])
-        # relu(z - t) = max(z, t) - t, and the weights of a cell sum to 1.
-        parts = z.clamp(min=THRESHOLD), -z.clamp(max=-THRESHOLD)
-        values = [(cells @ part - THRESHOLD).clamp(min=0) for part in parts]
-        for part in parts:
-            powers = quarters @ (part - THRESHOLD).square().square()
+        averages, peaks = [], []
+        above = (z - THRESHOLD).clamp(min=0)
+        # In place, since it is the memory that takes time here.
+        for part in (above, z.add_(THRESHOLD).clamp_(max=0)):
+            averages.append((cells @ part).abs())
+            powers = quarters @ part.square_().square_()
             powers = torch.cat([powers, powers.mean(1, keepdim=True)], 1)
-            values.append(powers.sqrt().sqrt())
-        return torch.cat([value.flatten(1) for value in values], 1)
+            peaks.append(powers.sqrt().sqrt())
+        return torch.cat([value.flatten(1) for value in (*averages, *peaks)], 1)
 
     @torch.no_grad()
     def learn(self, rows: Tensor, generator: torch.Generator) -> None:
@@ -206,6 +208,13 @@ def _resizing(before: int, after: int) -> Tensor:
     """
     units = torch.eye(before, dtype=torch.float64)[None, None]
     return F.interpolate(units, (after, before), mode="bilinear", antialias=True)[0, 0]
+
+
+@cache
+def _windows(length: int, size: int, stride: int) -> Tensor:
+    """Return the matrix (windows, length) that averages a column over windows of a size."""
+    units = torch.eye(length, dtype=torch.float64)[None]
+    return F.avg_pool1d(units, size, stride)[0].T.contiguous()
 
 
 @cache

@@ -51,7 +51,7 @@ from torch import Tensor
 from daso.data.images.pool import Pool
 from daso.data.training_data import TrainingData
 from daso.evaluate.metrics import adjust_logits
-from daso.evaluate.predict import predict_logits, represent_in_batches
+from daso.evaluate.predict import represent_in_batches
 from daso.files import save_arrays
 from daso.nets.network import Network
 from daso.refine.daso import DASO
@@ -66,6 +66,7 @@ from daso.train.beliefs.label_next import (
 )
 from daso.train.beliefs.thumbnails import pack_thumbnails
 from daso.train.encoder.embeddings import EmbeddedData
+from daso.train.evaluation import answers_of
 from daso.train.step.sampling import derive_seed
 from daso.train.step.state import Training
 
@@ -105,9 +106,10 @@ def collect_beliefs(
     network = training.average.network
     random = np.random.default_rng(derive_seed(seed, "beliefs", 0))
     arrays: Arrays = {}
+    answers = answers_of(training, data)
     for name, pool in (("test", data.test), ("holdout", data.holdout)):
         if pool is not None:
-            arrays |= _answers(name, network, pool, data.class_counts)
+            arrays |= _answers(name, answers[name], pool, data.class_counts)
     about: dict[str, Any] = {"head": network.output, "labeled": len(data.labeled)}
     if data.unlabeled is None:
         return arrays, about
@@ -165,8 +167,7 @@ def collect_beliefs(
     }
 
 
-def _answers(name: str, network: Network, pool: Pool, class_counts: Indices) -> Arrays:
-    logits = predict_logits(network, pool.images)
+def _answers(name: str, logits: Tensor, pool: Pool, class_counts: Indices) -> Arrays:
     arrays: Arrays = {f"{name}.label": pool.labels.cpu().numpy().astype(np.int16)}
     adjusted = torch.from_numpy(adjust_logits(logits.numpy(), class_counts))
     for prefix, values in ((f"{name}.", logits), (f"{name}.adjusted_", adjusted)):

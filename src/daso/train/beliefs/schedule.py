@@ -62,7 +62,7 @@ def _relative_images(data: TrainingData) -> float:
     measured = sum(len(pool) for pool in (data.test, data.holdout) if pool is not None)
     pools = (data.unlabeled, data.labeled)
     others = sum(min(len(pool), MOST_IMAGES) for pool in pools if pool is not None)
-    return (measured + others) / max(measured, 1)
+    return others / max(measured, 1)
 
 
 def refresh_beliefs(

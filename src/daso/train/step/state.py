@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class Training:
         seconds: time spent in training, including earlier processes of a resumed run.
         rate_factor: factor of the learning rate; below 1 after a rollback.
         sums: counts since the last rows (see ``daso.train.step.record``), a part of the state.
+        answers: logits of the measured images by the moving average as it is now, by pool; None
+            until they are computed (see ``daso.train.evaluation``).
 
     Raises:
         OptionError: the options ask for a CUDA graph and the step cannot be recorded.
@@ -83,6 +85,7 @@ class Training:
         self.seconds = 0.0
         self.rate_factor = 1.0
         self.sums: dict[str, Tensor] = {}
+        self.answers: Mapping[str, Tensor] | None = None
 
     def _start_recording(self) -> None:
         self._run: Callable[[Batch], Outcome] = (
@@ -109,6 +112,7 @@ class Training:
         self._averaging = _renewed(self._averaging, self.average.share(self.step))
         self.method.begin_step(self.step)
         outcome = self._run(batch)
+        self.answers = None
         self.step += 1
         return outcome
 
@@ -178,7 +182,7 @@ class Training:
             value.copy_(saved[name])
         load_optimizer(self.optimizer, parameters, saved)
         self._start_recording()  # tensors of the state have moved
-        self.step, self.seconds, self.sums = step, seconds, sums
+        self.step, self.seconds, self.sums, self.answers = step, seconds, sums, None
 
 
 def _renewed(number: Tensor | float, value: float) -> Tensor | float:

@@ -1,0 +1,60 @@
+"""Measure a network on the test and hold-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from daso.data.images.pool import Pool
+from daso.data.training_data import TrainingData
+from daso.evaluate.metrics import confusion_matrix, evaluate_logits
+from daso.evaluate.predict import predict_logits
+from daso.files import Row
+from daso.nets.network import Network
+from daso.train.step.state import Training
+
+Answers = Mapping[str, Tensor]
+"""Logits (N, K) of the images of each measured pool, ``"test"`` and ``"holdout"``."""
+
+
+def evaluate_network(network: Network, data: TrainingData) -> Row:
+    """Measure a network on the test and hold-out images: ``{"test": ..., "holdout": ...}``."""
+    return measure(_answer(network, data), data)
+
+
+def answers_of(training: Training, data: TrainingData) -> Answers:
+    """Return the answers of the moving average, computed once for each of its states."""
+    if training.answers is None:
+        training.answers = _answer(training.average.network, data)
+    return training.answers
+
+
+def measure(answers: Answers, data: TrainingData) -> Row:
+    """Return the metrics of each pool."""
+    pools, counts = _measured(data), data.class_counts
+    return {
+        name: evaluate_logits(logits.numpy(), pools[name].labels.cpu().numpy(), counts)
+        for name, logits in answers.items()
+    }
+
+
+def count_confusions(answers: Answers, data: TrainingData) -> Row | None:
+    """Count predictions on the test images or the hold-out: row = truth, column = prediction."""
+    measured_on = "holdout" if data.test is None else "test"
+    pool = _measured(data).get(measured_on)
+    if pool is None:
+        return None
+    predicted = answers[measured_on].argmax(1).numpy()
+    counts = confusion_matrix(pool.labels.cpu().numpy(), predicted, len(data.class_names))
+    names = list(data.class_names)
+    return {"measured_on": measured_on, "class_names": names, "counts": counts.tolist()}
+
+
+def _answer(network: Network, data: TrainingData) -> Answers:
+    return {name: predict_logits(network, pool.images) for name, pool in _measured(data).items()}
+
+
+def _measured(data: TrainingData) -> dict[str, Pool]:
+    pools = {"test": data.test, "holdout": data.holdout}
+    return {name: pool for name, pool in pools.items() if pool is not None}
