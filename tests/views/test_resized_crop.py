@@ -9,15 +9,10 @@ import numpy as np
 import pillow_views
 import pytest
 import torch
+from made_views import resized_crop, seeded
 from PIL import Image
 
-from daso.errors import DataError, OptionError
-from daso.views import resized_crop
 from daso.views.resized_crop import ATTEMPTS, ResizedDraws, draw_resized, resize_parts
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(count: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -173,25 +168,6 @@ def test_the_view_is_a_function_of_the_generator_and_leaves_its_images() -> None
     assert not torch.equal(resized_crop(images, seeded(6)), result)
     assert resized_crop(images, seeded(), size=16).shape == (20, 3, 16, 16)
     assert resized_crop(images[:0], seeded()).shape == (0, 3, 32, 40)
-
-
-def test_unfit_arguments() -> None:
-    images = batch(4, 3, 16, 16)
-    with pytest.raises(DataError, match="uint8"):
-        resized_crop(images.float(), seeded())
-    for name, value in (
-        ("area", (0.0, 1.0)),
-        ("area", (0.5, 1.1)),
-        ("area", (0.6, 0.5)),
-        ("ratio", (2.0, 1.0)),
-    ):
-        with pytest.raises(OptionError, match=f"{name} must be"):
-            draw_resized(4, 16, 16, seeded(), **{name: value})  # type: ignore[arg-type]
-    draws = draw_resized(3, 16, 16, seeded())
-    with pytest.raises(OptionError, match="for 3 images, not for 4"):
-        resize_parts(images, draws, height=8, width=8)
-    with pytest.raises(OptionError, match="at least 1 x 1"):
-        resize_parts(images[:3], draws, height=0, width=8)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

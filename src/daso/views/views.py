@@ -7,95 +7,21 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from daso.errors import OptionError
-from daso.views.draws import Draws, WeakDraws, draw, draw_weak
+from daso.views.draws import Draws, WeakDraws
 from daso.views.geometry import move, windows
-from daso.views.operations import check_images, operate, pieces
+from daso.views.operations import operate, pieces
 from daso.views.plan import plan_crops, plan_cutout, plan_rounds, send
 
 
-def weak(
-    images: Tensor, generator: torch.Generator, *, flip: bool = True, padding: int = 4
-) -> Tensor:
-    """Return a weak view of each image: flipped with probability one half, then cropped.
+def crop(images: Tensor, draws: WeakDraws) -> Tensor:
+    """Return the weak view of each image: flipped, then cropped, by *draws*.
 
     *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result has its shape.
-    The crop has the size of the image and a random place in the image padded by *padding* reflected
-    pixels, fewer than the height and the width. *generator* is on the CPU; the same state gives the
-    same view on every device. Raises ``DataError`` for invalid images and ``OptionError`` for an
-    invalid padding or generator.
+    The crop has the size of the image and a place in the image padded by reflected pixels, fewer
+    than the height and the width. The same draws give the same view on every device.
 
     Source: FixMatch, Sohn et al. 2020.
     """
-    check_images(images)
-    _check_padding(images, padding)
-    draws = draw_weak(images.shape[0], generator, flip=flip, padding=padding)
-    return crop(images, draws)
-
-
-def strong(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    flip: bool = True,
-    padding: int = 4,
-    operations: int = 2,
-    magnitude: int = 10,
-    probability: float = 0.5,
-    cutout: int = 16,
-) -> Tensor:
-    """Return a strong view of each image: a weak view, then RandAugment, then a cutout.
-
-    *images* is uint8 (B, C, H, W) with 1 or 3 channels, on any device; the result has its shape.
-    Every image gets its own *operations* operations, drawn with replacement, each applied with
-    *probability* at a level from 1 to *magnitude* − 1 (*magnitude* in 2..10), and then a gray
-    square of *cutout* pixels (0: none), cropped at the border. *generator* is on the CPU; the same
-    state gives the same view on every device. Raises ``DataError`` for invalid images and
-    ``OptionError`` for an option out of range.
-
-    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), as used in FixMatch, Sohn et al.
-    2020; Cutout, DeVries & Taylor 2017.
-    """
-    check_images(images)
-    _check_padding(images, padding)
-    count, _, height, width = images.shape
-    draws = draw(
-        count,
-        height,
-        width,
-        generator,
-        flip=flip,
-        padding=padding,
-        operations=operations,
-        magnitude=magnitude,
-        probability=probability,
-    )
-    return strong_from_draws(images, draws, cutout=cutout)
-
-
-def _check_padding(images: Tensor, padding: int) -> None:
-    height, width = images.shape[2:]
-    if not 0 <= padding < min(height, width):
-        raise OptionError(
-            f"padding must be at least 0 and less than the images' height and width, {height} x "
-            f"{width}, not {padding}"
-        )
-
-
-def _check_draws(images: Tensor, draws: WeakDraws) -> None:
-    check_images(images)
-    _check_padding(images, draws.padding)
-    if (count := draws.flipped.numel()) != images.shape[0]:
-        raise OptionError(f"the draws are for {count} images, not for {images.shape[0]}")
-
-
-def crop(images: Tensor, draws: WeakDraws) -> Tensor:
-    """Flip and crop uint8 images (B, C, H, W) by *draws*.
-
-    Raises ``DataError`` for invalid images, and ``OptionError`` if their size or number does not
-    fit the draws.
-    """
-    _check_draws(images, draws)
     result = images.new_empty(images.shape)
     for part in pieces(images):
         _crop_part(images[part], draws, part, result[part])
@@ -146,12 +72,14 @@ def _crop(
 
 
 def strong_from_draws(images: Tensor, draws: Draws, *, cutout: int = 16) -> Tensor:
-    """Return the strong view of uint8 images (B, C, H, W) by *draws*; see :func:`strong`.
+    """Return the strong view of each image: the weak one, then RandAugment, then a cutout.
 
-    Raises ``OptionError`` for a negative *cutout*, and as :func:`crop` does.
+    The images are those of :func:`crop`. The cutout is a gray square of *cutout* pixels (0: none),
+    cropped at the border: it starts cutout / 2 before its center and includes both its ends.
+
+    Source: RandAugment, Cubuk et al. 2020 (arXiv 1909.13719), as used in FixMatch, Sohn et al.
+    2020; Cutout, DeVries & Taylor 2017, with the rectangle of FixMatch's code (Pillow's).
     """
-    _check_draws(images, draws.weak)
-    _check_cutout(cutout)
     result = images.new_empty(images.shape)
     for part in pieces(images):
         _strong_part(images[part], draws, part, cutout, result[part])
@@ -177,30 +105,6 @@ def _strong_part(images: Tensor, draws: Draws, part: slice, cutout: int, result:
         end += one.chosen.size
     torch.index_select(results, 0, last, out=result)
     _hide(result, left, above, cutout)
-
-
-def cut_out(images: Tensor, centre: Tensor, *, size: int = 16) -> Tensor:
-    """Fill a square of each uint8 image (B, C, H, W) with the gray 127, on any device.
-
-    *centre* (B, 2) holds x and y in pixels, on the CPU. The square starts size / 2 before the
-    center, or at the border of the image, and includes both its ends, so it is up to size + 1
-    pixels wide; 0 leaves the images unchanged. Raises ``DataError`` for invalid images and
-    ``OptionError`` for a negative size.
-
-    Source: Cutout, DeVries & Taylor 2017, with the rectangle of FixMatch's code (Pillow's).
-    """
-    check_images(images)
-    _check_cutout(size)
-    result = images.clone(memory_format=torch.contiguous_format)
-    left, top = send([*plan_cutout(centre, size)], images.device)
-    for part in pieces(images):
-        _hide(result[part], left[part], top[part], size)
-    return result
-
-
-def _check_cutout(size: int) -> None:
-    if size < 0:
-        raise OptionError(f"cutout must be 0 or more, not {size}")
 
 
 @lru_cache(maxsize=64)
