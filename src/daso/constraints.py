@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from daso.errors import OptionError, nearest
+from daso.errors import OptionError, check_choice, nearest
+from daso.errors import Range as Range
 from daso.errors import flag as flag
-
-
-@dataclass(frozen=True)
-class Range:
-    """Marks a type, in ``Annotated``, whose numbers lie in an interval, closed but for some ends.
-
-    Infinity never belongs to it.
-
-    Attributes:
-        above, below: exclude the low or the high end.
-    """
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        low = self.low < value if self.above else self.low <= value
-        high = value < self.high if self.below or self.high == math.inf else value <= self.high
-        return low and high
-
-    def __str__(self) -> str:
-        low = f"{'above' if self.above else 'at least'} {self.low:g}"
-        if self.high == math.inf:
-            return low
-        return f"{low} and {'below' if self.below else 'at most'} {self.high:.10g}"
 
 
 @dataclass(frozen=True)
@@ -69,21 +42,14 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
     """
     kind = kind_of(annotation)
     values = value if isinstance(value, tuple) else (value,)
-    for one in values:
-        if kind.choices and one not in kind.choices:
-            raise OptionError(
-                f"{name} = {one!r} ({flag(name)}): invalid choice; "
-                f"choose from {', '.join(kind.choices)}.{nearest(str(one), kind.choices)}"
-            )
+    for one in values if kind.choices else ():
+        check_choice(name, one, kind.choices)
     for mark in kind.marks:
         if isinstance(mark, Checked):
             mark.check(name, value)
         elif isinstance(mark, Range):
             for one in values:
-                if one not in mark:
-                    raise OptionError(
-                        f"{name} = {one!r} is out of range ({flag(name)}): it must be {mark}"
-                    )
+                mark.check(name, one)
 
 
 @cache

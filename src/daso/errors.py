@@ -6,6 +6,7 @@ import difflib
 import math
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -46,6 +47,41 @@ class MissingDependencyError(DasoError, ImportError):
     """An optional package is missing; the message names the extra that installs it."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """Marks a type, in ``Annotated``, whose numbers lie in an interval, closed but for some ends.
+
+    Infinity never belongs to it.
+
+    Attributes:
+        above, below: exclude the low or the high end.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        low = self.low < value if self.above else self.low <= value
+        high = value < self.high if self.below or self.high == math.inf else value <= self.high
+        return low and high
+
+    def __str__(self) -> str:
+        if math.isfinite(self.high) and not (self.above or self.below):
+            return f"from {self.low:g} to {self.high:.10g}"
+        low = f"{'above' if self.above else 'at least'} {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'below' if self.below else 'at most'} {self.high:.10g}"
+
+    def check(self, name: str, value: float) -> None:
+        """Raise an ``OptionError`` unless an option lies in the range."""
+        if value not in self:
+            text = "a finite number" if value == math.inf == self.high else str(self)
+            raise OptionError(f"{name} = {value} is out of range ({flag(name)}): it must be {text}")
+
+
 def check_range(
     name: str,
     value: float,
@@ -54,23 +90,14 @@ def check_range(
     *,
     above: float | None = None,
 ) -> None:
-    """Raise an ``OptionError`` unless *value* is finite, in [least, most] and > *above*."""
-    is_in_range = least <= value <= most and (above is None or value > above)
-    if is_in_range and math.isfinite(value):
-        return
-    if above is not None:
-        wanted = f"above {above:g}" + (f" and at most {most:g}" if most < math.inf else "")
-    elif most == math.inf:
-        wanted = f"at least {least:g}" if value < math.inf else "a finite number"
-    else:
-        wanted = f"from {least:g} to {most:g}"
-    raise OptionError(f"{name} = {value} is out of range ({flag(name)}): it must be {wanted}")
+    """Raise an ``OptionError`` unless *value* is finite and in [least, most], or (above, most]."""
+    Range(least if above is None else above, most, above is not None).check(name, value)
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise an ``OptionError`` unless an option is one of its choices."""
+    """Raise an ``OptionError`` unless an option is one of its choices; name the nearest one."""
     if value not in choices:
-        choose = f"choose from {', '.join(choices)}"
+        choose = f"choose from {', '.join(choices)}.{nearest(str(value), choices)}"
         raise OptionError(f"{name} = {value!r} ({flag(name)}): invalid choice; {choose}")
 
 

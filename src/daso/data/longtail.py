@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
-from daso.errors import OptionError, check_choice, check_range
+from daso.constraints import Range, check_options
+from daso.errors import OptionError, check_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,31 +21,26 @@ Shape = Literal["consistent", "uniform", "reversed", "middle", "head-tail"]
 class SplitOptions:
     """Which images of a source are labeled, unlabeled and held out; the source decides the rest."""
 
-    labeled_head: int | None = None
+    labeled_head: Annotated[int, Range(1)] | None = None
     """N1: labeled images of the largest class (default: all labeled images of the source)."""
-    unlabeled_head: int | None = None
+    unlabeled_head: Annotated[int, Range(1)] | None = None
     """M1: unlabeled images of the largest class (default: the source's own unlabeled images)."""
-    gamma_labeled: float | None = None
+    gamma_labeled: Annotated[float, Range(1)] | None = None
     """Imbalance ratio of the labeled images: largest class over smallest; 1 is balanced."""
-    gamma_unlabeled: float | None = None
+    gamma_unlabeled: Annotated[float, Range(1)] | None = None
     """Imbalance ratio of the unlabeled images."""
     unlabeled_shape: Shape | None = None
     """Class distribution of the unlabeled images: as the labeled one, uniform, reversed, with most
     images in the middle classes, or in the first and last ones (head-tail)."""
-    holdout: int | None = None
+    holdout: Annotated[int, Range(0)] | None = None
     """Images held out to choose a model on: a total, the same number of each class (0: none)."""
-    folds: int | None = None
+    folds: Annotated[int, Range(2)] | None = None
     """Number of folds for cross-validation (daso validate)."""
-    fold: int | None = None
+    fold: Annotated[int, Range(0)] | None = None
     """The fold that is held out, from 0."""
 
     def __post_init__(self) -> None:
-        least = {"holdout": 0, "folds": 2, "fold": 0}
-        for name, value in vars(self).items():
-            if name != "unlabeled_shape" and value is not None:
-                check_range(name, value, least.get(name, 1))
-        if self.unlabeled_shape is not None:
-            check_choice("unlabeled_shape", self.unlabeled_shape, get_args(Shape))
+        check_options(self)
         if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
             raise OptionError(f"fold = {self.fold} must be one of folds = {self.folds}, from 0")
 
